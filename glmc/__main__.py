@@ -1,0 +1,7 @@
+"""``python -m glmc``."""
+
+import sys
+
+from glmc.cli import main
+
+sys.exit(main())

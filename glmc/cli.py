@@ -1,0 +1,184 @@
+"""The command ``glmc``: arguments in, text out, exit codes.
+
+0: done; 2: something the user can mend, told in one paragraph on stderr;
+130: interrupted. A stack trace is a bug of ours.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from glmc.version import __version__
+
+_ABOUT = """\
+Compile a Hugging Face model description into a PyTorch and Triton package of your own.
+Code that comes with a model is never run.
+
+  glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
+  glmc inspect build/                              what was built, stage by stage
+  glmc check build/ --weights CHECKPOINT           every tensor accounted for
+  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    from glmc.ir.errors import GlmcError
+
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except GlmcError as error:
+        print(f"glmc: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away, as `| head` does
+        return 0
+    except KeyboardInterrupt:
+        print("glmc: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="glmc",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_compile, _add_inspect, _add_check, _add_run):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    name = run.__name__.removeprefix("_run_")
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_compile(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_compile,
+        "turn a model description into a package",
+        "examples:\n"
+        "  glmc compile config.json -o build/\n"
+        "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
+        "  glmc compile folder/ -o five/ --set num_layers=5\n",
+    )
+    add = parser.add_argument
+    add("source", help="a config.json, a model folder, or a hub id (ORG/NAME)")
+    add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
+    add("--force", action="store_true", help="move an edited build aside first")
+    add("--variant", help="the architecture's variant, where the config cannot tell")
+    add("--spec", type=Path, metavar="FILE", help="a spec of your own")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets",
+        help="change a config key, e.g. num_layers=5 (repeatable)")  # fmt: skip
+    add("--ignore-key", action="append", default=[], metavar="NAME",
+        help="disregard a config key that no spec knows (repeatable)")  # fmt: skip
+    add("--disable", action="append", default=[], metavar="PASS",
+        help="leave a pass out (repeatable)")  # fmt: skip
+    add("--strict", action="store_true",
+        help="fail when a fusion had candidates and took none")  # fmt: skip
+    add("--verify-passes", action="store_true",
+        help="run a shrunken model before and after each pass")  # fmt: skip
+    add("--revision", help="branch, tag or commit of a hub repository")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _run_compile(arguments: argparse.Namespace) -> int:
+    from glmc.commands import compile_command
+
+    return compile_command(arguments)
+
+
+def _add_inspect(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_inspect,
+        "show a build: sizes, stages, IR, fusion ledger",
+        "examples:\n"
+        "  glmc inspect build/\n"
+        "  glmc inspect build/ --stage lowered\n"
+        "  glmc inspect build/ --ledger --json\n",
+    )
+    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
+    parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
+    parser.add_argument("--stages", action="store_true", help="print the IR of all")
+    parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from glmc.commands import inspect_command
+
+    return inspect_command(arguments)
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_check,
+        "account for every tensor of a checkpoint, from headers alone",
+        "example:\n  glmc check build/ --weights CHECKPOINT\n\n"
+        "exit code 0 when every tensor is bound or waived, else 2\n",
+    )
+    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
+    parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
+                        help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from glmc.commands import check_command
+
+    return check_command(arguments)
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_run,
+        "generate token ids with a build",
+        "example:\n"
+        "  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910 \\\n"
+        "      --max-new-tokens 32 --temperature 0.8 --top-p 0.8 --seed 7\n",
+    )
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--prompt-ids", required=True, metavar="ID,ID,...", help="the prompt's tokens")
+    add("--max-new-tokens", type=int, default=32, metavar="N", help="at most (32)")
+    add("--temperature", type=float, help="sample; default: greedy")
+    add("--top-k", type=int, help="sample among the k likeliest")
+    add("--top-p", type=float, help="sample among the likeliest that sum to p")
+    add("--seed", type=int, help="makes sampling repeatable")
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--dtype", help="float32, float16, bfloat16; default: as published")
+    add("--json", action="store_true", help="print prompt and new ids as JSON")
+
+
+def _run_run(arguments: argparse.Namespace) -> int:
+    from glmc.commands import run_command
+
+    return run_command(arguments)

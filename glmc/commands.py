@@ -1,0 +1,180 @@
+"""What each command of the command line does, and how it says so."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from glmc.builds import Build
+from glmc.ir.errors import GlmcError
+
+
+def compile_command(arguments: argparse.Namespace) -> int:
+    """``glmc compile``."""
+    from glmc.driver import Options, compile_files
+    from glmc.writing import write_build
+
+    options = Options(
+        variant=arguments.variant,
+        spec=arguments.spec,
+        sets=tuple(arguments.sets),
+        ignore_keys=tuple(arguments.ignore_key),
+        disable=tuple(arguments.disable),
+        strict=arguments.strict,
+        verify_passes=arguments.verify_passes,
+        revision=arguments.revision,
+    )
+    compiled = compile_files(arguments.source, options)
+    write_build(arguments.out, compiled.files, force=arguments.force)
+    entries = [entry for stage in compiled.stages for entry in stage.ledger]
+    applied = sum(entry.status == "applied" for entry in entries)
+    facts = {
+        "build": str(arguments.out),
+        "model": compiled.loaded.model.name,
+        "spec": compiled.loaded.spec,
+        "layers": compiled.loaded.model.layers,
+        "fusions_applied": applied,
+        "verified": compiled.verified,
+    }
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(
+        f"{arguments.out}: {facts['model']}, {facts['layers']} layers, "
+        f"{applied} fusions applied; see: glmc inspect {arguments.out}"
+    )
+    if compiled.verified:
+        worst = max(compiled.verified.values())
+        print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
+    return 0
+
+
+def inspect_command(arguments: argparse.Namespace) -> int:
+    """``glmc inspect``."""
+    from glmc import inspecting
+
+    build = Build(arguments.build)
+    if arguments.stage:
+        _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
+    elif arguments.ledger:
+        rows = [entry.model_dump() for entry in build.ledger]
+        _show(inspecting.ledger_text(build.ledger), {"ledger": rows}, arguments.json)
+    elif arguments.stages:
+        dumps = {name: build.dump(name) for name in build.stages}
+        text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
+        _show(text, {"stages": dumps}, arguments.json)
+    else:
+        text = "\n\n".join(
+            [
+                inspecting.summary_text(build),
+                build.dump(list(build.stages)[-1]).rstrip(),
+                inspecting.ledger_text(build.ledger),
+                "more: --stage NAME, --stages, --ledger, --json",
+            ]
+        )
+        _show(text, inspecting.summary(build), arguments.json)
+    return 0
+
+
+def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        extra = {"text": text} if "stage" in facts else {}
+        print(json.dumps(facts | extra, indent=2, ensure_ascii=False))
+    else:
+        print(text.rstrip("\n"))
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """``glmc check``."""
+    from glmc.accounting import account, grouped
+    from glmc.frontends.checkpoint import read_headers
+
+    build = Build(arguments.build)
+    headers = read_headers(arguments.weights)
+    found = account(build.model, build.program, headers.tensors)
+    if arguments.json:
+        facts = {
+            "ok": found.ok,
+            "bound": len(found.bound),
+            "shapes_checked": found.shapes_known,
+            "missing": found.missing,
+            "wrong": found.wrong,
+            "unused": found.unused,
+            "waived": found.waived,
+        }
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0 if found.ok else 2
+    waived = sum(map(len, found.waived.values()))
+    how = "names, shapes and dtypes" if found.shapes_known else "names (no shards here)"
+    print(
+        f"{len(found.bound)} tensors bound, {waived} waived, {len(found.missing)} "
+        f"missing, {len(found.wrong)} of another shape or dtype, {len(found.unused)} "
+        f"unused; checked: {how}"
+    )
+    for reason, names in found.waived.items():
+        print(f"  waived   {len(names)}: {reason}")
+    for what, names in (("missing", found.missing), ("unused", found.unused)):
+        for line in grouped(names):
+            print(f"  {what:<8} {line}")
+    wrong = [f"{name} {why}" for name, why in found.wrong.items()]
+    for line in grouped(wrong):
+        print(f"  wrong    {line}")
+    if not found.ok:
+        raise GlmcError(
+            f"{arguments.weights} is not a checkpoint of {arguments.build}: "
+            f"see the list above. Was the build compiled from this checkpoint's config?"
+        )
+    return 0
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """``glmc run``."""
+    prompt = _ids(arguments.prompt_ids)
+    Build(arguments.build).manifest  # noqa: B018  (says so when it is no build)
+    import torch
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    build = import_build(arguments.build)
+    options = {"temperature": arguments.temperature, "top_k": arguments.top_k}
+    options |= {"top_p": arguments.top_p, "seed": arguments.seed}
+    try:
+        model = build.load(arguments.weights, device=device, dtype=arguments.dtype)
+        ids = torch.tensor([prompt], device=device)
+        stream = model.generate(
+            ids, max_new_tokens=arguments.max_new_tokens, stream=True, **options
+        )
+        new = []
+        for token in stream:
+            new.append(int(token))
+            if not arguments.json:
+                print(new[-1], end=" ", flush=True)
+    except (ValueError, RuntimeError) as error:
+        raise GlmcError(str(error)) from error
+    print(json.dumps({"prompt": prompt, "new": new}) if arguments.json else "")
+    return 0
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise GlmcError(
+            f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"
+        ) from None
+
+
+def import_build(path: Path) -> ModuleType:
+    """Import a build from where it lies, whatever its folder is called."""
+    name = "glmc_build"
+    spec = importlib.util.spec_from_file_location(
+        name, path / "__init__.py", submodule_search_locations=[str(path)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,194 @@
+"""The pipeline, top to bottom on one page."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glmc.frontends.frontend import LoadedModel, load_model
+from glmc.frontends.source import resolve_source
+from glmc.ir.errors import GlmcError
+from glmc.ir.lower import lower
+from glmc.ir.passes import PIPELINE, Stage, run
+from glmc.ir.shrink import shrink
+from glmc.ir.text import print_model, print_program
+from glmc.version import __version__
+from glmc.writing import MANIFEST, digest, write_build
+
+VERIFY_TOLERANCE = 1e-4
+"""Largest absolute logit difference a pass may make on the shrunken fp32 model."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be asked of a compilation; see ``glmc compile --help``."""
+
+    variant: str | None = None
+    spec: Path | None = None
+    sets: tuple[str, ...] = ()
+    ignore_keys: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    strict: bool = False
+    verify_passes: bool = False
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A compiled model, not yet written."""
+
+    loaded: LoadedModel
+    stages: tuple[Stage, ...]
+    files: dict[str, str]
+    verified: dict[str, float]
+    """Pass to logit difference, where passes were verified."""
+
+
+def compile_model(
+    source: str | Path, out: str | Path, *, force: bool = False, **options: Any
+) -> Path:
+    """Compile a model description into a package at ``out``.
+
+    Args:
+        source: a config.json, a model folder, or a hub id.
+        out: the folder to write; it appears whole or not at all.
+        force: move an edited build (or another folder) at ``out`` aside first.
+        options: fields of :class:`Options`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        GlmcError: on anything a user can mend.
+    """
+    compiled = compile_files(source, Options(**options))
+    write_build(Path(out), compiled.files, force=force)
+    return Path(out)
+
+
+def compile_files(source: str | Path, options: Options) -> Compilation:
+    """Everything but the writing."""
+    from glmc.backends.package import package
+
+    _known_passes(options.disable)
+    loaded = load_model(
+        resolve_source(str(source), revision=options.revision),
+        ignore_keys=options.ignore_keys,
+        variant=options.variant,
+        spec_path=options.spec,
+        sets=options.sets,
+    )
+    stages = tuple(run(lower(loaded.model), options.disable))
+    if options.strict:
+        _strict(stages)
+    verified = _verify_passes(loaded, options) if options.verify_passes else {}
+    files = package(loaded.model, stages[-1].program, _origin(loaded))
+    files |= _ir_files(loaded, stages)
+    files[MANIFEST] = _manifest(loaded, stages, options, files)
+    return Compilation(loaded, stages, files, verified)
+
+
+def _known_passes(disable: Collection[str]) -> None:
+    known = [one.name for one in PIPELINE]
+    for name in disable:
+        if name not in known:
+            raise GlmcError(f"--disable {name}: the passes are {', '.join(known)}.")
+
+
+def _strict(stages: Iterable[Stage]) -> None:
+    """Fail when a fusion had candidates and took none of them."""
+    silent = []
+    for stage in stages:
+        states = {entry.status for entry in stage.ledger}
+        if stage.ledger and "applied" not in states and states != {"absent"}:
+            reasons = sorted({entry.reason for entry in stage.ledger})
+            silent.append(f"{stage.name} ({'; '.join(reasons)})")
+    if silent:
+        names = " ".join(f"--disable {text.split(' ')[0]}" for text in silent)
+        raise GlmcError(
+            f"--strict: these fusions matched nothing: {', '.join(silent)}. "
+            f"Leave them out with {names}, or compile without --strict."
+        )
+
+
+def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
+    """Execute every stage of a shrunken instance; torch is imported here only."""
+    from glmc.backends.torch.execute import compare
+
+    stages = list(run(lower(shrink(loaded.model)), options.disable))
+    differences = list(compare([stage.program for stage in stages]))
+    verified: dict[str, float] = {}
+    before = 0.0
+    for stage, difference in zip(stages, differences, strict=True):
+        if not abs(difference - before) <= VERIFY_TOLERANCE:
+            raise GlmcError(
+                f"--verify-passes: {stage.name} changed the logits of a shrunken "
+                f"{loaded.model.name} by {difference:.3g}. This is a bug of the pass; "
+                f"please report it. Until then: --disable {stage.name}"
+            )
+        verified[stage.name], before = difference, difference
+    return verified
+
+
+def _origin(loaded: LoadedModel) -> str:
+    variant = f", variant {loaded.variant}" if loaded.variant else ""
+    spec = f"spec {loaded.spec}{variant}"
+    return f"Written by glmc {__version__} from a config.json ({spec})."
+
+
+def _ir_files(loaded: LoadedModel, stages: Iterable[Stage]) -> dict[str, str]:
+    stages = list(stages)
+    files = {"ir/0-model.glmc": print_model(loaded.model)}
+    files |= {
+        _stage_file(at, stage): print_program(stage.program)
+        for at, stage in enumerate(stages, 1)
+    }
+    entries = [entry.model_dump() for stage in stages for entry in stage.ledger]
+    files["ir/ledger.json"] = json_text(entries)
+    return files
+
+
+def _stage_file(at: int, stage: Stage) -> str:
+    return f"ir/{at}-{stage.name}.glmc"
+
+
+def _manifest(
+    loaded: LoadedModel,
+    stages: Iterable[Stage],
+    options: Options,
+    files: dict[str, str],
+) -> str:
+    model = {"name": "model", "file": "ir/0-model.glmc", "doc": "The model as read."}
+    return json_text(
+        {
+            "glmc": __version__,
+            "model": loaded.model.name,
+            "spec": loaded.spec,
+            "variant": loaded.variant,
+            "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
+            "config": loaded.config,
+            "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
+            "assumed": loaded.assumed,
+            "auto_map": [asdict(entry) for entry in loaded.auto_map],
+            "options": _plain(options),
+            "stages": [
+                model,
+                *(
+                    {"name": s.name, "file": _stage_file(at, s), "doc": s.doc}
+                    for at, s in enumerate(stages, 1)
+                ),
+            ],
+            "files": {name: digest(text) for name, text in sorted(files.items())},
+        }
+    )
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    """Options that shape the build; the spec's path is not one, its hash is."""
+    return {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+
+
+def json_text(value: Any) -> str:
+    """JSON for files: stable, indented, a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,161 @@
+"""Graphs and programs: the Graph level of the IR.
+
+A :class:`Program` is a stem (ids to hidden state), blocks (one :class:`Graph` per kind
+of layer) and a head (hidden state to logits). Blocks are applied in layer order; the
+values a block returns replace its first inputs, the *carried* ones, for the next.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+import networkx as nx
+from pydantic import SerializeAsAny
+
+from glmc.ir.node import Node
+from glmc.ir.op import Op, Result
+from glmc.ir.recipe import Recipe
+from glmc.ir.types import CacheType, TensorType, Type
+
+
+class Param(Node):
+    """A parameter, and how it is assembled from the checkpoint."""
+
+    name: str
+    type: TensorType
+    recipe: Recipe
+
+
+class Input(Node):
+    """A value that comes from outside."""
+
+    name: str
+    type: TensorType | CacheType
+
+
+class Graph(Node):
+    """Ops in topological order over named SSA values."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    params: tuple[Param, ...] = ()
+    ops: tuple[Annotated[Op, SerializeAsAny()], ...]
+    returns: tuple[str, ...]
+    layers: tuple[int, ...] = ()
+    """The layers a block is applied at; empty for stem and head."""
+    prefix: str = ""
+    """What the tensor names of a block begin with; holds ``{i}``."""
+
+    @cached_property
+    def types(self) -> Mapping[str, Type]:
+        """The type of every SSA value."""
+        found: dict[str, Type] = {value.name: value.type for value in self.inputs}
+        for op in self.ops:
+            found |= {result.name: result.type for result in op.results}
+        return found
+
+    @cached_property
+    def producers(self) -> Mapping[str, Op]:
+        """The op that makes each value; inputs are missing."""
+        return {name: op for op in self.ops for name in op.outs}
+
+    def users(self, value: str) -> list[Op]:
+        """The ops that read a value, in order."""
+        return [op for op in self.ops if value in op.values]
+
+    def param(self, name: str) -> Param | None:
+        """A parameter of this graph by name."""
+        return next((param for param in self.params if param.name == name), None)
+
+    def digraph(self) -> "nx.MultiDiGraph[int]":
+        """Ops by index as nodes; an edge for every value one op hands to another."""
+        graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
+        maker: dict[str, int] = {}
+        for at, op in enumerate(self.ops):
+            graph.add_node(at, op=op)
+            for field, _, name in op.operands():
+                if name in maker:
+                    source = self.ops[maker[name]].outs.index(name)
+                    graph.add_edge(maker[name], at, source=source, field=field)
+            maker |= dict.fromkeys(op.outs, at)
+        return graph
+
+    def replace(self, **changes: Any) -> "Graph":
+        """A copy with some fields changed."""
+        return self.model_copy(update=changes).fresh()
+
+    def fresh(self) -> "Graph":
+        """The same graph without cached properties of an earlier version."""
+        for name in ("types", "producers"):
+            self.__dict__.pop(name, None)
+        return self
+
+
+class Program(Node):
+    """A whole model as graphs."""
+
+    name: str
+    dtype: str
+    params: tuple[Param, ...] = ()
+    """Parameters of stem and head; both may read the same one (a tied head)."""
+    stem: Graph
+    blocks: tuple[Graph, ...]
+    head: Graph
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """Stem, blocks, head."""
+        return (self.stem, *self.blocks, self.head)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return sum(len(block.layers) for block in self.blocks)
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Names of the values that blocks hand on."""
+        first = self.blocks[0]
+        return tuple(value.name for value in first.inputs[: len(first.returns)])
+
+    def schedule(self) -> list[Graph]:
+        """The block of every layer, in layer order."""
+        of = {layer: block for block in self.blocks for layer in block.layers}
+        return [of[layer] for layer in sorted(of)]
+
+    def param(self, graph: Graph, name: str) -> Param | None:
+        """A parameter as a graph sees it: its own, or the program's."""
+        shared = next((param for param in self.params if param.name == name), None)
+        return graph.param(name) or shared
+
+    def operand_types(self, graph: Graph, op: Op) -> dict[str, Type]:
+        """Operand field to type; operands that are not defined are missing."""
+        found: dict[str, Type] = {}
+        for field, sigil, name in op.operands():
+            if sigil == "%" and name in graph.types:
+                found[field] = graph.types[name]
+            elif sigil == "@" and (param := self.param(graph, name)):
+                found[field] = param.type
+        return found
+
+    def map_graphs(self, change: Any) -> "Program":
+        """A program with ``change`` applied to every graph."""
+        return self.model_copy(
+            update={
+                "stem": change(self.stem),
+                "blocks": tuple(change(block) for block in self.blocks),
+                "head": change(self.head),
+            }
+        )
+
+    def bindings(self) -> Iterator[tuple[str, int | None, Param]]:
+        """(attribute path, layer, parameter) of every parameter, ``{i}`` unfilled."""
+        for param in self.params:
+            yield param.name, None, param
+        for block in self.blocks:
+            for layer in block.layers:
+                for param in block.params:
+                    yield f"layers.{layer}.{param.name}", layer, param
+
+
+__all__ = ["Graph", "Input", "Param", "Program", "Result"]

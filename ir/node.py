@@ -1,0 +1,15 @@
+"""The base of everything in the IR: an immutable, closed pydantic record."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Node(BaseModel):
+    """A frozen record with no unknown fields.
+
+    Node classes that appear in the text form are written ``snake_name(field=value)``;
+    see :mod:`glmc.ir.text`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True
+    )

@@ -1,0 +1,152 @@
+"""What an op is: one class, in one place, from which everything else derives.
+
+A subclass declares its operands, attributes and result types; printer, parser,
+verifier, emitted calls and documentation read the fields::
+
+    class RmsNorm(Op):
+        \"\"\"y = x / sqrt(mean(x²) + eps) · w.\"\"\"
+
+        mnemonic = "rms_norm"
+        x: Value
+        weight: Param
+        eps: float
+
+        def infer(self, types: Types) -> tuple[Type, ...]:
+            return (types["x"],)
+
+Operand fields are those annotated ``Value`` or ``Param`` (or either ``| None``, with
+default None); every other field is an attribute. Required operands are positional in
+text and in emitted code, optional ones and attributes are keywords.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_args
+
+from glmc.ir.node import Node
+from glmc.ir.types import TensorType, Type
+
+
+class _Operand:
+    def __init__(self, sigil: str) -> None:
+        self.sigil = sigil
+
+
+Value = Annotated[str, _Operand("%")]
+"""The name of an SSA value."""
+Param = Annotated[str, _Operand("@")]
+"""The name of a parameter."""
+
+Types = Mapping[str, TensorType]
+"""Operand field name to type; absent optional operands are missing."""
+
+
+class Result(Node):
+    """A named, typed result of an op."""
+
+    name: str
+    type: TensorType | Any
+
+    def __str__(self) -> str:
+        return f"%{self.name}: {self.type}"
+
+
+class OpTypeError(Exception):
+    """Operand types that an op does not take; the verifier adds where."""
+
+
+class Op(Node):
+    """One operation of a graph."""
+
+    mnemonic: ClassVar[str]
+    launches: ClassVar[int] = 1
+    """Kernels launched on a GPU; 0 for ops that only change the view."""
+
+    results: tuple[Result, ...]
+
+    def infer(self, types: Any) -> tuple[Type, ...]:
+        """Result types from operand types.
+
+        Raises:
+            OpTypeError: when the operands do not fit; the message says how.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def operand_fields(cls) -> Mapping[str, tuple[str, bool]]:
+        """Operand field name to (sigil, required), in declared order."""
+        return _operand_fields(cls)
+
+    @classmethod
+    def attribute_fields(cls) -> tuple[str, ...]:
+        """Names of the attribute fields, in declared order."""
+        return _attribute_fields(cls)
+
+    def operands(self) -> Iterator[tuple[str, str, str]]:
+        """(field, sigil, name) of every operand present."""
+        for field, (sigil, _) in self.operand_fields().items():
+            name = getattr(self, field)
+            if name is not None:
+                yield field, sigil, name
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes that differ from their default."""
+        fields = type(self).model_fields
+        found = {name: getattr(self, name) for name in self.attribute_fields()}
+        return {
+            name: value
+            for name, value in found.items()
+            if fields[name].is_required() or value != fields[name].default
+        }
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of the SSA values read."""
+        return tuple(name for _, sigil, name in self.operands() if sigil == "%")
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Names of the parameters read."""
+        return tuple(name for _, sigil, name in self.operands() if sigil == "@")
+
+    @property
+    def outs(self) -> tuple[str, ...]:
+        """Names of the results."""
+        return tuple(result.name for result in self.results)
+
+
+@cache
+def _operand_fields(cls: type[Op]) -> Mapping[str, tuple[str, bool]]:
+    found = {}
+    for name, field in cls.model_fields.items():
+        marks = [*field.metadata]
+        for option in get_args(field.annotation):
+            marks += getattr(option, "__metadata__", ())
+        sigil = next((m.sigil for m in marks if isinstance(m, _Operand)), None)
+        if sigil:
+            found[name] = (sigil, field.is_required())
+    return found
+
+
+@cache
+def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
+    operands = cls.operand_fields()
+    return tuple(n for n in cls.model_fields if n != "results" and n not in operands)
+
+
+def registry() -> Mapping[str, type[Op]]:
+    """Every op class by mnemonic."""
+    return {cls.mnemonic: cls for cls in _leaves(Op)}
+
+
+def _leaves(cls: type[Op]) -> Iterator[type[Op]]:
+    for sub in cls.__subclasses__():
+        if "mnemonic" in sub.__dict__:
+            yield sub
+        yield from _leaves(sub)
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise :class:`OpTypeError` unless ``condition`` holds."""
+    if not condition:
+        raise OpTypeError(message)

@@ -1,0 +1,50 @@
+"""The ops of the Graph level. Importing this package registers all of them."""
+
+from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.elementwise import (
+    Activation,
+    ActMul,
+    Add,
+    Embedding,
+    Heads,
+    Linear,
+    Mul,
+    Split,
+    ZerosLike,
+)
+from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
+from glmc.ir.ops.rope import (
+    Rope,
+    RopeTable,
+    RopeTableDynamic,
+    RopeTableLinear,
+    RopeTableLlama3,
+    RopeTableLongRope,
+    RopeTableYarn,
+)
+
+__all__ = [
+    "ActMul",
+    "Activation",
+    "Add",
+    "AddLayerNorm",
+    "AddRmsNorm",
+    "Attention",
+    "Embedding",
+    "Heads",
+    "KvWrite",
+    "LayerNorm",
+    "Linear",
+    "Mul",
+    "QkvAttention",
+    "RmsNorm",
+    "Rope",
+    "RopeTable",
+    "RopeTableDynamic",
+    "RopeTableLinear",
+    "RopeTableLlama3",
+    "RopeTableLongRope",
+    "RopeTableYarn",
+    "Split",
+    "ZerosLike",
+]

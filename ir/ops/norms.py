@@ -1,0 +1,78 @@
+"""Normalisations over the last dimension, alone and with the residual add before."""
+
+from typing import Literal
+
+from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.types import TensorType
+
+WeightIn = Literal["input", "f32"]
+
+
+def _fits(x: TensorType, *vectors: TensorType | None) -> None:
+    for vector in vectors:
+        if vector:
+            expect(vector.dims == x.dims[-1:], f"{vector} does not fit {x}")
+
+
+class RmsNorm(Op):
+    """y = x / sqrt(mean(x²) + eps) · w, statistics in fp32 (arXiv:1910.07467).
+
+    ``weight_in`` says where the weight multiplies: ``input`` after rounding to the
+    input's dtype (transformers), ``f32`` before (ChatGLM's own code).
+    """
+
+    mnemonic = "rms_norm"
+    x: Value
+    weight: Param
+    eps: float
+    weight_in: WeightIn = "input"
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        _fits(types["x"], types["weight"])
+        return (types["x"],)
+
+
+class LayerNorm(Op):
+    """y = (x - mean(x)) / sqrt(var(x) + eps) · w + b, in fp32 (arXiv:1607.06450)."""
+
+    mnemonic = "layer_norm"
+    x: Value
+    weight: Param
+    bias: Param | None = None
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        _fits(types["x"], types["weight"], types.get("bias"))
+        return (types["x"],)
+
+
+class AddRmsNorm(Op):
+    """s = x + y and rms_norm(s): the residual stream is read once for both."""
+
+    mnemonic = "add_rms_norm"
+    x: Value
+    y: Value
+    weight: Param
+    eps: float
+    weight_in: WeightIn = "input"
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
+        _fits(types["x"], types["weight"])
+        return (types["x"], types["x"])
+
+
+class AddLayerNorm(Op):
+    """s = x + y and layer_norm(s): the residual stream is read once for both."""
+
+    mnemonic = "add_layer_norm"
+    x: Value
+    y: Value
+    weight: Param
+    bias: Param | None = None
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
+        _fits(types["x"], types["weight"], types.get("bias"))
+        return (types["x"], types["x"])

@@ -1,0 +1,96 @@
+"""Rotary position embedding (arXiv:2104.09864): tables of angles, and the rotation.
+
+A table is computed once per call from the positions and shared by all layers. Each
+scaling is an op of its own, so that an emitted model holds the one formula it needs.
+"""
+
+from typing import Literal
+
+from glmc.ir.op import Op, Types, Value, expect
+from glmc.ir.types import TensorType
+
+RopeStyle = Literal["half", "interleaved"]
+
+
+class RopeTable(Op):
+    """cos and sin of pos · theta^(-2j/dim), in fp32."""
+
+    mnemonic = "rope_table"
+    pos: Value
+    dim: int
+    theta: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        pos = types["pos"]
+        expect(pos.dtype == "i64", f"positions must be i64, not {pos}")
+        expect(self.dim % 2 == 0, f"rotary dim {self.dim} is odd")
+        table = TensorType(dtype="f32", dims=(*pos.dims, self.dim // 2))
+        return (table, table)
+
+
+class RopeTableLinear(RopeTable):
+    """Position interpolation (arXiv:2306.15595): frequencies divided by factor."""
+
+    mnemonic = "rope_table_linear"
+    factor: float
+
+
+class RopeTableDynamic(RopeTable):
+    """NTK-aware: theta grows once the longest sequence passes max_positions."""
+
+    mnemonic = "rope_table_dynamic"
+    factor: float
+    max_positions: int
+
+
+class RopeTableLlama3(RopeTable):
+    """Llama 3.1: long wavelengths interpolated, short ones kept, a ramp between."""
+
+    mnemonic = "rope_table_llama3"
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+class RopeTableYarn(RopeTable):
+    """YaRN (arXiv:2309.00071): interpolation by parts; cos and sin scaled."""
+
+    mnemonic = "rope_table_yarn"
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    original_max_positions: int
+    attention_factor: float
+    truncate: bool
+
+
+class RopeTableLongRope(RopeTable):
+    """LongRoPE (arXiv:2402.13753): one divisor per frequency, short or long."""
+
+    mnemonic = "rope_table_longrope"
+    short_factor: tuple[float, ...]
+    long_factor: tuple[float, ...]
+    original_max_positions: int
+    attention_factor: float
+
+
+class Rope(Op):
+    """Rotate the first ``2 · cos.shape[-1]`` channels of each head, pass the rest.
+
+    ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1.
+    """
+
+    mnemonic = "rope"
+    x: Value
+    cos: Value
+    sin: Value
+    style: RopeStyle
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, cos, sin = types["x"], types["cos"], types["sin"]
+        expect(len(x.dims) == 4, f"rope takes [B,T,heads,width], not {x}")
+        expect(cos == sin, f"cos {cos} is not sin {sin}")
+        fits = 2 * int(cos.dims[-1]) <= int(x.dims[-1])
+        expect(fits, f"table {cos} is wider than the heads of {x}")
+        return (x,)

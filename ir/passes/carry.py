@@ -1,0 +1,96 @@
+"""Carry the last add of a layer over the border, to where the next norm can take it.
+
+A layer ends in ``out = add(x1, mlp)`` and the next one begins with a norm of that sum.
+As one value crosses the border, add and norm can never meet. This pass lets the layer
+hand on both operands, ``(x, delta)``; the add moves to the start of the next layer and
+of the head. The first layer receives zeros as delta, which adds nothing, exactly.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from glmc.ir.build import infer
+from glmc.ir.graph import Graph, Input, Program
+from glmc.ir.op import Op
+from glmc.ir.ops import Add, LayerNorm, RmsNorm, ZerosLike
+from glmc.ir.passes.ledger import Entry, count
+
+
+@dataclass(frozen=True)
+class CarryResidual:
+    """The pass; same interface as a :class:`~glmc.ir.passes.rewrite.Fusion`."""
+
+    name: str = "carry-residual"
+    doc: str = "The last add of a layer moves to the next, where a norm can take it."
+
+    def run(self, program: Program) -> tuple[Program, list[Entry]]:
+        """Apply to the whole program, or to nothing."""
+        reason = _refusal(program)
+        status: Literal["refused", "applied"] = "refused" if reason else "applied"
+        entries = [
+            Entry(
+                fusion=self.name,
+                graph=block.name,
+                layers=count(block),
+                status=status,
+                at=", ".join(f"%{name}" for name in block.returns),
+                reason=reason or "the layer hands on both operands of its last add",
+            )
+            for block in program.blocks
+        ]
+        return (program if reason else _carried(program)), entries
+
+
+def _refusal(program: Program) -> str | None:
+    if len(program.carried) != 1:
+        return f"layers hand on {len(program.carried)} values, not one"
+    for block in program.blocks:
+        last = block.producers.get(block.returns[0])
+        if not isinstance(last, Add):
+            return f"{block.name} does not end in an add"
+        if block.users(block.returns[0]):
+            return f"the last sum of {block.name} is read before it is returned"
+    for graph in (*program.blocks, program.head):
+        first = graph.inputs[0].name
+        if not any(isinstance(op, (RmsNorm, LayerNorm)) for op in graph.users(first)):
+            return f"{graph.name} does not begin with a norm"
+    return None
+
+
+def _carried(program: Program) -> Program:
+    stem = program.stem
+    x = stem.returns[0]
+    zeros = infer(
+        ZerosLike, {"x": x}, ("delta",), lambda _, n: stem.types[n], stem.types
+    )
+    delta = zeros.outs[0]
+    stem = stem.replace(ops=(*stem.ops, zeros), returns=(x, delta, *stem.returns[1:]))
+    blocks = tuple(_ending(_beginning(block, delta), delta) for block in program.blocks)
+    head = _beginning(program.head, delta)
+    return program.model_copy(update={"stem": stem, "blocks": blocks, "head": head})
+
+
+def _beginning(graph: Graph, delta: str) -> Graph:
+    """Take ``(x, delta)`` and add them first; readers of x read the sum."""
+    x = graph.inputs[0]
+    inputs = (x, Input(name=delta, type=x.type), *graph.inputs[1:])
+    types = {**graph.types, delta: x.type}
+    fields = {"x": x.name, "y": delta}
+    add = infer(Add, fields, ("x0",), lambda _, name: types[name], types)
+    total = add.outs[0]
+    ops = tuple(_reading(op, x.name, total) for op in graph.ops)
+    return graph.replace(inputs=inputs, ops=(add, *ops))
+
+
+def _reading(op: Op, old: str, new: str) -> Op:
+    """The op with reads of one value replaced by reads of another."""
+    operands = [(field, name) for field, sigil, name in op.operands() if sigil == "%"]
+    changed = {field: new for field, name in operands if name == old}
+    return op.model_copy(update=changed) if changed else op
+
+
+def _ending(graph: Graph, delta: str) -> Graph:
+    """Return the operands of the last add instead of the sum."""
+    last = graph.producers[graph.returns[0]]
+    ops = tuple(op for op in graph.ops if op is not last)
+    return graph.replace(ops=ops, returns=last.values)

@@ -1,0 +1,173 @@
+"""The fusions, as data. Read top to bottom: this is the order they run in."""
+
+from collections.abc import Callable
+
+from glmc.ir.passes.rewrite import Check, Fusion, Match, Rule
+
+
+def _rows(*weights: str) -> Callable[[Match], tuple[int, ...]]:
+    """How many rows each of some matrices has."""
+    return lambda match: tuple(match.type(weight).dims[0] for weight in weights)
+
+
+def _biases_agree(*names: str) -> Check:
+    def check(match: Match) -> str | None:
+        present = [match.bound.get(name) is not None for name in names]
+        if all(present) or not any(present):
+            return None
+        return "some of the linears have a bias and some have none"
+
+    return check
+
+
+MERGE_QKV = Fusion(
+    name="merge-qkv",
+    doc="One matrix product for q, k and v; the hidden state is read once.",
+    rules=(
+        Rule(
+            match="""
+                %q = linear(%x, @wq, bias=@bq?)
+                %k = linear(%x, @wk, bias=@bk?)
+                %v = linear(%x, @wv, bias=@bv?)
+                %qh = heads(%q, n=$heads)
+                %kh = heads(%k, n=$kv_heads)
+                %vh = heads(%v, n=$kv_heads)
+            """,
+            replace="""
+                @qkv = cat(@wq, @wk, @wv)
+                @qkv_bias = cat(@bq, @bk, @bv)
+                %qkv = linear(%x, @qkv, bias=@qkv_bias)
+                %q, %k, %v = split(%qkv, sizes=$sizes)
+                %qh = heads(%q, n=$heads)
+                %kh = heads(%k, n=$kv_heads)
+                %vh = heads(%v, n=$kv_heads)
+            """,
+        ),
+    ),
+    check=_biases_agree("@bq", "@bk", "@bv"),
+    compute={"sizes": _rows("@wq", "@wk", "@wv")},
+)
+
+MERGE_GATE_UP = Fusion(
+    name="merge-gate-up",
+    doc="One matrix product for gate and up; the hidden state is read once.",
+    rules=(
+        Rule(
+            match="""
+                %gate = linear(%x, @wg, bias=@bg?)
+                %up = linear(%x, @wu, bias=@bu?)
+                %act = activation(%gate, fn=$fn)
+                %ff = mul(%act, %up)
+            """,
+            replace="""
+                @gate_up = cat(@wg, @wu)
+                @gate_up_bias = cat(@bg, @bu)
+                %gate_up = linear(%x, @gate_up, bias=@gate_up_bias)
+                %gate, %up = split(%gate_up, sizes=$sizes)
+                %act = activation(%gate, fn=$fn)
+                %ff = mul(%act, %up)
+            """,
+        ),
+    ),
+    check=_biases_agree("@bg", "@bu"),
+    compute={"sizes": _rows("@wg", "@wu")},
+)
+
+ACT_MUL = Fusion(
+    name="act-mul",
+    doc="The gated activation reads the packed product once and writes half of it.",
+    rules=(
+        Rule(
+            match="""
+                %gate, %up = split(%gate_up, sizes=$sizes)
+                %act = activation(%gate, fn=$fn)
+                %ff = mul(%act, %up)
+            """,
+            replace="%ff = act_mul(%gate_up, fn=$fn)",
+        ),
+    ),
+)
+
+ADD_RMS_NORM = Fusion(
+    name="add-rms-norm",
+    doc="Residual add and RMSNorm read the residual stream once.",
+    rules=(
+        Rule(
+            match="""
+                %s = add(%x, %y)
+                %h = rms_norm(%s, @w, eps=$eps, weight_in=$weight_in)
+            """,
+            replace="%s, %h = add_rms_norm(%x, %y, @w, eps=$eps, weight_in=$weight_in)",
+        ),
+    ),
+)
+
+ADD_LAYER_NORM = Fusion(
+    name="add-layer-norm",
+    doc="Residual add and LayerNorm read the residual stream once.",
+    rules=(
+        Rule(
+            match="""
+                %s = add(%x, %y)
+                %h = layer_norm(%s, @w, bias=@b?, eps=$eps)
+            """,
+            replace="%s, %h = add_layer_norm(%x, %y, @w, bias=@b, eps=$eps)",
+        ),
+    ),
+)
+
+_SPLIT = """
+    %q, %k, %v = split(%qkv, sizes=$sizes)
+    %qh = heads(%q, n=$heads)
+    %kh = heads(%k, n=$kv_heads)
+    %vh = heads(%v, n=$kv_heads)
+"""
+_QK_NORM = """
+    %qn = rms_norm(%qh, @q_norm, eps=$eps, weight_in=$weight_in)
+    %kn = rms_norm(%kh, @k_norm, eps=$eps, weight_in=$weight_in)
+"""
+_ROPE = """
+    %qr = rope(%{q}, %cos, %sin, style=$style)
+    %kr = rope(%{k}, %cos, %sin, style=$style)
+"""
+_ATTEND = """
+    %kv_now = kv_write(%kv, %{k}, %vh)
+    %ctx = attention(%{q}, %kv_now, scale=$scale, window=$window)
+"""
+_SHAPE = """heads=$heads, kv_heads=$kv_heads, head_dim=$head_dim,
+            scale=$scale, window=$window"""
+
+
+def _named(text: str, q: str, k: str) -> str:
+    return text.replace("{q}", q).replace("{k}", k)
+
+
+QKV_ATTENTION = Fusion(
+    name="qkv-attention",
+    doc="Rope, cache write and attention work on the packed product: two launches.",
+    rules=(
+        Rule(
+            match=_SPLIT
+            + _QK_NORM
+            + _named(_ROPE, "qn", "kn")
+            + _named(_ATTEND, "qr", "kr"),
+            replace=f"""
+                %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin,
+                    q_norm=@q_norm, k_norm=@k_norm, {_SHAPE}, style=$style,
+                    eps=$eps, weight_in=$weight_in)
+            """,
+        ),
+        Rule(
+            match=_SPLIT + _named(_ROPE, "qh", "kh") + _named(_ATTEND, "qr", "kr"),
+            replace=f"""
+                %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin, {_SHAPE},
+                    style=$style)
+            """,
+        ),
+        Rule(
+            match=_SPLIT + _named(_ATTEND, "qh", "kh"),
+            replace=f"%ctx = qkv_attention(%qkv, %kv, {_SHAPE})",
+        ),
+    ),
+    compute={"head_dim": lambda match: match.type("%qh").dims[-1]},
+)

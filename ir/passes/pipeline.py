@@ -1,0 +1,56 @@
+"""The passes in order, run with the verifier after each."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from glmc.ir.graph import Program
+from glmc.ir.node import Node
+from glmc.ir.passes import fusions
+from glmc.ir.passes.carry import CarryResidual
+from glmc.ir.passes.ledger import Entry
+from glmc.ir.verify import verify
+
+
+class Pass(Protocol):
+    """What the pipeline runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def doc(self) -> str: ...
+
+    def run(self, program: Program) -> tuple[Program, list[Entry]]: ...
+
+
+PIPELINE: tuple[Pass, ...] = (
+    fusions.MERGE_QKV,
+    fusions.MERGE_GATE_UP,
+    fusions.ACT_MUL,
+    CarryResidual(),
+    fusions.ADD_RMS_NORM,
+    fusions.ADD_LAYER_NORM,
+    fusions.QKV_ATTENTION,
+)
+
+
+class Stage(Node):
+    """A program after a pass, and what the pass did."""
+
+    name: str
+    doc: str
+    program: Program
+    ledger: tuple[Entry, ...] = ()
+
+
+def run(program: Program, disabled: Iterable[str] = ()) -> Iterator[Stage]:
+    """Yield the lowered program and then one stage per enabled pass, each verified."""
+    verify(program)
+    yield Stage(name="lowered", doc="The model as plain ops.", program=program)
+    skip = set(disabled)
+    for one in PIPELINE:
+        if one.name in skip:
+            continue
+        program, entries = one.run(program)
+        verify(program)
+        yield Stage(name=one.name, doc=one.doc, program=program, ledger=tuple(entries))

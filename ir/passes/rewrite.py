@@ -1,0 +1,334 @@
+"""The rewriting engine: find a fusion's matches, check that they are legal, apply.
+
+Matches are found with networkx's VF2 on the graph of ops and then unified operand by
+operand. A matched value that is read outside the match must be made again by the
+replacement; a rule that needs more has a ``check`` that returns a reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+from networkx.algorithms.isomorphism import MultiDiGraphMatcher
+
+from glmc.ir.build import infer, unique
+from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.op import Op
+from glmc.ir.passes.ledger import Entry, count, launches, traffic
+from glmc.ir.passes.pattern import (
+    Binding,
+    ParamLine,
+    Pattern,
+    PatternOp,
+    parse_replacement,
+    unify,
+)
+from glmc.ir.recipe import cat
+from glmc.ir.text.syntax import Ref
+from glmc.ir.types import TensorType, Type
+
+
+@dataclass(frozen=True)
+class Match:
+    """A place where a pattern fits."""
+
+    program: Program
+    graph: Graph
+    ops: tuple[int, ...]
+    """Indices of the matched ops, in the pattern's order."""
+    bound: Binding
+
+    def type(self, name: str) -> Any:
+        """The type bound to a pattern name such as ``%x`` or ``@w``; None if absent."""
+        actual = self.bound.get(name)
+        if actual is None:
+            return None
+        if name[0] == "%":
+            return self.graph.types[actual]
+        param = self.program.param(self.graph, actual)
+        return param.type if param else None
+
+
+Check = Callable[[Match], str | None]
+Compute = Mapping[str, Callable[[Match], Any]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One ``match`` and what replaces it."""
+
+    match: str
+    replace: str
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """The compiled left side."""
+        return Pattern(self.match)
+
+    @cached_property
+    def replacement(self) -> tuple[list[ParamLine], list[PatternOp]]:
+        """The compiled right side."""
+        return parse_replacement(self.replace)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A rewrite written in the notation of the dump.
+
+    ``rules`` are alternatives, tried in order. ``compute`` gives attributes of the
+    replacement that the match does not name; ``check`` refuses a match with a reason.
+    """
+
+    name: str
+    doc: str
+    rules: tuple[Rule, ...]
+    check: Check | None = None
+    compute: Compute = field(default_factory=dict)
+
+    def run(self, program: Program) -> tuple[Program, list[Entry]]:
+        """Apply to every graph of a program."""
+        entries: list[Entry] = []
+
+        def change(graph: Graph) -> Graph:
+            graph, found = _apply_all(self, program, graph)
+            entries.extend(found)
+            return graph
+
+        return program.map_graphs(change), entries or [_absent(self)]
+
+
+def _absent(fusion: Fusion) -> Entry:
+    wanted = sorted({rule.pattern.anchor.cls.mnemonic for rule in fusion.rules})
+    reason = f"the model has no {' or '.join(wanted)}"
+    return Entry(
+        fusion=fusion.name, graph="", layers=0, status="absent", at="", reason=reason
+    )
+
+
+def _apply_all(
+    fusion: Fusion, program: Program, graph: Graph
+) -> tuple[Graph, list[Entry]]:
+    """Rewrite until nothing applies; then say why the other candidates did not."""
+    entries: list[Entry] = []
+    settled: dict[str, str | None] = {}
+    while True:
+        applied = _apply_one(fusion, program, graph, settled)
+        if applied is None:
+            break
+        match, graph = applied
+        made = _made(match.graph, graph)
+        settled |= {name: None for op in made for name in op.outs}
+        entries.append(_entry(fusion, match, graph, made))
+    return graph, entries + list(_refusals(fusion, graph, settled))
+
+
+def _apply_one(
+    fusion: Fusion, program: Program, graph: Graph, settled: dict[str, str | None]
+) -> tuple[Match, Graph] | None:
+    for rule in fusion.rules:
+        for match in matches(rule.pattern, program, graph):
+            anchor = graph.ops[match.ops[-1]].outs[0]
+            if anchor in settled:
+                continue
+            reason = (fusion.check and fusion.check(match)) or _illegal(rule, match)
+            after = reason or _rewrite(fusion, rule, match)
+            if isinstance(after, Graph):
+                return match, after
+            settled[anchor] = after
+    return None
+
+
+def matches(pattern: Pattern, program: Program, graph: Graph) -> Iterator[Match]:
+    """Where a pattern fits, first ops first; one match for each set of ops."""
+    host = graph.digraph()
+    matcher = MultiDiGraphMatcher(host, pattern.digraph, _same_op, _has_edges)
+    places = []
+    for mapping in matcher.subgraph_monomorphisms_iter():
+        place = {line: at for at, line in mapping.items()}
+        places.append(tuple(place[line] for line in range(len(pattern.ops))))
+    seen: set[frozenset[int]] = set()
+    for indices in sorted(places):
+        bound: Binding = {}
+        pairs = zip(pattern.ops, indices, strict=True)
+        fits = all(unify(line, graph.ops[at], bound) is None for line, at in pairs)
+        if fits and frozenset(indices) not in seen:
+            seen.add(frozenset(indices))
+            yield Match(program, graph, indices, bound)
+
+
+def _same_op(host: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
+    return type(host["op"]) is line["op"].cls
+
+
+def _has_edges(host: Mapping[Any, Any], pattern: Mapping[Any, Any]) -> bool:
+    have = [(edge["source"], edge["field"]) for edge in host.values()]
+    return all((e["source"], e["field"]) in have for e in pattern.values())
+
+
+def _illegal(rule: Rule, match: Match) -> str | None:
+    """Values read outside the match must be made again by the replacement."""
+    graph, inside = match.graph, set(match.ops)
+    _, lines = rule.replacement
+    made = {match.bound.get("%" + name) for line in lines for name in line.results}
+    for at in match.ops:
+        for name in graph.ops[at].outs:
+            if name in made:
+                continue
+            if name in graph.returns:
+                return f"%{name} is also returned"
+            for other, op in enumerate(graph.ops):
+                if other not in inside and name in op.values:
+                    return f"%{name} is also read by {op.mnemonic}"
+    return None
+
+
+def _rewrite(fusion: Fusion, rule: Rule, match: Match) -> Graph | str:
+    """The graph with the match replaced, or why it would not be one."""
+    bound = dict(match.bound)
+    for name, compute in fusion.compute.items():
+        bound["$" + name] = compute(match)
+    param_lines, lines = rule.replacement
+    graph = _merged_params(match, param_lines, bound)
+    kept = [op for at, op in enumerate(graph.ops) if at not in match.ops]
+    taken = set(graph.types) - {n for at in match.ops for n in graph.ops[at].outs}
+    program, types = match.program, dict(graph.types)
+
+    def type_of(sigil: str, name: str) -> Type:
+        if sigil == "%":
+            return types[name]
+        param = program.param(graph, name)
+        assert param is not None, name
+        return param.type
+
+    made = []
+    for line in lines:
+        names = tuple(bound.get("%" + name, name) for name in line.results)
+        op = infer(line.cls, _fields(line, bound), names, type_of, taken)
+        bound |= {f"%{n}": out for n, out in zip(line.results, op.outs, strict=True)}
+        types |= {result.name: result.type for result in op.results}
+        taken |= set(op.outs)
+        made.append(op)
+    ordered = _ordered([*kept, *made], graph, match)
+    if ordered is None:
+        return "an op between the matched ones needs their result"
+    used = {name for op in ordered for name in op.params}
+    params = tuple(param for param in graph.params if param.name in used)
+    return graph.replace(ops=ordered, params=params)
+
+
+def _fields(line: PatternOp, bound: Binding) -> dict[str, Any]:
+    return {
+        key: bound.get(item.sigil + item.name) if isinstance(item, Ref) else item
+        for key, item in line.fields.items()
+    }
+
+
+def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Graph:
+    """Add the parameters that a replacement concatenates."""
+    graph = match.graph
+    for line in lines:
+        names = [bound.get(f"@{arg.name}") for arg in line.call.args]
+        found = [match.program.param(graph, name) for name in names if name]
+        parts = [param for param in found if param]
+        if not parts:
+            bound[f"@{line.name}"] = None
+            continue
+        taken = [param.name for param in (*graph.params, *match.program.params)]
+        name = unique(line.name, taken)
+        recipe = cat([param.recipe for param in parts])
+        type_of = TensorType(dtype=parts[0].type.dtype, dims=recipe.shape)
+        param = Param(name=name, type=type_of, recipe=recipe)
+        at = graph.params.index(parts[0])
+        params = (*graph.params[:at], param, *graph.params[at:])
+        graph = graph.replace(params=params)
+        bound[f"@{line.name}"] = name
+    return graph
+
+
+def _ordered(ops: list[Op], graph: Graph, match: Match) -> tuple[Op, ...] | None:
+    """Ops in topological order, each as near as can be to where it stood."""
+    last = graph.ops[match.ops[-1]]
+    place = {out: at for at, op in enumerate(graph.ops) for out in op.outs}
+    end = place[last.outs[0]]
+    order: nx.DiGraph[int] = nx.DiGraph()
+    maker = {name: at for at, op in enumerate(ops) for name in op.outs}
+    for at, op in enumerate(ops):
+        order.add_node(at)
+        order.add_edges_from((maker[n], at) for n in op.values if n in maker)
+
+    def key(at: int) -> tuple[int, int]:
+        return (min((place.get(out, end) for out in ops[at].outs), default=end), at)
+
+    try:
+        return tuple(ops[at] for at in nx.lexicographical_topological_sort(order, key))
+    except nx.NetworkXUnfeasible:
+        return None
+
+
+def _made(before: Graph, after: Graph) -> list[Op]:
+    """The ops of a rewritten graph that are new."""
+    old = set(map(id, before.ops))
+    return [op for op in after.ops if id(op) not in old]
+
+
+def _entry(fusion: Fusion, match: Match, after: Graph, new: list[Op]) -> Entry:
+    before = [match.graph.ops[at] for at in match.ops]
+    return Entry(
+        fusion=fusion.name,
+        graph=match.graph.name,
+        layers=count(match.graph),
+        status="applied",
+        at=", ".join(f"%{name}" for op in new for name in op.outs),
+        reason=f"{_names(before)} became {_names(new)}",
+        launches_saved=launches(before) - launches(new),
+        bytes_saved=traffic(match.graph, before) - traffic(after, new),
+    )
+
+
+def _names(ops: list[Op]) -> str:
+    return " + ".join(op.mnemonic for op in ops)
+
+
+def _refusals(
+    fusion: Fusion, graph: Graph, settled: Mapping[str, str | None]
+) -> Iterator[Entry]:
+    """Candidates left over: ops of an anchor's kind that no rule took or made."""
+    for op in graph.ops:
+        rules = [r for r in fusion.rules if type(op) is r.pattern.anchor.cls]
+        made_here = settled.get(op.outs[0], "") is None
+        if not rules or made_here:
+            continue
+        reason = settled.get(op.outs[0]) or "; or ".join(
+            dict.fromkeys(_mismatch(rule.pattern, graph, op) for rule in rules)
+        )
+        yield Entry(
+            fusion=fusion.name,
+            graph=graph.name,
+            layers=count(graph),
+            status="refused",
+            at=", ".join(f"%{name}" for name in op.outs),
+            reason=reason,
+        )
+
+
+def _mismatch(pattern: Pattern, graph: Graph, anchor: Op) -> str:
+    """Walk back from the anchor to the first thing that is not as the pattern says."""
+    bound: Binding = {}
+    todo = [(pattern.anchor, anchor)]
+    while todo:
+        line, op = todo.pop()
+        reason = unify(line, op, bound)
+        if reason:
+            return reason
+        for item in line.fields.values():
+            made = isinstance(item, Ref) and pattern.producers.get(item.name)
+            if not made or item.sigil != "%":
+                continue
+            name = bound["%" + item.name]
+            if name not in graph.producers:
+                wanted = made[0].cls.mnemonic
+                return f"%{name} comes into {graph.name}, not from {wanted}"
+            todo.append((made[0], graph.producers[name]))
+    return "its inputs are not those of one match"

@@ -1,0 +1,143 @@
+"""Weight recipes: how a parameter is assembled from the published tensors.
+
+A recipe is a small expression tree over checkpoint tensors. Passes rewrite it (a QKV
+merge is a :class:`Cat`), backends print it, ``glmc check`` evaluates its shape against
+the headers. Constructors below (:func:`cat`, :func:`slice_`, …) simplify as they build,
+so that splitting a fused tensor and merging it again gives back the bare tensor.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from glmc.ir.node import Node
+
+Shape = tuple[int, ...]
+
+
+class Tensor(Node):
+    """A tensor of the checkpoint, whole."""
+
+    name: str
+    """``{i}`` stands for the layer's index."""
+    stored: Shape
+
+    @property
+    def shape(self) -> Shape:
+        return self.stored
+
+
+class Slice(Node):
+    """``of.narrow(dim, start, stop - start)``."""
+
+    of: "Recipe"
+    dim: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> Shape:
+        shape = list(self.of.shape)
+        shape[self.dim] = self.stop - self.start
+        return tuple(shape)
+
+
+class View(Node):
+    """``of.reshape(shape)``."""
+
+    of: "Recipe"
+    to: Shape
+
+    @property
+    def shape(self) -> Shape:
+        return self.to
+
+
+class Permute(Node):
+    """``of.permute(dims)``."""
+
+    of: "Recipe"
+    dims: tuple[int, ...]
+
+    @property
+    def shape(self) -> Shape:
+        shape = self.of.shape
+        return tuple(shape[d] for d in self.dims)
+
+
+class Cat(Node):
+    """``torch.cat(parts, dim)``."""
+
+    parts: tuple["Recipe", ...]
+    dim: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        shape = list(self.parts[0].shape)
+        shape[self.dim] = sum(part.shape[self.dim] for part in self.parts)
+        return tuple(shape)
+
+
+Recipe = Tensor | Slice | View | Permute | Cat
+
+for _node in (Slice, View, Permute, Cat):
+    _node.model_rebuild()
+
+
+def slice_(of: Recipe, dim: int, start: int, stop: int) -> Recipe:
+    """A slice; of everything, it is the operand itself."""
+    if (start, stop) == (0, of.shape[dim]):
+        return of
+    return Slice(of=of, dim=dim, start=start, stop=stop)
+
+
+def view(of: Recipe, shape: Sequence[int]) -> Recipe:
+    """A reshape; views of views collapse."""
+    shape = tuple(shape)
+    if isinstance(of, View):
+        of = of.of
+    if math.prod(shape) != math.prod(of.shape):
+        raise ValueError(f"a view of {list(of.shape)} as {list(shape)}")
+    return of if shape == of.shape else View(of=of, to=shape)
+
+
+def permute(of: Recipe, dims: Sequence[int]) -> Recipe:
+    """A permutation of dims; the identity is the operand itself."""
+    dims = tuple(dims)
+    return of if dims == tuple(range(len(dims))) else Permute(of=of, dims=dims)
+
+
+def cat(parts: Sequence[Recipe], dim: int = 0) -> Recipe:
+    """A concatenation; neighbours that are adjacent slices of one tensor are joined."""
+    flat: list[Recipe] = []
+    for part in parts:
+        inner = part.parts if isinstance(part, Cat) and part.dim == dim else (part,)
+        for one in inner:
+            joined = _join(flat[-1], one, dim) if flat else None
+            flat[-1:] = [joined] if joined else [*flat[-1:], one]
+    return flat[0] if len(flat) == 1 else Cat(parts=tuple(flat), dim=dim)
+
+
+def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
+    """``left | right`` as one recipe, where they lie side by side in one tensor."""
+    if isinstance(left, Permute) and isinstance(right, Permute):
+        if left.dims != right.dims:
+            return None
+        inner = _join(left.of, right.of, left.dims[dim])
+        return permute(inner, left.dims) if inner else None
+    if not (isinstance(left, Slice) and isinstance(right, Slice)):
+        return None
+    if (left.of, left.dim, left.stop) != (right.of, right.dim, right.start):
+        return None
+    return slice_(left.of, dim, left.start, right.stop) if left.dim == dim else None
+
+
+def tensors(recipe: Recipe) -> Iterator[Tensor]:
+    """The checkpoint tensors a recipe reads, in order, repeats included."""
+    match recipe:
+        case Tensor():
+            yield recipe
+        case Cat():
+            for part in recipe.parts:
+                yield from tensors(part)
+        case _:
+            yield from tensors(recipe.of)

@@ -1,0 +1,104 @@
+"""Tokens of the text form, and the error that points into it."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from glmc.ir.errors import GlmcError
+
+_TOKEN = re.compile(
+    r"""(?P<space>(?:\s|\#[^\n]*)+)
+      | (?P<ref>[%@$][A-Za-z_]\w*)
+      | (?P<string>"(?:[^"\\\n]|\\.)*")
+      | (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+      | (?P<name>[A-Za-z_]\w*)
+      | (?P<mark>[()\[\]{},:=.?])
+    """,
+    re.VERBOSE,
+)
+
+
+class IRSyntaxError(GlmcError):
+    """Text that is not IR: where it stops being, and what was expected there."""
+
+    def __init__(self, text: str, at: int, what: str) -> None:
+        self.line = text.count("\n", 0, at) + 1
+        self.column = at - (text.rfind("\n", 0, at) + 1) + 1
+        super().__init__(f"line {self.line}, column {self.column}: {what}")
+
+
+@dataclass(frozen=True)
+class Token:
+    """``kind`` is ref, string, number, name, mark or end; ``at`` an offset."""
+
+    kind: str
+    text: str
+    at: int
+
+
+def tokenize(text: str) -> list[Token]:
+    """All tokens, blanks and ``#`` comments left out, an ``end`` token last."""
+    tokens, at = [], 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if not found:
+            raise IRSyntaxError(text, at, f"unexpected character {text[at]!r}")
+        if found.lastgroup != "space":
+            tokens.append(Token(str(found.lastgroup), found[0], at))
+        at = found.end()
+    return [*tokens, Token("end", "", len(text))]
+
+
+class Cursor:
+    """A position in a token list."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens = tokenize(text)
+        self.index = 0
+
+    @property
+    def now(self) -> Token:
+        """The token under the cursor."""
+        return self.tokens[self.index]
+
+    def error(self, what: str, at: int | None = None) -> IRSyntaxError:
+        """An error at the cursor, or at an offset."""
+        return IRSyntaxError(self.text, self.now.at if at is None else at, what)
+
+    def sees(self, kind: str, text: str | None = None) -> bool:
+        """Whether the token under the cursor is of this kind (and text)."""
+        return self.now.kind == kind and text in (None, self.now.text)
+
+    def accept(self, kind: str, text: str | None = None) -> str | None:
+        """Take the token if it is the one, else leave the cursor."""
+        if not self.sees(kind, text):
+            return None
+        self.index += 1
+        return self.tokens[self.index - 1].text
+
+    def take(self, kind: str, text: str | None = None) -> str:
+        """Take the token, which must be the one."""
+        got = self.accept(kind, text)
+        if got is None:
+            found = self.now.text or "the end of the text"
+            raise self.error(f"expected {text or _KIND[kind]}, found {found!r}")
+        return got
+
+    def string(self) -> str:
+        """Take a quoted string."""
+        at = self.now.at
+        try:
+            return str(json.loads(self.take("string")))
+        except json.JSONDecodeError as error:
+            raise self.error(f"bad string: {error.msg}", at) from None
+
+
+_KIND = {
+    "ref": "a %value or @param",
+    "string": "a quoted string",
+    "number": "a number",
+    "name": "a name",
+    "end": "the end of the text",
+    "mark": "punctuation",
+}

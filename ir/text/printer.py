@@ -1,0 +1,163 @@
+"""IR to text. One line an op; ``=`` aligned within a graph."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
+
+from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.model import Model
+from glmc.ir.node import Node
+from glmc.ir.op import Op
+from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+
+WIDTH = 96
+_ALIGN = 44
+
+
+def print_program(program: Program) -> str:
+    """A program as text; :func:`glmc.ir.text.parse_program` reads it back."""
+    lines = [f"program @{program.name} {program.dtype}"]
+    lines += _param_lines(program.params, "")
+    for graph, head in zip(program.graphs, _headers(program), strict=True):
+        lines += ["", head, *_graph_lines(graph)]
+    return "\n".join(lines) + "\n"
+
+
+def _headers(program: Program) -> list[str]:
+    blocks = [
+        f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
+        for block in program.blocks
+    ]
+    return [
+        f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
+        for head, graph in zip(["stem", *blocks, "head"], program.graphs, strict=True)
+    ]
+
+
+def print_layers(layers: Sequence[int]) -> str:
+    """``0:28`` or ``0,2,4:8``."""
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][1]:
+            spans[-1][1] += 1
+        else:
+            spans.append([layer, layer + 1])
+    return ",".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in spans)
+
+
+def _graph_lines(graph: Graph) -> list[str]:
+    params = _param_lines(graph.params, graph.prefix)
+    ops = _aligned((_results(op), print_call(op)) for op in graph.ops)
+    returns = ", ".join(f"%{name}" for name in graph.returns)
+    return [*params, *ops, f"  return {returns}"]
+
+
+def _param_lines(params: Iterable[Param], prefix: str) -> list[str]:
+    return _aligned(
+        (f"@{param.name}: {param.type}", print_recipe(param.recipe, prefix))
+        for param in params
+    )
+
+
+def _aligned(lines: Iterable[tuple[str, str]]) -> list[str]:
+    pairs = list(lines)
+    fitting = [len(left) for left, _ in pairs if len(left) <= _ALIGN]
+    width = max(fitting, default=0)
+    return [f"  {left:<{width}} = {right}" for left, right in pairs]
+
+
+def _results(op: Op) -> str:
+    return ", ".join(map(str, op.results))
+
+
+def print_call(op: Op) -> str:
+    """The right-hand side of an op's line."""
+    return f"{op.mnemonic}({', '.join(_arguments(op))})"
+
+
+def _arguments(op: Op) -> Iterable[str]:
+    required = op.operand_fields()
+    for field, sigil, name in op.operands():
+        yield f"{sigil}{name}" if required[field][1] else f"{field}={sigil}{name}"
+    for field, value in op.attributes().items():
+        yield f"{field}={print_value(value, is_enum(type(op), field))}"
+
+
+def print_recipe(recipe: Recipe, prefix: str = "") -> str:
+    """``cat("q_proj.weight"[4096,4096], ...)``; names relative to ``prefix``."""
+    match recipe:
+        case Tensor(name=name, stored=stored):
+            short = name.removeprefix(prefix) if prefix else name
+            if prefix and short == name:
+                short = "/" + name
+            return f"{json.dumps(short)}[{','.join(map(str, stored))}]"
+        case Slice(of=of, dim=dim, start=start, stop=stop):
+            return f"{print_recipe(of, prefix)}.slice({dim}, {start}, {stop})"
+        case View(of=of, to=to):
+            return f"{print_recipe(of, prefix)}.view({', '.join(map(str, to))})"
+        case Permute(of=of, dims=dims):
+            return f"{print_recipe(of, prefix)}.permute({', '.join(map(str, dims))})"
+        case Cat(parts=parts, dim=dim):
+            inner = [print_recipe(part, prefix) for part in parts]
+            return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
+
+
+def print_model(model: Model) -> str:
+    """A model as nested records, one field a line where one line is too long."""
+    return print_value(model) + "\n"
+
+
+def print_value(value: Any, enum: bool = False, indent: int = 0) -> str:
+    """A value of an attribute; ``enum`` strings are bare names."""
+    if isinstance(value, str):
+        return value if enum else json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, dict):
+        inner = [f"{key}: {print_value(item)}" for key, item in value.items()]
+        return "{" + ", ".join(inner) + "}"
+    if isinstance(value, Node):
+        opening = node_name(type(value)) + "("
+        return _bracket(opening, _fields(value, indent), ")", indent)
+    inner = [print_value(item, enum, indent + 2) for item in value]
+    if all(isinstance(item, (int, float)) for item in value):
+        return f"[{', '.join(inner)}]"
+    return _bracket("[", inner, "]", indent)
+
+
+def _fields(node: Node, indent: int) -> list[str]:
+    lines = []
+    for name, field in type(node).model_fields.items():
+        value = getattr(node, name)
+        if not field.is_required() and value == field.default:
+            continue
+        text = print_value(value, is_enum(type(node), name), indent + 2)
+        lines.append(f"{name}={text}")
+    return lines
+
+
+def _bracket(opening: str, items: list[str], closing: str, indent: int) -> str:
+    line = opening + ", ".join(items) + closing
+    if len(line) + indent <= WIDTH and "\n" not in line:
+        return line
+    pad = " " * indent
+    body = "".join(f"\n{pad}  {item}," for item in items)
+    return f"{opening}{body}\n{pad}{closing}"
+
+
+@cache
+def node_name(cls: type[Node]) -> str:
+    """``LinearScaling`` is written ``linear_scaling``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+@cache
+def is_enum(cls: type[Node], field: str) -> bool:
+    """Whether a field's strings come from a fixed set."""
+    annotation = cls.model_fields[field].annotation
+    options = [annotation, *get_args(annotation)]
+    return any(get_origin(option) is Literal for option in options)

@@ -1,0 +1,223 @@
+"""Text to IR: raw statements to typed nodes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from glmc.ir import model as model_nodes
+from glmc.ir import recipe as recipes
+from glmc.ir.graph import Graph, Input, Param, Program
+from glmc.ir.model import Model
+from glmc.ir.node import Node
+from glmc.ir.op import Op, Result, registry
+from glmc.ir.recipe import Recipe
+from glmc.ir.text.lexer import Cursor
+from glmc.ir.text.printer import node_name
+from glmc.ir.text.syntax import Call, Ref, Statement, ref, statement, type_, value
+from glmc.ir.types import TensorType
+
+
+def parse_model(text: str) -> Model:
+    """Read what :func:`print_model` wrote.
+
+    Raises:
+        IRSyntaxError: with line and column, when the text is not a model.
+    """
+    cursor = Cursor(text)
+    got = _node(cursor, value(cursor))
+    cursor.take("end")
+    if not isinstance(got, Model):
+        raise cursor.error("expected model(...)", 0)
+    return got
+
+
+_NODES: Mapping[str, type[Node]] = {
+    node_name(cls): cls
+    for cls in vars(model_nodes).values()
+    if isinstance(cls, type) and issubclass(cls, Node) and cls is not Node
+}
+
+
+def _node(cursor: Cursor, raw: Any) -> Any:
+    """Calls within a raw value become records."""
+    if isinstance(raw, tuple):
+        return tuple(_node(cursor, item) for item in raw)
+    if isinstance(raw, dict):
+        return {key: _node(cursor, item) for key, item in raw.items()}
+    if not isinstance(raw, Call):
+        return raw
+    if raw.name not in _NODES or raw.args:
+        raise cursor.error(
+            f"{raw.name}(...) is not a record of the Model level", raw.at
+        )
+    fields = {key: _node(cursor, item) for key, item in raw.kwargs.items()}
+    return _build(cursor, _NODES[raw.name], fields, raw.at)
+
+
+def _build(cursor: Cursor, cls: type[Any], fields: Mapping[str, Any], at: int) -> Any:
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise cursor.error(f"{where}: {first['msg']}", at) from None
+
+
+def parse_program(text: str) -> Program:
+    """Read what :func:`print_program` wrote.
+
+    Raises:
+        IRSyntaxError: with line and column, when the text is not a program.
+    """
+    cursor = Cursor(text)
+    cursor.take("name", "program")
+    name, dtype = ref(cursor, "@"), cursor.take("name")
+    params = _params(cursor, "")
+    cursor.take("name", "stem")
+    stem = _graph(cursor, "stem")
+    blocks = []
+    while cursor.accept("name", "block"):
+        block_name = ref(cursor, "@")
+        layers, prefix = _layers(cursor), cursor.string()
+        blocks.append(_graph(cursor, block_name, layers, prefix))
+    cursor.take("name", "head")
+    head = _graph(cursor, "head")
+    cursor.take("end")
+    return Program(
+        name=name,
+        dtype=dtype,
+        params=params,
+        stem=stem,
+        blocks=tuple(blocks),
+        head=head,
+    )
+
+
+def _layers(cursor: Cursor) -> tuple[int, ...]:
+    cursor.take("mark", "[")
+    layers: list[int] = []
+    while True:
+        start = int(cursor.take("number"))
+        stop = int(cursor.take("number")) if cursor.accept("mark", ":") else start + 1
+        layers += range(start, stop)
+        if not cursor.accept("mark", ","):
+            break
+    cursor.take("mark", "]")
+    return tuple(layers)
+
+
+def _graph(
+    cursor: Cursor, name: str, layers: tuple[int, ...] = (), prefix: str = ""
+) -> Graph:
+    inputs = _inputs(cursor)
+    params = _params(cursor, prefix)
+    ops = []
+    while not cursor.accept("name", "return"):
+        ops.append(build_op(cursor, statement(cursor)))
+    returns = [ref(cursor, "%")]
+    while cursor.accept("mark", ","):
+        returns.append(ref(cursor, "%"))
+    return Graph(
+        name=name,
+        inputs=inputs,
+        params=params,
+        ops=tuple(ops),
+        returns=tuple(returns),
+        layers=layers,
+        prefix=prefix,
+    )
+
+
+def _inputs(cursor: Cursor) -> tuple[Input, ...]:
+    cursor.take("mark", "(")
+    inputs: list[Input] = []
+    while not cursor.accept("mark", ")"):
+        if inputs:
+            cursor.take("mark", ",")
+        name = ref(cursor, "%")
+        cursor.take("mark", ":")
+        inputs.append(Input(name=name, type=type_(cursor)))
+    return tuple(inputs)
+
+
+def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
+    params = []
+    while cursor.sees("ref") and cursor.now.text[0] == "@":
+        name = ref(cursor, "@")
+        cursor.take("mark", ":")
+        at, type_of = cursor.now.at, type_(cursor)
+        cursor.take("mark", "=")
+        recipe = _recipe(cursor, value(cursor), prefix)
+        if not isinstance(type_of, TensorType):
+            raise cursor.error(f"parameter @{name} must be a tensor", at)
+        params.append(Param(name=name, type=type_of, recipe=recipe))
+    return tuple(params)
+
+
+def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
+    if not isinstance(raw, Call):
+        raise cursor.error('expected a recipe such as "name.weight"[4096,4096]')
+    try:
+        return _recipe_node(cursor, raw, prefix)
+    except (ValidationError, TypeError, IndexError) as error:
+        raise cursor.error(f"bad recipe {raw.name}(...): {error}", raw.at) from None
+
+
+def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
+    if raw.name == "tensor":
+        name, stored = raw.args
+        full = name[1:] if name.startswith("/") and prefix else prefix + name
+        return recipes.Tensor(name=full, stored=stored)
+    if raw.name == "cat":
+        parts = tuple(_recipe(cursor, part, prefix) for part in raw.args)
+        return recipes.Cat(parts=parts, **raw.kwargs)
+    of, *numbers = raw.args
+    inner = _recipe(cursor, of, prefix)
+    match raw.name, numbers:
+        case "slice", [dim, start, stop]:
+            return recipes.Slice(of=inner, dim=dim, start=start, stop=stop)
+        case "view", _:
+            return recipes.View(of=inner, to=tuple(numbers))
+        case "permute", _:
+            return recipes.Permute(of=inner, dims=tuple(numbers))
+    raise cursor.error(f"{raw.name} is not a step of a recipe", raw.at)
+
+
+def build_op(cursor: Cursor, raw: Statement) -> Op:
+    """A typed op from its line."""
+    cls = registry().get(raw.call.name)
+    if cls is None:
+        raise cursor.error(f"there is no op {raw.call.name}", raw.call.at)
+    results = []
+    for name, type_of in raw.results:
+        if type_of is None:
+            raise cursor.error(f"%{name} has no type", raw.at)
+        results.append(Result(name=name, type=type_of))
+    fields = bind_arguments(cursor, cls, raw.call)
+    named = {key: _operand(cursor, cls, key, item, raw) for key, item in fields.items()}
+    return _build(cursor, cls, {**named, "results": tuple(results)}, raw.at)  # type: ignore[no-any-return]
+
+
+def bind_arguments(cursor: Cursor, cls: type[Op], call: Call) -> dict[str, Any]:
+    """Field to raw argument: required operands by position, the rest by name."""
+    required = [field for field, (_, must) in cls.operand_fields().items() if must]
+    if len(call.args) != len(required):
+        wants = ", ".join(required)
+        raise cursor.error(f"{call.name} takes {wants} by position", call.at)
+    known = [*cls.operand_fields(), *cls.attribute_fields()]
+    for key in call.kwargs:
+        if key not in known or key in required:
+            raise cursor.error(f"{call.name} has no argument {key}=", call.at)
+    return {**dict(zip(required, call.args, strict=True)), **call.kwargs}
+
+
+def _operand(cursor: Cursor, cls: type[Op], key: str, item: Any, raw: Statement) -> Any:
+    """A reference's name, checked for its sigil; attributes pass."""
+    operand = cls.operand_fields().get(key)
+    if operand is None:
+        return item
+    if not isinstance(item, Ref) or item.sigil != operand[0]:
+        message = f"{raw.call.name}: {key} must be a {operand[0]}name"
+        raise cursor.error(message, raw.call.at)
+    return item.name
