@@ -5,6 +5,7 @@ Nothing is fused here. The graph says what the model means; the passes change ho
 
 import re
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 
 from glmc.ir import model as m
 from glmc.ir import ops
@@ -241,7 +242,13 @@ def _names(weight: m.Weight) -> list[str]:
         return [weight.part]
     path = weight.tensor.removesuffix(".weight").split(".")
     tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
-    return [re.sub(r"\W+", "_", "_".join(tail)) for tail in tails]
+    return [_identifier("_".join(tail)) for tail in tails]
+
+
+def _identifier(text: str) -> str:
+    """A name that is one in the dump and in Python."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII)
+    return name if name.isidentifier() and not iskeyword(name) else f"w_{name}"
 
 
 def _ropes(model: m.Model) -> list[m.Rope]:

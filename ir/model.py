@@ -99,7 +99,7 @@ class Rope(Node):
     dim: PositiveInt
     theta: PositiveFloat
     style: Literal["half", "interleaved"]
-    """``half`` pairs channel j with j + dim/2 (NeoX), ``interleaved`` 2j with 2j + 1."""
+    """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1."""
     scaling: RopeScaling | None = None
 
 

@@ -26,19 +26,35 @@ class CarryResidual:
     def run(self, program: Program) -> tuple[Program, list[Entry]]:
         """Apply to the whole program, or to nothing."""
         reason = _refusal(program)
-        status: Literal["refused", "applied"] = "refused" if reason else "applied"
-        entries = [
-            Entry(
-                fusion=self.name,
-                graph=block.name,
-                layers=count(block),
-                status=status,
-                at=", ".join(f"%{name}" for name in block.returns),
-                reason=reason or "the layer hands on both operands of its last add",
-            )
-            for block in program.blocks
+        if reason:
+            return program, [
+                _entry(self.name, block, reason, "refused") for block in program.blocks
+            ]
+        after = _carried(program)
+        taken = "the layer hands on both operands of its last add"
+        return after, [
+            *(_entry(self.name, block, taken) for block in program.blocks),
+            _entry(self.name, program.stem, "zeros for the first layer", cost=1),
+            _entry(self.name, program.head, "the add of the last layer", cost=1),
         ]
-        return (program if reason else _carried(program)), entries
+
+
+def _entry(
+    name: str,
+    graph: Graph,
+    reason: str,
+    status: Literal["applied", "refused"] = "applied",
+    cost: int = 0,
+) -> Entry:
+    return Entry(
+        fusion=name,
+        graph=graph.name,
+        layers=count(graph),
+        status=status,
+        at=f"%{graph.returns[0]}",
+        reason=reason,
+        launches_saved=-cost,
+    )
 
 
 def _refusal(program: Program) -> str | None:
