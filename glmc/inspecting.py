@@ -14,10 +14,8 @@ def summary(build: Build) -> dict[str, Any]:
     """Sizes, stages, fusions and config keys of a build, as plain data."""
     model, program = build.model, build.program
     count = parameters(build)
-    kv = sum(
-        kv.kv_heads * (kv.k_dim + kv.v_dim)
-        for kv in (block.inputs[-1].type for block in program.schedule())
-    )
+    caches = [block.inputs[-1].type for block in program.schedule()]
+    kv = sum(cache.elements() for cache in caches)
     saved_launches, saved_bytes = totals(build.ledger)
     return {
         "model": model.name,

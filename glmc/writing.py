@@ -56,7 +56,7 @@ def _swap(out: Path, fresh: Path, *, keep: bool) -> None:
     if not out.exists():
         fresh.rename(out)
         return
-    if not keep:
+    if not keep and (out / MANIFEST).exists():
         for name in _added(out):
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(out / name, fresh / name)

@@ -42,6 +42,15 @@ class CacheType(Node):
     def __str__(self) -> str:
         return f"kv[{self.kv_heads},{self.k_dim},{self.v_dim}]"
 
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        """KV heads, key width, value width."""
+        return (self.kv_heads, self.k_dim, self.v_dim)
+
+    def elements(self) -> int:
+        """Elements of keys and values, for one token of one row."""
+        return self.kv_heads * (self.k_dim + self.v_dim)
+
     def nbytes(self) -> int:
         """A cache is a reference; what is read or written is counted by the ops."""
         return 0

@@ -74,7 +74,7 @@ class QkvAttention(Op):
     kv_heads: int
     head_dim: int
     scale: float
-    style: RopeStyle = "half"
+    style: RopeStyle | None = None
     eps: float = 0.0
     weight_in: WeightIn = "input"
     window: int | None = None

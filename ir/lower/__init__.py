@@ -1,0 +1,8 @@
+"""Model to Program: every block becomes a graph of plain ops.
+
+Nothing is fused here. The graph says what the model means; the passes change how.
+"""
+
+from glmc.ir.lower.program import lower
+
+__all__ = ["lower"]

@@ -1,0 +1,113 @@
+"""A graph under construction that knows the weights of a model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from keyword import iskeyword
+
+from glmc.ir import model as m
+from glmc.ir import ops
+from glmc.ir.build import GraphBuilder
+from glmc.ir.graph import Param
+from glmc.ir.layout import recipe
+from glmc.ir.lower.tables import Tables
+from glmc.ir.recipe import Recipe
+from glmc.ir.types import Type
+
+Axes = Mapping[str, int]
+NO_AXES: Axes = {}
+
+
+class Emitter(GraphBuilder):
+    """A :class:`GraphBuilder` that declares parameters from a model's weights.
+
+    A slot is what a weight is used for, given as the axis names of its dimensions:
+    ``("H D", "E")`` for the query projection.
+    """
+
+    def __init__(
+        self,
+        model: m.Model,
+        tables: Tables,
+        inputs: dict[str, Type],
+        shared: dict[str, Param] | None = None,
+    ) -> None:
+        super().__init__(inputs, model.dtype, shared)
+        self.model = model
+        self.tables = tables
+
+    def linear(
+        self,
+        result: str,
+        x: str,
+        projection: m.Projection,
+        slot: tuple[str, str],
+        axes: Axes = NO_AXES,
+    ) -> str:
+        """x Wᵀ + b with the weights of a slot."""
+        weight = self.weight(projection.weight, slot, axes)
+        bias = self.bias(weight, projection.bias, slot[:1], axes)
+        return str(self.emit(ops.Linear, result, x=x, weight=weight, bias=bias))
+
+    def norm(
+        self,
+        result: str,
+        x: str,
+        norm: m.Norm,
+        slot: tuple[str] = ("E",),
+        axes: Axes = NO_AXES,
+    ) -> str:
+        """A norm of either kind."""
+        weight = self.weight(norm.weight, slot, axes)
+        fields = {"x": x, "weight": weight, "eps": norm.eps}
+        if norm.kind == "rms":
+            emitted = self.emit(ops.RmsNorm, result, **fields, weight_in=norm.weight_in)
+        else:
+            bias = self.bias(weight, norm.bias, slot, axes)
+            emitted = self.emit(ops.LayerNorm, result, **fields, bias=bias)
+        return str(emitted)
+
+    def weight(
+        self, weight: m.Weight, slot: Sequence[str], axes: Axes = NO_AXES
+    ) -> str:
+        """Declare a slot's parameter under the name the checkpoint gives it."""
+        recipe = self.recipe(weight, slot, axes)
+        return self.param(self.free(_names(weight), recipe), recipe)
+
+    def bias(
+        self,
+        owner: str,
+        bias: m.Weight | None,
+        slot: Sequence[str],
+        axes: Axes = NO_AXES,
+    ) -> str | None:
+        """Declare the bias that goes with a weight."""
+        if bias is None:
+            return None
+        return self.param(f"{owner}_bias", self.recipe(bias, slot, axes))
+
+    def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
+        """The recipe of a slot."""
+        model = self.model
+        sizes = {"V": model.vocab, "E": model.hidden, **model.axes, **axes}
+        if model.max_positions:
+            sizes.setdefault("P", model.max_positions)
+        layout = weight.layout or " ".join(f"({dim})" for dim in slot)
+        return recipe(weight.tensor, layout, weight.part, slot, sizes)
+
+
+def _names(weight: m.Weight) -> list[str]:
+    """``h.{i}.attn.c_proj.weight`` is ``c_proj``, or ``attn_c_proj`` beside another.
+
+    A part of a tensor is called like its slot.
+    """
+    if weight.part:
+        return [weight.part]
+    path = weight.tensor.removesuffix(".weight").split(".")
+    tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
+    return [_identifier("_".join(tail)) for tail in tails]
+
+
+def _identifier(text: str) -> str:
+    """A name that is one in the dump and in Python."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII)
+    return name if name.isidentifier() and not iskeyword(name) else f"w_{name}"
