@@ -1,0 +1,57 @@
+# Every target does its own set-up: a fresh checkout needs Python 3.11-3.13 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Two workers, one thread each: the tests are many small graphs, not large ones.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+LINTED := ir frontends specs backends codegen_templates glmc tests bench examples
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
+	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
+	@echo "make lint    ruff check, ruff format --check, mypy --strict"
+	@echo "make format  let ruff format and mend what it can"
+	@echo "make bench   compile, load and decode, measured    (takes minutes)"
+	@echo "make clean   remove .venv, caches and build/"
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/mypy tests/*.py tests/support
+	$(BIN)/mypy bench/*.py examples/*.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/compile.py
+	$(BIN)/python bench/load.py
+	$(BIN)/python bench/decode.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info examples/out
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""Fixtures of all tests: checkpoints made once for all workers, and their builds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from support import builds
+from support.variants import Tiny, Variant
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all xdist workers of this run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def tiny(shared_folder: Path) -> Callable[[Variant], Tiny]:
+    """Make (once) the checkpoint of a variant and transformers' logits on it."""
+
+    def get(variant: Variant) -> Tiny:
+        def make(folder: Path) -> None:
+            # Imported late: transformers costs seconds that most tests need not pay.
+            from support import reference, tiny
+
+            tiny.make(variant, folder / "checkpoint")
+            file = folder / "reference.safetensors"
+            reference.write(folder / "checkpoint", file, far=variant.far)
+
+        folder = builds.once(shared_folder / "tiny" / str(variant), make)
+        return Tiny(variant, folder / "checkpoint", folder / "reference.safetensors")
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def compiled(shared_folder: Path) -> Callable[[Path], Path]:
+    """Compile (once) a model folder of this run and give the build's folder."""
+
+    def get(source: Path) -> Path:
+        def make(folder: Path) -> None:
+            from glmc import compile_model
+
+            compile_model(source, folder / "build")
+
+        name = "-".join(source.parts[-2:])
+        return builds.once(shared_folder / "builds" / name, make) / "build"
+
+    return get

@@ -1,0 +1,78 @@
+"""chatglm: 28 layers, 4096 wide, 65024 tokens.
+
+Written by glmc 0.1.0 from a config.json (spec chatglm, variant chatglm3).
+"""
+
+import torch
+from torch import nn
+
+from .causal_lm import Block, CausalLM, parameter
+
+
+class Layer(Block):
+    """Layers 0 to 27."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_layernorm = parameter(4096)
+        self.qkv = parameter(4608, 4096)
+        self.qkv_bias = parameter(4608)
+        self.dense = parameter(4096, 4096)
+        self.post_attention_layernorm = parameter(4096)
+        self.gate_up = parameter(27392, 4096)
+        self.dense_4h_to_h = parameter(4096, 13696)
+
+    def forward(self, x, delta, cos, sin, kv, ops):
+        x0, h1 = ops.add_rms_norm(
+            x, delta, self.input_layernorm, eps=1e-05, weight_in="f32"
+        )
+        qkv = ops.linear(h1, self.qkv, bias=self.qkv_bias)
+        ctx = ops.qkv_attention(
+            qkv,
+            kv,
+            cos=cos,
+            sin=sin,
+            heads=32,
+            kv_heads=2,
+            head_dim=128,
+            scale=0.08838834764831845,
+            style="interleaved",
+        )
+        attn = ops.linear(ctx, self.dense)
+        x1, h2 = ops.add_rms_norm(
+            x0, attn, self.post_attention_layernorm, eps=1e-05, weight_in="f32"
+        )
+        gate_up = ops.linear(h2, self.gate_up)
+        ff = ops.act_mul(gate_up, fn="silu")
+        mlp = ops.linear(ff, self.dense_4h_to_h)
+        return x1, mlp
+
+
+class Model(CausalLM):
+    """Token ids [B, T] to logits [B, T, 65024]."""
+
+    cache_shapes = ((2, 128, 128),) * 28
+    max_positions = None
+    vocab_size = 65024
+    eos_token_id = (2,)
+    pad_token_id = 0
+    default_dtype = torch.float16
+
+    def __init__(self):
+        super().__init__()
+        self.word_embeddings = parameter(65024, 4096)
+        self.layers = nn.ModuleList(Layer() for _ in range(28))
+        self.final_layernorm = parameter(4096)
+        self.output_layer = parameter(65024, 4096)
+
+    def run(self, ids, pos, cache, keep, ops):
+        x = ops.embedding(ids, self.word_embeddings)
+        cos, sin = ops.rope_table(pos, dim=64, theta=10000.0)
+        delta = ops.zeros_like(x)
+        for layer, kv in zip(self.layers, cache.layers, strict=True):
+            x, delta = layer(x, delta, cos, sin, kv, ops)
+        x, delta = x[:, -keep:], delta[:, -keep:]
+        _, h = ops.add_rms_norm(
+            x, delta, self.final_layernorm, eps=1e-05, weight_in="f32"
+        )
+        return ops.linear(h, self.output_layer)

@@ -1,0 +1,79 @@
+"""llama: 80 layers, 8192 wide, 128256 tokens.
+
+Written by glmc 0.1.0 from a config.json (spec llama).
+"""
+
+import torch
+from torch import nn
+
+from .causal_lm import Block, CausalLM, parameter
+
+
+class Layer(Block):
+    """Layers 0 to 79."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_layernorm = parameter(8192)
+        self.qkv = parameter(10240, 8192)
+        self.o_proj = parameter(8192, 8192)
+        self.post_attention_layernorm = parameter(8192)
+        self.gate_up = parameter(57344, 8192)
+        self.down_proj = parameter(8192, 28672)
+
+    def forward(self, x, delta, cos, sin, kv, ops):
+        x0, h1 = ops.add_rms_norm(x, delta, self.input_layernorm, eps=1e-05)
+        qkv = ops.linear(h1, self.qkv)
+        ctx = ops.qkv_attention(
+            qkv,
+            kv,
+            cos=cos,
+            sin=sin,
+            heads=64,
+            kv_heads=8,
+            head_dim=128,
+            scale=0.08838834764831845,
+            style="half",
+        )
+        attn = ops.linear(ctx, self.o_proj)
+        x1, h2 = ops.add_rms_norm(x0, attn, self.post_attention_layernorm, eps=1e-05)
+        gate_up = ops.linear(h2, self.gate_up)
+        ff = ops.act_mul(gate_up, fn="silu")
+        mlp = ops.linear(ff, self.down_proj)
+        return x1, mlp
+
+
+class Model(CausalLM):
+    """Token ids [B, T] to logits [B, T, 128256]."""
+
+    cache_shapes = ((8, 128, 128),) * 80
+    max_positions = None
+    vocab_size = 128256
+    eos_token_id = (128001,)
+    pad_token_id = None
+    default_dtype = torch.bfloat16
+
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = parameter(128256, 8192)
+        self.layers = nn.ModuleList(Layer() for _ in range(80))
+        self.norm = parameter(8192)
+        self.lm_head = parameter(128256, 8192)
+
+    def run(self, ids, pos, cache, keep, ops):
+        x = ops.embedding(ids, self.embed_tokens)
+        cos, sin = ops.rope_table_llama3(
+            pos,
+            dim=128,
+            theta=500000.0,
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_positions=8192,
+        )
+        delta = ops.zeros_like(x)
+        for layer, kv in zip(self.layers, cache.layers, strict=True):
+            x, delta = layer(x, delta, cos, sin, kv, ops)
+        x, delta = x[:, -keep:], delta[:, -keep:]
+        _, h = ops.add_rms_norm(x, delta, self.norm, eps=1e-05)
+        return ops.linear(h, self.lm_head)

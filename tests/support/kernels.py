@@ -1,0 +1,174 @@
+"""Emitted kernels in tests: op uses to render, modules to import, an interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import torch
+from hypothesis import Phase, settings
+
+from glmc import codegen_templates
+from glmc.backends.runtime.cache import Cache
+from glmc.backends.triton import OpUse, render_kernels
+
+TEMPLATES = Path(codegen_templates.__file__).parent
+
+ENV = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    line_statement_prefix="#%",
+)
+
+
+def norm_use(name: str, width: int = 64, bias: bool = False, **attrs: object) -> OpUse:
+    """rms_norm, layer_norm, or one with the residual addition before."""
+    operands = frozenset({"bias"} if bias else ())
+    return OpUse(name, {"eps": 1e-5, **attrs}, operands, {"weight": (width,)})
+
+
+def pointwise_use(name: str, fn: str, width: int = 64) -> OpUse:
+    """activation or act_mul."""
+    operand = "x" if name == "activation" else "gate_up"
+    return OpUse(name, {"fn": fn}, shapes={operand: ("B", "T", width)})
+
+
+def qkv_use(
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 64,
+    *,
+    rotary: int = 0,
+    norm: bool = False,
+    **attrs: object,
+) -> OpUse:
+    """qkv_attention; ``rotary`` channels turn, none with 0."""
+    given = [
+        *(("cos", "sin") if rotary else ()),
+        *(("q_norm", "k_norm") if norm else ()),
+    ]
+    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    shapes = {"cos": ("B", "T", rotary // 2), "kv": (kv_heads, head_dim, head_dim)}
+    merged = {"scale": head_dim**-0.5, "eps": 1e-6, **sizes, **attrs}
+    return OpUse("qkv_attention", merged, frozenset(given), shapes)
+
+
+def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
+    """attention on its own, as an unfused model uses it."""
+    shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}
+    return OpUse("attention", {"scale": 0.2}, shapes=shapes)
+
+
+def render(*uses: OpUse) -> str:
+    """The text of kernels.py."""
+    return render_kernels(uses, ENV)
+
+
+@cache
+def emitted(text: str) -> types.ModuleType:
+    """kernels.py imported as part of a package, as in a build."""
+    name = f"emitted_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    folder = Path(tempfile.mkdtemp(prefix="glmc-kernels-")) / name
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "reference.py").write_text("def __getattr__(name): return name\n")
+    (folder / "kernels.py").write_text(text, encoding="utf-8")
+    for part in ("", ".kernels"):
+        file = folder / (f"{part[1:] or '__init__'}.py")
+        spec = importlib.util.spec_from_file_location(name + part, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        if not part:
+            module.__path__ = [str(folder)]
+        sys.modules[name + part] = module
+        spec.loader.exec_module(module)
+    return module
+
+
+def _triton_modules() -> dict[str, types.ModuleType]:
+    """Triton's Python modules; its C extension cannot be loaded twice and stays."""
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "triton" and not name.startswith("triton._C")
+    }
+
+
+_interpreted: dict[str, types.ModuleType] = {}
+
+
+@contextmanager
+def interpreter() -> Iterator[None]:
+    """Within it, triton is a second copy that interprets, whoever imported it before.
+
+    Triton decides when its modules are imported; so the copy comes and goes with them.
+    """
+    usual, flag = _triton_modules(), os.environ.get("TRITON_INTERPRET")
+    for name in usual:
+        del sys.modules[name]
+    sys.modules.update(_interpreted)
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        yield
+    finally:
+        _interpreted.update(_triton_modules())
+        for name in _interpreted:
+            sys.modules.pop(name, None)
+        sys.modules.update(usual)
+        if flag is None:
+            del os.environ["TRITON_INTERPRET"]
+        else:
+            os.environ["TRITON_INTERPRET"] = flag
+
+
+def examples(count: int) -> settings:
+    """The same ``count`` examples in every run, not shrunk: the interpreter is slow."""
+    phases = (Phase.explicit, Phase.generate)
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=phases,
+    )
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Standard normal values."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(dtype)
+
+
+def filled_cache(
+    shape: tuple[int, int, int],
+    *,
+    batch: int,
+    past: int,
+    tokens: int,
+    dtype: torch.dtype,
+    start: Sequence[int] | None = None,
+    room: int = 3,
+) -> Cache:
+    """A cache of one layer: ``past`` random slots, NaN where nothing may be read."""
+    cache = Cache([shape], batch, past + tokens + room, dtype, "cpu")
+    layer = cache.layers[0]
+    for seed, states in enumerate((layer.keys, layer.values)):
+        states.fill_(torch.nan)
+        old = random(*states[:, :, :past].shape, dtype=dtype, seed=seed)
+        states[:, :, :past] = old
+    cache.length = past
+    cache.start = None if start is None else torch.tensor(start, dtype=torch.int32)
+    return cache

@@ -1,0 +1,155 @@
+"""Models at the Model level: two that are written down, and any that can be drawn."""
+
+from hypothesis import strategies as st
+
+from glmc.ir import model as m
+
+QKV = "[q:(H D)|k:(K D)|v:(K D)] E"
+GATE_UP = "[gate:F|up:F] E"
+
+
+def projection(
+    tensor: str, layout: str | None = None, part: str | None = None, bias: bool = False
+) -> m.Projection:
+    """A weight and, with ``bias``, its bias in the same layout without the input."""
+    vector = layout and layout.removesuffix(" E").removeprefix("E ")
+    return m.Projection(
+        weight=m.Weight(tensor=f"{tensor}.weight", layout=layout, part=part),
+        bias=m.Weight(tensor=f"{tensor}.bias", layout=vector, part=part)
+        if bias
+        else None,
+    )
+
+
+def norm(tensor: str, kind: str = "rms", eps: float = 1e-5) -> m.Norm:
+    """A norm; a LayerNorm has a bias."""
+    bias = m.Weight(tensor=f"{tensor}.bias") if kind == "layer" else None
+    weight = m.Weight(tensor=f"{tensor}.weight")
+    return m.Norm.model_validate(
+        {"kind": kind, "eps": eps, "weight": weight, "bias": bias}
+    )
+
+
+def chatglm(layers: int = 2) -> m.Model:
+    """ChatGLM2's block in small: fused tensors, interleaved rope on half a head."""
+    prefix = "encoder.layers.{i}."
+    qkv = {s: projection(f"{prefix}qkv", QKV, s, bias=True) for s in "qkv"}
+    attention = m.Attention(
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        scale=0.25,
+        rope=m.Rope(dim=8, theta=10000.0, style="interleaved"),
+        o=projection(f"{prefix}dense"),
+        **qkv,
+    )
+    mlp = m.Mlp(
+        act="silu",
+        ff=48,
+        gate=projection(f"{prefix}h_to_4h", GATE_UP, "gate"),
+        up=projection(f"{prefix}h_to_4h", GATE_UP, "up"),
+        down=projection(f"{prefix}4h_to_h"),
+    )
+    steps = (
+        m.Step(op=attention, pre=norm(f"{prefix}input_layernorm")),
+        m.Step(op=mlp, pre=norm(f"{prefix}post_attention_layernorm")),
+    )
+    block = m.Block(
+        name="layer", layers=tuple(range(layers)), prefix=prefix, steps=steps
+    )
+    return m.Model(
+        name="chatglm",
+        dtype="f16",
+        vocab=61,
+        hidden=32,
+        embed=m.Embedding(weight=m.Weight(tensor="embedding.weight")),
+        blocks=(block,),
+        final_norm=norm("encoder.final_layernorm"),
+        head=m.Head(weight=m.Weight(tensor="output_layer.weight")),
+    )
+
+
+ropes = st.builds(
+    m.Rope,
+    dim=st.sampled_from([8, 16]),
+    theta=st.sampled_from([10000.0, 5e5]),
+    style=st.sampled_from(["half", "interleaved"]),
+    scaling=st.one_of(
+        st.none(),
+        st.builds(m.LinearScaling, factor=st.sampled_from([2.0, 4.0])),
+        st.just(
+            m.Llama3Scaling(
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_positions=32,
+            )
+        ),
+    ),
+)
+
+
+@st.composite
+def blocks(draw: st.DrawFn, name: str, layers: tuple[int, ...], rope: m.Rope | None):
+    """A block: any mixture of fused and separate tensors, biases, norms, windows."""
+    prefix = "layers.{i}."
+    kind = draw(st.sampled_from(["rms", "layer"]))
+    kv_heads = draw(st.sampled_from([1, 2]))
+    bias, gated = draw(st.booleans()), draw(st.booleans())
+    fused, qk_norm, post = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    qkv = {
+        slot: projection(f"{prefix}qkv", QKV, slot, bias)
+        if fused
+        else projection(f"{prefix}{slot}_proj", bias=bias)
+        for slot in "qkv"
+    }
+    attention = m.Attention(
+        heads=kv_heads * draw(st.sampled_from([1, 2])),
+        kv_heads=kv_heads,
+        head_dim=16,
+        scale=draw(st.sampled_from([0.25, 1.0])),
+        window=draw(st.sampled_from([None, 4])),
+        rope=rope,
+        q_norm=norm(f"{prefix}q_norm", eps=1e-3) if qk_norm else None,
+        k_norm=norm(f"{prefix}k_norm", eps=1e-3) if qk_norm else None,
+        o=projection(f"{prefix}o_proj", bias=bias),
+        **qkv,
+    )
+    mlp = m.Mlp(
+        act=draw(st.sampled_from(["silu", "gelu", "gelu_tanh", "relu"])),
+        ff=24,
+        gate=projection(f"{prefix}gate_proj", bias=bias) if gated else None,
+        up=projection(f"{prefix}up_proj", bias=bias),
+        down=projection(f"{prefix}down_proj", bias=bias),
+    )
+    after = norm(f"{prefix}post_norm", kind) if post else None
+    steps = (
+        m.Step(op=attention, pre=norm(f"{prefix}ln_1", kind), post=after),
+        m.Step(op=mlp, pre=norm(f"{prefix}ln_2", kind)),
+    )
+    return m.Block(name=name, layers=layers, prefix=prefix, steps=steps)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> m.Model:
+    """A small model of one or two kinds of block."""
+    rope = draw(st.one_of(st.none(), ropes))
+    kinds = draw(st.integers(1, 2))
+    split = {1: [("layer", (0, 1))], 2: [("even_layer", (0, 2)), ("odd_layer", (1,))]}
+    tied = draw(st.booleans())
+    return m.Model(
+        name="drawn",
+        dtype=draw(st.sampled_from(["f32", "f16", "bf16"])),
+        vocab=61,
+        hidden=32,
+        max_positions=32,
+        embed=m.Embedding(
+            weight=m.Weight(tensor="embed.weight"),
+            positions=m.Weight(tensor="positions.weight") if rope is None else None,
+        ),
+        blocks=tuple(draw(blocks(name, at, rope)) for name, at in split[kinds]),
+        final_norm=draw(st.sampled_from([None, norm("norm", "layer")])),
+        head=m.Head(weight=m.Weight(tensor="embed.weight" if tied else "head.weight")),
+        tokens=m.Tokens(eos=(2, 3)),
+        waivers=(m.Waiver(pattern="*.inv_freq", reason='computed, "not" read'),),
+    )

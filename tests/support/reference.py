@@ -1,0 +1,129 @@
+"""What transformers answers, eager and in fp32: the numbers that parity is held to.
+
+Each scenario starts from a freshly loaded model, because dynamic rope keeps state
+between calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+PROMPT, STEPS, FAR = 18, 6, 16_500
+PADDING = (5, 0)
+
+Tensors = dict[str, torch.Tensor]
+
+
+def reference(checkpoint: Path, *, far: bool) -> Tensors:
+    """Logits of a prompt, of decoding, of a left-padded batch and of far positions.
+
+    Keys: `ids` [1,S], `prompt` [1,S,V], `decode` [1,STEPS,V] (the ids after the first
+    PROMPT fed one at a time), `padded.ids`, `padded.mask`, `padded.positions`
+    [2,S], `padded` [2,S,V] (the first PROMPT at once, then one at a time), `generated`
+    [2,<=S] (the padded prompts continued greedily), and with `far` also
+    `far.positions` [1,S] and `far` [1,S,V].
+    """
+    vocab = load(checkpoint).config.vocab_size
+    ids = _ids(1, vocab, seed=1)
+    out = {"ids": ids, "prompt": _logits(load(checkpoint), ids)}
+    out["decode"] = cached(load(checkpoint), ids)[:, PROMPT:]
+    padded = padded_batch(vocab)
+    out |= {f"padded.{name}": value for name, value in vars(padded).items()}
+    out["padded"] = cached(load(checkpoint), padded.ids, padded.mask, padded.positions)
+    out["generated"] = load(checkpoint).generate(
+        padded.ids[:, :PROMPT],
+        attention_mask=padded.mask[:, :PROMPT],
+        max_new_tokens=STEPS,
+        do_sample=False,
+    )
+    if far:
+        positions = torch.arange(FAR, FAR + PROMPT + STEPS)[None]
+        out["far.positions"] = positions
+        out["far"] = _logits(load(checkpoint), ids, position_ids=positions)
+    return out
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids, attention mask and position ids of a padded batch, each [B,S]."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+
+
+def padded_batch(vocab: int) -> Batch:
+    """Two rows, the first with padding on its left."""
+    ids = _ids(len(PADDING), vocab, seed=2)
+    mask = torch.ones_like(ids)
+    for row, padding in enumerate(PADDING):
+        mask[row, :padding] = 0
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return Batch(ids * mask, mask, positions)
+
+
+def cached(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Logits [B,S,V] of a prompt of PROMPT tokens and then one token at a time.
+
+    The calls are those that users of transformers write, so `model` is either side.
+    """
+    cache, chunks = None, []
+    cuts = [0, *range(PROMPT, ids.shape[1] + 1)]
+    for start, stop in itertools.pairwise(cuts):
+        extra: dict[str, torch.Tensor] = {}
+        if mask is not None:
+            extra["attention_mask"] = mask[:, :stop]
+        if positions is not None:
+            extra["position_ids"] = positions[:, start:stop]
+        with torch.no_grad():
+            out = model(
+                input_ids=ids[:, start:stop],
+                past_key_values=cache,
+                use_cache=True,
+                **extra,
+            )
+        cache = out.past_key_values
+        chunks.append(out.logits)
+    return torch.cat(chunks, dim=1)
+
+
+def load(checkpoint: Path) -> Any:
+    """The model as transformers reads it back: eager attention, fp32, on the CPU."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoint, attn_implementation="eager", dtype=torch.float32
+    )
+    return model.eval()
+
+
+def write(checkpoint: Path, file: Path, *, far: bool) -> None:
+    """Save the reference of `checkpoint` to `file`."""
+    tensors = {k: v.contiguous() for k, v in reference(checkpoint, far=far).items()}
+    save_file(tensors, file)
+
+
+def read(file: Path) -> Tensors:
+    """The tensors that `write` saved."""
+    return load_file(file)
+
+
+def _ids(rows: int, vocab: int, *, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocab, (rows, PROMPT + STEPS), generator=generator)
+
+
+def _logits(model: Any, ids: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False, **more).logits
+    return logits

@@ -1,0 +1,100 @@
+"""Tiny seeded checkpoints in the layouts that transformers itself writes.
+
+Every tensor is random, norm weights and biases too: a forgotten bias, a swapped
+split or a norm without its weight then changes the logits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from support.variants import Variant
+
+transformers.utils.logging.disable_progress_bar()
+
+
+def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> None:
+    """Write config.json and model.safetensors of `variant` to `folder`.
+
+    `shard` ("40KB") is the largest size of a shard: several files and their index.
+    """
+    torch.manual_seed(seed)
+    config = transformers.AutoConfig.for_model(variant.family, **variant.config)
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation="eager", dtype=torch.float32
+    )
+    randomise(model, seed)
+    model.tie_weights()
+    model.save_pretrained(folder, max_shard_size=shard or "1GB")
+
+
+def randomise(model: Any, seed: int) -> None:
+    """Fill every parameter with noise whose size suits what it is."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(_scaled(name, parameter, noise))
+
+
+def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    if parameter.dim() == 1:
+        return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
+    if "embed" in name or "wte" in name or "wpe" in name:
+        return 0.5 * noise
+    return noise / math.sqrt(min(parameter.shape))
+
+
+def as_bin(source: Path, folder: Path, *, shards: int = 1) -> None:
+    """Save the checkpoint in `source` again as pytorch_model.bin, or as its shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    tensors = tensors_of(source)
+    if shards == 1:
+        torch.save(tensors, folder / "pytorch_model.bin")
+        return
+    names = sorted(tensors)
+    weight_map: dict[str, str] = {}
+    for i in range(shards):
+        file = f"pytorch_model-{i + 1:05}-of-{shards:05}.bin"
+        part = names[i::shards]
+        torch.save({name: tensors[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=1))
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the safetensors files in `folder`."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return tensors
+
+
+def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
+    """The config as transformers 4 wrote it: rope_theta and rope_scaling beside it."""
+    out = {k: v for k, v in config.items() if k not in ("rope_parameters", "dtype")}
+    out["torch_dtype"] = config.get("dtype", "float32")
+    rope = dict(config.get("rope_parameters") or {})
+    if not rope:
+        return out
+    out["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        out["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    kind = rope.pop("rope_type", "default")
+    # Both spellings are in the wild; the older one is the harder to get right.
+    out["rope_scaling"] = None if kind == "default" else {"type": kind, **rope}
+    return out

@@ -1,0 +1,152 @@
+"""The tiny models of the parity tests, as data: family, name, config values.
+
+Sizes are small and pairwise different where a mix-up could hide; epsilons are large
+so that a wrong one shows in the logits; windows are shorter than the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Config = Mapping[str, Any]
+
+_ROPE_THETA = 10_000.0
+# Shared by every family that follows Llama's names.
+_LLAMA_LIKE: Config = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-2,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_WINDOWED: Config = {
+    "num_hidden_layers": 4,
+    "use_sliding_window": True,
+    "sliding_window": 8,
+    "max_window_layers": 2,
+}
+BASE: Mapping[str, Config] = {
+    "llama": _LLAMA_LIKE,
+    "mistral": {**_LLAMA_LIKE, "sliding_window": 8},
+    "qwen2": {**_LLAMA_LIKE, "use_sliding_window": False},
+    "qwen3": {**_LLAMA_LIKE, "use_sliding_window": False, "head_dim": 32},
+    "glm": {**_LLAMA_LIKE, "head_dim": 16, "attention_bias": True},
+    "gpt2": {
+        "vocab_size": 128,
+        "n_positions": 64,
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "layer_norm_epsilon": 2e-2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One tiny model: a family of transformers and the config values that differ."""
+
+    family: str
+    name: str
+    values: Config = field(default_factory=dict)
+    far: bool = True  # whether positions beyond 16k mean anything (not: learned ones)
+
+    def __str__(self) -> str:
+        return f"{self.family}-{self.name}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All keyword arguments of the config class."""
+        return {**BASE[self.family], **self.values}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A variant's checkpoint and the file of transformers' logits on it."""
+
+    variant: Variant
+    checkpoint: Path
+    reference: Path
+
+
+def _rope(kind: str, theta: float = _ROPE_THETA, **values: Any) -> Config:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **values}}
+
+
+_LONGROPE: Config = {
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [2.0 + 0.3 * i for i in range(8)],
+    "original_max_position_embeddings": 16,
+}
+_LLAMA3: Config = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+# Lengths for which the ramp between the two betas lies within the 8 frequencies.
+_YARN: Config = {"factor": 4.0, "original_max_position_embeddings": 4096}
+_YARN_ALL: Config = {
+    "factor": 8.0,
+    "original_max_position_embeddings": 1024,
+    "beta_fast": 24.0,
+    "beta_slow": 2.0,
+    "attention_factor": 1.3,
+    "truncate": False,
+}
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant("llama", "gqa"),
+    Variant("llama", "mha", {"num_key_value_heads": 4}),
+    Variant("llama", "mqa", {"num_key_value_heads": 1}),
+    Variant("llama", "tied", {"tie_word_embeddings": True}),
+    Variant("llama", "biases", {"attention_bias": True, "mlp_bias": True}),
+    Variant("llama", "wide_heads", {"head_dim": 24}),
+    Variant("llama", "gelu", {"hidden_act": "gelu_pytorch_tanh"}),
+    Variant("llama", "theta", _rope("default", 500_000.0)),
+    Variant("llama", "linear", _rope("linear", factor=4.0)),
+    Variant(
+        "llama",
+        "dynamic",
+        {**_rope("dynamic", factor=4.0), "max_position_embeddings": 16},
+    ),
+    Variant("llama", "llama3", _rope("llama3", 500_000.0, **_LLAMA3)),
+    Variant("llama", "yarn", _rope("yarn", **_YARN)),
+    Variant("llama", "yarn_all", _rope("yarn", **_YARN_ALL)),
+    Variant("llama", "longrope", _rope("longrope", **_LONGROPE)),
+    Variant("mistral", "window"),
+    Variant("mistral", "full", {"sliding_window": None}),
+    Variant("mistral", "wide_heads", {"head_dim": 32, "sliding_window": 5}),
+    Variant("qwen2", "full"),
+    Variant("qwen2", "window", _WINDOWED),
+    Variant("qwen2", "tied", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    Variant("qwen2", "yarn", _rope("yarn", 1e6, **_YARN)),
+    Variant("qwen3", "full"),
+    Variant("qwen3", "window", _WINDOWED),
+    Variant("qwen3", "tied", {"tie_word_embeddings": True}),
+    Variant("qwen3", "biases", {"attention_bias": True}),
+    Variant("glm", "partial"),
+    Variant("glm", "bare", {"attention_bias": False, "num_key_value_heads": 4}),
+    Variant("glm", "quarter", _rope("default", partial_rotary_factor=0.25)),
+    Variant("glm", "tied", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    Variant("gpt2", "tied", far=False),
+    Variant("gpt2", "untied", {"tie_word_embeddings": False}, far=False),
+    Variant("gpt2", "inner", {"n_inner": 96}, far=False),
+    Variant("gpt2", "unscaled", {"scale_attn_weights": False}, far=False),
+    Variant("gpt2", "by_layer", {"scale_attn_by_inverse_layer_idx": True}, far=False),
+    Variant("gpt2", "relu", {"activation_function": "relu"}, far=False),
+)
+
+BY_NAME: Mapping[str, Variant] = {str(v): v for v in VARIANTS}

@@ -1,0 +1,167 @@
+"""Who may import whom, and what an installed glmc consists of."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import EXAMPLES, GOLDEN, ROOT
+from support.cli import python
+
+# The rooms, and what of glmc each may import beside itself.
+ROOMS: dict[str, set[str]] = {
+    "ir": set(),
+    "frontends": {"ir"},
+    "specs": set(),
+    "backends": {"ir", "codegen_templates"},
+    "codegen_templates": set(),
+}
+# Copied into every build, so they stand without glmc.
+TRAVELLERS = {
+    "backends/runtime": {"torch", "safetensors", "huggingface_hub", "tqdm"},
+    "backends/torch/ops": {"torch"},
+}
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, at any depth."""
+    package = _package(file)
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from _from(node, package)
+
+
+def _from(node: ast.ImportFrom, package: list[str]) -> Iterator[str]:
+    base = package[: len(package) - node.level + 1] if node.level else []
+    module = ".".join([*base, *([node.module] if node.module else [])])
+    if module == "glmc":  # `from glmc import ir` imports a room
+        yield from (f"glmc.{alias.name}" for alias in node.names)
+    else:
+        yield module
+
+
+def _package(file: Path) -> list[str]:
+    parts = file.relative_to(ROOT).parent.parts
+    return list(parts) if parts[0] == "glmc" else ["glmc", *parts]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_downwards_only(room: str) -> None:
+    allowed = {room, *ROOMS[room]}
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in files(room)
+        for name in imports(file)
+        if name.partition(".")[0] == "glmc" and not _in_rooms(name, allowed)
+    ]
+    assert wrong == []
+
+
+def _in_rooms(name: str, allowed: set[str]) -> bool:
+    _, *rest = name.split(".")
+    return bool(rest) and rest[0] in allowed
+
+
+@pytest.mark.parametrize("folder", TRAVELLERS)
+def test_travelling_files_import_nothing_of_ours(folder: str) -> None:
+    allowed = TRAVELLERS[folder] | set(sys.stdlib_module_names)
+    home = "glmc." + folder.replace("/", ".")
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in files(folder)
+        for name in imports(file)
+        if name.partition(".")[0] not in allowed and not name.startswith(home)
+    ]
+    assert wrong == []
+
+
+def test_no_room_is_imported_bare() -> None:
+    folders = [*ROOMS, "glmc", "tests", "bench", "examples"]
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for folder in folders
+        for file in files(folder)
+        if "typeroot" not in file.parts
+        for name in imports(file)
+        if name.partition(".")[0] in ROOMS
+    ]
+    assert wrong == []
+
+
+def test_control_the_walker_sees_every_form(tmp_path: Path) -> None:
+    code = "import glmc.a\nfrom glmc import b\nfrom glmc.c import d\n"
+    nested = "def f():\n    from ..e import g\n    from . import h\n"
+    node = ast.parse(code + nested)
+    froms = [n for n in ast.walk(node) if isinstance(n, ast.ImportFrom)]
+    names = {name for n in froms for name in _from(n, ["glmc", "room", "sub"])}
+    assert names == {"glmc.b", "glmc.c", "glmc.room.e", "glmc.room.sub"}
+
+
+def test_packages_are_the_folders_on_disk() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    setuptools = listed["tool"]["setuptools"]
+    found = {"glmc"} | {
+        ".".join(("glmc", *init.parent.relative_to(ROOT).parts))
+        for room in ROOMS
+        for init in (ROOT / room).rglob("__init__.py")
+    }
+    assert set(setuptools["packages"]) == found
+    assert set(setuptools["package-dir"]) == {"glmc"} | {f"glmc.{r}" for r in ROOMS}
+
+
+def test_every_folder_with_python_is_a_package() -> None:
+    wrong = {
+        str(file.parent.relative_to(ROOT))
+        for room in (*ROOMS, "glmc")
+        for file in files(room)
+        if not (file.parent / "__init__.py").exists()
+    }
+    assert wrong == set()
+
+
+def test_mypy_sees_every_module() -> None:
+    """tests/typeroot/glmc links to each room and to each module of the face."""
+    links = ROOT / "tests" / "typeroot" / "glmc"
+    face = {file.name for file in (ROOT / "glmc").glob("*.py")}
+    assert {link.name for link in links.iterdir()} == face | set(ROOMS)
+    assert all(link.exists() for link in links.iterdir())
+
+
+LIGHT = """
+import json, sys
+from glmc.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+heavy = [n for n in ("torch", "transformers", "triton", "numpy") if n in sys.modules]
+print("\\n" + json.dumps([code or 0, heavy]))
+"""
+
+
+def test_compile_inspect_and_check_are_light(tmp_path: Path) -> None:
+    """None of them imports torch or transformers: that alone would cost seconds."""
+    build = tmp_path / "build"
+    commands: list[list[str | Path]] = [
+        ["compile", GOLDEN / "chatglm3", "-o", build],
+        ["compile", EXAMPLES / "configs/llama-3.1-70b.json", "-o", tmp_path / "llama"],
+        ["inspect", build],
+        ["check", build, "--weights", GOLDEN / "chatglm3"],
+    ]
+    for command in commands:
+        run = python(LIGHT, *command, cwd=tmp_path)
+        assert run.stdout, run.stderr
+        code, heavy = json.loads(run.stdout.splitlines()[-1])
+        assert (code, heavy) == (0, []), (command, run.stderr)

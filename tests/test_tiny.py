@@ -1,0 +1,59 @@
+"""The tiny checkpoints themselves: random throughout, and honest in every layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from support import reference
+from support import tiny as tinies
+from support.variants import BY_NAME, VARIANTS, Tiny, Variant
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_cached_reference_agrees_with_itself(
+    variant: Variant, tiny: Callable[[Variant], Tiny]
+) -> None:
+    expected = reference.read(tiny(variant).reference)
+    if variant.name not in ("dynamic", "longrope"):  # there the cache does matter
+        tail = expected["prompt"][:, reference.PROMPT :]
+        torch.testing.assert_close(expected["decode"], tail, atol=2e-5, rtol=0)
+    assert 0.3 < expected["prompt"].std() < 20
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_every_tensor_is_random(
+    variant: Variant, tiny: Callable[[Variant], Tiny]
+) -> None:
+    for name, tensor in tinies.tensors_of(tiny(variant).checkpoint).items():
+        assert len(set(tensor.flatten().tolist())) > tensor.numel() // 2, name
+
+
+def test_other_layouts_hold_the_same_tensors(
+    tiny: Callable[[Variant], Tiny], tmp_path: Path
+) -> None:
+    variant = BY_NAME["llama-gqa"]
+    whole = tinies.tensors_of(tiny(variant).checkpoint)
+    tinies.make(variant, tmp_path / "sharded", shard="40KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    sharded = tinies.tensors_of(tmp_path / "sharded")
+    tinies.as_bin(tiny(variant).checkpoint, tmp_path / "bin", shards=3)
+    index = json.loads((tmp_path / "bin/pytorch_model.bin.index.json").read_text())
+    files = set(index["weight_map"].values())
+    binary: dict[str, torch.Tensor] = {}
+    for file in files:
+        binary |= torch.load(tmp_path / "bin" / file, weights_only=True)
+    for other in (sharded, binary):
+        assert whole.keys() == other.keys()
+        assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_legacy_dialect_says_the_same() -> None:
+    config = {"rope_parameters": {"rope_type": "linear", "rope_theta": 7, "factor": 4}}
+    old = tinies.legacy_dialect(config)
+    assert old["rope_theta"] == 7
+    assert old["rope_scaling"] == {"type": "linear", "factor": 4}

@@ -1,0 +1,1 @@
+../../../glmc/driver.py
