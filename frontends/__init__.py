@@ -1,0 +1,1 @@
+"""From a published model description to a :class:`glmc.ir.model.Model`."""

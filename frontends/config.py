@@ -1,0 +1,100 @@
+"""A published config as a spec sees it."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+
+from glmc.frontends.evaluation import same
+from glmc.frontends.spec import Spec
+from glmc.frontends.wording import show
+from glmc.ir.errors import GlmcError
+
+
+def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, object]:
+    """The config with ``KEY=VALUE`` applied; values are JSON, else plain strings.
+
+    A dotted key reaches into an object: ``rope_scaling.factor=4.0``.
+    """
+    result = dict(config)
+    for text in sets:
+        path, found, raw = text.partition("=")
+        if not found or not all(path.split(".")):
+            raise GlmcError(f"--set {text}: expected KEY=VALUE, as in num_layers=5")
+        _put(result, path.split("."), _json_or_text(raw), text)
+    return result
+
+
+def _put(config: dict[str, object], path: list[str], value: object, text: str) -> None:
+    key, *rest = path
+    if not rest:
+        config[key] = value
+        return
+    inner = config.get(key) or {}
+    if not isinstance(inner, Mapping):
+        raise GlmcError(f"--set {text}: {key} is {show(inner)}, not an object")
+    copy = dict(inner)
+    _put(copy, rest, value, text)
+    config[key] = copy
+
+
+def _json_or_text(raw: str) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+
+
+def without_keys(
+    config: Mapping[str, object], names: Collection[str], where: str
+) -> dict[str, object]:
+    """The config as if the keys in ``names`` were not there.
+
+    Raises:
+        GlmcError: when there is no such key.
+    """
+    result = dict(config)
+    for name in names:
+        key, dot, inner = name.partition(".")
+        value = result.get(key)
+        if not dot and key in result:
+            del result[key]
+        elif dot and isinstance(value, Mapping) and inner in value:
+            result[key] = {k: v for k, v in value.items() if k != inner}
+        else:
+            raise GlmcError(f"--ignore-key {name}: {where} has no such key")
+    return result
+
+
+def effective(
+    config: Mapping[str, object], spec: Spec, set_keys: Collection[str], where: str
+) -> dict[str, object]:
+    """The config under the names the spec uses, completed by the class's defaults.
+
+    A default stands for an absent key, not for one that is null.
+
+    Args:
+        config: what the file says, with ``--set`` applied.
+        spec: its aliases and defaults.
+        set_keys: keys the user has set; they win over their aliases.
+        where: the file, for messages.
+
+    Raises:
+        GlmcError: when a key and its alias disagree.
+    """
+    result = dict(config)
+    for alias, key in spec.aliases.items():
+        given, other = config.get(key), config.get(alias)
+        preferred = alias in set_keys and key not in set_keys
+        if given is None or (preferred and other is not None):
+            result |= {key: other} if other is not None else {}
+        elif other is not None and key not in set_keys and not same(given, other):
+            raise GlmcError(
+                f"{where} contradicts itself: {key} is {show(given)} and {alias},"
+                f" another name for the same, is {show(other)}; say which is right with"
+                f" --set {key}=VALUE"
+            )
+    return {**spec.defaults, **result}
+
+
+def key_of_set(text: str) -> str:
+    """The top-level key that a ``--set`` changes."""
+    return text.partition("=")[0].partition(".")[0]

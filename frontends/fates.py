@@ -1,0 +1,140 @@
+"""What becomes of each key of config.json: consumed, ignored with a reason, refused."""
+
+import fnmatch
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from glmc.frontends.evaluation import same
+from glmc.frontends.expressions import Expression
+from glmc.frontends.spec import Spec
+from glmc.frontends.wording import named, nearest, show
+from glmc.ir.errors import GlmcError
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class KeyFate:
+    """What became of a key of config.json."""
+
+    status: Literal["consumed", "ignored"]
+    reason: str
+    where: str
+    """The spec line that says so, or the option the user gave."""
+
+
+# Keys that the functions of expressions read, and keys that every spec needs.
+_READ_BY_FUNCTION = {
+    "rope": (
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+        "max_position_embeddings",
+    ),
+}
+_READ_ALWAYS = {
+    "model_type": "identification",
+    "architectures": "identification",
+    "auto_map": "identification",
+    "dtype": "dtype",
+    "torch_dtype": "dtype",
+    "bos_token_id": "special tokens",
+    "eos_token_id": "special tokens",
+    "pad_token_id": "special tokens",
+}
+
+
+def account(
+    config: Mapping[str, object],
+    spec: Spec,
+    expressions: Collection[Expression],
+    ignored_by_user: Collection[str],
+    where: str,
+) -> dict[str, KeyFate]:
+    """The fate of every key.
+
+    A key counts as consumed when an expression of the spec mentions it, whether or not
+    the values of this config led the evaluation past it.
+
+    Raises:
+        GlmcError: names all keys nobody knows.
+    """
+    readers = _readers(spec, expressions)
+    found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
+    unknown = [key for key, fate in found.items() if fate is None]
+    if unknown:
+        known = {*readers, *spec.expect, *spec.ignore} - config.keys()
+        raise GlmcError(_unknown(unknown, config, known, spec.arch, where))
+    return {key: fate for key, fate in found.items() if fate}
+
+
+def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> None:
+    """Refuse values of keys of which the spec supports only some."""
+    for key, expected in spec.expect.items():
+        value = config.get(key)
+        if not any(same(value, known) for known in expected.values):
+            supported = " or ".join(map(show, expected.values))
+            wanted = f"supported is {supported}"
+            if expected.values == (None,):
+                wanted = "which is not supported"
+            raise GlmcError(
+                f"{where}: {key} is {show(value)}, {wanted}; {expected.otherwise}"
+            )
+
+
+def _readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:
+    readers = dict(_READ_ALWAYS)
+    for expression in expressions:
+        for key in expression.config_keys:
+            readers.setdefault(key, expression.where)
+        for function in expression.names & _READ_BY_FUNCTION.keys():
+            for key in _READ_BY_FUNCTION[function]:
+                readers.setdefault(key, f"{expression.where} {function}()")
+    for alias, key in spec.aliases.items():
+        if key in readers:
+            readers.setdefault(alias, f"{spec.arch}: another name for {key}")
+    return readers
+
+
+def _fate(
+    key: str,
+    spec: Spec,
+    readers: Mapping[str, str],
+    ignored_by_user: Collection[str],
+) -> KeyFate | None:
+    if key in ignored_by_user:
+        return KeyFate("ignored", "the user said so", f"--ignore-key {key}")
+    if key in readers:
+        return KeyFate("consumed", "read by the spec", readers[key])
+    if key in spec.expect:
+        return KeyFate("consumed", "has a supported value", f"{spec.arch}: expect")
+    for pattern, reason in spec.ignore.items():
+        if fnmatch.fnmatchcase(key, pattern):
+            return KeyFate("ignored", reason, f"{spec.arch}: ignore")
+    return None
+
+
+def _unknown(
+    unknown: list[str],
+    config: Mapping[str, object],
+    known: Collection[str],
+    arch: str,
+    where: str,
+) -> str:
+    first = unknown[:_SHOWN]
+    parts = []
+    for key in first:
+        meant = nearest(key, known, likeness=0.85)
+        hint = f"; did you mean {meant}?" if meant else ""
+        parts.append(f"{named(key)} ({show(config[key])}{hint})")
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    keys = "key" if len(unknown) == 1 else "keys"
+    flags = " ".join(f"--ignore-key {named(key)}" for key in first)
+    return (
+        f"{where}: the spec {arch!r} does not know the config {keys}"
+        f" {', '.join(parts)}{more}, and a key may change the computation. If it has no"
+        f" effect on inference, compile with {flags}"
+    )

@@ -1,0 +1,160 @@
+"""The frontend's face: what the user named, as a Model with its provenance."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from glmc.frontends.auto_map import AutoClass, read_auto_map
+from glmc.frontends.builder import build_model
+from glmc.frontends.config import apply_sets, effective, key_of_set, without_keys
+from glmc.frontends.evaluation import Scope, seen_values
+from glmc.frontends.fates import KeyFate, account, check_expectations
+from glmc.frontends.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.resolver import Resolver
+from glmc.frontends.rope import read_rope
+from glmc.frontends.source import Source
+from glmc.frontends.spec import Spec, validate
+from glmc.frontends.tokens import read_tokens
+from glmc.frontends.variants import choose_variant
+from glmc.frontends.wording import listed, show
+from glmc.ir import model as m
+from glmc.ir.errors import GlmcError
+
+_DTYPES: Mapping[str, m.DType] = {
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and how it came to be."""
+
+    model: m.Model
+    source: Source
+    spec: str
+    variant: str | None
+    spec_files: tuple[SpecFile, ...]
+    config: Mapping[str, object]
+    """config.json with ``--set`` applied."""
+    keys: Mapping[str, KeyFate]
+    """What became of each key of ``config``."""
+    assumed: Mapping[str, object]
+    """Class defaults that stood for absent keys."""
+    auto_map: tuple[AutoClass, ...]
+
+
+def load_model(
+    source: Source,
+    *,
+    ignore_keys: Collection[str] = (),
+    variant: str | None = None,
+    spec_path: Path | None = None,
+    sets: Sequence[str] = (),
+) -> LoadedModel:
+    """The model a config describes.
+
+    Args:
+        source: where config.json lies, from ``resolve_source``.
+        ignore_keys: config keys to disregard though no spec knows them.
+        variant: the spec's variant, where the config cannot tell.
+        spec_path: a spec of the user's own instead of the built-in ones.
+        sets: ``KEY=VALUE`` changes to the config.
+
+    Raises:
+        GlmcError: when the config is malformed, unknown, contradictory, or has keys
+            whose meaning glmc does not know.
+    """
+    where = str(source.config_path)
+    config = apply_sets(source.read_config(), sets)
+    _check_sidecar(source)
+    visible = without_keys(config, ignore_keys, where)
+    found = load_spec(spec_path) if spec_path else identify(visible, where)
+    chosen = choose_variant(found, _scope(visible), variant, where)
+    spec = validate(Spec, chosen.tree)
+    classes = read_auto_map(visible.get("auto_map"), where)
+    _check_classes(spec, visible, classes, where)
+    full = effective(visible, spec, [key_of_set(text) for text in sets], where)
+    _check_refusals(spec, _scope(full), where)
+    check_expectations(full, spec, where)
+    keys = account(config, spec, chosen.expressions, ignore_keys, where)
+    tokens = read_tokens(visible, source.read_generation_config(), where)
+    dtype = _dtype(visible, where)
+    try:
+        model = build_model(spec, _scope(full), dtype, tokens)
+    except GlmcError as error:
+        raise GlmcError(f"{where}: {error}") from None
+    return LoadedModel(
+        model=model,
+        source=source,
+        spec=found.name,
+        variant=chosen.name,
+        spec_files=found.files,
+        config=config,
+        keys=keys,
+        assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
+        auto_map=classes,
+    )
+
+
+def _scope(config: Mapping[str, object]) -> Scope:
+    def rope(kind: str | None = None) -> Mapping[str, object]:
+        return read_rope(config, kind)
+
+    return Scope(config, functions={"rope": rope})
+
+
+def _check_sidecar(source: Source) -> None:
+    """Refuse quantised files that config.json keeps quiet about."""
+    quantization = source.read_quantization().get("quantization")
+    named = isinstance(quantization, Mapping) and quantization.get("quant_algo")
+    if named:
+        raise GlmcError(
+            f"{source.folder / 'hf_quant_config.json'}: the checkpoint is quantised"
+            f" ({show(named)}), which is not supported yet; compile the model's"
+            " unquantised repository, or remove the file if its weights are float"
+        )
+
+
+def _check_classes(
+    spec: Spec,
+    config: Mapping[str, object],
+    classes: tuple[AutoClass, ...],
+    where: str,
+) -> None:
+    """Refuse a config whose published classes are not those the spec describes."""
+    known = spec.match.architectures
+    declared = architectures(config, where)
+    mapped = tuple(c.name for c in classes if c.role == "AutoModelForCausalLM")
+    for key, names in (("architectures", declared), ("auto_map", mapped)):
+        if known and names and not set(names) & set(known):
+            raise GlmcError(
+                f"{where}: {key} names {listed(names)}, and the spec {spec.arch!r}"
+                f" describes {', '.join(known)}. If the computation is the same,"
+                f" compile with --ignore-key {key}"
+            )
+
+
+def _check_refusals(spec: Spec, scope: Scope, where: str) -> None:
+    resolve = Resolver(spec.arch, scope)
+    for name, refusal in spec.refuse.items():
+        if resolve.flag(f"refuse.{name}", refusal.when):
+            seen = seen_values(refusal.when, scope)
+            raise GlmcError(f"{where}: {refusal.because}{seen}")
+
+
+def _dtype(config: Mapping[str, object], where: str) -> m.DType:
+    """The dtype the weights are published in; float32 where the config is silent."""
+    values = [v for v in (config.get("dtype"), config.get("torch_dtype")) if v]
+    names = {str(value).removeprefix("torch.") for value in values} or {"float32"}
+    if len(names) > 1:
+        shown = " and ".join(sorted(names))
+        raise GlmcError(f"{where}: dtype and torch_dtype disagree: {shown}")
+    (name,) = names
+    if name not in _DTYPES:
+        raise GlmcError(
+            f"{where}: the dtype is {show(name)}, supported are {', '.join(_DTYPES)};"
+            " --set torch_dtype=bfloat16 chooses another"
+        )
+    return _DTYPES[name]

@@ -1,0 +1,157 @@
+"""The specs glmc comes with, and how a config finds its own."""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import util
+from pathlib import Path
+
+from glmc.frontends.json_text import read_bytes
+from glmc.frontends.spec import Match, validate
+from glmc.frontends.yaml_tree import Branch, merge, read_tree
+from glmc.ir.errors import GlmcError
+
+_MAX_SPEC = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    """A file a spec is made of, by content."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SpecTree:
+    """A spec with everything it inherits, before it meets a config."""
+
+    name: str
+    tree: Branch
+    files: tuple[SpecFile, ...]
+    """The spec's own file first, then what it extends."""
+
+
+@cache
+def builtin_folder() -> Path:
+    """Where the YAML files lie: the package ``glmc.specs``."""
+    found = util.find_spec("glmc.specs")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    return Path(found.submodule_search_locations[0])
+
+
+def builtin_specs() -> dict[str, Path]:
+    """The architectures glmc knows, by name. ``_``-files are only inherited from."""
+    files = sorted(builtin_folder().glob("*.yaml"))
+    return {path.stem: path for path in files if not path.stem.startswith("_")}
+
+
+def load_spec(path: Path) -> SpecTree:
+    """A spec and its ancestors, merged.
+
+    Raises:
+        GlmcError: on a malformed file, an unknown parent, or a circle of parents.
+    """
+    tree, files = _load(path, ())
+    return SpecTree(path.stem, tree, tuple(files))
+
+
+def _load(path: Path, children: tuple[Path, ...]) -> tuple[Branch, list[SpecFile]]:
+    tree, file = _read(path)
+    if "extends" not in tree:
+        return tree, [file]
+    parent, family = _parent(tree, path), (*children, path.resolve())
+    if parent.resolve() in family:
+        at = tree.keys_at["extends"]
+        raise GlmcError(f"{at}: extends: {parent.stem!r} extends this spec itself")
+    base, files = _load(parent, family)
+    # What a spec is called and which configs it is for are its own.
+    for key in ("arch", "match"):
+        base.pop(key, None)
+    del tree["extends"]
+    return merge(base, tree), [file, *files]
+
+
+def _read(path: Path) -> tuple[Branch, SpecFile]:
+    builtin = path.parent.resolve() == builtin_folder().resolve()
+    label = f"specs/{path.name}" if builtin else str(path)
+    data = read_bytes(path, _MAX_SPEC)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise GlmcError(f"{label} is not UTF-8 text (byte {error.start})") from None
+    tree = read_tree(text, label)
+    if "arch" not in tree:
+        tree.put("arch", path.stem, tree.at)
+    return tree, SpecFile(label, hashlib.sha256(data).hexdigest())
+
+
+def _parent(tree: Branch, path: Path) -> Path:
+    name, at = tree["extends"], tree.keys_at["extends"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise GlmcError(f"{at}: extends: expected the name of a spec, found {name!r}")
+    for folder in (path.parent, builtin_folder()):
+        candidate = folder / f"{name}.yaml"
+        if candidate.is_file():
+            return candidate
+    raise GlmcError(f"{at}: extends: there is no spec {name!r}{_near(name)}")
+
+
+def identify(config: Mapping[str, object], where: str) -> SpecTree:
+    """The spec for a config: by ``model_type``, or by ``architectures`` without one.
+
+    Raises:
+        GlmcError: when no spec is for it; names the nearest and all there are.
+    """
+    model_type, classes = config.get("model_type"), architectures(config, where)
+    if model_type is not None and not isinstance(model_type, str):
+        raise GlmcError(f"{where}: model_type must be a string, found {model_type!r}")
+    for path in builtin_specs().values():
+        match = _match(path)
+        if model_type in match.model_type if model_type else _meet(match, classes):
+            return load_spec(path)
+    if not model_type and not classes:
+        raise GlmcError(
+            f"{where} names neither model_type nor architectures, so it does not say"
+            " what kind of model it is; is it a model's config.json?"
+        )
+    wanted = model_type or ", ".join(classes)
+    raise GlmcError(
+        f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
+        f" It knows {', '.join(known_names())}; --spec FILE brings your own"
+    )
+
+
+def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
+    """The class names a config lists."""
+    value = config.get("architectures") or []
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise GlmcError(f"{where}: architectures must be a list of class names")
+    return tuple(value)
+
+
+def known_names() -> list[str]:
+    """Every model_type a spec is for."""
+    matches = map(_match, builtin_specs().values())
+    return sorted({name for match in matches for name in match.model_type})
+
+
+def _meet(match: Match, classes: tuple[str, ...]) -> bool:
+    return bool(set(match.architectures) & set(classes))
+
+
+@cache
+def _match(path: Path) -> Match:
+    tree, _ = _read(path)
+    match = tree.get("match")
+    return validate(Match, match, "match") if isinstance(match, Branch) else Match()
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
+    return f" (nearest: {', '.join(near)})" if near else ""

@@ -1,0 +1,66 @@
+"""Entries of a spec as checked Python values."""
+
+import math
+
+from glmc.frontends.evaluation import Scope, Value, evaluate, seen_values
+from glmc.frontends.expressions import Expression
+from glmc.frontends.wording import show
+from glmc.ir.errors import GlmcError
+
+_MAX_SIZE = 1 << 24
+
+
+class Resolver:
+    """Literals and expressions of a spec as checked Python values.
+
+    ``what`` names the spec's entry in messages.
+    """
+
+    def __init__(self, arch: str, scope: Scope) -> None:
+        self.arch, self.scope = arch, scope
+
+    def bind(self, **variables: Value) -> "Resolver":
+        return Resolver(self.arch, self.scope.bind(**variables))
+
+    def value(self, given: object) -> Value:
+        return evaluate(given, self.scope) if isinstance(given, Expression) else given
+
+    def size(self, what: str, given: object, limit: int = _MAX_SIZE) -> int:
+        """A positive integer that no real model exceeds."""
+        value = self.value(given)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(what, given, "must be a positive whole number", value)
+        if value > limit:
+            raise self.error(what, given, f"must be at most {limit}", value)
+        return value
+
+    def number(self, what: str, given: object) -> float:
+        """A positive finite number."""
+        value = self.value(given)
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not 0 < value < math.inf:  # type: ignore[operator]
+            raise self.error(what, given, "must be a number above 0", value)
+        return float(value)  # type: ignore[arg-type]
+
+    def flag(self, what: str, given: object) -> bool:
+        value = self.value(given)
+        if not isinstance(value, bool):
+            raise self.error(what, given, "must be true or false", value)
+        return value
+
+    def text(self, what: str, given: object) -> str:
+        value = self.value(given)
+        if not isinstance(value, str):
+            raise self.error(what, given, "must be a string", value)
+        return value
+
+    def error(self, what: str, given: object, expected: str, value: Value) -> GlmcError:
+        if not isinstance(given, Expression):
+            told = f"{what} {expected}, found {show(value)}"
+            return GlmcError(f"spec {self.arch!r}: {told}")
+        if given.config_path:
+            found = "is missing" if value is None else f"is {show(value)}"
+            told = f"{given.config_path} {found}; it {expected}"
+            return GlmcError(f"{told} [{given.where}: {what}]")
+        told = f"{given.where}: {what} {expected}, found {show(value)} from `{given}`"
+        return GlmcError(told + seen_values(given, self.scope))

@@ -1,0 +1,115 @@
+"""Where the slots of a model lie in a checkpoint: a spec's ``weights`` section."""
+
+from glmc.frontends.resolver import Resolver
+from glmc.frontends.spec import Spec, WeightSpec
+from glmc.ir import model as m
+from glmc.ir.errors import GlmcError
+
+# The axes a projection sums over, most often the hidden state; a bias has the others.
+_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
+_HIDDEN = {"E"}
+
+_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
+
+
+class Slots:
+    """The weights of a layer, or of the model where ``resolve`` knows no layer."""
+
+    def __init__(self, spec: Spec, resolve: Resolver) -> None:
+        self.spec, self.resolve = spec, resolve
+
+    def projection(self, slot: str) -> m.Projection:
+        """A matrix and, where it has one, its bias."""
+        return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
+
+    def weight(self, slot: str) -> m.Weight:
+        """The slot's weight.
+
+        Raises:
+            GlmcError: when the spec names none.
+        """
+        weight = self.optional(slot)
+        if weight is None:
+            raise GlmcError(
+                f"spec {self.spec.arch!r}: weights has no entry for {slot!r}"
+            )
+        return weight
+
+    def optional(self, slot: str) -> m.Weight | None:
+        """The slot's weight, or None where the spec names none."""
+        entry = self._entry(slot)
+        if entry is None:
+            return None
+        layout = self._layout(entry)
+        part = slot if layout and "[" in layout else None
+        return m.Weight(
+            tensor=self._name(slot, entry, "weight"), layout=layout, part=part
+        )
+
+    def bias(self, slot: str) -> m.Weight | None:
+        """The slot's bias; its layout is the weight's without the input axes."""
+        entry = self._entry(slot)
+        if entry is None or not self.resolve.flag(f"weights.{slot}.bias", entry.bias):
+            return None
+        layout = self._layout(entry)
+        layout = layout and _without(layout, _INPUT_AXES.get(slot, _HIDDEN))
+        part = slot if layout and "[" in layout else None
+        return m.Weight(
+            tensor=self._name(slot, entry, "bias"), layout=layout, part=part
+        )
+
+    def _entry(self, slot: str) -> WeightSpec | None:
+        keys = [k for k in self.spec.weights if slot in slots_of(k)]
+        if len(keys) > 1:
+            raise GlmcError(
+                f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
+                f" weights, {' and '.join(keys)}"
+            )
+        return self.spec.weights[keys[0]] if keys else None
+
+    def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
+        name = self.resolve.text(f"weights.{slot}.name", entry.name)
+        prefix = "" if slot in _MODEL_SLOTS else self.spec.layer_prefix
+        return f"{prefix}{name}.{kind}"
+
+    def _layout(self, entry: WeightSpec) -> str | None:
+        if entry.layout is None:
+            return None
+        return self.resolve.text("weights.layout", entry.layout)
+
+
+def slots_of(key: str) -> list[str]:
+    """The slots of a ``weights`` key such as ``q+k+v``.
+
+    Raises:
+        GlmcError: on a name that is no slot.
+    """
+    slots = key.replace(" ", "").split("+")
+    for slot in slots:
+        if slot not in _SLOTS:
+            known = ", ".join(sorted(_SLOTS))
+            raise GlmcError(
+                f"weights.{key}: there is no slot {slot!r}; slots are {known}"
+            )
+    return slots
+
+
+def _without(layout: str, axes: set[str]) -> str:
+    """``layout`` without the stored dimensions that are made of ``axes`` alone."""
+    return " ".join(d for d in _dimensions(layout) if not set(_atoms(d)) <= axes)
+
+
+def _dimensions(layout: str) -> list[str]:
+    dimensions, depth = [""], 0
+    for mark in layout.strip():
+        depth += (mark in "([") - (mark in ")]")
+        if mark == " " and depth == 0:
+            dimensions.append("")
+        else:
+            dimensions[-1] += mark
+    return [d for d in dimensions if d]
+
+
+def _atoms(dimension: str) -> list[str]:
+    return dimension.replace("(", " ").replace(")", " ").split()

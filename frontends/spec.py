@@ -1,0 +1,254 @@
+"""What a spec may say: the sections of an architecture's YAML file.
+
+Attributes are literals or expressions (``Integer`` is "an int or an expression that
+gives one"); :mod:`glmc.frontends.builder` evaluates them against a config.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from glmc.frontends.expressions import Expression
+from glmc.frontends.yaml_tree import Branch, position_of
+from glmc.ir.errors import GlmcError
+
+
+def _kind(description: str, *types: type) -> BeforeValidator:
+    def check(value: object) -> object:
+        wrong_bool = isinstance(value, bool) and bool not in types
+        if wrong_bool or not isinstance(value, types):
+            raise ValueError(f"expected {description}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _or_expression(description: str, *types: type) -> BeforeValidator:
+    return _kind(f"{description} or an expression", Expression, *types)
+
+
+Integer = Annotated[Any, _or_expression("an integer", int)]
+Number = Annotated[Any, _or_expression("a number", int, float)]
+Flag = Annotated[Any, _or_expression("true, false", bool)]
+Text = Annotated[Any, _or_expression("a string", str)]
+Formula = Annotated[Any, _kind("an expression (`=...`)", Expression)]
+Name = Annotated[str, _kind("a name", str)]
+
+
+class Section(BaseModel):
+    """A part of a spec: closed, so that a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class Match(Section):
+    """Which configs a spec is for."""
+
+    model_type: tuple[Name, ...] = ()
+    architectures: tuple[Name, ...] = ()
+
+
+class Refusal(Section):
+    """Configs that match but mean something else; looked at before all else."""
+
+    when: Formula
+    because: Name
+
+
+class Check(Section):
+    """What must hold of sizes that contradict each other otherwise."""
+
+    that: Formula
+    otherwise: Name
+
+
+class Expectation(Section):
+    """A config key of which only some values are supported. Null stands for absent."""
+
+    values: tuple[Any, ...]
+    otherwise: Name = "other values are not supported"
+
+
+class PerLayer(Section):
+    """A value that depends on the layer ``i``, one of ``one_of`` if that is given."""
+
+    value: Formula
+    one_of: tuple[Name, ...] | None = None
+
+
+class NormSpec(Section):
+    """The norm that names in ``block`` and ``qk_norm`` stand for."""
+
+    kind: Literal["rms", "layer"]
+    eps: Number
+    bias: Flag = False
+    weight_in: Literal["input", "f32"] = "input"
+
+
+class RopeSpec(Section):
+    """Rotary embedding: ``params`` as the function ``rope()`` gives them."""
+
+    params: Formula
+    dim: Integer
+    style: Literal["half", "interleaved"]
+
+
+class QkNorm(Section):
+    """Names of the RMS norms of each query and key head, before rope."""
+
+    q: Name
+    k: Name
+
+
+class AttentionSpec(Section):
+    """Grouped-query attention."""
+
+    kind: Literal["attention"]
+    heads: Integer
+    kv_heads: Integer
+    head_dim: Integer
+    scale: Number
+    window: Integer | None = None
+    rope: RopeSpec | None = None
+    qk_norm: QkNorm | None = None
+
+
+class MlpSpec(Section):
+    """A feed-forward layer, with or without a gate."""
+
+    kind: Literal["mlp"]
+    act: Text
+    ff: Integer
+    gated: Flag = True
+
+
+OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
+
+
+class StepSpec(Section):
+    """x + post(op(pre(x)))."""
+
+    op: Text
+    pre: Text | None = None
+    post: Text | None = None
+
+
+class HeadSpec(Section):
+    """Hidden state to logits."""
+
+    tied: Flag = False
+
+
+class WeightSpec(Section):
+    """Where a slot lies: module name, stored layout, whether it has a bias."""
+
+    name: Text
+    layout: Text | None = None
+    bias: Flag = False
+
+
+def _weight(value: object) -> object:
+    return {"name": value} if isinstance(value, str | Expression) else value
+
+
+def _per_layer(value: object) -> object:
+    return {"value": value} if isinstance(value, Expression) else value
+
+
+def _expectation(value: object) -> object:
+    return {"values": value} if isinstance(value, list) else value
+
+
+class Spec(Section):
+    """One architecture, after inheritance and with its variant chosen."""
+
+    arch: Name
+    match: Match = Match()
+    defaults: dict[Name, Any] = {}
+    aliases: dict[Name, Name] = {}
+    ignore: dict[Name, Name] = {}
+    expect: dict[Name, Annotated[Expectation, BeforeValidator(_expectation)]] = {}
+    refuse: dict[Name, Refusal] = {}
+    checks: dict[Name, Check] = {}
+    dims: dict[Name, Integer]
+    let: dict[Name, Formula] = {}
+    layers: Integer
+    max_positions: Integer | None = None
+    per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
+    norm: NormSpec
+    block: tuple[StepSpec, ...]
+    ops: dict[Name, OpSpec]
+    final_norm: Text | None = None
+    head: HeadSpec = HeadSpec()
+    layer_prefix: Name
+    optional_prefix: Name | None = None
+    weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
+    waive: dict[Name, Name] = {}
+
+
+class Variant(Section):
+    """A named overlay, taken when ``when`` holds or the user asks for it."""
+
+    about: Name
+    when: Formula | None = None
+    spec: dict[Name, Any] = {}
+
+
+def validate(kind: type[SectionT], tree: Branch, key: str = "") -> SectionT:
+    """A typed section; ``key`` is where in the spec it stands, for messages.
+
+    Raises:
+        GlmcError: names file, line, key, what was found and what is expected.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+    path = _real_path(tree, first["loc"])
+    name = ".".join(map(str, [key, *path] if key else path))
+    raise GlmcError(f"{position_of(tree, path)}: {name}: {_complaint(dict(first))}")
+
+
+def _real_path(tree: Branch, loc: tuple[str | int, ...]) -> list[str | int]:
+    """pydantic's location without the names of union members, which no file holds."""
+    path: list[str | int] = []
+    node: Any = tree
+    for step in loc:
+        try:
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            if step is not loc[-1]:
+                continue
+        path.append(step)
+    return path
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    match error["type"]:
+        case "missing":
+            return "this key is required and missing"
+        case "extra_forbidden":
+            return "no such key in the spec language at this place"
+        case "value_error":
+            return f"{error['ctx']['error']}, found {error['input']!r}"
+    message = str(error["msg"]).replace("Input should be", "expected")
+    return f"{message}, found {error['input']!r}"
+
+
+def expressions_in(value: object) -> Iterator[Expression]:
+    """Every expression of a spec's tree, or of a part of a typed spec, in order."""
+    if isinstance(value, Expression):
+        yield value
+    elif isinstance(value, Section):
+        for _, inner in value:
+            yield from expressions_in(inner)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from expressions_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from expressions_in(inner)

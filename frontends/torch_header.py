@@ -1,0 +1,197 @@
+"""The tensors of a ``torch.save`` file, without torch and without running anything."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from glmc.frontends.json_text import MEGABYTE
+from glmc.frontends.pickle_machine import PickleFault, load
+from glmc.frontends.tensor_info import BITS, TensorInfo
+from glmc.frontends.wording import named
+from glmc.ir.errors import GlmcError
+
+_MAX_PICKLE = 256 * MEGABYTE
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "Float8_e4m3fnStorage": "F8_E4M3",
+    "Float8_e5m2Storage": "F8_E5M2",
+}
+_CALLABLE = frozenset(
+    {
+        ("collections", "OrderedDict"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Global:
+    """A name in a pickle; it stands for itself and is never resolved."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: str
+    elements: int
+
+    @property
+    def size(self) -> int:
+        return self.elements * BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    shape: tuple[int, ...]
+
+
+def read_torch(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of one ``.bin`` file, zip or legacy.
+
+    Raises:
+        GlmcError: when the file is truncated, corrupt, or would need code to be run.
+    """
+    try:
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            state = _read_zip(file) if is_zip else _read_legacy(file)
+        return _infos(state, path.name)
+    except PickleFault as fault:
+        reason = str(fault)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        reason = f"its archive is damaged or truncated ({error})"
+    except OSError as error:
+        raise GlmcError(f"{path} cannot be read: {error.strerror or error}") from None
+    raise GlmcError(f"{path} is not a sound torch checkpoint: {reason}")
+
+
+def _infos(state: object, file: str) -> dict[str, TensorInfo]:
+    if not isinstance(state, dict):
+        raise PickleFault(f"it holds a {type(state).__name__}, not a dict of tensors")
+    for name, value in state.items():
+        if not isinstance(value, _Tensor):
+            raise PickleFault(
+                f"{named(name)} is a {type(value).__name__}, not a tensor"
+            )
+    return {n: TensorInfo(t.storage.dtype, t.shape, file) for n, t in state.items()}
+
+
+def _read_zip(file: IO[bytes]) -> object:
+    with zipfile.ZipFile(file) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        pickles = [n for n in sizes if n.endswith("/data.pkl") and n.count("/") == 1]
+        if len(pickles) != 1:
+            raise PickleFault("its archive has no data.pkl")
+        name = pickles[0]
+        if sizes[name] > _MAX_PICKLE:
+            raise PickleFault("its data.pkl is absurdly large")
+        handlers = _Handlers()
+        with archive.open(name) as stream:
+            state = load(stream, handlers)
+    folder = name.removesuffix("data.pkl")
+    for key, storage in handlers.storages.items():
+        found = sizes.get(f"{folder}data/{key}")
+        if found != storage.size:
+            shown = "is missing" if found is None else f"has {found} bytes"
+            raise PickleFault(
+                f"its record {key} {shown}, expected {storage.size} bytes"
+            )
+    return state
+
+
+def _read_legacy(file: IO[bytes]) -> object:
+    """Before torch 1.6: pickles one after the other, then the raw storages."""
+    handlers = _Handlers()
+    if load(file, handlers) != _LEGACY_MAGIC:
+        raise PickleFault("it is neither a zip archive nor what torch wrote before 1.6")
+    load(file, handlers)  # protocol version
+    load(file, handlers)  # byte order and integer sizes
+    state = load(file, handlers)
+    load(file, handlers)  # storage keys in file order
+    # Each storage is preceded by its number of elements, in eight bytes.
+    expected = sum(8 + storage.size for storage in handlers.storages.values())
+    begin, end = file.tell(), file.seek(0, 2)
+    if end - begin < expected:
+        short = expected - (end - begin)
+        raise PickleFault(f"it is truncated: {short} bytes are missing at its end")
+    return state
+
+
+class _Handlers:
+    """The part of torch that state dicts refer to."""
+
+    def __init__(self) -> None:
+        self.storages: dict[str, _Storage] = {}
+
+    def find(self, module: str, name: str) -> _Global:
+        known = (module, name) in _CALLABLE or (module == "torch" and name in _STORAGES)
+        if not known:
+            raise PickleFault(
+                f"it asks for {module}.{name}, and code in a checkpoint is not run"
+            )
+        return _Global(module, name)
+
+    def call(self, function: object, arguments: tuple[object, ...]) -> object:
+        match function, arguments:
+            case _Global(name="OrderedDict"), ():
+                return {}
+            case _Global(name="_rebuild_parameter"), (data, _, _):
+                return data
+            case _Global(name="_rebuild_tensor_v2"), (
+                storage,
+                offset,
+                shape,
+                stride,
+                *_,
+            ):
+                return _tensor(storage, offset, shape, stride)
+        raise PickleFault("it makes a call that a state dict does not need")
+
+    def refer(self, pid: object) -> _Storage:
+        match pid:
+            case ("storage", _Global(name=kind), str() as key, _, int() as count, *_):
+                pass
+            case _:
+                raise PickleFault("it refers to something that is not a storage")
+        if kind not in _STORAGES or count < 0:
+            raise PickleFault(f"its storage {key!r} has no dtype or a negative size")
+        storage = _Storage(_STORAGES[kind], count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise PickleFault(f"its storage {key!r} is described in two ways")
+        return storage
+
+
+def _tensor(storage: object, offset: object, shape: object, stride: object) -> _Tensor:
+    if not isinstance(storage, _Storage) or not isinstance(offset, int) or offset < 0:
+        raise PickleFault("a tensor has no storage or no place in it")
+    sizes, steps = _sizes(shape), _sizes(stride)
+    if len(sizes) != len(steps):
+        raise PickleFault(f"a tensor has shape {sizes} and stride {steps}")
+    last = offset + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
+    if 0 not in sizes and last >= storage.elements:
+        raise PickleFault(f"a tensor of shape {sizes} reaches past its storage")
+    return _Tensor(storage, sizes)
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    plain = isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
+    if not plain or not isinstance(value, tuple):
+        raise PickleFault("a tensor has no shape or no stride")
+    return value

@@ -1,0 +1,37 @@
+"""How messages show what they found."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+_PLAIN = re.compile(r"[\w./*-]+", re.ASCII)
+_WIDTH = 80
+
+
+def show(value: object) -> str:
+    """A value as JSON would spell it, cut to a readable length, always on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | Mapping) and len(value) > _WIDTH:
+        kind = "list" if isinstance(value, list) else "object"
+        return f"a {kind} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+
+
+def named(text: str) -> str:
+    """A name as it stands when it is an ordinary one, else quoted and escaped."""
+    return text if _PLAIN.fullmatch(text) and len(text) <= 200 else show(text)
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first few names."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(map(named, every[:most])) + more
+
+
+def nearest(text: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known name that ``text`` was most likely meant to be."""
+    near = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
+    return near[0] if near else None

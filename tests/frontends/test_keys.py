@@ -1,0 +1,154 @@
+"""Every key of a config is consumed, ignored for a reason, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.configs import CHATGLM, CHATGLM1, FAMILIES, GPT2, LLAMA, QWEN2
+from support.loading import Load, Refusal
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_key_has_a_fate(load: Load, family: str) -> None:
+    config = FAMILIES[family] | {"use_cache": True, "_name_or_path": "chatglm2"}
+    keys = load(config).keys
+    assert set(keys) == set(config)
+    assert keys["use_cache"].status == "ignored"
+    assert keys["model_type"].status == "consumed"
+    assert all(fate.reason and fate.where for fate in keys.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_planted_key_is_refused(load: Load, refusal: Refusal, family: str) -> None:
+    config = FAMILIES[family] | {"planted": 3, "other\nplant": [1]}
+    message = refusal(config)
+    assert "planted (3)" in message
+    assert r"'other\nplant' ([1])" in message
+    assert "--ignore-key planted" in message
+    keys = load(config, ignore_keys=["planted", "other\nplant"]).keys
+    assert keys["planted"].status == "ignored"
+    assert keys["planted"].where == "--ignore-key planted"
+
+
+def test_a_misspelt_key_brings_the_right_one(refusal: Refusal) -> None:
+    message = refusal(LLAMA | {"rms_norm_epss": 1e-5})
+    assert "did you mean rms_norm_eps?" in message
+
+
+def test_an_ignored_key_must_be_there(refusal: Refusal) -> None:
+    assert "has no such key" in refusal(LLAMA, ignore_keys=["planted"])
+
+
+def test_keys_inside_rope_are_accounted_for(load: Load, refusal: Refusal) -> None:
+    rope = {"rope_type": "linear", "factor": 2.0, "planted": 1}
+    config = LLAMA | {"rope_scaling": rope}
+    assert "--ignore-key rope_scaling.planted" in refusal(config)
+    assert load(config, ignore_keys=["rope_scaling.planted"]).model
+
+
+def test_class_defaults_are_reported(load: Load) -> None:
+    assumed = load(LLAMA).assumed
+    assert assumed["rms_norm_eps"] == 1e-6
+    assert "hidden_size" not in assumed
+    assert "rms_norm_eps" not in load(LLAMA | {"rms_norm_eps": 1e-5}).assumed
+
+
+def test_a_null_is_not_an_absent_key(load: Load) -> None:
+    """transformers: an absent sliding_window of mistral is 4096, a null is none."""
+    config = LLAMA | {"model_type": "mistral", "architectures": None}
+    windows = [
+        load(config | more).model.blocks[0].steps[0].op.window
+        for more in ({}, {"sliding_window": None}, {"sliding_window": 8})
+    ]
+    assert windows == [4096, None, 8]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LLAMA | {"hidden_size": None}, "hidden_size is missing"),
+        (LLAMA | {"hidden_size": "64"}, "hidden_size is '64'; it must be a positive"),
+        (LLAMA | {"hidden_size": True}, "hidden_size is true"),
+        (LLAMA | {"hidden_size": -64}, "hidden_size is -64"),
+        (LLAMA | {"hidden_size": 64.0}, "hidden_size is 64.0"),
+        (
+            LLAMA | {"hidden_size": 10**12},
+            "hidden_size is 1000000000000",
+        ),
+        (LLAMA | {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        (
+            LLAMA | {"num_key_value_heads": 3},
+            "must be a multiple of num_key_value_he",
+        ),
+        (LLAMA | {"hidden_size": 66}, "must be a multiple of num_attention_heads"),
+        (LLAMA | {"rms_norm_eps": 0}, "rms_norm_eps is 0"),
+        (LLAMA | {"hidden_act": "quick_gelu"}, "hidden_act is 'quick_gelu'"),
+        (LLAMA | {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
+        (LLAMA | {"head_dim": 7}, "7 rotary channels cannot be paired"),
+        (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
+        (LLAMA | {"quantization_config": {"bits": 4}}, "quantization_config is"),
+        (LLAMA | {"is_encoder_decoder": True}, "is_encoder_decoder is true"),
+        (LLAMA | {"torch_dtype": "float8_e4m3fn"}, "dtype is 'float8_e4m3fn'"),
+        (LLAMA | {"dtype": "float16"}, "dtype and torch_dtype disagree"),
+        (LLAMA | {"eos_token_id": [1, "x"]}, "eos_token_id must be a token id"),
+        (LLAMA | {"model_type": "lama"}, "no spec for 'lama' (nearest: llama"),
+        (LLAMA | {"model_type": 3}, "model_type must be a string"),
+        (LLAMA | {"architectures": "x"}, "architectures must be a list"),
+        (
+            LLAMA | {"architectures": ["LlamaForSequenceClassification"]},
+            "architectures",
+        ),
+        (
+            LLAMA | {"auto_map": {"AutoModelForCausalLM": "m.Other"}},
+            "auto_map names",
+        ),
+        ({"vocab_size": 3}, "names neither model_type nor architectures"),
+        (QWEN2 | {"layer_types": ["full_attention"]}, "layer_types must have an entry"),
+        (
+            QWEN2 | {"layer_types": ["odd"] * 4},
+            "must be one of full_attention",
+        ),
+        (
+            QWEN2 | {"layer_types": ["sliding_attention"] * 4},
+            "needs sliding_window",
+        ),
+        (GPT2 | {"hidden_size": 32}, "n_embd is 64 and hidden_size"),
+        (GPT2 | {"add_cross_attention": True}, "add_cross_attention is true"),
+        (GPT2 | {"n_head": 5}, "n_embd (E) must be a multiple of n_head (H)"),
+        (CHATGLM | {"num_hidden_layers": 9}, "num_layers is 3 and num_hidden_layers"),
+        (CHATGLM | {"original_rope": False}, "original_rope is false"),
+        (CHATGLM | {"rmsnorm": False}, "rmsnorm is false"),
+        (CHATGLM | {"add_bias_linear": True}, "add_bias_linear is true"),
+        (CHATGLM | {"quantization_bit": 4}, "quantization_bit is 4"),
+        (CHATGLM | {"pre_seq_len": 128}, "pre_seq_len is 128"),
+        (CHATGLM | {"add_qkv_bias": None}, "must be given"),
+        (CHATGLM1, "ChatGLM-6B (v1)"),
+        ({"model_type": "chatglm", "hidden_size": 64}, "no ChatGLM that glmc knows"),
+    ],
+)
+def test_refused(refusal: Refusal, config: dict[str, object], expected: str) -> None:
+    message = refusal(config)
+    assert "config.json" in message
+    assert expected in message
+
+
+def test_set_changes_the_config(load: Load, refusal: Refusal) -> None:
+    assert load(LLAMA, sets=["num_hidden_layers=7"]).model.layers == 7
+    both = CHATGLM | {"num_hidden_layers": 3}
+    assert load(both, sets=["num_layers=2"]).model.layers == 2
+    assert load(both, sets=["num_hidden_layers=2"]).model.layers == 2
+    loaded = load(LLAMA, sets=["rope_scaling.type=linear", "rope_scaling.factor=2"])
+    assert loaded.model.blocks[0].steps[0].op.rope.scaling.factor == 2
+    assert loaded.config["rope_scaling"] == {"type": "linear", "factor": 2}
+    assert "expected KEY=VALUE" in refusal(LLAMA, sets=["num_hidden_layers"])
+    assert "not an object" in refusal(LLAMA, sets=["hidden_size.x=3"])
+
+
+def test_tokens_come_from_the_generation_config_first(
+    load: Load, tmp_path: object
+) -> None:
+    config = LLAMA | {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": -1}
+    tokens = load(config).model.tokens
+    assert (tokens.bos, tokens.eos, tokens.pad) == (1, (2, 3), None)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 5}')  # type: ignore[operator]
+    assert load(config).model.tokens.eos == (5,)

@@ -1,0 +1,31 @@
+"""hf_quant_config.json: quantised files that config.json does not mention."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glmc.frontends.frontend import load_model
+from glmc.frontends.source import resolve_source
+from glmc.ir.errors import GlmcError
+from support import EXAMPLES
+
+
+def folder(tmp_path: Path, sidecar: object) -> Path:
+    config = (EXAMPLES / "configs" / "llama-3.1-70b.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(sidecar))
+    return tmp_path
+
+
+def test_a_quantised_repository_is_not_compiled_as_float(tmp_path: Path) -> None:
+    given = folder(tmp_path, {"quantization": {"quant_algo": "NVFP4"}})
+    with pytest.raises(GlmcError, match=r"hf_quant_config\.json.*NVFP4"):
+        load_model(resolve_source(str(given)))
+
+
+@pytest.mark.parametrize("sidecar", [{}, {"quantization": {"quant_algo": None}}])
+def test_a_sidecar_that_quantises_nothing_is_nothing(
+    sidecar: object, tmp_path: Path
+) -> None:
+    assert load_model(resolve_source(str(folder(tmp_path, sidecar)))).model.layers == 80

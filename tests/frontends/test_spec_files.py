@@ -1,0 +1,79 @@
+"""Specs of one's own, and the mistakes one makes in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.configs import LLAMA, MISTRAL
+from support.loading import Load, Refusal
+
+
+def write(folder: Path, text: str, name: str = "my.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
+    spec = write(tmp_path, "extends: llama\nops: {mlp: {act: gelu}}\n")
+    config = LLAMA | {"model_type": "something_new", "architectures": None}
+    loaded = load(config, spec_path=spec)
+    assert loaded.model.blocks[0].steps[1].op.act == "gelu"
+    assert loaded.spec == "my"
+    names = [Path(file.name).name for file in loaded.spec_files]
+    assert names == ["my.yaml", "llama.yaml", "_common.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ops:\n  attn: {hedas: =H}", "my.yaml:3: ops.attn.hedas: no such key"),
+        (
+            "ops:\n  attn: {heads: many}",
+            "my.yaml:3: ops.attn.heads: expected an integer",
+        ),
+        ("ops:\n  attn:\n    heads: null", "attn.heads: this key is required"),
+        ("norm: {kind: batch}", "my.yaml:2: norm.kind: expected 'rms' or 'layer'"),
+        ("opps: {}", "my.yaml:2: opps: no such key"),
+        ("layers: true", "my.yaml:2: layers: expected an integer or an expression"),
+        ("dims: {E: =c.hiden_size}", "hidden_size (64; did you mean hiden_size?)"),
+        ("dims: {E: =c.hidden_size // M}", "unknown name 'M'"),
+        ("dims: {V: null}\nignore: {vocab_size: rows}", "dims must define V"),
+        ("block:\n  - {op: attention}", "block.op must be one of the ops attn, mlp"),
+        ("weights: {qq: x}", "there is no slot 'qq'"),
+        ("weights: {q+k: x}", "the slot 'q' has two entries"),
+        ("weights: {q: null}", "weights has no entry for 'q'"),
+        ("head: {tied: =c.hidden_size}", "hidden_size is 64; it must be true or false"),
+        ("extends: glm", "my.yaml:2: the key 'extends' is already on line 1"),
+        (
+            "checks: {a: {that: =c.hidden_size}}",
+            "checks.a.otherwise: this key is",
+        ),
+        ("ops: {attn: {window: =0 - 3}}", "ops.attn.window must be a positive whole"),
+        ("ops: {attn: {rope: {dim: =D + 2}}}", "must be at most head_dim (16)"),
+        ("ops: {attn: {rope: {params: =3}}}", "must be an object, as rope() gives"),
+        ("variants: {a: 3}", "my.yaml:2: variants.a must be a mapping"),
+        ("variants: {a: {when: =true}}", "variants.a.about: this key is required"),
+        ("expect: {a: 3}", "my.yaml:2: expect.a: "),
+    ],
+)
+def test_mistakes(refusal: Refusal, tmp_path: Path, text: str, expected: str) -> None:
+    spec = write(tmp_path, f"extends: llama\n{text}\n")
+    assert expected in refusal(LLAMA, spec_path=spec).replace(f"{tmp_path}/", "")
+
+
+def test_circles_and_unknown_parents(refusal: Refusal, tmp_path: Path) -> None:
+    write(tmp_path, "extends: two\n", "one.yaml")
+    spec = write(tmp_path, "extends: one\n", "two.yaml")
+    assert "extends this spec itself" in refusal(LLAMA, spec_path=spec)
+    spec = write(tmp_path, "extends: lama\n")
+    assert "there is no spec 'lama' (nearest: llama" in refusal(LLAMA, spec_path=spec)
+    spec = write(tmp_path, "extends: ../secret\n")
+    assert "expected the name of a spec" in refusal(LLAMA, spec_path=spec)
+
+
+def test_what_a_spec_is_for_is_not_inherited(refusal: Refusal) -> None:
+    message = refusal(MISTRAL | {"architectures": ["LlamaForCausalLM"]})
+    assert "describes MistralForCausalLM" in message
