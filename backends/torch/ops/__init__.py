@@ -1,0 +1,59 @@
+"""Reference implementations in plain torch, one function for each op of the IR.
+
+They execute the IR (`glmc compile --verify-passes`) and are copied, function by
+function, into the `reference.py` of a build (`glmc.backends.torch.select`).
+"""
+
+from glmc.backends.torch.ops.attention import attention, kv_write, qkv_attention
+from glmc.backends.torch.ops.elementwise import (
+    act_mul,
+    activation,
+    add,
+    embedding,
+    heads,
+    linear,
+    mul,
+    split,
+    zeros_like,
+)
+from glmc.backends.torch.ops.norms import (
+    add_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    rms_norm,
+)
+from glmc.backends.torch.ops.rope import (
+    rope,
+    rope_table,
+    rope_table_dynamic,
+    rope_table_linear,
+    rope_table_llama3,
+    rope_table_longrope,
+    rope_table_yarn,
+)
+
+__all__ = [
+    "act_mul",
+    "activation",
+    "add",
+    "add_layer_norm",
+    "add_rms_norm",
+    "attention",
+    "embedding",
+    "heads",
+    "kv_write",
+    "layer_norm",
+    "linear",
+    "mul",
+    "qkv_attention",
+    "rms_norm",
+    "rope",
+    "rope_table",
+    "rope_table_dynamic",
+    "rope_table_linear",
+    "rope_table_llama3",
+    "rope_table_longrope",
+    "rope_table_yarn",
+    "split",
+    "zeros_like",
+]

@@ -1,0 +1,157 @@
+"""Attention over the KV cache: the cache write, the attention, and their fusion.
+
+A key in slot s is visible to the query in slot t when `start <= s <= t` and, with a
+window, `t - s < window`. `start` is the first slot of a row that is not padding. A
+padding query sees itself, so that its softmax is defined.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.torch.ops.norms import rms_norm
+from glmc.backends.torch.ops.rope import rope
+
+
+class LayerCache(Protocol):
+    """What attention needs of one layer's cache (`cache.py` of a build)."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @property
+    def past(self) -> int:
+        """Slots filled before this step."""
+
+    @property
+    def start(self) -> torch.Tensor | None:
+        """First slot of each row that is not padding, int32 [B]."""
+
+
+def kv_write(kv: LayerCache, k: torch.Tensor, v: torch.Tensor) -> LayerCache:
+    """Writes `k` and `v` [B, T, K, D] into slots `past .. past + T` of the cache."""
+    end = kv.past + k.shape[1]
+    kv.keys[:, :, kv.past : end] = k.transpose(1, 2)
+    kv.values[:, :, kv.past : end] = v.transpose(1, 2)
+    return kv
+
+
+def attention(
+    q: torch.Tensor, kv: LayerCache, *, scale: float, window: int | None = None
+) -> torch.Tensor:
+    """Queries [B, T, H, D] of the slots just written -> [B, T, H * Dv].
+
+    H is a multiple of the K heads of the cache; query head h reads head h // (H / K).
+    """
+    end = kv.past + q.shape[1]
+    # The oldest slot that the first of the T queries can see.
+    begin = 0 if window is None else max(0, kv.past + 1 - window)
+    keys, values = kv.keys[:, :, begin:end], kv.values[:, :, begin:end]
+    if q.shape[1] == 1:
+        hidden = padding_slots(kv, begin, end)
+        return decode_attention(q, keys, values, hidden, scale=scale)
+    mask = prefill_mask(kv, begin, end, window)
+    return prefill_attention(q, keys, values, mask, scale=scale)
+
+
+def decode_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """One query [B, 1, H, D] a row. The query heads of one K head form a matrix, so
+    that the cache is read once and never repeated; softmax in fp32."""
+    batch, kv_heads = keys.shape[:2]
+    grouped = q.view(batch, kv_heads, -1, q.shape[-1])
+    scores = torch.matmul(grouped, keys.transpose(-1, -2)) * scale
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None, None, :], -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    return torch.matmul(weights, values).reshape(batch, 1, -1)
+
+
+def prefill_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Many queries [B, T, H, D] a row; `mask` None means causal from slot 0."""
+    context = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[2] != keys.shape[1],
+    )
+    return context.transpose(1, 2).flatten(2)
+
+
+def padding_slots(kv: LayerCache, begin: int, end: int) -> torch.Tensor | None:
+    """True where a slot of `begin .. end` is padding, [B, end - begin]; the slot of
+    the newest token counts as real."""
+    if kv.start is None:
+        return None
+    slots = torch.arange(begin, end, device=kv.start.device)
+    return slots < kv.start.clamp(max=end - 1)[:, None]
+
+
+def prefill_mask(
+    kv: LayerCache, begin: int, end: int, window: int | None
+) -> torch.Tensor | None:
+    """Visible slots [1 or B, 1, T, end - begin], or None where plain causal does."""
+    windowed = window is not None and end > window
+    if kv.past == 0 and kv.start is None and not windowed:
+        return None
+    device = kv.keys.device
+    slots = torch.arange(begin, end, device=device)
+    queries = torch.arange(kv.past, end, device=device)[:, None]
+    visible = slots <= queries
+    if window is not None:
+        visible = visible & (queries - slots < window)
+    if kv.start is None:
+        return visible[None, None]
+    real = slots >= kv.start[:, None, None]
+    return ((visible & real) | (slots == queries))[:, None]
+
+
+def qkv_attention(
+    qkv: torch.Tensor,
+    kv: LayerCache,
+    *,
+    cos: torch.Tensor | None = None,
+    sin: torch.Tensor | None = None,
+    q_norm: torch.Tensor | None = None,
+    k_norm: torch.Tensor | None = None,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    scale: float,
+    style: str = "half",
+    eps: float = 0.0,
+    weight_in: str = "input",
+    window: int | None = None,
+) -> torch.Tensor:
+    """Everything between the two linear maps of an attention layer.
+
+    `qkv` [B, T, (heads + 2 * kv_heads) * head_dim], laid out q | k | v, is split;
+    q and k are normed per head where `q_norm` and `k_norm` [head_dim] are given and
+    rotated where `cos` and `sin` are; k and v enter the cache. Returns
+    [B, T, heads * head_dim].
+    """
+    states = qkv.view(*qkv.shape[:2], -1, head_dim)
+    q, k, v = torch.split(states, [heads, kv_heads, kv_heads], dim=2)
+    if q_norm is not None and k_norm is not None:
+        q = rms_norm(q, q_norm, eps=eps, weight_in=weight_in)
+        k = rms_norm(k, k_norm, eps=eps, weight_in=weight_in)
+    if cos is not None and sin is not None:
+        q, k = rope(q, cos, sin, style=style), rope(k, cos, sin, style=style)
+    return attention(q, kv_write(kv, k, v), scale=scale, window=window)

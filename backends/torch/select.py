@@ -1,0 +1,155 @@
+"""The `reference.py` of a build: the reference ops it uses, selected as source text.
+
+The files of `ops/` are parsed, never imported: selecting needs no torch.
+"""
+
+import ast
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The files of `ops/`, in the order in which they appear in a reference module.
+FILES = ("elementwise", "norms", "rope", "attention")
+OPS = Path(__file__).parent / "ops"
+HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function, class or constant of one of the files."""
+
+    name: str
+    source: str
+    uses: frozenset[str]
+    """Module-level names that it reads: other definitions and imports."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything the files define and import."""
+
+    definitions: dict[str, Definition]
+    imports: dict[str, tuple[str, str]]
+    """Name bound by an import to `(module, "name")`, or `("", "module as name")`."""
+
+
+def reference_module(ops: Iterable[str]) -> str:
+    """Source of a module with exactly these ops and what they need.
+
+    It is deterministic and formatted as ruff would. Raises LookupError for a name
+    that is no reference op.
+    """
+    sources = read_sources()
+    wanted = sorted(ops)
+    unknown = [name for name in wanted if name not in sources.definitions]
+    if unknown:
+        raise LookupError(f"no reference op is named {', '.join(unknown)}")
+    needed = closure(wanted, sources)
+    bodies = [d.source for d in sources.definitions.values() if d.name in needed]
+    imports = import_lines(
+        sources.imports[name] for name in needed & {*sources.imports}
+    )
+    # As isort wants it: two empty lines after the imports only before a definition.
+    gap = "\n\n\n" if bodies[0].startswith(("def", "class", "@", "#")) else "\n\n"
+    return f"{HEADER}\n\n{imports}{gap}" + "\n\n\n".join(bodies) + "\n"
+
+
+def closure(names: Iterable[str], sources: Sources) -> set[str]:
+    """The names, and all that their definitions lead to."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            definition = sources.definitions.get(name)
+            waiting += definition.uses if definition else ()
+    return found
+
+
+@functools.cache
+def read_sources() -> Sources:
+    """Parses the files. Raises ValueError where two of them define the same name."""
+    definitions: dict[str, Definition] = {}
+    imports: dict[str, tuple[str, str]] = {}
+    for file in FILES:
+        text = (OPS / f"{file}.py").read_text("utf-8")
+        tree = ast.parse(text)
+        for node in tree.body:
+            imports |= _imported(node)
+        for definition in _definitions(tree, text.splitlines()):
+            if definition.name in definitions:
+                raise ValueError(f"{definition.name} is defined twice in {OPS}")
+            definitions[definition.name] = definition
+    return Sources(definitions, imports)
+
+
+def import_lines(imports: Iterable[tuple[str, str]]) -> str:
+    """Import statements: standard library before torch, `import` before `from`."""
+    named: dict[str, list[str]] = {}
+    lines = []
+    for module, name in sorted(imports):
+        if module:
+            named.setdefault(module, []).append(name)
+        else:
+            lines.append(f"import {name}")
+    lines += [
+        f"from {module} import {', '.join(names)}" for module, names in named.items()
+    ]
+    blocks = [
+        "\n".join(line for line in lines if (line.split()[1][:5] == "torch") is torch)
+        for torch in (False, True)
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def _imported(node: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What an import binds; imports between the files bind nothing of their own."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.asname or alias.name, ("", ast.unparse(alias))
+    elif isinstance(node, ast.ImportFrom) and not _is_ours(str(node.module)):
+        for alias in node.names:
+            yield alias.asname or alias.name, (str(node.module), ast.unparse(alias))
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "glmc"
+
+
+def _definitions(tree: ast.Module, lines: list[str]) -> Iterator[Definition]:
+    """Each top-level definition, with the comment above it."""
+    for node in tree.body:
+        name = _defined_name(node)
+        if name is None:
+            continue
+        decorators = getattr(node, "decorator_list", [])
+        begin = min([node.lineno, *(d.lineno for d in decorators)]) - 1
+        while begin > 0 and lines[begin - 1].startswith("#"):
+            begin -= 1
+        source = "\n".join(lines[begin : node.end_lineno])
+        yield Definition(name, source, frozenset(_global_names(node)))
+
+
+def _defined_name(node: ast.stmt) -> str | None:
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+    return None
+
+
+def _global_names(node: ast.stmt) -> set[str]:
+    """Names that the code reads and does not itself bind."""
+    read, bound = set(), set()
+    for part in ast.walk(node):
+        match part:
+            case ast.Name(id=name, ctx=ast.Load()):
+                read.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name):
+                bound.add(name)
+    return read - bound

@@ -1,0 +1,81 @@
+"""The reference module of a build, as text."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from glmc.backends.torch import ops
+from glmc.backends.torch.select import reference_module
+
+RUFF = [sys.executable, "-m", "ruff"]
+CHATGLM = ["embedding", "linear", "qkv_attention", "act_mul", "rope_table", "add"]
+
+
+def defined(source: str) -> list[str]:
+    tree = ast.parse(source)
+    return [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+
+
+def loaded(source: str) -> ModuleType:
+    module = ModuleType("reference")
+    exec(compile(source, "reference.py", "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("name", [*ops.__all__, "*"])
+def test_every_selection_is_clean_and_runs(name: str) -> None:
+    names = ops.__all__ if name == "*" else [name]
+    source = reference_module(names)
+    for command in (["format", "--check"], ["check"]):
+        subprocess.run(
+            [*RUFF, *command, "--stdin-filename", "reference.py", "-"],
+            input=source.encode(),
+            check=True,
+        )
+    assert set(names) <= set(vars(loaded(source)))
+
+
+def test_holds_exactly_what_is_used() -> None:
+    assert defined(reference_module(["act_mul", "rope_table"])) == [
+        "act_mul",
+        "rope_table",
+        "cos_sin",
+        "exponents",
+        "default_frequencies",
+    ]
+    assert "functools" not in reference_module(["linear"])
+
+
+def test_a_parameter_is_no_use_of_the_function_of_its_name() -> None:
+    assert "heads" not in defined(reference_module(["qkv_attention"]))
+
+
+def test_order_of_the_request_does_not_matter() -> None:
+    assert reference_module(CHATGLM) == reference_module(reversed(CHATGLM))
+
+
+def test_computes_what_the_ops_compute() -> None:
+    reference = loaded(reference_module(["rms_norm", "act_mul"]))
+    x, weight = torch.randn(2, 3, 8), torch.randn(8)
+    expected = ops.rms_norm(x, weight, eps=1e-5)
+    assert torch.equal(reference.rms_norm(x, weight, eps=1e-5), expected)
+    assert torch.equal(reference.act_mul(x, fn="gelu"), ops.act_mul(x, fn="gelu"))
+
+
+def test_refuses_an_unknown_op() -> None:
+    with pytest.raises(LookupError, match="no reference op is named gather"):
+        reference_module(["linear", "gather"])
+
+
+def test_selecting_imports_no_torch() -> None:
+    code = (
+        "import sys; from glmc.backends.torch.select import reference_module as r;"
+        "r(['qkv_attention']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,155 @@
+"""Passes: what they take, what they refuse and why, and that they mean the same."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from glmc.backends.torch.execute import compare
+from glmc.ir import model as m
+from glmc.ir.graph import Program
+from glmc.ir.lower import lower
+from glmc.ir.passes import Stage, fusions, run
+from glmc.ir.passes.ledger import totals
+from glmc.ir.passes.rewrite import Fusion, Rule
+from glmc.ir.shrink import shrink
+from glmc.ir.text import parse_program, print_program
+from support.models import chatglm, models
+
+TOLERANCE = 1e-4
+
+
+def stages(model: m.Model) -> dict[str, Stage]:
+    return {stage.name: stage for stage in run(lower(model))}
+
+
+def block_ops(program: Program) -> list[str]:
+    return [op.mnemonic for op in program.blocks[0].ops]
+
+
+def test_a_chatglm_block_fuses_to_eight_ops() -> None:
+    final = list(stages(chatglm()).values())[-1].program
+    assert block_ops(final) == [
+        "add_rms_norm",
+        "linear",
+        "qkv_attention",
+        "linear",
+        "add_rms_norm",
+        "linear",
+        "act_mul",
+        "linear",
+    ]
+    assert [p.name for p in final.blocks[0].params if p.name == "qkv"] == ["qkv"]
+    assert final.carried == ("x", "delta")
+
+
+def test_fused_tensors_are_bound_whole_again() -> None:
+    text = print_program(stages(chatglm())["merge-gate-up"].program)
+    assert "@qkv: f16[128,32]" in text
+    assert '= "qkv.weight"[128,32]\n' in text
+    assert '= "h_to_4h.weight"[96,32]\n' in text
+
+
+@given(models())
+@settings(max_examples=25, deadline=None)
+def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
+    found = stages(shrink(model))
+    programs = [stage.program for stage in found.values()]
+    for name, difference in zip(found, compare(programs), strict=True):
+        assert difference <= TOLERANCE, name
+
+
+def broken(fusion: Fusion, old: str, new: str) -> Fusion:
+    rules = tuple(
+        Rule(match=rule.match, replace=rule.replace.replace(old, new))
+        for rule in fusion.rules
+    )
+    assert rules != fusion.rules
+    return replace(fusion, rules=rules)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "old", "new"),
+    [
+        (fusions.MERGE_GATE_UP, "cat(@wg, @wu)", "cat(@wu, @wg)"),
+        (fusions.MERGE_QKV, "cat(@bq, @bk, @bv)", "cat(@bq, @bv, @bk)"),
+        (fusions.ADD_RMS_NORM, "%x, %y, @w, eps=$eps", "%x, %x, @w, eps=$eps"),
+        (fusions.ADD_RMS_NORM, "eps=$eps", "eps=0.5"),
+        (fusions.ACT_MUL, "fn=$fn", "fn=relu"),
+        (fusions.QKV_ATTENTION, "style=$style", "style=half"),
+        (fusions.QKV_ATTENTION, "scale=$scale", "scale=1.0"),
+        (fusions.QKV_ATTENTION, "window=$window", "window=2"),
+    ],
+)
+def test_a_fusion_that_means_something_else_is_caught(
+    fusion: Fusion, old: str, new: str
+) -> None:
+    """The control of ``--verify-passes``: a planted mistake in each kind of rule."""
+    before = lower(shrink(chatglm()))
+    for stage in run(before):
+        if stage.name == fusion.name:
+            break
+        before = stage.program
+    after, entries = broken(fusion, old, new).run(before)
+    assert any(entry.status == "applied" for entry in entries)
+    assert list(compare([before, after]))[1] > TOLERANCE
+
+
+def test_biases_that_do_not_agree_are_refused_by_name() -> None:
+    model = chatglm()
+    text = print_program(lower(model)).replace("linear(%h1, @k, bias=@k_bias)",
+                                               "linear(%h1, @k)")  # fmt: skip
+    lines = [line for line in text.splitlines() if "@k_bias:" not in line]
+    program = parse_program("\n".join(lines))
+    same, entries = fusions.MERGE_QKV.run(program)
+    assert same == program
+    reasons = {entry.reason for entry in entries if entry.status == "refused"}
+    assert "some of the linears have a bias and some have none" in reasons
+
+
+def test_a_value_read_elsewhere_is_not_lost() -> None:
+    program = stages(chatglm())["merge-gate-up"].program
+    text = print_program(program).replace("linear(%ff, @", "linear(%act, @")
+    kept, entries = fusions.ACT_MUL.run(parse_program(text))
+    assert "act_mul" not in block_ops(kept)
+    assert [e.reason for e in entries] == ["%act is also read by linear"]
+
+
+def test_a_missed_fusion_says_what_was_in_the_way() -> None:
+    program = lower(chatglm())
+    _, entries = fusions.ADD_RMS_NORM.run(program)
+    refused = {(e.graph, e.at): e.reason for e in entries if e.status == "refused"}
+    assert refused[("layer", "%h1")] == "%x comes into layer, not from add"
+    _, entries = fusions.QKV_ATTENTION.run(program)
+    (entry,) = entries
+    assert entry.status == "refused"
+    assert "is made by linear, not split" in entry.reason
+
+
+def test_an_absent_op_is_not_a_missed_fusion() -> None:
+    (entry,) = stages(chatglm())["add-layer-norm"].ledger
+    assert (entry.status, entry.reason) == ("absent", "the model has no layer_norm")
+
+
+def test_the_ledger_adds_up() -> None:
+    found = stages(chatglm(layers=3))
+    launches = [
+        sum(op.launches for graph in program.schedule() for op in graph.ops)
+        + sum(op.launches for op in (*program.stem.ops, *program.head.ops))
+        for program in (found["lowered"].program, found["qkv-attention"].program)
+    ]
+    saved, nbytes = totals(entry for s in found.values() for entry in s.ledger)
+    assert saved == launches[0] - launches[1]
+    assert nbytes > 0
+
+
+def test_disabled_passes_do_not_run() -> None:
+    names = [stage.name for stage in run(lower(chatglm()), ["merge-qkv", "act-mul"])]
+    assert names == [
+        "lowered",
+        "merge-gate-up",
+        "carry-residual",
+        "add-rms-norm",
+        "add-layer-norm",
+        "qkv-attention",
+    ]

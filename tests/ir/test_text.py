@@ -1,0 +1,73 @@
+"""Printing and parsing: the text form is the IR, and its errors point."""
+
+import pytest
+from hypothesis import given, settings
+
+from glmc.ir import model as m
+from glmc.ir.lower import lower
+from glmc.ir.passes import run
+from glmc.ir.text import (
+    IRSyntaxError,
+    parse_model,
+    parse_program,
+    print_model,
+    print_program,
+)
+from support.models import chatglm, models
+
+
+@given(models())
+@settings(max_examples=40, deadline=None)
+def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
+    assert parse_model(print_model(model)) == model
+    for stage in run(lower(model)):
+        text = print_program(stage.program)
+        assert parse_program(text) == stage.program, stage.name
+        assert print_program(parse_program(text)) == text
+
+
+def test_comments_and_blanks_are_free() -> None:
+    program = lower(chatglm())
+    text = print_program(program)
+    spread = text.replace("(", "(\n   ", 3).replace(" = ", "   =  # why not\n ")
+    assert parse_program(spread) == program
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("= rms_norm(%x,", "= rms_nrom(%x,", "%h1", "there is no op rms_nrom"),
+        ("rms_norm(%x,", "rms_norm(@x,", "%h1", "x must be a %name"),
+        ("eps=1e-05", "epps=1e-05", "%h1", "rms_norm has no argument epps="),
+        ("eps=1e-05", "eps=fast", "%h1", "eps: Input should be a valid number"),
+        ("%h1: f16[B,T,32]", "%h1: f16(B,T,32]", "%h1", "expected [, found '('"),
+        ("%h1: f16[B,T,32]  ", "%h1 ", "%h1", "%h1 has no type"),
+        ("n=4)", "n=4", "%qh", "expected ), found '%kh'"),
+        ("heads(%q, n=4)", "heads(n=4)", "%qh", "heads takes x by position"),
+        (".slice(0, 0, 64)", ".sliced(0, 0, 64)", "@q:", "not a step of a recipe"),
+        ("style=interleaved", "style=wavy", "%qr", "style: Input should be"),
+        ("return %out", "retrun %out", "retrun", "expected a %name, found 'retrun'"),
+        ('"dense.weight"', '"dense.weight', "dense.weight", "unexpected character"),
+    ],
+)
+def test_a_wrong_edit_is_told_with_line_and_expectation(
+    old: str, new: str, line: str, expected: str
+) -> None:
+    text = print_program(lower(chatglm()))
+    assert old in text
+    edited = text.replace(old, new, 1)
+    with pytest.raises(IRSyntaxError) as caught:
+        parse_program(edited)
+    assert expected in str(caught.value)
+    shown = edited.splitlines()[caught.value.line - 1 :][:1]
+    before = edited.splitlines()[caught.value.line - 2]
+    assert line in shown[0] + before
+    assert f"line {caught.value.line}, column {caught.value.column}" in str(
+        caught.value
+    )
+
+
+def test_a_model_dump_with_an_unknown_record_is_refused() -> None:
+    text = print_model(chatglm()).replace("rope(", "rpoe(")
+    with pytest.raises(IRSyntaxError, match="rpoe"):
+        parse_model(text)

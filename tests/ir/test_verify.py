@@ -1,0 +1,44 @@
+"""The verifier: every rule refuses a program that breaks it."""
+
+import pytest
+
+from glmc.ir.lower import lower
+from glmc.ir.text import parse_program, print_program
+from glmc.ir.verify import VerifyError, verify
+from support.models import chatglm
+
+TEXT = print_program(lower(chatglm()))
+
+
+def test_a_lowered_program_passes() -> None:
+    verify(parse_program(TEXT))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("heads(%q, n=4)", "heads(%qq, n=4)", "reads undefined %qq"),
+        ("linear(%h1, @q,", "linear(%h1, @qq,", "reads undefined @qq"),
+        ("%kh: f16", "%qh: f16", "%qh is defined twice"),
+        ("return %out", "return %nothing", "returns undefined %nothing"),
+        ("%act: f16[B,T,48]", "%act: f16[B,T,47]", "but the op gives f16[B,T,48]"),
+        ("%act: f16[B,T,48]", "%act: f32[B,T,48]", "but the op gives f16[B,T,48]"),
+        ("heads(%q, n=4)", "heads(%q, n=2)", "but the op gives"),
+        ("heads(%k, n=2)", "heads(%k, n=3)", "is not made of 3 heads"),
+        ("mul(%act, %up)", "mul(%act, %h2)", "is not f16[B,T,32]"),
+        ("linear(%ctx, @dense)", "linear(%ctx, @gate)", "does not multiply"),
+        ("bias=@q_bias", "bias=@k_bias", "does not fit"),
+        ('"dense.weight"[32,64]', '"dense.weight"[64,32]', "is assembled as [64, 32]"),
+        ("bias=@q_bias", "", "@q_bias is never read"),
+        ("kv_write(%kv, %kr, %vh)", "kv_write(%kv, %qr, %vh)", "do not fit kv"),
+        ("rope(%qh, %cos, %sin", "rope(%qh, %x, %x", "is wider than the heads"),
+        ("embedding(%ids, ", "embedding(%h1, ", "reads undefined %h1"),
+        ("@layer[0:2]", "@layer[1:3]", "not each exactly once"),
+        ("return %x, %cos, %sin", "return %x, %cos", "%sin does not come"),
+    ],
+)
+def test_a_broken_program_is_refused(old: str, new: str, rule: str) -> None:
+    assert old in TEXT
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(TEXT.replace(old, new, 1)))
+    assert rule in str(caught.value)
