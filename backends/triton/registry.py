@@ -1,0 +1,178 @@
+"""Which op has which kernel: the table that rendering and compiling go by."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import jinja2
+
+from glmc.backends.triton import specs, structure, tiles
+from glmc.backends.triton.specs import AotSpec
+from glmc.backends.triton.uses import OpUse, presence
+from glmc.ir.errors import GlmcError
+
+Variables = dict[str, object]
+LINE = 88
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How the kernels of one op come about.
+
+    parts  templates of its section, in the order of their text; parts that several
+           ops share are emitted once
+    specs  what its launcher asks the compiler for: (use, all uses, dtype) -> specs
+    """
+
+    parts: tuple[str, ...]
+    specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
+
+
+_ATTENTION = ("rows", "attention", "prefill", "decode")
+
+KERNELS: Mapping[str, Kernel] = {
+    "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
+    "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
+    "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),
+    "add_layer_norm": Kernel(("rows", "add_layer_norm"), specs.norm),
+    "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
+    "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
+    "attention": Kernel(_ATTENTION, specs.attention),
+    "qkv_attention": Kernel(
+        (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
+    ),
+}
+# The order of the parts in kernels.py.
+PARTS = (
+    "rows",
+    "weighted",
+    "rms_norm",
+    "add_rms_norm",
+    "layer_norm",
+    "add_layer_norm",
+    "activations",
+    "activation",
+    "act_mul",
+    "attention",
+    "prefill",
+    "decode",
+    "qkv_prologue",
+    "qkv_attention",
+)
+
+
+def render_kernels(ops: Iterable[OpUse], env: jinja2.Environment) -> str:
+    """The text of kernels.py for a model that uses ``ops``.
+
+    ``env`` finds the templates as ``kernels/NAME.py.j2``. Ops without a kernel are
+    re-exported from ``.reference``. Raises GlmcError for a use that lacks what its
+    kernels are specialised by.
+    """
+    uses = list(ops)
+    kinds = structure.prologues(uses)
+    variables = _variables(uses)
+    sections = [_render(env, "module", _module(uses))]
+    for part in _parts(uses):
+        if part != "qkv_prologue":
+            sections.append(_render(env, part, variables))
+            continue
+        for kind in kinds:
+            text = _render(env, part, variables | _prologue(kind))
+            sections.append(text.replace("qkv_prologue", kind.name(kinds)))
+    return "\n\n\n".join(sections) + "\n"
+
+
+def aot_specs(ops: Iterable[OpUse], dtype: str) -> list[AotSpec]:
+    """Every kernel of the model as its launchers launch it, each once.
+
+    ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache. Raises
+    GlmcError for another one.
+    """
+    if dtype not in specs.POINTERS:
+        known = ", ".join(specs.POINTERS)
+        raise GlmcError(
+            f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
+            f" {known}. Choose one of them."
+        )
+    uses = list(ops)
+    found: list[AotSpec] = []
+    for use in uses:
+        kernel = KERNELS.get(use.name)
+        wanted = kernel.specs(use, uses, dtype) if kernel else []
+        found += [spec for spec in wanted if spec not in found]
+    return found
+
+
+def _parts(uses: list[OpUse]) -> list[str]:
+    wanted = {part for u in uses if u.name in KERNELS for part in KERNELS[u.name].parts}
+    if not structure.weighs(uses):
+        wanted.discard("weighted")
+    return [part for part in PARTS if part in wanted]
+
+
+def _render(env: jinja2.Environment, part: str, variables: Variables) -> str:
+    return env.get_template(f"kernels/{part}.py.j2").render(variables).strip("\n")
+
+
+def _module(uses: list[OpUse]) -> Variables:
+    names = sorted({use.name for use in uses})
+    return {
+        "launches": any(name in KERNELS for name in names),
+        "allocates": any(name in structure.ATTENTION_OPS for name in names),
+        "reference": _import([name for name in names if name not in KERNELS]),
+        "exported": names,
+    }
+
+
+def _import(names: list[str]) -> str:
+    if not names:
+        return ""
+    line = f"from .reference import {', '.join(names)}"
+    if len(line) <= LINE:
+        return line
+    lines = "".join(f"    {name},\n" for name in names)
+    return f"from .reference import (\n{lines})"
+
+
+def _variables(uses: list[OpUse]) -> Variables:
+    plan = structure.attention_plan(uses)
+    kinds = structure.prologues(uses)
+    shifted = structure.named(uses, *structure.LAYER_OPS)
+    norms = bool(structure.named(uses, *structure.RMS_OPS) or shifted)
+    fns = structure.functions(uses)
+    place = structure.weight_in(uses)
+    return {
+        "norms": norms,
+        "by_rows": norms or bool(fns),
+        "weight_in": place,
+        "weighted": f"_weighted_{place}",
+        "shift": presence("bias" in use.operands for use in shifted),
+        "fns": fns,
+        "act": f"_{fns[0]}" if fns else "",
+        "tile": tiles.POINTWISE,
+        "window": plan.window,
+        "splits": plan.splits,
+        "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
+        "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
+        "combine_warps": tiles.COMBINE_WARPS,
+        "several": len(kinds) > 1,
+        "prologues": [
+            {
+                "function": f"_{k.name(kinds)}",
+                "key": k.key(),
+                "rope": k.rope,
+                "norm": k.norm,
+            }
+            for k in kinds
+        ],
+    }
+
+
+def _prologue(kind: structure.Prologue) -> Variables:
+    return {
+        "rope": kind.rope,
+        "norm": kind.norm,
+        "style": kind.style,
+        "weighted": f"_weighted_{kind.weight_in}",
+        "warps": tiles.PROLOGUE_WARPS,
+    }

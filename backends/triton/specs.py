@@ -1,0 +1,204 @@
+"""Ahead-of-time specifications: what each launcher will ask the compiler for.
+
+They mirror the launchers of the templates; a test compares the two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from glmc.backends.triton import structure, tiles
+from glmc.backends.triton.structure import HeadShape, Prologue
+from glmc.backends.triton.uses import OpUse
+
+Constant = int | float | str | None
+
+POINTERS = {"f32": "*fp32", "f16": "*fp16", "bf16": "*bf16"}
+BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+# Triton's own, for kernels whose launchers leave them open.
+DEFAULT_STAGES = 3
+
+
+@dataclass(frozen=True)
+class AotSpec:
+    """One kernel as one launcher launches it. Every field is JSON.
+
+    signature  argument -> Triton type ("*bf16", "i32"), without the constants
+    constants  compile-time argument -> value; a pointer that is not given is None
+    aligned    arguments that are multiples of 16 (bytes or elements)
+    """
+
+    kernel: str
+    signature: Mapping[str, str]
+    constants: Mapping[str, Constant]
+    aligned: tuple[str, ...]
+    num_warps: int = 4
+    num_stages: int = DEFAULT_STAGES
+
+
+@dataclass
+class _Arguments:
+    """The arguments of a kernel, gathered in the order of its launch."""
+
+    dtype: str
+    signature: dict[str, str] = field(default_factory=dict)
+    aligned: list[str] = field(default_factory=list)
+
+    def pointers(self, *names: str, dtype: str | None = None) -> "_Arguments":
+        kind = dtype or POINTERS[self.dtype]
+        self.signature |= dict.fromkeys(names, kind)
+        self.aligned += names
+        return self
+
+    def strides(self, **sizes: int) -> "_Arguments":
+        self.signature |= dict.fromkeys(sizes, "i32")
+        self.aligned += [name for name, size in sizes.items() if size % 16 == 0]
+        return self
+
+    def counts(self, *names: str) -> "_Arguments":
+        self.signature |= dict.fromkeys(names, "i32")
+        return self
+
+    def spec(
+        self,
+        kernel: str,
+        constants: Mapping[str, Constant],
+        warps: int = 4,
+        stages: int = DEFAULT_STAGES,
+    ) -> AotSpec:
+        aligned = tuple(self.aligned)
+        return AotSpec(kernel, self.signature, constants, aligned, warps, stages)
+
+
+def norm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """rms_norm, layer_norm and their forms with a residual addition before."""
+    width = use.size("weight")
+    block = tiles.power_of_two(width)
+    added = use.name.startswith("add_")
+    constants: dict[str, Constant] = {"E": width, "EPS": use.real("eps")}
+    constants["BLOCK"] = block
+    pointers = ["x", "y", "weight"] if added else ["x", "weight"]
+    if use.name in structure.RMS_OPS:
+        if structure.weight_in(uses) == "mixed":
+            constants["WEIGHT_IN"] = use.text("weight_in", "input")
+    elif "bias" in use.operands:
+        pointers.append("bias")
+    elif any("bias" in u.operands for u in structure.named(uses, *structure.LAYER_OPS)):
+        constants["bias"] = None
+    arguments = _Arguments(dtype).pointers(*pointers, *["total"][: int(added)], "out")
+    arguments.strides(**{f"{name}_row": width for name in ("x", "y")[: 1 + int(added)]})
+    return [arguments.spec(f"{use.name}_kernel", constants, tiles.row_warps(block))]
+
+
+def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """activation and act_mul."""
+    operand = "x" if use.name == "activation" else "gate_up"
+    packed = use.size(operand)
+    constants: dict[str, Constant] = {
+        "F": packed if operand == "x" else packed // 2,
+        "BLOCK": tiles.POINTWISE["block"],
+    }
+    if len(structure.functions(uses)) > 1:
+        constants["FN"] = use.text("fn")
+    arguments = _Arguments(dtype).pointers(operand, "out")
+    arguments.strides(**{f"{operand}_row": packed})
+    return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
+
+
+def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The prologue of this kind of layer, and attention over what it stored."""
+    return [prologue(use, uses, dtype), *attention(use, uses, dtype)]
+
+
+def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
+    """q | k | v to where attention reads them."""
+    shape, kind = HeadShape.of(use), Prologue.of(use)
+    arguments = _Arguments(dtype).pointers("qkv", "q", "keys", "values")
+    constants: dict[str, Constant] = {
+        "HEADS": shape.heads,
+        "KV_HEADS": shape.kv_heads,
+        "D": shape.k_dim,
+        "BLOCK": tiles.power_of_two(shape.k_dim),
+    }
+    if kind.rope:
+        arguments.pointers("cos", "sin", dtype="*fp32")
+        constants["ROTARY"] = 2 * use.size("cos")
+    if kind.norm:
+        arguments.pointers("q_norm", "k_norm")
+        constants["EPS"] = use.real("eps", 0.0)
+    packed = (shape.heads + 2 * shape.kv_heads) * shape.k_dim
+    arguments.strides(qkv_batch=packed, qkv_token=packed)
+    arguments.counts("T", "past", "capacity")
+    kernel = f"{kind.name(structure.prologues(uses))}_kernel"
+    return arguments.spec(kernel, constants, tiles.PROLOGUE_WARPS)
+
+
+def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """Prefill and decode, with and without left padding, and what combines decode."""
+    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    size = BYTES[dtype]
+    constants: dict[str, Constant] = {"SCALE": use.real("scale")}
+    if plan.window != "none":
+        constants["WINDOW"] = use.window()
+    constants |= {
+        "HEADS": shape.heads,
+        "KV_HEADS": shape.kv_heads,
+        "K_DIM": shape.k_dim,
+        "V_DIM": shape.v_dim,
+        "K_BLOCK": tiles.dot_block(shape.k_dim),
+        "V_BLOCK": tiles.dot_block(shape.v_dim),
+    }
+    specs = []
+    for padded in (False, True):
+        start: dict[str, Constant] = {} if padded else {"start": None}
+        specs.append(_prefill(shape, dtype, constants | start, plan.prefill[size]))
+        parts: dict[str, Constant] = {"SPLITS": plan.splits}
+        specs.append(
+            _decode(shape, dtype, constants | parts | start, plan.decode[size])
+        )
+    return [*specs, _combine(shape, dtype, plan.splits)]
+
+
+def _prefill(
+    shape: HeadShape, dtype: str, constants: dict[str, Constant], tile: tiles.Tile
+) -> AotSpec:
+    arguments = _Arguments(dtype).pointers("q", "keys", "values")
+    if "start" not in constants:
+        arguments.pointers("start", dtype="*i32")
+    row = shape.heads * shape.k_dim
+    arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
+    arguments.counts("T", "past", "capacity")
+    return _tiled(arguments, "prefill_kernel", constants, tile)
+
+
+def _decode(
+    shape: HeadShape, dtype: str, constants: dict[str, Constant], tile: tiles.Tile
+) -> AotSpec:
+    arguments = _Arguments(dtype).pointers("q", "keys", "values")
+    if "start" not in constants:
+        arguments.pointers("start", dtype="*i32")
+    arguments.pointers("parts", "weights", dtype="*fp32")
+    arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
+    arguments.counts("past", "capacity")
+    return _tiled(arguments, "decode_kernel", constants, tile)
+
+
+def _tiled(
+    arguments: _Arguments,
+    kernel: str,
+    constants: dict[str, Constant],
+    tile: tiles.Tile,
+) -> AotSpec:
+    launch = dict(tile)
+    warps, stages = launch.pop("num_warps"), launch.pop("num_stages")
+    return arguments.spec(kernel, constants | launch, warps, stages)
+
+
+def _combine(shape: HeadShape, dtype: str, splits: int) -> AotSpec:
+    arguments = _Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
+    constants: dict[str, Constant] = {
+        "SPLITS": splits,
+        "V_DIM": shape.v_dim,
+        "V_BLOCK": tiles.dot_block(shape.v_dim),
+    }
+    arguments.pointers("out")
+    return arguments.spec("decode_combine_kernel", constants, tiles.COMBINE_WARPS)

@@ -1,0 +1,125 @@
+"""What the layers of a model have in common: the structure of its kernels.
+
+Numbers reach a kernel as constants; what is chosen here decides which lines of a
+template are emitted at all.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from glmc.backends.triton import tiles
+from glmc.backends.triton.uses import OpUse, Presence, presence
+
+RMS_OPS = ("rms_norm", "add_rms_norm")
+LAYER_OPS = ("layer_norm", "add_layer_norm")
+POINTWISE_OPS = ("activation", "act_mul")
+ATTENTION_OPS = ("attention", "qkv_attention")
+
+
+@dataclass(frozen=True, order=True)
+class Prologue:
+    """A kind of layer as the prologue of qkv_attention sees it."""
+
+    rope: bool
+    norm: bool
+    style: str
+    weight_in: str
+
+    @classmethod
+    def of(cls, use: OpUse) -> "Prologue":
+        return cls(
+            rope="cos" in use.operands,
+            norm="q_norm" in use.operands,
+            style=use.text("style", "half"),
+            weight_in=use.text("weight_in", "input"),
+        )
+
+    def name(self, kinds: Sequence["Prologue"]) -> str:
+        """Name of its kernel: says no more than tells it from the other kinds."""
+        if len(kinds) == 1:
+            return "qkv_prologue"
+        parts = ["qkv", "norm" if self.norm else "", "rope" if self.rope else ""]
+        parts += [self.style] if len({k.style for k in kinds}) > 1 else []
+        parts += [self.weight_in] if len({k.weight_in for k in kinds}) > 1 else []
+        return "_".join(filter(None, [*parts, "prologue"]))
+
+    def key(self) -> str:
+        """The source text of what the launcher looks a layer's prologue up by."""
+        return f"({self.rope}, {self.norm}, {json.dumps(self.style)}, " + (
+            f"{json.dumps(self.weight_in)})"
+        )
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The heads of an attention op."""
+
+    heads: int
+    kv_heads: int
+    k_dim: int
+    v_dim: int
+
+    @classmethod
+    def of(cls, use: OpUse) -> "HeadShape":
+        if use.name == "qkv_attention":
+            width = use.whole("head_dim")
+            return cls(use.whole("heads"), use.whole("kv_heads"), width, width)
+        sizes = (use.size("kv", dim) for dim in range(3))
+        return cls(use.size("q", 2), *sizes)
+
+    def width(self) -> int:
+        return tiles.dot_block(max(self.k_dim, self.v_dim))
+
+
+def named(uses: Iterable[OpUse], *names: str) -> list[OpUse]:
+    """The uses of the named ops."""
+    return [use for use in uses if use.name in names]
+
+
+def weight_in(uses: Iterable[OpUse]) -> str:
+    """Where the weights of RMS norms multiply: one answer, or "mixed"."""
+    normed = [use for use in named(uses, "qkv_attention") if "q_norm" in use.operands]
+    found = {u.text("weight_in", "input") for u in [*named(uses, *RMS_OPS), *normed]}
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def prologues(uses: Iterable[OpUse]) -> list[Prologue]:
+    """The kinds of qkv_attention layer, sorted."""
+    return sorted({Prologue.of(use) for use in named(uses, "qkv_attention")})
+
+
+def functions(uses: Iterable[OpUse]) -> list[str]:
+    """The activation functions that need a kernel, sorted."""
+    return sorted({use.text("fn") for use in named(uses, *POINTWISE_OPS)})
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What all attention layers share: by bytes of an element where it is a tile."""
+
+    window: Presence
+    splits: int
+    prefill: Mapping[int, tiles.Tile]
+    decode: Mapping[int, tiles.Tile]
+
+
+def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
+    """One set of tiles, fit for the widest heads of the model."""
+    attending = named(uses, *ATTENTION_OPS)
+    shapes = [HeadShape.of(use) for use in attending]
+    width = max((shape.width() for shape in shapes), default=16)
+    kv_heads = min((shape.kv_heads for shape in shapes), default=1)
+    group = max((shape.heads // shape.kv_heads for shape in shapes), default=1)
+    return AttentionPlan(
+        window=presence(use.window() is not None for use in attending),
+        splits=tiles.splits(kv_heads, width),
+        prefill={n: tiles.prefill(n, width) for n in tiles.ELEMENT_SIZES},
+        decode={n: tiles.decode(n, width, group) for n in tiles.ELEMENT_SIZES},
+    )
+
+
+def weighs(uses: Iterable[OpUse]) -> bool:
+    """Whether any kernel multiplies by the weight of an RMS norm."""
+    normed = any(kind.norm for kind in prologues(uses))
+    return normed or bool(named(uses, *RMS_OPS))

@@ -1,0 +1,78 @@
+"""Launch parameters as data: tiles, warps, stages, and the parts decode splits into.
+
+Chosen so that no kernel spills on sm_80 and sm_90 and none needs more shared memory
+than any of these has; a test compiles them all.
+"""
+
+from collections.abc import Mapping
+
+Tile = Mapping[str, int]
+
+POINTWISE: Tile = {"block": 1024, "warps": 4}
+PROLOGUE_WARPS = 1
+COMBINE_WARPS = 4
+
+
+# Rows times width that a program of decode accumulates at most, and from where on it
+# takes twice the warps.
+DECODE_AREA, WIDE_AREA = 8192, 4096
+
+
+def _tile(rows: int, slots: int, warps: int, stages: int) -> Tile:
+    return {"ROWS": rows, "SLOTS": slots, "num_warps": warps, "num_stages": stages}
+
+
+# Bytes of an element -> (widest head, rounded up to a power of two, tile), ascending.
+_PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
+    2: (
+        (64, _tile(64, 64, 4, 2)),
+        (128, _tile(64, 64, 8, 2)),
+        (256, _tile(64, 32, 8, 2)),
+        (512, _tile(32, 32, 8, 1)),
+    ),
+    4: (
+        (64, _tile(32, 32, 4, 1)),
+        (128, _tile(32, 16, 8, 1)),
+        (256, _tile(16, 16, 4, 1)),
+        (512, _tile(16, 16, 8, 1)),
+    ),
+}
+ELEMENT_SIZES = tuple(_PREFILL)
+
+
+def prefill(size: int, width: int) -> Tile:
+    """Queries by slots, for elements of ``size`` bytes and heads of ``width``."""
+    tiles = _PREFILL[size]
+    return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
+
+
+def decode(size: int, width: int, group: int) -> Tile:
+    """Heads of a group by slots; a group too large for one program takes several."""
+    rows = min(dot_block(group), max(16, DECODE_AREA // width))
+    slots = 16 if size == 4 else 64 if width <= 128 else 32
+    warps = 8 if rows * width > WIDE_AREA else 4
+    return _tile(rows, slots, warps, 1 if size == 4 else 2)
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two that is not below ``size``."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def dot_block(size: int) -> int:
+    """``size`` rounded up to what a matrix product takes: a power of two from 16."""
+    return max(16, power_of_two(size))
+
+
+def row_warps(block: int) -> int:
+    """Warps that share a row of a norm; the emitted ``_warps`` says the same."""
+    return max(1, min(block // 512, 16))
+
+
+def splits(kv_heads: int, width: int) -> int:
+    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs.
+
+    Bounded from above by what the combining kernel holds in registers.
+    """
+    wanted = power_of_two(256 // max(kv_heads, 1))
+    return max(8, min(wanted, 64, 16384 // width))

@@ -1,0 +1,74 @@
+"""How a model uses an op: all that the choice of kernels looks at."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from glmc.ir.errors import GlmcError
+
+Presence = Literal["none", "some", "all"]
+
+
+@dataclass(frozen=True)
+class OpUse:
+    """One op of a model, as one of its layers uses it.
+
+    name      the op's mnemonic, e.g. "add_rms_norm"
+    attrs     its attributes; one that is absent has the default of the op's signature
+    operands  the optional operands that are given, e.g. {"bias"}; others may be named
+    shapes    operand -> dims, symbols as strings; ``kv`` -> (kv_heads, k_dim, v_dim)
+    """
+
+    name: str
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    operands: frozenset[str] = frozenset()
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    def text(self, attr: str, default: str | None = None) -> str:
+        """A string attribute. Raises GlmcError where it is absent or not a string."""
+        value = self.attrs.get(attr, default)
+        if not isinstance(value, str):
+            raise self._error(f"attribute {attr} must be a string, not {value!r}")
+        return value
+
+    def whole(self, attr: str) -> int:
+        """An integer attribute. Raises GlmcError where it is absent or not one."""
+        value = self.attrs.get(attr)
+        if not isinstance(value, int):
+            raise self._error(f"attribute {attr} must be an integer, not {value!r}")
+        return value
+
+    def real(self, attr: str, default: float | None = None) -> float:
+        """A number attribute, as float. Raises GlmcError where it is absent."""
+        value = self.attrs.get(attr, default)
+        if not isinstance(value, int | float):
+            raise self._error(f"attribute {attr} must be a number, not {value!r}")
+        return float(value)
+
+    def window(self) -> int | None:
+        """The sliding window, None for a layer that sees everything before it."""
+        return None if self.attrs.get("window") is None else self.whole("window")
+
+    def size(self, operand: str, dim: int = -1) -> int:
+        """A known size of an operand. Raises GlmcError where it is unknown."""
+        shape = self.shapes.get(operand)
+        size = shape[dim] if shape else None
+        if not isinstance(size, int):
+            raise self._error(
+                f"dimension {dim} of {operand} must be known, not {size!r}"
+            )
+        return size
+
+    def _error(self, reason: str) -> GlmcError:
+        return GlmcError(
+            f"The Triton backend cannot specialise {self.name}: {reason}. This is a"
+            " mistake in what glmc told its backend about the model; please report it."
+        )
+
+
+def presence(given: Iterable[bool]) -> Presence:
+    """Whether none, some or all of the layers have something."""
+    seen = set(given)
+    if seen == {True, False}:
+        return "some"
+    return "all" if True in seen else "none"

@@ -1,0 +1,49 @@
+"""A whole emitted model computes the same with its kernels as with its reference."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from support import GOLDEN, builds
+from support.kernels import interpreter
+
+
+def logits(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Of a prompt, and of three tokens more with the cache."""
+    prompt = ids.shape[1] - 3
+    out = model(input_ids=ids[:, :prompt], attention_mask=mask[:, :prompt])
+    found = [out.logits]
+    for end in range(prompt + 1, ids.shape[1] + 1):
+        out = model(
+            input_ids=ids[:, end - 1 : end],
+            attention_mask=mask[:, :end],
+            past_key_values=out.past_key_values,
+        )
+        found.append(out.logits)
+    return torch.cat(found, dim=1)
+
+
+@pytest.mark.parametrize("name", ["chatglm2", "chatglm3"])
+def test_kernels_give_the_logits_of_the_reference(
+    compiled: Callable[[Path], Path], name: str
+) -> None:
+    build = builds.import_build(compiled(GOLDEN / name))
+    model = build.load(GOLDEN / name, device="cpu", dtype="float32")
+    ids = torch.arange(24).reshape(2, 12) * 5 % 60
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    with torch.no_grad():
+        want = logits(model, ids, mask)
+        with interpreter():
+            model.ops = importlib.import_module(f"{build.__name__}.kernels")
+            got = logits(model, ids, mask)
+    real = mask.bool()
+    assert not torch.equal(got[real], want[real])
+    torch.testing.assert_close(got[real], want[real], atol=2e-5, rtol=2e-5)

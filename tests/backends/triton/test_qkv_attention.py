@@ -1,0 +1,181 @@
+"""The prologue (norm, rope, cache write) and its attention against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glmc.backends.torch import ops as reference
+from support.kernels import examples, filled_cache, qkv_use, random
+
+Interpreted = Callable[..., ModuleType]
+
+TOLERANCE = {torch.float32: 4e-6, torch.float16: 8e-3}
+few = examples(30)
+
+
+def arguments(
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    *,
+    batch: int,
+    tokens: int,
+    rotary: int = 0,
+    norm: bool = False,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **attrs: Any,
+) -> dict[str, Any]:
+    """Random arguments of qkv_attention but for the cache."""
+    width = (heads + 2 * kv_heads) * head_dim
+    found = {
+        "qkv": random(batch, tokens, width, dtype=dtype, seed=seed),
+        **{"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim},
+        **{"scale": head_dim**-0.5, "eps": 1e-6},
+        **attrs,
+    }
+    if rotary:
+        angles = random(batch, tokens, rotary // 2, dtype=torch.float32, seed=seed + 1)
+        found |= {"cos": (3 * angles).cos(), "sin": (3 * angles).sin()}
+    if norm:
+        for n, name in enumerate(("q_norm", "k_norm")):
+            found[name] = random(head_dim, dtype=dtype, seed=seed + 2 + n)
+    return found
+
+
+def compare(
+    module: ModuleType,
+    given: dict[str, Any],
+    *,
+    past: int = 0,
+    start: list[int] | None = None,
+) -> None:
+    """The context of every real query, and what the cache holds afterwards."""
+    batch, tokens, _ = given["qkv"].shape
+    dtype, width = given["qkv"].dtype, given["head_dim"]
+    ours, theirs = (
+        filled_cache(
+            (given["kv_heads"], width, width),
+            batch=batch,
+            past=past,
+            tokens=tokens,
+            dtype=dtype,
+            start=start,
+        )
+        for _ in range(2)
+    )
+    # Fewer parts of the cache than on a GPU: each costs the interpreter time.
+    with mock.patch.object(module, "SPLITS", 4):
+        got = module.qkv_attention(kv=ours.layers[0], **given)
+    want = reference.qkv_attention(kv=theirs.layers[0], **given)
+    tolerance = TOLERANCE[dtype]
+    same = {"atol": tolerance, "rtol": tolerance}
+    for name in ("keys", "values"):
+        left, right = getattr(ours.layers[0], name), getattr(theirs.layers[0], name)
+        torch.testing.assert_close(left, right, equal_nan=True, **same)
+    slots = torch.arange(past, past + tokens)
+    real = slots >= torch.tensor(start or [0] * batch)[:, None]
+    assert not got.isnan().any()
+    torch.testing.assert_close(got[real], want[real], **same)
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> dict[str, Any]:
+    """One kind of layer: sizes, and which parts it has."""
+    kv_heads = draw(st.integers(1, 3))
+    head_dim = draw(st.sampled_from([2, 6, 16, 64, 80, 96, 128, 256]))
+    rotary = draw(st.sampled_from([0, 2, head_dim // 4 * 2 or 2, head_dim]))
+    return {
+        "heads": kv_heads * draw(st.integers(1, 3)),
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "rotary": rotary,
+        "norm": draw(st.booleans()),
+        "style": draw(st.sampled_from(["half", "interleaved"])),
+        "weight_in": draw(st.sampled_from(["input", "f32"])),
+        "window": draw(st.none() | st.integers(1, 9)),
+    }
+
+
+@few
+@given(
+    layer=layers(),
+    batch=st.integers(1, 2),
+    tokens=st.sampled_from([1, 1, 2, 5, 9]),
+    past=st.integers(0, 20),
+    starts=st.none() | st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    dtype=st.sampled_from(list(TOLERANCE)),
+    seed=st.integers(0, 99),
+)
+def test_values(
+    interpreted: Interpreted,
+    layer: dict[str, Any],
+    batch: int,
+    tokens: int,
+    past: int,
+    starts: tuple[int, int] | None,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    module = interpreted(qkv_use(**layer))
+    given = arguments(**layer, batch=batch, tokens=tokens, dtype=dtype, seed=seed)
+    start = None if starts is None else list(starts[:batch])
+    compare(module, given, past=past, start=start)
+
+
+MIXED = [
+    {"rotary": 64},
+    {"rotary": 32, "style": "interleaved"},
+    {"style": "interleaved", "norm": True, "weight_in": "f32"},
+    {"rotary": 64, "norm": True, "window": 3},
+]
+
+
+@pytest.mark.parametrize("layer", MIXED)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_layers_that_differ(
+    interpreted: Interpreted, layer: dict[str, Any], tokens: int
+) -> None:
+    module = interpreted(*(qkv_use(**each) for each in MIXED))
+    compare(module, arguments(4, 2, 64, batch=2, tokens=tokens, **layer), past=4)
+
+
+def test_strides(interpreted: Interpreted) -> None:
+    module = interpreted(qkv_use(rotary=64))
+    given = arguments(4, 2, 64, batch=2, tokens=12, rotary=64)
+    for name in ("qkv", "cos", "sin"):
+        given[name] = given[name][:, 1::3]
+    compare(module, given)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("tl.where(first, -partner, partner)", "tl.where(first, partner, -partner)"),
+        ("channel < ROTARY // 2", "channel <= ROTARY // 2"),
+        ("weight + other", "weight + channel"),
+        ("q_norm if head < HEADS else k_norm", "q_norm"),
+        ("slot = past + token", "slot = token"),
+        ("qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
+    ],
+)
+def test_a_planted_mistake_is_caught(
+    interpreted: Interpreted, right: str, wrong: str
+) -> None:
+    def edit(text: str) -> str:
+        assert right in text
+        return text.replace(right, wrong)
+
+    layer = {"rotary": 64, "norm": True}
+    given = arguments(4, 2, 64, batch=2, tokens=3, **layer)
+    compare(interpreted(qkv_use(**layer)), given, past=5)
+    with pytest.raises(AssertionError):
+        compare(interpreted(qkv_use(**layer), edit=edit), given, past=5)

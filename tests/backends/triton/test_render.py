@@ -1,0 +1,178 @@
+"""The text of kernels.py: formatted, lint-free, and no more than a model needs."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glmc.backends.triton import OpUse
+from glmc.backends.triton.registry import KERNELS
+from glmc.ir.errors import GlmcError
+from support.kernels import (
+    TEMPLATES,
+    attention_use,
+    norm_use,
+    pointwise_use,
+    qkv_use,
+    render,
+)
+
+TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
+REFERENCES = (
+    (),
+    ("linear",),
+    (
+        "add",
+        "embedding",
+        "heads",
+        "kv_write",
+        "linear",
+        "mul",
+        "rope",
+        "split",
+        *TABLES,
+    ),
+)
+NORMS: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (norm_use("rms_norm"),),
+    (norm_use("rms_norm"), norm_use("add_rms_norm")),
+    (norm_use("rms_norm", weight_in="f32"), norm_use("add_rms_norm")),
+    (norm_use("add_rms_norm", weight_in="f32"),),
+    (norm_use("layer_norm"), norm_use("add_layer_norm", bias=True)),
+    (norm_use("layer_norm", bias=True),),
+    (norm_use("add_layer_norm"),),
+)
+POINTWISE: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (pointwise_use("activation", "relu"),),
+    (pointwise_use("act_mul", "silu"),),
+    (pointwise_use("act_mul", "gelu_tanh"),),
+    (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
+    tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
+)
+
+
+def attentions() -> Iterator[tuple[OpUse, ...]]:
+    """Every kind of layer alone, and beside one of another kind."""
+    yield ()
+    yield (attention_use(4, 2, 24, 40),)
+    kinds = [
+        qkv_use(rotary=rotary, norm=norm, style=style, window=window, weight_in=place)
+        for rotary, style in ((0, "half"), (64, "half"), (32, "interleaved"))
+        for norm in (False, True)
+        for window in (None, 8)
+        for place in ("input", "f32")
+    ]
+    for kind in kinds:
+        yield (kind,)
+        yield (kind, kinds[0])
+        yield (kind, kinds[-1])
+
+
+def models() -> Iterator[tuple[OpUse, ...]]:
+    """Every choice of each part, and every pair of norms with attention."""
+    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES))
+    for norms, attention in itertools.product(NORMS, attentions()):
+        pointwise, names = next(others)
+        model = (*norms, *attention, *pointwise, *map(OpUse, names))
+        if model:
+            yield model
+
+
+def ruff(*arguments: str) -> str:
+    command = [sys.executable, "-m", "ruff", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def test_every_combination_is_formatted_and_lint_free(tmp_path: Path) -> None:
+    texts = {render(*model) for model in models()}
+    assert len(texts) > 500
+    for number, text in enumerate(sorted(texts)):
+        (tmp_path / f"kernels{number}.py").write_text(text, encoding="utf-8")
+    folder = str(tmp_path)
+    assert not ruff("format", "--isolated", "--check", folder)
+    assert not ruff("check", "--isolated", "--no-cache", folder)
+    assert not ruff("check", "--isolated", "--no-cache", "--select=E501,W,I", folder)
+
+
+def test_all_names_are_bound_and_exported() -> None:
+    for model in itertools.islice(models(), 0, None, 7):
+        tree = ast.parse(render(*model))
+        bound = {
+            name
+            for node in tree.body
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.ImportFrom)
+                else [node.name]
+                if isinstance(node, ast.FunctionDef)
+                else []
+            )
+        }
+        assert {use.name for use in model} <= bound
+
+
+@pytest.mark.parametrize("template", sorted((TEMPLATES / "kernels").glob("*.j2")))
+def test_a_template_parses_unrendered(template: Path) -> None:
+    ast.parse(template.read_text(encoding="utf-8"))
+
+
+def test_structure_that_no_layer_uses_is_not_emitted() -> None:
+    half = render(qkv_use(rotary=64))
+    assert "channel // 2" not in half
+    assert not {"WINDOW", "q_norm,", "EPS", "_weighted"} & set(half.split())
+    assert "EPS" not in half
+    assert "_weighted" not in half
+    assert "_rows" not in half
+    interleaved = render(qkv_use(rotary=64, style="interleaved", window=9))
+    assert "(ROTARY // 2)) %" not in interleaved
+    assert "channel ^ 1" in interleaved
+    assert "if WINDOW" not in interleaved
+    assert "erf" not in render(pointwise_use("act_mul", "silu"))
+    assert "bias +" not in render(norm_use("layer_norm"))
+    assert "import torch" not in render(norm_use("layer_norm"))
+
+
+def test_a_model_of_mixed_layers_chooses_by_its_arguments() -> None:
+    text = render(qkv_use(rotary=64), qkv_use(window=4))
+    assert '(True, False, "half", "input"): _qkv_rope_prologue' in text
+    assert '(False, False, "half", "input"): _qkv_prologue' in text
+    assert "if WINDOW is not None" in text
+
+
+def test_a_model_without_kernels_imports_no_triton() -> None:
+    text = render(OpUse("linear"), OpUse("embedding"))
+    assert "import triton" not in text
+    assert "from .reference import embedding, linear" in text
+
+
+def test_equal_models_give_equal_text() -> None:
+    uses = [norm_use("rms_norm"), qkv_use(), qkv_use(rotary=8), OpUse("linear")]
+    assert len({render(*order) for order in itertools.permutations(uses)}) == 1
+
+
+def test_rendering_imports_neither_torch_nor_triton() -> None:
+    code = (
+        "import sys; from glmc.backends.triton import render_kernels, aot_specs;"
+        "assert not {'torch', 'triton'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kernel_has_templates() -> None:
+    there = {file.name for file in (TEMPLATES / "kernels").iterdir()}
+    for kernel in KERNELS.values():
+        assert {f"{part}.py.j2" for part in kernel.parts} <= there
+
+
+def test_a_use_without_what_its_kernel_needs_is_named() -> None:
+    with pytest.raises(GlmcError, match="qkv_attention: attribute heads"):
+        render(OpUse("qkv_attention", {"head_dim": 4}))

@@ -1,0 +1,176 @@
+"""Ahead-of-time specifications say what the launchers launch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from glmc.backends.triton import AotSpec, OpUse, aot_specs
+from glmc.backends.triton.specs import DEFAULT_STAGES
+from glmc.ir.errors import GlmcError
+from support.kernels import (
+    attention_use,
+    filled_cache,
+    norm_use,
+    pointwise_use,
+    qkv_use,
+    random,
+)
+
+Interpreted = Callable[..., ModuleType]
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+}
+MODELS: dict[str, list[OpUse]] = {
+    "rms": [
+        norm_use("rms_norm", 64),
+        norm_use("rms_norm", 4096, weight_in="f32"),
+        norm_use("add_rms_norm", 9000),
+        pointwise_use("act_mul", "silu", 100),
+    ],
+    "layer": [
+        norm_use("layer_norm", 48),
+        norm_use("layer_norm", 48, bias=True),
+        norm_use("add_layer_norm", 80, bias=True),
+        pointwise_use("activation", "gelu", 70),
+        pointwise_use("act_mul", "relu", 64),
+    ],
+    "rope": [qkv_use(8, 2, 128, rotary=64, norm=True, style="interleaved")],
+    "mixed": [
+        qkv_use(3, 1, 20, rotary=20, window=7),
+        qkv_use(3, 1, 20),
+        qkv_use(4, 4, 256, norm=True),
+    ],
+    "attention": [attention_use(40, 1, 256, 200)],
+}
+
+
+class Recorder:
+    """Stands for a kernel: keeps what it was launched with."""
+
+    def __init__(self, kernel: Any, found: list[dict[str, Any]]):
+        self.kernel, self.found = kernel, found
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*args: Any, **options: Any) -> None:
+            names = self.kernel.arg_names
+            bound = {**dict(zip(names, args, strict=False)), **options}
+            self.found.append({"kernel": self.kernel.__name__, **bound})
+
+        return launch
+
+
+def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """Call the launcher of ``use`` as a model would, in every way it can."""
+    if use.name in ("attention", "qkv_attention"):
+        for tokens in (1, 3):
+            for start in (None, [0, 1]):
+                attend(module, use, dtype, tokens, start)
+        return
+    if use.name in ("activation", "act_mul"):
+        width = next(iter(use.shapes.values()))[-1]
+        x = random(2, 3, int(width), dtype=dtype, seed=0)
+        getattr(module, use.name)(x, **use.attrs)
+        return
+    width = int(use.shapes["weight"][0])
+    vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
+    x = random(2, 3, width, dtype=dtype, seed=0)
+    inputs = [x, x] if use.name.startswith("add") else [x]
+    bias = {"bias": vectors[1]} if "bias" in use.operands else {}
+    getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def attend(
+    module: ModuleType,
+    use: OpUse,
+    dtype: torch.dtype,
+    tokens: int,
+    start: list[int] | None,
+) -> None:
+    heads, width, value_width = (int(size) for size in use.shapes["kv"])
+    layer = filled_cache(
+        (heads, width, value_width),
+        batch=2,
+        past=4,
+        tokens=tokens,
+        dtype=dtype,
+        start=start,
+    ).layers[0]
+    if use.name == "attention":
+        q = random(2, tokens, int(use.shapes["q"][2]), width, dtype=dtype, seed=0)
+        module.attention(q, layer, **use.attrs)
+        return
+    packed = (use.whole("heads") + 2 * heads) * width
+    given: dict[str, torch.Tensor] = {}
+    for name in use.operands:
+        pairs = int(use.shapes["cos"][-1])
+        table = random(2, tokens, pairs, dtype=torch.float32, seed=0)
+        given[name] = (
+            table if pairs and "norm" not in name else torch.ones(width).to(dtype)
+        )
+    qkv = random(2, tokens, packed, dtype=dtype, seed=0)
+    module.qkv_attention(qkv, layer, **use.attrs, **given)
+
+
+def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
+    """Whether ``spec`` is of this launch: types, constants, options."""
+    given = dict(launched)
+    kernel = given.pop("kernel")
+    options = (given.pop("num_warps", 4), given.pop("num_stages", DEFAULT_STAGES))
+    if (spec.kernel, spec.num_warps, spec.num_stages) != (kernel, *options):
+        return False
+    if given.keys() != {*spec.signature, *spec.constants}:
+        return False
+    constants = all(given[name] == value for name, value in spec.constants.items())
+    return constants and all(
+        POINTERS[given[name].dtype] == kind
+        if isinstance(given[name], torch.Tensor)
+        else (kind == "i32" and isinstance(given[name], int))
+        for name, kind in spec.signature.items()
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_specs_are_the_launches(
+    interpreted: Interpreted, model: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = interpreted(*MODELS[model])
+    found: list[dict[str, Any]] = []
+    for name, value in vars(module).copy().items():
+        if name.endswith("_kernel"):
+            monkeypatch.setattr(module, name, Recorder(value, found))
+    for use in MODELS[model]:
+        launch(module, use, DTYPES[dtype])
+    specs = aot_specs(MODELS[model], dtype)
+    for launched in found:
+        matching = [spec for spec in specs if says(spec, launched)]
+        assert len(matching) == 1, launched
+        for name in matching[0].aligned:
+            value = launched[name]
+            aligned = value.data_ptr() if isinstance(value, torch.Tensor) else value
+            assert aligned % 16 == 0, name
+    unused = [spec for spec in specs if not any(says(spec, got) for got in found)]
+    assert not unused
+
+
+def test_specs_are_json() -> None:
+    specs = aot_specs(MODELS["mixed"], "bf16")
+    texts = [json.dumps(dataclasses.asdict(spec)) for spec in specs]
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_dtype_without_kernels_is_refused() -> None:
+    with pytest.raises(GlmcError, match=r"dtype 'f8'.*f32, f16, bf16"):
+        aot_specs(MODELS["rms"], "f8")
