@@ -159,7 +159,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def _ids(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.replace(",", " ").split()]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise GlmcError(
             f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"

@@ -1,0 +1,242 @@
+"""Program to Python source: what the templates of a build are filled with.
+
+One op of the IR is one line of an emitted ``forward``; the helpers here write those
+lines. Names come from the IR, values only through ``repr``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from glmc.backends.layout import assignment, call, item, repeated, tuple_of
+from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.model import Model
+from glmc.ir.op import Op
+from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+from glmc.ir.types import CacheType
+
+TORCH_DTYPES = {
+    "f32": "torch.float32",
+    "f16": "torch.float16",
+    "bf16": "torch.bfloat16",
+}
+
+
+def environment() -> Environment:
+    """The jinja2 environment of all templates: ``#%`` begins a control line."""
+    return Environment(
+        loader=PackageLoader("glmc.codegen_templates", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        line_statement_prefix="#%",
+        autoescape=False,
+    )
+
+
+def class_name(graph: Graph) -> str:
+    """``sliding_layer`` becomes ``SlidingLayer``."""
+    return "".join(part.capitalize() for part in graph.name.split("_"))
+
+
+def lines(
+    program: Program, graph: Graph, indent: int, ops: Iterable[Op] | None = None
+) -> list[str]:
+    """The statements of a graph's ops."""
+    read = set(graph.returns) | {name for op in graph.ops for name in op.values}
+    return [
+        call(_target(op, read), f"ops.{op.mnemonic}", _arguments(op), indent)
+        for op in (graph.ops if ops is None else ops)
+    ]
+
+
+def _target(op: Op, read: set[str]) -> str:
+    """Result names; a result that nothing reads is ``_``."""
+    return ", ".join(name if name in read else "_" for name in op.outs)
+
+
+def _arguments(op: Op) -> list[str]:
+    required = op.operand_fields()
+    arguments = []
+    for field, sigil, name in op.operands():
+        actual = f"self.{name}" if sigil == "@" else name
+        arguments.append(actual if required[field][1] else f"{field}={actual}")
+    keywords = op.attributes().items()
+    return arguments + [f"{key}={literal(value)}" for key, value in keywords]
+
+
+def literal(value: Any) -> str:
+    """A Python literal with double quotes, as ruff writes it."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(literal, value)) + ("," * (len(value) == 1)) + ")"
+    return repr(value)
+
+
+def quoted(text: str) -> str:
+    """A string literal, in double quotes unless the text holds some."""
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
+
+
+def parameters(params: Iterable[Param], indent: int = 8) -> list[str]:
+    """``self.qkv = parameter(4608, 4096)`` for each parameter."""
+    return [
+        call(f"self.{p.name}", "parameter", [str(d) for d in p.type.dims], indent)
+        for p in params
+    ]
+
+
+def recipe(node: Recipe, indent: int) -> str:
+    """A recipe as constructor calls of the build's ``recipes`` module."""
+    match node:
+        case Tensor(name=name):
+            return quoted(name)
+        case Slice(of=of, dim=dim, start=start, stop=stop):
+            numbers = [str(dim), str(start), str(stop)]
+            return _step("slice_", of, numbers, indent)
+        case View(of=of, to=to):
+            return _step("view", of, [str(size) for size in to], indent)
+        case Permute(of=of, dims=dims):
+            return _step("permute", of, [str(dim) for dim in dims], indent)
+        case Cat(parts=parts, dim=dim):
+            inner = [stored(part, indent + 4) for part in parts]
+            inner += [f"dim={dim}"] if dim else []
+            return item("cat(", inner, ")", indent)
+
+
+def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
+    inner = stored(of, indent + 4)
+    return item(f"{name}(", [inner, *numbers], ")", indent)
+
+
+def stored(node: Recipe, indent: int) -> str:
+    """An operand of a step or cat: a tensor is written with its stored shape."""
+    if not isinstance(node, Tensor):
+        return recipe(node, indent)
+    sizes = [str(size) for size in node.stored]
+    arguments = [quoted(node.name), *sizes]
+    return item("tensor(", arguments, ")", indent)
+
+
+def binding(path: str, param: Param, layers: str | None) -> str:
+    """One ``Bind(...)`` row of weights.py, at indent 4."""
+    shape = "(" + ", ".join(str(d) for d in param.type.dims)
+    shape += ",)" if len(param.type.dims) == 1 else ")"
+    arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
+    arguments += [f"layers={layers}"] if layers else []
+    return item("Bind(", arguments, ")", 4)
+
+
+def layer_set(layers: tuple[int, ...]) -> str:
+    """``range(28)``, ``range(1, 48, 2)`` or a tuple."""
+    steps = {b - a for a, b in pairwise(layers)}
+    if len(steps) > 1:
+        return tuple_of([str(layer) for layer in layers], 8)
+    step = steps.pop() if steps else 1
+    first, stop = layers[0], layers[-1] + 1
+    if step != 1:
+        return f"range({first}, {stop}, {step})"
+    return f"range({first}, {stop})" if first else f"range({stop})"
+
+
+def constructors(program: Program) -> list[str]:
+    """Names of the recipe constructors that weights.py imports."""
+    text = " ".join(binding("", param, None) for _, _, param in program.bindings())
+    known = ("cat", "permute", "slice_", "tensor", "view")
+    return [name for name in known if re.search(rf"\b{name}\(", text)]
+
+
+def model_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What model.py.j2 shows."""
+    schedule = program.schedule()
+    carried = program.carried
+    shapes = [_cache_shape(block) for block in schedule]
+    *head, logits = lines(program, program.head, 8)
+    return {
+        "classes": [_class_view(program, block) for block in program.blocks],
+        "members": _members(program),
+        "stem": lines(program, program.stem, 8),
+        "carried": ", ".join(carried),
+        "shared": [v.name for v in program.blocks[0].inputs[len(carried) : -1]],
+        "head": [_keep(program), *head],
+        "logits": logits.partition(" = ")[2],
+        "cache_shapes": assignment("cache_shapes", repeated(shapes), 4),
+        "schedule": _schedule(program),
+        "max_positions": _positions(model),
+        "vocab": model.vocab,
+        "eos": literal(model.tokens.eos),
+        "pad": repr(model.tokens.pad),
+        "dtype": TORCH_DTYPES[model.dtype],
+    }
+
+
+def _members(program: Program) -> list[str]:
+    """The parameters of stem and head around the layers."""
+    kinds = program.blocks
+    each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
+    if len(kinds) > 1:
+        each = "layer() for layer in LAYERS"
+    return [
+        *parameters(_of(program, program.stem)),
+        f"self.layers = nn.ModuleList({each})",
+        *parameters(_of(program, program.head, program.stem)),
+    ]
+
+
+def _schedule(program: Program) -> str:
+    """``LAYERS = ...``, where layers are of several classes."""
+    if len(program.blocks) == 1:
+        return ""
+    names = [class_name(block) for block in program.schedule()]
+    return assignment("LAYERS", repeated(names), 0)
+
+
+def _class_view(program: Program, block: Graph) -> Mapping[str, Any]:
+    names = [value.name for value in block.inputs]
+    return {
+        "name": class_name(block),
+        "layers": _layers_text(block.layers),
+        "parameters": parameters(block.params),
+        "signature": ", ".join(["self", *names, "ops"]),
+        "lines": lines(program, block, 8),
+        "returns": ", ".join(block.returns),
+    }
+
+
+def _layers_text(layers: tuple[int, ...]) -> str:
+    if len(layers) == 1:
+        return f"Layer {layers[0]}."
+    if layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f"Layers {layers[0]} to {layers[-1]}."
+    shown = ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")
+    return f"{len(layers)} layers: {shown}."
+
+
+def _keep(program: Program) -> str:
+    """The last positions of every carried value."""
+    names = program.carried
+    return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
+
+
+def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]:
+    """The program's parameters that a graph reads, and another does not."""
+    used = {name for op in graph.ops for name in op.params}
+    used -= {name for op in but.ops for name in op.params} if but else set()
+    return [param for param in program.params if param.name in used]
+
+
+def _cache_shape(block: Graph) -> str:
+    kv = block.inputs[-1].type
+    assert isinstance(kv, CacheType)
+    return f"({kv.kv_heads}, {kv.k_dim}, {kv.v_dim})"
+
+
+def _positions(model: Model) -> str:
+    """Only a learned table ends; rotary positions go on."""
+    return repr(model.max_positions) if model.embed.positions else "None"

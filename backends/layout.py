@@ -1,0 +1,95 @@
+"""Python source laid out as ``ruff format`` lays it out, where a line may be too long.
+
+Templates decide structure; these helpers decide line breaks, which depend on how long
+a model's names are. The rule is ruff's: everything on one line if it fits, else the
+arguments on one indented line, else one argument a line with a trailing comma.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+WIDTH = 88
+
+
+def bracketed(
+    before: str,
+    items: Sequence[str],
+    after: str,
+    indent: int,
+    *,
+    magic: bool = True,
+    then: str = "",
+) -> str:
+    """``before`` + ``items`` joined by commas + ``after``, from column ``indent`` on.
+
+    ``before`` ends in the opening bracket and ``after`` begins with the closing one.
+    The first line carries no indentation (the template has written it). With ``magic``
+    false the items stay together on one inner line where that fits. ``then`` is what
+    follows on the last line, such as the comma after an item of an outer bracket.
+    """
+    line = before + ", ".join(items) + after + then
+    if indent + len(line) <= WIDTH and "\n" not in line:
+        return line
+    pad = " " * (indent + 4)
+    inner = ", ".join(items)
+    if not magic and len(pad) + len(inner) <= WIDTH and "\n" not in inner:
+        return f"{before}\n{pad}{inner}\n{' ' * indent}{after}{then}"
+    body = "".join(f"{pad}{item},\n" for item in items)
+    return f"{before}\n{body}{' ' * indent}{after}{then}"
+
+
+def item(before: str, items: Sequence[str], after: str, indent: int) -> str:
+    """A bracket within a broken one: the comma that follows it counts for the width."""
+    return bracketed(before, items, after, indent, magic=False, then=",")[:-1]
+
+
+def call(
+    target: str, function: str, arguments: Sequence[str], indent: int, tail: str = ""
+) -> str:
+    """``target = function(arguments)``, broken over lines where it must be."""
+    prefix = f"{target} = " if target else ""
+    return bracketed(f"{prefix}{function}(", arguments, ")" + tail, indent, magic=False)
+
+
+def tuple_of(items: Sequence[str], indent: int) -> str:
+    """A tuple display; one item keeps its comma."""
+    if len(items) == 1:
+        return f"({items[0]},)"
+    return bracketed("(", items, ")", indent)
+
+
+def assignment(target: str, terms: Sequence[str], indent: int) -> str:
+    """``target = term + term``, one term a line where it is too long."""
+    line = f"{target} = {' + '.join(terms)}"
+    if indent + len(line) <= WIDTH:
+        return line
+    pad = " " * (indent + 4)
+    body = f"\n{pad}+ ".join(terms)
+    return f"{target} = (\n{pad}{body}\n{' ' * indent})"
+
+
+def repeated(items: Sequence[str]) -> list[str]:
+    """A tuple of many items as terms of a sum that repeats its shortest period.
+
+    ``a a b a a b a`` becomes ``((a,) * 2 + (b,)) * 2`` and ``(a,)``: what is emitted
+    does not grow with the number of layers.
+    """
+    period = next(
+        size
+        for size in range(1, len(items) + 1)
+        if all(item == items[at % size] for at, item in enumerate(items))
+    )
+    times, rest = divmod(len(items), period)
+    unit = _runs(items[:period])
+    if times == 1:
+        return unit
+    one = unit[0] if period == 1 else f"({' + '.join(unit)})"
+    return [f"{one} * {times}", *_runs(items[:rest])]
+
+
+def _runs(items: Sequence[str]) -> list[str]:
+    """``(a,) * 2`` for each run of equal items."""
+    return [
+        f"({item},) * {count}" if (count := len(list(run))) > 1 else f"({item},)"
+        for item, run in groupby(items)
+    ]

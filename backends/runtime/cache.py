@@ -1,0 +1,84 @@
+"""The KV cache: preallocated keys and values of every layer, filled slot by slot."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+class LayerCache:
+    """Keys and values of one layer, as its attention reads and writes them.
+
+    `keys` [B, K, capacity, Dk] and `values` [B, K, capacity, Dv] are contiguous; slots
+    from `past` on hold nothing yet.
+    """
+
+    def __init__(self, cache: "Cache", keys: torch.Tensor, values: torch.Tensor):
+        self.cache = cache
+        self.keys = keys
+        self.values = values
+
+    @property
+    def past(self) -> int:
+        """Slots filled before the tokens of this step."""
+        return self.cache.length
+
+    @property
+    def start(self) -> torch.Tensor | None:
+        """First slot of each row that is not padding, int32 [B]; None: no padding."""
+        return self.cache.start
+
+
+class Cache:
+    """The caches of all layers, and how far they are filled.
+
+    `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer. Every layer writes
+    the slots of a step; then the caller moves on with `advance`.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        self.batch = batch
+        self.capacity = capacity
+        self.length = 0
+        self.start: torch.Tensor | None = None
+        # Tokens after right padding would land in slots that the padding occupies.
+        self.right_padded = False
+        self.layers = [
+            LayerCache(
+                self,
+                torch.empty(batch, n, capacity, k_dim, dtype=dtype, device=device),
+                torch.empty(batch, n, capacity, v_dim, dtype=dtype, device=device),
+            )
+            for n, k_dim, v_dim in shapes
+        ]
+
+    def advance(self, tokens: int) -> None:
+        """Counts `tokens` slots that every layer has written."""
+        self.length += tokens
+
+    def reserve(self, total: int) -> None:
+        """Makes room for `total` slots; growing at least doubles the capacity."""
+        if total <= self.capacity:
+            return
+        self.capacity = max(total, 2 * self.capacity)
+        for layer in self.layers:
+            layer.keys = self._grown(layer.keys)
+            layer.values = self._grown(layer.values)
+
+    def _grown(self, old: torch.Tensor) -> torch.Tensor:
+        batch, heads, _, dim = old.shape
+        new = old.new_empty(batch, heads, self.capacity, dim)
+        new[:, :, : self.length] = old[:, :, : self.length]
+        return new
+
+    def __repr__(self) -> str:
+        return (
+            f"Cache(layers={len(self.layers)}, batch={self.batch}, "
+            f"length={self.length}, capacity={self.capacity})"
+        )

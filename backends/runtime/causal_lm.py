@@ -1,0 +1,163 @@
+"""The base classes of an emitted model: what `Layer` and `Model` do not spell out."""
+
+import functools
+import importlib
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+from .cache import Cache
+from .generation import generate
+from .inputs import check_cache, check_ids, positions, read_mask
+from .sampling import Sampler
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    """An uninitialised weight; loading gives it its values."""
+    return nn.Parameter(torch.empty(shape), requires_grad=False)
+
+
+class Output(NamedTuple):
+    """What a forward pass answers: by attribute, index, name, or unpacked."""
+
+    logits: torch.Tensor
+    past_key_values: Cache | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if isinstance(key, str) else tuple(self)[key]
+
+
+@functools.cache
+def operations(device_type: str) -> ModuleType:
+    """The build's module of operations for a kind of device."""
+    name = "kernels" if device_type == "cuda" else "reference"
+    return importlib.import_module(f".{name}", __package__)
+
+
+class Block(nn.Module):
+    """A module that shows its own weights when it is printed."""
+
+    def extra_repr(self) -> str:
+        return "\n".join(
+            f"{name}: {str(weight.dtype).removeprefix('torch.')}{list(weight.shape)}"
+            for name, weight in self.named_parameters(recurse=False)
+        )
+
+
+class CausalLM(Block):
+    """A decoder with a language-model head.
+
+    An emitted `Model` gives the class attributes and `run`; here is everything that
+    does not depend on the architecture: masks, positions, cache, generation.
+    """
+
+    #: (kv_heads, key_dim, value_dim) of each layer.
+    cache_shapes: ClassVar[Sequence[tuple[int, int, int]]]
+    #: Positions that exist (learned embeddings), or None where any will do.
+    max_positions: ClassVar[int | None] = None
+    vocab_size: ClassVar[int]
+    eos_token_id: ClassVar[tuple[int, ...]] = ()
+    pad_token_id: ClassVar[int | None] = None
+    default_dtype: ClassVar[torch.dtype]
+
+    #: The module of operations; None takes the build's `kernels` on a GPU and its
+    #: `reference` elsewhere.
+    ops: ModuleType | None = None
+
+    def run(
+        self,
+        ids: torch.Tensor,
+        pos: torch.Tensor,
+        cache: Cache,
+        keep: int,
+        ops: ModuleType,
+    ) -> torch.Tensor:
+        """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    def new_cache(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for `batch` rows of up to `capacity` tokens."""
+        return Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = True,
+        logits_to_keep: int = 0,
+    ) -> Output:
+        """Logits for `input_ids` [B, T], as models of transformers answer.
+
+        `attention_mask` [B, past + T] of 0 and 1 marks padding: 0s on the left of a
+        row, or on the right of a prompt that is not continued. `position_ids` [B, T]
+        default to counting each row's tokens. `past_key_values` is the cache of the
+        call before and is extended in place. `logits_to_keep` limits the logits to
+        the last that many positions. Raises ValueError when the inputs contradict
+        each other or this model.
+        """
+        check_ids(input_ids, self.vocab_size)
+        batch, tokens = input_ids.shape
+        cache = past_key_values
+        if cache is None:
+            cache = self.new_cache(batch, tokens)
+        check_cache(cache, batch)
+        if attention_mask is not None:
+            read_mask(attention_mask, cache, tokens)
+        pos = positions(position_ids, cache, input_ids, self.max_positions)
+        cache.reserve(cache.length + tokens)
+        ops = self.ops or operations(input_ids.device.type)
+        logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
+        cache.advance(tokens)
+        return Output(logits, cache if use_cache else None)
+
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        max_new_tokens: int = 128,
+        stream: bool = False,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+    ) -> torch.Tensor | Iterator[torch.Tensor]:
+        """Continues `input_ids` [B, P]; rows are padded on the left, which
+        `attention_mask` [B, P] tells.
+
+        Greedy unless `temperature`, `top_k` or `top_p` is given; `seed` makes
+        sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
+        for none; by default the model's own) and is filled with `pad_token_id`; when
+        every row has ended, so does the generation. Returns int64 [B, P + new], or
+        with `stream` an iterator over the new tokens, one int64 [B] a step. Raises
+        ValueError for arguments out of range.
+        """
+        steps = generate(
+            self,
+            input_ids,
+            attention_mask,
+            max_new_tokens=max_new_tokens,
+            sampler=Sampler(temperature, top_k, top_p, seed, self.device),
+            eos=self.eos_token_id if eos_token_id is None else eos_token_id,
+            pad=self.pad_token_id if pad_token_id is None else pad_token_id,
+        )
+        if stream:
+            return steps
+        return torch.cat([input_ids, *(step[:, None] for step in steps)], dim=1)

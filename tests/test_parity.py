@@ -1,0 +1,160 @@
+"""Logits equal transformers', for every family and variant, within 5e-5 in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmc import compile_model
+from support import builds, edits, parity, reference
+from support import tiny as tinies
+from support.parity import SCENARIOS, TOLERANCE
+from support.variants import BY_NAME, VARIANTS, Tiny, Variant
+
+MakeTiny = Callable[[Variant], Tiny]
+Compile = Callable[[Path], Path]
+
+CASES = [
+    pytest.param(variant, scenario, id=f"{variant}-{scenario}")
+    for variant in VARIANTS
+    for scenario in SCENARIOS
+    if variant.far or scenario != "far"
+]
+
+
+@pytest.mark.parametrize(("variant", "scenario"), CASES)
+def test_logits(
+    variant: Variant, scenario: str, tiny: MakeTiny, compiled: Compile
+) -> None:
+    case = tiny(variant)
+    model = builds.load(compiled(case.checkpoint), case.checkpoint)
+    expected = reference.read(case.reference)
+    assert SCENARIOS[scenario](model, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "mistral-window", "qwen3-tied", "glm-partial", "gpt2-tied"]
+)
+def test_greedy_generation(name: str, tiny: MakeTiny, compiled: Compile) -> None:
+    case = tiny(BY_NAME[name])
+    model = builds.load(compiled(case.checkpoint), case.checkpoint)
+    expected = reference.read(case.reference)
+    mask = expected["padded.mask"][:, : reference.PROMPT]
+    ids = expected["padded.ids"][:, : reference.PROMPT]
+    got = model.generate(ids, mask, max_new_tokens=reference.STEPS)
+    assert got.tolist() == expected["generated"].tolist()
+
+
+LEGACY = (
+    "llama-linear",
+    "llama-dynamic",
+    "llama-llama3",
+    "llama-yarn",
+    "llama-longrope",
+    "llama-theta",
+    "mistral-window",
+    "qwen2-window",
+    "qwen3-window",
+    "glm-quarter",
+)
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_configs_of_transformers_4(name: str, tiny: MakeTiny, tmp_path: Path) -> None:
+    case = tiny(BY_NAME[name])
+    config = tinies.legacy_dialect(edits.read_config(case.checkpoint))
+    source = edits.write_config(tmp_path / "source", config)
+    build = compile_model(source, tmp_path / "build")
+    model = builds.load(build, case.checkpoint)
+    expected = reference.read(case.reference)
+    for scenario in ("decode", "far"):
+        assert SCENARIOS[scenario](model, expected) <= TOLERANCE, scenario
+
+
+@pytest.mark.parametrize("layout", ["sharded", "bin", "sharded bin"])
+@pytest.mark.parametrize("name", ["qwen2-tied", "gpt2-tied"])
+def test_layouts_of_checkpoints(
+    name: str, layout: str, tiny: MakeTiny, compiled: Compile, tmp_path: Path
+) -> None:
+    case = tiny(BY_NAME[name])
+    checkpoint = tmp_path / "checkpoint"
+    if layout == "sharded":
+        tinies.make(case.variant, checkpoint, shard="40KB")
+    else:
+        shards = 3 if layout == "sharded bin" else 1
+        tinies.as_bin(case.checkpoint, checkpoint, shards=shards)
+    model = builds.load(compiled(case.checkpoint), checkpoint)
+    assert parity.prompt(model, reference.read(case.reference)) <= TOLERANCE
+
+
+# Controls: each of these mistakes must show, or the tests above prove little.
+MISTAKES = (
+    ("llama-gqa", "rms_norm_eps", 1.1e-2, "prompt"),
+    ("llama-theta", "rope_parameters.rope_theta", 490_000.0, "decode"),
+    ("llama-gelu", "hidden_act", "gelu", "prompt"),
+    ("llama-linear", "rope_parameters.factor", 4.1, "prompt"),
+    ("llama-dynamic", "max_position_embeddings", 17, "decode"),
+    ("llama-llama3", "rope_parameters.high_freq_factor", 3.0, "far"),
+    ("llama-yarn", "rope_parameters.original_max_position_embeddings", 1024, "far"),
+    ("llama-yarn_all", "rope_parameters.attention_factor", 1.31, "padded"),
+    ("llama-yarn_all", "rope_parameters.truncate", True, "far"),
+    ("llama-longrope", "rope_parameters.original_max_position_embeddings", 20, "far"),
+    ("mistral-window", "sliding_window", 9, "decode"),
+    ("mistral-window", "sliding_window", 7, "padded"),
+    ("qwen3-window", "layer_types", ["full_attention"] * 4, "prompt"),
+    ("glm-partial", "rope_parameters.partial_rotary_factor", 0.25, "prompt"),
+    ("gpt2-tied", "layer_norm_epsilon", 1.9e-2, "prompt"),
+    ("gpt2-unscaled", "scale_attn_weights", True, "prompt"),
+    ("gpt2-by_layer", "scale_attn_by_inverse_layer_idx", False, "decode"),
+)
+
+
+@pytest.mark.parametrize(("name", "key", "wrong", "scenario"), MISTAKES)
+def test_control_a_wrong_config_value_shows(
+    name: str, key: str, wrong: Any, scenario: str, tiny: MakeTiny, tmp_path: Path
+) -> None:
+    case = tiny(BY_NAME[name])
+    source = edits.with_config(case.checkpoint, tmp_path / "source", {key: wrong})
+    model = builds.load(compile_model(source, tmp_path / "build"), case.checkpoint)
+    expected = reference.read(case.reference)
+    assert SCENARIOS[scenario](model, expected) > 10 * TOLERANCE
+
+
+WRONG_LINES = (
+    ("llama-gqa", 'style="half"', 'style="interleaved"', "prompt"),
+    ("llama-biases", "bias=self.qkv_bias", "bias=None", "decode"),
+    ("mistral-window", "window=8", "window=None", "decode"),
+    ("qwen3-full", "k_norm=self.k_norm", "k_norm=self.q_norm", "padded"),
+    ("glm-partial", 'style="interleaved"', 'style="half"', "padded_by_mask"),
+    ("gpt2-tied", 'fn="gelu_tanh"', 'fn="silu"', "prompt"),
+)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "scenario"), WRONG_LINES)
+def test_control_a_wrong_line_shows(
+    name: str,
+    old: str,
+    new: str,
+    scenario: str,
+    tiny: MakeTiny,
+    compiled: Compile,
+    tmp_path: Path,
+) -> None:
+    case = tiny(BY_NAME[name])
+    right = compiled(case.checkpoint)
+    wrong = edits.with_source(right, tmp_path / "build", "model.py", old, new)
+    expected = reference.read(case.reference)
+    model = builds.load(wrong, case.checkpoint)
+    assert SCENARIOS[scenario](model, expected) > 10 * TOLERANCE
+
+
+def test_control_a_forgotten_mask_shows(tiny: MakeTiny, compiled: Compile) -> None:
+    case = tiny(BY_NAME["llama-gqa"])
+    model = builds.load(compiled(case.checkpoint), case.checkpoint)
+    expected = reference.read(case.reference)
+    got = reference.cached(model, expected["padded.ids"])
+    row = expected["padded.mask"].sum(-1).argmin()
+    assert (got[row, -1] - expected["padded"][row, -1]).abs().max() > 10 * TOLERANCE
