@@ -60,7 +60,10 @@ def qkv_use(
         *(("q_norm", "k_norm") if norm else ()),
     ]
     sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-    shapes = {"cos": ("B", "T", rotary // 2), "kv": (kv_heads, head_dim, head_dim)}
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "cos": ("B", "T", rotary // 2),
+        "kv": (kv_heads, head_dim, head_dim),
+    }
     merged = {"scale": head_dim**-0.5, "eps": 1e-6, **sizes, **attrs}
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 

@@ -40,8 +40,10 @@ def chatglm(layers: int = 2) -> m.Model:
         head_dim=16,
         scale=0.25,
         rope=m.Rope(dim=8, theta=10000.0, style="interleaved"),
+        q=qkv["q"],
+        k=qkv["k"],
+        v=qkv["v"],
         o=projection(f"{prefix}dense"),
-        **qkv,
     )
     mlp = m.Mlp(
         act="silu",
@@ -90,7 +92,9 @@ ropes = st.builds(
 
 
 @st.composite
-def blocks(draw: st.DrawFn, name: str, layers: tuple[int, ...], rope: m.Rope | None):
+def blocks(
+    draw: st.DrawFn, name: str, layers: tuple[int, ...], rope: m.Rope | None
+) -> m.Block:
     """A block: any mixture of fused and separate tensors, biases, norms, windows."""
     prefix = "layers.{i}."
     kind = draw(st.sampled_from(["rms", "layer"]))
@@ -112,8 +116,10 @@ def blocks(draw: st.DrawFn, name: str, layers: tuple[int, ...], rope: m.Rope | N
         rope=rope,
         q_norm=norm(f"{prefix}q_norm", eps=1e-3) if qk_norm else None,
         k_norm=norm(f"{prefix}k_norm", eps=1e-3) if qk_norm else None,
+        q=qkv["q"],
+        k=qkv["k"],
+        v=qkv["v"],
         o=projection(f"{prefix}o_proj", bias=bias),
-        **qkv,
     )
     mlp = m.Mlp(
         act=draw(st.sampled_from(["silu", "gelu", "gelu_tanh", "relu"])),
@@ -135,7 +141,10 @@ def models(draw: st.DrawFn) -> m.Model:
     """A small model of one or two kinds of block."""
     rope = draw(st.one_of(st.none(), ropes))
     kinds = draw(st.integers(1, 2))
-    split = {1: [("layer", (0, 1))], 2: [("even_layer", (0, 2)), ("odd_layer", (1,))]}
+    split: dict[int, dict[str, tuple[int, ...]]] = {
+        1: {"layer": (0, 1)},
+        2: {"even_layer": (0, 2), "odd_layer": (1,)},
+    }
     tied = draw(st.booleans())
     return m.Model(
         name="drawn",
@@ -147,7 +156,7 @@ def models(draw: st.DrawFn) -> m.Model:
             weight=m.Weight(tensor="embed.weight"),
             positions=m.Weight(tensor="positions.weight") if rope is None else None,
         ),
-        blocks=tuple(draw(blocks(name, at, rope)) for name, at in split[kinds]),
+        blocks=tuple(draw(blocks(n, at, rope)) for n, at in split[kinds].items()),
         final_norm=draw(st.sampled_from([None, norm("norm", "layer")])),
         head=m.Head(weight=m.Weight(tensor="embed.weight" if tied else "head.weight")),
         tokens=m.Tokens(eos=(2, 3)),
