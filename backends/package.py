@@ -1,7 +1,8 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from glmc.backends import emit
 from glmc.backends.layout import WIDTH, bracketed, item
@@ -38,11 +39,17 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
 
 def runtime_files() -> dict[str, str]:
     """The files of ``backends/runtime``, which every build holds verbatim."""
-    return {
-        path.name: path.read_text("utf-8")
-        for path in sorted(files("glmc.backends.runtime").iterdir(), key=str)
-        if path.name.endswith(".py") and path.name != "__init__.py"
-    }
+    found = dict(_python_files(files("glmc.backends.runtime"), ""))
+    del found["__init__.py"]  # the emitted one takes its place
+    return found
+
+
+def _python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir(), key=str):
+        if path.name.endswith(".py"):
+            yield prefix + path.name, path.read_text("utf-8")
+        elif path.is_dir() and path.name != "__pycache__":
+            yield from _python_files(path, f"{prefix}{path.name}/")
 
 
 def title(model: Model) -> str:
