@@ -11,10 +11,14 @@ from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
+    AlibiSpec,
     AttentionSpec,
+    GateSpec,
     MlpSpec,
-    NormSpec,
+    NormRef,
     PerLayer,
+    QkNorm,
+    QueryScaleSpec,
     RopeSpec,
     Spec,
     StepSpec,
@@ -30,11 +34,17 @@ _ACTIVATIONS: Mapping[str, m.ActivationName] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
+    "relu2": "relu2",
+    "relu_squared": "relu2",
 }
 
 
@@ -81,22 +91,16 @@ class _ModelBuilder:
 
     def model(self, dtype: m.DType, tokens: m.Tokens) -> m.Model:
         spec, resolve = self.spec, self.resolve
-        max_positions = resolve.value(spec.max_positions)
-        if max_positions is not None:
-            max_positions = resolve.size("max_positions", spec.max_positions, 1 << 31)
         return m.Model(
             name=_identifier(spec.arch),
             dtype=dtype,
             vocab=self.dim("V"),
             hidden=self.dim("E"),
-            max_positions=max_positions,
+            max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
-            embed=m.Embedding(
-                weight=self.slots.weight("embed"),
-                positions=self.slots.optional("positions"),
-            ),
+            embed=self.embedding(),
             blocks=tuple(self.blocks()),
-            final_norm=self.final_norm(),
+            final_norm=self.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
             tokens=tokens,
             optional_prefix=spec.optional_prefix,
@@ -108,17 +112,31 @@ class _ModelBuilder:
             raise GlmcError(f"spec {self.spec.arch!r}: dims must define {name}")
         return self.dims[name]
 
-    def final_norm(self) -> m.Norm | None:
-        name = self.resolve.value(self.spec.final_norm)
-        if name is None:
-            return None
-        text = self.resolve.text("final_norm", self.spec.final_norm)
-        return self.norm(self.resolve, text)
+    def embedding(self) -> m.Embedding:
+        spec, resolve = self.spec.embed, self.resolve
+        positions: m.Weight | m.Sinusoids | None = self.slots.optional("positions")
+        if spec.sinusoids:
+            positions = m.Sinusoids(**spec.sinusoids.model_dump())
+        return m.Embedding(
+            weight=self.slots.weight("embed"),
+            scale=resolve.optional_number("embed.scale", spec.scale),
+            scale_rounded=resolve.flag("embed.scale_rounded", spec.scale_rounded),
+            project=self.slots.optional_projection("embed_proj"),
+            positions=positions,
+            norm=self.norm("embed_norm", resolve, self.spec.embed_norm),
+        )
 
     def head(self) -> m.Head:
-        if self.resolve.flag("head.tied", self.spec.head.tied):
-            return m.Head(weight=self.slots.weight("embed"))
-        return m.Head(weight=self.slots.weight("head"), bias=self.slots.bias("head"))
+        spec, resolve = self.spec.head, self.resolve
+        tied = resolve.flag("head.tied", spec.tied)
+        return m.Head(
+            weight=self.slots.weight("embed" if tied else "head"),
+            bias=self.slots.bias("head"),
+            project=self.slots.optional_projection("head_proj"),
+            pre_scale=resolve.number("head.pre_scale", spec.pre_scale),
+            scale=resolve.number("head.scale", spec.scale),
+            softcap=resolve.optional_number("head.softcap", spec.softcap),
+        )
 
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
@@ -184,54 +202,113 @@ class _ModelBuilder:
             )
         else:
             made = self.mlp(resolve, f"ops.{name}", op, slots)
-        pre, post = (self.layer_norm(resolve, norm) for norm in (step.pre, step.post))
-        return m.Step(op=made, pre=pre, post=post)
+        return m.Step(
+            op=made,
+            pre=self.layer_norm("block.pre", resolve, step.pre),
+            post=self.layer_norm("block.post", resolve, step.post),
+            after=self.layer_norm("block.after", resolve, step.after),
+            scale=resolve.number("block.scale", step.scale),
+            parallel=resolve.flag("block.parallel", step.parallel),
+        )
 
-    def layer_norm(self, resolve: Resolver, name: object) -> m.Norm | None:
-        value = resolve.value(name)
-        if value is None:
+    def layer_norm(
+        self, what: str, resolve: Resolver, ref: NormRef | None
+    ) -> m.Norm | None:
+        return self.norm(what, resolve, ref, self.spec.layer_prefix)
+
+    def norm(
+        self, what: str, resolve: Resolver, ref: NormRef | None, prefix: str = ""
+    ) -> m.Norm | None:
+        """The norm a reference stands for; what it leaves open is ``norm``'s."""
+        if ref is None or resolve.value(ref.name) is None:
             return None
-        text = resolve.text("the norm", name)
-        return self.norm(resolve, self.spec.layer_prefix + text)
-
-    def norm(self, resolve: Resolver, name: str) -> m.Norm:
-        spec: NormSpec = self.spec.norm
-        bias = resolve.flag("norm.bias", spec.bias)
+        name = prefix + resolve.text(what, ref.name)
+        own = {key: value for key, value in ref if value is not None and key != "name"}
+        spec = self.spec.norm.model_copy(update=own)
+        weight = resolve.flag(f"{what}.weight", spec.weight)
+        bias = resolve.flag(f"{what}.bias", spec.bias)
         return m.Norm(
             kind=spec.kind,
-            eps=resolve.number("norm.eps", spec.eps),
-            weight=m.Weight(tensor=f"{name}.weight"),
-            bias=m.Weight(tensor=f"{name}.bias") if bias else None,
+            eps=resolve.number(f"{what}.eps", spec.eps),
+            weight=m.Weight(tensor=f"{name}.weight") if weight else None,
+            bias=m.Weight(tensor=f"{name}.bias") if weight and bias else None,
+            unit_offset=resolve.flag(f"{what}.unit_offset", spec.unit_offset),
             weight_in=spec.weight_in,
         )
 
     def attention(
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots
     ) -> m.Attention:
-        window = resolve.value(spec.window)
-        if window is not None:
-            window = resolve.size(f"{what}.window", spec.window, 1 << 31)
         head_dim = resolve.size(f"{what}.head_dim", spec.head_dim)
-        norms = spec.qk_norm
+        norms = self.qk_norms(f"{what}.qk_norm", resolve, spec.qk_norm)
         return m.Attention(
+            **norms,
             heads=resolve.size(f"{what}.heads", spec.heads),
             kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
             head_dim=head_dim,
             scale=resolve.number(f"{what}.scale", spec.scale),
-            window=window,
+            window=resolve.optional_size(f"{what}.window", spec.window),
+            chunk=resolve.optional_size(f"{what}.chunk", spec.chunk),
+            softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
+            clip=resolve.optional_number(f"{what}.clip", spec.clip),
             rope=self.rope(resolve, what, spec.rope, head_dim),
+            alibi=self.alibi(f"{what}.alibi", resolve, spec.alibi),
             q=slots.projection("q"),
             k=slots.projection("k"),
             v=slots.projection("v"),
             o=slots.projection("o"),
-            q_norm=self.layer_norm(resolve, norms.q) if norms else None,
-            k_norm=self.layer_norm(resolve, norms.k) if norms else None,
+            v_norm=self.layer_norm(f"{what}.v_norm", resolve, spec.v_norm),
+            q_scale=self.query_scale(f"{what}.q_scale", resolve, spec.q_scale),
+            sinks=slots.optional("sinks"),
+            gate=self.output_gate(f"{what}.gate", resolve, spec.gate, slots),
+            sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
         )
+
+    def qk_norms(
+        self, what: str, resolve: Resolver, spec: QkNorm | None
+    ) -> dict[str, Any]:
+        if spec is None:
+            return {}
+        return {
+            "q_norm": self.layer_norm(f"{what}.q", resolve, spec.q),
+            "k_norm": self.layer_norm(f"{what}.k", resolve, spec.k),
+            "qk_norm_scope": spec.scope,
+            "qk_norm_after_rope": resolve.flag(f"{what}.after_rope", spec.after_rope),
+        }
+
+    def alibi(
+        self, what: str, resolve: Resolver, spec: AlibiSpec | None
+    ) -> m.Alibi | None:
+        if spec is None or not resolve.flag(f"{what}.when", spec.when):
+            return None
+        return m.Alibi(
+            max_bias=resolve.number(f"{what}.max_bias", spec.max_bias),
+            scale=resolve.number(f"{what}.scale", spec.scale),
+        )
+
+    def query_scale(
+        self, what: str, resolve: Resolver, spec: QueryScaleSpec | None
+    ) -> m.QueryScale | None:
+        if spec is None or not resolve.flag(f"{what}.when", spec.when):
+            return None
+        return m.QueryScale(
+            beta=resolve.number(f"{what}.beta", spec.beta),
+            context=resolve.size(f"{what}.context", spec.context),
+            shift=spec.shift,
+        )
+
+    def output_gate(
+        self, what: str, resolve: Resolver, spec: GateSpec | None, slots: Slots
+    ) -> m.OutputGate | None:
+        if spec is None or not resolve.flag(f"{what}.when", spec.when):
+            return None
+        projection = slots.projection("attn_gate")
+        return m.OutputGate(projection=projection, act=spec.act, width=spec.width)
 
     def rope(
         self, resolve: Resolver, what: str, spec: RopeSpec | None, head_dim: int
     ) -> m.Rope | None:
-        if spec is None:
+        if spec is None or not resolve.flag(f"{what}.rope.when", spec.when):
             return None
         params: Any = resolve.value(spec.params)
         if not isinstance(params, Mapping):
@@ -242,23 +319,34 @@ class _ModelBuilder:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
         try:
-            return rope_node(params, dim, spec.style)
+            rope = rope_node(params, dim, spec.style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+        reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
+        return rope.model_copy(update={"reverse": reverse})
 
     def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
-        name = resolve.text(f"{what}.act", spec.act)
-        if name not in _ACTIVATIONS:
-            expected = f"must be one of {', '.join(_ACTIVATIONS)}"
-            raise resolve.error(f"{what}.act", spec.act, expected, name)
         gated = resolve.flag(f"{what}.gated", spec.gated)
         return m.Mlp(
-            act=_ACTIVATIONS[name],
+            act=self.activation(f"{what}.act", resolve, spec.act, slots),
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
+            sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
             down=slots.projection("down"),
         )
+
+    def activation(
+        self, what: str, resolve: Resolver, given: object, slots: Slots
+    ) -> m.ActivationName | m.Xielu:
+        name = resolve.text(what, given)
+        if name == "xielu":
+            alphas = (slots.weight("alpha_p"), slots.weight("alpha_n"))
+            return m.Xielu(alpha_p=alphas[0], alpha_n=alphas[1])
+        if name not in _ACTIVATIONS:
+            expected = f"must be one of {', '.join(_ACTIVATIONS)}, xielu"
+            raise resolve.error(what, given, expected, name)
+        return _ACTIVATIONS[name]
 
 
 # Axis names that blocks, embedding and head define themselves.

@@ -99,8 +99,10 @@ def load_model(
 
 
 def _scope(config: Mapping[str, object]) -> Scope:
-    def rope(kind: str | None = None) -> Mapping[str, object]:
-        return read_rope(config, kind)
+    def rope(
+        kind: str | None = None, others: Sequence[str] = ()
+    ) -> Mapping[str, object]:
+        return read_rope(config, kind, others)
 
     return Scope(config, functions={"rope": rope})
 
@@ -124,7 +126,7 @@ def _check_classes(
     where: str,
 ) -> None:
     """Refuse a config whose published classes are not those the spec describes."""
-    known = spec.match.architectures
+    known = spec.match.architectures + spec.match.borrowed_architectures
     declared = architectures(config, where)
     mapped = tuple(c.name for c in classes if c.role == "AutoModelForCausalLM")
     for key, names in (("architectures", declared), ("auto_map", mapped)):

@@ -9,8 +9,12 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
-_SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
+_MODEL_SLOTS = frozenset({"embed", "embed_proj", "positions", "head", "head_proj"})
+_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
+_MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
+_SLOTS = _MODEL_SLOTS | _ATTENTION_SLOTS | _MLP_SLOTS
+# Slots whose tensor is no module's weight and is named in full.
+_BARE = frozenset({"sinks", "alpha_p", "alpha_n"})
 
 
 class Slots:
@@ -22,6 +26,10 @@ class Slots:
     def projection(self, slot: str) -> m.Projection:
         """A matrix and, where it has one, its bias."""
         return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
+
+    def optional_projection(self, slot: str) -> m.Projection | None:
+        """A matrix and its bias, or None where the spec names none for this config."""
+        return self.projection(slot) if self._entry(slot) else None
 
     def weight(self, slot: str) -> m.Weight:
         """The slot's weight.
@@ -66,11 +74,18 @@ class Slots:
                 f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
                 f" weights, {' and '.join(keys)}"
             )
-        return self.spec.weights[keys[0]] if keys else None
+        entry = self.spec.weights[keys[0]] if keys else None
+        absent = entry is None or self.resolve.value(entry.name) is None
+        return None if absent else entry
 
     def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
         name = self.resolve.text(f"weights.{slot}.name", entry.name)
+        if kind == "bias" and entry.bias_name is not None:
+            name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
+            kind = ""
         prefix = "" if slot in _MODEL_SLOTS else self.spec.layer_prefix
+        if slot in _BARE or not kind:
+            return f"{prefix}{name}"
         return f"{prefix}{name}.{kind}"
 
     def _layout(self, entry: WeightSpec) -> str | None:

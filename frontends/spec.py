@@ -46,10 +46,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Match(Section):
-    """Which configs a spec is for."""
+    """Which configs a spec is for.
+
+    ``borrowed_architectures``: classes of other specs that its configs may name too.
+    """
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
+    borrowed_architectures: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -85,23 +89,76 @@ class NormSpec(Section):
 
     kind: Literal["rms", "layer"]
     eps: Number
+    weight: Flag = True
     bias: Flag = False
+    unit_offset: Flag = False
     weight_in: Literal["input", "f32"] = "input"
 
 
+class NormRef(Section):
+    """One norm: its name, null for none, and how it differs from ``norm``."""
+
+    name: Text | None = None
+    kind: Literal["rms", "layer"] | None = None
+    eps: Number | None = None
+    weight: Flag | None = None
+    bias: Flag | None = None
+    unit_offset: Flag | None = None
+    weight_in: Literal["input", "f32"] | None = None
+
+
+def _norm_ref(value: object) -> object:
+    return {"name": value} if isinstance(value, str | Expression) else value
+
+
+NormUse = Annotated[NormRef, BeforeValidator(_norm_ref)]
+
+
 class RopeSpec(Section):
-    """Rotary embedding: ``params`` as the function ``rope()`` gives them."""
+    """Rotary embedding: ``params`` as the function ``rope()`` gives them.
+
+    Layers for which ``when`` is false have none.
+    """
 
     params: Formula
     dim: Integer
     style: Literal["half", "interleaved"]
+    reverse: Flag = False
+    when: Flag = True
+
+
+class AlibiSpec(Section):
+    """Biases by distance instead of positions, where ``when`` is true."""
+
+    max_bias: Number = 8.0
+    scale: Number = 1.0
+    when: Flag = True
+
+
+class QueryScaleSpec(Section):
+    """Queries times 1 + beta · log(1 + floor((pos + shift) / context))."""
+
+    beta: Number
+    context: Integer
+    shift: Literal[0, 1] = 0
+    when: Flag = True
+
+
+class GateSpec(Section):
+    """The slot ``attn_gate``: the context times act of it."""
+
+    act: Literal["sigmoid", "softplus"]
+    width: Literal["channel", "head"] = "channel"
+    when: Flag = True
 
 
 class QkNorm(Section):
-    """Names of the RMS norms of each query and key head, before rope."""
+    """Norms of queries and keys: over what, and on which side of rope."""
 
-    q: Name
-    k: Name
+    q: NormUse
+    k: NormUse
+    scope: Literal["head", "heads", "full"] = "head"
+    after_rope: Flag = False
 
 
 class AttentionSpec(Section):
@@ -113,8 +170,16 @@ class AttentionSpec(Section):
     head_dim: Integer
     scale: Number
     window: Integer | None = None
+    chunk: Integer | None = None
+    softcap: Number | None = None
+    clip: Number | None = None
     rope: RopeSpec | None = None
+    alibi: AlibiSpec | None = None
     qk_norm: QkNorm | None = None
+    v_norm: NormUse | None = None
+    q_scale: QueryScaleSpec | None = None
+    gate: GateSpec | None = None
+    sub_norm: NormUse | None = None
 
 
 class MlpSpec(Section):
@@ -124,31 +189,64 @@ class MlpSpec(Section):
     act: Text
     ff: Integer
     gated: Flag = True
+    sub_norm: NormUse | None = None
 
 
 OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """x + post(op(pre(x)))."""
+    """after(x + scale · post(op(pre(x)))); a parallel step reads the x of the last."""
 
     op: Text
-    pre: Text | None = None
-    post: Text | None = None
+    pre: NormUse | None = None
+    post: NormUse | None = None
+    after: NormUse | None = None
+    scale: Number = 1.0
+    parallel: Flag = False
+
+
+class SinusoidsSpec(Section):
+    """Fixed positions instead of a learned table."""
+
+    inclusive: bool = False
+    offset: int = 0
+
+
+class EmbedSpec(Section):
+    """What happens to a token's vector before the first layer."""
+
+    scale: Number | None = None
+    scale_rounded: Flag = False
+    sinusoids: SinusoidsSpec | None = None
 
 
 class HeadSpec(Section):
     """Hidden state to logits."""
 
     tied: Flag = False
+    pre_scale: Number = 1.0
+    scale: Number = 1.0
+    softcap: Number | None = None
+
+
+class Unwrap(Section):
+    """A composite's text model: the config key it lies under, what names begin with."""
+
+    config: Name
+    prefix: Name = ""
 
 
 class WeightSpec(Section):
-    """Where a slot lies: module name, stored layout, whether it has a bias."""
+    """Where a slot lies: module name, stored layout, whether it has a bias.
+
+    A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own.
+    """
 
     name: Text
     layout: Text | None = None
     bias: Flag = False
+    bias_name: Text | None = None
 
 
 def _weight(value: object) -> object:
@@ -167,7 +265,9 @@ class Spec(Section):
     """One architecture, after inheritance and with its variant chosen."""
 
     arch: Name
+    verified: bool = True
     match: Match = Match()
+    unwrap: Unwrap | None = None
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
@@ -182,7 +282,9 @@ class Spec(Section):
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]
-    final_norm: Text | None = None
+    embed: EmbedSpec = EmbedSpec()
+    embed_norm: NormUse | None = None
+    final_norm: NormUse | None = None
     head: HeadSpec = HeadSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None

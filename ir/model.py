@@ -7,11 +7,11 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
 
-ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationName = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"]
 DType = Literal["f32", "f16", "bf16"]
 
 
@@ -39,8 +39,11 @@ class Norm(Node):
 
     kind: Literal["rms", "layer"]
     eps: PositiveFloat
-    weight: Weight
+    weight: Weight | None
+    """None: the norm only normalises."""
     bias: Weight | None = None
+    unit_offset: bool = False
+    """The weight is stored as what it differs from 1 by."""
     weight_in: Literal["input", "f32"] = "input"
     """RMSNorm only. ``input``: round to the input's dtype, then multiply by the weight
     (transformers). ``f32``: multiply in fp32, round once (ChatGLM's own code)."""
@@ -100,7 +103,39 @@ class Rope(Node):
     theta: PositiveFloat
     style: Literal["half", "interleaved"]
     """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1."""
+    reverse: bool = False
+    """Turn the other way, by negative angles."""
     scaling: RopeScaling | None = None
+
+
+class Alibi(Node):
+    """Attention with linear biases (arXiv:2108.12409): no positions, but a penalty.
+
+    A score falls by the head's slope for each token between query and key. Slopes are
+    a geometric series that ends in ``2 ** -max_bias``, all times ``scale``.
+    """
+
+    max_bias: PositiveFloat = 8.0
+    scale: PositiveFloat = 1.0
+
+
+class QueryScale(Node):
+    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``.
+
+    Attention that stays sharp over long contexts (Llama 4, Ministral 3).
+    """
+
+    beta: PositiveFloat
+    context: PositiveInt
+    shift: Literal[0, 1] = 0
+
+
+class OutputGate(Node):
+    """The context times ``act`` of a projection, for each channel or each head."""
+
+    projection: Projection
+    act: Literal["sigmoid", "softplus"]
+    width: Literal["channel", "head"] = "channel"
 
 
 class Attention(Node):
@@ -113,24 +148,56 @@ class Attention(Node):
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
+    chunk: PositiveInt | None = None
+    """A query sees tokens of its own chunk only: positions 0 to ``chunk - 1``, …"""
+    softcap: PositiveFloat | None = None
+    """Scores become ``softcap · tanh(score / softcap)``."""
+    clip: PositiveFloat | None = None
+    """q, k and v are clamped to ± this before anything else."""
     rope: Rope | None = None
+    alibi: Alibi | None = None
     q: Projection
     k: Projection
     v: Projection
     o: Projection
     q_norm: Norm | None = None
-    """RMSNorm of each query head, before rope."""
     k_norm: Norm | None = None
+    v_norm: Norm | None = None
+    """Norm of each value head."""
+    qk_norm_scope: Literal["head", "heads", "full"] = "head"
+    """What q_norm and k_norm go over. ``head``: each head, with one weight for all;
+    ``heads``: each head, with a row of the weight each; ``full``: all heads at once."""
+    qk_norm_after_rope: bool = False
+    q_scale: QueryScale | None = None
+    sinks: Weight | None = None
+    """A logit of each head that takes part in the softmax and has no value."""
+    gate: OutputGate | None = None
+    sub_norm: Norm | None = None
+    """Norm of the context before the output projection."""
+
+
+class Xielu(Node):
+    """xIELU (arXiv:2411.13010), quadratic above 0 and exponential below.
+
+    ``alpha_p`` and ``alpha_n`` are learned and stored before their softplus.
+    """
+
+    alpha_p: Weight
+    alpha_n: Weight
+    beta: PositiveFloat = 0.5
+    eps: float = -1e-6
 
 
 class Mlp(Node):
     """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))`` without a gate."""
 
     kind: Literal["mlp"] = "mlp"
-    act: ActivationName
+    act: ActivationName | Xielu
     ff: PositiveInt
     gate: Projection | None = None
     up: Projection
+    sub_norm: Norm | None = None
+    """Norm of what ``down`` reads."""
     down: Projection
 
 
@@ -138,11 +205,16 @@ Sublayer = Annotated[Attention | Mlp, Field(discriminator="kind")]
 
 
 class Step(Node):
-    """One residual step: ``x + post(op(pre(x)))``."""
+    """One residual step: ``after(x + scale · post(op(pre(x))))``."""
 
     op: Sublayer
     pre: Norm | None = None
     post: Norm | None = None
+    after: Norm | None = None
+    """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
+    scale: PositiveFloat = 1.0
+    parallel: bool = False
+    """Reads the x that the step before it read, and is added to that step's sum."""
 
 
 class Block(Node):
@@ -156,11 +228,28 @@ class Block(Node):
     steps: tuple[Step, ...]
 
 
+class Sinusoids(Node):
+    """Fixed positions (arXiv:1706.03762): sines of all frequencies, then cosines.
+
+    Frequencies fall from 1 to 1/10000, which is the last one itself if ``inclusive``
+    and else would be the next. Position p is in row ``p + offset``.
+    """
+
+    inclusive: bool = False
+    offset: NonNegativeInt = 0
+
+
 class Embedding(Node):
-    """Token embedding, with learned absolute positions where a model has them."""
+    """Token embedding, with absolute positions where a model has them."""
 
     weight: Weight
-    positions: Weight | None = None
+    scale: PositiveFloat | None = None
+    scale_rounded: bool = False
+    """The factor is rounded to the dtype of the embedding first."""
+    project: Projection | None = None
+    """From the embedding's own width, axis ``W``, to the hidden state's."""
+    positions: Weight | Sinusoids | None = None
+    norm: Norm | None = None
 
 
 class Head(Node):
@@ -168,6 +257,14 @@ class Head(Node):
 
     weight: Weight
     bias: Weight | None = None
+    project: Projection | None = None
+    """To the embedding's own width, axis ``W``, before the logits."""
+    pre_scale: PositiveFloat = 1.0
+    """What multiplies the hidden state."""
+    scale: PositiveFloat = 1.0
+    """What multiplies the logits."""
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
 
 
 class Tokens(Node):

@@ -5,6 +5,9 @@ depends on the kinds of things in a model, not on how large they are, so a model
 size can be checked in a blink.
 """
 
+import re
+from collections.abc import Collection
+
 from glmc.ir import model as m
 
 HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW = 64, 32, 96, 61, 64, 5
@@ -20,21 +23,30 @@ def shrink(model: m.Model) -> m.Model:
             "vocab": min(model.vocab, VOCAB),
             "hidden": HIDDEN,
             "max_positions": model.max_positions and POSITIONS,
-            "blocks": tuple(_block(block, renumbered) for block in model.blocks),
+            "blocks": tuple(
+                _block(block, renumbered, model.axes) for block in model.blocks
+            ),
         }
     )
 
 
-def _block(block: m.Block, renumbered: dict[int, int]) -> m.Block:
+def _block(
+    block: m.Block, renumbered: dict[int, int], axes: Collection[str]
+) -> m.Block:
     layers = tuple(renumbered[n] for n in block.layers if n in renumbered)
-    steps = tuple(step.model_copy(update={"op": _op(step.op)}) for step in block.steps)
+    steps = tuple(
+        step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
+    )
     return block.model_copy(update={"layers": layers, "steps": steps})
 
 
-def _op(op: m.Attention | m.Mlp) -> m.Attention | m.Mlp:
+def _op(op: m.Attention | m.Mlp, axes: Collection[str]) -> m.Attention | m.Mlp:
+    """The op with tiny sizes; heads that a layout divides by its own axes are kept."""
     if isinstance(op, m.Mlp):
         return op.model_copy(update={"ff": min(op.ff, FF)})
-    kv_heads = min(op.kv_heads, 2)
+    layout = op.q.weight.layout or ""
+    kept = any(re.search(rf"\b{axis}\b", layout) for axis in axes)
+    kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)
     return op.model_copy(
@@ -43,6 +55,7 @@ def _op(op: m.Attention | m.Mlp) -> m.Attention | m.Mlp:
             "kv_heads": kv_heads,
             "head_dim": width,
             "window": op.window and min(op.window, WINDOW),
+            "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )

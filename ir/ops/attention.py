@@ -11,6 +11,14 @@ from glmc.ir.ops.rope import RopeStyle
 from glmc.ir.types import CacheType, TensorType, Type
 
 
+def _extras(types: Types, heads: int) -> None:
+    """What ops that attend ask of a head's slope and of its sink."""
+    for name in ("slopes", "sinks"):
+        if name in types:
+            given = types[name]
+            expect(given.dims == (heads,), f"{name} {given} are not one for each head")
+
+
 def _cache(kv: object) -> CacheType:
     expect(isinstance(kv, CacheType), f"kv must be a cache, not {kv}")
     assert isinstance(kv, CacheType)
@@ -36,14 +44,23 @@ class Attention(Op):
     """softmax(q kᵀ · scale) v over the cache, causal, softmax in fp32.
 
     A query sees the cached slots from its row's first real token up to its own, at
-    most ``window`` of them. Result ``[B,T,heads · width]``.
+    most ``window`` of them, and with ``chunk`` only those of its own chunk, counted
+    from the first real token. Result ``[B,T,heads · width]``.
+
+    Scores are scaled, become softcap · tanh(score / softcap), and fall by the head's
+    slope for each slot between (``slopes``, ALiBi). A head's sink is one more logit,
+    without a value.
     """
 
     mnemonic = "attention"
     q: Value
     kv: Value
+    slopes: Value | None = None
+    sinks: Param | None = None
     scale: float
     window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, kv = types["q"], _cache(types["kv"])
@@ -51,6 +68,7 @@ class Attention(Op):
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
         expect(heads % kv.kv_heads == 0, f"{heads} heads do not group over {kv}")
+        _extras(types, heads)
         dims = (*q.dims[:2], heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
 
@@ -59,7 +77,8 @@ class QkvAttention(Op):
     """From packed ``q | k | v`` to the context: all that lies between two linears.
 
     Per-head RMS norm of q and k (where ``q_norm`` and ``k_norm`` are given), rotary
-    embedding (where ``cos`` and ``sin`` are), the cache write, and attention.
+    embedding (where ``cos`` and ``sin`` are), the cache write, and attention with the
+    attributes of ``attention``.
     """
 
     mnemonic = "qkv_attention"
@@ -70,6 +89,8 @@ class QkvAttention(Op):
     sin: Value | None = None
     q_norm: Param | None = None
     k_norm: Param | None = None
+    slopes: Value | None = None
+    sinks: Param | None = None
     heads: int
     kv_heads: int
     head_dim: int
@@ -77,7 +98,10 @@ class QkvAttention(Op):
     style: RopeStyle | None = None
     eps: float = 0.0
     weight_in: WeightIn = "input"
+    unit_offset: bool = False
     window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         qkv, kv = types["qkv"], _cache(types["kv"])
@@ -87,4 +111,5 @@ class QkvAttention(Op):
             kv_heads=self.kv_heads, k_dim=self.head_dim, v_dim=self.head_dim
         )
         expect(kv == want, f"cache {kv} is not {want}")
+        _extras(types, self.heads)
         return (qkv.with_last(self.heads * self.head_dim),)

@@ -5,7 +5,7 @@ from typing import Literal
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
-ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationFn = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"]
 
 
 class Embedding(Op):
@@ -61,6 +61,59 @@ class Mul(_Binary):
     mnemonic = "mul"
 
 
+class Scale(Op):
+    """factor · x, rounded to x's dtype.
+
+    ``rounded``: the factor is rounded to x's dtype first, as a tensor would be.
+    """
+
+    mnemonic = "scale"
+    x: Value
+    factor: float
+    rounded: bool = False
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class Clamp(Op):
+    """min(max(x, -limit), limit)."""
+
+    mnemonic = "clamp"
+    x: Value
+    limit: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class SoftCap(Op):
+    """cap · tanh(x / cap): almost x while it is small, and never beyond ± cap."""
+
+    mnemonic = "soft_cap"
+    x: Value
+    cap: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class Gate(Op):
+    """x · fn(g): every channel of x has its gate, or every head of ``[B,T,n·D]``."""
+
+    mnemonic = "gate"
+    x: Value
+    g: Value
+    fn: Literal["sigmoid", "softplus"]
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, g = types["x"], types["g"]
+        same = x.dims[:-1] == g.dims[:-1]
+        fits = same and int(x.dims[-1]) % int(g.dims[-1]) == 0
+        expect(fits, f"gates {g} do not fit {x}")
+        return (x,)
+
+
 class ZerosLike(Op):
     """Zeros of x's type: what the first layer receives as residual."""
 
@@ -79,6 +132,26 @@ class Activation(Op):
     fn: ActivationFn
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class Xielu(Op):
+    """xIELU (arXiv:2411.13010): above 0 alpha_p · x² + beta · x, else
+    alpha_n · (e^min(x, eps) - 1 - x) + beta · x.
+
+    alpha_p is the softplus of its parameter, alpha_n that of its own plus beta.
+    """
+
+    mnemonic = "xielu"
+    x: Value
+    alpha_p: Param
+    alpha_n: Param
+    beta: float
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        for name in ("alpha_p", "alpha_n"):
+            expect(types[name].dims == (1,), f"{name} must be one number")
         return (types["x"],)
 
 

@@ -79,6 +79,7 @@ class Rope(Op):
     """Rotate the first ``2 · cos.shape[-1]`` channels of each head, pass the rest.
 
     ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1.
+    ``reverse`` turns by negative angles.
     """
 
     mnemonic = "rope"
@@ -86,6 +87,7 @@ class Rope(Op):
     cos: Value
     sin: Value
     style: RopeStyle
+    reverse: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, cos, sin = types["x"], types["cos"], types["sin"]

@@ -108,16 +108,24 @@ def rope_table_longrope(
 
 
 def rope(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, style: str
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    style: str,
+    reverse: bool = False,
 ) -> torch.Tensor:
     """Rotates the first `2 * cos.shape[-1]` channels of `x` [B, T, n, D].
 
     Channel i is paired with i + R/2 in style "half", with its neighbour in style
-    "interleaved"; channels beyond the rotary ones pass. As in transformers, the
-    tables are rounded to the dtype of `x` first and the rotation happens in it.
+    "interleaved"; channels beyond the rotary ones pass; `reverse` turns by negative
+    angles. As in transformers, the tables are rounded to the dtype of `x` first and
+    the rotation happens in it.
     """
     rotary = 2 * cos.shape[-1]
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
+    if reverse:
+        sin = -sin
     turned, passed = x[..., :rotary], x[..., rotary:]
     if style == "half":
         a, b = turned.chunk(2, dim=-1)
