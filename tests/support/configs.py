@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from support import dense
+
 Config = dict[str, Any]
 
 LLAMA: Config = {
@@ -98,4 +100,5 @@ FAMILIES = {
     "glm4": GLM4,
     "gpt2": GPT2,
     "chatglm": CHATGLM,
+    **{family: dense.published(family) for family in dense.FAMILIES},
 }

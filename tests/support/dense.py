@@ -206,6 +206,65 @@ FAMILIES: Mapping[str, Config] = {
     "hyperclovax": {**_RMS, **_MULTIPLIERS, "head_dim": 32},
 }
 
+CLASSES: Mapping[str, str] = {
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "vaultgemma": "VaultGemmaForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi": "PhiForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
+    "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+    "cohere": "CohereForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "gpt_neox_japanese": "GPTNeoXJapaneseForCausalLM",
+    "gptj": "GPTJForCausalLM",
+    "codegen": "CodeGenForCausalLM",
+    "gpt_neo": "GPTNeoForCausalLM",
+    "gpt_bigcode": "GPTBigCodeForCausalLM",
+    "falcon": "FalconForCausalLM",
+    "bloom": "BloomForCausalLM",
+    "mpt": "MptForCausalLM",
+    "opt": "OPTForCausalLM",
+    "biogpt": "BioGptForCausalLM",
+    "xglm": "XGLMForCausalLM",
+    "openai-gpt": "OpenAIGPTLMHeadModel",
+    "ctrl": "CTRLLMHeadModel",
+    "nemotron": "NemotronForCausalLM",
+    "arcee": "ArceeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "ministral": "MinistralForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
+    "cwm": "CwmForCausalLM",
+    "helium": "HeliumForCausalLM",
+    "ernie4_5": "Ernie4_5ForCausalLM",
+    "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM",
+    "bitnet": "BitNetForCausalLM",
+    "apertus": "ApertusForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
+    "iquestcoder": "IQuestCoderForCausalLM",
+    "seed_oss": "SeedOssForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "jais2": "Jais2ForCausalLM",
+    "persimmon": "PersimmonForCausalLM",
+    "nanochat": "NanoChatForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM",
+}
+
+
+def published(family: str) -> dict[str, Any]:
+    """A config.json of the family, as the hub has it."""
+    head = {"model_type": family, "architectures": [CLASSES[family]]}
+    # The config class of GPT-Neo makes the long form of the short one.
+    more = {"attention_layers": ["global", "local"] * 2} if family == "gpt_neo" else {}
+    return {**FAMILIES[family], **more, **head, "torch_dtype": "bfloat16"}
+
+
 CASES: Mapping[str, Mapping[str, Config]] = {
     "gemma": {"mqa": {"num_key_value_heads": 1}},
     "gemma2": {
