@@ -162,7 +162,7 @@ class _ModelBuilder:
             labels.setdefault(known[key], resolve.scope.variables.get("kind"))
         names = _block_names([labels[steps] for steps in kinds])
         for name, (steps, layers) in zip(names, kinds.items(), strict=True):
-            prefix = self.spec.layer_prefix
+            prefix = self.spec.layer_root
             yield m.Block(name=name, layers=tuple(layers), prefix=prefix, steps=steps)
 
     def layer(self, i: int) -> Resolver:
@@ -214,14 +214,19 @@ class _ModelBuilder:
     def layer_norm(
         self, what: str, resolve: Resolver, ref: NormRef | None
     ) -> m.Norm | None:
-        return self.norm(what, resolve, ref, self.spec.layer_prefix)
+        return self.norm(what, resolve, ref, self.spec.layer_root)
 
     def norm(
-        self, what: str, resolve: Resolver, ref: NormRef | None, prefix: str = ""
+        self,
+        what: str,
+        resolve: Resolver,
+        ref: NormRef | None,
+        prefix: str | None = None,
     ) -> m.Norm | None:
         """The norm a reference stands for; what it leaves open is ``norm``'s."""
         if ref is None or resolve.value(ref.name) is None:
             return None
+        prefix = self.spec.root if prefix is None else prefix
         name = prefix + resolve.text(what, ref.name)
         own = {key: value for key, value in ref if value is not None and key != "name"}
         spec = self.spec.norm.model_copy(update=own)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
+from glmc.frontends.composite import text_config
 from glmc.frontends.config import apply_sets, effective, key_of_set, without_keys
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
@@ -71,16 +72,17 @@ def load_model(
     _check_sidecar(source)
     visible = without_keys(config, ignore_keys, where)
     found = load_spec(spec_path) if spec_path else identify(visible, where)
-    chosen = choose_variant(found, _scope(visible), variant, where)
+    text = text_config(visible, found.tree, where)
+    chosen = choose_variant(found, _scope(text.config), variant, where)
     spec = validate(Spec, chosen.tree)
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
-    full = effective(visible, spec, [key_of_set(text) for text in sets], where)
+    full = effective(text.config, spec, [key_of_set(given) for given in sets], where)
     _check_refusals(spec, _scope(full), where)
     check_expectations(full, spec, where)
-    keys = account(config, spec, chosen.expressions, ignore_keys, where)
-    tokens = read_tokens(visible, source.read_generation_config(), where)
-    dtype = _dtype(visible, where)
+    keys = account(config, text, spec, chosen.expressions, ignore_keys, where)
+    tokens = read_tokens(text.config, source.read_generation_config(), where)
+    dtype = _dtype(text.config, where)
     try:
         model = build_model(spec, _scope(full), dtype, tokens)
     except GlmcError as error:
@@ -93,7 +95,7 @@ def load_model(
         spec_files=found.files,
         config=config,
         keys=keys,
-        assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
+        assumed={k: spec.defaults[k] for k in spec.defaults if k not in text.config},
         auto_map=classes,
     )
 

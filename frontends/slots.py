@@ -83,7 +83,7 @@ class Slots:
         if kind == "bias" and entry.bias_name is not None:
             name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
             kind = ""
-        prefix = "" if slot in _MODEL_SLOTS else self.spec.layer_prefix
+        prefix = self.spec.root if slot in _MODEL_SLOTS else self.spec.layer_root
         if slot in _BARE or not kind:
             return f"{prefix}{name}"
         return f"{prefix}{name}.{kind}"

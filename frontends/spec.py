@@ -291,6 +291,16 @@ class Spec(Section):
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
 
+    @property
+    def root(self) -> str:
+        """What the names of all tensors begin with: a composite's prefix."""
+        return self.unwrap.prefix if self.unwrap else ""
+
+    @property
+    def layer_root(self) -> str:
+        """What the names of a layer's tensors begin with."""
+        return self.root + self.layer_prefix
+
 
 class Variant(Section):
     """A named overlay, taken when ``when`` holds or the user asks for it."""

@@ -1,5 +1,7 @@
 """Stem, blocks and head of a program."""
 
+from collections.abc import Callable
+
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.graph import Graph, Param, Program
@@ -39,17 +41,15 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 
 def _embed(e: Emitter, embed: m.Embedding) -> str:
     """norm(scale · project(token) + place): what is given of it, in this order."""
-    given = {
-        "tokens": _looked_up,
-        "projected": embed.project and _projected,
-        "scaled": embed.scale and _scaled,
-        "placed": embed.positions and _placed,
-        "normed": embed.norm and _normed,
-    }
-    steps = {name: step for name, step in given.items() if step}
+    steps: list[tuple[str, Callable[[Emitter, m.Embedding, str, str], str]]]
+    steps = [("tokens", _looked_up)]
+    steps += [("projected", _projected)] if embed.project else []
+    steps += [("scaled", _scaled)] if embed.scale else []
+    steps += [("placed", _placed)] if embed.positions else []
+    steps += [("normed", _normed)] if embed.norm else []
     x = "ids"
-    for name, step in steps.items():
-        x = step(e, embed, x, "x" if name == [*steps][-1] else name)
+    for at, (name, step) in enumerate(steps, 1):
+        x = step(e, embed, x, "x" if at == len(steps) else name)
     return x
 
 

@@ -82,7 +82,7 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         ),
         (LLAMA | {"hidden_size": 66}, "must be a multiple of num_attention_heads"),
         (LLAMA | {"rms_norm_eps": 0}, "rms_norm_eps is 0"),
-        (LLAMA | {"hidden_act": "mish"}, "hidden_act is 'quick_gelu'"),
+        (LLAMA | {"hidden_act": "mish"}, "hidden_act is 'mish'"),
         (LLAMA | {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
         (LLAMA | {"head_dim": 7}, "7 rotary channels cannot be paired"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
