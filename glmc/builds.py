@@ -42,6 +42,14 @@ class Build:
             raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
         return self._read(self.stages[stage]["file"])
 
+    def source(self, name: str) -> str:
+        """The text of a Python file, as it lies there.
+
+        Raises:
+            GlmcError: when it cannot be read.
+        """
+        return self._read(name)
+
     def _read(self, name: str) -> str:
         try:
             return (self.path / name).read_text("utf-8")
