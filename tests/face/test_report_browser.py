@@ -62,8 +62,11 @@ def texts(browser: Any, selector: str) -> list[str]:
 
 
 def test_it_fits_the_screen(browser: Any) -> None:
-    script = "return document.documentElement.scrollWidth - innerWidth"
-    assert browser.execute_script(script) <= 0
+    root = "document.documentElement"
+    script = f"return {root}.scrollWidth - {root}.clientWidth"
+    for at in (0, 7):
+        browser.execute_script(f"state.stage = {at}; draw()")
+        assert browser.execute_script(script) <= 0
     assert "3 x layer" in one(browser, "#facts").text
 
 
