@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ class Build:
                 f"{self.path / name} cannot be read ({error.strerror}). "
                 "Compile the build again."
             ) from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a build: its summary."""
+        from glmc.inspecting import summary_text
+
+        return f"<pre>{escape(summary_text(self))}</pre>"
 
     @cached_property
     def model(self) -> Model:

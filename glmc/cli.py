@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    _add_completion(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
         _add_compile,
@@ -61,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion SHELL``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, "--print-completion")
 
 
 def _command(

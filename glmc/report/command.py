@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 from glmc.builds import Build
+from glmc.ir.draw.mermaid import mermaid
+from glmc.ir.draw.svg import svg
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Graph
 from glmc.ir.text import parse_program
-from glmc.report.mermaid import mermaid
 from glmc.report.page import page
-from glmc.report.svg import svg
 
 
 def report_command(arguments: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 
 from glmc.builds import Build
 from glmc.inspecting import parameters, size, summary
+from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
-from glmc.report.svg import svg
 
 
 def document(build: Build) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from glmc.builds import Build
 from glmc.cli import main
-from glmc.report import mermaid, page, svg
+from glmc.ir.draw import mermaid, svg
+from glmc.ir.draw.layered import place
+from glmc.report import page
 from glmc.report.document import document
-from glmc.report.layered import place
 from support import GOLDEN
 from support.cli import glmc, python, refused
 
@@ -171,7 +172,7 @@ def test_a_cycle_is_no_drawing() -> None:
 
 def test_a_drawing_is_the_same_in_every_process(build: Build, tmp_path: Path) -> None:
     script = (
-        "from glmc.builds import Build; from glmc.report import svg;"
+        "from glmc.builds import Build; from glmc.ir.draw import svg;"
         "from pathlib import Path;"
         f"print(svg(Build(Path({str(build.path)!r})).program.blocks[0]))"
     )

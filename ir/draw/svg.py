@@ -4,11 +4,11 @@ from collections.abc import Hashable, Iterator
 from html import escape
 from typing import NamedTuple
 
+from glmc.ir.draw.layered import Placed, Point, place
 from glmc.ir.graph import Graph
 from glmc.ir.op import Op
 from glmc.ir.text.printer import print_value
 from glmc.ir.types import Type
-from glmc.report.layered import Placed, Point, place
 
 #: Pixels: advance of the 12 px monospaced font, box height, row distance, margins.
 _ADVANCE, _HEIGHT, _ROW, _GAP, _MARGIN = 7.25, 40, 84, 26, 14

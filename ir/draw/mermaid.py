@@ -1,7 +1,7 @@
 """One graph as a Mermaid flowchart, for documents that draw them."""
 
+from glmc.ir.draw.svg import subtitle
 from glmc.ir.graph import Graph
-from glmc.report.svg import subtitle
 
 
 def mermaid(graph: Graph) -> str:
