@@ -1,6 +1,7 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
-from collections.abc import Iterable, Mapping
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 
 from glmc.backends import emit
@@ -8,7 +9,7 @@ from glmc.backends.layout import WIDTH, bracketed, item
 from glmc.backends.torch.select import reference_module
 from glmc.backends.triton import OpUse, render_kernels
 from glmc.ir.graph import Graph, Program
-from glmc.ir.model import Model
+from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
 
 
@@ -23,7 +24,9 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
     env = emit.environment()
     head = {"title": title(model), "source": source}
     emitted = {
-        "__init__.py": env.get_template("init.py.j2").render(head),
+        "__init__.py": env.get_template("init.py.j2").render(
+            head | {"usage": _usage(model)}
+        ),
         "model.py": env.get_template("model.py.j2").render(
             head | dict(emit.model_view(model, program))
         ),
@@ -33,16 +36,50 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
         "reference.py": reference_module(op_names(program)),
         "kernels.py": render_kernels(uses(program), env),
     }
-    return emitted | runtime_files()
+    base = "encoder" if model.is_encoder else "causal_lm"
+    return emitted | runtime_files(base, "loading")
 
 
-def runtime_files() -> dict[str, str]:
-    """The files of ``backends/runtime``, which every build holds verbatim."""
-    return {
-        path.name: path.read_text("utf-8")
-        for path in sorted(files("glmc.backends.runtime").iterdir(), key=str)
-        if path.name.endswith(".py") and path.name != "__init__.py"
-    }
+def _usage(model: Model) -> list[str]:
+    """How a loaded model is called, for the package's docstring."""
+    call = "out = model(input_ids=ids, attention_mask=mask)"
+    if not model.is_encoder:
+        return [
+            f"{call}  # out.logits, out.past_key_values",
+            "for token in model.generate(ids, max_new_tokens=32, stream=True):",
+            "    ...",
+        ]
+    if isinstance(model.head, Head):
+        return [call, "logits = out.logits  # [B, T, V]"]
+    hidden = [call, "hidden = out.last_hidden_state  # [B, T, E]"]
+    pooled = ["vector = out.pooler_output  # [B, E]"]
+    return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden
+
+
+def runtime_files(*modules: str) -> dict[str, str]:
+    """The files of ``backends/runtime`` that some of its modules need, verbatim."""
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if f"{name}.py" not in found:
+            text = (files("glmc.backends.runtime") / f"{name}.py").read_text("utf-8")
+            found[f"{name}.py"] = text
+            waiting += _siblings(ast.parse(text))
+    return dict(sorted(found.items()))
+
+
+def _siblings(tree: ast.AST) -> Iterator[str]:
+    """What a file imports of its own folder; what only a type checker reads is not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield str(node.module)
+        elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
+            yield from _siblings(node)
+
+
+def _name(node: ast.expr) -> str | None:
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def title(model: Model) -> str:

@@ -14,8 +14,7 @@ def summary(build: Build) -> dict[str, Any]:
     """Sizes, stages, fusions and config keys of a build, as plain data."""
     model, program = build.model, build.program
     count = parameters(build)
-    caches = [block.inputs[-1].type for block in program.schedule()]
-    kv = sum(cache.elements() for cache in caches)
+    kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
     saved_launches, saved_bytes = totals(build.ledger)
     return {
         "model": model.name,

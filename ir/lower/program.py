@@ -75,7 +75,7 @@ def _embed(e: Emitter, embed: m.Embedding) -> str:
         table = e.weight(weight, (rows, "E"))
         name = "x" if last == 1 else name
         y = str(e.emit(ops.Embedding, name, ids=ids, weight=table))
-        total = "x" if at == last else "sum"
+        total = "x" if at == last else "total"
         x = str(e.emit(ops.Add, total, x=x, y=y)) if x else y
     return e.norm("x", x, embed.norm) if embed.norm else x
 
@@ -134,7 +134,7 @@ def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
         y = e.norm(f"{y}_normed", y, step.post)
     if not step.after:
         return str(e.emit(ops.Add, result, x=x, y=y))
-    total = e.emit(ops.Add, f"sum{at}", x=x, y=y)
+    total = e.emit(ops.Add, f"total{at}", x=x, y=y)
     return e.norm(result, total, step.after)
 
 
