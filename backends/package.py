@@ -101,17 +101,18 @@ def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
         "constructors": emit.constructors(program),
         "rows": rows,
         "optional_prefix": emit.quoted(prefix) if prefix else "None",
-        "waived": _waived(model),
+        "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
+        "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
     }
 
 
-def _waived(model: Model) -> str:
-    pairs = [(emit.quoted(w.pattern), emit.quoted(w.reason)) for w in model.waivers]
-    rows = [item("(", pair, ")", 4) for pair in pairs]
+def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """``target = (("a", "b"), ...)``."""
+    rows = [item("(", [emit.quoted(text) for text in pair], ")", 4) for pair in pairs]
     if len(rows) != 1:
-        return bracketed("WAIVED = (", rows, ")", 0)
-    line = f"WAIVED = ({rows[0]},)"
-    return line if len(line) <= WIDTH else f"WAIVED = (\n    {rows[0]},\n)"
+        return bracketed(f"{target} = (", rows, ")", 0)
+    line = f"{target} = ({rows[0]},)"
+    return line if len(line) <= WIDTH else f"{target} = (\n    {rows[0]},\n)"
 
 
 def op_names(program: Program) -> set[str]:

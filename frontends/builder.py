@@ -103,6 +103,9 @@ class _ModelBuilder:
             head=self.head(),
             tokens=tokens,
             optional_prefix=spec.optional_prefix,
+            old_names=tuple(
+                m.OldName(old=old, new=new) for old, new in spec.old_names.items()
+            ),
             waivers=tuple(self.waivers()),
         )
 

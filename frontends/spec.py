@@ -200,6 +200,7 @@ class Spec(Section):
     head: HeadSpec = HeadSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
+    old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
 

@@ -133,7 +133,7 @@ def check_command(arguments: argparse.Namespace) -> int:
 def run_command(arguments: argparse.Namespace) -> int:
     """``glmc run``."""
     prompt = _ids(arguments.prompt_ids)
-    Build(arguments.build).manifest  # noqa: B018  (says so when it is no build)
+    Build(arguments.build).require_generation()
     import torch
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")

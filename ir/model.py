@@ -210,6 +210,13 @@ class Waiver(Node):
     reason: str
 
 
+class OldName(Node):
+    """An ending of tensor names that older files spell differently."""
+
+    old: str
+    new: str
+
+
 class Model(Node):
     """A stack of blocks: a decoder-only language model, or an encoder."""
 
@@ -232,6 +239,7 @@ class Model(Node):
     tokens: Tokens = Tokens()
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""
+    old_names: tuple[OldName, ...] = ()
     waivers: tuple[Waiver, ...] = ()
 
     @property

@@ -62,6 +62,7 @@ def load(
         checkpoint.headers,
         where=str(folder),
         optional_prefix=weights.OPTIONAL_PREFIX,
+        old_names=getattr(weights, "OLD_NAMES", ()),
         waived=weights.WAIVED,
         strict=strict,
     )
