@@ -72,7 +72,7 @@ def summary_text(build: Build) -> str:
         f"  width       {facts['hidden']}, vocabulary {facts['vocab']}",
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
-        f"  KV cache    {size(facts['kv_bytes_per_token'])} a token",
+        *_cache_lines(facts),
         f"  config      {_keys(facts['config_keys'])}",
         "",
         "stages",
@@ -83,6 +83,11 @@ def summary_text(build: Build) -> str:
         for stage in facts["stages"]
     ]
     return "\n".join(lines)
+
+
+def _cache_lines(facts: dict[str, Any]) -> list[str]:
+    kv = facts["kv_bytes_per_token"]
+    return [f"  KV cache    {size(kv)} a token"] if kv else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:
