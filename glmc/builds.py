@@ -51,6 +51,19 @@ class Build:
         """
         return self._read(name)
 
+    def require_generation(self) -> None:
+        """Refuse a command that needs a model that generates.
+
+        Raises:
+            GlmcError: when this is an encoder.
+        """
+        if self.model.is_encoder:
+            raise GlmcError(
+                f"{self.path} is an encoder, which generates nothing: it answers all "
+                "tokens of a text at once. Call it from Python: `model = build.load("
+                "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
+            )
+
     def _read(self, name: str) -> str:
         try:
             return (self.path / name).read_text("utf-8")

@@ -59,6 +59,17 @@ class Graph(Node):
         """The op that makes each value; inputs are missing."""
         return {name: op for op in self.ops for name in op.outs}
 
+    @property
+    def kv(self) -> CacheType | None:
+        """The cache of a block, its last input; None where nothing is cached."""
+        last = self.inputs[-1].type
+        return last if isinstance(last, CacheType) else None
+
+    @property
+    def outer(self) -> tuple[Input, ...]:
+        """The inputs that all layers get alike or from one another: not the cache."""
+        return self.inputs[:-1] if self.kv else self.inputs
+
     def users(self, value: str) -> list[Op]:
         """The ops that read a value, in order."""
         return [op for op in self.ops if value in op.values]
@@ -123,6 +134,12 @@ class Program(Node):
         """Names of the values that blocks hand on."""
         first = self.blocks[0]
         return tuple(value.name for value in first.inputs[: len(first.returns)])
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the stem's values that every block reads."""
+        names = [value.name for value in self.blocks[0].outer]
+        return tuple(names[len(self.carried) :])
 
     def schedule(self) -> list[Graph]:
         """The block of every layer, in layer order."""
