@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from glmc.backends.layout import assignment, call, item, repeated, tuple_of
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Model
 from glmc.ir.op import Op
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
@@ -173,16 +174,37 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
         "eos": literal(model.tokens.eos),
         "pad": repr(model.tokens.pad),
         "dtype": TORCH_DTYPES[model.dtype],
+        "scheme": _scheme(model),
+        "bounds": [name for name in program.stem.returns if name == PREFIX],
+        "learned": model.prefix_encoder.length if model.prefix_encoder else 0,
+        "encoder": _encoder(program),
     }
 
 
+def _scheme(model: Model) -> str:
+    """The positions of a model that does not simply count."""
+    if model.positions is None:
+        return ""
+    ids = [f"{name}={value}" for name, value in model.positions]
+    return call("scheme", "GlmPositions", ids, 4)
+
+
+def _encoder(program: Program) -> Mapping[str, Any] | None:
+    graph = program.prefix_encoder
+    if graph is None:
+        return None
+    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+
+
 def _members(program: Program) -> list[str]:
-    """The parameters of stem and head around the layers."""
+    """The parameters of prefix encoder, stem and head around the layers."""
     kinds = program.blocks
     each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
     if len(kinds) > 1:
         each = "layer() for layer in LAYERS"
+    encoder = program.prefix_encoder
     return [
+        *(parameters(_of(program, encoder)) if encoder else ()),
         *parameters(_of(program, program.stem)),
         f"self.layers = nn.ModuleList({each})",
         *parameters(_of(program, program.head, program.stem)),

@@ -1,6 +1,6 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 
 from glmc.backends import emit
@@ -33,15 +33,22 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
         "reference.py": reference_module(op_names(program)),
         "kernels.py": render_kernels(uses(program), env),
     }
-    return emitted | runtime_files()
+    return emitted | runtime_files(model)
 
 
-def runtime_files() -> dict[str, str]:
-    """The files of ``backends/runtime``, which every build holds verbatim."""
+#: Runtime files that only some models need, and which these are.
+OPTIONAL: Mapping[str, Callable[[Model], bool]] = {
+    "glm_positions.py": lambda model: model.positions is not None,
+}
+
+
+def runtime_files(model: Model) -> dict[str, str]:
+    """The files of ``backends/runtime`` that a build of this model holds verbatim."""
     return {
         path.name: path.read_text("utf-8")
         for path in sorted(files("glmc.backends.runtime").iterdir(), key=str)
         if path.name.endswith(".py") and path.name != "__init__.py"
+        if path.name not in OPTIONAL or OPTIONAL[path.name](model)
     }
 
 

@@ -9,7 +9,8 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_MODEL_SLOTS = frozenset({"embed", "positions", "head"}) | _PREFIX_SLOTS
 _SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
 
 

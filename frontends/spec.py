@@ -46,10 +46,11 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Match(Section):
-    """Which configs a spec is for."""
+    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys."""
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
+    any_key: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -95,6 +96,8 @@ class RopeSpec(Section):
     params: Formula
     dim: Integer
     style: Literal["half", "interleaved"]
+    sections: Integer = 1
+    frequencies: Literal["f32", "f16"] = "f32"
 
 
 class QkNorm(Section):
@@ -113,6 +116,7 @@ class AttentionSpec(Section):
     head_dim: Integer
     scale: Number
     window: Integer | None = None
+    mask: Literal["causal", "prefix"] = "causal"
     rope: RopeSpec | None = None
     qk_norm: QkNorm | None = None
 
@@ -130,11 +134,38 @@ OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """x + post(op(pre(x)))."""
+    """residual_scale · r + post(op(pre(x))); r is x, or pre(x) with residual normed."""
 
     op: Text
     pre: Text | None = None
     post: Text | None = None
+    residual: Literal["stream", "normed"] = "stream"
+    residual_scale: Number = 1.0
+
+
+class PositionsSpec(Section):
+    """Positions of the first GLM models, by the ids they are read from."""
+
+    kind: Literal["glm"]
+    gmask: Integer
+    mask: Integer
+    sop: Integer
+
+
+class PrefixEncoderSpec(Section):
+    """Learned keys and values before every sequence, where ``length`` is not null."""
+
+    length: Integer
+    projection: Flag = False
+    row: Literal["states", "hidden"] = "states"
+
+
+class TokensSpec(Section):
+    """Special tokens of configs that leave them out."""
+
+    bos: Integer | None = None
+    eos: Integer | None = None
+    pad: Integer | None = None
 
 
 class HeadSpec(Section):
@@ -184,6 +215,9 @@ class Spec(Section):
     ops: dict[Name, OpSpec]
     final_norm: Text | None = None
     head: HeadSpec = HeadSpec()
+    positions: PositionsSpec | None = None
+    prefix_encoder: PrefixEncoderSpec | None = None
+    tokens: TokensSpec = TokensSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]

@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -62,10 +62,15 @@ class CausalLM(Block):
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     default_dtype: ClassVar[torch.dtype]
+    #: Rows of a prefix encoder: keys and values that stand before every sequence.
+    learned: ClassVar[int] = 0
+    #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
+    scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
     #: The module of operations; None takes the build's `kernels` on a GPU and its
     #: `reference` elsewhere.
     ops: ModuleType | None = None
+    _learned: torch.Tensor | None = None
 
     def run(
         self,
@@ -76,6 +81,10 @@ class CausalLM(Block):
         ops: ModuleType,
     ) -> torch.Tensor:
         """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache."""
+        raise NotImplementedError
+
+    def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
+        """What `Cache.begin_with` takes, for `rows` [1, learned]."""
         raise NotImplementedError
 
     @property
@@ -90,7 +99,21 @@ class CausalLM(Block):
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
-        return Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        capacity += self.learned
+        cache = Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        if self.learned:
+            cache.begin_with(self.learned_states())
+        return cache
+
+    @torch.no_grad()
+    def learned_states(self) -> torch.Tensor:
+        """The keys and values that stand before every sequence; computed once."""
+        known = self._learned
+        if known is None or (known.device, known.dtype) != (self.device, self.dtype):
+            rows = torch.arange(self.learned, device=self.device)[None]
+            ops = self.ops or operations(self.device.type)
+            self._learned = known = self.encode_prefix(rows, ops)
+        return known
 
     def forward(
         self,
@@ -118,7 +141,7 @@ class CausalLM(Block):
         check_cache(cache, batch)
         if attention_mask is not None:
             read_mask(attention_mask, cache, tokens)
-        pos = positions(position_ids, cache, input_ids, self.max_positions)
+        pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         logits = self.run(input_ids, pos, cache, logits_to_keep, ops)

@@ -7,6 +7,9 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
 
+PREFIX = "prefix"
+"""The value that says where the part ends that sees itself in both directions."""
+
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
     """Projections, per-head norms, rope, cache write, attention, output."""
@@ -25,12 +28,20 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     if a.rope:
         cos, sin = e.tables.names(a.rope)
         turn = {"cos": cos, "sin": sin, "style": a.rope.style}
+        turn |= {"sections": a.rope.sections}
         q = e.emit(ops.Rope, "qr", x=q, **turn)
         k = e.emit(ops.Rope, "kr", x=k, **turn)
     kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
-    seen = {"scale": a.scale, "window": a.window}
+    seen = {"scale": a.scale, "window": a.window, "learned": learned(e.model)}
+    if a.mask == "prefix":
+        seen |= {"prefix": PREFIX}
     context = e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen)
     return e.linear("attn", context, a.o, ("E", "H D"), axes)
+
+
+def learned(model: m.Model) -> int:
+    """How many slots of the cache a prefix encoder fills."""
+    return model.prefix_encoder.length if model.prefix_encoder else 0
 
 
 def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:

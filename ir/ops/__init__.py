@@ -9,6 +9,7 @@ from glmc.ir.ops.elementwise import (
     Heads,
     Linear,
     Mul,
+    Scale,
     Split,
     ZerosLike,
 )
@@ -20,6 +21,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 
@@ -44,7 +46,9 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
+    "Scale",
     "Split",
     "ZerosLike",
 ]

@@ -5,7 +5,7 @@ from typing import Literal
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
-ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 
 
 class Embedding(Op):
@@ -59,6 +59,17 @@ class Mul(_Binary):
     """x · y, element by element."""
 
     mnemonic = "mul"
+
+
+class Scale(Op):
+    """factor · x, rounded to x's dtype."""
+
+    mnemonic = "scale"
+    x: Value
+    factor: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
 
 
 class ZerosLike(Op):

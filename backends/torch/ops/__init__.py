@@ -13,6 +13,7 @@ from glmc.backends.torch.ops.elementwise import (
     heads,
     linear,
     mul,
+    scale,
     split,
     zeros_like,
 )
@@ -29,6 +30,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_sections,
     rope_table_yarn,
 )
 
@@ -53,7 +55,9 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_sections",
     "rope_table_yarn",
+    "scale",
     "split",
     "zeros_like",
 ]
