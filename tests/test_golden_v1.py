@@ -84,6 +84,8 @@ def test_logits(ops: str, name: str, scenario: Any, compiled: Compile) -> None:
     model = build.load(CHECKPOINT, dtype="float32")
     with interpreter() if ops == "kernels" else nullcontext(), torch.no_grad():
         model.ops = importlib.import_module(f"{build.__name__}.{ops}")
+        # Fewer parts of the cache than on a GPU: each costs the interpreter time.
+        vars(model.ops).update({"SPLITS": 2} if ops == "kernels" else {})
         assert scenario(model, case(name)) <= TOLERANCE
 
 
@@ -95,7 +97,7 @@ def test_logits(ops: str, name: str, scenario: Any, compiled: Compile) -> None:
         ("r2 = ops.scale(h2", "r2 = ops.scale(x", prompt),
         ("prefix=prefix", "prefix=None", prompt),
         ("sections=2", "sections=1", prompt),
-        ("gmask=137, mask=136", "gmask=136, mask=137", decode),
+        ("mask=136", "mask=9", decode),
         ("cache.prefix", "cache.prefix + 1", padded),
         ('fn="gelu_tanh"', 'fn="relu"', prompt),
     ],

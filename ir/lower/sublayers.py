@@ -27,15 +27,13 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
         k = e.norm("kn", k, a.k_norm, ("D",), axes)
     if a.rope:
         cos, sin = e.tables.names(a.rope)
-        turn = {"cos": cos, "sin": sin, "style": a.rope.style}
-        turn |= {"sections": a.rope.sections}
-        q = e.emit(ops.Rope, "qr", x=q, **turn)
-        k = e.emit(ops.Rope, "kr", x=k, **turn)
+        turn = {"style": a.rope.style, "sections": a.rope.sections}
+        q = e.emit(ops.Rope, "qr", x=q, cos=cos, sin=sin, **turn)
+        k = e.emit(ops.Rope, "kr", x=k, cos=cos, sin=sin, **turn)
     kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
     seen = {"scale": a.scale, "window": a.window, "learned": learned(e.model)}
-    if a.mask == "prefix":
-        seen |= {"prefix": PREFIX}
-    context = e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen)
+    prefix = PREFIX if a.mask == "prefix" else None
+    context = e.emit(ops.Attention, "ctx", q=q, kv=kv, prefix=prefix, **seen)
     return e.linear("attn", context, a.o, ("E", "H D"), axes)
 
 

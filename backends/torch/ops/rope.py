@@ -139,11 +139,10 @@ def rope(
     """
     if sections > 1:
         width = 2 * cos.shape[-1] // sections
-        parts = x[..., : width * sections].split(width, -1)
-        tables = zip(cos.chunk(sections, -1), sin.chunk(sections, -1), strict=True)
+        parts = x[..., : width * sections].chunk(sections, -1)
+        tables = (parts, cos.chunk(sections, -1), sin.chunk(sections, -1))
         turned = [
-            rope(part, *table, style=style)
-            for part, table in zip(parts, tables, strict=True)
+            rope(part, c, s, style=style) for part, c, s in zip(*tables, strict=True)
         ]
         return torch.cat((*turned, x[..., width * sections :]), dim=-1)
     rotary = 2 * cos.shape[-1]
