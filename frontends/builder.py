@@ -176,6 +176,10 @@ class _ModelBuilder:
             if own:
                 reason = "the head is tied to the embedding"
                 yield m.Waiver(pattern=own.tensor, reason=reason)
+        if self.spec.prefix_encoder and self.prefix_encoder() is None:
+            module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
+            reason = "a prefix encoder, for which the config has no length"
+            yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""

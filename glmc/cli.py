@@ -135,6 +135,9 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     return inspect_command(arguments)
 
 
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -146,6 +149,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
     parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
                         help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -167,6 +171,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
     add("--prompt-ids", required=True, metavar="ID,ID,...", help="the prompt's tokens")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="at most (32)")
     add("--temperature", type=float, help="sample; default: greedy")

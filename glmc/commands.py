@@ -93,8 +93,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     from glmc.frontends.checkpoint import read_headers
 
     build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
-    found = account(build.model, build.program, headers.tensors)
+    tensors = dict(read_headers(arguments.weights).tensors)
+    if arguments.tuned:
+        tensors |= read_headers(arguments.tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,
@@ -141,7 +143,12 @@ def run_command(arguments: argparse.Namespace) -> int:
     options = {"temperature": arguments.temperature, "top_k": arguments.top_k}
     options |= {"top_p": arguments.top_p, "seed": arguments.seed}
     try:
-        model = build.load(arguments.weights, device=device, dtype=arguments.dtype)
+        model = build.load(
+            arguments.weights,
+            device=device,
+            dtype=arguments.dtype,
+            tuned=arguments.tuned,
+        )
         ids = torch.tensor([prompt], device=device)
         stream = model.generate(
             ids, max_new_tokens=arguments.max_new_tokens, stream=True, **options

@@ -141,10 +141,10 @@ def rope(
         width = 2 * cos.shape[-1] // sections
         parts = x[..., : width * sections].chunk(sections, -1)
         tables = (parts, cos.chunk(sections, -1), sin.chunk(sections, -1))
-        turned = [
+        rotated = [
             rope(part, c, s, style=style) for part, c, s in zip(*tables, strict=True)
         ]
-        return torch.cat((*turned, x[..., width * sections :]), dim=-1)
+        return torch.cat((*rotated, x[..., width * sections :]), dim=-1)
     rotary = 2 * cos.shape[-1]
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
     turned, passed = x[..., :rotary], x[..., rotary:]
