@@ -44,16 +44,16 @@ def _prefix_encoder(
     caches = [_cache(b) for b in model.blocks for _ in b.layers]
     heads = sum(2 * kv.kv_heads for kv in caches)
     width = caches[0].k_dim
-    sizes = {"N": encoder.length, "S": heads * width}
+    sizes = {"N": encoder.length, "S": heads * width, "U": model.hidden}
     rows = TensorType(dtype="i64", dims=(1, encoder.length))
     e = Emitter(model, tables=Tables(model), inputs={"rows": rows}, shared=shared)
     inner = "S" if encoder.row == "states" else "E"
     table = e.weight(encoder.table, ("N", inner), sizes)
     x = e.emit(ops.Embedding, "row", ids="rows", weight=table)
     if encoder.up and encoder.down:
-        up = e.linear("up", x, encoder.up, ("E", inner), sizes)
+        up = e.linear("up", x, encoder.up, ("U", inner), sizes)
         act = e.emit(ops.Activation, "act", x=up, fn="tanh")
-        x = e.linear("states", act, encoder.down, ("S", "E"), sizes)
+        x = e.linear("states", act, encoder.down, ("S", "U"), sizes)
     states = e.emit(ops.Heads, "kv_heads", x=x, n=heads)
     shared |= e.params
     return e.graph("prefix_encoder", states).replace(params=())
