@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from glmc.backends.layout import assignment, call, item, repeated, tuple_of
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
 from glmc.ir.op import Op
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
@@ -182,8 +183,12 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
             f"eos_token_id = {literal(model.tokens.eos)}",
             f"pad_token_id = {model.tokens.pad!r}",
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+            *_prefix_attributes(model),
         ],
         "inputs": "ids, pos, cache, keep, ops",
+        "scheme": model.positions is not None,
+        "bounds": [name for name in program.stem.returns if name == PREFIX],
+        "encoder": _encoder(program),
         "head": [_keep(program), *head],
         "answer": logits.partition(" = ")[2],
     }
@@ -205,18 +210,41 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",
         ],
         "inputs": "ids, pos, types, mask, ops",
+        "scheme": False,
+        "bounds": [],
+        "encoder": None,
         "head": lines(program, program.head, 8),
         "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
     }
 
 
+def _prefix_attributes(model: Model) -> list[str]:
+    """Where positions come from and what stands before a sequence, if they are said."""
+    found = []
+    if model.prefix_encoder:
+        found.append(f"learned = {model.prefix_encoder.length}")
+    if model.positions:
+        ids = [f"{name}={value}" for name, value in model.positions]
+        found.append(call("scheme", "GlmPositions", ids, 4))
+    return found
+
+
+def _encoder(program: Program) -> Mapping[str, Any] | None:
+    graph = program.prefix_encoder
+    if graph is None:
+        return None
+    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+
+
 def _members(program: Program) -> list[str]:
-    """The parameters of stem and head around the layers."""
+    """The parameters of prefix encoder, stem and head around the layers."""
     kinds = program.blocks
     each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
     if len(kinds) > 1:
         each = "layer() for layer in LAYERS"
+    encoder = program.prefix_encoder
     return [
+        *(parameters(_of(program, encoder)) if encoder else ()),
         *parameters(_of(program, program.stem)),
         f"self.layers = nn.ModuleList({each})",
         *parameters(_of(program, program.head, program.stem)),

@@ -37,8 +37,9 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
         "reference.py": reference_module(op_names(program)),
         "kernels.py": render_kernels(uses(program), env),
     }
-    base = "encoder" if model.is_encoder else "causal_lm"
-    return emitted | runtime_files(base, "loading", "tokenizer")
+    base = ["encoder"] if model.is_encoder else ["causal_lm"]
+    base += ["glm_positions"] if model.positions else []
+    return emitted | runtime_files(*base, "loading", "tokenizer")
 
 
 def _usage(model: Model) -> list[str]:

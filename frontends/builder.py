@@ -101,7 +101,9 @@ class _ModelBuilder:
             blocks=tuple(self.blocks()),
             final_norm=self.model_norm("final_norm", spec.final_norm),
             head=self.head(),
-            tokens=tokens,
+            positions=self.positions(),
+            prefix_encoder=self.prefix_encoder(),
+            tokens=self.tokens(tokens),
             optional_prefix=spec.optional_prefix,
             old_names=tuple(
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()
@@ -146,6 +148,52 @@ class _ModelBuilder:
             norm=self.norm(self.resolve, name),
         )
 
+    def positions(self) -> m.GlmPositions | None:
+        spec = self.spec.positions
+        if spec is None:
+            return None
+        return m.GlmPositions(
+            gmask=self.token("positions.gmask", spec.gmask),
+            mask=self.token("positions.mask", spec.mask),
+            sop=self.token("positions.sop", spec.sop),
+        )
+
+    def token(self, what: str, given: object) -> int:
+        """An id that the model has an embedding for."""
+        value = self.resolve.size(what, given)
+        if value >= self.dim("V"):
+            expected = f"must be below the vocabulary's size, {self.dim('V')}"
+            raise self.resolve.error(what, given, expected, value)
+        return value
+
+    def tokens(self, read: m.Tokens) -> m.Tokens:
+        """The ids that were read, completed by the spec's."""
+        found = {}
+        for name, given in self.spec.tokens:
+            if getattr(read, name) in (None, ()) and self.resolve.value(given):
+                found[name] = self.token(f"tokens.{name}", given)
+        if "eos" in found:
+            return read.model_copy(update={**found, "eos": (found["eos"],)})
+        return read.model_copy(update=found)
+
+    def prefix_encoder(self) -> m.PrefixEncoder | None:
+        spec = self.spec.prefix_encoder
+        if spec is None or self.resolve.value(spec.length) is None:
+            return None
+        what = "prefix_encoder"
+        length = self.resolve.size(f"{what}.length", spec.length)
+        projected = self.resolve.flag(f"{what}.projection", spec.projection)
+        table = self.slots.weight("prefix")
+        if not projected:
+            return m.PrefixEncoder(length=length, table=table)
+        return m.PrefixEncoder(
+            length=length,
+            table=table,
+            row=spec.row,
+            up=self.slots.projection("prefix_up"),
+            down=self.slots.projection("prefix_down"),
+        )
+
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
@@ -154,6 +202,10 @@ class _ModelBuilder:
             if own:
                 reason = "the head is tied to the embedding"
                 yield m.Waiver(pattern=own.tensor, reason=reason)
+        if self.spec.prefix_encoder and self.prefix_encoder() is None:
+            module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
+            reason = "a prefix encoder, for which the config has no length"
+            yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""
@@ -212,7 +264,8 @@ class _ModelBuilder:
             made = self.mlp(resolve, f"ops.{name}", op, slots)
         norms = ("pre", "post", "after")
         named = {at: self.layer_norm(resolve, getattr(step, at)) for at in norms}
-        return m.Step(op=made, **named)
+        scale = resolve.number("block.residual_scale", step.residual_scale)
+        return m.Step(op=made, residual=step.residual, residual_scale=scale, **named)
 
     def layer_norm(self, resolve: Resolver, name: object) -> m.Norm | None:
         value = resolve.value(name)
@@ -267,9 +320,15 @@ class _ModelBuilder:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
         try:
-            return rope_node(params, dim, spec.style)
+            rope = rope_node(params, dim, spec.style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+        sections = resolve.size(f"{what}.rope.sections", spec.sections)
+        if dim % (2 * sections):
+            expected = f"must pair channels in {dim} // {sections} each"
+            raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
+        more = {"sections": sections, "frequencies": spec.frequencies}
+        return rope.model_copy(update=more)
 
     def activation(
         self, what: str, resolve: Resolver, given: object

@@ -54,10 +54,11 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Match(Section):
-    """Which configs a spec is for."""
+    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys."""
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
+    any_key: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -103,6 +104,8 @@ class RopeSpec(Section):
     params: Formula
     dim: Integer
     style: Literal["half", "interleaved"]
+    sections: Integer = 1
+    frequencies: Literal["f32", "f16"] = "f32"
 
 
 class QkNorm(Section):
@@ -116,12 +119,12 @@ class AttentionSpec(Section):
     """Grouped-query attention."""
 
     kind: Literal["attention"]
-    mask: Literal["causal", "full"] = "causal"
     heads: Integer
     kv_heads: Integer
     head_dim: Integer
     scale: Number
     window: Integer | None = None
+    mask: Literal["causal", "prefix", "full"] = "causal"
     rope: RopeSpec | None = None
     qk_norm: QkNorm | None = None
 
@@ -139,12 +142,15 @@ OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """after(x + post(op(pre(x))))."""
+    """after(residual_scale · r + post(op(pre(x)))); r is x, or with residual normed
+    pre(x)."""
 
     op: Text
     pre: Text | None = None
     post: Text | None = None
     after: Text | None = None
+    residual: Literal["stream", "normed"] = "stream"
+    residual_scale: Number = 1.0
 
 
 class TransformSpec(Section):
@@ -152,6 +158,31 @@ class TransformSpec(Section):
 
     act: Text
     norm: Text
+
+
+class PositionsSpec(Section):
+    """Positions of the first GLM models, by the ids they are read from."""
+
+    kind: Literal["glm"]
+    gmask: Integer
+    mask: Integer
+    sop: Integer
+
+
+class PrefixEncoderSpec(Section):
+    """Learned keys and values before every sequence, where ``length`` is not null."""
+
+    length: Integer
+    projection: Flag = False
+    row: Literal["states", "hidden"] = "states"
+
+
+class TokensSpec(Section):
+    """Special tokens of configs that leave them out."""
+
+    bos: Integer | None = None
+    eos: Integer | None = None
+    pad: Integer | None = None
 
 
 class HeadSpec(Section):
@@ -206,6 +237,9 @@ class Spec(Section):
     ops: dict[Name, OpSpec]
     final_norm: Text | None = None
     head: HeadSpec = HeadSpec()
+    positions: PositionsSpec | None = None
+    prefix_encoder: PrefixEncoderSpec | None = None
+    tokens: TokensSpec = TokensSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
     old_names: dict[Name, Name] = {}

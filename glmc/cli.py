@@ -182,6 +182,9 @@ def _run_report(arguments: argparse.Namespace) -> int:
     return report_command(arguments)
 
 
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -193,6 +196,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
     parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
                         help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -260,6 +264,7 @@ def _add_generation(
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
     add("--tokenizer", metavar="FOLDER",
         help="where the tokenizer's files are; default: with the weights")  # fmt: skip
     add("--variant", help="the tokenizer's variant, where its files cannot tell")

@@ -75,7 +75,12 @@ def load_model(arguments: argparse.Namespace) -> Any:
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     build = import_build(arguments.build)
     try:
-        return build.load(arguments.weights, device=device, dtype=arguments.dtype)
+        return build.load(
+            arguments.weights,
+            device=device,
+            dtype=arguments.dtype,
+            tuned=arguments.tuned,
+        )
     except (ValueError, RuntimeError) as error:
         raise GlmcError(str(error)) from error
 

@@ -2,7 +2,8 @@
 
 A :class:`Program` is a stem (ids to hidden state), blocks (one :class:`Graph` per kind
 of layer) and a head (hidden state to logits). Blocks are applied in layer order; the
-values a block returns replace its first inputs, the *carried* ones, for the next.
+values a block returns replace its first inputs, the *carried* ones, for the next. A
+prefix encoder, where there is one, gives what the cache holds before the first token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -114,15 +115,19 @@ class Program(Node):
     name: str
     dtype: str
     params: tuple[Param, ...] = ()
-    """Parameters of stem and head; both may read the same one (a tied head)."""
+    """Parameters of all but the blocks; two may read the same one (a tied head)."""
+    prefix_encoder: Graph | None = None
+    """The keys and values that are in the cache before any token, for a row each:
+    ``[1,N,2·layers·heads,width]``. Run once."""
     stem: Graph
     blocks: tuple[Graph, ...]
     head: Graph
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Stem, blocks, head."""
-        return (self.stem, *self.blocks, self.head)
+        """Prefix encoder if there is one, stem, blocks, head."""
+        encoder = (self.prefix_encoder,) if self.prefix_encoder else ()
+        return (*encoder, self.stem, *self.blocks, self.head)
 
     @property
     def layers(self) -> int:
@@ -165,6 +170,7 @@ class Program(Node):
         """A program with ``change`` applied to every graph."""
         return self.model_copy(
             update={
+                "prefix_encoder": self.prefix_encoder and change(self.prefix_encoder),
                 "stem": change(self.stem),
                 "blocks": tuple(change(block) for block in self.blocks),
                 "head": change(self.head),

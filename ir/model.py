@@ -7,7 +7,7 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
 
@@ -94,13 +94,21 @@ RopeScaling = (
 
 
 class Rope(Node):
-    """Rotary position embedding on the first ``dim`` channels of each head."""
+    """Rotary position embedding on the first ``dim`` channels of each head.
+
+    With several ``sections`` (ChatGLM-6B) these channels are cut into as many equal
+    parts, and each part turns by a stream of positions of its own.
+    """
 
     dim: PositiveInt
     theta: PositiveFloat
     style: Literal["half", "interleaved"]
-    """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1."""
+    """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1;
+    within a section, where there are several."""
     scaling: RopeScaling | None = None
+    sections: PositiveInt = 1
+    frequencies: Literal["f32", "f16"] = "f32"
+    """``f16``: frequencies are rounded to fp16, whatever the model computes in."""
 
 
 class Attention(Node):
@@ -113,8 +121,10 @@ class Attention(Node):
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
-    mask: Literal["causal", "full"] = "causal"
-    """What a query sees: tokens up to its own, or all of them. Padding never."""
+    mask: Literal["causal", "prefix", "full"] = "causal"
+    """What a query sees of the tokens that are no padding. ``causal``: those up to its
+    own. ``prefix``: also all before the generated text, which see each other (a prefix
+    LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
     rope: Rope | None = None
     q: Projection
     k: Projection
@@ -140,13 +150,17 @@ Sublayer = Annotated[Attention | Mlp, Field(discriminator="kind")]
 
 
 class Step(Node):
-    """One residual step: ``after(x + post(op(pre(x))))``; what is None is left out."""
+    """One residual step: ``after(residual_scale · r + post(op(pre(x))))``; what is
+    None is left out."""
 
     op: Sublayer
     pre: Norm | None = None
     post: Norm | None = None
     after: Norm | None = None
     """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
+    residual: Literal["stream", "normed"] = "stream"
+    """What r is: ``stream`` is x, ``normed`` is pre(x)."""
+    residual_scale: PositiveFloat = 1.0
 
 
 class Block(Node):
@@ -177,6 +191,38 @@ class Transform(Node):
     dense: Projection
     act: ActivationName
     norm: Norm
+
+
+class GlmPositions(Node):
+    """Two streams of positions, found from the token ids (GLM, arXiv:2103.10360).
+
+    Tokens before ``<sop>`` count 0, 1, … in the first stream and have 0 in the second.
+    From ``<sop>`` on the first stream stays at the place that is being filled in (the
+    first ``[gMASK]``, else the first ``[MASK]``) and the second counts 1, 2, …
+    """
+
+    gmask: NonNegativeInt
+    mask: NonNegativeInt
+    sop: NonNegativeInt
+
+
+class PrefixEncoder(Node):
+    """Learned keys and values before every sequence (P-tuning v2, arXiv:2110.07602).
+
+    A row of the table for each of ``length`` tokens: for layer after layer the heads of
+    a key and then of a value. With ``up`` and ``down`` it is ``down(tanh(up(row)))``.
+    Keys are not rotated, every query sees them, and positions begin at 0 after them.
+    """
+
+    length: PositiveInt
+    table: Weight
+    row: Literal["states", "hidden"] = "states"
+    """How wide a row is: as the keys and values of all layers together (axis ``S``), or
+    as a hidden state (``E``), which needs a projection."""
+    up: Projection | None = None
+    """To a hidden state."""
+    down: Projection | None = None
+    """From a hidden state to keys and values."""
 
 
 class Head(Node):
@@ -236,6 +282,9 @@ class Model(Node):
     final_norm: Norm | None = None
     head: Head | Pooler | None
     """None: the last hidden state is all there is."""
+    positions: GlmPositions | None = None
+    """How positions follow from the ids; None: tokens are counted."""
+    prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""

@@ -1,6 +1,6 @@
 """The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,6 +35,12 @@ class CausalLM(BaseModel):
     cache_shapes: ClassVar[Sequence[tuple[int, int, int]]]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
+    #: Rows of a prefix encoder: keys and values that stand before every sequence.
+    learned: ClassVar[int] = 0
+    #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
+    scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
+
+    _learned: torch.Tensor | None = None
 
     def run(
         self,
@@ -47,9 +53,27 @@ class CausalLM(BaseModel):
         """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache."""
         raise NotImplementedError
 
+    def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
+        """What `Cache.begin_with` takes, for `rows` [1, learned]."""
+        raise NotImplementedError
+
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
-        return Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        capacity += self.learned
+        cache = Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        if self.learned:
+            cache.begin_with(self.learned_states())
+        return cache
+
+    @torch.no_grad()
+    def learned_states(self) -> torch.Tensor:
+        """The keys and values that stand before every sequence; computed once."""
+        known = self._learned
+        if known is None or (known.device, known.dtype) != (self.device, self.dtype):
+            rows = torch.arange(self.learned, device=self.device)[None]
+            ops = self.ops or operations(self.device.type)
+            self._learned = known = self.encode_prefix(rows, ops)
+        return known
 
     def forward(
         self,
@@ -77,7 +101,7 @@ class CausalLM(BaseModel):
         check_cache(cache, batch)
         if attention_mask is not None:
             read_mask(attention_mask, cache, tokens)
-        pos = positions(position_ids, cache, input_ids, self.max_positions)
+        pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         logits = self.run(input_ids, pos, cache, logits_to_keep, ops)

@@ -22,11 +22,11 @@ def check_cache(cache: Cache, batch: int) -> None:
 
 def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     """Takes from `mask` [B, past + tokens] where the rows of the cache start."""
-    total = cache.length + tokens
+    total = cache.tokens + tokens
     if mask.shape != (cache.batch, total):
         raise ValueError(
             f"attention_mask is {describe(mask)}, but this call needs "
-            f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.length} tokens "
+            f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.tokens} tokens "
             f"in the cache and the {tokens} new ones."
         )
     real = (mask != 0).int()
@@ -34,8 +34,8 @@ def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     first = real.argmax(1)
     last = total - 1 - real.flip(1).argmax(1)
     _check_rows(count, last - first + 1)
-    start = first.int() if bool(first.any()) else None
-    if cache.length > 0 and not _same(start, cache.start):
+    start = (first + cache.learned).int() if bool(first.any()) else None
+    if cache.tokens > 0 and not _same(start, cache.start):
         raise ValueError(
             "attention_mask marks other padding than the mask of the call that began "
             "this cache; keep each row's mask and append a 1 for each new token."
@@ -53,10 +53,10 @@ def positions(
     """Positions int64 [B, T]: `given`, or each row's tokens counted from its start."""
     batch, tokens = ids.shape
     if given is None:
-        end = cache.length + tokens
-        pos = torch.arange(cache.length, end, device=ids.device)[None]
+        end = cache.tokens + tokens
+        pos = torch.arange(cache.tokens, end, device=ids.device)[None]
         if cache.start is not None:
-            pos = (pos - cache.start[:, None]).clamp(min=0)
+            pos = (pos - (cache.start - cache.learned)[:, None]).clamp(min=0)
         last = end - 1
     else:
         if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):

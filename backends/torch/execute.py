@@ -69,16 +69,25 @@ class Executor:
         }
 
     def cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for this program."""
+        """A cache for this program that has seen no token yet."""
         kinds = [block.kv for block in self.program.schedule()]
         shapes = [(kv.kv_heads, kv.k_dim, kv.v_dim) for kv in kinds if kv]
-        return Cache(shapes, batch, capacity, torch.float32, torch.device("cpu"))
+        encoder = self.program.prefix_encoder
+        if encoder is None:
+            return Cache(shapes, batch, capacity, torch.float32, "cpu")
+        rows = torch.arange(int(encoder.inputs[0].type.dims[1]))[None]
+        (states,) = self._run(encoder, {"rows": rows}, "")
+        cache = Cache(shapes, batch, capacity + rows.shape[1], torch.float32, "cpu")
+        cache.begin_with(states)
+        return cache
 
     def __call__(
         self, ids: torch.Tensor, pos: torch.Tensor, cache: Cache
     ) -> torch.Tensor:
-        """Logits [B,T,V] of ids [B,T] at positions [B,T]; the cache advances by T."""
-        (logits,) = self.run({"ids": ids, "pos": pos}, cache.layers)
+        """Logits [B,T,V] of ids [B,T] at positions [B,T] or [B,S,T]; the cache
+        advances by T."""
+        given = {"ids": ids, "pos": pos, "prefix": cache.prefix}
+        (logits,) = self.run(given, cache.layers)
         cache.advance(ids.shape[1])
         assert isinstance(logits, torch.Tensor)
         return logits
@@ -135,13 +144,18 @@ def compare(programs: Sequence[Program]) -> Iterator[float]:
 @torch.no_grad()
 def _logits(model: Executor) -> torch.Tensor:
     ids = _ids(model)
+    stem = model.program.stem
     start = torch.tensor([0, 3], dtype=torch.int32)
     pos = (torch.arange(12) - start[:, None]).clamp(min=0)
+    real = pos.gt(0) | start[:, None].eq(0).expand_as(pos)
     cache = model.cache(2, 12)
-    cache.start = start
+    cache.start = start + cache.learned
+    cache.prefix = cache.start + torch.tensor([4, 5], dtype=torch.int32)
+    if len(stem.inputs[1].type.dims) == 3:
+        pos = torch.stack((pos, pos // 2), 1)
     pieces = [slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)]
-    logits = torch.cat([model(ids[:, s], pos[:, s], cache) for s in pieces], 1)
-    return logits[pos.gt(0) | start[:, None].eq(0).expand_as(pos)]
+    logits = torch.cat([model(ids[:, s], pos[..., s], cache) for s in pieces], 1)
+    return logits[real]
 
 
 @torch.no_grad()

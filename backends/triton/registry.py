@@ -156,6 +156,9 @@ def _variables(uses: list[OpUse]) -> Variables:
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
         "window": plan.window,
+        "prefixed": plan.prefixed,
+        "learned": plan.learned,
+        "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
@@ -164,7 +167,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "prologues": [
             {
                 "function": f"_{k.name(kinds)}",
-                "key": k.key(),
+                "key": k.key(kinds),
                 "rope": k.rope,
                 "norm": k.norm,
             }
@@ -178,6 +181,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "rope": kind.rope,
         "norm": kind.norm,
         "style": kind.style,
+        "sections": kind.sections,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }

@@ -140,11 +140,16 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     constants: dict[str, Constant] = {"SCALE": use.real("scale")}
     if plan.window != "none":
         constants["WINDOW"] = use.window()
+    if plan.learned:
+        constants["LEARNED"] = use.whole("learned", 0)
     constants |= _sizes(shape)
+    asked = "prefix" in use.operands
+    bound: dict[str, Constant] = {"prefix": None} if plan.prefixed else {}
     specs = []
     for padded in (False, True):
         start: dict[str, Constant] = {} if padded else {"start": None}
-        specs.append(_prefill(shape, dtype, constants | start, plan.prefill[size]))
+        prefilled = constants | start | ({} if asked else bound)
+        specs.append(_prefill(shape, dtype, prefilled, plan.prefill[size], asked))
         parts: dict[str, Constant] = {"SPLITS": plan.splits}
         specs.append(
             _decode(shape, dtype, constants | parts | start, plan.decode[size])
@@ -188,11 +193,17 @@ def _sizes(shape: HeadShape) -> dict[str, Constant]:
 
 
 def _prefill(
-    shape: HeadShape, dtype: str, constants: dict[str, Constant], tile: tiles.Tile
+    shape: HeadShape,
+    dtype: str,
+    constants: dict[str, Constant],
+    tile: tiles.Tile,
+    prefixed: bool,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
     if "start" not in constants:
         arguments.pointers("start", dtype="*i32")
+    if prefixed:
+        arguments.pointers("prefix", dtype="*i32")
     row = shape.heads * shape.k_dim
     arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")

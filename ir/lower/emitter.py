@@ -100,13 +100,14 @@ class Emitter(GraphBuilder):
 def _names(weight: m.Weight) -> list[str]:
     """``h.{i}.attn.c_proj.weight`` is ``c_proj``, or ``attn_c_proj`` beside another.
 
-    A part of a tensor is called like its slot.
+    A part of a tensor is called like its slot; a number alone is no name.
     """
     if weight.part:
         return [weight.part]
     path = weight.tensor.removesuffix(".weight").split(".")
     tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
-    return [_identifier("_".join(tail)) for tail in tails]
+    named = [tail for tail in tails if not tail[0].isdigit()] or tails
+    return [_identifier("_".join(tail)) for tail in named]
 
 
 def _identifier(text: str) -> str:

@@ -1,15 +1,18 @@
-"""Stem, blocks and head of a program."""
+"""Stem, blocks, head and prefix encoder of a program."""
 
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
-from glmc.ir.lower.sublayers import SUBLAYERS
+from glmc.ir.lower.sublayers import PREFIX, SUBLAYERS
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
 
-POSITIONS = TensorType(dtype="i64", dims=("B", "T"))
+IDS = TensorType(dtype="i64", dims=("B", "T"))
+STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
+"""What :class:`~glmc.ir.model.GlmPositions` gives."""
+BOUND = TensorType(dtype="i32", dims=("B",))
 MASK = TensorType(dtype="bool", dims=("B", "T"))
 
 
@@ -23,12 +26,17 @@ def lower(model: m.Model) -> Program:
     _check_masks(model)
     tables = Tables(model)
     shared: dict[str, Param] = {}
+    stem = _stem(model, tables, shared)
+    blocks = tuple(_block(model, tables, block) for block in model.blocks)
+    head = _head(model, tables, shared)
+    encoder = model.prefix_encoder
     return Program(
         name=model.name,
         dtype=model.dtype,
-        stem=_stem(model, tables, shared),
-        blocks=tuple(_block(model, tables, block) for block in model.blocks),
-        head=_head(model, tables, shared),
+        prefix_encoder=_prefix_encoder(model, encoder, shared) if encoder else None,
+        stem=stem,
+        blocks=blocks,
+        head=head,
         params=tuple(shared.values()),
     )
 
@@ -49,13 +57,36 @@ def _check_masks(model: m.Model) -> None:
         )
 
 
+def _prefix_encoder(
+    model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Param]
+) -> Graph:
+    """Row numbers to the keys and values of every layer."""
+    caches = [_cache(b) for b in model.blocks for _ in b.layers]
+    heads = sum(2 * kv.kv_heads for kv in caches)
+    width = caches[0].k_dim
+    sizes = {"N": encoder.length, "S": heads * width, "U": model.hidden}
+    rows = TensorType(dtype="i64", dims=(1, encoder.length))
+    e = Emitter(model, tables=Tables(model), inputs={"rows": rows}, shared=shared)
+    inner = "S" if encoder.row == "states" else "E"
+    table = e.weight(encoder.table, ("N", inner), sizes)
+    x = e.emit(ops.Embedding, "row", ids="rows", weight=table)
+    if encoder.up and encoder.down:
+        up = e.linear("up", x, encoder.up, ("U", inner), sizes)
+        act = e.emit(ops.Activation, "act", x=up, fn="tanh")
+        x = e.linear("states", act, encoder.down, ("S", "U"), sizes)
+    states = e.emit(ops.Heads, "kv_heads", x=x, n=heads)
+    shared |= e.params
+    return e.graph("prefix_encoder", states).replace(params=())
+
+
 def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     """Token ids to the first hidden state, and what all layers share."""
-    inputs: dict[str, Type] = {"ids": POSITIONS, "pos": POSITIONS}
+    seen = _mask(model)
+    inputs: dict[str, Type] = {"ids": IDS, "pos": STREAMS if model.positions else IDS}
     if model.embed.types:
-        inputs["types"] = POSITIONS
-    e = Emitter(model, tables, inputs | _mask(model))
-    returns = [_embed(e, model.embed), *tables.emit(e), *_mask(model)]
+        inputs["types"] = IDS
+    e = Emitter(model, tables, inputs | seen)
+    returns = [_embed(e, model.embed), *tables.emit(e), *seen]
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
 
@@ -116,8 +147,9 @@ def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
-    inputs: dict[str, Type] = {"x": _hidden(model), **tables.inputs()}
-    inputs |= _mask(model) if model.is_encoder else {"kv": _cache(block)}
+    inputs: dict[str, Type] = {"x": _hidden(model), **tables.inputs(), **_mask(model)}
+    if not model.is_encoder:
+        inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
     x = "x"
     for at, step in enumerate(block.steps, 1):
@@ -127,20 +159,28 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
 
 
 def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
-    """after(x + post(op(pre(x))))."""
+    """after(scale · r + post(op(pre(x)))), where r is x or pre(x)."""
     h = e.norm(f"h{at}", x, step.pre) if step.pre else x
     y = SUBLAYERS[type(step.op)](e, h, step.op)
     if step.post:
         y = e.norm(f"{y}_normed", y, step.post)
+    r = h if step.residual == "normed" else x
+    if step.residual_scale != 1:
+        r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
     if not step.after:
-        return str(e.emit(ops.Add, result, x=x, y=y))
-    total = e.emit(ops.Add, f"total{at}", x=x, y=y)
+        return str(e.emit(ops.Add, result, x=r, y=y))
+    total = e.emit(ops.Add, f"total{at}", x=r, y=y)
     return e.norm(result, total, step.after)
 
 
 def _mask(model: m.Model) -> dict[str, Type]:
-    """Which tokens are real, for attention that has no cache to know it."""
-    return {"mask": MASK} if model.is_encoder else {}
+    """What attention asks beside the cache: which tokens are real where there is none,
+    or where the bidirectional part of each row ends."""
+    if model.is_encoder:
+        return {"mask": MASK}
+    steps = [step.op for block in model.blocks for step in block.steps]
+    asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
+    return {PREFIX: BOUND} if asked else {}
 
 
 def _hidden(model: m.Model) -> TensorType:

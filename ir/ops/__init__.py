@@ -10,6 +10,7 @@ from glmc.ir.ops.elementwise import (
     Heads,
     Linear,
     Mul,
+    Scale,
     Split,
     ZerosLike,
 )
@@ -21,6 +22,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 
@@ -47,7 +49,9 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
+    "Scale",
     "Split",
     "ZerosLike",
 ]

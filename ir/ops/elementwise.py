@@ -61,6 +61,17 @@ class Mul(_Binary):
     mnemonic = "mul"
 
 
+class Scale(Op):
+    """factor · x, rounded to x's dtype."""
+
+    mnemonic = "scale"
+    x: Value
+    factor: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
 class ZerosLike(Op):
     """Zeros of x's type: what the first layer receives as residual."""
 

@@ -108,4 +108,5 @@ FAMILIES = {
     "glm4": GLM4,
     "gpt2": GPT2,
     "chatglm": CHATGLM,
+    "chatglm_v1": CHATGLM1,
 }

@@ -19,6 +19,7 @@ from glmc.backends.torch.ops.elementwise import (
     heads,
     linear,
     mul,
+    scale,
     split,
     zeros_like,
 )
@@ -35,6 +36,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_sections,
     rope_table_yarn,
 )
 
@@ -61,7 +63,9 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_sections",
     "rope_table_yarn",
+    "scale",
     "split",
     "zeros_like",
 ]

@@ -37,6 +37,11 @@ def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x * y
 
 
+def scale(x: torch.Tensor, *, factor: float) -> torch.Tensor:
+    """`factor * x`."""
+    return x * factor
+
+
 def activation(x: torch.Tensor, *, fn: str) -> torch.Tensor:
     """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu, tanh."""
     return ACTIVATIONS[fn](x)
