@@ -22,6 +22,7 @@ from glmc.frontends.spec import (
     RopeSpec,
     Spec,
     StepSpec,
+    TransformSpec,
     expressions_in,
 )
 from glmc.frontends.wording import show
@@ -45,6 +46,7 @@ _ACTIVATIONS: Mapping[str, m.ActivationName] = {
     "relu": "relu",
     "relu2": "relu2",
     "relu_squared": "relu2",
+    "tanh": "tanh",
 }
 
 
@@ -95,6 +97,7 @@ class _ModelBuilder:
             name=_identifier(spec.arch),
             dtype=dtype,
             vocab=self.dim("V"),
+            type_vocab=resolve.optional_size("type_vocab", spec.type_vocab),
             hidden=self.dim("E"),
             max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
@@ -102,8 +105,13 @@ class _ModelBuilder:
             blocks=tuple(self.blocks()),
             final_norm=self.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
-            tokens=tokens,
+            positions=self.positions(),
+            prefix_encoder=self.prefix_encoder(),
+            tokens=self.tokens(tokens),
             optional_prefix=spec.optional_prefix,
+            old_names=tuple(
+                m.OldName(old=old, new=new) for old, new in spec.old_names.items()
+            ),
             waivers=tuple(self.waivers()),
         )
 
@@ -123,29 +131,100 @@ class _ModelBuilder:
             scale_rounded=resolve.flag("embed.scale_rounded", spec.scale_rounded),
             project=self.slots.optional_projection("embed_proj"),
             positions=positions,
+            types=self.slots.optional("types"),
             norm=self.norm("embed_norm", resolve, self.spec.embed_norm),
         )
 
-    def head(self) -> m.Head:
+    def head(self) -> m.Head | m.Pooler | None:
         spec, resolve = self.spec.head, self.resolve
-        tied = resolve.flag("head.tied", spec.tied)
+        if spec.kind == "none":
+            return None
+        if spec.kind == "pooler":
+            act = self.activation("head.act", resolve, spec.act)
+            return m.Pooler(dense=self.slots.projection("pooler"), act=act)
         return m.Head(
-            weight=self.slots.weight("embed" if tied else "head"),
+            weight=self.slots.weight("embed" if self.tied() else "head"),
             bias=self.slots.bias("head"),
+            transform=self.transform(spec.transform),
             project=self.slots.optional_projection("head_proj"),
             pre_scale=resolve.number("head.pre_scale", spec.pre_scale),
             scale=resolve.number("head.scale", spec.scale),
             softcap=resolve.optional_number("head.softcap", spec.softcap),
         )
 
+    def tied(self) -> bool:
+        return self.resolve.flag("head.tied", self.spec.head.tied)
+
+    def transform(self, spec: TransformSpec | None) -> m.Transform | None:
+        if spec is None:
+            return None
+        norm = self.norm("head.transform.norm", self.resolve, spec.norm)
+        if norm is None:
+            raise GlmcError(f"spec {self.spec.arch!r}: head.transform needs a norm")
+        return m.Transform(
+            dense=self.slots.projection("transform"),
+            act=self.activation("head.transform.act", self.resolve, spec.act),
+            norm=norm,
+        )
+
+    def positions(self) -> m.GlmPositions | None:
+        spec = self.spec.positions
+        if spec is None:
+            return None
+        return m.GlmPositions(
+            gmask=self.token("positions.gmask", spec.gmask),
+            mask=self.token("positions.mask", spec.mask),
+            sop=self.token("positions.sop", spec.sop),
+        )
+
+    def token(self, what: str, given: object) -> int:
+        """An id that the model has an embedding for."""
+        value = self.resolve.size(what, given)
+        if value >= self.dim("V"):
+            expected = f"must be below the vocabulary's size, {self.dim('V')}"
+            raise self.resolve.error(what, given, expected, value)
+        return value
+
+    def tokens(self, read: m.Tokens) -> m.Tokens:
+        """The ids that were read, completed by the spec's."""
+        found = {}
+        for name, given in self.spec.tokens:
+            if getattr(read, name) in (None, ()) and self.resolve.value(given):
+                found[name] = self.token(f"tokens.{name}", given)
+        if "eos" in found:
+            return read.model_copy(update={**found, "eos": (found["eos"],)})
+        return read.model_copy(update=found)
+
+    def prefix_encoder(self) -> m.PrefixEncoder | None:
+        spec = self.spec.prefix_encoder
+        if spec is None or self.resolve.value(spec.length) is None:
+            return None
+        what = "prefix_encoder"
+        length = self.resolve.size(f"{what}.length", spec.length)
+        projected = self.resolve.flag(f"{what}.projection", spec.projection)
+        table = self.slots.weight("prefix")
+        if not projected:
+            return m.PrefixEncoder(length=length, table=table)
+        return m.PrefixEncoder(
+            length=length,
+            table=table,
+            row=spec.row,
+            up=self.slots.projection("prefix_up"),
+            down=self.slots.projection("prefix_down"),
+        )
+
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
-        if self.resolve.flag("head.tied", self.spec.head.tied):
+        if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
                 reason = "the head is tied to the embedding"
                 yield m.Waiver(pattern=own.tensor, reason=reason)
+        if self.spec.prefix_encoder and self.prefix_encoder() is None:
+            module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
+            reason = "a prefix encoder, for which the config has no length"
+            yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""
@@ -207,6 +286,8 @@ class _ModelBuilder:
             pre=self.layer_norm("block.pre", resolve, step.pre),
             post=self.layer_norm("block.post", resolve, step.post),
             after=self.layer_norm("block.after", resolve, step.after),
+            residual=step.residual,
+            residual_scale=resolve.number("block.residual_scale", step.residual_scale),
             scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
         )
@@ -253,6 +334,7 @@ class _ModelBuilder:
             head_dim=head_dim,
             scale=resolve.number(f"{what}.scale", spec.scale),
             window=resolve.optional_size(f"{what}.window", spec.window),
+            mask=spec.mask,
             chunk=resolve.optional_size(f"{what}.chunk", spec.chunk),
             softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
             clip=resolve.optional_number(f"{what}.clip", spec.clip),
@@ -327,13 +409,27 @@ class _ModelBuilder:
             rope = rope_node(params, dim, spec.style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+        sections = resolve.size(f"{what}.rope.sections", spec.sections)
+        if dim % (2 * sections):
+            expected = f"must pair channels in {dim} // {sections} each"
+            raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
         reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
-        return rope.model_copy(update={"reverse": reverse})
+        more = {"sections": sections, "frequencies": spec.frequencies}
+        return rope.model_copy(update={**more, "reverse": reverse})
+
+    def activation(
+        self, what: str, resolve: Resolver, given: object
+    ) -> m.ActivationName:
+        name = resolve.text(what, given)
+        if name not in _ACTIVATIONS:
+            expected = f"must be one of {', '.join(_ACTIVATIONS)}"
+            raise resolve.error(what, given, expected, name)
+        return _ACTIVATIONS[name]
 
     def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
         gated = resolve.flag(f"{what}.gated", spec.gated)
         return m.Mlp(
-            act=self.activation(f"{what}.act", resolve, spec.act, slots),
+            act=self.mlp_activation(f"{what}.act", resolve, spec.act, slots),
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
@@ -341,17 +437,13 @@ class _ModelBuilder:
             down=slots.projection("down"),
         )
 
-    def activation(
+    def mlp_activation(
         self, what: str, resolve: Resolver, given: object, slots: Slots
     ) -> m.ActivationName | m.Xielu:
-        name = resolve.text(what, given)
-        if name == "xielu":
-            alphas = (slots.weight("alpha_p"), slots.weight("alpha_n"))
-            return m.Xielu(alpha_p=alphas[0], alpha_n=alphas[1])
-        if name not in _ACTIVATIONS:
-            expected = f"must be one of {', '.join(_ACTIVATIONS)}, xielu"
-            raise resolve.error(what, given, expected, name)
-        return _ACTIVATIONS[name]
+        if resolve.value(given) != "xielu":
+            return self.activation(what, resolve, given)
+        alphas = (slots.weight("alpha_p"), slots.weight("alpha_n"))
+        return m.Xielu(alpha_p=alphas[0], alpha_n=alphas[1])
 
 
 # Axis names that blocks, embedding and head define themselves.

@@ -9,7 +9,10 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "embed_proj", "positions", "head", "head_proj"})
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_EMBED_SLOTS = frozenset({"embed", "embed_proj", "positions", "types"})
+_HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
+_MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
 _ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _SLOTS = _MODEL_SLOTS | _ATTENTION_SLOTS | _MLP_SLOTS

@@ -89,8 +89,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     from glmc.frontends.checkpoint import read_headers
 
     build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
-    found = account(build.model, build.program, headers.tensors)
+    tensors = dict(read_headers(arguments.weights).tensors)
+    if arguments.tuned:
+        tensors |= read_headers(arguments.tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,

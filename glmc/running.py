@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from glmc.builds import Build
 from glmc.ir.errors import GlmcError
 from glmc.writing import read_manifest
 
@@ -70,10 +71,16 @@ def load_model(arguments: argparse.Namespace) -> Any:
         GlmcError: when the weights are not those of the build, or there is no such
             device or dtype.
     """
+    Build(arguments.build).require_generation()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     build = import_build(arguments.build)
     try:
-        return build.load(arguments.weights, device=device, dtype=arguments.dtype)
+        return build.load(
+            arguments.weights,
+            device=device,
+            dtype=arguments.dtype,
+            tuned=arguments.tuned,
+        )
     except (ValueError, RuntimeError) as error:
         raise GlmcError(str(error)) from error
 

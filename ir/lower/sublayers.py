@@ -7,9 +7,12 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Axes, Emitter
 
+PREFIX = "prefix"
+"""The value that says where the part ends that sees itself in both directions."""
+
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
-    """Projections, per-head norms, rope, cache write, attention, output."""
+    """Projections, per-head norms, rope, attention (over the cache), output."""
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
     q = e.linear("q", h, a.q, ("H D", "E"), axes)
@@ -31,8 +34,8 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=scale)
-    kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
-    return e.linear("attn", _context(e, h, a, q, kv, axes), a.o, ("E", "H D"), axes)
+    context = _context(e, a, _attended(e, a, q, k, v, axes), h, axes)
+    return e.linear("attn", context, a.o, ("E", "H D"), axes)
 
 
 def _qk_norms(
@@ -53,21 +56,32 @@ def _rotated(e: Emitter, a: m.Attention, q: str, k: str, axes: Axes) -> tuple[st
     if not a.rope:
         return q, k
     cos, sin = e.tables.names(a.rope)
-    turn = {"cos": cos, "sin": sin, "style": a.rope.style, "reverse": a.rope.reverse}
+    how = {"sections": a.rope.sections, "reverse": a.rope.reverse}
+    turn = {"cos": cos, "sin": sin, "style": a.rope.style, **how}
     return e.emit(ops.Rope, "qr", x=q, **turn), e.emit(ops.Rope, "kr", x=k, **turn)
 
 
-def _context(e: Emitter, h: str, a: m.Attention, q: str, kv: str, axes: Axes) -> str:
-    """Attention, and what happens to its result before the output projection."""
+def _attended(e: Emitter, a: m.Attention, q: str, k: str, v: str, axes: Axes) -> str:
+    """Attention by the mask's kind."""
+    if a.mask == "full":
+        fields = {"mask": "mask", "scale": a.scale}
+        return str(e.emit(ops.FullAttention, "ctx", q=q, k=k, v=v, **fields))
     seen = {
+        "prefix": PREFIX if a.mask == "prefix" else None,
         "slopes": e.tables.slopes(a),
         "sinks": e.weight(a.sinks, ("H",), axes) if a.sinks else None,
         "scale": a.scale,
         "window": a.window,
+        "learned": learned(e.model),
         "chunk": a.chunk,
         "softcap": a.softcap,
     }
-    context = str(e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen))
+    kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
+    return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen))
+
+
+def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:
+    """What happens to the context before the output projection."""
     if a.gate:
         slot = "H" if a.gate.width == "head" else "H D"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
@@ -75,6 +89,11 @@ def _context(e: Emitter, h: str, a: m.Attention, q: str, kv: str, axes: Axes) ->
     if a.sub_norm:
         context = e.norm("ctx_normed", context, a.sub_norm, ("H D",), axes)
     return context
+
+
+def learned(model: m.Model) -> int:
+    """How many slots of the cache a prefix encoder fills."""
+    return model.prefix_encoder.length if model.prefix_encoder else 0
 
 
 def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:

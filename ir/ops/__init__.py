@@ -1,12 +1,13 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Clamp,
     Embedding,
+    FirstToken,
     Gate,
     Heads,
     Linear,
@@ -40,6 +41,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 
@@ -54,6 +56,8 @@ __all__ = [
     "Attention",
     "Clamp",
     "Embedding",
+    "FirstToken",
+    "FullAttention",
     "Gate",
     "Heads",
     "KvWrite",
@@ -72,6 +76,7 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
     "Scale",
     "ScaleHeads",

@@ -1,4 +1,4 @@
-"""The key/value cache and attention over it.
+"""The key/value cache and attention over it; attention without one.
 
 ``kv`` is threaded through the graph like any value: ``kv_write`` returns the cache
 after the write, and attention reads that. Slots of the cache, not positions, decide
@@ -7,7 +7,7 @@ what a query sees, so left padding and rotary positions stay independent.
 
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.norms import WeightIn
-from glmc.ir.ops.rope import RopeStyle
+from glmc.ir.ops.rope import RopeStyle, check_sections
 from glmc.ir.types import CacheType, TensorType, Type
 
 
@@ -17,6 +17,17 @@ def _extras(types: Types, heads: int) -> None:
         if name in types:
             given = types[name]
             expect(given.dims == (heads,), f"{name} {given} are not one for each head")
+
+
+def _masking(types: Types, window: int | None, learned: int) -> None:
+    """What the ops that attend ask of their mask."""
+    prefix = types.get("prefix")
+    if prefix is not None:
+        fits = prefix.dtype == "i32" and len(prefix.dims) == 1
+        expect(fits, f"prefix must be i32[B], not {prefix}")
+        expect(window is None, "a window and a prefix do not go together")
+    expect(learned >= 0, f"{learned} learned slots")
+    expect(window is None or not learned, "a window would hide the learned slots")
 
 
 def _cache(kv: object) -> CacheType:
@@ -45,7 +56,9 @@ class Attention(Op):
 
     A query sees the cached slots from its row's first real token up to its own, at
     most ``window`` of them, and with ``chunk`` only those of its own chunk, counted
-    from the first real token. Result ``[B,T,heads · width]``.
+    from the first real token. With ``prefix`` (a slot for each row) it also sees all
+    real slots below that. The first ``learned`` slots are seen by everyone. Result
+    ``[B,T,heads · width]``.
 
     Scores are scaled, become softcap · tanh(score / softcap), and fall by the head's
     slope for each slot between (``slopes``, ALiBi). A head's sink is one more logit,
@@ -55,10 +68,12 @@ class Attention(Op):
     mnemonic = "attention"
     q: Value
     kv: Value
+    prefix: Value | None = None
     slopes: Value | None = None
     sinks: Param | None = None
     scale: float
     window: int | None = None
+    learned: int = 0
     chunk: int | None = None
     softcap: float | None = None
 
@@ -69,7 +84,36 @@ class Attention(Op):
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
         expect(heads % kv.kv_heads == 0, f"{heads} heads do not group over {kv}")
         _extras(types, heads)
+        _masking(types, self.window, self.learned)
         dims = (*q.dims[:2], heads * kv.v_dim)
+        return (TensorType(dtype=q.dtype, dims=dims),)
+
+
+class FullAttention(Op):
+    """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
+
+    A query sees the tokens of its row where ``mask`` is true. Queries, keys and values
+    are ``[B,T,heads,width]``, the result is ``[B,T,heads · width]``.
+    """
+
+    mnemonic = "full_attention"
+    q: Value
+    k: Value
+    v: Value
+    mask: Value
+    scale: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        q, k, v, mask = (types[name] for name in ("q", "k", "v", "mask"))
+        expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
+        expect(k.dims[:3] == v.dims[:3], f"keys {k} do not go with values {v}")
+        expect(q.dims[:2] == k.dims[:2], f"keys {k} do not go with queries {q}")
+        expect(q.dims[3] == k.dims[3], f"queries {q} are not as wide as keys {k}")
+        heads, kv_heads = int(q.dims[2]), int(k.dims[2])
+        expect(heads % kv_heads == 0, f"{heads} heads do not group over {kv_heads}")
+        fits = mask == TensorType(dtype="bool", dims=q.dims[:2])
+        expect(fits, f"mask must be bool[B,T], not {mask}")
+        dims = (*q.dims[:2], heads * int(v.dims[3]))
         return (TensorType(dtype=q.dtype, dims=dims),)
 
 
@@ -77,8 +121,8 @@ class QkvAttention(Op):
     """From packed ``q | k | v`` to the context: all that lies between two linears.
 
     Per-head RMS norm of q and k (where ``q_norm`` and ``k_norm`` are given), rotary
-    embedding (where ``cos`` and ``sin`` are), the cache write, and attention with the
-    attributes of ``attention``.
+    embedding (where ``cos`` and ``sin`` are), the cache write, and attention, with the
+    attributes of ``rope`` and ``attention``.
     """
 
     mnemonic = "qkv_attention"
@@ -89,6 +133,7 @@ class QkvAttention(Op):
     sin: Value | None = None
     q_norm: Param | None = None
     k_norm: Param | None = None
+    prefix: Value | None = None
     slopes: Value | None = None
     sinks: Param | None = None
     heads: int
@@ -96,10 +141,12 @@ class QkvAttention(Op):
     head_dim: int
     scale: float
     style: RopeStyle | None = None
+    sections: int = 1
     eps: float = 0.0
     weight_in: WeightIn = "input"
     unit_offset: bool = False
     window: int | None = None
+    learned: int = 0
     chunk: int | None = None
     softcap: float | None = None
 
@@ -112,4 +159,7 @@ class QkvAttention(Op):
         )
         expect(kv == want, f"cache {kv} is not {want}")
         _extras(types, self.heads)
+        if "cos" in types:
+            check_sections(types["cos"], self.sections)
+        _masking(types, self.window, self.learned)
         return (qkv.with_last(self.heads * self.head_dim),)

@@ -134,17 +134,17 @@ _QK_NORM = """
     %kn = rms_norm(%kh, @k_norm, eps=$eps, weight_in=$weight_in, unit_offset=$offset)
 """
 _ROPE = """
-    %qr = rope(%{q}, %cos, %sin, style=$style)
-    %kr = rope(%{k}, %cos, %sin, style=$style)
+    %qr = rope(%{q}, %cos, %sin, style=$style, sections=$sections)
+    %kr = rope(%{k}, %cos, %sin, style=$style, sections=$sections)
 """
 _ATTEND = """
     %kv_now = kv_write(%kv, %{k}, %vh)
-    %ctx = attention(%{q}, %kv_now, slopes=%slopes?, sinks=@sinks?, scale=$scale,
-        window=$window, chunk=$chunk, softcap=$softcap)
+    %ctx = attention(%{q}, %kv_now, prefix=%prefix?, slopes=%slopes?, sinks=@sinks?,
+        scale=$scale, window=$window, learned=$learned, chunk=$chunk, softcap=$softcap)
 """
-_SHAPE = """slopes=%slopes, sinks=@sinks, heads=$heads, kv_heads=$kv_heads,
-            head_dim=$head_dim, scale=$scale, window=$window, chunk=$chunk,
-            softcap=$softcap"""
+_SHAPE = """prefix=%prefix, slopes=%slopes, sinks=@sinks, heads=$heads,
+            kv_heads=$kv_heads, head_dim=$head_dim, scale=$scale, window=$window,
+            learned=$learned, chunk=$chunk, softcap=$softcap"""
 
 
 def _named(text: str, q: str, k: str) -> str:
@@ -163,14 +163,15 @@ QKV_ATTENTION = Fusion(
             replace=f"""
                 %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin,
                     q_norm=@q_norm, k_norm=@k_norm, {_SHAPE}, style=$style,
-                    eps=$eps, weight_in=$weight_in, unit_offset=$offset)
+                    sections=$sections, eps=$eps, weight_in=$weight_in,
+                    unit_offset=$offset)
             """,
         ),
         Rule(
             match=_SPLIT + _named(_ROPE, "qh", "kh") + _named(_ATTEND, "qr", "kr"),
             replace=f"""
                 %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin, {_SHAPE},
-                    style=$style)
+                    style=$style, sections=$sections)
             """,
         ),
         Rule(

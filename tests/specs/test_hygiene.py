@@ -25,6 +25,8 @@ def test_no_two_specs_are_for_one_config() -> None:
     for name, path in builtin_specs().items():
         match = load_spec(path).tree["match"]
         assert isinstance(match, Branch)
+        if "any_key" in match:
+            continue  # told apart by its keys from a namesake
         for value in (*match["model_type"], *match["architectures"]):  # type: ignore[misc]
             assert value not in seen, (value, name, seen.get(value))
             seen[value] = name

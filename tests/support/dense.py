@@ -265,6 +265,17 @@ def published(family: str) -> dict[str, Any]:
     return {**FAMILIES[family], **more, **head, "torch_dtype": "bfloat16"}
 
 
+COMPOSITES: Mapping[str, Config] = {
+    "gemma3": {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "mm_tokens_per_image": 256,
+        "text_config": {**FAMILIES["gemma3_text"], "model_type": "gemma3_text"},
+        "torch_dtype": "bfloat16",
+        "vision_config": {"hidden_size": 32},
+    },
+}
+
 CASES: Mapping[str, Mapping[str, Config]] = {
     "gemma": {"mqa": {"num_key_value_heads": 1}},
     "gemma2": {

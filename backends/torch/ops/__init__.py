@@ -4,13 +4,19 @@ They execute the IR (`glmc compile --verify-passes`) and are copied, function by
 function, into the `reference.py` of a build (`glmc.backends.torch.select`).
 """
 
-from glmc.backends.torch.ops.attention import attention, kv_write, qkv_attention
+from glmc.backends.torch.ops.attention import (
+    attention,
+    full_attention,
+    kv_write,
+    qkv_attention,
+)
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     clamp,
     embedding,
+    first_token,
     gate,
     heads,
     linear,
@@ -44,6 +50,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_sections,
     rope_table_yarn,
 )
 
@@ -58,6 +65,8 @@ __all__ = [
     "attention",
     "clamp",
     "embedding",
+    "first_token",
+    "full_attention",
     "gate",
     "heads",
     "kv_write",
@@ -76,6 +85,7 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_sections",
     "rope_table_yarn",
     "scale",
     "scale_heads",

@@ -6,24 +6,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-
-def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """`x * sigmoid(1.702 x)`."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-def relu2(x: torch.Tensor) -> torch.Tensor:
-    """The square of relu."""
-    return F.relu(x).square()
-
-
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
-    "quick_gelu": quick_gelu,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
-    "relu2": relu2,
+    "relu2": lambda x: F.relu(x).square(),
+    "tanh": torch.tanh,
 }
 
 
@@ -108,6 +98,11 @@ def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     """View of [B, T, n * D] as [B, T, n, D]."""
     return x.view(*x.shape[:-1], n, -1)
+
+
+def first_token(x: torch.Tensor) -> torch.Tensor:
+    """The first token of [B, T, E]: a view [B, E]."""
+    return x[:, 0]
 
 
 def zeros_like(x: torch.Tensor) -> torch.Tensor:
