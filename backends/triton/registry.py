@@ -102,14 +102,23 @@ def aot_specs(ops: Iterable[OpUse], dtype: str) -> list[AotSpec]:
     uses = list(ops)
     found: list[AotSpec] = []
     for use in uses:
-        kernel = KERNELS.get(use.name)
+        kernel = kernels_of(uses).get(use.name)
         wanted = kernel.specs(use, uses, dtype) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
 
 
+def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
+    """The kernels that fit a model; where one does not, ops are the reference's."""
+    if structure.attention_plan(uses).has_kernels:
+        return KERNELS
+    without = structure.ATTENTION_OPS
+    return {name: kernel for name, kernel in KERNELS.items() if name not in without}
+
+
 def _parts(uses: list[OpUse]) -> list[str]:
-    wanted = {part for u in uses if u.name in KERNELS for part in KERNELS[u.name].parts}
+    kernels = kernels_of(uses)
+    wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
     if not structure.weighs(uses):
         wanted.discard("weighted")
     return [part for part in PARTS if part in wanted]
@@ -121,10 +130,13 @@ def _render(env: jinja2.Environment, part: str, variables: Variables) -> str:
 
 def _module(uses: list[OpUse]) -> Variables:
     names = sorted({use.name for use in uses})
+    kernels = kernels_of(uses)
     return {
-        "launches": any(name in KERNELS for name in names),
-        "allocates": any(name in structure.ATTENTION_OPS for name in names),
-        "reference": _import([name for name in names if name not in KERNELS]),
+        "launches": any(name in kernels for name in names),
+        "allocates": any(
+            name in structure.ATTENTION_OPS for name in names if name in kernels
+        ),
+        "reference": _import([name for name in names if name not in kernels]),
         "exported": names,
     }
 
@@ -158,6 +170,14 @@ def _variables(uses: list[OpUse]) -> Variables:
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,
+        "capped": plan.capped,
+        "sloped": plan.sloped,
+        "sunk": plan.sunk,
+        "changed": plan.sloped or plan.capped != "none",
+        "extras": plan.extras,
+        "offsets": structure.offsets(kinds),
+        "rms_offset": structure.offset(uses, structure.RMS_OPS),
+        "layer_offset": structure.offset(uses, structure.LAYER_OPS),
         "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
@@ -182,6 +202,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "norm": kind.norm,
         "style": kind.style,
         "sections": kind.sections,
+        "unit_offset": kind.unit_offset,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }

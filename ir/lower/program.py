@@ -99,8 +99,8 @@ def _embed(e: Emitter, embed: m.Embedding) -> str:
     steps = [("tokens", _looked_up)]
     steps += [("projected", _projected)] if embed.project else []
     steps += [("scaled", _scaled)] if embed.scale else []
-    steps += [("typed", _typed)] if embed.types else []
-    steps += [("placed", _placed)] if embed.positions else []
+    steps += [("total", _typed)] if embed.types else []
+    steps += [("total", _placed)] if embed.positions else []
     steps += [("normed", _normed)] if embed.norm else []
     x = "ids"
     for at, (name, step) in enumerate(steps, 1):
@@ -206,11 +206,11 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
             assert step.pre
             read[step.pre] = e.norm(f"h{at}", read[None], step.pre)
         result = "out" if at == len(block.steps) else f"x{at}"
-        x = _step(e, x, read[step.pre], step, result)
+        x = _step(e, x, read[step.pre], step, at, result)
     return e.graph(block.name, x, layers=block.layers, prefix=block.prefix)
 
 
-def _step(e: Emitter, x: str, h: str, step: m.Step, result: str) -> str:
+def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str:
     """after(residual_scale · r + scale · post(op(h))), where r is x or h, pre(x)."""
     y = SUBLAYERS[type(step.op)](e, h, step.op)
     if step.post:
@@ -219,10 +219,10 @@ def _step(e: Emitter, x: str, h: str, step: m.Step, result: str) -> str:
         y = e.emit(ops.Scale, f"{y}_scaled", x=y, factor=step.scale)
     r = h if step.residual == "normed" else x
     if step.residual_scale != 1.0:
-        r = e.emit(ops.Scale, f"r_{y}", x=r, factor=step.residual_scale)
+        r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
     if not step.after:
         return str(e.emit(ops.Add, result, x=r, y=y))
-    total = e.emit(ops.Add, f"{y}_added", x=r, y=y)
+    total = e.emit(ops.Add, f"total{at}", x=r, y=y)
     return e.norm(result, total, step.after)
 
 
