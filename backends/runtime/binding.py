@@ -77,7 +77,7 @@ def _own_names(
     old_names: Sequence[tuple[str, str]],
 ) -> dict[str, str]:
     """What a checkpoint calls a tensor that it spells differently, by its full name."""
-    found = {}
+    found: dict[str, str] = {}
     for name in headers:
         today = name
         for old, new in old_names:

@@ -116,7 +116,7 @@ def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
-    inputs: dict[str, Type] = {"x": _hidden(model)} | tables.inputs()
+    inputs: dict[str, Type] = {"x": _hidden(model), **tables.inputs()}
     inputs |= _mask(model) if model.is_encoder else {"kv": _cache(block)}
     e = Emitter(model, tables, inputs)
     x = "x"
