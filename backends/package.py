@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from glmc.backends import emit
 from glmc.backends.layout import WIDTH, bracketed, item
@@ -37,7 +38,7 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
         "kernels.py": render_kernels(uses(program), env),
     }
     base = "encoder" if model.is_encoder else "causal_lm"
-    return emitted | runtime_files(base, "loading")
+    return emitted | runtime_files(base, "loading", "tokenizer")
 
 
 def _usage(model: Model) -> list[str]:
@@ -56,26 +57,42 @@ def _usage(model: Model) -> list[str]:
     return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden
 
 
-def runtime_files(*modules: str) -> dict[str, str]:
+def runtime_files(*names: str) -> dict[str, str]:
     """The files of ``backends/runtime`` that some of its modules need, verbatim."""
+    texts = dict(_python_files(files("glmc.backends.runtime"), ""))
     found: dict[str, str] = {}
-    waiting = list(modules)
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if f"{name}.py" not in found:
-            text = (files("glmc.backends.runtime") / f"{name}.py").read_text("utf-8")
-            found[f"{name}.py"] = text
-            waiting += _siblings(ast.parse(text))
+        mine = {
+            path: text
+            for path, text in texts.items()
+            if path not in found and path.startswith((f"{name}.py", f"{name}/"))
+        }
+        found |= mine
+        for path, text in mine.items():
+            waiting += _needed(ast.parse(text), path.count("/") + 1)
     return dict(sorted(found.items()))
 
 
-def _siblings(tree: ast.AST) -> Iterator[str]:
-    """What a file imports of its own folder; what only a type checker reads is not."""
+def _python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir(), key=str):
+        if path.name.endswith(".py"):
+            yield prefix + path.name, path.read_text("utf-8")
+        elif path.is_dir() and path.name != "__pycache__":
+            yield from _python_files(path, f"{prefix}{path.name}/")
+
+
+def _needed(tree: ast.AST, level: int) -> Iterator[str]:
+    """The modules and packages of the runtime that a file imports, with ``level`` dots;
+    what only a type checker reads is not imported."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            yield str(node.module)
+        if isinstance(node, ast.ImportFrom):
+            if node.level == level:
+                names = [node.module] if node.module else [n.name for n in node.names]
+                yield from (name.partition(".")[0] for name in names)
         elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
-            yield from _siblings(node)
+            yield from _needed(node, level)
 
 
 def _name(node: ast.expr) -> str | None:

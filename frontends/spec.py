@@ -5,6 +5,7 @@ gives one"); :mod:`glmc.frontends.builder` evaluates them against a config.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,17 +15,24 @@ from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir.errors import GlmcError
 
 
-def _kind(description: str, *types: type) -> BeforeValidator:
+@dataclass(frozen=True)
+class Takes(BeforeValidator):
+    """A check of a value, and in words what passes it."""
+
+    description: str = ""
+
+
+def _kind(description: str, *types: type) -> Takes:
     def check(value: object) -> object:
         wrong_bool = isinstance(value, bool) and bool not in types
         if wrong_bool or not isinstance(value, types):
             raise ValueError(f"expected {description}")
         return value
 
-    return BeforeValidator(check)
+    return Takes(check, description=description)
 
 
-def _or_expression(description: str, *types: type) -> BeforeValidator:
+def _or_expression(description: str, *types: type) -> Takes:
     return _kind(f"{description} or an expression", Expression, *types)
 
 

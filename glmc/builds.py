@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ class Build:
                 "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
             )
 
+    def source(self, name: str) -> str:
+        """The text of a Python file, as it lies there.
+
+        Raises:
+            GlmcError: when it cannot be read.
+        """
+        return self._read(name)
+
     def _read(self, name: str) -> str:
         try:
             return (self.path / name).read_text("utf-8")
@@ -63,6 +72,12 @@ class Build:
                 f"{self.path / name} cannot be read ({error.strerror}). "
                 "Compile the build again."
             ) from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a build: its summary."""
+        from glmc.inspecting import summary_text
+
+        return f"<pre>{escape(summary_text(self))}</pre>"
 
     @cached_property
     def model(self) -> Model:

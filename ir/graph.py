@@ -91,6 +91,12 @@ class Graph(Node):
             maker |= dict.fromkeys(op.outs, at)
         return graph
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows of a graph."""
+        from glmc.ir.draw import svg
+
+        return svg(self)
+
     def replace(self, **changes: Any) -> "Graph":
         """A copy with some fields changed."""
         return self.model_copy(update=changes).fresh()
@@ -163,6 +169,12 @@ class Program(Node):
                 "blocks": tuple(change(block) for block in self.blocks),
                 "head": change(self.head),
             }
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a program: stem, each kind of block, head."""
+        return "".join(
+            f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
         )
 
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:
