@@ -57,42 +57,38 @@ def _usage(model: Model) -> list[str]:
     return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden
 
 
-def runtime_files(*names: str) -> dict[str, str]:
+def runtime_files(*modules: str) -> dict[str, str]:
     """The files of ``backends/runtime`` that some of its modules need, verbatim."""
-    texts = dict(_python_files(files("glmc.backends.runtime"), ""))
+    runtime = files("glmc.backends.runtime")
     found: dict[str, str] = {}
-    waiting = list(names)
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        mine = {
-            path: text
-            for path, text in texts.items()
-            if path not in found and path.startswith((f"{name}.py", f"{name}/"))
-        }
-        found |= mine
-        for path, text in mine.items():
-            waiting += _needed(ast.parse(text), path.count("/") + 1)
+        if (runtime / name).is_dir():
+            found |= _package_files(runtime / name, name)
+        elif f"{name}.py" not in found:
+            text = (runtime / f"{name}.py").read_text("utf-8")
+            found[f"{name}.py"] = text
+            waiting += _siblings(ast.parse(text))
     return dict(sorted(found.items()))
 
 
-def _python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.iterdir(), key=str):
-        if path.name.endswith(".py"):
-            yield prefix + path.name, path.read_text("utf-8")
-        elif path.is_dir() and path.name != "__pycache__":
-            yield from _python_files(path, f"{prefix}{path.name}/")
+def _package_files(folder: Traversable, name: str) -> dict[str, str]:
+    """A subpackage, whole."""
+    return {
+        f"{name}/{path.name}": path.read_text("utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".py")
+    }
 
 
-def _needed(tree: ast.AST, level: int) -> Iterator[str]:
-    """The modules and packages of the runtime that a file imports, with ``level`` dots;
-    what only a type checker reads is not imported."""
+def _siblings(tree: ast.AST) -> Iterator[str]:
+    """What a file imports of its own folder; what only a type checker reads is not."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ImportFrom):
-            if node.level == level:
-                names = [node.module] if node.module else [n.name for n in node.names]
-                yield from (name.partition(".")[0] for name in names)
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield str(node.module)
         elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
-            yield from _needed(node, level)
+            yield from _siblings(node)
 
 
 def _name(node: ast.expr) -> str | None:

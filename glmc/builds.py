@@ -43,6 +43,14 @@ class Build:
             raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
         return self._read(self.stages[stage]["file"])
 
+    def source(self, name: str) -> str:
+        """The text of a Python file, as it lies there.
+
+        Raises:
+            GlmcError: when it cannot be read.
+        """
+        return self._read(name)
+
     def require_generation(self) -> None:
         """Refuse a command that needs a model that generates.
 
@@ -55,14 +63,6 @@ class Build:
                 "tokens of a text at once. Call it from Python: `model = build.load("
                 "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
             )
-
-    def source(self, name: str) -> str:
-        """The text of a Python file, as it lies there.
-
-        Raises:
-            GlmcError: when it cannot be read.
-        """
-        return self._read(name)
 
     def _read(self, name: str) -> str:
         try:
