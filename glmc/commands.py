@@ -83,6 +83,13 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print(text.rstrip("\n"))
 
 
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
@@ -124,5 +131,6 @@ def check_command(arguments: argparse.Namespace) -> int:
         raise GlmcError(
             f"{arguments.weights} is not a checkpoint of {arguments.build}: "
             f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"{_variant_hint(build)}"
         )
     return 0
