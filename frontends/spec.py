@@ -5,6 +5,7 @@ gives one"); :mod:`glmc.frontends.builder` evaluates them against a config.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,17 +15,24 @@ from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir.errors import GlmcError
 
 
-def _kind(description: str, *types: type) -> BeforeValidator:
+@dataclass(frozen=True)
+class Takes(BeforeValidator):
+    """A check of a value, and in words what passes it."""
+
+    description: str = ""
+
+
+def _kind(description: str, *types: type) -> Takes:
     def check(value: object) -> object:
         wrong_bool = isinstance(value, bool) and bool not in types
         if wrong_bool or not isinstance(value, types):
             raise ValueError(f"expected {description}")
         return value
 
-    return BeforeValidator(check)
+    return Takes(check, description=description)
 
 
-def _or_expression(description: str, *types: type) -> BeforeValidator:
+def _or_expression(description: str, *types: type) -> Takes:
     return _kind(f"{description} or an expression", Expression, *types)
 
 
@@ -116,7 +124,7 @@ class AttentionSpec(Section):
     head_dim: Integer
     scale: Number
     window: Integer | None = None
-    mask: Literal["causal", "prefix"] = "causal"
+    mask: Literal["causal", "prefix", "full"] = "causal"
     rope: RopeSpec | None = None
     qk_norm: QkNorm | None = None
 
@@ -134,13 +142,22 @@ OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """residual_scale · r + post(op(pre(x))); r is x, or pre(x) with residual normed."""
+    """after(residual_scale · r + post(op(pre(x)))); r is x, or with residual normed
+    pre(x)."""
 
     op: Text
     pre: Text | None = None
     post: Text | None = None
+    after: Text | None = None
     residual: Literal["stream", "normed"] = "stream"
     residual_scale: Number = 1.0
+
+
+class TransformSpec(Section):
+    """norm(act(dense(x))) before the logits; the slot ``transform`` is the dense."""
+
+    act: Text
+    norm: Text
 
 
 class PositionsSpec(Section):
@@ -169,9 +186,12 @@ class TokensSpec(Section):
 
 
 class HeadSpec(Section):
-    """Hidden state to logits."""
+    """Hidden state to logits (``lm``), to one vector (``pooler``), or left as it is."""
 
+    kind: Literal["lm", "pooler", "none"] = "lm"
     tied: Flag = False
+    transform: TransformSpec | None = None
+    act: Text = "tanh"
 
 
 class WeightSpec(Section):
@@ -209,6 +229,8 @@ class Spec(Section):
     let: dict[Name, Formula] = {}
     layers: Integer
     max_positions: Integer | None = None
+    type_vocab: Integer | None = None
+    embed_norm: Text | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
     norm: NormSpec
     block: tuple[StepSpec, ...]
@@ -220,6 +242,7 @@ class Spec(Section):
     tokens: TokensSpec = TokensSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
+    old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
 

@@ -1,11 +1,7 @@
 """What each command of the command line does, and how it says so."""
 
 import argparse
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from glmc.builds import Build
@@ -87,6 +83,13 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print(text.rstrip("\n"))
 
 
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
@@ -128,60 +131,6 @@ def check_command(arguments: argparse.Namespace) -> int:
         raise GlmcError(
             f"{arguments.weights} is not a checkpoint of {arguments.build}: "
             f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"{_variant_hint(build)}"
         )
     return 0
-
-
-def run_command(arguments: argparse.Namespace) -> int:
-    """``glmc run``."""
-    prompt = _ids(arguments.prompt_ids)
-    Build(arguments.build).manifest  # noqa: B018  (says so when it is no build)
-    import torch
-
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    build = import_build(arguments.build)
-    options = {"temperature": arguments.temperature, "top_k": arguments.top_k}
-    options |= {"top_p": arguments.top_p, "seed": arguments.seed}
-    try:
-        model = build.load(
-            arguments.weights,
-            device=device,
-            dtype=arguments.dtype,
-            tuned=arguments.tuned,
-        )
-        ids = torch.tensor([prompt], device=device)
-        stream = model.generate(
-            ids, max_new_tokens=arguments.max_new_tokens, stream=True, **options
-        )
-        new = []
-        for token in stream:
-            new.append(int(token))
-            if not arguments.json:
-                print(new[-1], end=" ", flush=True)
-    except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
-    print(json.dumps({"prompt": prompt, "new": new}) if arguments.json else "")
-    return 0
-
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise GlmcError(
-            f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"
-        ) from None
-
-
-def import_build(path: Path) -> ModuleType:
-    """Import a build from where it lies, whatever its folder is called."""
-    name = "glmc_build"
-    spec = importlib.util.spec_from_file_location(
-        name, path / "__init__.py", submodule_search_locations=[str(path)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -60,6 +60,17 @@ class Graph(Node):
         """The op that makes each value; inputs are missing."""
         return {name: op for op in self.ops for name in op.outs}
 
+    @property
+    def kv(self) -> CacheType | None:
+        """The cache of a block, its last input; None where nothing is cached."""
+        last = self.inputs[-1].type
+        return last if isinstance(last, CacheType) else None
+
+    @property
+    def outer(self) -> tuple[Input, ...]:
+        """The inputs that all layers get alike or from one another: not the cache."""
+        return self.inputs[:-1] if self.kv else self.inputs
+
     def users(self, value: str) -> list[Op]:
         """The ops that read a value, in order."""
         return [op for op in self.ops if value in op.values]
@@ -80,6 +91,12 @@ class Graph(Node):
                     graph.add_edge(maker[name], at, source=source, field=field)
             maker |= dict.fromkeys(op.outs, at)
         return graph
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows of a graph."""
+        from glmc.ir.draw import svg
+
+        return svg(self)
 
     def replace(self, **changes: Any) -> "Graph":
         """A copy with some fields changed."""
@@ -123,6 +140,12 @@ class Program(Node):
         first = self.blocks[0]
         return tuple(value.name for value in first.inputs[: len(first.returns)])
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the stem's values that every block reads."""
+        names = [value.name for value in self.blocks[0].outer]
+        return tuple(names[len(self.carried) :])
+
     def schedule(self) -> list[Graph]:
         """The block of every layer, in layer order."""
         of = {layer: block for block in self.blocks for layer in block.layers}
@@ -152,6 +175,12 @@ class Program(Node):
                 "blocks": tuple(change(block) for block in self.blocks),
                 "head": change(self.head),
             }
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a program: stem, each kind of block, head."""
+        return "".join(
+            f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
         )
 
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:

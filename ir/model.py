@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
 
-ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 DType = Literal["f32", "f16", "bf16"]
 
 
@@ -121,9 +121,10 @@ class Attention(Node):
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
-    mask: Literal["causal", "prefix"] = "causal"
-    """``prefix``: the tokens before the generated text see each other, in both
-    directions (a prefix LM); where that part ends, :attr:`Model.positions` says."""
+    mask: Literal["causal", "prefix", "full"] = "causal"
+    """What a query sees of the tokens that are no padding. ``causal``: those up to its
+    own. ``prefix``: also all before the generated text, which see each other (a prefix
+    LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
     rope: Rope | None = None
     q: Projection
     k: Projection
@@ -149,11 +150,14 @@ Sublayer = Annotated[Attention | Mlp, Field(discriminator="kind")]
 
 
 class Step(Node):
-    """One residual step: ``residual_scale · r + post(op(pre(x)))``."""
+    """One residual step: ``after(residual_scale · r + post(op(pre(x))))``; what is
+    None is left out."""
 
     op: Sublayer
     pre: Norm | None = None
     post: Norm | None = None
+    after: Norm | None = None
+    """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
     residual: Literal["stream", "normed"] = "stream"
     """What r is: ``stream`` is x, ``normed`` is pre(x)."""
     residual_scale: PositiveFloat = 1.0
@@ -171,10 +175,22 @@ class Block(Node):
 
 
 class Embedding(Node):
-    """Token embedding, with learned absolute positions where a model has them."""
+    """Token embedding, plus what a model adds to it: ``norm(token + type + place)``."""
 
     weight: Weight
     positions: Weight | None = None
+    """Learned absolute positions."""
+    types: Weight | None = None
+    """Learned token types (segments), ``Model.type_vocab`` of them."""
+    norm: Norm | None = None
+
+
+class Transform(Node):
+    """``norm(act(dense(x)))``: what a masked language model does before its logits."""
+
+    dense: Projection
+    act: ActivationName
+    norm: Norm
 
 
 class GlmPositions(Node):
@@ -214,6 +230,14 @@ class Head(Node):
 
     weight: Weight
     bias: Weight | None = None
+    transform: Transform | None = None
+
+
+class Pooler(Node):
+    """``act(dense(x[0]))``: one vector for a sequence, from its first token."""
+
+    dense: Projection
+    act: ActivationName
 
 
 class Tokens(Node):
@@ -232,14 +256,23 @@ class Waiver(Node):
     reason: str
 
 
+class OldName(Node):
+    """An ending of tensor names that older files spell differently."""
+
+    old: str
+    new: str
+
+
 class Model(Node):
-    """A decoder-only language model."""
+    """A stack of blocks: a decoder-only language model, or an encoder."""
 
     name: str
     """An identifier for dumps and messages, e.g. ``chatglm``."""
     dtype: DType
     """The dtype the weights are published in."""
     vocab: PositiveInt
+    type_vocab: PositiveInt | None = None
+    """Token types, where the embedding has them."""
     hidden: PositiveInt
     max_positions: PositiveInt | None = None
     axes: dict[str, PositiveInt] = {}  # noqa: RUF012  (pydantic copies it)
@@ -247,16 +280,25 @@ class Model(Node):
     embed: Embedding
     blocks: tuple[Block, ...]
     final_norm: Norm | None = None
-    head: Head
+    head: Head | Pooler | None
+    """None: the last hidden state is all there is."""
     positions: GlmPositions | None = None
     """How positions follow from the ids; None: tokens are counted."""
     prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""
+    old_names: tuple[OldName, ...] = ()
     waivers: tuple[Waiver, ...] = ()
 
     @property
     def layers(self) -> int:
-        """Number of decoder layers."""
+        """Number of layers."""
         return sum(len(block.layers) for block in self.blocks)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether every token sees every other: no cache, no generation."""
+        steps = [step.op for block in self.blocks for step in block.steps]
+        masks = {op.mask for op in steps if isinstance(op, Attention)}
+        return masks == {"full"}

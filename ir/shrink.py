@@ -7,7 +7,7 @@ size can be checked in a blink.
 
 from glmc.ir import model as m
 
-HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW = 64, 32, 96, 61, 64, 5
+HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
 LEARNED = 3
 
 
@@ -20,6 +20,7 @@ def shrink(model: m.Model) -> m.Model:
         update={
             "dtype": "f32",
             "vocab": min(model.vocab, VOCAB),
+            "type_vocab": model.type_vocab and TYPES,
             "hidden": HIDDEN,
             "prefix_encoder": encoder and _encoder(encoder),
             "max_positions": model.max_positions and POSITIONS,

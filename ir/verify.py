@@ -74,12 +74,12 @@ def _parameters(graph: Graph) -> None:
 def _wiring(program: Program) -> None:
     first = program.blocks[0]
     for block in program.blocks:
-        _rule(block, block.inputs[:-1] == first.inputs[:-1], "inputs differ")
+        _rule(block, block.outer == first.outer, "inputs differ")
         carried = [block.types[name] for name in block.returns]
         wants = [value.type for value in block.inputs[: len(carried)]]
         _rule(block, carried == wants, "returns are not what the next layer takes")
     offered = set(program.stem.returns)
-    for value in first.inputs[:-1]:
+    for value in first.outer:
         given = value.name in offered
         _rule(first, given, f"%{value.name} does not come from the stem")
     layers = sorted(layer for block in program.blocks for layer in block.layers)

@@ -3,28 +3,7 @@
 import torch
 
 from .cache import Cache
-
-
-def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
-    """Refuses ids that are not int64 [B, T] within the vocabulary."""
-    if ids.ndim != 2 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"input_ids is {_describe(ids)}, but a model takes int64 [batch, tokens]; "
-            "for one prompt use torch.tensor([ids])."
-        )
-    if ids.numel() == 0:
-        raise ValueError(
-            f"input_ids is empty ({_describe(ids)}); give a token or more."
-        )
-    if ids.device.type != "cpu" and ids.shape[1] == 1:
-        return  # Looking at the ids would make every decode step wait for the device.
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(
-            f"input_ids holds ids from {low} to {high}, but the vocabulary of this "
-            f"model has ids 0 to {vocab_size - 1}; the prompt may come from another "
-            "tokenizer."
-        )
+from .checks import describe
 
 
 def check_cache(cache: Cache, batch: int) -> None:
@@ -46,7 +25,7 @@ def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     total = cache.tokens + tokens
     if mask.shape != (cache.batch, total):
         raise ValueError(
-            f"attention_mask is {_describe(mask)}, but this call needs "
+            f"attention_mask is {describe(mask)}, but this call needs "
             f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.tokens} tokens "
             f"in the cache and the {tokens} new ones."
         )
@@ -82,7 +61,7 @@ def positions(
     else:
         if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):
             raise ValueError(
-                f"position_ids is {_describe(given)}, but this call needs "
+                f"position_ids is {describe(given)}, but this call needs "
                 f"[{batch}, {tokens}]: a position for each token of input_ids."
             )
         pos = given.to(ids.device, torch.int64)
@@ -114,7 +93,3 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
     if a is None or b is None:
         return a is b
     return torch.equal(a, b)
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -17,9 +17,9 @@ from .checkpoint import DTYPES, Checkpoint
 from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
 
 if TYPE_CHECKING:
-    from .causal_lm import CausalLM
+    from .modules import BaseModel
 
-Model = TypeVar("Model", bound="CausalLM")
+Model = TypeVar("Model", bound="BaseModel")
 
 #: Large tensors are copied in pieces of this many bytes.
 PIECE = 16 << 20
@@ -67,6 +67,7 @@ def load(
         checkpoint.headers,
         where=" with ".join(map(str, folders)),
         optional_prefix=weights.OPTIONAL_PREFIX,
+        old_names=getattr(weights, "OLD_NAMES", ()),
         waived=weights.WAIVED,
         strict=strict,
     )

@@ -28,7 +28,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
-_ATTENTION = ("rows", "attention", "prefill", "decode")
+_ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
@@ -38,6 +38,9 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "full_attention": Kernel(
+        ("rows", "softmax", "full_attention"), specs.full_attention
+    ),
     "qkv_attention": Kernel(
         (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
     ),
@@ -53,6 +56,8 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "softmax",
+    "full_attention",
     "attention",
     "prefill",
     "decode",

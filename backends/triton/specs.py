@@ -3,6 +3,7 @@
 They mirror the launchers of the templates; a test compares the two.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -141,14 +142,7 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         constants["WINDOW"] = use.window()
     if plan.learned:
         constants["LEARNED"] = use.whole("learned", 0)
-    constants |= {
-        "HEADS": shape.heads,
-        "KV_HEADS": shape.kv_heads,
-        "K_DIM": shape.k_dim,
-        "V_DIM": shape.v_dim,
-        "K_BLOCK": tiles.dot_block(shape.k_dim),
-        "V_BLOCK": tiles.dot_block(shape.v_dim),
-    }
+    constants |= _sizes(shape)
     asked = "prefix" in use.operands
     bound: dict[str, Constant] = {"prefix": None} if plan.prefixed else {}
     specs = []
@@ -161,6 +155,41 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
             _decode(shape, dtype, constants | parts | start, plan.decode[size])
         )
     return [*specs, _combine(shape, dtype, plan.splits)]
+
+
+def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """Attention of all tokens, with and without padding."""
+    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    constants: dict[str, Constant] = {"SCALE": use.real("scale"), **_sizes(shape)}
+    # q, k and v are views of one product or not: what divides either stride of a token.
+    row = math.gcd(shape.heads * shape.k_dim, shape.kv_heads * shape.k_dim)
+    row = math.gcd(row, shape.kv_heads * shape.v_dim)
+    specs = []
+    for padded in (False, True):
+        arguments = _Arguments(dtype).pointers("q", "k", "v")
+        if padded:
+            arguments.pointers("mask", dtype="*i1")
+        arguments.pointers("out")
+        for name, width in (("q", shape.k_dim), ("k", shape.k_dim), ("v", shape.v_dim)):
+            strides = {f"{name}_batch": row, f"{name}_token": row}
+            arguments.strides(**strides, **{f"{name}_head": width})
+        arguments.counts("T")
+        given = constants | ({} if padded else {"mask": None})
+        tile = plan.prefill[BYTES[dtype]]
+        specs.append(_tiled(arguments, "full_attention_kernel", given, tile))
+    return specs
+
+
+def _sizes(shape: HeadShape) -> dict[str, Constant]:
+    """The constants that follow from the heads."""
+    return {
+        "HEADS": shape.heads,
+        "KV_HEADS": shape.kv_heads,
+        "K_DIM": shape.k_dim,
+        "V_DIM": shape.v_dim,
+        "K_BLOCK": tiles.dot_block(shape.k_dim),
+        "V_BLOCK": tiles.dot_block(shape.v_dim),
+    }
 
 
 def _prefill(

@@ -15,6 +15,7 @@ RMS_OPS = ("rms_norm", "add_rms_norm")
 LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ATTENTION_OPS = ("attention", "qkv_attention")
+ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
 @dataclass(frozen=True, order=True)
@@ -75,7 +76,10 @@ class HeadShape:
         if use.name == "qkv_attention":
             width = use.whole("head_dim")
             return cls(use.whole("heads"), use.whole("kv_heads"), width, width)
-        sizes = (use.size("kv", dim) for dim in range(3))
+        if use.name == "full_attention":
+            sizes = (use.size("k", 2), use.size("k", 3), use.size("v", 3))
+            return cls(use.size("q", 2), *sizes)
+        sizes = (use.size("kv", 0), use.size("kv", 1), use.size("kv", 2))
         return cls(use.size("q", 2), *sizes)
 
     def width(self) -> int:
@@ -118,7 +122,7 @@ class AttentionPlan:
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
     """One set of tiles, fit for the widest heads of the model."""
-    attending = named(uses, *ATTENTION_OPS)
+    attending = named(uses, *ALL_ATTENTION_OPS)
     shapes = [HeadShape.of(use) for use in attending]
     width = max((shape.width() for shape in shapes), default=16)
     kv_heads = min((shape.kv_heads for shape in shapes), default=1)

@@ -88,9 +88,11 @@ class Emitter(GraphBuilder):
     def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
         """The recipe of a slot."""
         model = self.model
-        sizes = {"V": model.vocab, "E": model.hidden, **model.axes, **axes}
-        if model.max_positions:
-            sizes.setdefault("P", model.max_positions)
+        sizes = {"V": model.vocab, "E": model.hidden, "E_out": model.hidden}
+        sizes |= {**model.axes, **axes}
+        for axis, size in (("P", model.max_positions), ("S", model.type_vocab)):
+            if size:
+                sizes.setdefault(axis, size)
         layout = weight.layout or " ".join(f"({dim})" for dim in slot)
         return recipe(weight.tensor, layout, weight.part, slot, sizes)
 

@@ -1,11 +1,12 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Embedding,
+    FirstToken,
     Heads,
     Linear,
     Mul,
@@ -33,6 +34,8 @@ __all__ = [
     "AddRmsNorm",
     "Attention",
     "Embedding",
+    "FirstToken",
+    "FullAttention",
     "Heads",
     "KvWrite",
     "LayerNorm",

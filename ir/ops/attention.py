@@ -1,4 +1,4 @@
-"""The key/value cache and attention over it.
+"""The key/value cache and attention over it; attention without one.
 
 ``kv`` is threaded through the graph like any value: ``kv_write`` returns the cache
 after the write, and attention reads that. Slots of the cache, not positions, decide
@@ -68,6 +68,34 @@ class Attention(Op):
         expect(heads % kv.kv_heads == 0, f"{heads} heads do not group over {kv}")
         _masking(types, self.window, self.learned)
         dims = (*q.dims[:2], heads * kv.v_dim)
+        return (TensorType(dtype=q.dtype, dims=dims),)
+
+
+class FullAttention(Op):
+    """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
+
+    A query sees the tokens of its row where ``mask`` is true. Queries, keys and values
+    are ``[B,T,heads,width]``, the result is ``[B,T,heads · width]``.
+    """
+
+    mnemonic = "full_attention"
+    q: Value
+    k: Value
+    v: Value
+    mask: Value
+    scale: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        q, k, v, mask = (types[name] for name in ("q", "k", "v", "mask"))
+        expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
+        expect(k.dims[:3] == v.dims[:3], f"keys {k} do not go with values {v}")
+        expect(q.dims[:2] == k.dims[:2], f"keys {k} do not go with queries {q}")
+        expect(q.dims[3] == k.dims[3], f"queries {q} are not as wide as keys {k}")
+        heads, kv_heads = int(q.dims[2]), int(k.dims[2])
+        expect(heads % kv_heads == 0, f"{heads} heads do not group over {kv_heads}")
+        fits = mask == TensorType(dtype="bool", dims=q.dims[:2])
+        expect(fits, f"mask must be bool[B,T], not {mask}")
+        dims = (*q.dims[:2], heads * int(v.dims[3]))
         return (TensorType(dtype=q.dtype, dims=dims),)
 
 

@@ -121,6 +121,19 @@ class Split(Op):
         return tuple(x.with_last(size) for size in self.sizes)
 
 
+class FirstToken(Op):
+    """``[B,T,E]`` to its first token ``[B,E]``."""
+
+    mnemonic = "first_token"
+    launches = 0
+    x: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x = types["x"]
+        expect(len(x.dims) == 3, f"{x} has no token dimension")
+        return (TensorType(dtype=x.dtype, dims=(x.dims[0], x.dims[2])),)
+
+
 class Heads(Op):
     """``[B,T,n·D]`` seen as ``[B,T,n,D]``."""
 

@@ -4,12 +4,18 @@ They execute the IR (`glmc compile --verify-passes`) and are copied, function by
 function, into the `reference.py` of a build (`glmc.backends.torch.select`).
 """
 
-from glmc.backends.torch.ops.attention import attention, kv_write, qkv_attention
+from glmc.backends.torch.ops.attention import (
+    attention,
+    full_attention,
+    kv_write,
+    qkv_attention,
+)
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     embedding,
+    first_token,
     heads,
     linear,
     mul,
@@ -42,6 +48,8 @@ __all__ = [
     "add_rms_norm",
     "attention",
     "embedding",
+    "first_token",
+    "full_attention",
     "heads",
     "kv_write",
     "layer_norm",

@@ -1,4 +1,4 @@
-"""Attention over the KV cache: the cache write, the attention, and their fusion.
+"""Attention: over the KV cache, with the cache write; and of all tokens at once.
 
 A key in slot s is visible to the query in slot t when `start <= s <= t` and, with a
 window, `t - s < window`. `start` is the first slot of a row that is not padding. A
@@ -140,6 +140,29 @@ def prefill_mask(
         return visible[:, None]
     real = (slots < learned) | (slots >= kv.start[:, None, None])
     return ((visible & real) | (slots == queries))[:, None]
+
+
+def full_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Every query sees every token where `mask` bool [B, T] is true; None: all.
+
+    `q` [B, T, H, D], `k` [B, T, K, D] and `v` [B, T, K, Dv] -> [B, T, H * Dv].
+    """
+    context = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=None if mask is None else mask[:, None, None, :],
+        scale=scale,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    return context.transpose(1, 2).flatten(2)
 
 
 def qkv_attention(

@@ -63,6 +63,11 @@ def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     return x.view(*x.shape[:-1], n, -1)
 
 
+def first_token(x: torch.Tensor) -> torch.Tensor:
+    """The first token of [B, T, E]: a view [B, E]."""
+    return x[:, 0]
+
+
 def zeros_like(x: torch.Tensor) -> torch.Tensor:
     """Zeros of x's shape and dtype."""
     return torch.zeros_like(x)
