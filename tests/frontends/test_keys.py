@@ -121,7 +121,7 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (CHATGLM | {"add_bias_linear": True}, "add_bias_linear is true"),
         (CHATGLM | {"quantization_bit": 4}, "quantization_bit is 4"),
         (CHATGLM | {"pre_seq_len": 0}, "pre_seq_len is 0"),
-        (CHATGLM | {"pre_seq_len": "x"}, 'pre_seq_len is "x"'),
+        (CHATGLM | {"pre_seq_len": "x"}, "pre_seq_len is 'x'"),
         (CHATGLM | {"add_qkv_bias": None}, "must be given"),
         ({"model_type": "chatglm", "hidden_size": 64}, "no ChatGLM that glmc knows"),
     ],

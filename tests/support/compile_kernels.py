@@ -35,6 +35,13 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
             pointwise_use("act_mul", "silu", 27392),
         ],
     ),
+    "chatglm v1 with a prefix encoder": (
+        "f16",
+        [
+            qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
+            pointwise_use("activation", "gelu_tanh", 16384),
+        ],
+    ),
     "qwen3, windows in some layers": (
         "f16",
         [

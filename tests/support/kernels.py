@@ -52,10 +52,12 @@ def qkv_use(
     *,
     rotary: int = 0,
     norm: bool = False,
+    prefix: bool = False,
     **attrs: object,
 ) -> OpUse:
     """qkv_attention; ``rotary`` channels turn, none with 0."""
     given = [
+        *(("prefix",) if prefix else ()),
         *(("cos", "sin") if rotary else ()),
         *(("q_norm", "k_norm") if norm else ()),
     ]

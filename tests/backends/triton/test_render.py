@@ -57,6 +57,7 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("act_mul", "gelu_tanh"),),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
+    (pointwise_use("activation", "tanh"), pointwise_use("act_mul", "silu")),
     (pointwise_use("activation", "gelu"), pointwise_use("activation", "tanh")),
 )
 
@@ -72,6 +73,11 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         for norm in (False, True)
         for window in (None, 8)
         for place in ("input", "f32")
+    ]
+    kinds += [
+        qkv_use(rotary=64, sections=2, prefix=True),
+        qkv_use(rotary=64, sections=2, prefix=True, learned=4, norm=True),
+        qkv_use(rotary=32, style="interleaved", learned=4),
     ]
     for kind in kinds:
         yield (kind,)

@@ -56,6 +56,12 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
+    "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
+    "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
+    "everything": [
+        qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True, learned=2),
+        qkv_use(4, 4, 64, rotary=64, window=3),
+    ],
 }
 
 
@@ -127,12 +133,14 @@ def attend(
         return
     packed = (use.whole("heads") + 2 * heads) * width
     given: dict[str, torch.Tensor] = {}
-    for name in use.operands:
+    for name in use.operands - {"prefix"}:
         pairs = int(use.shapes["cos"][-1])
         table = random(2, tokens, pairs, dtype=torch.float32, seed=0)
         given[name] = (
             table if pairs and "norm" not in name else torch.ones(width).to(dtype)
         )
+    if "prefix" in use.operands:
+        given["prefix"] = torch.tensor([5, 6], dtype=torch.int32)
     qkv = random(2, tokens, packed, dtype=dtype, seed=0)
     module.qkv_attention(qkv, layer, **use.attrs, **given)
 
