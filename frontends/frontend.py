@@ -66,7 +66,7 @@ def load_model(
         GlmcError: when the config is malformed, unknown, contradictory, or has keys
             whose meaning glmc does not know.
     """
-    where = str(source.config_path)
+    where = source.where
     config = apply_sets(source.read_config(), sets)
     _check_sidecar(source)
     visible = without_keys(config, ignore_keys, where)
