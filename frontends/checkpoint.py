@@ -164,7 +164,7 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
         found = pool.map(lambda shard: _read(files, shard, form), shards)
         tensors: dict[str, TensorInfo] = {}
         for shard, held in zip(shards, found, strict=True):
-            _compare(index, files.at(shard), shard, held, files_of)
+            _compare(index, shard, held, files_of)
             tensors |= held
     return CheckpointHeaders(files.where, form, shards, tensors)
 

@@ -78,13 +78,18 @@ def resolve_source(given: str, hub: Hub | None = None) -> Source:
             )
         return Source(given, path, path.parent)
     if given in builtin_configs():
-        builtin = builtin_configs()[given]
-        return Source(given, builtin, builtin.parent, builtin=True)
+        return builtin_source(given)
     if is_hub_id(given):
         hub = hub or Hub()
         folder = fetch_description(given, hub)
         return Source(given, folder / "config.json", folder, given)
     raise GlmcError(_nothing(given))
+
+
+def builtin_source(name: str) -> Source:
+    """The config of that name that glmc comes with, whatever lies here."""
+    path = builtin_configs()[name]
+    return Source(name, path, path.parent, builtin=True)
 
 
 def _nothing(given: str) -> str:
@@ -100,10 +105,7 @@ def _folder(given: str, folder: Path) -> Source:
     config = folder / "config.json"
     namesake = given in builtin_configs()
     if not config.is_file():
-        advice = (
-            ", and hides the built-in config of that name; rename it, or run glmc"
-            " elsewhere"
-        )
-        raise GlmcError(f"the folder {given} has no config.json{namesake * advice}")
+        hides = " and hides the built-in config of that name" if namesake else ""
+        raise GlmcError(f"the folder {given} has no config.json{hides}")
     note = f"{given} is taken as the folder here, not as the built-in config"
     return Source(given, config, folder, note=note if namesake else None)

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from glmc.builds import Build
+from glmc.frontends.hub import Hub
 from glmc.ir.errors import GlmcError
+from glmc.writing import MANIFEST
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
@@ -22,8 +26,11 @@ def compile_command(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
         revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
     )
     compiled = compile_files(arguments.source, options)
+    _tell(compiled.loaded.source.note)
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
@@ -52,7 +59,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
     from glmc import inspecting
 
-    build = Build(arguments.build)
+    build = _open_build(arguments.build, arguments)
     if arguments.stage:
         _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
     elif arguments.ledger:
@@ -86,10 +93,13 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
-    from glmc.frontends.checkpoint import read_headers
+    from glmc.catalogue import likeness
+    from glmc.frontends.checkpoint import checkpoint_files, read_headers
 
-    build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
+    build = _open_build(arguments.build, arguments)
+    weights = arguments.weights or _own_weights(build)
+    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    headers = read_headers(checkpoint_files(weights, hub))
     found = account(build.model, build.program, headers.tensors)
     if arguments.json:
         facts = {
@@ -100,6 +110,7 @@ def check_command(arguments: argparse.Namespace) -> int:
             "wrong": found.wrong,
             "unused": found.unused,
             "waived": found.waived,
+            "likeness": None if found.ok else likeness(headers.tensors),
         }
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0 if found.ok else 2
@@ -119,8 +130,55 @@ def check_command(arguments: argparse.Namespace) -> int:
     for line in grouped(wrong):
         print(f"  wrong    {line}")
     if not found.ok:
+        whose = likeness(headers.tensors)
         raise GlmcError(
-            f"{arguments.weights} is not a checkpoint of {arguments.build}: "
-            f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"{weights} is not a checkpoint of {arguments.build}: see the list above."
+            f"{f' {whose}' if whose else ''} Take config and weights from the same"
+            " repository and revision"
         )
     return 0
+
+
+def configs_command(arguments: argparse.Namespace) -> int:
+    """``glmc configs``."""
+    from glmc import catalogue
+
+    if arguments.json:
+        facts = [entry.facts for entry in catalogue.entries()]
+        print(json.dumps(facts, indent=2))
+    else:
+        print(catalogue.table())
+    return 0
+
+
+def _open_build(given: str, arguments: argparse.Namespace) -> Build:
+    """The build in a folder, or else what compiling ``given`` gives, unwritten."""
+    path = Path(given)
+    if path.is_dir() and not (path / "config.json").is_file():
+        return Build(path)
+    if (path / MANIFEST).is_file():
+        return Build(path)
+    from glmc.driver import Options, compile_files
+
+    options = Options(
+        revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
+    )
+    compiled = compile_files(given, options)
+    _tell(compiled.loaded.source.note)
+    return Build(path, compiled.files)
+
+
+def _own_weights(build: Build) -> str:
+    """The checkpoint beside a config that was compiled on the fly."""
+    if build.files is None or build.path.suffix == ".json":
+        raise GlmcError(
+            f"{build.path} has no weights of its own; name a checkpoint with --weights"
+        )
+    return str(build.path)
+
+
+def _tell(note: str | None) -> None:
+    if note:
+        print(f"glmc: note: {note}", file=sys.stderr)

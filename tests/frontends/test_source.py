@@ -84,11 +84,12 @@ def hub() -> Iterator[ThreadingHTTPServer]:
 
 SCRIPT = """
 import sys
+from glmc.frontends.hub import Hub
 from glmc.frontends.frontend import load_model
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 try:
-    loaded = load_model(resolve_source(*sys.argv[1:]))
+    loaded = load_model(resolve_source(sys.argv[1], Hub(*sys.argv[2:])))
     print(loaded.model.hidden, loaded.model.tokens.eos, loaded.source.folder)
 except GlmcError as error:
     print("refused:", error)
