@@ -10,11 +10,7 @@ from glmc.ir.errors import GlmcError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
-# Beside config.json. The first changes the model (where to stop), so not knowing
-# whether it exists is an error; the second is of few repositories, and other programs
-# that filled the cache never asked for it.
-_GENERATION = "generation_config.json"
-_QUANTIZATION = "hf_quant_config.json"
+_BESIDE = ("generation_config.json", "hf_quant_config.json")
 
 
 @dataclass(frozen=True)
@@ -51,22 +47,23 @@ def fetch_description(hub_id: str, hub: Hub) -> Path:
     """
     config = fetch(hub_id, "config.json", hub)
     if config is None:
-        raise GlmcError(f"the hub repository {hub_id} has no config.json")
-    fetch(hub_id, _GENERATION, hub)
-    fetch(hub_id, _QUANTIZATION, hub, unknown_is_absent=True)
+        what = f"config.json of {_at(hub_id, hub)} is not in the cache"
+        raise GlmcError(
+            f"{what}, and offline mode is on; run the same command once without"
+            " --offline and HF_HUB_OFFLINE"
+            if is_offline(hub)
+            else f"the hub repository {_at(hub_id, hub)} has no config.json"
+        )
+    for name in _BESIDE:
+        fetch(hub_id, name, hub)
     return config.parent
 
 
-def fetch(
-    hub_id: str, name: str, hub: Hub, *, unknown_is_absent: bool = False
-) -> Path | None:
+def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
     """One file, in the hub's cache; None where the repository has no such file.
 
-    Args:
-        hub_id: ORG/NAME.
-        name: the file's path in the repository.
-        hub: where and how.
-        unknown_is_absent: None also where, offline, nobody knows whether it exists.
+    Offline, what is not in the cache does not exist: a cache that another program
+    filled does not know what it was not asked for.
 
     Raises:
         GlmcError: says what of repository, revision and network is missing.
@@ -90,26 +87,16 @@ def fetch(
             )
         except LocalEntryNotFoundError as error:
             cached = try_to_load_from_cache(hub_id, name, revision=hub.revision)
-            absent = cached is _CACHED_NO_EXIST  # the hub said so when it was asked
-            if absent or (unknown_is_absent and is_offline(hub)):
+            if cached is _CACHED_NO_EXIST or is_offline(hub):
                 return None
-            raise _unreached(hub_id, name, hub, error) from None
+            raise GlmcError(
+                f"the hub cannot be reached and {name} of {_at(hub_id, hub)} is not in"
+                f" the cache ({_cause(error)}). Check the network, name a mirror with"
+                " --endpoint, or use what was downloaded before with --offline"
+            ) from None
         except EntryNotFoundError:
             return None
     return Path(found)
-
-
-def _unreached(hub_id: str, name: str, hub: Hub, error: Exception) -> GlmcError:
-    what = f"{name} of {_at(hub_id, hub)} is not in the cache"
-    if is_offline(hub):
-        return GlmcError(
-            f"{what}, and the hub may not be asked: offline mode is on. Run the same"
-            " command once without --offline and HF_HUB_OFFLINE"
-        )
-    return GlmcError(
-        f"{what}, and the hub cannot be reached ({_cause(error)}). Check the network,"
-        " or name a mirror with --endpoint"
-    )
 
 
 @contextmanager

@@ -45,7 +45,9 @@ class Repository:
     def fetch(self, name: str) -> Path | None:
         """A file, in the cache; None where the repository has none of that name.
 
-        Raises HubError where the file cannot be had.
+        Offline, what is not in the cache does not exist: a cache that another program
+        filled does not know what it was not asked for. Raises HubError where the file
+        cannot be had.
         """
         if PurePosixPath(name).suffix not in ENDINGS:
             raise HubError(f"{self.hub_id}/{name} is no data file; it is not fetched.")
@@ -56,9 +58,13 @@ class Repository:
                 known = hub.try_to_load_from_cache(
                     self.hub_id, name, revision=self.revision
                 )
-                if known is hub.file_download._CACHED_NO_EXIST:
+                if known is hub.file_download._CACHED_NO_EXIST or self._offline(hub):
                     return None
-                raise HubError(self._unreached(hub, name, error)) from error
+                raise HubError(
+                    f"the hub cannot be reached and {name} of {self} is not in the "
+                    f"cache ({_cause(error)}); check the network, name a mirror with "
+                    "endpoint=, or use what was downloaded before with offline=True."
+                ) from error
             except hub.errors.EntryNotFoundError:
                 return None
 
@@ -79,10 +85,8 @@ class Repository:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if absent:
-            raise HubError(
-                f"{self.hub_id} has no {', '.join(absent[:8])}, which its "
-                f"{beside.name} names; the repository is incomplete."
-            )
+            more = f" and {len(absent) - 4} more" if absent[4:] else ""
+            raise HubError(self.lacking(", ".join(absent[:4]) + more))
         return beside.parent
 
     def _download(self, hub: Any, name: str) -> Path:
@@ -96,16 +100,18 @@ class Repository:
             )
         )
 
-    def _unreached(self, hub: Any, name: str, error: Exception) -> str:
-        if self.offline or hub.constants.HF_HUB_OFFLINE:
-            return (
-                f"{name} of {self} is not in the cache, and offline mode is on; run "
-                "once without offline=True (--offline) and HF_HUB_OFFLINE."
-            )
-        return (
-            f"{name} of {self} is not in the cache, and the hub cannot be reached "
-            f"({_cause(error)}); check the network, or name a mirror with endpoint=."
-        )
+    def lacking(self, names: str) -> str:
+        """The sentence for files that are not there."""
+        with self._speaking(names) as hub:
+            if self._offline(hub):
+                return (
+                    f"{self} is not in the cache with {names}, and offline mode is on; "
+                    "run once without offline=True (--offline) and HF_HUB_OFFLINE."
+                )
+        return f"the hub's {self} has no {names}; check the name and the revision."
+
+    def _offline(self, hub: Any) -> bool:
+        return self.offline or hub.constants.HF_HUB_OFFLINE
 
     @contextmanager
     def _speaking(self, name: str) -> Iterator[Any]:

@@ -174,10 +174,7 @@ def download(repository: Repository) -> Path:
         found = repository.fetch(index)
         if found is not None:
             return repository.fetch_all(indexed_shards(found), beside=found)
-    raise WeightsError(
-        f"{repository} holds no weights: there is none of {LOOKED_FOR}. Give the "
-        "repository that the model was published in."
-    )
+    raise HubError(repository.lacking(f"weights (any of {LOOKED_FOR})"))
 
 
 def usable_device(device: torch.device | str) -> torch.device:

@@ -115,12 +115,10 @@ def find_folder(source: str | Path, **hub: Any) -> Folder:
 def _download(repository: Repository) -> Path:
     try:
         found = [file for file in map(repository.fetch, FILES) if file is not None]
+        if not found:
+            raise HubError(repository.lacking(f"tokenizer (any of {', '.join(FILES)})"))
     except HubError as error:
         raise TokenizerError(str(error)) from error
-    if not found:
-        raise TokenizerError(
-            f"{repository} holds no tokenizer: there is none of {', '.join(FILES)}."
-        )
     return found[0].parent
 
 
