@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Protocol
 
-from glmc.frontends.hub import Hub, fetch_description, is_hub_id, is_offline
+from glmc.frontends.hub import Hub, fetch, is_hub_id, is_offline
 from glmc.frontends.json_text import MEGABYTE, read_json_object
 from glmc.frontends.safetensors_header import read_safetensors
 from glmc.frontends.tensor_info import TensorInfo
@@ -108,7 +108,14 @@ def checkpoint_files(given: str, hub: Hub) -> Files:
         from glmc.frontends.hub_files import HubFiles
 
         return HubFiles(given, hub)
-    return FolderFiles(fetch_description(given, hub))
+    for name, _ in _LAYOUTS:
+        cached = fetch(given, name, hub)
+        if cached is not None:
+            return FolderFiles(cached.parent)
+    raise GlmcError(
+        f"no weights of {given} are in the cache, and offline mode is on; run the same"
+        " command once without --offline and HF_HUB_OFFLINE"
+    )
 
 
 def read_headers(files: Files | Path) -> CheckpointHeaders:

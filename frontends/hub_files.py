@@ -123,7 +123,9 @@ def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
             if len(data) >= wanted:
                 break
     if len(data) < wanted:
-        raise ConnectionError(f"the connection was cut {wanted - len(data)} bytes early")
+        raise ConnectionError(
+            f"the connection was cut {wanted - len(data)} bytes early"
+        )
     return bytes(data[:wanted]), size
 
 

@@ -54,8 +54,8 @@ def builtin_specs() -> dict[str, Path]:
 @cache
 def builtin_configs() -> dict[str, Path]:
     """The configs glmc comes with, by name: sizes of published models."""
-    files = sorted((builtin_folder() / "configs").glob("*.json"))
-    return {path.stem: path for path in files}
+    files = {p.stem: p for p in (builtin_folder() / "configs").glob("*.json")}
+    return dict(sorted(files.items()))
 
 
 def load_spec(path: Path) -> SpecTree:

@@ -30,7 +30,9 @@ class Source:
     @property
     def where(self) -> str:
         """How messages call the config."""
-        return f"built-in config {self.given}" if self.builtin else str(self.config_path)
+        return (
+            f"built-in config {self.given}" if self.builtin else str(self.config_path)
+        )
 
     def read_config(self) -> dict[str, object]:
         """config.json.

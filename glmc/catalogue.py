@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from glmc.accounting import TensorInfo, wanted
 from glmc.frontends.frontend import load_model
-from glmc.frontends.library import builtin_configs, known_names
+from glmc.frontends.library import builtin_configs
 from glmc.frontends.source import builtin_source
 from glmc.inspecting import parameters
+from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
@@ -36,13 +37,14 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Every built-in config for whose ``model_type`` there is a spec."""
+    """Every built-in config that this version of glmc has a spec for."""
     for name in builtin_configs():
-        source = builtin_source(name)
-        model_type = str(source.read_config()["model_type"])
-        if model_type in known_names():
-            model = load_model(source).model
-            yield Entry(name, model_type, model, lower(model))
+        try:
+            loaded = load_model(builtin_source(name))
+        except GlmcError:
+            continue
+        model_type = str(loaded.config["model_type"])
+        yield Entry(name, model_type, loaded.model, lower(loaded.model))
 
 
 def table() -> str:
@@ -52,7 +54,9 @@ def table() -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = []
     for row in rows:
-        words = [word.ljust(width) for word, width in zip(row[:2], widths, strict=False)]
+        words = [
+            word.ljust(width) for word, width in zip(row[:2], widths, strict=False)
+        ]
         words += [w.rjust(n) for w, n in zip(row[2:], widths[2:], strict=True)]
         lines.append("  ".join(words))
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glmc.builds import Build
-from glmc.frontends.hub import Hub
+from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
 from glmc.writing import MANIFEST
 
@@ -172,11 +172,12 @@ def _open_build(given: str, arguments: argparse.Namespace) -> Build:
 
 def _own_weights(build: Build) -> str:
     """The checkpoint beside a config that was compiled on the fly."""
-    if build.files is None or build.path.suffix == ".json":
+    given = str(build.path)
+    if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
         raise GlmcError(
-            f"{build.path} has no weights of its own; name a checkpoint with --weights"
+            f"{given} has no weights of its own; name a checkpoint with --weights"
         )
-    return str(build.path)
+    return given
 
 
 def _tell(note: str | None) -> None:

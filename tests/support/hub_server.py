@@ -9,13 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 #: Larger files lie elsewhere, and `resolve` sends there, as for weights on the hub.
 LARGE = 1 << 12
 
 Files = dict[str, bytes]
+
+
+def folder_files(folder: Path) -> Files:
+    """The files of a folder, to be served; with code that must not be asked for."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return files | {"modeling_x.py": b"raise SystemExit", "setup.py": b"raise"}
 
 
 class Asked(NamedTuple):
@@ -172,3 +181,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: object) -> None:
         """Tests need no log."""
+
+
+def only_hub(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Let the client of this process have a cache of its own and wait for nothing."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # What has not filled a chunk when the connection is cut is asked for again.
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 10)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return hub
