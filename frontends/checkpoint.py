@@ -158,7 +158,8 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
         _refuse_odd_name(shard, index)
         _refuse_odd_kind(shard, index)
     with ThreadPoolExecutor(files.workers) as pool:
-        present = {s for s, there in zip(shards, pool.map(files.has, shards)) if there}
+        there = dict(zip(shards, pool.map(files.has, shards), strict=True))
+        present = {shard for shard in shards if there[shard]}
         missing = [shard for shard in shards if shard not in present]
         if not present:
             unknown = {n: TensorInfo(None, None, file) for n, file in files_of.items()}

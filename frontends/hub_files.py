@@ -16,7 +16,7 @@ _ATTEMPTS = 3
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
 
 Fetch = Callable[[int, int], tuple[bytes, int]]
-"""First byte and number of bytes to the bytes (fewer at the end) and the file's size."""
+"""From first byte and number to the bytes, fewer at the end, and the file's size."""
 
 
 class HubFiles:
@@ -96,7 +96,10 @@ def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
 def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
     """Some bytes of a file and its size; believes no more than was asked for."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        hf_raise_for_status,
+    )
 
     headers = build_hf_headers() | {
         "Range": f"bytes={begin}-{begin + count - 1}",
@@ -123,9 +126,7 @@ def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
             if len(data) >= wanted:
                 break
     if len(data) < wanted:
-        raise ConnectionError(
-            f"the connection was cut {wanted - len(data)} bytes early"
-        )
+        raise ConnectionError(f"the connection was cut after {len(data)} bytes")
     return bytes(data[:wanted]), size
 
 

@@ -99,7 +99,8 @@ def _nothing(given: str) -> str:
     meant = f" Did you mean the built-in config {near}?" if near else ""
     return (
         f"{given!r} is neither a file or folder here, nor a built-in config (see: glmc"
-        f" configs), nor a hub id of the form ORG/NAME, as in zai-org/chatglm3-6b.{meant}"
+        " configs), nor a hub id of the form ORG/NAME, as in zai-org/chatglm3-6b."
+        + meant
     )
 
 

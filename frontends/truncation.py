@@ -1,4 +1,4 @@
-"""A model with fewer layers than its checkpoint: what ``--set`` leaves out is waived."""
+"""Fewer layers than the checkpoint has: what ``--set`` leaves out is waived."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 

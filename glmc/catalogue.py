@@ -51,15 +51,14 @@ def table() -> str:
     """All entries for a terminal."""
     head = ("name", "type", "layers", "hidden", "parameters")
     rows = [head, *(tuple(map(_cell, entry.facts.values())) for entry in entries())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = []
-    for row in rows:
-        words = [
-            word.ljust(width) for word, width in zip(row[:2], widths, strict=False)
-        ]
-        words += [w.rjust(n) for w, n in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(words))
-    return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
 
 
 def _cell(value: str | int) -> str:

@@ -53,15 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (
-        _add_compile,
-        _add_inspect,
-        _add_check,
-        _add_run,
-        _add_chat,
-        _add_configs,
-    ):
+    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_chat):
         add(commands)
+    _add_configs(commands)
     return parser
 
 

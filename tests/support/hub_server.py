@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -150,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: cuts.pop(0)]
             self.close_connection = True
         self._log(len(part))
-        self.wfile.write(part)
+        with suppress(ConnectionError):  # a client may have seen enough
+            self.wfile.write(part)
 
     def _range(self, size: int) -> tuple[int, int]:
         asked = self._asked_range()
