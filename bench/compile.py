@@ -51,7 +51,8 @@ def measure(config: Path, runs: int) -> Row:
             figures = [once(config, build) for build in builds]
         except Refused as refusal:
             empty: Row = dict.fromkeys(COLUMNS, "")
-            return {"config": name} | empty | {"result": str(refusal)[:90]}
+            said = str(refusal).removeprefix(f"{config}: ")
+            return {"config": name} | empty | {"result": said[:90]}
         result = account(builds[0], config.parent)
     seconds, cpu, megabytes = zip(*figures[1:], strict=True)
     return {

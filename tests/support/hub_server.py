@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, name: str, data: bytes, body: bool) -> None:
         begin, end = self._range(len(data))
-        if begin >= len(data) > 0:
+        if begin >= len(data) and self._asked_range() is not None:
             return self._error(416, "")
         part = data[begin:end]
         partial = len(part) < len(data) or self._asked_range() is not None
