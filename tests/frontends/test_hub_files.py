@@ -1,4 +1,4 @@
-"""Reading remote files by ranges: what is asked for, and answers that are not believed."""
+"""Reading remote files by ranges: what is asked for, and answers not believed."""
 
 from __future__ import annotations
 
