@@ -9,7 +9,9 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_HEAD_SLOTS = frozenset({"head", "transform", "pooler"})
+_MODEL_SLOTS = frozenset({"embed", "positions", "types"}) | _HEAD_SLOTS | _PREFIX_SLOTS
 _SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
 
 

@@ -4,7 +4,7 @@ Works on names and shapes from the headers; no weights are read.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -50,7 +50,7 @@ def account(
     result = Account()
     result.shapes_known = all(info.shape is not None for info in headers.values())
     for name, stored in wanted(program).items():
-        found = _find(name, headers, model.optional_prefix)
+        found = next((one for one in _spellings(name, model) if one in headers), None)
         if found is None:
             result.missing.append(name)
             continue
@@ -79,13 +79,15 @@ def wanted(program: Program) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _find(
-    name: str, headers: Mapping[str, TensorInfo], prefix: str | None
-) -> str | None:
-    if name in headers:
-        return name
-    short = name.removeprefix(prefix) if prefix else name
-    return short if short in headers else None
+def _spellings(name: str, model: Model) -> Iterator[str]:
+    """What a checkpoint may call a tensor, today's full name first."""
+    endings = [(name, "")]
+    for one in model.old_names:
+        if name.endswith(one.new):
+            endings.append((name.removesuffix(one.new), one.old))
+    for stem, ending in endings:
+        yield stem + ending
+        yield stem.removeprefix(model.optional_prefix or "") + ending
 
 
 def _wrong(info: TensorInfo, stored: tuple[int, ...]) -> str | None:

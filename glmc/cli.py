@@ -17,6 +17,7 @@ Code that comes with a model is never run.
 
   glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
   glmc inspect build/                              what was built, stage by stage
+  glmc report build/ -o report.html                the same as a page to click through
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
@@ -52,11 +53,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    _add_completion(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_chat):
+    for add in (
+        _add_compile,
+        _add_inspect,
+        _add_report,
+        _add_check,
+        _add_run,
+        _add_chat,
+    ):
         add(commands)
     _add_configs(commands)
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion SHELL``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, "--print-completion")
 
 
 def _command(
@@ -144,6 +162,37 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     return inspect_command(arguments)
 
 
+def _add_report(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_report,
+        "write a page that shows a build: graph, stages, ledger, weights, code",
+        "examples:\n"
+        "  glmc report build/ -o report.html\n"
+        "  glmc report build/ --svg layer --stage lowered -o layer.svg\n"
+        "  glmc report build/ --mermaid head\n",
+    )
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    drawing = parser.add_mutually_exclusive_group()
+    drawing.add_argument("--svg", metavar="PART", help="draw stem, head or a block")
+    drawing.add_argument("--mermaid", metavar="PART", help="the same as a flowchart")
+    add("--stage", metavar="NAME", help="the stage to draw; default: the last")
+    add("-o", "--out", type=Path, metavar="FILE",
+        help="default: report.html; drawings go to standard output")  # fmt: skip
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from glmc.report.command import report_command
+
+    return report_command(arguments)
+
+
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -157,6 +206,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
     parser.add_argument("--weights", metavar="CHECKPOINT",
         help="a checkpoint folder or hub id; default: the source itself")  # fmt: skip
+    parser.add_argument("--tuned", metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
     _add_hub(parser)
 
@@ -253,6 +303,7 @@ def _add_generation(
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
     add("--tokenizer", metavar="FOLDER",
         help="where the tokenizer's files are; default: with the weights")  # fmt: skip
     add("--variant", help="the tokenizer's variant, where its files cannot tell")

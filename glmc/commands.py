@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,11 @@ def check_command(arguments: argparse.Namespace) -> int:
     build = _open_build(arguments.build, arguments)
     weights = arguments.weights or _own_weights(build)
     hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
-    headers = read_headers(checkpoint_files(weights, hub))
-    found = account(build.model, build.program, headers.tensors)
+    tensors = dict(read_headers(checkpoint_files(weights, hub)).tensors)
+    if arguments.tuned:
+        tuned = checkpoint_files(arguments.tuned, replace(hub, revision=None))
+        tensors |= read_headers(tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,
@@ -110,7 +114,7 @@ def check_command(arguments: argparse.Namespace) -> int:
             "wrong": found.wrong,
             "unused": found.unused,
             "waived": found.waived,
-            "likeness": None if found.ok else likeness(headers.tensors),
+            "likeness": None if found.ok else likeness(tensors),
         }
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0 if found.ok else 2
@@ -130,7 +134,7 @@ def check_command(arguments: argparse.Namespace) -> int:
     for line in grouped(wrong):
         print(f"  wrong    {line}")
     if not found.ok:
-        whose = likeness(headers.tensors)
+        whose = likeness(tensors)
         raise GlmcError(
             f"{weights} is not a checkpoint of {arguments.build}: see the list above."
             f"{f' {whose}' if whose else ''} Take config and weights from the same"

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from glmc.builds import Build
 from glmc.ir.errors import GlmcError
 from glmc.writing import read_manifest
 
@@ -70,6 +71,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
         GlmcError: when the weights are not those of the build, or there is no such
             device or dtype.
     """
+    Build(arguments.build).require_generation()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     build = import_build(arguments.build)
     try:
@@ -77,6 +79,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
             arguments.weights,
             device=device,
             dtype=arguments.dtype,
+            tuned=arguments.tuned,
             **_hub(arguments),
         )
     except (ValueError, RuntimeError) as error:

@@ -35,26 +35,28 @@ def resolve(
     *,
     where: str,
     optional_prefix: str | None = None,
+    old_names: Sequence[tuple[str, str]] = (),
     waived: Sequence[tuple[str, str]] = (),
     strict: bool = True,
 ) -> list[Bind]:
     """One Bind a parameter, its recipe in the names that the checkpoint uses.
 
-    Names may lack `optional_prefix`, as checkpoints of base models do. `waived` holds
-    (glob pattern, reason) for tensors that may stay unused; other unused tensors are
+    Names may lack `optional_prefix`, as checkpoints of base models do, and end in the
+    first of a pair of `old_names` instead of the second. `waived` holds (glob pattern,
+    reason) for tensors that may stay unused; other unused tensors are
     an error, or with `strict=False` a warning. Raises WeightsError that lists
     everything that does not fit; `where` names the checkpoint in it.
     """
-    short = _short_names(headers, optional_prefix)
+    own = _own_names(headers, optional_prefix, old_names)
     binds = [
-        Bind(bind.path, renamed(bind.recipe, lambda n: short.get(n, n)), bind.shape)
+        Bind(bind.path, renamed(bind.recipe, lambda n: own.get(n, n)), bind.shape)
         for entry in table
         for bind in entry.each()
     ]
     used = {name for bind in binds for name in names(bind.recipe)}
     absent = used - headers.keys()
     spare = {name for name in headers.keys() - used if not _is_waived(name, waived)}
-    spare -= {own for full, own in short.items() if _is_waived(full, waived)}
+    spare -= {name for full, name in own.items() if _is_waived(full, waived)}
     misfits = [
         _listed("missing", absent),
         _listed("of another shape", _wrong_shapes(binds, headers, absent)),
@@ -69,15 +71,23 @@ def resolve(
     return binds
 
 
-def _short_names(headers: Mapping[str, Header], prefix: str | None) -> dict[str, str]:
-    """For tensors that are there without the prefix: full name to own name."""
-    if prefix is None:
-        return {}
-    return {
-        prefix + name: name
-        for name in headers
-        if not name.startswith(prefix) and prefix + name not in headers
-    }
+def _own_names(
+    headers: Mapping[str, Header],
+    prefix: str | None,
+    old_names: Sequence[tuple[str, str]],
+) -> dict[str, str]:
+    """What a checkpoint calls a tensor that it spells differently, by its full name."""
+    found: dict[str, str] = {}
+    for name in headers:
+        today = name
+        for old, new in old_names:
+            if name.endswith(old):
+                today = name.removesuffix(old) + new
+        full = [today]
+        if prefix and not today.startswith(prefix):
+            full.append(prefix + today)
+        found |= {one: name for one in full if one not in headers}
+    return found
 
 
 def _is_waived(name: str, waived: Sequence[tuple[str, str]]) -> bool:

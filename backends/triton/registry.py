@@ -28,7 +28,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
-_ATTENTION = ("rows", "attention", "prefill", "decode")
+_ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
@@ -38,6 +38,9 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "full_attention": Kernel(
+        ("rows", "softmax", "full_attention"), specs.full_attention
+    ),
     "qkv_attention": Kernel(
         (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
     ),
@@ -53,6 +56,8 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "softmax",
+    "full_attention",
     "attention",
     "prefill",
     "decode",
@@ -151,6 +156,9 @@ def _variables(uses: list[OpUse]) -> Variables:
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
         "window": plan.window,
+        "prefixed": plan.prefixed,
+        "learned": plan.learned,
+        "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
@@ -159,7 +167,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "prologues": [
             {
                 "function": f"_{k.name(kinds)}",
-                "key": k.key(),
+                "key": k.key(kinds),
                 "rope": k.rope,
                 "norm": k.norm,
             }
@@ -173,6 +181,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "rope": kind.rope,
         "norm": kind.norm,
         "style": kind.style,
+        "sections": kind.sections,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }
