@@ -91,6 +91,13 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print(text.rstrip("\n"))
 
 
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
@@ -138,7 +145,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         raise GlmcError(
             f"{weights} is not a checkpoint of {arguments.build}: see the list above."
             f"{f' {whose}' if whose else ''} Take config and weights from the same"
-            " repository and revision"
+            f" repository and revision.{_variant_hint(build)}"
         )
     return 0
 

@@ -68,8 +68,8 @@ def load_model(arguments: argparse.Namespace) -> Any:
     """The build's model with the weights of ``--weights``, on ``--device``.
 
     Raises:
-        GlmcError: when the weights are not those of the build, or there is no such
-            device or dtype.
+        GlmcError: when the build is an encoder, the weights are not those of the build,
+            or there is no such device or dtype.
     """
     Build(arguments.build).require_generation()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")

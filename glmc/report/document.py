@@ -51,13 +51,14 @@ def _facts(build: Build) -> list[tuple[str, str]]:
     facts = summary(build)
     blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
     launches = [stage["launches"] for stage in facts["stages"]]
+    kv = facts["kv_bytes_per_token"]
     return [
         ("layers", blocks),
         ("width", f"{facts['hidden']:,}"),
         ("vocabulary", f"{facts['vocab']:,}"),
         ("parameters", f"{parameters(build.program):,}"),
         ("weights", size(facts["weight_bytes"])),
-        ("KV cache", f"{size(facts['kv_bytes_per_token'])} a token"),
+        *([("KV cache", f"{size(kv)} a token")] if kv else []),
         ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),
     ]
 
