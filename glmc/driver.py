@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glmc.frontends.frontend import LoadedModel, load_model
+from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
@@ -32,6 +33,13 @@ class Options:
     strict: bool = False
     verify_passes: bool = False
     revision: str | None = None
+    endpoint: str | None = None
+    offline: bool = False
+
+    @property
+    def hub(self) -> Hub:
+        """Where a hub id is looked up."""
+        return Hub(self.revision, self.endpoint, self.offline)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def compile_model(
     """Compile a model description into a package at ``out``.
 
     Args:
-        source: a config.json, a model folder, or a hub id.
+        source: a config.json, a model folder, a built-in config's name, or a hub id.
         out: the folder to write; it appears whole or not at all.
         force: move an edited build (or another folder) at ``out`` aside first.
         options: fields of :class:`Options`.
@@ -73,7 +81,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
 
     _known_passes(options.disable)
     loaded = load_model(
-        resolve_source(str(source), revision=options.revision),
+        resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
         variant=options.variant,
         spec_path=options.spec,
@@ -186,7 +194,8 @@ def _manifest(
 
 def _plain(options: Options) -> dict[str, Any]:
     """Options that shape the build; the spec's path is not one, its hash is."""
-    return {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+    where = ("spec", "revision", "endpoint", "offline")
+    return {k: v for k, v in asdict(options).items() if k not in where}
 
 
 def json_text(value: Any) -> str:

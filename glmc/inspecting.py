@@ -1,10 +1,12 @@
 """What ``glmc inspect`` prints, as text and as JSON."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from glmc.accounting import wanted
 from glmc.builds import Build
+from glmc.ir.graph import Program
 from glmc.ir.passes.ledger import Entry, launches, totals
 from glmc.ir.text import parse_program
 from glmc.ir.types import BYTES
@@ -13,7 +15,7 @@ from glmc.ir.types import BYTES
 def summary(build: Build) -> dict[str, Any]:
     """Sizes, stages, fusions and config keys of a build, as plain data."""
     model, program = build.model, build.program
-    count = parameters(build)
+    count = parameters(program)
     kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
     saved_launches, saved_bytes = totals(build.ledger)
     return {
@@ -34,15 +36,9 @@ def summary(build: Build) -> dict[str, Any]:
     }
 
 
-def parameters(build: Build) -> int:
+def parameters(program: Program) -> int:
     """The number of weights, shared ones once."""
-    total = 0
-    for shape in wanted(build.program).values():
-        size = 1
-        for dim in shape:
-            size *= dim
-        total += size
-    return total
+    return sum(math.prod(shape) for shape in wanted(program).values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:

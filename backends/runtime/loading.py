@@ -1,7 +1,6 @@
 """`load`: from a checkpoint to a model with weights."""
 
 import math
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +12,14 @@ import torch
 from torch import nn
 
 from .binding import WeightsError, resolve
-from .checkpoint import DTYPES, Checkpoint
+from .checkpoint import (
+    DTYPES,
+    LOOKED_FOR,
+    WHOLE_OR_INDEX,
+    Checkpoint,
+    indexed_shards,
+)
+from .hub import HubError, Repository, is_hub_id
 from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
 
 if TYPE_CHECKING:
@@ -43,6 +49,8 @@ def load(
     strict: bool = True,
     progress: bool | None = None,
     revision: str | None = None,
+    endpoint: str | None = None,
+    offline: bool = False,
     tuned: str | Path | None = None,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
@@ -54,13 +62,15 @@ def load(
     hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
     such as a prefix encoder alone. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
-    `device` or `dtype` that cannot be used.
+    `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror) and
+    `offline` are for hub ids; see `hub.Repository`.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
-    folders = [find_folder(source, revision)]
+    hub = {"endpoint": endpoint, "offline": offline, "progress": progress}
+    folders = [find_folder(source, revision=revision, **hub)]
     if tuned is not None:
-        folders.append(find_folder(tuned, None))
+        folders.append(find_folder(tuned, **hub))
     checkpoint = Checkpoint(*folders)
     binds = resolve(
         weights.WEIGHTS,
@@ -135,47 +145,37 @@ def check_parameters(model: nn.Module, binds: Sequence[Bind]) -> None:
         )
 
 
-def find_folder(source: str | Path, revision: str | None) -> Path:
-    """The folder of a checkpoint; downloads a hub id (never its code)."""
+def find_folder(source: str | Path, **hub: Any) -> Path:
+    """The folder of a checkpoint; of a hub id, the cache's, with all its shards.
+
+    `hub` is what `hub.Repository` takes.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
     if folder.is_file():
         raise WeightsError(f"{source} is a file; give the folder that holds it.")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) or str(source)[0] == ".":
+    if not is_hub_id(str(source)):
         raise WeightsError(
             f"{source} does not exist; give a folder that holds a checkpoint, or a "
             "hub id such as THUDM/chatglm3-6b."
         )
-    return download(str(source), revision)
+    try:
+        return download(Repository(str(source), **hub))
+    except HubError as error:
+        raise WeightsError(str(error)) from error
 
 
-def download(hub_id: str, revision: str | None) -> Path:
-    """Fetches a checkpoint into the hub's cache: safetensors, or else `.bin` files."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise WeightsError(
-            f"{hub_id} is no folder, and to download it from the hub the package "
-            "huggingface_hub is needed; `pip install huggingface_hub`, or give a "
-            "folder."
-        ) from error
-    try:
-        for weights in ("*.safetensors", "*.bin"):
-            patterns = [weights, "*.json"]
-            folder = Path(
-                snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
-            )
-            if any(folder.glob(weights)):
-                break
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(
-            f"{hub_id} is no folder, and the hub does not give it: {reason}. Check "
-            "the name, the network and, for a gated model, your login."
-        ) from error
-    return folder
+def download(repository: Repository) -> Path:
+    """Fetches weights into the hub's cache: those that `shard_files` then finds."""
+    for whole, index in WHOLE_OR_INDEX:
+        found = repository.fetch(whole)
+        if found is not None:
+            return found.parent
+        found = repository.fetch(index)
+        if found is not None:
+            return repository.fetch_all(indexed_shards(found), beside=found)
+    raise HubError(repository.lacking(f"weights (any of {LOOKED_FOR})"))
 
 
 def usable_device(device: torch.device | str) -> torch.device:

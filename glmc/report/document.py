@@ -56,7 +56,7 @@ def _facts(build: Build) -> list[tuple[str, str]]:
         ("layers", blocks),
         ("width", f"{facts['hidden']:,}"),
         ("vocabulary", f"{facts['vocab']:,}"),
-        ("parameters", f"{parameters(build):,}"),
+        ("parameters", f"{parameters(build.program):,}"),
         ("weights", size(facts["weight_bytes"])),
         *([("KV cache", f"{size(kv)} a token")] if kv else []),
         ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),
