@@ -102,6 +102,7 @@ def check_command(arguments: argparse.Namespace) -> int:
             "shapes_checked": found.shapes_known,
             "missing": found.missing,
             "wrong": found.wrong,
+            "fault": found.fault,
             "unused": found.unused,
             "waived": found.waived,
         }
@@ -123,9 +124,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     for line in grouped(wrong):
         print(f"  wrong    {line}")
     if not found.ok:
+        advice = "Was the build compiled from this checkpoint's config?"
         raise GlmcError(
             f"{arguments.weights} is not a checkpoint of {arguments.build}: "
-            f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"see the list above. {found.fault or advice}"
         )
     return 0
 

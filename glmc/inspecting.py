@@ -1,11 +1,12 @@
 """What ``glmc inspect`` prints, as text and as JSON."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-from glmc.accounting import wanted
 from glmc.builds import Build
 from glmc.ir.passes.ledger import Entry, launches, totals
+from glmc.ir.recipe import Tensor, leaves
 from glmc.ir.text import parse_program
 from glmc.ir.types import BYTES
 
@@ -26,7 +27,7 @@ def summary(build: Build) -> dict[str, Any]:
         "hidden": model.hidden,
         "vocab": model.vocab,
         "parameters": count,
-        "weight_bytes": count * BYTES[model.dtype],
+        "weight_bytes": sum(param.type.nbytes() for _, _, param in program.bindings()),
         "kv_bytes_per_token": kv * BYTES[model.dtype],
         "stages": _stages(build),
         "launches_saved_per_call": saved_launches,
@@ -36,14 +37,15 @@ def summary(build: Build) -> dict[str, Any]:
 
 
 def parameters(build: Build) -> int:
-    """The number of weights, shared ones once."""
-    total = 0
-    for shape in wanted(build.program).values():
-        size = 1
-        for dim in shape:
-            size *= dim
-        total += size
-    return total
+    """The number of weights of the published model, shared ones once; a quantised
+    matrix counts as what it stands for."""
+    lowered = parse_program(build.dump("lowered"))
+    found = {}
+    for _, layer, param in lowered.bindings():
+        for leaf in leaves(param.recipe):
+            name = (leaf if isinstance(leaf, Tensor) else leaf.codes).name
+            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape)
+    return sum(found.values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:

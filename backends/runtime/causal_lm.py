@@ -15,9 +15,10 @@ from .inputs import check_cache, check_ids, positions, read_mask
 from .sampling import Sampler
 
 
-def parameter(*shape: int) -> nn.Parameter:
-    """An uninitialised weight; loading gives it its values."""
-    return nn.Parameter(torch.empty(shape), requires_grad=False)
+def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
+    """An uninitialised weight; loading gives it its values and, without `dtype`, the
+    dtype of the model."""
+    return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
 class Output(NamedTuple):
@@ -85,8 +86,8 @@ class CausalLM(Block):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
+        """The dtype of the weights; codes of quantised ones have their own."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""

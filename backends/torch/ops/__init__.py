@@ -22,6 +22,7 @@ from glmc.backends.torch.ops.norms import (
     layer_norm,
     rms_norm,
 )
+from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
     rope_table,
@@ -46,6 +47,8 @@ __all__ = [
     "linear",
     "mul",
     "qkv_attention",
+    "quantized_embedding",
+    "quantized_linear",
     "rms_norm",
     "rope",
     "rope_table",
