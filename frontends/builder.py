@@ -24,6 +24,9 @@ from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
+TIED_HEAD = "the head is tied to the embedding"
+"""Why a checkpoint's own copy of the head's weight is waived."""
+
 _MAX_LAYERS = 10_000
 
 _ACTIVATIONS: Mapping[str, m.ActivationName] = {
@@ -126,8 +129,7 @@ class _ModelBuilder:
         if self.resolve.flag("head.tied", self.spec.head.tied):
             own = self.slots.optional("head")
             if own:
-                reason = "the head is tied to the embedding"
-                yield m.Waiver(pattern=own.tensor, reason=reason)
+                yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""

@@ -55,7 +55,7 @@ def read_headers(folder: Path) -> CheckpointHeaders:
             continue
         if name.endswith(".index.json"):
             return _sharded(folder, path, form)
-        _refuse_outside(folder, path, name)
+        refuse_outside(folder, path, name)
         return CheckpointHeaders(folder, form, (name,), _read(path, form))
     names = ", ".join(name for name, _ in _LAYOUTS)
     raise GlmcError(f"{folder} holds no checkpoint: none of {names} is there")
@@ -82,7 +82,7 @@ def _sharded(folder: Path, index: Path, form: Format) -> CheckpointHeaders:
         )
     tensors: dict[str, TensorInfo] = {}
     for name in files:
-        _refuse_outside(folder, folder / name, name)
+        refuse_outside(folder, folder / name, name)
         shard = _read(folder / name, form)
         _compare(index, name, shard, files_of)
         tensors |= shard
@@ -139,7 +139,7 @@ def _refuse_odd_name(name: str, index: Path) -> None:
         )
 
 
-def _refuse_outside(folder: Path, path: Path, name: str) -> None:
+def refuse_outside(folder: Path, path: Path, name: str) -> None:
     """Links may point into the folder, or into the hub cache's store beside it."""
     home, target = folder.resolve(), path.resolve()
     homes = [home]

@@ -19,6 +19,7 @@ Code that comes with a model is never run.
   glmc inspect build/                              what was built, stage by stage
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
   glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910
+  glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
 
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run):
+    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_quantize):
         add(commands)
     return parser
 
@@ -182,3 +183,28 @@ def _run_run(arguments: argparse.Namespace) -> int:
     from glmc.commands import run_command
 
     return run_command(arguments)
+
+
+def _add_quantize(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_quantize,
+        "write a float checkpoint in ChatGLM's int8 or int4 format",
+        "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
+        "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a model folder with float weights")
+    add("-o", "--out", type=Path, required=True, help="a folder that does not exist")
+    add("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
+    add("--embeddings", action="store_true", help="quantise embedding and head too")
+    add("--variant", help="the architecture's variant, where the config cannot tell")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _run_quantize(arguments: argparse.Namespace) -> int:
+    from glmc.commands import quantize_command
+
+    return quantize_command(arguments)

@@ -159,6 +159,29 @@ def run_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def quantize_command(arguments: argparse.Namespace) -> int:
+    """``glmc quantize``."""
+    from glmc.inspecting import size
+    from glmc.quantizing import quantize
+
+    facts = quantize(
+        arguments.checkpoint,
+        arguments.out,
+        arguments.bits,
+        embeddings=arguments.embeddings,
+        variant=arguments.variant,
+    )
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    before, after = size(facts["bytes_read"]), size(facts["bytes_written"])
+    print(
+        f"{arguments.out}: {facts['quantised']} matrices in {arguments.bits} bits, "
+        f"{before} became {after}; see: glmc compile {arguments.out}"
+    )
+    return 0
+
+
 def _ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]

@@ -101,7 +101,7 @@ def _own(
 
 
 def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
-    """What the tensors of a parameter must be; bare names have the parameter's shape."""
+    """What the tensors of a parameter must be; a bare name has its shape."""
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():

@@ -125,7 +125,7 @@ class Checkpoint:
         self.headers: dict[str, Header] = {}
         self._shard_of: dict[str, Shard] = {}
         self._spent = 0
-        self._shards = [_shard(file) for file in shard_files(folder)]
+        self._shards = [open_shard(file) for file in shard_files(folder)]
         for shard in self._shards:
             headers = shard.headers()
             self.headers |= headers
@@ -188,7 +188,8 @@ def _begins_with(file: Path, magic: bytes) -> bool:
         return False
 
 
-def _shard(file: Path) -> Shard:
+def open_shard(file: Path) -> Shard:
+    """A file of tensors, by its format; nothing is read yet."""
     if file.suffix == ".safetensors":
         return SafetensorsShard(file)
     return PickleShard(file)

@@ -37,7 +37,7 @@ _TAKES: Mapping[type[Op], type[Op]] = {
 }
 """An op that reads a float matrix, and the one that reads codes and scales."""
 
-_NAME = "quantized-weights"
+_NAME = "keep-quantized"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class QuantizedWeights:
+class KeepQuantized:
     """The pass; same interface as a :class:`~glmc.ir.passes.rewrite.Fusion`."""
 
     name: str = _NAME

@@ -152,5 +152,5 @@ def test_disabled_passes_do_not_run() -> None:
         "add-rms-norm",
         "add-layer-norm",
         "qkv-attention",
-        "quantized-weights",
+        "keep-quantized",
     ]

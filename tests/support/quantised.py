@@ -1,4 +1,4 @@
-"""Quantised checkpoints made by hand: arithmetic in numpy, from the format's description.
+"""Quantised checkpoints made by hand: arithmetic in numpy, from what is published.
 
 Nothing here calls glmc: it is what glmc's own arithmetic is held to.
 """
@@ -26,7 +26,7 @@ EMBEDDINGS = re.compile(r"(word_embeddings|output_layer|lm_head)\.weight$", re.A
 
 
 def pack(codes: NDArray[Any]) -> NDArray[np.int8]:
-    """int4 codes [rows, in] to bytes [rows, in / 2]: even columns in the high nibble."""
+    """int4 codes [rows, in] to bytes [rows, in / 2]: even columns in high nibbles."""
     rows, width = codes.shape
     packed = np.zeros((rows, width // 2), np.uint8)
     for column in range(width // 2):
