@@ -45,7 +45,7 @@ class LoadedModel:
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
     quantization: Literal["rows", "blocks"] | None = None
-    """The format of quantised checkpoints that the spec knows; see ``glmc quantize``."""
+    """The format of quantised checkpoints that the spec knows."""
 
 
 def load_model(
