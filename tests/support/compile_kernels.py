@@ -17,6 +17,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -53,6 +54,10 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)]),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)]),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)]),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)]),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)]),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)]),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)]),
 }
 
 
