@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from glmc import compile_model
-from support import GOLDEN, builds, edits, quantised
+from support import EXAMPLES, GOLDEN, builds, edits, quantised
 
 Compile = Callable[[Path], Path]
 NAMES = ("chatglm2", "chatglm3", "codegeex2")
@@ -126,3 +128,23 @@ def test_control_a_shifted_scale_shows(tmp_path: Path) -> None:
     wrong = edits.with_source(build, tmp_path / "wrong", "quantization.py", old, new)
     twin = builds.load(compile_model(theirs, tmp_path / "float"), theirs)
     assert not torch.equal(logits(builds.load(wrong, ours)), logits(twin))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_emitted_code_is_clean(bits: int, tmp_path: Path) -> None:
+    """Of a model whose embeddings are quantised too, and with the longest names."""
+    sets = (f"quantization_bit={bits}", "quantization_embeddings=true")
+    config = EXAMPLES / "configs/chatglm3-6b.json"
+    compile_model(config, tmp_path / "build", sets=sets)
+    for command in (
+        ("format", "--check", "--isolated"),
+        ("check", "--isolated", "--select=E,F,W,I,B,UP,SIM,C4"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "build"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
