@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from glmc.backends.layout import assignment, call, item, repeated, tuple_of
 from glmc.ir.graph import Graph, Param, Program
-from glmc.ir.model import Model
+from glmc.ir.lower.sublayers import PREFIX
+from glmc.ir.model import Head, Model
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
@@ -25,7 +26,6 @@ from glmc.ir.recipe import (
     Tensor,
     View,
 )
-from glmc.ir.types import CacheType
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -191,35 +191,97 @@ def constructors(program: Program) -> list[str]:
 
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What model.py.j2 shows."""
-    schedule = program.schedule()
     carried = program.carried
-    shapes = [_cache_shape(block) for block in schedule]
-    *head, logits = lines(program, program.head, 8)
+    kind = _encoder_view if model.is_encoder else _decoder_view
     return {
         "classes": [_class_view(program, block) for block in program.blocks],
         "members": _members(program),
         "stem": lines(program, program.stem, 8),
         "carried": ", ".join(carried),
-        "shared": [v.name for v in program.blocks[0].inputs[len(carried) : -1]],
-        "head": [_keep(program), *head],
-        "logits": logits.partition(" = ")[2],
-        "cache_shapes": assignment("cache_shapes", repeated(shapes), 4),
+        "arguments": [*carried, *program.shared],
+        "cached": program.blocks[0].kv is not None,
         "schedule": _schedule(program),
-        "max_positions": _positions(model),
-        "vocab": model.vocab,
-        "eos": literal(model.tokens.eos),
-        "pad": repr(model.tokens.pad),
-        "dtype": TORCH_DTYPES[model.dtype],
+        **kind(model, program),
     }
 
 
+def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models with a cache."""
+    *head, logits = lines(program, program.head, 8)
+    shapes = [_cache_shape(block) for block in program.schedule()]
+    return {
+        "module": "causal_lm",
+        "base": "CausalLM",
+        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}].",
+        "attributes": [
+            assignment("cache_shapes", repeated(shapes), 4),
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"eos_token_id = {literal(model.tokens.eos)}",
+            f"pad_token_id = {model.tokens.pad!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+            *_prefix_attributes(model),
+        ],
+        "inputs": "ids, pos, cache, keep, ops",
+        "scheme": model.positions is not None,
+        "bounds": [name for name in program.stem.returns if name == PREFIX],
+        "encoder": _encoder(program),
+        "head": [_keep(program), *head],
+        "answer": logits.partition(" = ")[2],
+    }
+
+
+def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models without one."""
+    answers = program.head.returns
+    masked = isinstance(model.head, Head)
+    what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
+    return {
+        "module": "encoder",
+        "base": "MaskedLM" if masked else "Encoder",
+        "about": f"Token ids [B, T] to {what}, every token seeing every other.",
+        "attributes": [
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"type_vocab_size = {model.type_vocab!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+        ],
+        "inputs": "ids, pos, types, mask, ops",
+        "scheme": False,
+        "bounds": [],
+        "encoder": None,
+        "head": lines(program, program.head, 8),
+        "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
+    }
+
+
+def _prefix_attributes(model: Model) -> list[str]:
+    """Where positions come from and what stands before a sequence, if they are said."""
+    found = []
+    if model.prefix_encoder:
+        found.append(f"learned = {model.prefix_encoder.length}")
+    if model.positions:
+        ids = [f"{name}={value}" for name, value in model.positions]
+        found.append(call("scheme", "GlmPositions", ids, 4))
+    return found
+
+
+def _encoder(program: Program) -> Mapping[str, Any] | None:
+    graph = program.prefix_encoder
+    if graph is None:
+        return None
+    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+
+
 def _members(program: Program) -> list[str]:
-    """The parameters of stem and head around the layers."""
+    """The parameters of prefix encoder, stem and head around the layers."""
     kinds = program.blocks
     each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
     if len(kinds) > 1:
         each = "layer() for layer in LAYERS"
+    encoder = program.prefix_encoder
     return [
+        *(parameters(_of(program, encoder)) if encoder else ()),
         *parameters(_of(program, program.stem)),
         f"self.layers = nn.ModuleList({each})",
         *parameters(_of(program, program.head, program.stem)),
@@ -269,8 +331,8 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]
 
 
 def _cache_shape(block: Graph) -> str:
-    kv = block.inputs[-1].type
-    assert isinstance(kv, CacheType)
+    kv = block.kv
+    assert kv
     return f"({kv.kv_heads}, {kv.k_dim}, {kv.v_dim})"
 
 

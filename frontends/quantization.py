@@ -35,17 +35,16 @@ class Quantised:
     def __init__(self, spec: Spec, resolve: Resolver) -> None:
         self._resolve, self._layer_count = resolve, spec.layers
         self._layers: m.Storage | None = None
-        self._ends: m.Storage | None = None
+        self.vocabulary: m.Storage | None = None
+        """How embedding and head are stored; None: as floats."""
         self._skipped: frozenset[str] = frozenset()
         if isinstance(spec.quantization, RowQuantization):
             self._read_rows(spec.quantization, resolve)
         elif isinstance(spec.quantization, BlockQuantization):
             self._read_blocks(spec.quantization, resolve)
 
-    def storage(self, tensor: str, *, in_layer: bool) -> m.Storage | None:
-        """How ``tensor``, a module's ``.weight``, is stored; None for floats."""
-        if not in_layer:
-            return self._ends
+    def in_layer(self, tensor: str) -> m.Storage | None:
+        """How a layer's ``tensor``, a module's ``.weight``, is stored; None: floats."""
         skipped = self._skipped and self._skips(tensor.removesuffix(".weight"))
         return None if skipped else self._layers
 
@@ -77,7 +76,7 @@ class Quantised:
             raise resolve.error("quantization.bits", spec.bits, expected, bits)
         self._layers = m.RowQuantized(bits=bits)
         if resolve.flag("quantization.embeddings", spec.embeddings):
-            self._ends = self._layers
+            self.vocabulary = self._layers
 
     def _read_blocks(self, spec: BlockQuantization, resolve: Resolver) -> None:
         config = resolve.value(spec.config)

@@ -10,7 +10,10 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_HEAD_SLOTS = frozenset({"head", "transform", "pooler"})
+_MODEL_SLOTS = frozenset({"embed", "positions", "types"}) | _HEAD_SLOTS | _PREFIX_SLOTS
+_VOCABULARY_SLOTS = frozenset({"embed", "head"})
 _SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
 
 
@@ -46,7 +49,11 @@ class Slots:
         layout = self._layout(entry)
         part = slot if layout and "[" in layout else None
         name = self._name(slot, entry, "weight")
-        storage = self.quantised.storage(name, in_layer=slot not in _MODEL_SLOTS)
+        storage = None
+        if slot not in _MODEL_SLOTS:
+            storage = self.quantised.in_layer(name)
+        elif slot in _VOCABULARY_SLOTS:
+            storage = self.quantised.vocabulary
         return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
 
     def bias(self, slot: str) -> m.Weight | None:

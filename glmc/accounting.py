@@ -89,7 +89,7 @@ def needed(
     found: dict[str, Need] = {}
     for layer, param, leaf in _leaves(program):
         needs = [
-            (_find(name, headers, model.optional_prefix) or name, need)
+            (_find(name, headers, model), need)
             for name, need in _needs(leaf, param, layer)
         ]
         if isinstance(leaf, DequantBlocks):
@@ -130,13 +130,20 @@ def _is_float(info: TensorInfo) -> bool:
     return info.dtype is None or info.dtype in FLOATS
 
 
-def _find(
-    name: str, headers: Mapping[str, TensorInfo], prefix: str | None
-) -> str | None:
-    if name in headers:
-        return name
-    short = name.removeprefix(prefix) if prefix else name
-    return short if short in headers else None
+def _find(name: str, headers: Mapping[str, TensorInfo], model: Model) -> str:
+    """What the checkpoint calls a tensor; the full name where it has none."""
+    return next((one for one in _spellings(name, model) if one in headers), name)
+
+
+def _spellings(name: str, model: Model) -> Iterator[str]:
+    """What a checkpoint may call a tensor, today's full name first."""
+    endings = [(name, "")]
+    for one in model.old_names:
+        if name.endswith(one.new):
+            endings.append((name.removesuffix(one.new), one.old))
+    for stem, ending in endings:
+        yield stem + ending
+        yield stem.removeprefix(model.optional_prefix or "") + ending
 
 
 def _wrong(info: TensorInfo, need: Need) -> str | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ class Build:
             raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
         return self._read(self.stages[stage]["file"])
 
+    def source(self, name: str) -> str:
+        """The text of a Python file, as it lies there.
+
+        Raises:
+            GlmcError: when it cannot be read.
+        """
+        return self._read(name)
+
+    def require_generation(self) -> None:
+        """Refuse a command that needs a model that generates.
+
+        Raises:
+            GlmcError: when this is an encoder.
+        """
+        if self.model.is_encoder:
+            raise GlmcError(
+                f"{self.path} is an encoder, which generates nothing: it answers all "
+                "tokens of a text at once. Call it from Python: `model = build.load("
+                "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
+            )
+
     def _read(self, name: str) -> str:
         try:
             return (self.path / name).read_text("utf-8")
@@ -50,6 +72,12 @@ class Build:
                 f"{self.path / name} cannot be read ({error.strerror}). "
                 "Compile the build again."
             ) from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a build: its summary."""
+        from glmc.inspecting import summary_text
+
+        return f"<pre>{escape(summary_text(self))}</pre>"
 
     @cached_property
     def model(self) -> Model:

@@ -17,8 +17,10 @@ Code that comes with a model is never run.
 
   glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
   glmc inspect build/                              what was built, stage by stage
+  glmc report build/ -o report.html                the same as a page to click through
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
-  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910
+  glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
+  glmc chat build/ --weights CHECKPOINT            talk to it
   glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
 
@@ -49,10 +51,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    _add_completion(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_quantize):
+    for add in (
+        _add_compile,
+        _add_inspect,
+        _add_report,
+        _add_check,
+        _add_run,
+        _add_chat,
+        _add_quantize,
+    ):
         add(commands)
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion SHELL``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, "--print-completion")
 
 
 def _command(
@@ -136,6 +156,37 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     return inspect_command(arguments)
 
 
+def _add_report(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_report,
+        "write a page that shows a build: graph, stages, ledger, weights, code",
+        "examples:\n"
+        "  glmc report build/ -o report.html\n"
+        "  glmc report build/ --svg layer --stage lowered -o layer.svg\n"
+        "  glmc report build/ --mermaid head\n",
+    )
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    drawing = parser.add_mutually_exclusive_group()
+    drawing.add_argument("--svg", metavar="PART", help="draw stem, head or a block")
+    drawing.add_argument("--mermaid", metavar="PART", help="the same as a flowchart")
+    add("--stage", metavar="NAME", help="the stage to draw; default: the last")
+    add("-o", "--out", type=Path, metavar="FILE",
+        help="default: report.html; drawings go to standard output")  # fmt: skip
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from glmc.report.command import report_command
+
+    return report_command(arguments)
+
+
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -147,6 +198,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
     parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
                         help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -160,29 +212,75 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = _command(
         commands,
         _run_run,
-        "generate token ids with a build",
-        "example:\n"
+        "generate with a build, from text or token ids",
+        "examples:\n"
+        '  glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"\n'
         "  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910 \\\n"
         "      --max-new-tokens 32 --temperature 0.8 --top-p 0.8 --seed 7\n",
     )
-    add = parser.add_argument
-    add("build", type=Path, help="a folder that glmc compile wrote")
-    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
-    add("--prompt-ids", required=True, metavar="ID,ID,...", help="the prompt's tokens")
-    add("--max-new-tokens", type=int, default=32, metavar="N", help="at most (32)")
-    add("--temperature", type=float, help="sample; default: greedy")
-    add("--top-k", type=int, help="sample among the k likeliest")
-    add("--top-p", type=float, help="sample among the likeliest that sum to p")
-    add("--seed", type=int, help="makes sampling repeatable")
-    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    add("--dtype", help="float32, float16, bfloat16; default: as published")
-    add("--json", action="store_true", help="print prompt and new ids as JSON")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="the prompt as text")
+    prompt.add_argument("--prompt-ids", metavar="ID,ID,...", help="the prompt's tokens")
+    _add_generation(parser, max_new_tokens=32)
+    parser.add_argument(
+        "--json", action="store_true", help="prompt and new ids as JSON"
+    )
 
 
 def _run_run(arguments: argparse.Namespace) -> int:
-    from glmc.commands import run_command
+    from glmc.running import run_command
 
     return run_command(arguments)
+
+
+def _add_chat(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_chat,
+        "talk to a model, with its own chat template",
+        "example:\n"
+        "  glmc chat build/ --weights CHECKPOINT --system 'Answer in verse.'\n\n"
+        "In a pipe, each line is a message. Commands: /clear /undo /help /exit\n",
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help="a system message to begin with"
+    )
+    _add_generation(parser, max_new_tokens=1024, temperature=0.8, top_p=0.8)
+
+
+def _run_chat(arguments: argparse.Namespace) -> int:
+    from glmc.chat import chat_command
+
+    return chat_command(arguments)
+
+
+def _add_generation(
+    parser: argparse.ArgumentParser,
+    *,
+    max_new_tokens: int,
+    temperature: float | None = None,
+    top_p: float | None = None,
+) -> None:
+    """The build, its weights and tokenizer, and how tokens are chosen."""
+    how = "greedy" if temperature is None else f"{temperature}; 0 is greedy"
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
+    add("--tokenizer", metavar="FOLDER",
+        help="where the tokenizer's files are; default: with the weights")  # fmt: skip
+    add("--variant", help="the tokenizer's variant, where its files cannot tell")
+    add("--max-new-tokens", type=int, default=max_new_tokens, metavar="N",
+        help=f"at most ({max_new_tokens})")  # fmt: skip
+    add("--temperature", type=float, default=temperature,
+        help=f"sample; default: {how}")  # fmt: skip
+    add("--top-k", type=int, help="sample among the k likeliest")
+    add("--top-p", type=float, default=top_p,
+        help="sample among the likeliest that sum to p"
+        + (f" ({top_p})" if top_p else ""))  # fmt: skip
+    add("--seed", type=int, help="makes sampling repeatable")
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--dtype", help="float32, float16, bfloat16; default: as published")
 
 
 def _add_quantize(

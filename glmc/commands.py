@@ -1,11 +1,7 @@
 """What each command of the command line does, and how it says so."""
 
 import argparse
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from glmc.builds import Build
@@ -93,8 +89,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     from glmc.frontends.checkpoint import read_headers
 
     build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
-    found = account(build.model, build.program, headers.tensors)
+    tensors = dict(read_headers(arguments.weights).tensors)
+    if arguments.tuned:
+        tensors |= read_headers(arguments.tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,
@@ -132,33 +130,6 @@ def check_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_command(arguments: argparse.Namespace) -> int:
-    """``glmc run``."""
-    prompt = _ids(arguments.prompt_ids)
-    Build(arguments.build).manifest  # noqa: B018  (says so when it is no build)
-    import torch
-
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    build = import_build(arguments.build)
-    options = {"temperature": arguments.temperature, "top_k": arguments.top_k}
-    options |= {"top_p": arguments.top_p, "seed": arguments.seed}
-    try:
-        model = build.load(arguments.weights, device=device, dtype=arguments.dtype)
-        ids = torch.tensor([prompt], device=device)
-        stream = model.generate(
-            ids, max_new_tokens=arguments.max_new_tokens, stream=True, **options
-        )
-        new = []
-        for token in stream:
-            new.append(int(token))
-            if not arguments.json:
-                print(new[-1], end=" ", flush=True)
-    except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
-    print(json.dumps({"prompt": prompt, "new": new}) if arguments.json else "")
-    return 0
-
-
 def quantize_command(arguments: argparse.Namespace) -> int:
     """``glmc quantize``."""
     from glmc.inspecting import size
@@ -180,26 +151,3 @@ def quantize_command(arguments: argparse.Namespace) -> int:
         f"{before} became {after}; see: glmc compile {arguments.out}"
     )
     return 0
-
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise GlmcError(
-            f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"
-        ) from None
-
-
-def import_build(path: Path) -> ModuleType:
-    """Import a build from where it lies, whatever its folder is called."""
-    name = "glmc_build"
-    spec = importlib.util.spec_from_file_location(
-        name, path / "__init__.py", submodule_search_locations=[str(path)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -15,8 +15,7 @@ def summary(build: Build) -> dict[str, Any]:
     """Sizes, stages, fusions and config keys of a build, as plain data."""
     model, program = build.model, build.program
     count = parameters(build)
-    caches = [block.inputs[-1].type for block in program.schedule()]
-    kv = sum(cache.elements() for cache in caches)
+    kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
     saved_launches, saved_bytes = totals(build.ledger)
     return {
         "model": model.name,
@@ -75,7 +74,7 @@ def summary_text(build: Build) -> str:
         f"  width       {facts['hidden']}, vocabulary {facts['vocab']}",
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
-        f"  KV cache    {size(facts['kv_bytes_per_token'])} a token",
+        *_cache_lines(facts),
         f"  config      {_keys(facts['config_keys'])}",
         "",
         "stages",
@@ -86,6 +85,11 @@ def summary_text(build: Build) -> str:
         for stage in facts["stages"]
     ]
     return "\n".join(lines)
+
+
+def _cache_lines(facts: dict[str, Any]) -> list[str]:
+    kv = facts["kv_bytes_per_token"]
+    return [f"  KV cache    {size(kv)} a token"] if kv else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:

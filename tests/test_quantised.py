@@ -17,7 +17,7 @@ from glmc import compile_model
 from support import EXAMPLES, GOLDEN, builds, edits, quantised
 
 Compile = Callable[[Path], Path]
-NAMES = ("chatglm2", "chatglm3", "codegeex2")
+NAMES = ("chatglm", "chatglm2", "chatglm3", "codegeex2")
 IDS = torch.tensor([[5, 17, 3, 42, 11, 8, 29]])
 
 

@@ -48,26 +48,28 @@ def resolve(
     *,
     where: str,
     optional_prefix: str | None = None,
+    old_names: Sequence[tuple[str, str]] = (),
     waived: Sequence[tuple[str, str]] = (),
     strict: bool = True,
 ) -> list[Bind]:
     """One Bind a parameter, its recipe in the names that the checkpoint uses.
 
-    Names may lack `optional_prefix`, as checkpoints of base models do. `waived` holds
-    (glob pattern, reason) for tensors that may stay unused; other unused tensors are
+    Names may lack `optional_prefix`, as checkpoints of base models do, and end in the
+    first of a pair of `old_names` instead of the second. `waived` holds (glob pattern,
+    reason) for tensors that may stay unused; other unused tensors are
     an error, or with `strict=False` a warning. Raises WeightsError that lists
     everything that does not fit; `where` names the checkpoint in it.
     """
-    short = _short_names(headers, optional_prefix)
+    own = _own_names(headers, optional_prefix, old_names)
     binds = [
-        replace(bind, recipe=_own(bind.recipe, short, headers))
+        replace(bind, recipe=_own(bind.recipe, own, headers))
         for entry in table
         for bind in entry.each()
     ]
     used = {name for bind in binds for name in names(bind.recipe)}
     absent = used - headers.keys()
     spare = {name for name in headers.keys() - used if not _is_waived(name, waived)}
-    spare -= {own for full, own in short.items() if _is_waived(full, waived)}
+    spare -= {name for full, name in own.items() if _is_waived(full, waived)}
     needs = dict(need for bind in binds for need in _needs(bind))
     misfits = [
         _listed("missing", absent),
@@ -86,7 +88,7 @@ def resolve(
 
 
 def _own(
-    recipe: Recipe, short: Mapping[str, str], headers: Mapping[str, Header]
+    recipe: Recipe, spelt: Mapping[str, str], headers: Mapping[str, Header]
 ) -> Recipe:
     """The recipe in the checkpoint's own names; blocks that it holds as floats, which
     quantisers do with modules of their choice, are plain tensors."""
@@ -97,7 +99,7 @@ def _own(
             return leaf.codes if found and found.dtype in FLOATS else leaf
         return leaf
 
-    return changed(renamed(recipe, lambda name: short.get(name, name)), settle)
+    return changed(renamed(recipe, lambda name: spelt.get(name, name)), settle)
 
 
 def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
@@ -114,15 +116,23 @@ def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
                 yield leaf.scale.name, Need(leaf.scale.shape, None)
 
 
-def _short_names(headers: Mapping[str, Header], prefix: str | None) -> dict[str, str]:
-    """For tensors that are there without the prefix: full name to own name."""
-    if prefix is None:
-        return {}
-    return {
-        prefix + name: name
-        for name in headers
-        if not name.startswith(prefix) and prefix + name not in headers
-    }
+def _own_names(
+    headers: Mapping[str, Header],
+    prefix: str | None,
+    old_names: Sequence[tuple[str, str]],
+) -> dict[str, str]:
+    """What a checkpoint calls a tensor that it spells differently, by its full name."""
+    found: dict[str, str] = {}
+    for name in headers:
+        today = name
+        for old, new in old_names:
+            if name.endswith(old):
+                today = name.removesuffix(old) + new
+        full = [today]
+        if prefix and not today.startswith(prefix):
+            full.append(prefix + today)
+        found |= {one: name for one in full if one not in headers}
+    return found
 
 
 def _is_waived(name: str, waived: Sequence[tuple[str, str]]) -> bool:

@@ -118,14 +118,15 @@ class PickleShard(Shard):
 
 
 class Checkpoint:
-    """All tensors of a folder by name."""
+    """All tensors of some folders by name; of equal names the last folder's counts."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, *folders: Path):
         self.headers: dict[str, Header] = {}
         self._shard_of: dict[str, Shard] = {}
         self._spent = 0
-        self._shards = [open_shard(file) for file in shard_files(folder)]
+        self._shards = [
+            open_shard(f) for folder in folders for f in shard_files(folder)
+        ]
         for shard in self._shards:
             headers = shard.headers()
             self.headers |= headers

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .inputs import check_ids
+from .checks import check_ids
 from .sampling import Sampler
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from .recipes import (
 from .storage import FLOATS
 
 if TYPE_CHECKING:
-    from .causal_lm import CausalLM
+    from .modules import BaseModel
 
-Model = TypeVar("Model", bound="CausalLM")
+Model = TypeVar("Model", bound="BaseModel")
 
 #: Large tensors are copied in pieces of this many bytes.
 PIECE = 16 << 20
@@ -54,25 +54,31 @@ def load(
     strict: bool = True,
     progress: bool | None = None,
     revision: str | None = None,
+    tuned: str | Path | None = None,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
 
     `dtype` ("bfloat16", torch.bfloat16, ...) defaults to the one in the config. The
     checkpoint is checked against `weights` first, then every parameter is allocated
     once on `device` and filled piece by piece from the mapped files. `progress` shows
-    a bar on stderr, by default where that is a terminal. Raises WeightsError where
+    a bar on stderr, by default where that is a terminal. `tuned` is a second folder or
+    hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
+    such as a prefix encoder alone. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
     `device` or `dtype` that cannot be used.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
-    folder = find_folder(source, revision)
-    checkpoint = Checkpoint(folder)
+    folders = [find_folder(source, revision)]
+    if tuned is not None:
+        folders.append(find_folder(tuned, None))
+    checkpoint = Checkpoint(*folders)
     binds = resolve(
         weights.WEIGHTS,
         checkpoint.headers,
-        where=str(folder),
+        where=" with ".join(map(str, folders)),
         optional_prefix=weights.OPTIONAL_PREFIX,
+        old_names=getattr(weights, "OLD_NAMES", ()),
         waived=weights.WAIVED,
         strict=strict,
     )

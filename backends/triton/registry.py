@@ -29,7 +29,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
-_ATTENTION = ("rows", "attention", "prefill", "decode")
+_ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
@@ -42,6 +42,9 @@ KERNELS: Mapping[str, Kernel] = {
         ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
     ),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "full_attention": Kernel(
+        ("rows", "softmax", "full_attention"), specs.full_attention
+    ),
     "qkv_attention": Kernel(
         (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
     ),
@@ -59,6 +62,8 @@ PARTS = (
     "act_mul",
     "quantized_kernels",
     "quantized_linear",
+    "softmax",
+    "full_attention",
     "attention",
     "prefill",
     "decode",
@@ -171,6 +176,9 @@ def _variables(uses: list[OpUse]) -> Variables:
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
         "window": plan.window,
+        "prefixed": plan.prefixed,
+        "learned": plan.learned,
+        "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
@@ -179,7 +187,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "prologues": [
             {
                 "function": f"_{k.name(kinds)}",
-                "key": k.key(),
+                "key": k.key(kinds),
                 "rope": k.rope,
                 "norm": k.norm,
             }
@@ -193,6 +201,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "rope": kind.rope,
         "norm": kind.norm,
         "style": kind.style,
+        "sections": kind.sections,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }

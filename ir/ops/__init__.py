@@ -1,14 +1,16 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Embedding,
+    FirstToken,
     Heads,
     Linear,
     Mul,
+    Scale,
     Split,
     ZerosLike,
 )
@@ -21,6 +23,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 
@@ -32,6 +35,8 @@ __all__ = [
     "AddRmsNorm",
     "Attention",
     "Embedding",
+    "FirstToken",
+    "FullAttention",
     "Heads",
     "KvWrite",
     "LayerNorm",
@@ -47,7 +52,9 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
+    "Scale",
     "Split",
     "ZerosLike",
 ]

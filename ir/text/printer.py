@@ -39,9 +39,12 @@ def _headers(program: Program) -> list[str]:
         f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
         for block in program.blocks
     ]
+    heads = ["stem", *blocks, "head"]
+    if program.prefix_encoder:
+        heads.insert(0, "prefix_encoder")
     return [
         f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
-        for head, graph in zip(["stem", *blocks, "head"], program.graphs, strict=True)
+        for head, graph in zip(heads, program.graphs, strict=True)
     ]
 
 

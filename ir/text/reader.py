@@ -74,6 +74,9 @@ def parse_program(text: str) -> Program:
     cursor.take("name", "program")
     name, dtype = ref(cursor, "@"), cursor.take("name")
     params = _params(cursor, "")
+    encoder = None
+    if cursor.accept("name", "prefix_encoder"):
+        encoder = _graph(cursor, "prefix_encoder")
     cursor.take("name", "stem")
     stem = _graph(cursor, "stem")
     blocks = []
@@ -88,6 +91,7 @@ def parse_program(text: str) -> Program:
         name=name,
         dtype=dtype,
         params=params,
+        prefix_encoder=encoder,
         stem=stem,
         blocks=tuple(blocks),
         head=head,

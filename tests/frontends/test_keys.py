@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.configs import CHATGLM, CHATGLM1, FAMILIES, GPT2, LLAMA, QWEN2
+from support.configs import CHATGLM, FAMILIES, GPT2, LLAMA, QWEN2
 from support.loading import Load, Refusal
 
 
@@ -120,9 +120,9 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (CHATGLM | {"rmsnorm": False}, "rmsnorm is false"),
         (CHATGLM | {"add_bias_linear": True}, "add_bias_linear is true"),
         (CHATGLM | {"quantization_bit": 3}, "quantization_bit is 3"),
-        (CHATGLM | {"pre_seq_len": 128}, "pre_seq_len is 128"),
+        (CHATGLM | {"pre_seq_len": 0}, "pre_seq_len is 0"),
+        (CHATGLM | {"pre_seq_len": "x"}, 'pre_seq_len is "x"'),
         (CHATGLM | {"add_qkv_bias": None}, "must be given"),
-        (CHATGLM1, "ChatGLM-6B (v1)"),
         ({"model_type": "chatglm", "hidden_size": 64}, "no ChatGLM that glmc knows"),
     ],
 )

@@ -14,6 +14,7 @@ from glmc.backends.triton.aot import compile_spec
 from support.kernels import (
     attention_use,
     emitted,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -53,6 +54,17 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
     "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)]),
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)]),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)]),
+    "bert": (
+        "f16",
+        [
+            *SHIFTED,
+            full_use(12, 12, 64),
+            pointwise_use("activation", "gelu", 3072),
+            pointwise_use("activation", "tanh", 768),
+        ],
+    ),
+    "encoder, f32": ("f32", [full_use(16, 16, 128)]),
+    "encoder, wide": ("bf16", [full_use(8, 2, 256)]),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)]),
     "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)]),
     "int8": ("bf16", [quantized_use(8, 13696, 4096)]),

@@ -87,6 +87,17 @@ def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
     return OpUse("attention", {"scale": 0.2}, shapes=shapes)
 
 
+def full_use(heads: int, kv_heads: int, k_dim: int, v_dim: int | None = None) -> OpUse:
+    """full_attention of all tokens with all."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "q": ("B", "T", heads, k_dim),
+        "k": ("B", "T", kv_heads, k_dim),
+        "v": ("B", "T", kv_heads, v_dim or k_dim),
+        "mask": ("B", "T"),
+    }
+    return OpUse("full_attention", {"scale": k_dim**-0.5}, shapes=shapes)
+
+
 def render(*uses: OpUse) -> str:
     """The text of kernels.py."""
     return render_kernels(uses, ENV)

@@ -156,3 +156,48 @@ def test_qkv_attention_is_its_parts(normed: bool, roped: bool) -> None:
         q, k = (ops.rope(x, *table, style="interleaved") for x in (q, k))
     expected = attend([q, k, v], (TOTAL,), [0, 4], 5)
     torch.testing.assert_close(fused.view(q.shape), expected)
+
+
+def full_oracle(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """[B, T, H, D] in fp64: every query sees the tokens where the mask is true."""
+    out = torch.empty(q.shape, dtype=torch.float64)
+    group = q.shape[2] // k.shape[2]
+    places = itertools.product(range(q.shape[0]), range(q.shape[1]), range(HEADS))
+    for b, t, h in places:
+        keys, values = (x[b, mask[b], h // group].double() for x in (k, v))
+        out[b, t, h] = (keys @ q[b, t, h].double() * SCALE).softmax(0) @ values
+    return out
+
+
+MASKS = {
+    "none": torch.ones(2, TOTAL, dtype=torch.bool),
+    "right": torch.arange(TOTAL) < torch.tensor([[13], [4]]),
+    "left": torch.arange(TOTAL) >= torch.tensor([[2], [9]]),
+    "holes": torch.arange(TOTAL).expand(2, TOTAL) % 3 != 1,
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_full_attention_equals_dense_softmax(kv_heads: int, kind: str) -> None:
+    q, k, v = inputs(kv_heads, torch.float32)
+    want = full_oracle(q, k, v, MASKS[kind])
+    mask = None if kind == "none" else MASKS[kind]
+    out = ops.full_attention(q, k, v, mask, scale=SCALE)
+    assert error(out.view(q.shape), want) < 2e-6
+    if mask is not None:
+        off = ops.full_attention(q, k, v, mask.roll(1, 1), scale=SCALE)
+        assert error(off.view(q.shape), want) > 1e-2  # the control
+
+
+def test_full_attention_of_views_of_a_packed_product() -> None:
+    q, k, v = inputs(4, torch.float32)
+    packed = torch.cat([x.flatten(2) for x in (q, k, v)], dim=-1)
+    views = [ops.heads(x, n=HEADS) for x in ops.split(packed, sizes=(64, 64, 64))]
+    mask = MASKS["right"]
+    assert torch.equal(
+        ops.full_attention(*views, mask, scale=SCALE),
+        ops.full_attention(q, k, v, mask, scale=SCALE),
+    )

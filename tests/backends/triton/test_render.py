@@ -17,6 +17,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     TEMPLATES,
     attention_use,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -57,6 +58,7 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("act_mul", "gelu_tanh"),),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
+    (pointwise_use("activation", "gelu"), pointwise_use("activation", "tanh")),
 )
 
 
@@ -73,6 +75,7 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
     """Every kind of layer alone, and beside one of another kind."""
     yield ()
     yield (attention_use(4, 2, 24, 40),)
+    yield (full_use(4, 2, 24, 40),)
     kinds = [
         qkv_use(rotary=rotary, norm=norm, style=style, window=window, weight_in=place)
         for rotary, style in ((0, "half"), (64, "half"), (32, "interleaved"))

@@ -17,6 +17,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     filled_cache,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -33,6 +34,7 @@ POINTERS = {
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
     torch.int8: "*i8",
+    torch.bool: "*i1",
 }
 MODELS: dict[str, list[OpUse]] = {
     "rms": [
@@ -54,6 +56,7 @@ MODELS: dict[str, list[OpUse]] = {
         qkv_use(3, 1, 20),
         qkv_use(4, 4, 256, norm=True),
     ],
+    "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
     "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
     "int8": [quantized_use(8, 100, 33)],
@@ -82,6 +85,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         for tokens in (1, 3):
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
+        return
+    if use.name == "full_attention":
+        (H, D), (K, V) = use.shapes["q"][2:], use.shapes["v"][2:]
+        packed = random(2, 3, (H + K) * D + K * V, dtype=dtype, seed=0)
+        sizes = {"q": H * D, "k": K * D, "v": K * V}
+        parts = packed.split(list(sizes.values()), dim=-1)
+        states = [
+            x.unflatten(-1, (n, -1)) for x, n in zip(parts, (H, K, K), strict=True)
+        ]
+        for mask in (None, torch.ones(2, 3, dtype=torch.bool)):
+            module.full_attention(*states, mask, **use.attrs)
         return
     if use.name in ("activation", "act_mul"):
         width = next(iter(use.shapes.values()))[-1]
