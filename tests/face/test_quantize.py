@@ -183,3 +183,16 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "linked" / "tokenizer.model").symlink_to(tmp_path / "secret")
     assert "leaves the folder" in refusal(capsys, tmp_path / "linked", *more)
     assert not (tmp_path / "again").exists()
+
+
+def test_a_tied_head_is_written_once(tmp_path: Path) -> None:
+    """ChatGLM-6B stores it twice; with quantised embeddings both would be codes."""
+    out = tmp_path / "out"
+    quantize(str(GOLDEN / "chatglm"), out, 4, embeddings=True)
+    ours = written(out)
+    assert "transformer.word_embeddings.weight_scale" in ours
+    assert not [name for name in ours if name.startswith("lm_head")]
+    build = compile_model(out, tmp_path / "build")
+    assert main(["check", str(build), "--weights", str(out)]) == 0
+    quantize(str(GOLDEN / "chatglm"), tmp_path / "layers", 4)
+    assert "lm_head.weight" in written(tmp_path / "layers")

@@ -111,6 +111,6 @@ def write(
     if as_bin:
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        whole = {name: tensor.clone() for name, tensor in tensors.items()}
         save_file(whole, folder / "model.safetensors")
     return folder
