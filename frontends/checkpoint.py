@@ -75,7 +75,7 @@ class FolderFiles:
 
     def open(self, name: str) -> IO[bytes]:
         """The file, unless it is a link that leaves the folder."""
-        _refuse_outside(self._folder, self._folder / name, name)
+        refuse_outside(self._folder, self._folder / name, name)
         return (self._folder / name).open("rb")
 
 
@@ -236,7 +236,7 @@ def _refuse_odd_kind(name: str, index: str) -> None:
         )
 
 
-def _refuse_outside(folder: Path, path: Path, name: str) -> None:
+def refuse_outside(folder: Path, path: Path, name: str) -> None:
     """Links may point into the folder, or into the hub cache's stores around it."""
     home, target = folder.resolve(), path.resolve()
     homes = [home]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
@@ -44,6 +45,8 @@ class LoadedModel:
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    quantization: Literal["rows", "blocks"] | None = None
+    """The format of quantised checkpoints that the spec knows."""
 
 
 def load_model(
@@ -103,6 +106,7 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
+        quantization=spec.quantization.format if spec.quantization else None,
     )
 
 

@@ -79,7 +79,7 @@ def likeness(headers: Mapping[str, TensorInfo]) -> str | None:
         need = wanted(entry.program)
         prefix = entry.model.optional_prefix or ""
         held = {name: _found(name, prefix, headers) for name in need}
-        if all(i and i.shape in (None, need[n]) for n, i in held.items()):
+        if all(i and i.shape in (None, need[n].shape) for n, i in held.items()):
             whole[entry.name] = len(need)
         if all(_has_kind(kind, prefix, kinds) for kind in _kinds(need)):
             named[entry.name] = len(set(_kinds(need)))

@@ -22,6 +22,7 @@ Code that comes with a model is never run.
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
   glmc configs                                     the configs that glmc comes with
+  glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
 
 _BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_check,
         _add_run,
         _add_chat,
+        _add_quantize,
     ):
         add(commands)
     _add_configs(commands)
@@ -319,3 +321,28 @@ def _add_generation(
     add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     add("--dtype", help="float32, float16, bfloat16; default: as published")
     _add_hub(parser)
+
+
+def _add_quantize(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_quantize,
+        "write a float checkpoint in ChatGLM's int8 or int4 format",
+        "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
+        "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a model folder with float weights")
+    add("-o", "--out", type=Path, required=True, help="a folder that does not exist")
+    add("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
+    add("--embeddings", action="store_true", help="quantise embedding and head too")
+    add("--variant", help="the architecture's variant, where the config cannot tell")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _run_quantize(arguments: argparse.Namespace) -> int:
+    from glmc.commands import quantize_command
+
+    return quantize_command(arguments)

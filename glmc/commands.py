@@ -98,6 +98,9 @@ def _variant_hint(build: Build) -> str:
     return chosen if variant else ""
 
 
+_SAME_REPOSITORY = "Take config and weights from the same repository and revision."
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
@@ -119,6 +122,7 @@ def check_command(arguments: argparse.Namespace) -> int:
             "shapes_checked": found.shapes_known,
             "missing": found.missing,
             "wrong": found.wrong,
+            "fault": found.fault,
             "unused": found.unused,
             "waived": found.waived,
             "likeness": None if found.ok else likeness(tensors),
@@ -144,8 +148,8 @@ def check_command(arguments: argparse.Namespace) -> int:
         whose = likeness(tensors)
         raise GlmcError(
             f"{weights} is not a checkpoint of {arguments.build}: see the list above."
-            f"{f' {whose}' if whose else ''} Take config and weights from the same"
-            f" repository and revision.{_variant_hint(build)}"
+            f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
+            f"{_variant_hint(build)}"
         )
     return 0
 
@@ -194,3 +198,26 @@ def _own_weights(build: Build) -> str:
 def _tell(note: str | None) -> None:
     if note:
         print(f"glmc: note: {note}", file=sys.stderr)
+
+
+def quantize_command(arguments: argparse.Namespace) -> int:
+    """``glmc quantize``."""
+    from glmc.inspecting import size
+    from glmc.quantizing import quantize
+
+    facts = quantize(
+        arguments.checkpoint,
+        arguments.out,
+        arguments.bits,
+        embeddings=arguments.embeddings,
+        variant=arguments.variant,
+    )
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    before, after = size(facts["bytes_read"]), size(facts["bytes_written"])
+    print(
+        f"{arguments.out}: {facts['quantised']} matrices in {arguments.bits} bits, "
+        f"{before} became {after}; see: glmc compile {arguments.out}"
+    )
+    return 0

@@ -6,10 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glmc.accounting import needed
+from glmc.backends.runtime.storage import storage_fault
+from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.passes import PIPELINE, Stage, run
 from glmc.ir.shrink import shrink
@@ -87,7 +91,9 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         spec_path=options.spec,
         sets=options.sets,
     )
-    stages = tuple(run(lower(loaded.model), options.disable))
+    lowered = lower(loaded.model)
+    _check_storage(loaded, lowered)
+    stages = tuple(run(lowered, options.disable))
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
@@ -95,6 +101,20 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     files |= _ir_files(loaded, stages)
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(loaded, stages, files, verified)
+
+
+def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
+    """Refuse a config that says other than the files beside it how weights are stored.
+
+    Whatever else is wrong with the files, or missing, is for ``glmc check``.
+    """
+    try:
+        headers = read_headers(loaded.source.folder).tensors
+    except GlmcError:
+        return
+    fault = storage_fault(needed(loaded.model, lowered, headers), headers)
+    if fault:
+        raise GlmcError(f"{loaded.source.folder}: {fault}")
 
 
 def _known_passes(disable: Collection[str]) -> None:

@@ -26,6 +26,8 @@ DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3",
 }
 MIN_BUDGET = 48 << 20
 
@@ -123,7 +125,9 @@ class Checkpoint:
         self.headers: dict[str, Header] = {}
         self._shard_of: dict[str, Shard] = {}
         self._spent = 0
-        self._shards = [_shard(f) for folder in folders for f in shard_files(folder)]
+        self._shards = [
+            open_shard(f) for folder in folders for f in shard_files(folder)
+        ]
         for shard in self._shards:
             headers = shard.headers()
             self.headers |= headers
@@ -185,7 +189,8 @@ def _begins_with(file: Path, magic: bytes) -> bool:
         return False
 
 
-def _shard(file: Path) -> Shard:
+def open_shard(file: Path) -> Shard:
+    """A file of tensors, by its format; nothing is read yet."""
     if file.suffix == ".safetensors":
         return SafetensorsShard(file)
     return PickleShard(file)

@@ -20,7 +20,18 @@ from .checkpoint import (
     indexed_shards,
 )
 from .hub import HubError, Repository, is_hub_id
-from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
+from .recipes import (
+    Bind,
+    Cat,
+    DequantBlocks,
+    DequantRows,
+    Recipe,
+    Tensor,
+    dequantized,
+    evaluate,
+    shape_of,
+)
+from .storage import FLOATS
 
 if TYPE_CHECKING:
     from .modules import BaseModel
@@ -86,7 +97,8 @@ def load(
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
-            weight = torch.empty(bind.shape, dtype=dtype, device=device)
+            own = torch.int8 if bind.dtype == "I8" else dtype
+            weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
             set_parameter(model, bind.path, weight)
             if bar is not None:
@@ -111,17 +123,30 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 size = source.nbytes
                 del source
                 checkpoint.spend(size)
+        case DequantRows(codes) | DequantBlocks(codes) if out.dim() == 2:
+            height = recipe.block[0] if isinstance(recipe, DequantBlocks) else 1
+            for rows in pieces(out, height):
+                source = checkpoint.read(codes.name)[rows]
+                first = 0 if rows is ... else rows.start
+                out[rows].copy_(
+                    dequantized(recipe, source, checkpoint.read, out.dtype, first)
+                )
+                size = source.nbytes
+                del source
+                checkpoint.spend(size)
         case _:
-            out.copy_(evaluate(recipe, checkpoint.read))
+            out.copy_(evaluate(recipe, checkpoint.read, out.dtype))
             checkpoint.spend(out.nbytes)
 
 
-def pieces(out: torch.Tensor) -> Iterator[slice | EllipsisType]:
-    """Indices that cut a large tensor into runs of rows, or take a small one whole."""
+def pieces(out: torch.Tensor, multiple: int = 1) -> Iterator[slice | EllipsisType]:
+    """Indices that cut a large tensor into runs of rows, each but the last a
+    `multiple`, or take a small one whole."""
     if out.nbytes <= PIECE:
         yield ...
         return
-    step = max(1, PIECE * out.shape[0] // out.nbytes)
+    step = PIECE * out.shape[0] // out.nbytes // multiple * multiple
+    step = max(multiple, step)
     for begin in range(0, out.shape[0], step):
         yield slice(begin, begin + step)
 
@@ -189,7 +214,8 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """A floating dtype from itself or its name."""
-    named = {str(d).removeprefix("torch."): d for d in DTYPES}
+    floats = [d for d, name in DTYPES.items() if name in FLOATS]
+    named = {str(d).removeprefix("torch."): d for d in floats}
     found = named.get(str(dtype).removeprefix("torch."))
     if found is None:
         raise ValueError(
@@ -211,7 +237,9 @@ def progress_bar(
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return nullcontext()
-    total = sum(math.prod(bind.shape) for bind in binds) * dtype.itemsize
+    total = sum(
+        math.prod(bind.shape) * (1 if bind.dtype else dtype.itemsize) for bind in binds
+    )
     bar: AbstractContextManager[Any] = tqdm(
         total=total, desc="loading", unit="B", unit_scale=True
     )

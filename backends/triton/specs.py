@@ -105,6 +105,27 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
+def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The product with few rows and the one with many."""
+    bits = use.whole("bits")
+    width = use.size("weight") * 8 // bits
+    shared: dict[str, Constant] = {"IN": width, "OUT": use.size("scale")}
+    pointers = ["scale"]
+    biased = structure.named(uses, "quantized_linear")
+    if "bias" in use.operands:
+        pointers.append("bias")
+    elif any("bias" in other.operands for other in biased):
+        shared["bias"] = None
+
+    def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
+        arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
+        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+
+    gemv = {"num_stages": DEFAULT_STAGES, **tiles.GEMV}
+    return [spec("gemv", gemv), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
+
+
 def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The prologue of this kind of layer, and attention over what it stored."""
     return [prologue(use, uses, dtype), *attention(use, uses, dtype)]

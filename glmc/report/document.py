@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from glmc.builds import Build
-from glmc.inspecting import parameters, size, summary
+from glmc.inspecting import size, summary
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
@@ -56,7 +56,7 @@ def _facts(build: Build) -> list[tuple[str, str]]:
         ("layers", blocks),
         ("width", f"{facts['hidden']:,}"),
         ("vocabulary", f"{facts['vocab']:,}"),
-        ("parameters", f"{parameters(build.program):,}"),
+        ("parameters", f"{facts['parameters']:,}"),
         ("weights", size(facts["weight_bytes"])),
         *([("KV cache", f"{size(kv)} a token")] if kv else []),
         ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),

@@ -15,6 +15,7 @@ from glmc.ir.ops.elementwise import (
     ZerosLike,
 )
 from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
+from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
     RopeTable,
@@ -42,6 +43,8 @@ __all__ = [
     "Linear",
     "Mul",
     "QkvAttention",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RmsNorm",
     "Rope",
     "RopeTable",

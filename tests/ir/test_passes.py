@@ -220,4 +220,5 @@ def test_disabled_passes_do_not_run() -> None:
         "add-rms-norm",
         "add-layer-norm",
         "qkv-attention",
+        "keep-quantized",
     ]

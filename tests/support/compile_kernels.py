@@ -18,6 +18,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -72,6 +73,10 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
     "encoder, f32": ("f32", [full_use(16, 16, 128)]),
     "encoder, wide": ("bf16", [full_use(8, 2, 256)]),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)]),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)]),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)]),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)]),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)]),
 }
 
 

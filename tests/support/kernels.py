@@ -70,6 +70,19 @@ def qkv_use(
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 
 
+def quantized_use(
+    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+) -> OpUse:
+    """quantized_linear."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width * bits // 8),
+        "scale": (rows,),
+    }
+    operands = frozenset({"bias"} if bias else ())
+    return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
+
+
 def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
     """attention on its own, as an unfused model uses it."""
     shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}

@@ -29,6 +29,7 @@ from glmc.backends.torch.ops.norms import (
     layer_norm,
     rms_norm,
 )
+from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
     rope_table,
@@ -56,6 +57,8 @@ __all__ = [
     "linear",
     "mul",
     "qkv_attention",
+    "quantized_embedding",
+    "quantized_linear",
     "rms_norm",
     "rope",
     "rope_table",

@@ -21,6 +21,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -62,6 +63,15 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
 )
 
 
+QUANTIZED: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (quantized_use(4),),
+    (quantized_use(8, bias=True),),
+    (quantized_use(4), quantized_use(4, bias=True)),
+    (quantized_use(4), quantized_use(8)),
+)
+
+
 def attentions() -> Iterator[tuple[OpUse, ...]]:
     """Every kind of layer alone, and beside one of another kind."""
     yield ()
@@ -87,10 +97,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
 
 def models() -> Iterator[tuple[OpUse, ...]]:
     """Every choice of each part, and every pair of norms with attention."""
-    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES))
+    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES, QUANTIZED))
     for norms, attention in itertools.product(NORMS, attentions()):
-        pointwise, names = next(others)
-        model = (*norms, *attention, *pointwise, *map(OpUse, names))
+        pointwise, names, quantized = next(others)
+        model = (*norms, *attention, *pointwise, *quantized, *map(OpUse, names))
         if model:
             yield model
 

@@ -21,6 +21,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     random,
 )
 
@@ -32,6 +33,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int8: "*i8",
     torch.bool: "*i1",
 }
 MODELS: dict[str, list[OpUse]] = {
@@ -62,6 +64,9 @@ MODELS: dict[str, list[OpUse]] = {
         qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True, learned=2),
         qkv_use(4, 4, 64, rotary=64, window=3),
     ],
+    "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
+    "int8": [quantized_use(8, 100, 33)],
+    "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
 }
 
 
@@ -103,12 +108,26 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         x = random(2, 3, int(width), dtype=dtype, seed=0)
         getattr(module, use.name)(x, **use.attrs)
         return
+    if use.name == "quantized_linear":
+        multiply(module, use, dtype)
+        return
     width = int(use.shapes["weight"][0])
     vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
     x = random(2, 3, width, dtype=dtype, seed=0)
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With few rows and with many."""
+    rows, width = use.size("scale"), use.size("x")
+    codes = torch.zeros(rows, use.size("weight"), dtype=torch.int8)
+    vector = torch.ones(rows, dtype=dtype)
+    bias = {"bias": vector} if "bias" in use.operands else {}
+    for tokens in (1, 9):
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.quantized_linear(x, codes, vector, **use.attrs, **bias)
 
 
 def attend(
