@@ -16,7 +16,16 @@ from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+from glmc.ir.recipe import (
+    Cat,
+    DequantBlocks,
+    DequantRows,
+    Permute,
+    Recipe,
+    Slice,
+    Tensor,
+    View,
+)
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -86,10 +95,18 @@ def quoted(text: str) -> str:
 
 def parameters(params: Iterable[Param], indent: int = 8) -> list[str]:
     """``self.qkv = parameter(4608, 4096)`` for each parameter."""
-    return [
-        call(f"self.{p.name}", "parameter", [str(d) for d in p.type.dims], indent)
-        for p in params
-    ]
+    return [call(f"self.{p.name}", "parameter", _parameter(p), indent) for p in params]
+
+
+def _parameter(param: Param) -> list[str]:
+    """Sizes, and the dtype where it is not that of the model."""
+    sizes = [str(size) for size in param.type.dims]
+    return [*sizes, "dtype=torch.int8"] if is_codes(param) else sizes
+
+
+def is_codes(param: Param) -> bool:
+    """Whether a parameter holds the codes of a quantised weight."""
+    return param.type.dtype == "i8"
 
 
 def recipe(node: Recipe, indent: int) -> str:
@@ -108,6 +125,17 @@ def recipe(node: Recipe, indent: int) -> str:
             inner = [stored(part, indent + 4) for part in parts]
             inner += [f"dim={dim}"] if dim else []
             return item("cat(", inner, ")", indent)
+        case DequantRows(bits=bits):
+            return _dequant("dequant_rows", node, f"bits={bits}", indent)
+        case DequantBlocks(block=block):
+            return _dequant("dequant_blocks", node, f"block={block}", indent)
+
+
+def _dequant(
+    name: str, node: DequantRows | DequantBlocks, how: str, indent: int
+) -> str:
+    inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
+    return item(f"{name}(", [*inner, how], ")", indent)
 
 
 def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
@@ -130,6 +158,7 @@ def binding(path: str, param: Param, layers: str | None) -> str:
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
     arguments += [f"layers={layers}"] if layers else []
+    arguments += ['dtype="I8"'] if is_codes(param) else []
     return item("Bind(", arguments, ")", 4)
 
 
@@ -148,7 +177,15 @@ def layer_set(layers: tuple[int, ...]) -> str:
 def constructors(program: Program) -> list[str]:
     """Names of the recipe constructors that weights.py imports."""
     text = " ".join(binding("", param, None) for _, _, param in program.bindings())
-    known = ("cat", "permute", "slice_", "tensor", "view")
+    known = (
+        "cat",
+        "dequant_blocks",
+        "dequant_rows",
+        "permute",
+        "slice_",
+        "tensor",
+        "view",
+    )
     return [name for name in known if re.search(rf"\b{name}\(", text)]
 
 

@@ -29,6 +29,9 @@ from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
+TIED_HEAD = "the head is tied to the embedding"
+"""Why a checkpoint's own copy of the head's weight is waived."""
+
 _MAX_LAYERS = 10_000
 
 _ACTIVATIONS: Mapping[str, m.ActivationName] = {
@@ -219,8 +222,10 @@ class _ModelBuilder:
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
-                reason = "the head is tied to the embedding"
-                yield m.Waiver(pattern=own.tensor, reason=reason)
+                yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
+                if own.storage:
+                    scale = own.tensor + own.storage.suffix
+                    yield m.Waiver(pattern=scale, reason=TIED_HEAD)
         if self.spec.prefix_encoder and self.prefix_encoder() is None:
             module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
             reason = "a prefix encoder, for which the config has no length"

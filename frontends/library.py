@@ -51,6 +51,13 @@ def builtin_specs() -> dict[str, Path]:
     return {path.stem: path for path in files if not path.stem.startswith("_")}
 
 
+@cache
+def builtin_configs() -> dict[str, Path]:
+    """The configs glmc comes with, by name: sizes of published models."""
+    files = {p.stem: p for p in (builtin_folder() / "configs").glob("*.json")}
+    return dict(sorted(files.items()))
+
+
 def load_spec(path: Path) -> SpecTree:
     """A spec and its ancestors, merged.
 

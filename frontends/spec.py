@@ -301,6 +301,33 @@ class WeightSpec(Section):
     bias_name: Text | None = None
 
 
+class RowQuantization(Section):
+    """ChatGLM's weight-only format: int8 or int4 codes, one scale per row.
+
+    ``bits`` is 4 or 8, or 0 or null for floats; ``embeddings`` tells whether embedding
+    and head are quantised too, and not the layers alone.
+    """
+
+    format: Literal["rows"]
+    bits: Formula
+    embeddings: Flag = False
+
+
+class BlockQuantization(Section):
+    """float8 codes with a scale per block, as ``quantization_config`` describes them.
+
+    ``config`` is that object, or null for floats.
+    """
+
+    format: Literal["blocks"]
+    config: Formula
+
+
+Quantization = Annotated[
+    RowQuantization | BlockQuantization, Field(discriminator="format")
+]
+
+
 def _weight(value: object) -> object:
     return {"name": value} if isinstance(value, str | Expression) else value
 
@@ -347,6 +374,7 @@ class Spec(Section):
     old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
+    quantization: Quantization | None = None
 
     @property
     def root(self) -> str:

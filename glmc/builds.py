@@ -1,4 +1,4 @@
-"""Reading a build back: manifest, stages, ledger. No torch, nothing is imported."""
+"""Reading a build: manifest, stages, ledger. No torch, nothing is imported."""
 
 import json
 from collections.abc import Mapping
@@ -13,18 +13,22 @@ from glmc.ir.graph import Program
 from glmc.ir.model import Model
 from glmc.ir.passes.ledger import Entry
 from glmc.ir.text import parse_model, parse_program
-from glmc.writing import read_manifest
+from glmc.writing import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
 class Build:
-    """A compiled package on disk."""
+    """A compiled package, on disk or not written yet."""
 
     path: Path
+    files: Mapping[str, str] | None = None
+    """Its files, where they were never written; ``path`` is then what was compiled."""
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
         """manifest.json."""
+        if self.files is not None:
+            return dict(json.loads(self.files[MANIFEST]))
         return read_manifest(self.path)
 
     @cached_property
@@ -65,6 +69,8 @@ class Build:
             )
 
     def _read(self, name: str) -> str:
+        if self.files is not None:
+            return self.files[name]
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:

@@ -17,6 +17,27 @@ ActivationName = Literal[
 DType = Literal["f32", "f16", "bf16"]
 
 
+class RowQuantized(Node):
+    """int8 codes with one scale per output row, as ChatGLM's ``quantization_bit``.
+
+    With 4 bits, two codes lie in a byte, the even column in the high nibble.
+    """
+
+    bits: Literal[4, 8]
+    suffix: str = "_scale"
+    """What the scale's name has after the tensor's."""
+
+
+class BlockQuantized(Node):
+    """float8 (e4m3) codes with one scale per block of rows and columns."""
+
+    block: tuple[PositiveInt, PositiveInt] = (128, 128)
+    suffix: str = "_scale_inv"
+
+
+Storage = RowQuantized | BlockQuantized
+
+
 class Weight(Node):
     """A slot's place in the checkpoint."""
 
@@ -27,6 +48,8 @@ class Weight(Node):
     slot itself is laid out."""
     part: str | None = None
     """Which part of a ``[a:..|b:..]`` layout this slot is."""
+    storage: Storage | None = None
+    """How the tensor is quantised; None: it is stored as floats."""
 
 
 class Projection(Node):

@@ -189,7 +189,7 @@ def test_a_checkpoint_without_its_pooler_is_told(case: MakeCase) -> None:
     """The variant follows from the config, which does not say what was saved."""
     with_pooler, without = case("gelu"), case("no-pooler")
     run = glmc("check", with_pooler.build, "--weights", without.checkpoint)
-    refused(run)
+    assert "variant 'encoder'; --variant chooses another" in refused(run)
     assert "missing  bert.pooler.dense.weight" in run.stdout
     with pytest.raises(ValueError, match=r"missing: bert\.pooler"):
         builds.load(with_pooler.build, without.checkpoint)

@@ -19,7 +19,7 @@ import transformers
 from torch import nn
 
 from glmc import compile_model
-from support import GOLDEN, builds, edits
+from support import GOLDEN, builds, cli, edits
 from support.kernels import interpreter
 
 LENGTH, TOLERANCE = 5, 5e-5
@@ -259,6 +259,19 @@ def test_a_merged_checkpoint_loads_too(tmp_path: Path) -> None:
     whole = builds.load(tmp_path / "build", tmp_path / "merged")
     ids, mask = ids_and_mask()
     assert torch.equal(answers(whole, ids, mask), answers(apart, ids, mask))
+
+
+def test_check_and_run_take_both_checkpoints(tmp_path: Path) -> None:
+    tuned = Tuned("chatglm3", tmp_path / "tuned", projection=True)
+    compile_model(tuned.folder, tmp_path / "build")
+    base = (tmp_path / "build", "--weights", tuned.base)
+    assert "is not a checkpoint of" in cli.refused(cli.glmc("check", *base))
+    both = (*base, "--tuned", tuned.folder)
+    checked = cli.glmc("check", *both)
+    assert checked.returncode == 0, checked.stderr
+    assert "0 missing" in checked.stdout
+    ran = cli.glmc("run", *both, "--prompt-ids", "5,6,7", "--max-new-tokens", "2")
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_base_checkpoint_alone_is_refused(tmp_path: Path) -> None:

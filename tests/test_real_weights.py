@@ -54,23 +54,10 @@ def build(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def batch(checkpoint: Path) -> Inputs:
-    """The sentences as one batch, padded on the right."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    tokenizer.enable_padding()
-    tokenizer.enable_truncation(256)
-    encoded = tokenizer.encode_batch(list(SENTENCES))
-    fields = {
-        "input_ids": "ids",
-        "attention_mask": "attention_mask",
-        "token_type_ids": "type_ids",
-    }
-    return {
-        key: torch.tensor([getattr(one, field) for one in encoded])
-        for key, field in fields.items()
-    }
+def batch(build: Path, checkpoint: Path) -> Inputs:
+    """The sentences as one batch, padded on the right, by the build's tokenizer."""
+    tokenizer = builds.import_build(build).load_tokenizer(checkpoint)
+    return dict(tokenizer(list(SENTENCES), return_tensors="pt", padding=True))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +77,16 @@ def embeddings(model: Any, batch: Inputs) -> torch.Tensor:
         hidden = model(**batch).last_hidden_state.float()
     mask = batch["attention_mask"][..., None]
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+
+def test_tokens_are_those_of_transformers(checkpoint: Path, batch: Inputs) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(checkpoint)
+    want = theirs(list(SENTENCES), return_tensors="pt", padding=True)
+    assert {"input_ids", "attention_mask", "token_type_ids"} == set(want)
+    for key, value in want.items():
+        assert torch.equal(batch[key], value), key
 
 
 def worst(got: torch.Tensor, want: torch.Tensor) -> float:

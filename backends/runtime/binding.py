@@ -1,19 +1,32 @@
 """Matching the binding table with a checkpoint, before any weight is read.
 
-Every tensor the model needs must be there with the right shape and a float dtype, and
+Every tensor the model needs must be there with the right shape and kind of dtype, and
 every tensor in the checkpoint must be used or waived. Needs no torch.
 """
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .recipes import Bind, Recipe, Shape, names, renamed, shape_of
+from .recipes import (
+    Bind,
+    DequantBlocks,
+    DequantRows,
+    Leaf,
+    Recipe,
+    Shape,
+    Tensor,
+    changed,
+    leaves,
+    names,
+    renamed,
+    shape_of,
+)
+from .storage import FLOATS, Need, storage_fault
 
-#: Dtypes of weights, by the names safetensors gives them.
-FLOATS = ("F64", "F32", "F16", "BF16")
 #: How many different problems of one kind an error lists.
 LISTED = 5
 
@@ -49,7 +62,7 @@ def resolve(
     """
     own = _own_names(headers, optional_prefix, old_names)
     binds = [
-        Bind(bind.path, renamed(bind.recipe, lambda n: own.get(n, n)), bind.shape)
+        replace(bind, recipe=_own(bind.recipe, own, headers))
         for entry in table
         for bind in entry.each()
     ]
@@ -57,18 +70,50 @@ def resolve(
     absent = used - headers.keys()
     spare = {name for name in headers.keys() - used if not _is_waived(name, waived)}
     spare -= {name for full, name in own.items() if _is_waived(full, waived)}
+    needs = dict(need for bind in binds for need in _needs(bind))
     misfits = [
         _listed("missing", absent),
         _listed("of another shape", _wrong_shapes(binds, headers, absent)),
-        _listed("not floating point", _wrong_dtypes(used - absent, headers)),
+        _listed("not floating point", _wrong_dtypes(needs, headers, codes=False)),
+        _listed("not quantised codes", _wrong_dtypes(needs, headers, codes=True)),
     ]
     unused = _listed("not used by this model", spare)
     if unused and not strict:
         warnings.warn(f"{where}: tensors {unused}.", stacklevel=3)
         unused = ""
     if unused or any(misfits):
-        raise WeightsError(_refusal(where, misfits, unused))
+        fault = storage_fault(needs, headers)
+        raise WeightsError(_refusal(where, misfits, unused, fault))
     return binds
+
+
+def _own(
+    recipe: Recipe, spelt: Mapping[str, str], headers: Mapping[str, Header]
+) -> Recipe:
+    """The recipe in the checkpoint's own names; blocks that it holds as floats, which
+    quantisers do with modules of their choice, are plain tensors."""
+
+    def settle(leaf: Leaf) -> Recipe:
+        if isinstance(leaf, DequantBlocks) and leaf.scale.name not in headers:
+            found = headers.get(leaf.codes.name)
+            return leaf.codes if found and found.dtype in FLOATS else leaf
+        return leaf
+
+    return changed(renamed(recipe, lambda name: spelt.get(name, name)), settle)
+
+
+def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
+    """What the tensors of a parameter must be; a bare name has its shape."""
+    for leaf in leaves(bind.recipe):
+        match leaf:
+            case str():
+                yield leaf, Need(bind.shape, bind.dtype)
+            case Tensor(name, shape):
+                yield name, Need(shape, bind.dtype)
+            case _:
+                kind = "I8" if isinstance(leaf, DequantRows) else "F8_E4M3"
+                yield leaf.codes.name, Need(leaf.codes.shape, kind)
+                yield leaf.scale.name, Need(leaf.scale.shape, None)
 
 
 def _own_names(
@@ -119,11 +164,15 @@ def _misfit(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> str 
     return f"{made}{list(given)}, the model needs {list(shape)}"
 
 
-def _wrong_dtypes(used: set[str], headers: Mapping[str, Header]) -> list[str]:
+def _wrong_dtypes(
+    needs: Mapping[str, Need], headers: Mapping[str, Header], codes: bool
+) -> list[str]:
     return [
         f"{name} ({headers[name].dtype})"
-        for name in sorted(used)
-        if headers[name].dtype not in FLOATS
+        for name, need in sorted(needs.items())
+        if name in headers
+        and bool(need.codes) == codes
+        and not need.takes(headers[name].dtype)
     ]
 
 
@@ -144,11 +193,11 @@ def _listed(kind: str, items: Iterable[str]) -> str:
     return f"{count} {kind}: {', '.join(shown)}"
 
 
-def _refusal(where: str, misfits: list[str], unused: str) -> str:
+def _refusal(where: str, misfits: list[str], unused: str, fault: str | None) -> str:
     told = "; ".join(filter(None, [*misfits, unused]))
     advice = (
-        "Give the checkpoint that belongs to the config this was compiled from"
+        "Give the checkpoint that belongs to the config this was compiled from."
         if any(misfits)
-        else "If they do not matter, load with strict=False"
+        else "If they do not matter, load with strict=False."
     )
-    return f"{where} does not fit this model: tensors {told}. {advice}."
+    return f"{where} does not fit this model: tensors {told}. {fault or advice}"

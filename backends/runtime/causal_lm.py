@@ -112,6 +112,7 @@ class CausalLM(BaseModel):
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         *,
         max_new_tokens: int = 128,
         stream: bool = False,
@@ -123,7 +124,8 @@ class CausalLM(BaseModel):
         pad_token_id: int | None = None,
     ) -> torch.Tensor | Iterator[torch.Tensor]:
         """Continues `input_ids` [B, P]; rows are padded on the left, which
-        `attention_mask` [B, P] tells.
+        `attention_mask` [B, P] tells. `position_ids` are as in a call; new tokens
+        count on from the last.
 
         Greedy unless `temperature`, `top_k` or `top_p` is given; `seed` makes
         sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
@@ -136,6 +138,7 @@ class CausalLM(BaseModel):
             self,
             input_ids,
             attention_mask,
+            position_ids,
             max_new_tokens=max_new_tokens,
             sampler=Sampler(temperature, top_k, top_p, seed, self.device),
             eos=self.eos_token_id if eos_token_id is None else eos_token_id,

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 
-def parameter(*shape: int) -> nn.Parameter:
-    """An uninitialised weight; loading gives it its values."""
-    return nn.Parameter(torch.empty(shape), requires_grad=False)
+def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
+    """An uninitialised weight; loading gives it its values and, without `dtype`, the
+    dtype of the model."""
+    return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
 @functools.cache
@@ -55,5 +56,5 @@ class BaseModel(Block):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
+        """The dtype of the weights; codes of quantised ones have their own."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())

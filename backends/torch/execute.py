@@ -12,21 +12,50 @@ from typing import Any
 import torch
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.quantization import dequantize_blocks, dequantize_rows
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
+from glmc.ir.recipe import (
+    Cat,
+    Dequant,
+    DequantBlocks,
+    DequantRows,
+    Permute,
+    Recipe,
+    Slice,
+    Tensor,
+    View,
+    leaves,
+)
 
 Values = dict[str, Any]
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
-    """A random fp32 tensor for every name a program reads; a name fixes its values."""
+    """A random tensor for every name a lowered program reads: floats in fp32, and codes
+    with their scales where weights are quantised. A name fixes its values."""
     found: dict[str, torch.Tensor] = {}
     for _, layer, param in program.bindings():
-        for tensor in tensors(param.recipe):
-            name = _name(tensor, layer)
-            found.setdefault(name, _random(name, tensor.stored))
+        for leaf in leaves(param.recipe):
+            if isinstance(leaf, Tensor):
+                name = _name(leaf, layer)
+                found.setdefault(name, _random(name, leaf.stored))
+            else:
+                found |= _quantized(leaf, layer)
     return found
+
+
+def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
+    """Codes over their whole range, and scales that make the weights as large as
+    those of a float matrix."""
+    name, scale = _name(leaf.codes, layer), _name(leaf.scale, layer)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    gains = _random(scale, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
+    if isinstance(leaf, DequantBlocks):
+        noise = torch.randn(*leaf.codes.stored, generator=generator)
+        return {name: noise.to(torch.float8_e4m3fn), scale: gains}
+    codes = torch.randint(-127, 128, leaf.codes.stored, generator=generator)
+    return {name: codes.to(torch.int8), scale: gains / 2 ** (leaf.bits - 2)}
 
 
 def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
@@ -54,6 +83,12 @@ def assemble(
             return assemble(of, checkpoint, layer).reshape(to)
         case Permute(of=of, dims=dims):
             return assemble(of, checkpoint, layer).permute(dims)
+        case DequantRows() | DequantBlocks():
+            codes = checkpoint[_name(recipe.codes, layer)]
+            scale = checkpoint[_name(recipe.scale, layer)]
+            if isinstance(recipe, DequantRows):
+                return dequantize_rows(codes, scale, torch.float32, recipe.bits)
+            return dequantize_blocks(codes, scale, torch.float32, recipe.block)
 
 
 class Executor:

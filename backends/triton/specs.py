@@ -108,6 +108,27 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
+def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The product with few rows and the one with many."""
+    bits = use.whole("bits")
+    width = use.size("weight") * 8 // bits
+    shared: dict[str, Constant] = {"IN": width, "OUT": use.size("scale")}
+    pointers = ["scale"]
+    biased = structure.named(uses, "quantized_linear")
+    if "bias" in use.operands:
+        pointers.append("bias")
+    elif any("bias" in other.operands for other in biased):
+        shared["bias"] = None
+
+    def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
+        arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
+        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+
+    gemv = {"num_stages": DEFAULT_STAGES, **tiles.GEMV}
+    return [spec("gemv", gemv), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
+
+
 def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The prologue of this kind of layer, and attention over what it stored."""
     return [prologue(use, uses, dtype), *attention(use, uses, dtype)]
@@ -155,7 +176,7 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         specs.append(_prefill(shape, dtype, constants, plan.prefill[size], given))
         parts: dict[str, Constant] = {"SPLITS": plan.splits}
         specs.append(_decode(shape, dtype, constants | parts, plan.decode[size], given))
-    return [*specs, _combine(shape, dtype, plan.splits, optional)]
+    return [*specs, _combine(shape, dtype, plan.splits)]
 
 
 @dataclass(frozen=True)
@@ -248,7 +269,7 @@ def _decode(
     optional: _Optional,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
-    absent = optional.add(arguments, "start", "slopes")
+    absent = optional.add(arguments, "start", "slopes", "sinks")
     arguments.pointers("parts", "weights", dtype="*fp32")
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
     arguments.counts("past", "capacity")
@@ -266,16 +287,12 @@ def _tiled(
     return arguments.spec(kernel, constants | launch, warps, stages)
 
 
-def _combine(shape: HeadShape, dtype: str, splits: int, optional: _Optional) -> AotSpec:
+def _combine(shape: HeadShape, dtype: str, splits: int) -> AotSpec:
     arguments = _Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
-    absent = optional.add(arguments, "sinks")
     constants: dict[str, Constant] = {
         "SPLITS": splits,
         "V_DIM": shape.v_dim,
         "V_BLOCK": tiles.dot_block(shape.v_dim),
     }
-    if "sinks" in optional.pointers:
-        constants["HEADS"] = shape.heads
     arguments.pointers("out")
-    constants |= absent
     return arguments.spec("decode_combine_kernel", constants, tiles.COMBINE_WARPS)

@@ -123,6 +123,18 @@ def functions(uses: Iterable[OpUse]) -> list[str]:
     return sorted({use.text("fn") for use in named(uses, *POINTWISE_OPS)})
 
 
+def code_widths(uses: Iterable[OpUse]) -> list[int]:
+    """The bits of codes that a kernel multiplies by, sorted."""
+    return sorted({use.whole("bits") for use in named(uses, "quantized_linear")})
+
+
+def products(widths: Sequence[int]) -> tuple[str, str]:
+    """How the launcher of quantized_linear calls its kernels: by name, or looked up."""
+    if len(widths) != 1:
+        return "gemv", "gemm"
+    return f"int{widths[0]}_gemv_kernel", f"int{widths[0]}_gemm_kernel"
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """What all attention layers share: by bytes of an element where it is a tile."""
@@ -153,7 +165,8 @@ class AttentionPlan:
     @property
     def has_kernels(self) -> bool:
         """Whether there are kernels for what these layers have together."""
-        return not self.chunked and not (self.prefixed and self.extras)
+        alone = [self.prefixed and bool(self.extras), self.sloped and self.sunk]
+        return not self.chunked and not any(alone)
 
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:

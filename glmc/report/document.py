@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from glmc.builds import Build
-from glmc.inspecting import parameters, size, summary
+from glmc.inspecting import size, summary
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
@@ -51,13 +51,14 @@ def _facts(build: Build) -> list[tuple[str, str]]:
     facts = summary(build)
     blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
     launches = [stage["launches"] for stage in facts["stages"]]
+    kv = facts["kv_bytes_per_token"]
     return [
         ("layers", blocks),
         ("width", f"{facts['hidden']:,}"),
         ("vocabulary", f"{facts['vocab']:,}"),
-        ("parameters", f"{parameters(build):,}"),
+        ("parameters", f"{facts['parameters']:,}"),
         ("weights", size(facts["weight_bytes"])),
-        ("KV cache", f"{size(facts['kv_bytes_per_token'])} a token"),
+        *([("KV cache", f"{size(kv)} a token")] if kv else []),
         ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),
     ]
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from keyword import iskeyword
 
 from glmc.ir import model as m
@@ -9,6 +10,7 @@ from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
 from glmc.ir.graph import Param
 from glmc.ir.layout import recipe
+from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import Type
@@ -101,7 +103,8 @@ class Emitter(GraphBuilder):
             if size:
                 sizes.setdefault(axis, size)
         layout = weight.layout or " ".join(f"({dim})" for dim in slot)
-        return recipe(weight.tensor, layout, weight.part, slot, sizes)
+        form = partial(stored_as, weight.storage)
+        return recipe(weight.tensor, layout, weight.part, slot, sizes, form)
 
 
 def _names(weight: m.Weight) -> list[str]:

@@ -34,6 +34,7 @@ from glmc.ir.ops.positions import (
     ScaleHeads,
     Sinusoids,
 )
+from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
     RopeTable,
@@ -67,6 +68,8 @@ __all__ = [
     "Linear",
     "Mul",
     "QkvAttention",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "QueryScale",
     "RmsNorm",
     "RmsNormalize",

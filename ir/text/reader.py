@@ -159,6 +159,12 @@ def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
     return tuple(params)
 
 
+_DEQUANT: Mapping[str, type[recipes.DequantRows] | type[recipes.DequantBlocks]] = {
+    "dequant_rows": recipes.DequantRows,
+    "dequant_blocks": recipes.DequantBlocks,
+}
+
+
 def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
     if not isinstance(raw, Call):
         raise cursor.error('expected a recipe such as "name.weight"[4096,4096]')
@@ -176,6 +182,10 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
     if raw.name == "cat":
         parts = tuple(_recipe(cursor, part, prefix) for part in raw.args)
         return recipes.Cat(parts=parts, **raw.kwargs)
+    if raw.name in _DEQUANT:
+        codes, scale = (_recipe(cursor, part, prefix) for part in raw.args)
+        fields = {"codes": codes, "scale": scale, **raw.kwargs}
+        return _DEQUANT[raw.name].model_validate(fields)
     of, *numbers = raw.args
     inner = _recipe(cursor, of, prefix)
     match raw.name, numbers:

@@ -71,18 +71,20 @@ def test_it_fits_the_screen(browser: Any) -> None:
 
 
 def test_the_slider_steps_through_the_stages(browser: Any) -> None:
-    seen, boxes = [], []
+    seen, boxes, fresh = [], [], {}
     while True:
         seen.append(one(browser, "#stagename").text)
         boxes.append(len(browser.find_elements("css selector", "#drawing .op")))
+        fresh[seen[-1]] = texts(browser, "#drawing .fresh")
         if not one(browser, "#next").is_enabled():
             break
         one(browser, "#next").click()
     assert seen[0] == "lowered"
-    assert seen[-1] == "qkv-attention"
+    assert seen[-2:] == ["qkv-attention", "keep-quantized"]
     assert boxes[0] > boxes[-1]
-    assert "qkv_attention" in "".join(texts(browser, "#drawing .fresh"))
-    assert len(browser.find_elements("css selector", "#drawing .fresh")) == 1
+    assert len(fresh["qkv-attention"]) == 1
+    assert "qkv_attention" in fresh["qkv-attention"][0]
+    assert fresh["keep-quantized"] == []
 
 
 def test_an_op_says_what_it_is_and_leads_to_its_line(browser: Any) -> None:

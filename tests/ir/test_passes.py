@@ -15,7 +15,7 @@ from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
-from support.models import bert, chatglm, encoders, models
+from support.models import bert, chatglm, encoders, glm, models
 
 TOLERANCE = 1e-4
 
@@ -42,6 +42,48 @@ def test_a_chatglm_block_fuses_to_eight_ops() -> None:
     ]
     assert [p.name for p in final.blocks[0].params if p.name == "qkv"] == ["qkv"]
     assert final.carried == ("x", "delta")
+
+
+def test_a_block_of_the_first_glm_fuses_too() -> None:
+    final = list(stages(glm()).values())[-1].program
+    assert block_ops(final) == [
+        "add_layer_norm",
+        "linear",
+        "qkv_attention",
+        "linear",
+        "scale",
+        "add_layer_norm",
+        "linear",
+        "act_mul",
+        "linear",
+        "scale",
+    ]
+    (attend,) = (op for op in final.blocks[0].ops if op.mnemonic == "qkv_attention")
+    given = attend.attributes()
+    assert (given["sections"], given["learned"]) == (2, 7)
+    assert ("prefix", "%", "prefix") in attend.operands()
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_passes_keep_the_meaning_of_a_prefix(projection: bool) -> None:
+    found = stages(shrink(glm(projection=projection)))
+    programs = [stage.program for stage in found.values()]
+    assert max(compare(programs)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sections=$sections", "sections=1"),
+        ("prefix=%prefix,", ""),
+        ("learned=$learned", "learned=0"),
+    ],
+)
+def test_a_fusion_that_forgets_the_prefix_is_caught(old: str, new: str) -> None:
+    """The control of the test above."""
+    before = stages(shrink(glm()))["add-layer-norm"].program
+    after, _ = broken(fusions.QKV_ATTENTION, old, new).run(before)
+    assert list(compare([before, after]))[1] > TOLERANCE
 
 
 def test_fused_tensors_are_bound_whole_again() -> None:
@@ -178,4 +220,5 @@ def test_disabled_passes_do_not_run() -> None:
         "add-rms-norm",
         "add-layer-norm",
         "qkv-attention",
+        "keep-quantized",
     ]

@@ -6,13 +6,38 @@ from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.verify import VerifyError, verify
-from support.models import bert, bidirectional, chatglm
+from support.models import bert, bidirectional, chatglm, glm
 
 TEXT = print_program(lower(chatglm()))
 
 
 def test_a_lowered_program_passes() -> None:
     verify(parse_program(TEXT))
+
+
+GLM = print_program(lower(glm()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("n=8)", "n=4)", "but the op gives"),
+        ("sections=2", "sections=3", "does not make 3 sections"),
+        ("prefix: i32[B]", "prefix: i64[B]", "prefix must be i32[B]"),
+        ("learned=7", "learned=-7", "-7 learned slots"),
+        ("learned=7", "window=3, learned=7", "do not go together"),
+        ("prefix=%prefix, ", "window=3, ", "a window would hide"),
+        ("pos: i64[B,2,T]", "pos: i64[B,T]", "positions must be [B,S,T]"),
+        ("layer[0:2]", "layer[0:1]", "the caches take [4, 16] a row"),
+        ("return %x, %cos, %sin, %prefix", "return %x, %cos, %sin", "%prefix does"),
+    ],
+)
+def test_a_broken_prefix_is_refused(old: str, new: str, rule: str) -> None:
+    verify(parse_program(GLM))
+    assert old in GLM
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(GLM.replace(old, new)))
+    assert rule in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,14 @@ def qkv_use(
     *,
     rotary: int = 0,
     norm: bool = False,
+    prefix: bool = False,
+    extras: Sequence[str] = (),
     **attrs: object,
 ) -> OpUse:
-    """qkv_attention; ``rotary`` channels turn, none with 0."""
+    """qkv_attention; ``rotary`` channels turn, none with 0; ``extras`` are operands."""
     given = [
+        *extras,
+        *(("prefix",) if prefix else ()),
         *(("cos", "sin") if rotary else ()),
         *(("q_norm", "k_norm") if norm else ()),
     ]
@@ -66,6 +70,19 @@ def qkv_use(
     }
     merged = {"scale": head_dim**-0.5, "eps": 1e-6, **sizes, **attrs}
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
+
+
+def quantized_use(
+    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+) -> OpUse:
+    """quantized_linear."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width * bits // 8),
+        "scale": (rows,),
+    }
+    operands = frozenset({"bias"} if bias else ())
+    return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
 
 
 def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:

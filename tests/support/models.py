@@ -30,6 +30,38 @@ def norm(tensor: str, kind: str = "rms", eps: float = 1e-5) -> m.Norm:
     )
 
 
+def glm(layers: int = 2, projection: bool = True) -> m.Model:
+    """ChatGLM-6B's block in small, behind a prefix encoder."""
+    model = chatglm(layers)
+    (block,) = model.blocks
+    attend, feed = block.steps
+    rope = m.Rope(dim=16, theta=1e4, style="half", sections=2, frequencies="f16")
+    op = attend.op.model_copy(update={"mask": "prefix", "rope": rope})
+    scaled = {"residual": "normed", "residual_scale": 2.5}
+    steps = tuple(
+        m.Step(op=one, pre=norm(f"layers.{{i}}.ln_{n}", "layer"), **scaled)
+        for n, one in enumerate((op, feed.op))
+    )
+    inner = {"up": projection_of("up"), "down": projection_of("down")}
+    encoder = m.PrefixEncoder(
+        length=7,
+        table=m.Weight(tensor="prefix_encoder.embedding.weight"),
+        **({"row": "hidden", **inner} if projection else {}),
+    )
+    return model.model_copy(
+        update={
+            "blocks": (block.model_copy(update={"steps": steps}),),
+            "positions": m.GlmPositions(gmask=58, mask=59, sop=60),
+            "prefix_encoder": encoder,
+        }
+    )
+
+
+def projection_of(name: str) -> m.Projection:
+    """A matrix of the prefix encoder."""
+    return projection(f"prefix_encoder.{name}", bias=True)
+
+
 def chatglm(layers: int = 2) -> m.Model:
     """ChatGLM2's block in small: fused tensors, interleaved rope on half a head."""
     prefix = "encoder.layers.{i}."
@@ -129,9 +161,13 @@ def blocks(
         down=projection(f"{prefix}down_proj", bias=bias),
     )
     after = norm(f"{prefix}post_norm", kind) if post else None
+    residual = {
+        "residual": draw(st.sampled_from(["stream", "normed"])),
+        "residual_scale": draw(st.sampled_from([1.0, 2.5])),
+    }
     steps = (
-        m.Step(op=attention, pre=norm(f"{prefix}ln_1", kind), post=after),
-        m.Step(op=mlp, pre=norm(f"{prefix}ln_2", kind)),
+        m.Step(op=attention, pre=norm(f"{prefix}ln_1", kind), post=after, **residual),
+        m.Step(op=mlp, pre=norm(f"{prefix}ln_2", kind), **residual),
     )
     return m.Block(name=name, layers=layers, prefix=prefix, steps=steps)
 

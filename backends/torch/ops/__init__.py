@@ -43,6 +43,7 @@ from glmc.backends.torch.ops.positions import (
     scale_heads,
     sinusoids,
 )
+from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
     rope_table,
@@ -76,6 +77,8 @@ __all__ = [
     "linear",
     "mul",
     "qkv_attention",
+    "quantized_embedding",
+    "quantized_linear",
     "query_scale",
     "rms_norm",
     "rms_normalize",

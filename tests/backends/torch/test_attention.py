@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -62,13 +63,14 @@ def attend(
     schedule: tuple[int, ...],
     starts: list[int],
     window: int | None,
+    **more: Any,
 ) -> torch.Tensor:
     cache = poisoned_cache(qkv[1].shape[2], qkv[0].dtype, starts)
     outs = []
     for parts in zip(*(x.split(schedule, dim=1) for x in qkv), strict=True):
         q, k, v = parts
         kv = ops.kv_write(cache.layers[0], k, v)
-        outs.append(ops.attention(q, kv, scale=SCALE, window=window))
+        outs.append(ops.attention(q, kv, scale=SCALE, window=window, **more))
         cache.advance(q.shape[1])
     return torch.cat(outs, dim=1).view(qkv[0].shape)
 
@@ -113,6 +115,39 @@ def test_control_mistakes_are_seen(planted: str, schedule: tuple[int, ...]) -> N
     longer = window + 1 if planted == "window" else window
     out = attend([q, k, v], schedule, [start + off for start in starts], longer)
     assert error(out, expected) > 1e-2
+
+
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: Any) -> Any:
+    """[B, T, H, D] in fp64 with what is seen given as [B, T, T]."""
+    q, k, v = (x.double().transpose(1, 2) for x in (q, k, v))
+    scores = (q @ k.transpose(-1, -2) * SCALE).masked_fill(~seen[:, None], -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("schedule", [(13,), (11, 1, 1), (11, 2)], ids=str)
+@pytest.mark.parametrize("bounds", [[9, 4], [11, 1]], ids=str)
+@pytest.mark.parametrize("learned", [0, 2])
+@pytest.mark.parametrize("starts", [[2, 2], [2, 5]], ids=str)
+def test_a_prefix_sees_itself_and_learned_slots_are_seen(
+    starts: list[int], learned: int, bounds: list[int], schedule: tuple[int, ...]
+) -> None:
+    bounds = [max(pair) for pair in zip(bounds, starts, strict=True)]
+    own, slots = torch.arange(TOTAL)[:, None], torch.arange(TOTAL)
+    begin, bound = (torch.tensor(x)[:, None, None] for x in (starts, bounds))
+    seen = (slots < learned) | ((slots >= begin) & ((slots <= own) | (slots < bound)))
+    real = slots >= begin[..., 0]
+    prefix = torch.tensor(bounds, dtype=torch.int32)
+    qkv = inputs(4, torch.float32)
+    out = attend(qkv, schedule, starts, None, prefix=prefix, learned=learned)
+    expected = masked(*qkv, seen)
+    assert error(out[real], expected[real]) < 2e-6
+    # The control: without the one or the other it shows.
+    if learned:
+        wrong = attend(qkv, schedule, starts, None, prefix=prefix)
+        assert error(wrong[real], expected[real]) > 1e-2
+    if bounds != starts:
+        wrong = attend(qkv, schedule, starts, None, learned=learned)
+        assert error(wrong[real], expected[real]) > 1e-2
 
 
 def test_writing_and_decoding_copy_no_cache() -> None:

@@ -21,6 +21,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -49,6 +50,12 @@ NORMS: tuple[tuple[OpUse, ...], ...] = (
     (norm_use("layer_norm"), norm_use("add_layer_norm", bias=True)),
     (norm_use("layer_norm", bias=True),),
     (norm_use("add_layer_norm"),),
+    (norm_use("rms_norm", unit_offset=True), norm_use("add_rms_norm")),
+    (norm_use("add_rms_norm", unit_offset=True, weight_in="f32"),),
+    (
+        norm_use("layer_norm", unit_offset=True, bias=True),
+        norm_use("add_layer_norm", unit_offset=True, bias=True),
+    ),
 )
 POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (),
@@ -57,7 +64,17 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("act_mul", "gelu_tanh"),),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
+    (pointwise_use("activation", "tanh"), pointwise_use("act_mul", "silu")),
     (pointwise_use("activation", "gelu"), pointwise_use("activation", "tanh")),
+)
+
+
+QUANTIZED: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (quantized_use(4),),
+    (quantized_use(8, bias=True),),
+    (quantized_use(4), quantized_use(4, bias=True)),
+    (quantized_use(4), quantized_use(8)),
 )
 
 
@@ -73,6 +90,15 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         for window in (None, 8)
         for place in ("input", "f32")
     ]
+    kinds += [
+        qkv_use(rotary=64, sections=2, prefix=True),
+        qkv_use(rotary=64, sections=2, prefix=True, learned=4, norm=True),
+        qkv_use(rotary=32, style="interleaved", learned=4),
+        qkv_use(rotary=64, norm=True, unit_offset=True, weight_in="f32", softcap=30.0),
+        qkv_use(extras=("slopes",)),
+        qkv_use(rotary=64, extras=("sinks",), window=8, softcap=5.0),
+        qkv_use(rotary=64, chunk=8),
+    ]
     for kind in kinds:
         yield (kind,)
         yield (kind, kinds[0])
@@ -81,10 +107,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
 
 def models() -> Iterator[tuple[OpUse, ...]]:
     """Every choice of each part, and every pair of norms with attention."""
-    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES))
+    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES, QUANTIZED))
     for norms, attention in itertools.product(NORMS, attentions()):
-        pointwise, names = next(others)
-        model = (*norms, *attention, *pointwise, *map(OpUse, names))
+        pointwise, names, quantized = next(others)
+        model = (*norms, *attention, *pointwise, *quantized, *map(OpUse, names))
         if model:
             yield model
 

@@ -21,6 +21,7 @@ from support.kernels import (
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     random,
 )
 
@@ -32,6 +33,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int8: "*i8",
     torch.bool: "*i1",
 }
 MODELS: dict[str, list[OpUse]] = {
@@ -56,6 +58,24 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
+    "capped": [
+        norm_use("rms_norm", unit_offset=True),
+        norm_use("rms_norm", 80),
+        norm_use("add_layer_norm", unit_offset=True),
+        qkv_use(rotary=64, norm=True, unit_offset=True, softcap=50.0, window=8),
+        qkv_use(rotary=64, norm=True),
+    ],
+    "sloped": [qkv_use(extras=("slopes",)), qkv_use()],
+    "sunk": [qkv_use(8, 2, extras=("sinks",)), qkv_use(8, 2, window=4)],
+    "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
+    "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
+    "everything": [
+        qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True, learned=2),
+        qkv_use(4, 4, 64, rotary=64, window=3),
+    ],
+    "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
+    "int8": [quantized_use(8, 100, 33)],
+    "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
 }
 
 
@@ -97,12 +117,26 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         x = random(2, 3, int(width), dtype=dtype, seed=0)
         getattr(module, use.name)(x, **use.attrs)
         return
+    if use.name == "quantized_linear":
+        multiply(module, use, dtype)
+        return
     width = int(use.shapes["weight"][0])
     vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
     x = random(2, 3, width, dtype=dtype, seed=0)
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With few rows and with many."""
+    rows, width = use.size("scale"), use.size("x")
+    codes = torch.zeros(rows, use.size("weight"), dtype=torch.int8)
+    vector = torch.ones(rows, dtype=dtype)
+    bias = {"bias": vector} if "bias" in use.operands else {}
+    for tokens in (1, 9):
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.quantized_linear(x, codes, vector, **use.attrs, **bias)
 
 
 def attend(
@@ -127,12 +161,17 @@ def attend(
         return
     packed = (use.whole("heads") + 2 * heads) * width
     given: dict[str, torch.Tensor] = {}
-    for name in use.operands:
+    extras = use.operands & {"slopes", "sinks"}
+    kinds = {"slopes": torch.float32, "sinks": dtype}
+    given |= {name: torch.ones(use.whole("heads")).to(kinds[name]) for name in extras}
+    for name in use.operands - {"prefix", *extras}:
         pairs = int(use.shapes["cos"][-1])
         table = random(2, tokens, pairs, dtype=torch.float32, seed=0)
         given[name] = (
             table if pairs and "norm" not in name else torch.ones(width).to(dtype)
         )
+    if "prefix" in use.operands:
+        given["prefix"] = torch.tensor([5, 6], dtype=torch.int32)
     qkv = random(2, tokens, packed, dtype=dtype, seed=0)
     module.qkv_attention(qkv, layer, **use.attrs, **given)
 
