@@ -150,6 +150,7 @@ class _ModelBuilder:
             bias=self.slots.bias("head"),
             transform=self.transform(spec.transform),
             project=self.slots.optional_projection("head_proj"),
+            normalised=resolve.flag("head.normalised", spec.normalised),
             pre_scale=resolve.number("head.pre_scale", spec.pre_scale),
             scale=resolve.number("head.scale", spec.scale),
             softcap=resolve.optional_number("head.softcap", spec.softcap),

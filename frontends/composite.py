@@ -50,6 +50,8 @@ def text_config(config: Mapping[str, object], tree: Branch, where: str) -> TextC
     if not isinstance(branch, Branch):
         return TextConfig(config)
     key = validate(Unwrap, branch, "unwrap").config
+    if key is None:
+        return TextConfig(config)
     inner = config.get(key)
     if not isinstance(inner, Mapping):
         raise GlmcError(

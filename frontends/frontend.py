@@ -46,6 +46,8 @@ class LoadedModel:
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    unverified: str | None
+    """Why the spec has not been compared with another implementation, if it has not."""
     quantization: Literal["rows", "blocks"] | None = None
     """The format of quantised checkpoints that the spec knows."""
 
@@ -109,6 +111,7 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in text.config},
         auto_map=classes,
+        unverified=None if spec.verified else spec.caveat or "no test compares it",
         quantization=spec.quantization.format if spec.quantization else None,
     )
 

@@ -277,15 +277,19 @@ class HeadSpec(Section):
     tied: Flag = False
     transform: TransformSpec | None = None
     act: Text = "tanh"
+    normalised: Flag = False
     pre_scale: Number = 1.0
     scale: Number = 1.0
     softcap: Number | None = None
 
 
 class Unwrap(Section):
-    """A composite's text model: the config key it lies under, what names begin with."""
+    """A composite's text model: the config key it lies under, what names begin with.
 
-    config: Name
+    Without ``config`` its keys are the composite's own.
+    """
+
+    config: Name | None = None
     prefix: Name = ""
 
 
@@ -345,6 +349,9 @@ class Spec(Section):
 
     arch: Name
     verified: bool = True
+    """Whether a test compares it with another implementation."""
+    caveat: Name | None = None
+    """What a user of a spec that is not verified should know."""
     match: Match = Match()
     unwrap: Unwrap | None = None
     defaults: dict[Name, Any] = {}

@@ -344,6 +344,8 @@ class Head(Node):
     transform: Transform | None = None
     project: Projection | None = None
     """To the embedding's own width, axis ``W``, before the logits."""
+    normalised: bool = False
+    """Rows of the weight are divided by their length."""
     pre_scale: PositiveFloat = 1.0
     """What multiplies the hidden state."""
     scale: PositiveFloat = 1.0

@@ -182,8 +182,12 @@ def _logits(e: Emitter, x: str, head: m.Head) -> str:
     if head.pre_scale != 1.0:
         x = e.emit(ops.Scale, "scaled", x=x, factor=head.pre_scale)
     weight = e.weight(head.weight, ("V", "W" if head.project else "E"))
-    bias = e.bias(weight, head.bias, ("V",))
-    y = e.emit(ops.Linear, "logits", x=x, weight=weight, bias=bias)
+    bias = None if head.normalised else e.bias(weight, head.bias, ("V",))
+    product = {"x": x, "weight": weight}
+    if head.normalised:
+        y = e.emit(ops.NormalisedLinear, "logits", **product)
+    else:
+        y = e.emit(ops.Linear, "logits", **product, bias=bias)
     if head.scale != 1.0:
         y = e.emit(ops.Scale, "scaled_logits", x=y, factor=head.scale)
     if head.softcap:

@@ -42,6 +42,20 @@ class Linear(Op):
         return (x.with_last(weight.dims[0]),)
 
 
+class NormalisedLinear(Op):
+    """y = x Wᵀ with the rows of W, ``[out, in]``, divided by their length."""
+
+    mnemonic = "normalised_linear"
+    x: Value
+    weight: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, weight = types["x"], types["weight"]
+        expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
+        expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
+        return (x.with_last(weight.dims[0]),)
+
+
 class _Binary(Op):
     x: Value
     y: Value

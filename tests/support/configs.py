@@ -111,6 +111,6 @@ FAMILIES = {
     "gpt2": GPT2,
     "chatglm": CHATGLM,
     "chatglm_v1": CHATGLM1,
-    **{family: dense.published(family) for family in dense.FAMILIES},
+    **{family: dense.published(family) for family in dense.CLASSES},
     **dense.COMPOSITES,
 }

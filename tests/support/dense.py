@@ -204,6 +204,34 @@ FAMILIES: Mapping[str, Config] = {
     "persimmon": {k: v for k, v in _LAYER.items() if k != "num_key_value_heads"},
     "nanochat": {**_RMS, "final_logit_softcapping": 3.0},
     "hyperclovax": {**_RMS, **_MULTIPLIERS, "head_dim": 32},
+    "granite_swa": {
+        **_RMS,
+        **_LAYERED,
+        **_MULTIPLIERS,
+        "layer_rope_theta": [10000.0, 50000.0, 0],
+    },
+}
+
+UNVERIFIED: Mapping[str, Config] = {
+    "baichuan": _RMS,
+    "qwen": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "kv_channels": 16,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "seq_length": 64,
+    },
+    "internlm": _RMS,
+    "internlm2": _RMS,
+    "minicpm": {
+        **_RMS,
+        "scale_emb": 12,
+        "scale_depth": 1.4,
+        "dim_model_base": 16,
+    },
+    "minicpmv": {**_RMS, "version": 2.6, "use_sliding_window": False},
 }
 
 CLASSES: Mapping[str, str] = {
@@ -254,6 +282,13 @@ CLASSES: Mapping[str, str] = {
     "persimmon": "PersimmonForCausalLM",
     "nanochat": "NanoChatForCausalLM",
     "hyperclovax": "HyperCLOVAXForCausalLM",
+    "granite_swa": "GraniteSWAForCausalLM",
+    "baichuan": "BaichuanForCausalLM",
+    "qwen": "QWenLMHeadModel",
+    "internlm": "InternLMForCausalLM",
+    "internlm2": "InternLM2ForCausalLM",
+    "minicpm": "MiniCPMForCausalLM",
+    "minicpmv": "MiniCPMV",
 }
 
 
@@ -262,7 +297,8 @@ def published(family: str) -> dict[str, Any]:
     head = {"model_type": family, "architectures": [CLASSES[family]]}
     # The config class of GPT-Neo makes the long form of the short one.
     more = {"attention_layers": ["global", "local"] * 2} if family == "gpt_neo" else {}
-    return {**FAMILIES[family], **more, **head, "torch_dtype": "bfloat16"}
+    values = FAMILIES.get(family) or UNVERIFIED[family]
+    return {**values, **more, **head, "torch_dtype": "bfloat16"}
 
 
 COMPOSITES: Mapping[str, Config] = {
@@ -272,6 +308,26 @@ COMPOSITES: Mapping[str, Config] = {
         "mm_tokens_per_image": 256,
         "text_config": {**FAMILIES["gemma3_text"], "model_type": "gemma3_text"},
         "torch_dtype": "bfloat16",
+        "vision_config": {"hidden_size": 32},
+    },
+    "internvl_chat": {
+        "model_type": "internvl_chat",
+        "architectures": ["InternVLChatModel"],
+        "llm_config": {**_RMS, "model_type": "internlm2"},
+        "torch_dtype": "bfloat16",
+        "vision_config": {"hidden_size": 32},
+    },
+    "mistral3": {
+        "model_type": "mistral3",
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "text_config": {**_RMS, "model_type": "mistral"},
+        "torch_dtype": "bfloat16",
+        "vision_config": {"hidden_size": 32},
+    },
+    "qwen3_vl": {
+        "model_type": "qwen3_vl",
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "text_config": {**_RMS, "model_type": "qwen3_vl_text", "dtype": "bfloat16"},
         "vision_config": {"hidden_size": 32},
     },
 }
@@ -365,6 +421,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     "jais2": {"biases": {}},
     "persimmon": {"qk_norms": {}},
     "nanochat": {"weightless": {}},
+    "granite_swa": {"sinks": {}},
     "hyperclovax": {"post_norms": {}, "bare": {"use_post_norm": False}},
 }
 

@@ -29,6 +29,11 @@ def linear(
     return F.linear(x, weight, bias)
 
 
+def normalised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`linear` with the rows of `weight` divided by their length."""
+    return F.linear(x, F.normalize(weight))
+
+
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Elementwise sum."""
     return x + y
