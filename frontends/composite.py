@@ -57,7 +57,8 @@ def text_config(config: Mapping[str, object], tree: Branch, where: str) -> TextC
         raise GlmcError(
             f"{where}: {key} must hold the text model's config, found {show(inner)}"
         )
-    outer = {name: config[name] for name in INHERITED & config.keys()}
+    outer = {name: config[name] for name in INHERITED if config.get(name) is not None}
     given = {name: value for name, value in inner.items() if value is not None}
-    kept = {name: value for name, value in outer.items() if value is not None}
-    return TextConfig({**inner, **kept, **given}, key)
+    # Where the two differ the composite decides, as it is what makes the head.
+    tied = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
+    return TextConfig({**inner, **outer, **given, **tied}, key)

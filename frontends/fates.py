@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from glmc.frontends.composite import TextConfig
+from glmc.frontends.composite import INHERITED, TextConfig
 from glmc.frontends.evaluation import same
 from glmc.frontends.expressions import Expression
 from glmc.frontends.spec import Spec
@@ -68,7 +68,7 @@ def account(
     if text.key is None:
         return _fates(config, spec, readers, ignored_by_user, where)
     inherited = {key for key in config if text.inherited(key, config)}
-    outside = dict.fromkeys(inherited, "the text model's") | _READ_ALWAYS
+    outside = dict.fromkeys(INHERITED, "the text model's") | _READ_ALWAYS
     outside[text.key] = f"{spec.arch}: unwrap"
     inner = {k: v for k, v in text.config.items() if k not in inherited}
     found = _fates(inner, spec, readers, ignored_by_user, f"{where}: {text.key}")

@@ -60,6 +60,15 @@ _MULTIPLIERS: Config = {
     "logits_scaling": 2.0,
 }
 
+_VISION: Config = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
 FAMILIES: Mapping[str, Config] = {
     "gemma": _GEMMA,
     "gemma2": _CAPPED,
@@ -204,6 +213,35 @@ FAMILIES: Mapping[str, Config] = {
     "persimmon": {k: v for k, v in _LAYER.items() if k != "num_key_value_heads"},
     "nanochat": {**_RMS, "final_logit_softcapping": 3.0},
     "hyperclovax": {**_RMS, **_MULTIPLIERS, "head_dim": 32},
+    "gemma3": {
+        "text_config": {**_GEMMA, **_LAYERED, "query_pre_attn_scalar": 24},
+        "mm_tokens_per_image": 4,
+        "vision_config": _VISION,
+    },
+    "mistral3": {
+        "text_config": {**_RMS, "model_type": "mistral", "head_dim": 32},
+        "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 16},
+    },
+    "qwen3_vl": {
+        "text_config": {
+            **_RMS,
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "depth": 1,
+            "out_hidden_size": 64,
+            "deepstack_visual_indexes": [0],
+        },
+    },
     "granite_swa": {
         **_RMS,
         **_LAYERED,
@@ -213,7 +251,7 @@ FAMILIES: Mapping[str, Config] = {
 }
 
 UNVERIFIED: Mapping[str, Config] = {
-    "baichuan": _RMS,
+    "baichuan": {k: v for k, v in _RMS.items() if k != "num_key_value_heads"},
     "qwen": {
         "vocab_size": 128,
         "hidden_size": 64,
@@ -333,6 +371,9 @@ COMPOSITES: Mapping[str, Config] = {
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
+    "gemma3": {"text": {}},
+    "mistral3": {"text": {}},
+    "qwen3_vl": {"text": {}},
     "gemma": {"mqa": {"num_key_value_heads": 1}},
     "gemma2": {
         "capped": {},

@@ -34,7 +34,7 @@ def reference(checkpoint: Path, *, far: bool, attention: str = "eager") -> Tenso
     def model() -> Any:
         return load(checkpoint, attention)
 
-    vocab = model().config.vocab_size
+    vocab = model().config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
     out = {"ids": ids, "prompt": _logits(model(), ids)}
     out["decode"] = cached(model(), ids)[:, PROMPT:]
@@ -104,10 +104,18 @@ def cached(
 
 def load(checkpoint: Path, attention: str = "eager") -> Any:
     """The model as transformers reads it back: fp32, on the CPU."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    model = auto_class(config).from_pretrained(
         checkpoint, attn_implementation=attention, dtype=torch.float32
     )
     return model.eval()
+
+
+def auto_class(config: Any) -> Any:
+    """The auto class that makes logits of a config's model."""
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        return transformers.AutoModelForCausalLM
+    return transformers.AutoModelForImageTextToText
 
 
 def write(checkpoint: Path, file: Path, *, far: bool, attention: str = "eager") -> None:

@@ -19,6 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from support.reference import auto_class
 from support.variants import Variant
 
 transformers.utils.logging.disable_progress_bar()
@@ -31,7 +32,7 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
     """
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(variant.family, **variant.config)
-    model = transformers.AutoModelForCausalLM.from_config(
+    model = auto_class(config).from_config(
         config, attn_implementation="eager", dtype=torch.float32
     )
     randomise(model, seed)
