@@ -6,19 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glmc.frontends.attention_extras import alibi, output_gate, query_scale
 from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
-    AlibiSpec,
     AttentionSpec,
-    GateSpec,
     MlpSpec,
     NormRef,
     PerLayer,
     QkNorm,
-    QueryScaleSpec,
     RopeSpec,
     Spec,
     StepSpec,
@@ -345,15 +343,15 @@ class _ModelBuilder:
             softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
             clip=resolve.optional_number(f"{what}.clip", spec.clip),
             rope=self.rope(resolve, what, spec.rope, head_dim),
-            alibi=self.alibi(f"{what}.alibi", resolve, spec.alibi),
+            alibi=alibi(f"{what}.alibi", resolve, spec.alibi),
             q=slots.projection("q"),
             k=slots.projection("k"),
             v=slots.projection("v"),
             o=slots.projection("o"),
             v_norm=self.layer_norm(f"{what}.v_norm", resolve, spec.v_norm),
-            q_scale=self.query_scale(f"{what}.q_scale", resolve, spec.q_scale),
+            q_scale=query_scale(f"{what}.q_scale", resolve, spec.q_scale),
             sinks=slots.optional("sinks"),
-            gate=self.output_gate(f"{what}.gate", resolve, spec.gate, slots),
+            gate=output_gate(f"{what}.gate", resolve, spec.gate, slots),
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
         )
 
@@ -368,35 +366,6 @@ class _ModelBuilder:
             "qk_norm_scope": spec.scope,
             "qk_norm_after_rope": resolve.flag(f"{what}.after_rope", spec.after_rope),
         }
-
-    def alibi(
-        self, what: str, resolve: Resolver, spec: AlibiSpec | None
-    ) -> m.Alibi | None:
-        if spec is None or not resolve.flag(f"{what}.when", spec.when):
-            return None
-        return m.Alibi(
-            max_bias=resolve.number(f"{what}.max_bias", spec.max_bias),
-            scale=resolve.number(f"{what}.scale", spec.scale),
-        )
-
-    def query_scale(
-        self, what: str, resolve: Resolver, spec: QueryScaleSpec | None
-    ) -> m.QueryScale | None:
-        if spec is None or not resolve.flag(f"{what}.when", spec.when):
-            return None
-        return m.QueryScale(
-            beta=resolve.number(f"{what}.beta", spec.beta),
-            context=resolve.size(f"{what}.context", spec.context),
-            shift=spec.shift,
-        )
-
-    def output_gate(
-        self, what: str, resolve: Resolver, spec: GateSpec | None, slots: Slots
-    ) -> m.OutputGate | None:
-        if spec is None or not resolve.flag(f"{what}.when", spec.when):
-            return None
-        projection = slots.projection("attn_gate")
-        return m.OutputGate(projection=projection, act=spec.act, width=spec.width)
 
     def rope(
         self, resolve: Resolver, what: str, spec: RopeSpec | None, head_dim: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import dense
+from support import published
 
 Config = dict[str, Any]
 
@@ -111,6 +111,6 @@ FAMILIES = {
     "gpt2": GPT2,
     "chatglm": CHATGLM,
     "chatglm_v1": CHATGLM1,
-    **{family: dense.published(family) for family in dense.CLASSES},
-    **dense.COMPOSITES,
+    **{family: published.published(family) for family in published.CLASSES},
+    **published.COMPOSITES,
 }

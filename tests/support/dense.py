@@ -21,7 +21,7 @@ _SIZES: Config = {
     "max_position_embeddings": 256,
     **_TOKENS,
 }
-_RMS: Config = {
+RMS: Config = {
     **_SIZES,
     "num_key_value_heads": 2,
     "rms_norm_eps": 1e-2,
@@ -33,7 +33,7 @@ _LAYER: Config = {
     "layer_norm_eps": 2e-2,
     "tie_word_embeddings": False,
 }
-_GEMMA: Config = {**_RMS, "head_dim": 32, "tie_word_embeddings": True}
+_GEMMA: Config = {**RMS, "head_dim": 32, "tie_word_embeddings": True}
 _CAPPED: Config = {
     **_GEMMA,
     "query_pre_attn_scalar": 24,
@@ -75,7 +75,7 @@ FAMILIES: Mapping[str, Config] = {
     "vaultgemma": _CAPPED,
     "gemma3_text": {**_GEMMA, **_LAYERED, "query_pre_attn_scalar": 24},
     "phi": _LAYER,
-    "phi3": {**_RMS, "sliding_window": 8},
+    "phi3": {**RMS, "sliding_window": 8},
     "stablelm": _LAYER,
     "starcoder2": {
         **_SIZES,
@@ -84,9 +84,9 @@ FAMILIES: Mapping[str, Config] = {
         "sliding_window": 8,
         "tie_word_embeddings": False,
     },
-    "olmo": {k: v for k, v in _RMS.items() if k != "rms_norm_eps"},
-    "olmo2": _RMS,
-    "olmo3": {**_RMS, **_LAYERED},
+    "olmo": {k: v for k, v in RMS.items() if k != "rms_norm_eps"},
+    "olmo2": RMS,
+    "olmo3": {**RMS, **_LAYERED},
     "cohere": {**_LAYER, "tie_word_embeddings": True, "logit_scale": 0.25},
     "cohere2": {
         **_LAYER,
@@ -95,7 +95,7 @@ FAMILIES: Mapping[str, Config] = {
         "tie_word_embeddings": True,
         "logit_scale": 0.25,
     },
-    "granite": {**_RMS, **_MULTIPLIERS},
+    "granite": {**RMS, **_MULTIPLIERS},
     "gpt_neox": {k: v for k, v in _LAYER.items() if k != "num_key_value_heads"},
     "gpt_neox_japanese": {
         "vocab_size": 128,
@@ -183,11 +183,11 @@ FAMILIES: Mapping[str, Config] = {
         "norm_eps": 2e-2,
         "tie_word_embeddings": False,
     },
-    "arcee": {**_RMS, "head_dim": 32},
-    "smollm3": {**_RMS, "num_hidden_layers": 4},
-    "ministral": {**_RMS, **_LAYERED, "head_dim": 32},
+    "arcee": {**RMS, "head_dim": 32},
+    "smollm3": {**RMS, "num_hidden_layers": 4},
+    "ministral": {**RMS, **_LAYERED, "head_dim": 32},
     "ministral3": {
-        **_RMS,
+        **RMS,
         "head_dim": 32,
         "rope_parameters": {
             "rope_type": "yarn",
@@ -199,32 +199,32 @@ FAMILIES: Mapping[str, Config] = {
             "mscale_all_dim": 1.0,
         },
     },
-    "cwm": {**_RMS, **_LAYERED, "head_dim": 32},
-    "helium": {**_RMS, "head_dim": 16},
-    "ernie4_5": {**_RMS, "head_dim": 32},
-    "hunyuan_v1_dense": {**_RMS, "head_dim": 32},
-    "bitnet": _RMS,
-    "apertus": _RMS,
-    "internlm3": {**_RMS, "head_dim": 32},
-    "iquestcoder": {**_RMS, "head_dim": 32},
-    "seed_oss": {**_RMS, "head_dim": 32},
-    "exaone4": {**_RMS, **_LAYERED},
+    "cwm": {**RMS, **_LAYERED, "head_dim": 32},
+    "helium": {**RMS, "head_dim": 16},
+    "ernie4_5": {**RMS, "head_dim": 32},
+    "hunyuan_v1_dense": {**RMS, "head_dim": 32},
+    "bitnet": RMS,
+    "apertus": RMS,
+    "internlm3": {**RMS, "head_dim": 32},
+    "iquestcoder": {**RMS, "head_dim": 32},
+    "seed_oss": {**RMS, "head_dim": 32},
+    "exaone4": {**RMS, **_LAYERED},
     "jais2": {**_LAYER, "head_dim": 32},
     "persimmon": {k: v for k, v in _LAYER.items() if k != "num_key_value_heads"},
-    "nanochat": {**_RMS, "final_logit_softcapping": 3.0},
-    "hyperclovax": {**_RMS, **_MULTIPLIERS, "head_dim": 32},
+    "nanochat": {**RMS, "final_logit_softcapping": 3.0},
+    "hyperclovax": {**RMS, **_MULTIPLIERS, "head_dim": 32},
     "gemma3": {
         "text_config": {**_GEMMA, **_LAYERED, "query_pre_attn_scalar": 24},
         "mm_tokens_per_image": 4,
         "vision_config": _VISION,
     },
     "mistral3": {
-        "text_config": {**_RMS, "model_type": "mistral", "head_dim": 32},
+        "text_config": {**RMS, "model_type": "mistral", "head_dim": 32},
         "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 16},
     },
     "qwen3_vl": {
         "text_config": {
-            **_RMS,
+            **RMS,
             "head_dim": 16,
             "rope_parameters": {
                 "rope_type": "default",
@@ -243,130 +243,10 @@ FAMILIES: Mapping[str, Config] = {
         },
     },
     "granite_swa": {
-        **_RMS,
+        **RMS,
         **_LAYERED,
         **_MULTIPLIERS,
         "layer_rope_theta": [10000.0, 50000.0, 0],
-    },
-}
-
-UNVERIFIED: Mapping[str, Config] = {
-    "baichuan": {k: v for k, v in _RMS.items() if k != "num_key_value_heads"},
-    "qwen": {
-        "vocab_size": 128,
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "kv_channels": 16,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 3,
-        "seq_length": 64,
-    },
-    "internlm": _RMS,
-    "internlm2": _RMS,
-    "minicpm": {
-        **_RMS,
-        "scale_emb": 12,
-        "scale_depth": 1.4,
-        "dim_model_base": 16,
-    },
-    "minicpmv": {**_RMS, "version": 2.6, "use_sliding_window": False},
-}
-
-CLASSES: Mapping[str, str] = {
-    "gemma": "GemmaForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "vaultgemma": "VaultGemmaForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "phi": "PhiForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "stablelm": "StableLmForCausalLM",
-    "starcoder2": "Starcoder2ForCausalLM",
-    "olmo": "OlmoForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-    "olmo3": "Olmo3ForCausalLM",
-    "cohere": "CohereForCausalLM",
-    "cohere2": "Cohere2ForCausalLM",
-    "granite": "GraniteForCausalLM",
-    "gpt_neox": "GPTNeoXForCausalLM",
-    "gpt_neox_japanese": "GPTNeoXJapaneseForCausalLM",
-    "gptj": "GPTJForCausalLM",
-    "codegen": "CodeGenForCausalLM",
-    "gpt_neo": "GPTNeoForCausalLM",
-    "gpt_bigcode": "GPTBigCodeForCausalLM",
-    "falcon": "FalconForCausalLM",
-    "bloom": "BloomForCausalLM",
-    "mpt": "MptForCausalLM",
-    "opt": "OPTForCausalLM",
-    "biogpt": "BioGptForCausalLM",
-    "xglm": "XGLMForCausalLM",
-    "openai-gpt": "OpenAIGPTLMHeadModel",
-    "ctrl": "CTRLLMHeadModel",
-    "nemotron": "NemotronForCausalLM",
-    "arcee": "ArceeForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-    "ministral": "MinistralForCausalLM",
-    "ministral3": "Ministral3ForCausalLM",
-    "cwm": "CwmForCausalLM",
-    "helium": "HeliumForCausalLM",
-    "ernie4_5": "Ernie4_5ForCausalLM",
-    "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM",
-    "bitnet": "BitNetForCausalLM",
-    "apertus": "ApertusForCausalLM",
-    "internlm3": "InternLM3ForCausalLM",
-    "iquestcoder": "IQuestCoderForCausalLM",
-    "seed_oss": "SeedOssForCausalLM",
-    "exaone4": "Exaone4ForCausalLM",
-    "jais2": "Jais2ForCausalLM",
-    "persimmon": "PersimmonForCausalLM",
-    "nanochat": "NanoChatForCausalLM",
-    "hyperclovax": "HyperCLOVAXForCausalLM",
-    "granite_swa": "GraniteSWAForCausalLM",
-    "baichuan": "BaichuanForCausalLM",
-    "qwen": "QWenLMHeadModel",
-    "internlm": "InternLMForCausalLM",
-    "internlm2": "InternLM2ForCausalLM",
-    "minicpm": "MiniCPMForCausalLM",
-    "minicpmv": "MiniCPMV",
-}
-
-
-def published(family: str) -> dict[str, Any]:
-    """A config.json of the family, as the hub has it."""
-    head = {"model_type": family, "architectures": [CLASSES[family]]}
-    # The config class of GPT-Neo makes the long form of the short one.
-    more = {"attention_layers": ["global", "local"] * 2} if family == "gpt_neo" else {}
-    values = FAMILIES.get(family) or UNVERIFIED[family]
-    return {**values, **more, **head, "torch_dtype": "bfloat16"}
-
-
-COMPOSITES: Mapping[str, Config] = {
-    "gemma3": {
-        "model_type": "gemma3",
-        "architectures": ["Gemma3ForConditionalGeneration"],
-        "mm_tokens_per_image": 256,
-        "text_config": {**FAMILIES["gemma3_text"], "model_type": "gemma3_text"},
-        "torch_dtype": "bfloat16",
-        "vision_config": {"hidden_size": 32},
-    },
-    "internvl_chat": {
-        "model_type": "internvl_chat",
-        "architectures": ["InternVLChatModel"],
-        "llm_config": {**_RMS, "model_type": "internlm2"},
-        "torch_dtype": "bfloat16",
-        "vision_config": {"hidden_size": 32},
-    },
-    "mistral3": {
-        "model_type": "mistral3",
-        "architectures": ["Mistral3ForConditionalGeneration"],
-        "text_config": {**_RMS, "model_type": "mistral"},
-        "torch_dtype": "bfloat16",
-        "vision_config": {"hidden_size": 32},
-    },
-    "qwen3_vl": {
-        "model_type": "qwen3_vl",
-        "architectures": ["Qwen3VLForConditionalGeneration"],
-        "text_config": {**_RMS, "model_type": "qwen3_vl_text", "dtype": "bfloat16"},
-        "vision_config": {"hidden_size": 32},
     },
 }
 
