@@ -15,7 +15,7 @@ from glmc.backends.layout import assignment, call, item, repeated, tuple_of
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.model import Model
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Stack, Tensor, View
 from glmc.ir.types import CacheType
 
 TORCH_DTYPES = {
@@ -108,6 +108,8 @@ def recipe(node: Recipe, indent: int) -> str:
             inner = [stored(part, indent + 4) for part in parts]
             inner += [f"dim={dim}"] if dim else []
             return item("cat(", inner, ")", indent)
+        case Stack(of=of, count=count):
+            return _step("stack", of, [str(count)], indent)
 
 
 def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
@@ -124,13 +126,25 @@ def stored(node: Recipe, indent: int) -> str:
     return item("tensor(", arguments, ")", indent)
 
 
-def binding(path: str, param: Param, layers: str | None) -> str:
-    """One ``Bind(...)`` row of weights.py, at indent 4."""
+def binding(path: str, param: Param, layers: str | None, exact: bool = False) -> str:
+    """One ``Bind(...)`` row of weights.py, at indent 4; ``exact`` ones stay fp32."""
     shape = "(" + ", ".join(str(d) for d in param.type.dims)
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
+    arguments += ['dtype="float32"'] if exact else []
     arguments += [f"layers={layers}"] if layers else []
     return item("Bind(", arguments, ")", 4)
+
+
+def exact(graphs: Iterable[Graph]) -> set[str]:
+    """Names of the parameters that some op reads in fp32, whatever the model's dtype."""
+    return {
+        name
+        for graph in graphs
+        for op in graph.ops
+        for field, _, name in op.operands()
+        if field in op.exact
+    }
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
@@ -148,7 +162,7 @@ def layer_set(layers: tuple[int, ...]) -> str:
 def constructors(program: Program) -> list[str]:
     """Names of the recipe constructors that weights.py imports."""
     text = " ".join(binding("", param, None) for _, _, param in program.bindings())
-    known = ("cat", "permute", "slice_", "tensor", "view")
+    known = ("cat", "permute", "slice_", "stack", "tensor", "view")
     return [name for name in known if re.search(rf"\b{name}\(", text)]
 
 
@@ -219,8 +233,8 @@ def _layers_text(layers: tuple[int, ...]) -> str:
 
 
 def _keep(program: Program) -> str:
-    """The last positions of every carried value."""
-    names = program.carried
+    """The last positions of every carried value that the head reads."""
+    names = [value.name for value in program.head.inputs]
     return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
 
 
@@ -234,7 +248,7 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]
 def _cache_shape(block: Graph) -> str:
     kv = block.inputs[-1].type
     assert isinstance(kv, CacheType)
-    return f"({kv.kv_heads}, {kv.k_dim}, {kv.v_dim})"
+    return f"({', '.join(map(str, kv.dims))})"
 
 
 def _positions(model: Model) -> str:

@@ -54,9 +54,11 @@ def title(model: Model) -> str:
 def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
     rows = [emit.binding(param.name, param, None) for param in program.params]
     for block in program.blocks:
-        layers = emit.layer_set(block.layers)
+        layers, exact = emit.layer_set(block.layers), emit.exact([block])
         rows += [
-            emit.binding(f"layers.{{i}}.{param.name}", param, layers)
+            emit.binding(
+                f"layers.{{i}}.{param.name}", param, layers, param.name in exact
+            )
             for param in block.params
         ]
     prefix = model.optional_prefix

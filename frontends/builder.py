@@ -10,17 +10,21 @@ from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
+from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.spec import (
     AttentionSpec,
+    MlaSpec,
     MlpSpec,
+    MoeSpec,
     NormSpec,
+    OpSpec,
     PerLayer,
     RopeSpec,
     Spec,
     StepSpec,
     expressions_in,
 )
-from glmc.frontends.wording import show
+from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
@@ -123,6 +127,10 @@ class _ModelBuilder:
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
+        if self.spec.beyond_layers:
+            for pattern in numbers_from(self.layers):
+                pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
+                yield m.Waiver(pattern=pattern, reason=self.spec.beyond_layers)
         if self.resolve.flag("head.tied", self.spec.head.tied):
             own = self.slots.optional("head")
             if own:
@@ -177,25 +185,35 @@ class _ModelBuilder:
             known = ", ".join(self.spec.ops)
             expected = f"must be one of the ops {known}"
             raise resolve.error("block.op", step.op, expected, name)
-        slots = Slots(self.spec, resolve)
-        if isinstance(op, AttentionSpec):
-            made: m.Attention | m.Mlp = self.attention(
-                resolve, f"ops.{name}", op, slots
-            )
-        else:
-            made = self.mlp(resolve, f"ops.{name}", op, slots)
+        made = self.sublayer(resolve, f"ops.{name}", op)
         pre, post = (self.layer_norm(resolve, norm) for norm in (step.pre, step.post))
         return m.Step(op=made, pre=pre, post=post)
 
-    def layer_norm(self, resolve: Resolver, name: object) -> m.Norm | None:
+    def sublayer(self, resolve: Resolver, what: str, op: OpSpec) -> m.Sublayer:
+        slots = Slots(self.spec, resolve)
+        match op:
+            case AttentionSpec():
+                return self.attention(resolve, what, op, slots)
+            case MlaSpec():
+                return LatentAttention(self, resolve, what, slots).build(op)
+            case MlpSpec():
+                return self.mlp(resolve, what, op, slots)
+            case MoeSpec():
+                return Mixture(self, resolve, what, slots).build(op)
+
+    def layer_norm(
+        self, resolve: Resolver, name: object, spec: NormSpec | None = None
+    ) -> m.Norm | None:
         value = resolve.value(name)
         if value is None:
             return None
         text = resolve.text("the norm", name)
-        return self.norm(resolve, self.spec.layer_prefix + text)
+        return self.norm(resolve, self.spec.layer_prefix + text, spec)
 
-    def norm(self, resolve: Resolver, name: str) -> m.Norm:
-        spec: NormSpec = self.spec.norm
+    def norm(
+        self, resolve: Resolver, name: str, spec: NormSpec | None = None
+    ) -> m.Norm:
+        spec = spec or self.spec.norm
         bias = resolve.flag("norm.bias", spec.bias)
         return m.Norm(
             kind=spec.kind,
@@ -247,13 +265,9 @@ class _ModelBuilder:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
 
     def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
-        name = resolve.text(f"{what}.act", spec.act)
-        if name not in _ACTIVATIONS:
-            expected = f"must be one of {', '.join(_ACTIVATIONS)}"
-            raise resolve.error(f"{what}.act", spec.act, expected, name)
         gated = resolve.flag(f"{what}.gated", spec.gated)
         return m.Mlp(
-            act=_ACTIVATIONS[name],
+            act=self.activation(resolve, what, spec.act),
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
@@ -261,8 +275,21 @@ class _ModelBuilder:
         )
 
 
+    def activation(
+        self, resolve: Resolver, what: str, given: object
+    ) -> m.ActivationName:
+        name = resolve.text(f"{what}.act", given)
+        if name not in _ACTIVATIONS:
+            expected = f"must be one of {', '.join(_ACTIVATIONS)}"
+            raise resolve.error(f"{what}.act", given, expected, name)
+        return _ACTIVATIONS[name]
+
+
 # Axis names that blocks, embedding and head define themselves.
-_DEFINED_AXES = frozenset({"E", "V", "H", "K", "D", "G", "F"})
+_DEFINED_AXES = frozenset(
+    {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
+    | {"Dn", "Dr", "Dv", "Lq", "Lkv", "Hi", "Di"}
+)
 
 
 def _identifier(text: str) -> str:

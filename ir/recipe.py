@@ -18,7 +18,7 @@ class Tensor(Node):
     """A tensor of the checkpoint, whole."""
 
     name: str
-    """``{i}`` stands for the layer's index."""
+    """``{i}`` stands for the layer's index, ``{x}`` for that within a stack."""
     stored: Shape
 
     @property
@@ -77,9 +77,20 @@ class Cat(Node):
         return tuple(shape)
 
 
-Recipe = Tensor | Slice | View | Permute | Cat
+class Stack(Node):
+    """``torch.stack`` of ``of`` with ``{x}`` in its names counting up to ``count``."""
 
-for _node in (Slice, View, Permute, Cat):
+    of: "Recipe"
+    count: int
+
+    @property
+    def shape(self) -> Shape:
+        return (self.count, *self.of.shape)
+
+
+Recipe = Tensor | Slice | View | Permute | Cat | Stack
+
+for _node in (Slice, View, Permute, Cat, Stack):
     _node.model_rebuild()
 
 
@@ -118,7 +129,14 @@ def cat(parts: Sequence[Recipe], dim: int = 0) -> Recipe:
 
 
 def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
-    """``left | right`` as one recipe, where they lie side by side in one tensor."""
+    """``left | right`` as one recipe, where they lie side by side in one tensor.
+
+    Stacks of as many are one stack, whose elements are joined.
+    """
+    if isinstance(left, Stack) and isinstance(right, Stack):
+        if left.count != right.count or dim == 0:
+            return None
+        return Stack(of=cat([left.of, right.of], dim - 1), count=left.count)
     if isinstance(left, Permute) and isinstance(right, Permute):
         if left.dims != right.dims:
             return None
@@ -139,5 +157,10 @@ def tensors(recipe: Recipe) -> Iterator[Tensor]:
         case Cat():
             for part in recipe.parts:
                 yield from tensors(part)
+        case Stack(of=of, count=count):
+            for x in range(count):
+                for tensor in tensors(of):
+                    name = tensor.name.replace("{x}", str(x))
+                    yield Tensor(name=name, stored=tensor.stored)
         case _:
             yield from tensors(recipe.of)

@@ -7,6 +7,7 @@ every tensor in the checkpoint must be used or waived. Needs no torch.
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def resolve(
     """
     short = _short_names(headers, optional_prefix)
     binds = [
-        Bind(bind.path, renamed(bind.recipe, lambda n: short.get(n, n)), bind.shape)
+        replace(bind, recipe=renamed(bind.recipe, lambda n: _own(n, short)))
         for entry in table
         for bind in entry.each()
     ]
@@ -78,6 +79,13 @@ def _short_names(headers: Mapping[str, Header], prefix: str | None) -> dict[str,
         for name in headers
         if not name.startswith(prefix) and prefix + name not in headers
     }
+
+
+def _own(name: str, short: Mapping[str, str]) -> str:
+    """The checkpoint's name for a tensor; within a stack the first one's decides."""
+    first = name.replace("{x}", "0")
+    own = short.get(first, first)
+    return name.removeprefix(first.removesuffix(own))
 
 
 def _is_waived(name: str, waived: Sequence[tuple[str, str]]) -> bool:

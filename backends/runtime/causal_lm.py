@@ -54,8 +54,8 @@ class CausalLM(Block):
     does not depend on the architecture: masks, positions, cache, generation.
     """
 
-    #: (kv_heads, key_dim, value_dim) of each layer.
-    cache_shapes: ClassVar[Sequence[tuple[int, int, int]]]
+    #: (kv_heads, key_dim, value_dim) of each layer; with an indexer, its key_dim too.
+    cache_shapes: ClassVar[Sequence[tuple[int, ...]]]
     #: Positions that exist (learned embeddings), or None where any will do.
     max_positions: ClassVar[int | None] = None
     vocab_size: ClassVar[int]

@@ -14,7 +14,7 @@ from torch import nn
 
 from .binding import WeightsError, resolve
 from .checkpoint import DTYPES, Checkpoint
-from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
+from .recipes import Bind, Cat, Recipe, Stack, Tensor, evaluate, shape_of
 
 if TYPE_CHECKING:
     from .causal_lm import CausalLM
@@ -70,7 +70,8 @@ def load(
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
-            weight = torch.empty(bind.shape, dtype=dtype, device=device)
+            own = float_dtype(bind.dtype) if bind.dtype else dtype
+            weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
             set_parameter(model, bind.path, weight)
             if bar is not None:
@@ -88,6 +89,9 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 shape = shape_of(part, lambda name: checkpoint.headers[name].shape)
                 fill(out.narrow(dim, begin, shape[dim]), part, checkpoint)
                 begin += shape[dim]
+        case Stack():
+            for part, one in zip(out, recipe.each(), strict=True):
+                fill(part, one, checkpoint)
         case str(name) | Tensor(name, _):
             for rows in pieces(out):
                 source = checkpoint.read(name)[rows]

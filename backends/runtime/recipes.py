@@ -1,7 +1,8 @@
 """How parameters are made of checkpoint tensors, as data.
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
-`cat`, `slice_`, `view` or `permute` of recipes. `{i}` in a name stands for the layer.
+`cat`, `slice_`, `view`, `permute` or `stack` of recipes. `{i}` in a name stands for the
+layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
@@ -59,17 +60,34 @@ class Permute:
     dims: tuple[int, ...]
 
 
-Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute
+@dataclass(frozen=True)
+class Stack:
+    """`of` with `{x}` in its names counting up to `count`, in a new first dimension."""
+
+    of: "Recipe"
+    count: int
+
+    def each(self) -> "Iterator[Recipe]":
+        """The recipes that are stacked."""
+        for x in range(self.count):
+            yield renamed(self.of, partial(_with_index, x=x))
+
+
+Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Stack
 
 
 @dataclass(frozen=True)
 class Bind:
-    """One parameter, or with `layers` one in each of them, and what it is made of."""
+    """One parameter, or with `layers` one in each of them, and what it is made of.
+
+    `dtype` is for parameters that keep their own, whatever the model is loaded in.
+    """
 
     path: str
     recipe: Recipe
     shape: Shape
     layers: Sequence[int] | None = None
+    dtype: str | None = None
 
     def each(self) -> "Iterator[Bind]":
         """One Bind a parameter, with the layer put in place of `{i}`."""
@@ -78,7 +96,8 @@ class Bind:
             return
         for i in self.layers:
             here = partial(_at_layer, i=i)
-            yield Bind(here(self.path), renamed(self.recipe, here), self.shape)
+            recipe = renamed(self.recipe, here)
+            yield Bind(here(self.path), recipe, self.shape, dtype=self.dtype)
 
 
 def tensor(name: str, *shape: int) -> Tensor:
@@ -106,6 +125,11 @@ def permute(of: Recipe, *dims: int) -> Permute:
     return Permute(of, dims)
 
 
+def stack(of: Recipe, count: int) -> Stack:
+    """One of `of` for each index `{x}` below `count`, stacked."""
+    return Stack(of, count)
+
+
 def names(recipe: Recipe) -> Iterator[str]:
     """The checkpoint tensors a recipe reads."""
     match recipe:
@@ -118,6 +142,9 @@ def names(recipe: Recipe) -> Iterator[str]:
                 yield from names(part)
         case Slice(of, _, _, _) | View(of, _) | Permute(of, _):
             yield from names(of)
+        case Stack(of, count):
+            for name in names(of):
+                yield from (_with_index(name, x) for x in range(count))
 
 
 def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
@@ -135,6 +162,8 @@ def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
             return View(renamed(of, rename), shape)
         case Permute(of, dims):
             return Permute(renamed(of, rename), dims)
+        case Stack(of, count):
+            return Stack(renamed(of, rename), count)
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
@@ -163,6 +192,8 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
             if sorted(dims) != list(range(len(old))):
                 raise ValueError(f"{list(old)} cannot be permuted by {dims}")
             return tuple(old[dim] for dim in dims)
+        case Stack():
+            return (recipe.count, *_one_shape([shape_of(r, shape) for r in recipe.each()]))
 
 
 def evaluate(recipe: Recipe, read: "Callable[[str], torch.Tensor]") -> "torch.Tensor":
@@ -183,10 +214,18 @@ def evaluate(recipe: Recipe, read: "Callable[[str], torch.Tensor]") -> "torch.Te
             return evaluate(of, read).reshape(shape)
         case Permute(of, dims):
             return evaluate(of, read).permute(dims)
+        case Stack():
+            import torch
+
+            return torch.stack([evaluate(one, read) for one in recipe.each()])
 
 
 def _at_layer(name: str, i: int) -> str:
     return name.replace("{i}", str(i))
+
+
+def _with_index(name: str, x: int) -> str:
+    return name.replace("{x}", str(x))
 
 
 def _cat_shape(parts: list[Shape], dim: int) -> Shape:
@@ -199,6 +238,14 @@ def _cat_shape(parts: list[Shape], dim: int) -> Shape:
         listed = ", ".join(str(list(part)) for part in parts)
         raise ValueError(f"{listed} do not fit together along dimension {dim}")
     return (*first[:dim], sum(part[dim] for part in parts), *first[dim + 1 :])
+
+
+def _one_shape(shapes: list[Shape]) -> Shape:
+    first = shapes[0]
+    other = next((one for one in shapes if one != first), first)
+    if other != first:
+        raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
+    return first
 
 
 def _slice_shape(old: Shape, dim: int, start: int, stop: int) -> Shape:

@@ -14,7 +14,7 @@ import torch
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
+from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Stack, Tensor, View, tensors
 from glmc.ir.types import CacheType
 
 Values = dict[str, Any]
@@ -36,25 +36,33 @@ def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
     return 1 + 0.2 * noise if len(shape) == 1 else noise / math.sqrt(shape[-1])
 
 
-def _name(tensor: Tensor, layer: int | None) -> str:
-    return tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+def _name(tensor: Tensor, layer: int | None, x: int | None = None) -> str:
+    name = tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+    return name if x is None else name.replace("{x}", str(x))
 
 
 def assemble(
-    recipe: Recipe, checkpoint: Mapping[str, torch.Tensor], layer: int | None
+    recipe: Recipe,
+    checkpoint: Mapping[str, torch.Tensor],
+    layer: int | None,
+    x: int | None = None,
 ) -> torch.Tensor:
-    """Evaluate a recipe."""
+    """Evaluate a recipe; ``x`` is the index within the stack that it is part of."""
+    where = (checkpoint, layer, x)
     match recipe:
         case Tensor():
-            return checkpoint[_name(recipe, layer)]
+            return checkpoint[_name(recipe, layer, x)]
         case Cat(parts=parts, dim=dim):
-            return torch.cat([assemble(p, checkpoint, layer) for p in parts], dim)
+            return torch.cat([assemble(part, *where) for part in parts], dim)
         case Slice(of=of, dim=dim, start=start, stop=stop):
-            return assemble(of, checkpoint, layer).narrow(dim, start, stop - start)
+            return assemble(of, *where).narrow(dim, start, stop - start)
         case View(of=of, to=to):
-            return assemble(of, checkpoint, layer).reshape(to)
+            return assemble(of, *where).reshape(to)
         case Permute(of=of, dims=dims):
-            return assemble(of, checkpoint, layer).permute(dims)
+            return assemble(of, *where).permute(dims)
+        case Stack(of=of, count=count):
+            each = [assemble(of, checkpoint, layer, at) for at in range(count)]
+            return torch.stack(each)
 
 
 class Executor:
@@ -73,7 +81,7 @@ class Executor:
         """An empty cache for this program."""
         kinds = [block.inputs[-1].type for block in self.program.schedule()]
         shapes = [
-            (kv.kv_heads, kv.k_dim, kv.v_dim)
+            tuple(int(size) for size in kv.dims)
             for kv in kinds
             if isinstance(kv, CacheType)
         ]
@@ -95,7 +103,7 @@ class Executor:
             env = dict(zip(names, values, strict=True))
             carried = self._run(block, env, f"layers.{layer}.")
         names = [value.name for value in program.head.inputs]
-        (logits,) = self._run(program.head, dict(zip(names, carried, strict=True)), "")
+        (logits,) = self._run(program.head, dict(zip(names, carried, strict=False)), "")
         cache.advance(ids.shape[1])
         assert isinstance(logits, torch.Tensor)
         return logits

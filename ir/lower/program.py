@@ -4,6 +4,7 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.sublayers import SUBLAYERS
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
@@ -41,7 +42,8 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
         x = e.emit(ops.Add, "x", x=tokens, y=places)
     else:
         x = e.emit(ops.Embedding, "x", ids="ids", weight=table)
-    returns = [x, *tables.emit(e)]
+    handed = [e.emit(ops.NoSelection, name, ids="ids") for name in _handed_on(model)]
+    returns = [x, *handed, *tables.emit(e)]
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
 
@@ -59,13 +61,16 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of decoder block."""
-    inputs: dict[str, Type] = {"x": _hidden(model)}
+    handed = _handed_on(model)
+    inputs: dict[str, Type] = {"x": _hidden(model)} | handed
     e = Emitter(model, tables, inputs | tables.inputs() | {"kv": _cache(block)})
+    e.carried = {name: name for name in handed}
     x = "x"
     for at, step in enumerate(block.steps, 1):
         result = "out" if at == len(block.steps) else f"x{at}"
         x = _step(e, x, step, at, result)
-    return e.graph(block.name, x, layers=block.layers, prefix=block.prefix)
+    returns = (x, *e.carried.values())
+    return e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
 
 
 def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
@@ -81,8 +86,19 @@ def _hidden(model: m.Model) -> TensorType:
     return TensorType(dtype=model.dtype, dims=("B", "T", model.hidden))
 
 
+def _handed_on(model: m.Model) -> dict[str, Type]:
+    """What layers hand on besides the hidden state."""
+    found = [step.op for block in model.blocks for step in block.steps]
+    if not any(isinstance(op, m.Mla) and op.indexer == "shared" for op in found):
+        return {}
+    return {SELECTION: POSITIONS.model_copy(update={"dims": ("B", "T", "N")})}
+
+
 def _cache(block: m.Block) -> CacheType:
     """The cache of a block's one attention."""
-    found = [s.op for s in block.steps if isinstance(s.op, m.Attention)]
+    found = [s.op for s in block.steps if isinstance(s.op, m.Attention | m.Mla)]
     a = found[0]
-    return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+    if isinstance(a, m.Attention):
+        return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+    index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
+    return CacheType.of(a.heads, a.head_dim, a.v_dim, index)

@@ -7,11 +7,13 @@ from glmc.ir.ops.elementwise import (
     Add,
     Embedding,
     Heads,
+    JoinHeads,
     Linear,
     Mul,
     Split,
     ZerosLike,
 )
+from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
 from glmc.ir.ops.rope import (
     Rope,
@@ -22,6 +24,7 @@ from glmc.ir.ops.rope import (
     RopeTableLongRope,
     RopeTableYarn,
 )
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
 
 __all__ = [
     "ActMul",
@@ -32,10 +35,16 @@ __all__ = [
     "Attention",
     "Embedding",
     "Heads",
+    "IndexSelect",
+    "IndexWrite",
+    "JoinHeads",
     "KvWrite",
     "LayerNorm",
     "Linear",
+    "MoeExperts",
+    "MoeRouter",
     "Mul",
+    "NoSelection",
     "QkvAttention",
     "RmsNorm",
     "Rope",
@@ -45,6 +54,7 @@ __all__ = [
     "RopeTableLlama3",
     "RopeTableLongRope",
     "RopeTableYarn",
+    "SparseAttention",
     "Split",
     "ZerosLike",
 ]

@@ -10,7 +10,7 @@ from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Stack, Tensor, View
 
 WIDTH = 96
 _ALIGN = 44
@@ -102,6 +102,8 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
         case Cat(parts=parts, dim=dim):
             inner = [print_recipe(part, prefix) for part in parts]
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
+        case Stack(of=of, count=count):
+            return f"stack({print_recipe(of, prefix)}, {count})"
 
 
 def print_model(model: Model) -> str:

@@ -40,10 +40,11 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
 
 
 def randomise(model: Any, seed: int) -> None:
-    """Fill every parameter with noise whose size suits what it is."""
+    """Fill every saved tensor with noise whose size suits what it is."""
     generator = torch.Generator().manual_seed(seed)
+    buffers = [(n, b) for n, b in model.named_buffers() if n in model.state_dict()]
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in [*model.named_parameters(), *buffers]:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_scaled(name, parameter, noise))
 
@@ -53,7 +54,7 @@ def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Te
         return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
     if "embed" in name or "wte" in name or "wpe" in name:
         return 0.5 * noise
-    return noise / math.sqrt(min(parameter.shape))
+    return noise / math.sqrt(min(parameter.shape[-2:]))
 
 
 def as_bin(source: Path, folder: Path, *, shards: int = 1) -> None:

@@ -11,11 +11,13 @@ from glmc.backends.torch.ops.elementwise import (
     add,
     embedding,
     heads,
+    join_heads,
     linear,
     mul,
     split,
     zeros_like,
 )
+from glmc.backends.torch.ops.moe import moe_experts, moe_router
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
     add_rms_norm,
@@ -31,6 +33,12 @@ from glmc.backends.torch.ops.rope import (
     rope_table_longrope,
     rope_table_yarn,
 )
+from glmc.backends.torch.ops.sparse import (
+    index_select,
+    index_write,
+    no_selection,
+    sparse_attention,
+)
 
 __all__ = [
     "act_mul",
@@ -41,10 +49,16 @@ __all__ = [
     "attention",
     "embedding",
     "heads",
+    "index_select",
+    "index_write",
+    "join_heads",
     "kv_write",
     "layer_norm",
     "linear",
+    "moe_experts",
+    "moe_router",
     "mul",
+    "no_selection",
     "qkv_attention",
     "rms_norm",
     "rope",
@@ -54,6 +68,7 @@ __all__ = [
     "rope_table_llama3",
     "rope_table_longrope",
     "rope_table_yarn",
+    "sparse_attention",
     "split",
     "zeros_like",
 ]

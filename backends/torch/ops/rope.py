@@ -108,14 +108,17 @@ def rope_table_longrope(
 
 
 def rope(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, style: str
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, style: str, first: int = 0
 ) -> torch.Tensor:
-    """Rotates the first `2 * cos.shape[-1]` channels of `x` [B, T, n, D].
+    """Rotates `2 * cos.shape[-1]` channels of `x` [B, T, n, D], from `first` on.
 
     Channel i is paired with i + R/2 in style "half", with its neighbour in style
     "interleaved"; channels beyond the rotary ones pass. As in transformers, the
     tables are rounded to the dtype of `x` first and the rotation happens in it.
     """
+    if first:
+        turned = rope(x[..., first:], cos, sin, style=style)
+        return torch.cat((x[..., :first], turned), dim=-1)
     rotary = 2 * cos.shape[-1]
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
     turned, passed = x[..., :rotary], x[..., rotary:]
