@@ -259,10 +259,20 @@ class _ModelBuilder:
         if dim > head_dim:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
+        style = self.rope_style(resolve, f"{what}.rope", spec.style)
         try:
-            return rope_node(params, dim, spec.style)
+            return rope_node(params, dim, style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+
+    def rope_style(
+        self, resolve: Resolver, what: str, given: object
+    ) -> m.RopeStyle:
+        style = resolve.text(f"{what}.style", given)
+        if style == "half" or style == "interleaved":
+            return style
+        expected = "must be half or interleaved"
+        raise resolve.error(f"{what}.style", given, expected, style)
 
     def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
         gated = resolve.flag(f"{what}.gated", spec.gated)
@@ -288,7 +298,7 @@ class _ModelBuilder:
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
-    | {"Dn", "Dr", "Dv", "Lq", "Lkv", "Hi", "Di"}
+    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di"}
 )
 
 

@@ -16,6 +16,10 @@ class Parts(Protocol):
         self, resolve: Resolver, what: str, spec: RopeSpec | None, head_dim: int
     ) -> m.Rope | None: ...
 
+    def rope_style(
+        self, resolve: Resolver, what: str, given: object
+    ) -> m.RopeStyle: ...
+
     def layer_norm(
         self, resolve: Resolver, name: object, spec: NormSpec | None = None
     ) -> m.Norm | None: ...
@@ -139,7 +143,7 @@ class LatentAttention(_Sublayer):
             heads=self.size("indexer.heads", spec.heads),
             dim=dim,
             top_k=self.size("indexer.top_k", spec.top_k),
-            style=spec.style,
+            style=self.parts.rope_style(self.resolve, what, spec.style),
             q=self.slots.projection("iq"),
             k=self.slots.projection("ik"),
             k_norm=self.norm("indexer.k_norm", spec.k_norm, spec.norm),

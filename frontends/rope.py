@@ -107,7 +107,7 @@ def _first(a: Params, b: Params, key: str, default: object) -> Any:
     return next((value for value in values if value is not None), default)
 
 
-def rope_node(params: Params, dim: int, style: str) -> m.Rope:
+def rope_node(params: Params, dim: int, style: m.RopeStyle) -> m.Rope:
     """The IR node of ``params``, as ``read_rope`` or a spec's own dict gives them.
 
     Raises:
@@ -124,11 +124,10 @@ def rope_node(params: Params, dim: int, style: str) -> m.Rope:
     theta = _number(params, "theta")
     if theta <= 1:
         raise GlmcError(f"rope theta is {theta}; it must be larger than 1")
-    interleaved = style == "interleaved"
     return m.Rope(
         dim=dim,
         theta=theta,
-        style="interleaved" if interleaved else "half",
+        style=style,
         scaling=resolve(params, dim),
     )
 

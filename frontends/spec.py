@@ -94,7 +94,7 @@ class RopeSpec(Section):
 
     params: Formula
     dim: Integer
-    style: Literal["half", "interleaved"]
+    style: Text
 
 
 class QkNorm(Section):
@@ -154,7 +154,7 @@ class IndexerSpec(Section):
     heads: Integer
     dim: Integer
     top_k: Integer
-    style: Literal["half", "interleaved"]
+    style: Text
     k_norm: Text
     norm: NormSpec
     shared: Flag = False

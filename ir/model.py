@@ -13,6 +13,7 @@ from glmc.ir.node import Node
 
 ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu"]
 DType = Literal["f32", "f16", "bf16"]
+RopeStyle = Literal["half", "interleaved"]
 
 
 class Weight(Node):
@@ -98,7 +99,7 @@ class Rope(Node):
 
     dim: PositiveInt
     theta: PositiveFloat
-    style: Literal["half", "interleaved"]
+    style: RopeStyle
     """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1."""
     scaling: RopeScaling | None = None
 
@@ -187,7 +188,7 @@ class Indexer(Node):
     heads: PositiveInt
     dim: PositiveInt
     top_k: PositiveInt
-    style: Literal["half", "interleaved"]
+    style: RopeStyle
     """How channels are paired for rope."""
     q: Projection
     k: Projection

@@ -26,8 +26,8 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
 
 
 def _axes(a: m.Mla) -> Axes:
-    sizes = {"H": a.heads, "D": a.head_dim, "Dn": a.nope, "Dr": a.rope.dim}
-    sizes |= {"Dv": a.v_dim, "Lkv": a.kv_rank, "Lq": a.q_rank or 0}
+    sizes = {"H": a.heads, "D": a.head_dim, "Dv": a.v_dim, "Dkv": a.nope + a.v_dim}
+    sizes |= {"Lq": a.q_rank or 0, "Lkv": a.kv_rank, "Akv": a.kv_rank + a.rope.dim}
     if isinstance(a.indexer, m.Indexer):
         sizes |= {"Hi": a.indexer.heads, "Di": a.indexer.dim}
     return sizes
@@ -43,11 +43,11 @@ def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> str:
 
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
     """The cache with this call's keys and values, each head its own."""
-    down = e.linear("kv_a", h, a.kv_a, ("Lkv Dr", "E"), axes)
+    down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
     sizes = (a.kv_rank, a.rope.dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
     latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
-    up = e.linear("kv_b", latent, a.kv_b, ("H Dn Dv", "Lkv"), axes)
+    up = e.linear("kv_b", latent, a.kv_b, ("H Dkv", "Lkv"), axes)
     up = e.emit(ops.Heads, "kvh", x=up, n=a.heads)
     k, v = e.emit(ops.Split, "kh", "vh", x=up, sizes=(a.nope, a.v_dim))
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)

@@ -176,6 +176,16 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("glm4_moe", "air"),
     Variant("glm4_moe", "qk_norm", {"use_qk_norm": True, "first_k_dense_replace": 2}),
     Variant("glm4_moe", "groups", {**_GROUPS, "first_k_dense_replace": 0}),
+    Variant("glm4_moe_lite", "flash"),
+    Variant("glm4_moe_lite", "no_query_latent", {"q_lora_rank": None}),
+    Variant(
+        "glm4_moe_lite",
+        "half",
+        {"rope_interleave": False, "attention_bias": True, "v_head_dim": 12},
+    ),
+    Variant(
+        "glm4_moe_lite", "yarn", _rope("yarn", **_YARN, mscale=1.0, mscale_all_dim=0.7)
+    ),
     Variant("gpt2", "tied", far=False),
     Variant("gpt2", "untied", {"tie_word_embeddings": False}, far=False),
     Variant("gpt2", "inner", {"n_inner": 96}, far=False),
