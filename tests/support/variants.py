@@ -186,6 +186,17 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "glm4_moe_lite", "yarn", _rope("yarn", **_YARN, mscale=1.0, mscale_all_dim=0.7)
     ),
+    Variant("glm_moe_dsa", "selects"),
+    Variant("glm_moe_dsa", "dense", {"index_topk": 64}),
+    Variant(
+        "glm_moe_dsa",
+        "shared",
+        {
+            "num_hidden_layers": 5,
+            "first_k_dense_replace": 2,
+            "indexer_types": ["full", "shared", "full", "shared", "shared"],
+        },
+    ),
     Variant("gpt2", "tied", far=False),
     Variant("gpt2", "untied", {"tie_word_embeddings": False}, far=False),
     Variant("gpt2", "inner", {"n_inner": 96}, far=False),
