@@ -17,7 +17,11 @@ Params = Mapping[str, Any]
 
 DEFAULT_THETA = 10000.0
 
-_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
+# mrope_section spreads the frequencies over time, height and width of an image, and
+# in a text these are one and the same position.
+_COMMON = frozenset(
+    {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section"}
+)
 _YARN = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}
 _KEYS: Mapping[str, frozenset[str]] = {
     "default": frozenset(),

@@ -225,6 +225,8 @@ class Spec(Section):
 
     arch: Name
     match: Match = Match()
+    text_in: Name | None = None
+    """The config key whose object holds the keys of the text model, where it is there."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}

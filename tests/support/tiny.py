@@ -31,12 +31,19 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
     """
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(variant.family, **variant.config)
-    model = transformers.AutoModelForCausalLM.from_config(
+    model = auto_class(config).from_config(
         config, attn_implementation="eager", dtype=torch.float32
     )
     randomise(model, seed)
     model.tie_weights()
     model.save_pretrained(folder, max_shard_size=shard or "1GB")
+
+
+def auto_class(config: Any) -> Any:
+    """The auto class that knows models with this config: of text, or with eyes."""
+    if hasattr(config, "vision_config"):
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 def randomise(model: Any, seed: int) -> None:

@@ -61,6 +61,22 @@ _GROUPS: Config = {
     "norm_topk_prob": False,
     "n_shared_experts": 2,
 }
+_MROPE: Config = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": _ROPE_THETA,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [1, 1, 2],
+    }
+}
+_EYES: Config = {
+    "depth": 1,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "image_size": 28,
+    "intermediate_size": 16,
+    "out_hidden_size": 64,
+}
 BASE: Mapping[str, Config] = {
     "llama": _LLAMA_LIKE,
     "mistral": {**_LLAMA_LIKE, "sliding_window": 8},
@@ -71,6 +87,11 @@ BASE: Mapping[str, Config] = {
     "glm4_moe": {**_LLAMA_LIKE, **_MOE, "head_dim": 16, "attention_bias": True},
     "glm4_moe_lite": {**_LLAMA_LIKE, **_MOE, **_MLA},
     "glm_moe_dsa": {**_LLAMA_LIKE, **_MOE, **_MLA, **_DSA},
+    "glm4v": {"text_config": {**_LLAMA_LIKE, **_MROPE}, "vision_config": _EYES},
+    "glm4v_moe": {
+        "text_config": {**_LLAMA_LIKE, **_MOE, **_MROPE, "head_dim": 16},
+        "vision_config": _EYES,
+    },
     "gpt2": {
         "vocab_size": 128,
         "n_positions": 64,
@@ -197,6 +218,8 @@ VARIANTS: tuple[Variant, ...] = (
             "indexer_types": ["full", "shared", "full", "shared", "shared"],
         },
     ),
+    Variant("glm4v", "text"),
+    Variant("glm4v_moe", "text"),
     Variant("gpt2", "tied", far=False),
     Variant("gpt2", "untied", {"tie_word_embeddings": False}, far=False),
     Variant("gpt2", "inner", {"n_inner": 96}, far=False),
