@@ -137,7 +137,7 @@ def binding(path: str, param: Param, layers: str | None, exact: bool = False) ->
 
 
 def exact(graphs: Iterable[Graph]) -> set[str]:
-    """Names of the parameters that some op reads in fp32, whatever the model's dtype."""
+    """Names of the parameters that some op reads in fp32, whatever the dtype."""
     return {
         name
         for graph in graphs

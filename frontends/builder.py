@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from glmc.frontends.evaluation import Scope, Value, seen_values
+from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
-from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.spec import (
     AttentionSpec,
     MlaSpec,
@@ -265,12 +265,11 @@ class _ModelBuilder:
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
 
-    def rope_style(
-        self, resolve: Resolver, what: str, given: object
-    ) -> m.RopeStyle:
+    def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
         style = resolve.text(f"{what}.style", given)
-        if style == "half" or style == "interleaved":
-            return style
+        match style:
+            case "half" | "interleaved":
+                return style
         expected = "must be half or interleaved"
         raise resolve.error(f"{what}.style", given, expected, style)
 
@@ -283,7 +282,6 @@ class _ModelBuilder:
             up=slots.projection("up"),
             down=slots.projection("down"),
         )
-
 
     def activation(
         self, resolve: Resolver, what: str, given: object

@@ -1,6 +1,6 @@
 """Mixtures of experts and latent attention of a spec, with the values of a config."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
@@ -95,7 +95,7 @@ class Mixture(_Sublayer):
         """Refuse what no router can choose."""
         size, rest = divmod(experts, router.groups)
         if rest or (router.groups > 1 and size < 2):
-            told = f"{experts} experts do not make {router.groups} groups of two or more"
+            told = f"{experts} experts do not make {router.groups} groups of some"
         elif router.top_groups > router.groups:
             told = f"{router.top_groups} of {router.groups} groups cannot be chosen"
         elif top_k > router.top_groups * size:
@@ -128,10 +128,12 @@ class LatentAttention(_Sublayer):
             kv_norm=self.norm("kv_norm", spec.kv_norm, spec.norm),
             kv_b=self.slots.projection("kv_b"),
             o=self.slots.projection("o"),
-            indexer=spec.indexer and self.indexer(spec.indexer, rope_dim),
+            indexer=self.indexer(spec.indexer, rope_dim) if spec.indexer else None,
         )
 
-    def indexer(self, spec: IndexerSpec, rope_dim: int) -> m.Indexer | str:
+    def indexer(
+        self, spec: IndexerSpec, rope_dim: int
+    ) -> m.Indexer | Literal["shared"]:
         what = f"{self.what}.indexer"
         if self.resolve.flag(f"{what}.shared", spec.shared):
             return "shared"

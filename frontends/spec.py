@@ -226,7 +226,7 @@ class Spec(Section):
     arch: Name
     match: Match = Match()
     text_in: Name | None = None
-    """The config key whose object holds the keys of the text model, where it is there."""
+    """The config key that may hold the keys of the text model."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}

@@ -44,7 +44,9 @@ class CacheType(Node):
     index_dim: int = 0
 
     @classmethod
-    def of(cls, kv_heads: int, k_dim: int, v_dim: int, index_dim: int = 0) -> "CacheType":
+    def of(
+        cls, kv_heads: int, k_dim: int, v_dim: int, index_dim: int = 0
+    ) -> "CacheType":
         """The type from its sizes in the order in which they are written."""
         return cls(kv_heads=kv_heads, k_dim=k_dim, v_dim=v_dim, index_dim=index_dim)
 

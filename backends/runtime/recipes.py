@@ -193,7 +193,7 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
                 raise ValueError(f"{list(old)} cannot be permuted by {dims}")
             return tuple(old[dim] for dim in dims)
         case Stack():
-            return (recipe.count, *_one_shape([shape_of(r, shape) for r in recipe.each()]))
+            return _stack_shape([shape_of(one, shape) for one in recipe.each()])
 
 
 def evaluate(recipe: Recipe, read: "Callable[[str], torch.Tensor]") -> "torch.Tensor":
@@ -240,12 +240,12 @@ def _cat_shape(parts: list[Shape], dim: int) -> Shape:
     return (*first[:dim], sum(part[dim] for part in parts), *first[dim + 1 :])
 
 
-def _one_shape(shapes: list[Shape]) -> Shape:
+def _stack_shape(shapes: list[Shape]) -> Shape:
     first = shapes[0]
-    other = next((one for one in shapes if one != first), first)
-    if other != first:
-        raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
-    return first
+    for other in shapes:
+        if other != first:
+            raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
+    return (len(shapes), *first)
 
 
 def _slice_shape(old: Shape, dim: int, start: int, stop: int) -> Shape:

@@ -62,7 +62,7 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of decoder block."""
     handed = _handed_on(model)
-    inputs: dict[str, Type] = {"x": _hidden(model)} | handed
+    inputs: dict[str, Type] = {"x": _hidden(model), **handed}
     e = Emitter(model, tables, inputs | tables.inputs() | {"kv": _cache(block)})
     e.carried = {name: name for name in handed}
     x = "x"

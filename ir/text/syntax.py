@@ -78,7 +78,7 @@ def type_(cursor: Cursor) -> Type:
         return TensorType(dtype=dtype, dims=dims)
     sizes = [dim for dim in dims if isinstance(dim, int)]
     if len(sizes) not in (3, 4):
-        takes = "heads, key width, value width and perhaps the width of an indexer's key"
+        takes = "heads, key width, value width, and perhaps an indexer's key width"
         raise cursor.error(f"kv takes three or four sizes: {takes}", at)
     return CacheType.of(*sizes)
 

@@ -39,7 +39,7 @@ def moe_router(
 def eligible_experts(choice: torch.Tensor, groups: int, top: int) -> torch.Tensor:
     """`choice` [..., X] with -inf outside the `top` groups whose two best sum
     highest."""
-    grouped = choice.unflatten(-1, (groups, -1))
+    grouped = choice.view(*choice.shape[:-1], groups, -1)
     best = grouped.topk(2, dim=-1).values.sum(-1).topk(top, dim=-1).indices
     out = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=choice.device)
     out.scatter_(-1, best, False)
@@ -63,7 +63,7 @@ def moe_experts(
     tokens = x.flatten(0, -2)
     chosen, shares = experts.flatten(0, -2), weights.flatten(0, -2)
     out = torch.zeros_like(tokens)
-    for expert in chosen.unique().tolist():
+    for expert in sorted(set(chosen.flatten().tolist())):
         token, place = torch.where(chosen == expert)
         hidden = act_mul(F.linear(tokens[token], gate_up[expert]), fn=fn)
         part = F.linear(hidden, down[expert]) * shares[token, place, None]

@@ -60,7 +60,9 @@ def index_select(
     rows = max(1, SCORES // (batch * heads * end))
     scores = [
         torch.matmul(w, (torch.matmul(part.float(), keys) * scale).relu()).squeeze(-2)
-        for part, w in zip(q.split(rows, 1), shares.split(rows, 1), strict=True)
+        for part, w in zip(
+            torch.split(q, rows, 1), torch.split(shares, rows, 1), strict=True
+        )
     ]
     hidden = ~visible(kv, tokens)
     return torch.cat(scores, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
