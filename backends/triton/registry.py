@@ -37,6 +37,7 @@ KERNELS: Mapping[str, Kernel] = {
     "add_layer_norm": Kernel(("rows", "add_layer_norm"), specs.norm),
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
     "qkv_attention": Kernel(
         (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
@@ -53,6 +54,7 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "moe_experts",
     "attention",
     "prefill",
     "decode",
@@ -118,7 +120,7 @@ def _module(uses: list[OpUse]) -> Variables:
     names = sorted({use.name for use in uses})
     return {
         "launches": any(name in KERNELS for name in names),
-        "allocates": any(name in structure.ATTENTION_OPS for name in names),
+        "allocates": any(name in structure.ALLOCATING_OPS for name in names),
         "reference": _import([name for name in names if name not in KERNELS]),
         "exported": names,
     }
@@ -150,6 +152,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
+        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
         "window": plan.window,
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
