@@ -17,6 +17,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     TEMPLATES,
     attention_use,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -54,6 +55,8 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("activation", "relu"),),
     (pointwise_use("act_mul", "silu"),),
     (pointwise_use("act_mul", "gelu_tanh"),),
+    (moe_use("silu"),),
+    (moe_use("relu"), pointwise_use("act_mul", "silu")),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
 )

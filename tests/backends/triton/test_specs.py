@@ -17,6 +17,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     filled_cache,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -31,6 +32,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int64: "*i64",
 }
 MODELS: dict[str, list[OpUse]] = {
     "rms": [
@@ -53,6 +55,7 @@ MODELS: dict[str, list[OpUse]] = {
         qkv_use(4, 4, 256, norm=True),
     ],
     "attention": [attention_use(40, 1, 256, 200)],
+    "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
 }
 
 
@@ -78,6 +81,9 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
         return
+    if use.name == "moe_experts":
+        mix(module, use, dtype)
+        return
     if use.name in ("activation", "act_mul"):
         width = next(iter(use.shapes.values()))[-1]
         x = random(2, 3, int(width), dtype=dtype, seed=0)
@@ -89,6 +95,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    count, width, _ = use.sizes("down")
+    matrices = [
+        torch.zeros(use.sizes(name), dtype=dtype) for name in ("gate_up", "down")
+    ]
+    for tokens in (1, 20 * count):
+        experts = torch.zeros(1, tokens, use.size("experts"), dtype=torch.int64)
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.moe_experts(x, experts, experts.float(), *matrices, **use.attrs)
 
 
 def attend(
