@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
@@ -14,6 +15,7 @@ from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
+from support.mixtures import mixed_models
 from support.models import chatglm, models
 
 TOLERANCE = 1e-4
@@ -50,8 +52,8 @@ def test_fused_tensors_are_bound_whole_again() -> None:
     assert '= "h_to_4h.weight"[96,32]\n' in text
 
 
-@given(models())
-@settings(max_examples=25, deadline=None)
+@given(st.one_of(models(), mixed_models()))
+@settings(max_examples=40, deadline=None)
 def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
     found = stages(shrink(model))
     programs = [stage.program for stage in found.values()]
