@@ -94,7 +94,9 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
     """The config as transformers 4 wrote it: rope_theta and rope_scaling beside it."""
-    out = {k: v for k, v in config.items() if k not in ("rope_parameters", "dtype")}
+    config = {**config, **config.get("text_config", {}), **_whole(config)}
+    gone = ("rope_parameters", "dtype", "text_config")
+    out = {k: v for k, v in config.items() if k not in gone}
     out["torch_dtype"] = config.get("dtype", "float32")
     rope = dict(config.get("rope_parameters") or {})
     if not rope:
@@ -104,5 +106,10 @@ def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
         out["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     kind = rope.pop("rope_type", "default")
     # Both spellings are in the wild; the older one is the harder to get right.
-    out["rope_scaling"] = None if kind == "default" else {"type": kind, **rope}
+    out["rope_scaling"] = {"type": kind, **rope} if rope or kind != "default" else None
     return out
+
+
+def _whole(config: dict[str, Any]) -> dict[str, Any]:
+    """What a multimodal config says of the whole model."""
+    return {key: config[key] for key in ("model_type", "architectures")}
