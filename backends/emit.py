@@ -18,6 +18,9 @@ from glmc.ir.op import Op
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Stack, Tensor, View
 from glmc.ir.types import CacheType
 
+# Of kinds of layers that take turns; what is longer is listed.
+LONGEST_PERIOD = 8
+
 TORCH_DTYPES = {
     "f32": "torch.float32",
     "f16": "torch.float16",
@@ -148,15 +151,25 @@ def exact(graphs: Iterable[Graph]) -> set[str]:
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
-    """``range(28)``, ``range(1, 48, 2)`` or a tuple."""
+    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a tuple."""
     steps = {b - a for a, b in pairwise(layers)}
     if len(steps) > 1:
-        return tuple_of([str(layer) for layer in layers], 8)
+        return _every(layers) or tuple_of([str(layer) for layer in layers], 8)
     step = steps.pop() if steps else 1
     first, stop = layers[0], layers[-1] + 1
     if step != 1:
         return f"range({first}, {stop}, {step})"
     return f"range({first}, {stop})" if first else f"range({stop})"
+
+
+def _every(layers: tuple[int, ...]) -> str | None:
+    """``[i for i in range(3, 78) if i % 4 in (0, 1, 3)]``, where a period fits."""
+    span = range(layers[0], layers[-1] + 1)
+    for period in range(2, LONGEST_PERIOD + 1):
+        rests = tuple(sorted({layer % period for layer in layers}))
+        if layers == tuple(i for i in span if i % period in rests):
+            return f"[i for i in {span} if i % {period} in {rests}]"
+    return None
 
 
 def constructors(program: Program) -> list[str]:

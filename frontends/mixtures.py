@@ -95,7 +95,8 @@ class Mixture(_Sublayer):
         """Refuse what no router can choose."""
         size, rest = divmod(experts, router.groups)
         if rest or (router.groups > 1 and size < 2):
-            told = f"{experts} experts do not make {router.groups} groups of some"
+            count = router.groups
+            told = f"{experts} experts do not make {count} groups of two or more"
         elif router.top_groups > router.groups:
             told = f"{router.top_groups} of {router.groups} groups cannot be chosen"
         elif top_k > router.top_groups * size:

@@ -54,18 +54,17 @@ def index_select(
     batch, tokens, heads = q.shape[:3]
     end = kv.past + tokens
     if end <= top_k:
-        return no_selection(x[..., 0].long())
+        return torch.empty(batch, tokens, 0, dtype=torch.int64, device=q.device)
     keys = kv.index[:, :, :end].float().transpose(-1, -2)
     shares = F.linear(x.float(), weight.float()).unsqueeze(-2) * heads**-0.5
     rows = max(1, SCORES // (batch * heads * end))
-    scores = [
-        torch.matmul(w, (torch.matmul(part.float(), keys) * scale).relu()).squeeze(-2)
-        for part, w in zip(
-            torch.split(q, rows, 1), torch.split(shares, rows, 1), strict=True
-        )
-    ]
+    totals = []
+    for first in range(0, tokens, rows):
+        part = slice(first, first + rows)
+        scores = torch.matmul(q[:, part].float(), keys) * scale
+        totals.append(torch.matmul(shares[:, part], scores.relu()).squeeze(-2))
     hidden = ~visible(kv, tokens)
-    return torch.cat(scores, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
+    return torch.cat(totals, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
 
 
 def visible(kv: LayerCache, tokens: int) -> torch.Tensor:

@@ -18,12 +18,13 @@ from glmc.backends.runtime.recipes import (
     renamed,
     shape_of,
     slice_,
+    stack,
     tensor,
     view,
 )
 
 A, B = torch.arange(24.0).view(6, 4), torch.arange(8.0).view(2, 4)
-STORED = {"a": A, "b": B}
+STORED = {"a": A, "b": B, "e.0.w": B, "e.1.w": 2 * B, "e.2.w": 3 * B}
 CASES: list[tuple[Any, torch.Tensor]] = [
     ("a", A),
     (tensor("a", 6, 4), A),
@@ -37,6 +38,11 @@ CASES: list[tuple[Any, torch.Tensor]] = [
     (
         view(slice_(view("a", 2, 3, 4), 1, 1, 2), 2, 4),
         A.view(2, 3, 4)[:, 1:2].reshape(2, 4),
+    ),
+    (stack("e.{x}.w", 3), torch.stack([B, 2 * B, 3 * B])),
+    (
+        stack(cat(tensor("e.{x}.w", 2, 4), "a"), 2),
+        torch.stack([torch.cat([B, A]), torch.cat([2 * B, A])]),
     ),
     (slice_(cat("a", "b"), 0, 5, 7), torch.cat([A, B])[5:7]),
 ]
