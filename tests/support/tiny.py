@@ -112,4 +112,5 @@ def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
 
 def _whole(config: dict[str, Any]) -> dict[str, Any]:
     """What a multimodal config says of the whole model."""
-    return {key: config[key] for key in ("model_type", "architectures")}
+    keys = ("model_type", "architectures")
+    return {key: config[key] for key in keys if key in config}
