@@ -55,7 +55,7 @@ class Mixture(_Sublayer):
         experts, top_k = (self.size(k, getattr(spec, k)) for k in ("experts", "top_k"))
         router = self.router(spec)
         self.check(experts, top_k, router)
-        act = self.parts.activation(self.resolve, self.what, spec.act)
+        act = self.parts.activation(self.resolve, f"{self.what}.act", spec.act)
         return m.Moe(
             experts=experts,
             top_k=top_k,

@@ -17,9 +17,15 @@ Code that comes with a model is never run.
 
   glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
   glmc inspect build/                              what was built, stage by stage
+  glmc report build/ -o report.html                the same as a page to click through
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
-  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910
+  glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
+  glmc chat build/ --weights CHECKPOINT            talk to it
+  glmc configs                                     the configs that glmc comes with
+  glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
+
+_BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,10 +54,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    _add_completion(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run):
+    for add in (
+        _add_compile,
+        _add_inspect,
+        _add_report,
+        _add_check,
+        _add_run,
+        _add_chat,
+        _add_quantize,
+    ):
         add(commands)
+    _add_configs(commands)
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion SHELL``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, "--print-completion")
 
 
 def _command(
@@ -82,10 +107,12 @@ def _add_compile(
         "examples:\n"
         "  glmc compile config.json -o build/\n"
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
+        "  glmc compile chatglm3-6b -o build/           a built-in config\n"
         "  glmc compile folder/ -o five/ --set num_layers=5\n",
     )
     add = parser.add_argument
-    add("source", help="a config.json, a model folder, or a hub id (ORG/NAME)")
+    add("source", help="a config.json, a model folder, a hub id (ORG/NAME), or a name"
+        " that glmc configs lists")  # fmt: skip
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
     add("--variant", help="the architecture's variant, where the config cannot tell")
@@ -100,8 +127,8 @@ def _add_compile(
         help="fail when a fusion had candidates and took none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
-    add("--revision", help="branch, tag or commit of a hub repository")
     add("--json", action="store_true", help="print what was written as JSON")
+    _add_hub(parser)
 
 
 def _run_compile(arguments: argparse.Namespace) -> int:
@@ -120,13 +147,15 @@ def _add_inspect(
         "examples:\n"
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
-        "  glmc inspect build/ --ledger --json\n",
+        "  glmc inspect build/ --ledger --json\n"
+        "  glmc inspect THUDM/chatglm3-6b\n",
     )
-    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
+    parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
     parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
     parser.add_argument("--stages", action="store_true", help="print the IR of all")
     parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
     parser.add_argument("--json", action="store_true", help="for machines")
+    _add_hub(parser)
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
@@ -135,18 +164,53 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     return inspect_command(arguments)
 
 
+def _add_report(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_report,
+        "write a page that shows a build: graph, stages, ledger, weights, code",
+        "examples:\n"
+        "  glmc report build/ -o report.html\n"
+        "  glmc report build/ --svg layer --stage lowered -o layer.svg\n"
+        "  glmc report build/ --mermaid head\n",
+    )
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    drawing = parser.add_mutually_exclusive_group()
+    drawing.add_argument("--svg", metavar="PART", help="draw stem, head or a block")
+    drawing.add_argument("--mermaid", metavar="PART", help="the same as a flowchart")
+    add("--stage", metavar="NAME", help="the stage to draw; default: the last")
+    add("-o", "--out", type=Path, metavar="FILE",
+        help="default: report.html; drawings go to standard output")  # fmt: skip
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from glmc.report.command import report_command
+
+    return report_command(arguments)
+
+
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
         _run_check,
         "account for every tensor of a checkpoint, from headers alone",
-        "example:\n  glmc check build/ --weights CHECKPOINT\n\n"
+        "examples:\n"
+        "  glmc check build/ --weights CHECKPOINT\n"
+        "  glmc check zai-org/GLM-4-9B-0414      on the hub, nothing is downloaded\n\n"
         "exit code 0 when every tensor is bound or waived, else 2\n",
     )
-    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
-    parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
-                        help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
+    parser.add_argument("--weights", metavar="CHECKPOINT",
+        help="a checkpoint folder or hub id; default: the source itself")  # fmt: skip
+    parser.add_argument("--tuned", metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
+    _add_hub(parser)
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
@@ -159,26 +223,126 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = _command(
         commands,
         _run_run,
-        "generate token ids with a build",
-        "example:\n"
+        "generate with a build, from text or token ids",
+        "examples:\n"
+        '  glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"\n'
         "  glmc run build/ --weights CHECKPOINT --prompt-ids 64790,64792,30910 \\\n"
         "      --max-new-tokens 32 --temperature 0.8 --top-p 0.8 --seed 7\n",
     )
-    add = parser.add_argument
-    add("build", type=Path, help="a folder that glmc compile wrote")
-    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
-    add("--prompt-ids", required=True, metavar="ID,ID,...", help="the prompt's tokens")
-    add("--max-new-tokens", type=int, default=32, metavar="N", help="at most (32)")
-    add("--temperature", type=float, help="sample; default: greedy")
-    add("--top-k", type=int, help="sample among the k likeliest")
-    add("--top-p", type=float, help="sample among the likeliest that sum to p")
-    add("--seed", type=int, help="makes sampling repeatable")
-    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    add("--dtype", help="float32, float16, bfloat16; default: as published")
-    add("--json", action="store_true", help="print prompt and new ids as JSON")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="the prompt as text")
+    prompt.add_argument("--prompt-ids", metavar="ID,ID,...", help="the prompt's tokens")
+    _add_generation(parser, max_new_tokens=32)
+    parser.add_argument(
+        "--json", action="store_true", help="prompt and new ids as JSON"
+    )
 
 
 def _run_run(arguments: argparse.Namespace) -> int:
-    from glmc.commands import run_command
+    from glmc.running import run_command
 
     return run_command(arguments)
+
+
+def _add_chat(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_chat,
+        "talk to a model, with its own chat template",
+        "example:\n"
+        "  glmc chat build/ --weights CHECKPOINT --system 'Answer in verse.'\n\n"
+        "In a pipe, each line is a message. Commands: /clear /undo /help /exit\n",
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help="a system message to begin with"
+    )
+    _add_generation(parser, max_new_tokens=1024, temperature=0.8, top_p=0.8)
+
+
+def _run_chat(arguments: argparse.Namespace) -> int:
+    from glmc.chat import chat_command
+
+    return chat_command(arguments)
+
+
+def _add_configs(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_configs,
+        "list the built-in configs, which need no download",
+        "example:\n  glmc configs && glmc compile chatglm3-6b -o build/\n",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_configs(arguments: argparse.Namespace) -> int:
+    from glmc.commands import configs_command
+
+    return configs_command(arguments)
+
+
+def _add_hub(parser: argparse.ArgumentParser) -> None:
+    """How a hub id is looked up."""
+    group = parser.add_argument_group("hub ids")
+    group.add_argument("--revision", help="branch, tag or commit of the repository")
+    group.add_argument("--endpoint", metavar="URL",
+        help="a mirror of the hub; default: HF_ENDPOINT")  # fmt: skip
+    group.add_argument("--offline", action="store_true",
+        help="only what was downloaded before")  # fmt: skip
+
+
+def _add_generation(
+    parser: argparse.ArgumentParser,
+    *,
+    max_new_tokens: int,
+    temperature: float | None = None,
+    top_p: float | None = None,
+) -> None:
+    """The build, its weights and tokenizer, and how tokens are chosen."""
+    how = "greedy" if temperature is None else f"{temperature}; 0 is greedy"
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
+    add("--tokenizer", metavar="FOLDER",
+        help="where the tokenizer's files are; default: with the weights")  # fmt: skip
+    add("--variant", help="the tokenizer's variant, where its files cannot tell")
+    add("--max-new-tokens", type=int, default=max_new_tokens, metavar="N",
+        help=f"at most ({max_new_tokens})")  # fmt: skip
+    add("--temperature", type=float, default=temperature,
+        help=f"sample; default: {how}")  # fmt: skip
+    add("--top-k", type=int, help="sample among the k likeliest")
+    add("--top-p", type=float, default=top_p,
+        help="sample among the likeliest that sum to p"
+        + (f" ({top_p})" if top_p else ""))  # fmt: skip
+    add("--seed", type=int, help="makes sampling repeatable")
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--dtype", help="float32, float16, bfloat16; default: as published")
+    _add_hub(parser)
+
+
+def _add_quantize(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_quantize,
+        "write a float checkpoint in ChatGLM's int8 or int4 format",
+        "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
+        "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a model folder with float weights")
+    add("-o", "--out", type=Path, required=True, help="a folder that does not exist")
+    add("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
+    add("--embeddings", action="store_true", help="quantise embedding and head too")
+    add("--variant", help="the architecture's variant, where the config cannot tell")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _run_quantize(arguments: argparse.Namespace) -> int:
+    from glmc.commands import quantize_command
+
+    return quantize_command(arguments)

@@ -1,15 +1,16 @@
 """What each command of the command line does, and how it says so."""
 
 import argparse
-import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from glmc.builds import Build
+from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
+from glmc.writing import MANIFEST
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
@@ -26,8 +27,11 @@ def compile_command(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
         revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
     )
     compiled = compile_files(arguments.source, options)
+    _tell(compiled.loaded.source.note)
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
@@ -56,7 +60,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
     from glmc import inspecting
 
-    build = Build(arguments.build)
+    build = _open_build(arguments.build, arguments)
     if arguments.stage:
         _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
     elif arguments.ledger:
@@ -87,14 +91,30 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print(text.rstrip("\n"))
 
 
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
+
+
+_SAME_REPOSITORY = "Take config and weights from the same repository and revision."
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
-    from glmc.frontends.checkpoint import read_headers
+    from glmc.catalogue import likeness
+    from glmc.frontends.checkpoint import checkpoint_files, read_headers
 
-    build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
-    found = account(build.model, build.program, headers.tensors)
+    build = _open_build(arguments.build, arguments)
+    weights = arguments.weights or _own_weights(build)
+    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    tensors = dict(read_headers(checkpoint_files(weights, hub)).tensors)
+    if arguments.tuned:
+        tuned = checkpoint_files(arguments.tuned, replace(hub, revision=None))
+        tensors |= read_headers(tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,
@@ -102,8 +122,10 @@ def check_command(arguments: argparse.Namespace) -> int:
             "shapes_checked": found.shapes_known,
             "missing": found.missing,
             "wrong": found.wrong,
+            "fault": found.fault,
             "unused": found.unused,
             "waived": found.waived,
+            "likeness": None if found.ok else likeness(tensors),
         }
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0 if found.ok else 2
@@ -123,58 +145,79 @@ def check_command(arguments: argparse.Namespace) -> int:
     for line in grouped(wrong):
         print(f"  wrong    {line}")
     if not found.ok:
+        whose = likeness(tensors)
         raise GlmcError(
-            f"{arguments.weights} is not a checkpoint of {arguments.build}: "
-            f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"{weights} is not a checkpoint of {arguments.build}: see the list above."
+            f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
+            f"{_variant_hint(build)}"
         )
     return 0
 
 
-def run_command(arguments: argparse.Namespace) -> int:
-    """``glmc run``."""
-    prompt = _ids(arguments.prompt_ids)
-    Build(arguments.build).manifest  # noqa: B018  (says so when it is no build)
-    import torch
+def configs_command(arguments: argparse.Namespace) -> int:
+    """``glmc configs``."""
+    from glmc import catalogue
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    build = import_build(arguments.build)
-    options = {"temperature": arguments.temperature, "top_k": arguments.top_k}
-    options |= {"top_p": arguments.top_p, "seed": arguments.seed}
-    try:
-        model = build.load(arguments.weights, device=device, dtype=arguments.dtype)
-        ids = torch.tensor([prompt], device=device)
-        stream = model.generate(
-            ids, max_new_tokens=arguments.max_new_tokens, stream=True, **options
-        )
-        new = []
-        for token in stream:
-            new.append(int(token))
-            if not arguments.json:
-                print(new[-1], end=" ", flush=True)
-    except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
-    print(json.dumps({"prompt": prompt, "new": new}) if arguments.json else "")
+    if arguments.json:
+        facts = [entry.facts for entry in catalogue.entries()]
+        print(json.dumps(facts, indent=2))
+    else:
+        print(catalogue.table())
     return 0
 
 
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise GlmcError(
-            f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"
-        ) from None
+def _open_build(given: str, arguments: argparse.Namespace) -> Build:
+    """The build in a folder, or else what compiling ``given`` gives, unwritten."""
+    path = Path(given)
+    if path.is_dir() and not (path / "config.json").is_file():
+        return Build(path)
+    if (path / MANIFEST).is_file():
+        return Build(path)
+    from glmc.driver import Options, compile_files
 
-
-def import_build(path: Path) -> ModuleType:
-    """Import a build from where it lies, whatever its folder is called."""
-    name = "glmc_build"
-    spec = importlib.util.spec_from_file_location(
-        name, path / "__init__.py", submodule_search_locations=[str(path)]
+    options = Options(
+        revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
     )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    compiled = compile_files(given, options)
+    _tell(compiled.loaded.source.note)
+    return Build(path, compiled.files)
+
+
+def _own_weights(build: Build) -> str:
+    """The checkpoint beside a config that was compiled on the fly."""
+    given = str(build.path)
+    if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
+        raise GlmcError(
+            f"{given} has no weights of its own; name a checkpoint with --weights"
+        )
+    return given
+
+
+def _tell(note: str | None) -> None:
+    if note:
+        print(f"glmc: note: {note}", file=sys.stderr)
+
+
+def quantize_command(arguments: argparse.Namespace) -> int:
+    """``glmc quantize``."""
+    from glmc.inspecting import size
+    from glmc.quantizing import quantize
+
+    facts = quantize(
+        arguments.checkpoint,
+        arguments.out,
+        arguments.bits,
+        embeddings=arguments.embeddings,
+        variant=arguments.variant,
+    )
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    before, after = size(facts["bytes_read"]), size(facts["bytes_written"])
+    print(
+        f"{arguments.out}: {facts['quantised']} matrices in {arguments.bits} bits, "
+        f"{before} became {after}; see: glmc compile {arguments.out}"
+    )
+    return 0

@@ -8,6 +8,7 @@ so that splitting a fused tensor and merging it again gives back the bare tensor
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from glmc.ir.node import Node
 
@@ -88,7 +89,40 @@ class Stack(Node):
         return (self.count, *self.of.shape)
 
 
-Recipe = Tensor | Slice | View | Permute | Cat | Stack
+class DequantRows(Node):
+    """``codes`` times the ``scale`` of their row: ChatGLM's weight-only format.
+
+    ``codes`` are int8 ``[..., in]``, or with ``bits=4`` ``[..., in / 2]``: two to a
+    byte, the even column in the high nibble. ``scale`` is ``[...]``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bits: Literal[4, 8]
+
+    @property
+    def shape(self) -> Shape:
+        *rows, width = self.codes.stored
+        return (*rows, width * 8 // self.bits)
+
+
+class DequantBlocks(Node):
+    """``codes`` (float8 e4m3) times the ``scale`` (float) of their block.
+
+    A checkpoint may hold ``codes`` as plain floats instead; it then has no ``scale``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    block: tuple[int, int]
+
+    @property
+    def shape(self) -> Shape:
+        return self.codes.stored
+
+
+Dequant = DequantRows | DequantBlocks
+Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant
 
 for _node in (Slice, View, Permute, Cat, Stack):
     _node.model_rebuild()
@@ -149,18 +183,31 @@ def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
     return slice_(left.of, dim, left.start, right.stop) if left.dim == dim else None
 
 
-def tensors(recipe: Recipe) -> Iterator[Tensor]:
-    """The checkpoint tensors a recipe reads, in order, repeats included."""
+def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
+    """What a recipe is assembled from, in order, repeats included."""
     match recipe:
-        case Tensor():
+        case Tensor() | DequantRows() | DequantBlocks():
             yield recipe
         case Cat():
             for part in recipe.parts:
-                yield from tensors(part)
+                yield from leaves(part)
         case Stack(of=of, count=count):
             for x in range(count):
-                for tensor in tensors(of):
-                    name = tensor.name.replace("{x}", str(x))
-                    yield Tensor(name=name, stored=tensor.stored)
+                for leaf in leaves(of):
+                    yield _stacked(leaf, x)
         case _:
-            yield from tensors(recipe.of)
+            yield from leaves(recipe.of)
+
+
+def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
+    """A leaf of a stack's element ``x``."""
+    if isinstance(leaf, Tensor):
+        return Tensor(name=leaf.name.replace("{x}", str(x)), stored=leaf.stored)
+    parts = {"codes": _stacked(leaf.codes, x), "scale": _stacked(leaf.scale, x)}
+    return leaf.model_copy(update=parts)
+
+
+def tensors(recipe: Recipe) -> Iterator[Tensor]:
+    """The checkpoint tensors a recipe reads, in order, repeats included."""
+    for leaf in leaves(recipe):
+        yield from (leaf,) if isinstance(leaf, Tensor) else (leaf.codes, leaf.scale)

@@ -1,20 +1,23 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Embedding,
+    FirstToken,
     Heads,
     JoinHeads,
     Linear,
     Mul,
+    Scale,
     Split,
     ZerosLike,
 )
 from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
+from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
     RopeTable,
@@ -22,6 +25,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
@@ -34,6 +38,8 @@ __all__ = [
     "AddRmsNorm",
     "Attention",
     "Embedding",
+    "FirstToken",
+    "FullAttention",
     "Heads",
     "IndexSelect",
     "IndexWrite",
@@ -46,6 +52,8 @@ __all__ = [
     "Mul",
     "NoSelection",
     "QkvAttention",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RmsNorm",
     "Rope",
     "RopeTable",
@@ -53,7 +61,9 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
+    "Scale",
     "SparseAttention",
     "Split",
     "ZerosLike",

@@ -5,7 +5,7 @@ from typing import Literal
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
-ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 
 
 class Embedding(Op):
@@ -59,6 +59,17 @@ class Mul(_Binary):
     """x · y, element by element."""
 
     mnemonic = "mul"
+
+
+class Scale(Op):
+    """factor · x, rounded to x's dtype."""
+
+    mnemonic = "scale"
+    x: Value
+    factor: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
 
 
 class ZerosLike(Op):
@@ -123,6 +134,19 @@ class JoinHeads(Op):
         one = y.dims[:-1] == (*x.dims[:2], 1) and y.dtype == x.dtype
         expect(one, f"{y} is not one head beside {x}")
         return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
+
+
+class FirstToken(Op):
+    """``[B,T,E]`` to its first token ``[B,E]``."""
+
+    mnemonic = "first_token"
+    launches = 0
+    x: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x = types["x"]
+        expect(len(x.dims) == 3, f"{x} has no token dimension")
+        return (TensorType(dtype=x.dtype, dims=(x.dims[0], x.dims[2])),)
 
 
 class Heads(Op):

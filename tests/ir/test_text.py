@@ -15,10 +15,10 @@ from glmc.ir.text import (
     print_program,
 )
 from support.mixtures import mixed_models
-from support.models import chatglm, models
+from support.models import chatglm, encoders, glm, models
 
 
-@given(st.one_of(models(), mixed_models()))
+@given(st.one_of(models(), encoders(), mixed_models()))
 @settings(max_examples=60, deadline=None)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
@@ -26,6 +26,14 @@ def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
         text = print_program(stage.program)
         assert parse_program(text) == stage.program, stage.name
         assert print_program(parse_program(text)) == text
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_encoder_parses_back(projection: bool) -> None:
+    model = glm(projection=projection)
+    assert parse_model(print_model(model)) == model
+    for stage in run(lower(model)):
+        assert parse_program(print_program(stage.program)) == stage.program
 
 
 def test_comments_and_blanks_are_free() -> None:

@@ -14,10 +14,12 @@ from glmc.backends.triton.aot import compile_spec
 from support.kernels import (
     attention_use,
     emitted,
+    full_use,
     moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -33,6 +35,13 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
             *NORMS,
             qkv_use(32, 2, 128, rotary=64, style="interleaved"),
             pointwise_use("act_mul", "silu", 27392),
+        ],
+    ),
+    "chatglm v1 with a prefix encoder": (
+        "f16",
+        [
+            qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
+            pointwise_use("activation", "gelu_tanh", 16384),
         ],
     ),
     "qwen3, windows in some layers": (
@@ -60,7 +69,22 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
         [moe_use("gelu", width=6144, ff=2048), pointwise_use("act_mul", "silu", 64)],
     ),
     "odd experts, f32": ("f32", [moe_use("relu", experts=3, width=200, ff=72)]),
+    "bert": (
+        "f16",
+        [
+            *SHIFTED,
+            full_use(12, 12, 64),
+            pointwise_use("activation", "gelu", 3072),
+            pointwise_use("activation", "tanh", 768),
+        ],
+    ),
+    "encoder, f32": ("f32", [full_use(16, 16, 128)]),
+    "encoder, wide": ("bf16", [full_use(8, 2, 256)]),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)]),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)]),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)]),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)]),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)]),
 }
 
 

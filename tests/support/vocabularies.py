@@ -56,7 +56,7 @@ GLM_SPECIALS = (
     "<|end_of_video|>",
 )
 
-Files = Mapping[str, "bytes | str | Mapping[str, object]"]
+Files = Mapping[str, Any]
 
 
 def write(folder: Path, files: Files) -> Path:

@@ -4,16 +4,23 @@ They execute the IR (`glmc compile --verify-passes`) and are copied, function by
 function, into the `reference.py` of a build (`glmc.backends.torch.select`).
 """
 
-from glmc.backends.torch.ops.attention import attention, kv_write, qkv_attention
+from glmc.backends.torch.ops.attention import (
+    attention,
+    full_attention,
+    kv_write,
+    qkv_attention,
+)
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     embedding,
+    first_token,
     heads,
     join_heads,
     linear,
     mul,
+    scale,
     split,
     zeros_like,
 )
@@ -24,6 +31,7 @@ from glmc.backends.torch.ops.norms import (
     layer_norm,
     rms_norm,
 )
+from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
     rope_table,
@@ -31,6 +39,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_sections,
     rope_table_yarn,
 )
 from glmc.backends.torch.ops.sparse import (
@@ -48,6 +57,8 @@ __all__ = [
     "add_rms_norm",
     "attention",
     "embedding",
+    "first_token",
+    "full_attention",
     "heads",
     "index_select",
     "index_write",
@@ -60,6 +71,8 @@ __all__ = [
     "mul",
     "no_selection",
     "qkv_attention",
+    "quantized_embedding",
+    "quantized_linear",
     "rms_norm",
     "rope",
     "rope_table",
@@ -67,7 +80,9 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_sections",
     "rope_table_yarn",
+    "scale",
     "sparse_attention",
     "split",
     "zeros_like",

@@ -11,6 +11,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
+    "tanh": torch.tanh,
 }
 
 
@@ -36,8 +37,13 @@ def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x * y
 
 
+def scale(x: torch.Tensor, *, factor: float) -> torch.Tensor:
+    """`factor * x`."""
+    return x * factor
+
+
 def activation(x: torch.Tensor, *, fn: str) -> torch.Tensor:
-    """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu."""
+    """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu, tanh."""
     return ACTIVATIONS[fn](x)
 
 
@@ -60,6 +66,11 @@ def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
 def join_heads(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """[B, T, n, D] and one head [B, T, 1, R] that all share -> [B, T, n, D + R]."""
     return torch.cat((x, y.expand(*x.shape[:-1], -1)), dim=-1)
+
+
+def first_token(x: torch.Tensor) -> torch.Tensor:
+    """The first token of [B, T, E]: a view [B, E]."""
+    return x[:, 0]
 
 
 def zeros_like(x: torch.Tensor) -> torch.Tensor:

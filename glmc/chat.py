@@ -1,0 +1,143 @@
+"""``glmc chat``: a conversation in the terminal, with the model's own template."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+from glmc.ir.errors import GlmcError
+from glmc.running import load_model, load_tokenizer, sampling
+
+_HELP = """\
+/clear  begin a new conversation     /undo  take the last round back
+/help   this list                    /exit  leave, as Ctrl-D does
+Ctrl-C stops an answer; what was said until then is kept."""
+
+
+class Conversation:
+    """A history of messages and the model that continues it.
+
+    Args:
+        model: a build's Model with its weights.
+        tokenizer: its tokenizer, with a chat template.
+        system: a system message to begin with, or None.
+        options: what ``model.generate`` is given, sampling and length.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._system = system
+        self._options = dict(options or {})
+        self.messages: list[dict[str, str]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, with the system message alone."""
+        first = {"role": "system", "content": self._system or ""}
+        self.messages = [first] if self._system else []
+
+    def undo(self) -> bool:
+        """Forget the last question and its answer; whether there was one."""
+        asked = [i for i, m in enumerate(self.messages) if m["role"] == "user"]
+        if asked:
+            del self.messages[asked[-1] :]
+        return bool(asked)
+
+    def reply(self, text: str) -> Generator[str, None, None]:
+        """The answer to a message, piece by piece as it is made.
+
+        The question and as much of the answer as was read go into the history, however
+        the iteration ends; a question that cannot be asked leaves it as it was.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        stream = self._stream(asked)
+        said: list[str] = []
+        try:
+            for piece in stream:
+                # Templates end before the line break that a model then begins with.
+                piece = piece if said else piece.lstrip()
+                if piece:
+                    said.append(piece)
+                    yield piece
+        finally:
+            answer = {"role": "assistant", "content": "".join(said).strip()}
+            self.messages = [*asked, answer]
+
+    def _stream(self, messages: list[dict[str, str]]) -> Iterator[str]:
+        """Text of the model's continuation; raises before the first piece."""
+        batch = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt"
+        ).to(self._model.device)
+        ends = {*self._tokenizer.eos_token_ids, *self._model.eos_token_id}
+        tokens = self._model.generate(
+            batch["input_ids"], stream=True, eos_token_id=sorted(ends), **self._options
+        )
+        pieces: Iterator[str] = self._tokenizer.stream()(tokens)
+        return pieces
+
+
+def chat_command(arguments: argparse.Namespace) -> int:
+    """``glmc chat``."""
+    tokenizer = load_tokenizer(arguments)
+    model = load_model(arguments)
+    options = sampling(arguments)
+    conversation = Conversation(model, tokenizer, arguments.system, options)
+    if sys.stdin.isatty():
+        print(f"{arguments.build}: {tokenizer.variant or 'chat'}; /help for commands")
+    for line in _lines():
+        if line.startswith("/"):
+            if not _obey(conversation, line):
+                return 0
+        elif line:
+            _answer(conversation, line)
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    """What the user enters, until the end of the input."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin)
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (arrow keys and a history for input)
+    while True:
+        try:
+            yield input("> ").strip()
+        except EOFError:
+            print()
+            return
+
+
+def _obey(conversation: Conversation, line: str) -> bool:
+    """Do what a ``/command`` says; False to leave."""
+    if line in ("/exit", "/quit"):
+        return False
+    if line == "/clear":
+        conversation.clear()
+        print("A new conversation.")
+    elif line == "/undo":
+        undone = conversation.undo()
+        print("The last round is forgotten." if undone else "There is nothing to undo.")
+    else:
+        print(_HELP)
+    return True
+
+
+def _answer(conversation: Conversation, line: str) -> None:
+    try:
+        with contextlib.closing(conversation.reply(line)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+    except (ValueError, RuntimeError) as error:
+        raise GlmcError(str(error)) from error
+    except KeyboardInterrupt:
+        print(" [stopped]", end="")
+    print()
