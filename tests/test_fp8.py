@@ -79,7 +79,14 @@ def logits(folder: Path, build: Path) -> torch.Tensor:
     return found
 
 
-NAMES = ("llama-gqa", "qwen2-tied", "qwen3-full", "glm-partial")
+NAMES = (
+    "llama-gqa",
+    "qwen2-tied",
+    "qwen3-full",
+    "glm-partial",
+    "glm4_moe-air",  # each expert has codes and scales of its own
+    "glm_moe_dsa-shared",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

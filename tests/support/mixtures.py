@@ -21,15 +21,15 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         renormalise=draw(st.booleans()),
         scale=draw(st.sampled_from([1.0, 2.5])),
     )
-    both = {"tensor": f"{prefix}experts.gate_up", "layout": "X [gate:Fx|up:Fx] E"}
+    both, layout = f"{prefix}experts.gate_up", "X [gate:Fx|up:Fx] E"
     gate, up = (
-        m.Weight(**both, part=slot)
+        m.Weight(tensor=both, layout=layout, part=slot)
         if stacked
         else m.Weight(tensor=f"{prefix}experts.{{x}}.{slot}.weight")
         for slot in ("gate", "up")
     )
     index = "" if stacked else "{x}."
-    act = draw(st.sampled_from(["silu", "gelu"]))
+    act = draw(_acts)
     mlp = m.Mlp(
         act=act,
         ff=24,
@@ -111,4 +111,5 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
     return model.model_copy(update={"blocks": tuple(blocks)})
 
 
-_styles = st.sampled_from(["half", "interleaved"])
+_styles: st.SearchStrategy[m.RopeStyle] = st.sampled_from(["half", "interleaved"])
+_acts: st.SearchStrategy[m.ActivationName] = st.sampled_from(["silu", "gelu"])
