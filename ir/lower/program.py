@@ -43,7 +43,7 @@ def lower(model: m.Model) -> Program:
 
 
 def _check_masks(model: m.Model) -> None:
-    """Refuse what no graph is made of: one cache policy, and windows only with it."""
+    """Refuse what no graph is made of: a mask or a prefix that the cache is not for."""
     found = [step.op for block in model.blocks for step in block.steps]
     full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
     if full and not model.is_encoder:
@@ -55,6 +55,11 @@ def _check_masks(model: m.Model) -> None:
         raise GlmcError(
             f"{model.name} has a window in attention with the full mask, which is not "
             "supported; leave out the window, or mask: full."
+        )
+    if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
+        raise GlmcError(
+            f"{model.name} has a prefix encoder, which makes keys and values of heads, "
+            "and latent attention, which has none of its own; leave out one of them."
         )
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from glmc.frontends.wording import numbers_from
 from glmc.ir import model as m
+from glmc.ir.errors import GlmcError
+from glmc.ir.lower import lower
 from support.configs import GLM4_MOE, GLM4_MOE_LITE, GLM4V, GLM_MOE_DSA
 from support.loading import Load, Refusal
 
@@ -49,6 +51,13 @@ def test_latent_attention(load: Load) -> None:
     assert isinstance(plain, m.Mla)
     assert plain.q_a is None
     assert plain.q.weight.tensor == "model.layers.{i}.self_attn.q_proj.weight"
+
+
+def test_no_learned_prefix_for_latents(load: Load) -> None:
+    prefix = m.PrefixEncoder(length=4, table=m.Weight(tensor="prefix.weight"))
+    model = load(GLM4_MOE_LITE).model.model_copy(update={"prefix_encoder": prefix})
+    with pytest.raises(GlmcError, match="has a prefix encoder"):
+        lower(model)
 
 
 def test_a_text_part_may_be_nested(load: Load) -> None:
