@@ -7,7 +7,13 @@ from typing import Literal
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
-from glmc.frontends.config import apply_sets, effective, key_of_set, without_keys
+from glmc.frontends.config import (
+    apply_sets,
+    effective,
+    key_of_set,
+    with_text_part,
+    without_keys,
+)
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
@@ -39,7 +45,7 @@ class LoadedModel:
     variant: str | None
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
-    """config.json with ``--set`` applied."""
+    """config.json with ``--set`` applied, and with its text part at the top."""
     keys: Mapping[str, KeyFate]
     """What became of each key of ``config``."""
     assumed: Mapping[str, object]
@@ -80,6 +86,8 @@ def load_model(
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
     set_keys = [key_of_set(text) for text in sets]
+    config = with_text_part(config, spec.text_in, set_keys, where)
+    visible = with_text_part(visible, spec.text_in, set_keys, where)
     published = _published(source, ignore_keys, variant, spec_path) if sets else None
     if published:
         scope = _scope(effective(visible, spec, set_keys, where))
