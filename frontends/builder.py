@@ -8,13 +8,17 @@ from pydantic import ValidationError
 
 from glmc.frontends.attention_extras import alibi, output_gate, query_scale
 from glmc.frontends.evaluation import Scope, Value, seen_values
+from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
     AttentionSpec,
+    MlaSpec,
     MlpSpec,
+    MoeSpec,
     NormRef,
+    OpSpec,
     PerLayer,
     QkNorm,
     RopeSpec,
@@ -23,7 +27,7 @@ from glmc.frontends.spec import (
     TransformSpec,
     expressions_in,
 )
-from glmc.frontends.wording import show
+from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
@@ -141,7 +145,7 @@ class _ModelBuilder:
         if spec.kind == "none":
             return None
         if spec.kind == "pooler":
-            act = self.activation("head.act", resolve, spec.act)
+            act = self.activation(resolve, "head.act", spec.act)
             return m.Pooler(dense=self.slots.projection("pooler"), act=act)
         return m.Head(
             weight=self.slots.weight("embed" if self.tied() else "head"),
@@ -165,7 +169,7 @@ class _ModelBuilder:
             raise GlmcError(f"spec {self.spec.arch!r}: head.transform needs a norm")
         return m.Transform(
             dense=self.slots.projection("transform"),
-            act=self.activation("head.transform.act", self.resolve, spec.act),
+            act=self.activation(self.resolve, "head.transform.act", spec.act),
             norm=norm,
         )
 
@@ -218,6 +222,10 @@ class _ModelBuilder:
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
+        if self.spec.beyond_layers:
+            for pattern in numbers_from(self.layers):
+                pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
+                yield m.Waiver(pattern=pattern, reason=self.spec.beyond_layers)
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
@@ -278,13 +286,7 @@ class _ModelBuilder:
             known = ", ".join(self.spec.ops)
             expected = f"must be one of the ops {known}"
             raise resolve.error("block.op", step.op, expected, name)
-        slots = Slots(self.spec, resolve)
-        if isinstance(op, AttentionSpec):
-            made: m.Attention | m.Mlp = self.attention(
-                resolve, f"ops.{name}", op, slots
-            )
-        else:
-            made = self.mlp(resolve, f"ops.{name}", op, slots)
+        made = self.sublayer(resolve, f"ops.{name}", op)
         return m.Step(
             op=made,
             pre=self.layer_norm("block.pre", resolve, step.pre),
@@ -295,6 +297,18 @@ class _ModelBuilder:
             scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
         )
+
+    def sublayer(self, resolve: Resolver, what: str, op: OpSpec) -> m.Sublayer:
+        slots = Slots(self.spec, resolve)
+        match op:
+            case AttentionSpec():
+                return self.attention(resolve, what, op, slots)
+            case MlaSpec():
+                return LatentAttention(self, resolve, what, slots).build(op)
+            case MlpSpec():
+                return self.mlp(resolve, what, op, slots)
+            case MoeSpec():
+                return Mixture(self, resolve, what, slots).build(op)
 
     def layer_norm(
         self, what: str, resolve: Resolver, ref: NormRef | None
@@ -311,7 +325,7 @@ class _ModelBuilder:
         """The norm a reference stands for; what it leaves open is ``norm``'s."""
         if ref is None or resolve.value(ref.name) is None:
             return None
-        prefix = self.spec.root if prefix is None else prefix
+        prefix = self.spec.tensor_prefix if prefix is None else prefix
         name = prefix + resolve.text(what, ref.name)
         own = {key: value for key, value in ref if value is not None and key != "name"}
         spec = self.spec.norm.model_copy(update=own)
@@ -380,8 +394,9 @@ class _ModelBuilder:
         if dim > head_dim:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
+        style = self.rope_style(resolve, f"{what}.rope", spec.style)
         try:
-            rope = rope_node(params, dim, spec.style)
+            rope = rope_node(params, dim, style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
         sections = resolve.size(f"{what}.rope.sections", spec.sections)
@@ -392,8 +407,16 @@ class _ModelBuilder:
         more = {"sections": sections, "frequencies": spec.frequencies}
         return rope.model_copy(update={**more, "reverse": reverse})
 
+    def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
+        style = resolve.text(f"{what}.style", given)
+        match style:
+            case "half" | "interleaved":
+                return style
+        expected = "must be half or interleaved"
+        raise resolve.error(f"{what}.style", given, expected, style)
+
     def activation(
-        self, what: str, resolve: Resolver, given: object
+        self, resolve: Resolver, what: str, given: object
     ) -> m.ActivationName:
         name = resolve.text(what, given)
         if name not in _ACTIVATIONS:
@@ -404,7 +427,7 @@ class _ModelBuilder:
     def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
         gated = resolve.flag(f"{what}.gated", spec.gated)
         return m.Mlp(
-            act=self.mlp_activation(f"{what}.act", resolve, spec.act, slots),
+            act=self.mlp_activation(resolve, f"{what}.act", spec.act, slots),
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
@@ -413,16 +436,19 @@ class _ModelBuilder:
         )
 
     def mlp_activation(
-        self, what: str, resolve: Resolver, given: object, slots: Slots
+        self, resolve: Resolver, what: str, given: object, slots: Slots
     ) -> m.ActivationName | m.Xielu:
         if resolve.value(given) != "xielu":
-            return self.activation(what, resolve, given)
+            return self.activation(resolve, what, given)
         alphas = (slots.weight("alpha_p"), slots.weight("alpha_n"))
         return m.Xielu(alpha_p=alphas[0], alpha_n=alphas[1])
 
 
 # Axis names that blocks, embedding and head define themselves.
-_DEFINED_AXES = frozenset({"E", "V", "H", "K", "D", "G", "F"})
+_DEFINED_AXES = frozenset(
+    {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
+    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di"}
+)
 
 
 def _identifier(text: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from glmc.frontends.composite import INHERITED, TextConfig
 from glmc.frontends.evaluation import same
 from glmc.frontends.expressions import Expression
 from glmc.frontends.spec import Spec
@@ -50,13 +49,12 @@ _READ_ALWAYS = {
 
 def account(
     config: Mapping[str, object],
-    text: TextConfig,
     spec: Spec,
     expressions: Collection[Expression],
     ignored_by_user: Collection[str],
     where: str,
 ) -> dict[str, KeyFate]:
-    """The fate of every key, and of a composite's as ``text_config.key``.
+    """The fate of every key.
 
     A key counts as consumed when an expression of the spec mentions it, whether or not
     the values of this config led the evaluation past it.
@@ -65,26 +63,6 @@ def account(
         GlmcError: names all keys nobody knows.
     """
     readers = _readers(spec, expressions)
-    if text.key is None:
-        return _fates(config, spec, readers, ignored_by_user, where)
-    inherited = {key for key in config if text.inherited(key, config)}
-    outside = dict.fromkeys(INHERITED, "the text model's") | _READ_ALWAYS
-    outside[text.key] = f"{spec.arch}: unwrap"
-    inner = {k: v for k, v in text.config.items() if k not in inherited}
-    found = _fates(inner, spec, readers, ignored_by_user, f"{where}: {text.key}")
-    return {
-        **_fates(config, spec, outside, ignored_by_user, where),
-        **{f"{text.key}.{key}": fate for key, fate in found.items()},
-    }
-
-
-def _fates(
-    config: Mapping[str, object],
-    spec: Spec,
-    readers: Mapping[str, str],
-    ignored_by_user: Collection[str],
-    where: str,
-) -> dict[str, KeyFate]:
     found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
     unknown = [key for key, fate in found.items() if fate is None]
     if unknown:

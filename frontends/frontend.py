@@ -7,8 +7,13 @@ from typing import Literal
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
-from glmc.frontends.composite import text_config
-from glmc.frontends.config import apply_sets, effective, key_of_set, without_keys
+from glmc.frontends.config import (
+    apply_sets,
+    effective,
+    key_of_set,
+    with_text_part,
+    without_keys,
+)
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
@@ -40,7 +45,7 @@ class LoadedModel:
     variant: str | None
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
-    """config.json with ``--set`` applied."""
+    """config.json with ``--set`` applied, and with its text part at the top."""
     keys: Mapping[str, KeyFate]
     """What became of each key of ``config``."""
     assumed: Mapping[str, object]
@@ -78,25 +83,25 @@ def load_model(
     _check_sidecar(source)
     visible = without_keys(config, ignore_keys, where)
     found = load_spec(spec_path) if spec_path else identify(visible, where)
-    text = text_config(visible, found.tree, where)
-    chosen = choose_variant(found, _scope(text.config), variant, where)
+    chosen = choose_variant(found, _scope(visible), variant, where)
     spec = validate(Spec, chosen.tree)
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
-    set_keys = [key_of_set(given) for given in sets]
+    set_keys = [key_of_set(text) for text in sets]
+    config = with_text_part(config, spec.text_in, set_keys, where)
+    visible = with_text_part(visible, spec.text_in, set_keys, where)
     published = _published(source, ignore_keys, variant, spec_path) if sets else None
     if published:
-        scope = _scope(effective(text.config, spec, set_keys, where))
+        scope = _scope(effective(visible, spec, set_keys, where))
         count = Resolver(spec.arch, scope).size("layers", spec.layers)
         config = cut_lists(config, published.layers, count, set_keys)
         visible = cut_lists(visible, published.layers, count, set_keys)
-        text = text_config(visible, found.tree, where)
-    full = effective(text.config, spec, set_keys, where)
+    full = effective(visible, spec, set_keys, where)
     _check_refusals(spec, _scope(full), where)
     check_expectations(full, spec, where)
-    keys = account(config, text, spec, chosen.expressions, ignore_keys, where)
-    tokens = read_tokens(text.config, source.read_generation_config(), where)
-    dtype = _dtype(text.config, where)
+    keys = account(config, spec, chosen.expressions, ignore_keys, where)
+    tokens = read_tokens(visible, source.read_generation_config(), where)
+    dtype = _dtype(visible, where)
     try:
         model = build_model(spec, _scope(full), dtype, tokens)
     except GlmcError as error:
@@ -109,7 +114,7 @@ def load_model(
         spec_files=found.files,
         config=config,
         keys=keys,
-        assumed={k: spec.defaults[k] for k in spec.defaults if k not in text.config},
+        assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
         unverified=None if spec.verified else spec.caveat or "no test compares it",
         quantization=spec.quantization.format if spec.quantization else None,

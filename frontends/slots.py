@@ -7,7 +7,7 @@ from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
+_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
@@ -16,10 +16,13 @@ _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
 _ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
+_LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
+_INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
-_SLOTS = _MODEL_SLOTS | _ATTENTION_SLOTS | _MLP_SLOTS
-# Slots whose tensor is no module's weight and is named in full.
-_BARE = frozenset({"sinks", "alpha_p", "alpha_n"})
+_SHARED_SLOTS = frozenset({"sgate", "sup", "sdown"})
+_MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
+_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 
 
 class Slots:
@@ -90,13 +93,13 @@ class Slots:
 
     def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
         name = self.resolve.text(f"weights.{slot}.name", entry.name)
+        prefix = (
+            self.spec.tensor_prefix if slot in _MODEL_SLOTS else self.spec.layer_root
+        )
         if kind == "bias" and entry.bias_name is not None:
             name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
-            kind = ""
-        prefix = self.spec.root if slot in _MODEL_SLOTS else self.spec.layer_root
-        if slot in _BARE or not kind:
             return f"{prefix}{name}"
-        return f"{prefix}{name}.{kind}"
+        return f"{prefix}{name}" if entry.bare else f"{prefix}{name}.{kind}"
 
     def _layout(self, entry: WeightSpec) -> str | None:
         if entry.layout is None:

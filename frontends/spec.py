@@ -131,7 +131,7 @@ class RopeSpec(Section):
 
     params: Formula
     dim: Integer
-    style: Literal["half", "interleaved"]
+    style: Text
     sections: Integer = 1
     frequencies: Literal["f32", "f16"] = "f32"
     reverse: Flag = False
@@ -204,7 +204,62 @@ class MlpSpec(Section):
     sub_norm: NormUse | None = None
 
 
-OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
+class SharedSpec(Section):
+    """The gated MLP that all tokens of a mixture share."""
+
+    ff: Integer
+
+
+class MoeSpec(Section):
+    """A mixture of gated MLPs; ``ff`` is the width of one expert."""
+
+    kind: Literal["moe"]
+    act: Text
+    experts: Integer
+    top_k: Integer
+    ff: Integer
+    score: Literal["softmax", "sigmoid"]
+    groups: Integer = 1
+    top_groups: Integer = 1
+    renormalise: Flag = False
+    scale: Number = 1.0
+    shared: SharedSpec | None = None
+
+
+class IndexerSpec(Section):
+    """What selects the tokens that an MLA query may see."""
+
+    heads: Integer
+    dim: Integer
+    top_k: Integer
+    style: Text
+    k_norm: Text
+    norm: NormSpec
+    shared: Flag = False
+    """Whether the layer has none and sees what the last one before it selected."""
+
+
+class MlaSpec(Section):
+    """Multi-head latent attention; a ``q_rank`` of null is no query latent."""
+
+    kind: Literal["mla"]
+    heads: Integer
+    nope: Integer
+    v_dim: Integer
+    q_rank: Integer | None = None
+    kv_rank: Integer
+    scale: Number
+    rope: RopeSpec
+    q_norm: Text
+    kv_norm: Text
+    norm: NormSpec
+    """What the norms of the latents are."""
+    indexer: IndexerSpec | None = None
+
+
+OpSpec = Annotated[
+    AttentionSpec | MlpSpec | MoeSpec | MlaSpec, Field(discriminator="kind")
+]
 
 
 class StepSpec(Section):
@@ -283,16 +338,6 @@ class HeadSpec(Section):
     softcap: Number | None = None
 
 
-class Unwrap(Section):
-    """A composite's text model: the config key it lies under, what names begin with.
-
-    Without ``config`` its keys are the composite's own.
-    """
-
-    config: Name | None = None
-    prefix: Name = ""
-
-
 class WeightSpec(Section):
     """Where a slot lies: module name, stored layout, whether it has a bias.
 
@@ -303,6 +348,8 @@ class WeightSpec(Section):
     layout: Text | None = None
     bias: Flag = False
     bias_name: Text | None = None
+    bare: bool = False
+    """The tensor is called as its module, without ``.weight``."""
 
 
 class RowQuantization(Section):
@@ -353,7 +400,10 @@ class Spec(Section):
     caveat: Name | None = None
     """What a user of a spec that is not verified should know."""
     match: Match = Match()
-    unwrap: Unwrap | None = None
+    text_in: Name | None = None
+    """The config key that may hold the keys of the text model."""
+    tensor_prefix: Name = ""
+    """What the names of all tensors begin with."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
@@ -381,17 +431,14 @@ class Spec(Section):
     old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
+    beyond_layers: Name | None = None
+    """Why a checkpoint may hold layers after the last one of the model."""
     quantization: Quantization | None = None
-
-    @property
-    def root(self) -> str:
-        """What the names of all tensors begin with: a composite's prefix."""
-        return self.unwrap.prefix if self.unwrap else ""
 
     @property
     def layer_root(self) -> str:
         """What the names of a layer's tensors begin with."""
-        return self.root + self.layer_prefix
+        return self.tensor_prefix + self.layer_prefix
 
 
 class Variant(Section):

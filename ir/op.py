@@ -61,6 +61,8 @@ class Op(Node):
     mnemonic: ClassVar[str]
     launches: ClassVar[int] = 1
     """Kernels launched on a GPU; 0 for ops that only change the view."""
+    exact: ClassVar[tuple[str, ...]] = ()
+    """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 
     results: tuple[Result, ...]
 

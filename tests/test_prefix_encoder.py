@@ -107,7 +107,7 @@ def glm(checkpoint: Path) -> Any:
         name = name.replace("transformer.output_layer", "lm_head")
         name = name.replace("transformer.", "model.")
         if "query_key_value" in name:
-            for slot, part in zip("qkv", tensor.split(sizes), strict=True):
+            for slot, part in zip("qkv", torch.split(tensor, sizes), strict=True):
                 own = name.replace("self_attention.query_key_value", "self_attn.X_proj")
                 state[own.replace("X", slot)] = part
         elif "inv_freq" not in name:
@@ -193,8 +193,9 @@ def written_out(
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Channel i of each half of a head with i + a quarter, as complex numbers."""
-    pairs = x.unflatten(-1, (2, 2, -1)).transpose(-1, -2).contiguous()
-    angle = torch.complex(cos, sin).unflatten(-1, (2, -1))[:, None]
+    pairs = x.reshape(*x.shape[:-1], 2, 2, -1).transpose(-1, -2).contiguous()
+    angle = torch.complex(cos, sin)
+    angle = angle.reshape(*angle.shape[:-1], 2, -1)[:, None]
     out = torch.view_as_real(torch.view_as_complex(pairs) * angle)
     return out.transpose(-1, -2).reshape(x.shape)
 

@@ -50,7 +50,8 @@ MISTAKES = (
     ),
     (
         "apertus-xielu",
-        "weights: {alpha_n: mlp.act_fn.alpha_p, alpha_p: mlp.act_fn.alpha_n}",
+        "weights: {alpha_n: {name: mlp.act_fn.alpha_p}, "
+        "alpha_p: {name: mlp.act_fn.alpha_n}}",
         "prompt",
     ),
     # Scalars

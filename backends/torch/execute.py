@@ -23,6 +23,7 @@ from glmc.ir.recipe import (
     Permute,
     Recipe,
     Slice,
+    Stack,
     Tensor,
     View,
     leaves,
@@ -64,28 +65,36 @@ def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
     return 1 + 0.2 * noise if len(shape) == 1 else noise / math.sqrt(shape[-1])
 
 
-def _name(tensor: Tensor, layer: int | None) -> str:
-    return tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+def _name(tensor: Tensor, layer: int | None, x: int | None = None) -> str:
+    name = tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+    return name if x is None else name.replace("{x}", str(x))
 
 
 def assemble(
-    recipe: Recipe, checkpoint: Mapping[str, torch.Tensor], layer: int | None
+    recipe: Recipe,
+    checkpoint: Mapping[str, torch.Tensor],
+    layer: int | None,
+    x: int | None = None,
 ) -> torch.Tensor:
-    """Evaluate a recipe."""
+    """Evaluate a recipe; ``x`` is the index within the stack that it is part of."""
+    where = (checkpoint, layer, x)
     match recipe:
         case Tensor():
-            return checkpoint[_name(recipe, layer)]
+            return checkpoint[_name(recipe, layer, x)]
         case Cat(parts=parts, dim=dim):
-            return torch.cat([assemble(p, checkpoint, layer) for p in parts], dim)
+            return torch.cat([assemble(part, *where) for part in parts], dim)
         case Slice(of=of, dim=dim, start=start, stop=stop):
-            return assemble(of, checkpoint, layer).narrow(dim, start, stop - start)
+            return assemble(of, *where).narrow(dim, start, stop - start)
         case View(of=of, to=to):
-            return assemble(of, checkpoint, layer).reshape(to)
+            return assemble(of, *where).reshape(to)
         case Permute(of=of, dims=dims):
-            return assemble(of, checkpoint, layer).permute(dims)
+            return assemble(of, *where).permute(dims)
+        case Stack(of=of, count=count):
+            each = [assemble(of, checkpoint, layer, at) for at in range(count)]
+            return torch.stack(each)
         case DequantRows() | DequantBlocks():
-            codes = checkpoint[_name(recipe.codes, layer)]
-            scale = checkpoint[_name(recipe.scale, layer)]
+            codes = checkpoint[_name(recipe.codes, layer, x)]
+            scale = checkpoint[_name(recipe.scale, layer, x)]
             if isinstance(recipe, DequantRows):
                 return dequantize_rows(codes, scale, torch.float32, recipe.bits)
             return dequantize_blocks(codes, scale, torch.float32, recipe.block)
@@ -106,7 +115,7 @@ class Executor:
     def cache(self, batch: int, capacity: int) -> Cache:
         """A cache for this program that has seen no token yet."""
         kinds = [block.kv for block in self.program.schedule()]
-        shapes = [(kv.kv_heads, kv.k_dim, kv.v_dim) for kv in kinds if kv]
+        shapes = [tuple(map(int, kv.dims)) for kv in kinds if kv]
         encoder = self.program.prefix_encoder
         if encoder is None:
             return Cache(shapes, batch, capacity, torch.float32, "cpu")
@@ -141,7 +150,8 @@ class Executor:
             values = zip(names, [*carried, *shared, *kv], strict=True)
             carried = self._run(block, dict(values), f"layers.{layer}.")
         names = [value.name for value in program.head.inputs]
-        return self._run(program.head, dict(zip(names, carried, strict=True)), "")
+        # The head reads the first of what the last layer hands on.
+        return self._run(program.head, dict(zip(names, carried, strict=False)), "")
 
     def _run(self, graph: Graph, env: Values, path: str) -> list[Any]:
         for op in graph.ops:

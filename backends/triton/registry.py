@@ -41,6 +41,7 @@ KERNELS: Mapping[str, Kernel] = {
     "quantized_linear": Kernel(
         ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
     ),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
@@ -62,6 +63,7 @@ PARTS = (
     "act_mul",
     "quantized_kernels",
     "quantized_linear",
+    "moe_experts",
     "softmax",
     "full_attention",
     "attention",
@@ -146,7 +148,7 @@ def _module(uses: list[OpUse]) -> Variables:
     return {
         "launches": any(name in kernels for name in names),
         "allocates": any(
-            name in structure.ATTENTION_OPS for name in names if name in kernels
+            name in structure.ALLOCATING_OPS for name in names if name in kernels
         ),
         "reference": _import([name for name in names if name not in kernels]),
         "exported": names,
@@ -187,6 +189,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
+        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,

@@ -93,7 +93,9 @@ def _attentions(model: m.Model) -> list[m.Attention]:
 
 
 def _ropes(model: m.Model) -> list[m.Rope]:
-    return [op.rope for op in _attentions(model) if op.rope]
+    steps = [step.op for block in model.blocks for step in block.steps]
+    attending = [op for op in steps if isinstance(op, m.Attention | m.Mla)]
+    return [op.rope for op in attending if op.rope]
 
 
 def _key(rope: m.Rope) -> m.Rope:

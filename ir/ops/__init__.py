@@ -10,6 +10,7 @@ from glmc.ir.ops.elementwise import (
     FirstToken,
     Gate,
     Heads,
+    JoinHeads,
     Linear,
     Mul,
     NormalisedLinear,
@@ -19,6 +20,7 @@ from glmc.ir.ops.elementwise import (
     Xielu,
     ZerosLike,
 )
+from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import (
     AddLayerNorm,
     AddRmsNorm,
@@ -46,6 +48,7 @@ from glmc.ir.ops.rope import (
     RopeTableSections,
     RopeTableYarn,
 )
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
 
 __all__ = [
     "ActMul",
@@ -62,12 +65,18 @@ __all__ = [
     "FullAttention",
     "Gate",
     "Heads",
+    "IndexSelect",
+    "IndexWrite",
+    "JoinHeads",
     "KvWrite",
     "LayerNorm",
     "LayerNormHeads",
     "LayerNormalize",
     "Linear",
+    "MoeExperts",
+    "MoeRouter",
     "Mul",
+    "NoSelection",
     "NormalisedLinear",
     "QkvAttention",
     "QuantizedEmbedding",
@@ -87,6 +96,7 @@ __all__ = [
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",
+    "SparseAttention",
     "Split",
     "Xielu",
     "ZerosLike",

@@ -30,7 +30,8 @@ def _masking(types: Types, window: int | None, learned: int) -> None:
     expect(window is None or not learned, "a window would hide the learned slots")
 
 
-def _cache(kv: object) -> CacheType:
+def cache_type(kv: object) -> CacheType:
+    """``kv``'s type, which must be a cache."""
     expect(isinstance(kv, CacheType), f"kv must be a cache, not {kv}")
     assert isinstance(kv, CacheType)
     return kv
@@ -45,7 +46,7 @@ class KvWrite(Op):
     v: Value
 
     def infer(self, types: Types) -> tuple[Type, ...]:
-        kv, k, v = _cache(types["kv"]), types["k"], types["v"]
+        kv, k, v = cache_type(types["kv"]), types["k"], types["v"]
         expect(k.dims[2:] == (kv.kv_heads, kv.k_dim), f"keys {k} do not fit {kv}")
         expect(v.dims[2:] == (kv.kv_heads, kv.v_dim), f"values {v} do not fit {kv}")
         return (kv,)
@@ -78,7 +79,7 @@ class Attention(Op):
     softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv = types["q"], _cache(types["kv"])
+        q, kv = types["q"], cache_type(types["kv"])
         expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
@@ -151,7 +152,7 @@ class QkvAttention(Op):
     softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        qkv, kv = types["qkv"], _cache(types["kv"])
+        qkv, kv = types["qkv"], cache_type(types["kv"])
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         expect(qkv.dims[-1] == rows, f"{qkv} does not hold {rows} channels")
         want = CacheType(

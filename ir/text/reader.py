@@ -195,6 +195,8 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.View(of=inner, to=tuple(numbers))
         case "permute", _:
             return recipes.Permute(of=inner, dims=tuple(numbers))
+        case "stack", [count]:
+            return recipes.Stack(of=inner, count=count)
     raise cursor.error(f"{raw.name} is not a step of a recipe", raw.at)
 
 

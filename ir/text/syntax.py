@@ -71,15 +71,16 @@ def ref(cursor: Cursor, sigil: str) -> str:
 
 
 def type_(cursor: Cursor) -> Type:
-    """``bf16[B,T,4096]`` or ``kv[2,128,128]``."""
+    """``bf16[B,T,4096]``, ``kv[2,128,128]`` or ``kv[2,128,128,64]``."""
     at, dtype = cursor.now.at, cursor.take("name")
     dims = tuple(_dim(cursor) for _ in _items(cursor, "[", "]"))
     if dtype != "kv":
         return TensorType(dtype=dtype, dims=dims)
     sizes = [dim for dim in dims if isinstance(dim, int)]
-    if len(sizes) != 3:
-        raise cursor.error("kv takes three sizes: heads, key width, value width", at)
-    return CacheType(kv_heads=sizes[0], k_dim=sizes[1], v_dim=sizes[2])
+    if len(sizes) not in (3, 4):
+        takes = "heads, key width, value width, and perhaps an indexer's key width"
+        raise cursor.error(f"kv takes three or four sizes: {takes}", at)
+    return CacheType.of(*sizes)
 
 
 def _dim(cursor: Cursor) -> int | str:

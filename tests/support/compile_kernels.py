@@ -15,6 +15,7 @@ from support.kernels import (
     attention_use,
     emitted,
     full_use,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -61,6 +62,13 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
     "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)]),
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)]),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)]),
+    "mla": ("bf16", [attention_use(64, 64, 256, 256)]),
+    "experts": ("bf16", [moe_use(experts=128, top_k=8, width=4096, ff=1408)]),
+    "experts, f16, functions": (
+        "f16",
+        [moe_use("gelu", width=6144, ff=2048), pointwise_use("act_mul", "silu", 64)],
+    ),
+    "odd experts, f32": ("f32", [moe_use("relu", experts=3, width=200, ff=72)]),
     "bert": (
         "f16",
         [

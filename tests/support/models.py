@@ -1,5 +1,7 @@
 """Models at the Model level: two that are written down, and any that can be drawn."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
@@ -37,12 +39,12 @@ def glm(layers: int = 2, projection: bool = True) -> m.Model:
     attend, feed = block.steps
     rope = m.Rope(dim=16, theta=1e4, style="half", sections=2, frequencies="f16")
     op = attend.op.model_copy(update={"mask": "prefix", "rope": rope})
-    scaled = {"residual": "normed", "residual_scale": 2.5}
+    scaled: dict[str, Any] = {"residual": "normed", "residual_scale": 2.5}
     steps = tuple(
         m.Step(op=one, pre=norm(f"layers.{{i}}.ln_{n}", "layer"), **scaled)
         for n, one in enumerate((op, feed.op))
     )
-    inner = {"up": projection_of("up"), "down": projection_of("down")}
+    inner: dict[str, Any] = {"up": projection_of("up"), "down": projection_of("down")}
     encoder = m.PrefixEncoder(
         length=7,
         table=m.Weight(tensor="prefix_encoder.embedding.weight"),
@@ -161,7 +163,7 @@ def blocks(
         down=projection(f"{prefix}down_proj", bias=bias),
     )
     after = norm(f"{prefix}post_norm", kind) if post else None
-    residual = {
+    residual: dict[str, Any] = {
         "residual": draw(st.sampled_from(["stream", "normed"])),
         "residual_scale": draw(st.sampled_from([1.0, 2.5])),
     }

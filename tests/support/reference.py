@@ -15,6 +15,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from support.tiny import auto_class
+
 PROMPT, STEPS, FAR = 18, 6, 16_500
 PADDING = (5, 0)
 
@@ -109,13 +111,6 @@ def load(checkpoint: Path, attention: str = "eager") -> Any:
         checkpoint, attn_implementation=attention, dtype=torch.float32
     )
     return model.eval()
-
-
-def auto_class(config: Any) -> Any:
-    """The auto class that makes logits of a config's model."""
-    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
-        return transformers.AutoModelForCausalLM
-    return transformers.AutoModelForImageTextToText
 
 
 def write(checkpoint: Path, file: Path, *, far: bool, attention: str = "eager") -> None:

@@ -19,6 +19,7 @@ from glmc.backends.torch.ops.elementwise import (
     first_token,
     gate,
     heads,
+    join_heads,
     linear,
     mul,
     normalised_linear,
@@ -28,6 +29,7 @@ from glmc.backends.torch.ops.elementwise import (
     xielu,
     zeros_like,
 )
+from glmc.backends.torch.ops.moe import moe_experts, moe_router
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
     add_rms_norm,
@@ -55,6 +57,12 @@ from glmc.backends.torch.ops.rope import (
     rope_table_sections,
     rope_table_yarn,
 )
+from glmc.backends.torch.ops.sparse import (
+    index_select,
+    index_write,
+    no_selection,
+    sparse_attention,
+)
 
 __all__ = [
     "act_mul",
@@ -71,12 +79,18 @@ __all__ = [
     "full_attention",
     "gate",
     "heads",
+    "index_select",
+    "index_write",
+    "join_heads",
     "kv_write",
     "layer_norm",
     "layer_norm_heads",
     "layer_normalize",
     "linear",
+    "moe_experts",
+    "moe_router",
     "mul",
+    "no_selection",
     "normalised_linear",
     "qkv_attention",
     "quantized_embedding",
@@ -96,6 +110,7 @@ __all__ = [
     "scale_heads",
     "sinusoids",
     "soft_cap",
+    "sparse_attention",
     "split",
     "xielu",
     "zeros_like",

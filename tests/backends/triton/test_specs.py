@@ -18,6 +18,7 @@ from support.kernels import (
     attention_use,
     filled_cache,
     full_use,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -33,6 +34,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int64: "*i64",
     torch.int8: "*i8",
     torch.bool: "*i1",
 }
@@ -67,6 +69,7 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "sloped": [qkv_use(extras=("slopes",)), qkv_use()],
     "sunk": [qkv_use(8, 2, extras=("sinks",)), qkv_use(8, 2, window=4)],
+    "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
     "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
     "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
     "everything": [
@@ -101,6 +104,9 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
         return
+    if use.name == "moe_experts":
+        mix(module, use, dtype)
+        return
     if use.name == "full_attention":
         (H, D), (K, V) = use.shapes["q"][2:], use.shapes["v"][2:]
         packed = random(2, 3, (H + K) * D + K * V, dtype=dtype, seed=0)
@@ -126,6 +132,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    count, width, _ = use.sizes("down")
+    matrices = [
+        torch.zeros(use.sizes(name), dtype=dtype) for name in ("gate_up", "down")
+    ]
+    for tokens in (1, 20 * count):
+        experts = torch.zeros(1, tokens, use.size("experts"), dtype=torch.int64)
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.moe_experts(x, experts, experts.float(), *matrices, **use.attrs)
 
 
 def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
