@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from support.dense import FAMILIES as DENSE
 from support.dense import RMS
 
 Config = Mapping[str, Any]
@@ -56,6 +57,53 @@ FAMILIES: Mapping[str, Config] = {
     },
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v2": {**_DEEPSEEK, "topk_method": "group_limited_greedy"},
+    "deepseek_v32": {
+        **_DEEPSEEK,
+        "index_topk": 6,
+        "index_head_dim": 16,
+        "index_n_heads": 16,
+    },
+    "axk1": _DEEPSEEK,
+    "youtu": _LATENT,
+    "minicpm3": {**_LATENT, "scale_emb": 3, "scale_depth": 0.9, "dim_model_base": 24},
+    "olmoe": {**RMS, "num_experts": 8, "num_experts_per_tok": 3},
+    "flex_olmo": {**RMS, "num_experts": 8, "num_experts_per_tok": 3},
+    "dots1": {
+        **{k: v for k, v in _DEEPSEEK.items() if k not in _LATENT or k in RMS},
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+    },
+    "solar_open": {
+        **{k: v for k, v in _DEEPSEEK.items() if k not in _LATENT or k in RMS},
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "first_k_dense_replace": 0,
+    },
+    "ernie4_5_moe": {
+        **RMS,
+        "moe_num_experts": 8,
+        "moe_k": 3,
+        "moe_intermediate_size": 24,
+        "moe_num_shared_experts": 2,
+    },
+    "granitemoe": {
+        **DENSE["granite"],
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+    },
+    "granitemoeshared": {
+        **DENSE["granite"],
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 40,
+    },
+    "hunyuan_v1_moe": {**RMS, "head_dim": 32, "num_experts": 6, "moe_topk": 2},
+    "minimax_m2": {
+        **RMS,
+        "head_dim": 32,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 3,
+    },
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -100,6 +148,43 @@ CASES: Mapping[str, Mapping[str, Config]] = {
             "rope_parameters": {**_YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
         },
     },
+    "deepseek_v32": {"selects": {}},
+    "axk1": {"post_norm": {"num_hidden_layers": 4}},
+    "youtu": {"latent": {}},
+    "minicpm3": {"scaled": {}, "defaults": {"v_head_dim": None, "mlp_bias": True}},
+    "olmoe": {"all_heads": {"norm_topk_prob": True}, "as_scored": {}},
+    "flex_olmo": {"post_norms": {}},
+    "dots1": {
+        "window": {
+            "sliding_window": 8,
+            "max_window_layers": 2,
+            "num_hidden_layers": 4,
+        },
+        "one_group": {"n_group": 1, "topk_group": 1, "norm_topk_prob": True},
+    },
+    "solar_open": {"groups": {}},
+    "ernie4_5_moe": {
+        "shared": {},
+        "some": {
+            "use_bias": True,
+            "num_hidden_layers": 4,
+            "moe_layer_interval": 2,
+            "moe_num_shared_experts": 0,
+        },
+    },
+    "granitemoe": {"after": {}},
+    "granitemoeshared": {"shared": {}, "alone": {"shared_intermediate_size": 0}},
+    "hunyuan_v1_moe": {"shared": {}},
+    "minimax_m2": {
+        "corrected": {},
+        "partial": {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.5,
+            }
+        },
+    },
 }
 
 # Positions beyond 16k mean nothing to these.
@@ -111,6 +196,19 @@ CLASSES: Mapping[str, str] = {
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
     "deepseek_v2": "DeepseekV2ForCausalLM",
+    "deepseek_v32": "DeepseekV32ForCausalLM",
+    "axk1": "AXK1ForCausalLM",
+    "youtu": "YoutuForCausalLM",
+    "minicpm3": "MiniCPM3ForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
+    "flex_olmo": "FlexOlmoForCausalLM",
+    "dots1": "Dots1ForCausalLM",
+    "solar_open": "SolarOpenForCausalLM",
+    "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
+    "granitemoe": "GraniteMoeForCausalLM",
+    "granitemoeshared": "GraniteMoeSharedForCausalLM",
+    "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM",
+    "minimax_m2": "MiniMaxM2ForCausalLM",
 }
 
 
