@@ -156,7 +156,7 @@ class Moe(Node):
     up: Weight
     down: Weight
     weigh: Literal["output", "input"] = "output"
-    """What of an expert is multiplied by its weight: what it makes, or what it reads."""
+    """What is multiplied by an expert's weight: what it makes, or what it reads."""
     shared: Mlp | None = None
     """What every token goes through besides its experts."""
     shared_gate: Weight | None = None
