@@ -47,6 +47,33 @@ _QWEN: Config = {
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 40,
 }
+_SPARSE: Config = {
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+}
+_LLAMA4: Config = {
+    **RMS,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": 96,
+    "head_dim": 16,
+    "num_hidden_layers": 4,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 8,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+}
+_EYES: Config = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "image_size": 28,
+    "patch_size": 14,
+    "projector_input_dim": 32,
+    "projector_output_dim": 32,
+    "vision_output_dim": 32,
+}
 
 FAMILIES: Mapping[str, Config] = {
     "mixtral": {**RMS, "num_local_experts": 6, "num_experts_per_tok": 2},
@@ -103,6 +130,69 @@ FAMILIES: Mapping[str, Config] = {
         "head_dim": 32,
         "num_local_experts": 8,
         "num_experts_per_tok": 3,
+    },
+    "llama4_text": _LLAMA4,
+    "cohere2_moe": {
+        **DENSE["cohere2"],
+        "num_hidden_layers": 4,
+        "layer_types": None,
+        "first_k_dense_replace": 1,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "num_shared_experts": 2,
+        "prefix_dense_intermediate_size": 80,
+    },
+    "aria_text": {**RMS, "moe_num_experts": 6, "moe_topk": 2},
+    "afmoe": {
+        **RMS,
+        **_SPARSE,
+        "head_dim": 32,
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "num_shared_experts": 2,
+        "route_scale": 1.5,
+    },
+    "exaone_moe": {
+        **RMS,
+        **_SPARSE,
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "num_shared_experts": 2,
+        "n_group": 4,
+        "topk_group": 2,
+    },
+    "mellum": {
+        **RMS,
+        **_SPARSE,
+        "head_dim": 32,
+        "sliding_window": 8,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 5e4},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    },
+    "qwen3_vl_moe": {
+        "text_config": {
+            **DENSE["qwen3_vl"]["text_config"],
+            **_SPARSE,
+            "decoder_sparse_step": 2,
+        },
+        "vision_config": DENSE["qwen3_vl"]["vision_config"],
+    },
+    "llama4": {"text_config": _LLAMA4, "vision_config": _EYES},
+    "kimi_k25": {
+        "text_config": _DEEPSEEK,
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+            "pos_emb_height": 2,
+            "pos_emb_width": 2,
+        },
     },
 }
 
@@ -185,10 +275,28 @@ CASES: Mapping[str, Mapping[str, Config]] = {
             }
         },
     },
+    "llama4_text": {
+        "chunks": {},
+        "bare": {"use_qk_norm": False, "num_experts_per_tok": 1},
+    },
+    "cohere2_moe": {
+        "average": {},
+        "sum": {
+            "shared_expert_combination_strategy": "sum",
+            "expert_selection_fn": "sigmoid",
+            "rms_norm_eps": 1e-2,
+        },
+    },
+    "aria_text": {"shared": {}},
+    "afmoe": {"gates": {"mup_enabled": True}},
+    "exaone_moe": {"windows": {}},
+    "mellum": {"two_ropes": {}},
+    "llama4": {"text": {}},
+    "kimi_k25": {"text": {}},
 }
 
-# Positions beyond 16k mean nothing to these.
-NEAR: frozenset[str] = frozenset()
+# Queries that grow with positions are told by the cache's length in transformers.
+NEAR = frozenset({"llama4_text", "llama4"})
 
 CLASSES: Mapping[str, str] = {
     "mixtral": "MixtralForCausalLM",
@@ -209,6 +317,15 @@ CLASSES: Mapping[str, str] = {
     "granitemoeshared": "GraniteMoeSharedForCausalLM",
     "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM",
     "minimax_m2": "MiniMaxM2ForCausalLM",
+    "llama4_text": "Llama4ForCausalLM",
+    "cohere2_moe": "Cohere2MoeForCausalLM",
+    "aria_text": "AriaTextForCausalLM",
+    "afmoe": "AfmoeForCausalLM",
+    "exaone_moe": "ExaoneMoeForCausalLM",
+    "mellum": "MellumForCausalLM",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "llama4": "Llama4ForConditionalGeneration",
+    "kimi_k25": "KimiK25ForConditionalGeneration",
 }
 
 
