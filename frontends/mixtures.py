@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
+    ClampedGluSpec,
     IndexerSpec,
     MlaSpec,
     MoeSpec,
@@ -74,6 +75,10 @@ class Mixture(_Sublayer):
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
+            gate_bias=self.slots.bias("xgate"),
+            up_bias=self.slots.bias("xup"),
+            down_bias=self.slots.bias("xdown"),
+            glu=self.glu(spec.glu),
             weigh=spec.weigh,
             **self.shared(spec.shared, act),
         )
@@ -92,6 +97,14 @@ class Mixture(_Sublayer):
             renormalise=resolve.flag(f"{what}.renormalise", spec.renormalise),
             least_sum=resolve.optional_number(f"{what}.least_sum", spec.least_sum),
             scale=resolve.number(f"{what}.scale", spec.scale),
+        )
+
+    def glu(self, spec: ClampedGluSpec | None) -> m.ClampedGlu | None:
+        if spec is None:
+            return None
+        return m.ClampedGlu(
+            alpha=self.resolve.number(f"{self.what}.glu.alpha", spec.alpha),
+            limit=self.resolve.number(f"{self.what}.glu.limit", spec.limit),
         )
 
     def after(self, spec: MoeSpec) -> Literal["softmax", "sigmoid"] | None:

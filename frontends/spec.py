@@ -217,6 +217,13 @@ class SharedSpec(Section):
     when: Flag = True
 
 
+class ClampedGluSpec(Section):
+    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, not act(gate) · up."""
+
+    alpha: Number
+    limit: Number
+
+
 class MoeSpec(Section):
     """A mixture of gated MLPs; ``ff`` is the width of one expert."""
 
@@ -233,6 +240,7 @@ class MoeSpec(Section):
     renormalise: Flag = False
     least_sum: Number | None = None
     scale: Number = 1.0
+    glu: ClampedGluSpec | None = None
     weigh: Literal["output", "input"] = "output"
     shared: SharedSpec | None = None
 

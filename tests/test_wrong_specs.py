@@ -168,6 +168,28 @@ MISTAKES = (
         "ops: {moe: {least_sum: 2.0}}\nignore: {moe_norm_min: planted}",
         "decode",
     ),
+    ("llama4_text-chunks", "ops: {moe: {weigh: output}}", "prompt"),
+    (
+        "gpt_oss-sinks",
+        "ops: {moe: {glu: {alpha: 1.0}}}\nignore: {swiglu_alpha: planted}",
+        "prompt",
+    ),
+    (
+        "gpt_oss-sinks",
+        "weights: {xgate+xup: {layout: 'X E [xgate:Fx|xup:Fx]'}}",
+        "prompt",
+    ),
+    (
+        "gpt_oss-sinks",
+        "weights: {router: {bias: false}}\nwaive: {'*router.bias': planted}",
+        "decode",
+    ),
+    (
+        "cohere2_moe-average",
+        "ops: {moe: {shared: {averaged: false}}}\nignore: "
+        "{shared_expert_combination_strategy: planted}",
+        "prompt",
+    ),
     ("minimax_m2-corrected", "ops: {moe: {score: softmax}}", "padded"),
     # Latents
     ("minicpm3-scaled", "ops: {attn: {rope: {style: interleaved}}}", "decode"),

@@ -127,7 +127,7 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     without: tuple[str, ...] = ()
     if not structure.attention_plan(uses).has_kernels:
         without += structure.ATTENTION_OPS
-    if any(use.attrs.get("weigh", "output") != "output" for use in uses):
+    if not structure.experts_have_kernels(uses):
         without += ("moe_experts",)
     if not without:
         return KERNELS

@@ -14,6 +14,14 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
     fields = {"x": h, "experts": experts, "weights": weights, "fn": moe.act}
     fields["weigh"] = moe.weigh
+    fields |= moe.glu.model_dump() if moe.glu else {}
+    if moe.gate_bias and moe.up_bias:
+        pair = [moe.gate_bias, moe.up_bias]
+        bias = e.packed("experts_gate_up_bias", pair, ("X", "Fx"), axes, 1)
+        fields["gate_up_bias"] = bias
+    if moe.down_bias:
+        bias = e.packed("experts_down_bias", [moe.down_bias], ("X", "E"), axes, 1)
+        fields["down_bias"] = bias
     matrices = {"gate_up": gate_up, "down": down}
     return str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
 

@@ -139,6 +139,16 @@ class Router(Node):
     """The weights are multiplied by this at last."""
 
 
+class ClampedGlu(Node):
+    """gate · sigmoid(alpha · gate) · (up + 1), as gpt-oss has it.
+
+    Before, gate is cut off above ``limit``, and up beyond ± ``limit``.
+    """
+
+    alpha: PositiveFloat
+    limit: PositiveFloat
+
+
 class Moe(Node):
     """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
 
@@ -155,6 +165,11 @@ class Moe(Node):
     gate: Weight
     up: Weight
     down: Weight
+    gate_bias: Weight | None = None
+    up_bias: Weight | None = None
+    down_bias: Weight | None = None
+    glu: ClampedGlu | None = None
+    """How gate and up go together, where it is not ``act(gate) * up``."""
     weigh: Literal["output", "input"] = "output"
     """What is multiplied by an expert's weight: what it makes, or what it reads."""
     shared: Mlp | None = None

@@ -64,6 +64,8 @@ class MoeExperts(Op):
 
     ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``. With
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
+    Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
+    most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
     """
 
     mnemonic = "moe_experts"
@@ -73,7 +75,11 @@ class MoeExperts(Op):
     weights: Value
     gate_up: Param
     down: Param
+    gate_up_bias: Param | None = None
+    down_bias: Param | None = None
     fn: ActivationFn
+    alpha: float | None = None
+    limit: float | None = None
     weigh: Literal["output", "input"] = "output"
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -86,4 +92,10 @@ class MoeExperts(Op):
         wanted = (count, 2 * int(width), x.dims[-1])
         expect(gate_up.dims == wanted, f"{gate_up} does not fit {x} and {down}")
         expect(out == x.dims[-1], f"{down} does not give {x}")
+        for name, stack in (("gate_up_bias", gate_up), ("down_bias", down)):
+            each = types.get(name)
+            fits = not each or each.dims == stack.dims[:2]
+            expect(fits, f"{name} {each} does not fit {stack}")
+        both = (self.alpha is None) == (self.limit is None)
+        expect(both, "alpha and limit go together")
         return (x,)

@@ -131,6 +131,16 @@ FAMILIES: Mapping[str, Config] = {
         "num_local_experts": 8,
         "num_experts_per_tok": 3,
     },
+    "gpt_oss": {
+        **RMS,
+        "head_dim": 32,
+        "sliding_window": 8,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "swiglu_alpha": 1.5,
+        "swiglu_limit": 0.8,
+        "rope_parameters": {**_YARN, "truncate": False},
+    },
     "llama4_text": _LLAMA4,
     "cohere2_moe": {
         **DENSE["cohere2"],
@@ -275,9 +285,21 @@ CASES: Mapping[str, Mapping[str, Config]] = {
             }
         },
     },
+    "gpt_oss": {"sinks": {}},
     "llama4_text": {
         "chunks": {},
-        "bare": {"use_qk_norm": False, "num_experts_per_tok": 1},
+        "bare": {
+            "use_qk_norm": False,
+            "num_experts_per_tok": 1,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 1e4,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 16,
+            },
+        },
     },
     "cohere2_moe": {
         "average": {},
@@ -292,7 +314,6 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     "exaone_moe": {"windows": {}},
     "mellum": {"two_ropes": {}},
     "llama4": {"text": {}},
-    "kimi_k25": {"text": {}},
 }
 
 # Queries that grow with positions are told by the cache's length in transformers.
@@ -317,6 +338,7 @@ CLASSES: Mapping[str, str] = {
     "granitemoeshared": "GraniteMoeSharedForCausalLM",
     "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM",
     "minimax_m2": "MiniMaxM2ForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
     "llama4_text": "Llama4ForCausalLM",
     "cohere2_moe": "Cohere2MoeForCausalLM",
     "aria_text": "AriaTextForCausalLM",

@@ -34,6 +34,7 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         for slot in ("gate", "up")
     )
     index = "" if stacked else "{x}."
+    biases = draw(st.booleans())
     row = m.Weight(tensor=f"{prefix}shared_gate.weight")
     act = draw(_acts)
     mlp = m.Mlp(
@@ -52,6 +53,10 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         gate=gate,
         up=up,
         down=m.Weight(tensor=f"{prefix}experts.{index}down.weight"),
+        gate_bias=m.Weight(tensor=f"{prefix}gate_bias") if biases else None,
+        up_bias=m.Weight(tensor=f"{prefix}up_bias") if biases else None,
+        down_bias=m.Weight(tensor=f"{prefix}down_bias") if biases else None,
+        glu=draw(st.sampled_from([None, m.ClampedGlu(alpha=1.5, limit=7.0)])),
         weigh=draw(st.sampled_from(["output", "input"])),
         shared=mlp if shared else None,
         shared_gate=draw(st.sampled_from([None, row])) if shared else None,

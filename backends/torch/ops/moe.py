@@ -71,14 +71,20 @@ def moe_experts(
     gate_up: torch.Tensor,
     down: torch.Tensor,
     *,
+    gate_up_bias: torch.Tensor | None = None,
+    down_bias: torch.Tensor | None = None,
     fn: str,
+    alpha: float | None = None,
+    limit: float | None = None,
     weigh: str = "output",
 ) -> torch.Tensor:
     """Each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
     `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
-    "input" it is the token that is weighed, not what an expert makes of it. The experts
-    that some token goes to are run one after the other, each on all of its tokens.
+    "input" it is the token that is weighed, not what an expert makes of it. The biases
+    are [X, 2F] and [X, E]; with `alpha` and `limit`, `clamped_glu` takes `fn`'s place.
+    The experts that some token goes to are run one after the other, each on all of its
+    tokens.
     """
     tokens = x.flatten(0, -2)
     chosen, shares = experts.flatten(0, -2), weights.flatten(0, -2)
@@ -88,8 +94,23 @@ def moe_experts(
         read, share = tokens[token], shares[token, place, None]
         if weigh == "input":
             read = (read * share).to(read.dtype)
-        hidden = act_mul(F.linear(read, gate_up[expert]), fn=fn)
-        part = F.linear(hidden, down[expert])
+        biases = (
+            None if bias is None else bias[expert] for bias in (gate_up_bias, down_bias)
+        )
+        hidden = F.linear(read, gate_up[expert], next(biases))
+        if alpha is None or limit is None:
+            hidden = act_mul(hidden, fn=fn)
+        else:
+            hidden = clamped_glu(hidden, alpha, limit)
+        part = F.linear(hidden, down[expert], next(biases))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))
     return out.view_as(x)
+
+
+def clamped_glu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
+    """gate · sigmoid(`alpha` · gate) · (up + 1) of `gate_up` [..., 2F], gate | up: the
+    gate at most `limit`, up within ± `limit` (gpt-oss)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return gate * torch.sigmoid(gate * alpha) * (up + 1)

@@ -10,6 +10,7 @@ import transformers
 from transformers.models.cohere2_moe import modeling_cohere2_moe as cohere
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
 from transformers.models.glm4_moe import modeling_glm4_moe as glm
+from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen
 
 from glmc.backends.torch import ops
@@ -129,6 +130,33 @@ def test_experts_that_read_weighed_tokens() -> None:
     got = ops.moe_experts(x, experts, share, *stacks, fn="relu", weigh="input")
     want = ops.moe_experts(x, experts, share.square(), *stacks, fn="relu")
     torch.testing.assert_close(got, want)
+
+
+def test_biases_and_a_clamped_glu() -> None:
+    config = transformers.GptOssConfig(
+        hidden_size=E, intermediate_size=F, num_local_experts=X, swiglu_limit=0.8
+    )
+    published = gpt_oss.GptOssExperts(config)
+    torch.manual_seed(0)
+    for parameter in published.parameters():
+        parameter.data.normal_()
+    x, weights = torch.randn(1, 6, E), torch.rand(1, 6, K)
+    experts = torch.rand(1, 6, X).topk(K).indices
+    both, bias = published.gate_up_proj.mT, published.gate_up_proj_bias
+    got = ops.moe_experts(
+        x,
+        experts,
+        weights,
+        torch.cat([both[:, ::2], both[:, 1::2]], 1),
+        published.down_proj.mT,
+        gate_up_bias=torch.cat([bias[:, ::2], bias[:, 1::2]], 1),
+        down_bias=published.down_proj_bias,
+        fn="silu",
+        alpha=1.702,
+        limit=0.8,
+    )
+    want = published(x[0], experts[0], weights[0])
+    torch.testing.assert_close(got[0], want, atol=1e-4, rtol=1e-4)
 
 
 def test_control_the_correction_does_not_weigh() -> None:
