@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, Protocol
 
+from glmc.frontends.attention_extras import query_scale
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
@@ -171,6 +172,7 @@ class LatentAttention(_Sublayer):
             kv_rank=self.size("kv_rank", spec.kv_rank),
             scale=self.resolve.number(f"{self.what}.scale", spec.scale),
             rope=rope,
+            q_scale=query_scale(f"{self.what}.q_scale", self.resolve, spec.q_scale),
             q_a=self.slots.projection("q_a") if ranked else None,
             q_norm=self.norm("q_norm", spec.q_norm, spec.norm) if ranked else None,
             q=self.slots.projection("q"),

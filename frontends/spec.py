@@ -269,6 +269,7 @@ class MlaSpec(Section):
     kv_rank: Integer
     scale: Number
     rope: RopeSpec
+    q_scale: QueryScaleSpec | None = None
     q_norm: Text
     kv_norm: Text
     norm: NormSpec

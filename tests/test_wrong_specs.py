@@ -168,6 +168,7 @@ MISTAKES = (
         "ops: {moe: {least_sum: 2.0}}\nignore: {moe_norm_min: planted}",
         "decode",
     ),
+    ("mistral4-grown_queries", "ops: {attn: {q_scale: {shift: 1}}}", "decode"),
     ("llama4_text-chunks", "ops: {moe: {weigh: output}}", "prompt"),
     (
         "gpt_oss-sinks",

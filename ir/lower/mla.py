@@ -20,6 +20,8 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
     q = e.linear("q", latent, a.q, slot, axes)
     q = e.emit(ops.Heads, "qh", x=q, n=a.heads)
     q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
+    if a.q_scale:
+        q = e.emit(ops.ScaleHeads, "qs", x=q, scale=e.tables.query_scale(a.q_scale))
     kv = _write(e, h, a, axes, turn)
     context = _attend(e, h, a, q, kv, latent, turn)
     return e.linear("attn", context, a.o, ("E", "H Dv"), axes)

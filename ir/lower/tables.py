@@ -33,7 +33,7 @@ class Tables:
             suffix = _suffix(self._names)
             self._names.setdefault(_key(rope), (f"cos{suffix}", f"sin{suffix}"))
         for op in _attentions(model):
-            if op.alibi:
+            if isinstance(op, m.Attention) and op.alibi:
                 name = f"slopes{_suffix(self._slopes)}"
                 self._slopes.setdefault((op.heads, op.alibi), name)
             if op.q_scale:
@@ -87,15 +87,13 @@ def _suffix(known: Mapping[Any, object]) -> str:
     return f"_{len(known) + 1}" if known else ""
 
 
-def _attentions(model: m.Model) -> list[m.Attention]:
+def _attentions(model: m.Model) -> list[m.Attention | m.Mla]:
     steps = [step.op for block in model.blocks for step in block.steps]
-    return [op for op in steps if isinstance(op, m.Attention)]
+    return [op for op in steps if isinstance(op, m.Attention | m.Mla)]
 
 
 def _ropes(model: m.Model) -> list[m.Rope]:
-    steps = [step.op for block in model.blocks for step in block.steps]
-    attending = [op for op in steps if isinstance(op, m.Attention | m.Mla)]
-    return [op.rope for op in attending if op.rope]
+    return [op.rope for op in _attentions(model) if op.rope]
 
 
 def _key(rope: m.Rope) -> m.Rope:

@@ -217,6 +217,7 @@ class Mla(Node):
     kv_rank: PositiveInt
     scale: PositiveFloat
     rope: Rope
+    q_scale: QueryScale | None = None
     q_a: Projection | None = None
     q_norm: Norm | None = None
     q: Projection

@@ -131,6 +131,33 @@ FAMILIES: Mapping[str, Config] = {
         "num_local_experts": 8,
         "num_experts_per_tok": 3,
     },
+    "mistral4": {
+        **_DEEPSEEK,
+        "rope_parameters": {
+            **_YARN,
+            "original_max_position_embeddings": 8,
+            "llama_4_scaling_beta": 0.4,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+    },
+    "dbrx": {
+        "vocab_size": 128,
+        "d_model": 64,
+        "n_heads": 4,
+        "n_layers": 3,
+        "max_seq_len": 256,
+        "attn_config": {"clip_qkv": 0.8, "kv_n_heads": 2, "rope_theta": 1e4},
+        "ffn_config": {
+            "hidden_size": 64,
+            "ffn_hidden_size": 40,
+            "moe_num_experts": 6,
+            "moe_top_k": 2,
+        },
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
     "gpt_oss": {
         **RMS,
         "head_dim": 32,
@@ -286,6 +313,8 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "gpt_oss": {"sinks": {}},
+    "mistral4": {"grown_queries": {}},
+    "dbrx": {"clipped": {}},
     "llama4_text": {
         "chunks": {},
         "bare": {
@@ -338,6 +367,8 @@ CLASSES: Mapping[str, str] = {
     "granitemoeshared": "GraniteMoeSharedForCausalLM",
     "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM",
     "minimax_m2": "MiniMaxM2ForCausalLM",
+    "mistral4": "Mistral4ForCausalLM",
+    "dbrx": "DbrxForCausalLM",
     "gpt_oss": "GptOssForCausalLM",
     "llama4_text": "Llama4ForCausalLM",
     "cohere2_moe": "Cohere2MoeForCausalLM",

@@ -41,7 +41,8 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
 
 def auto_class(config: Any) -> Any:
     """The auto class that knows models with this config: of text, or with eyes."""
-    if hasattr(config, "vision_config"):
+    # Mistral 4 is listed as the text part of a composite only.
+    if hasattr(config, "vision_config") or config.model_type == "mistral4":
         return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM
 
