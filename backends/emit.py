@@ -198,7 +198,8 @@ def _every(layers: tuple[int, ...]) -> str | None:
     for period in range(2, LONGEST_PERIOD + 1):
         rests = tuple(sorted({layer % period for layer in layers}))
         if layers == tuple(i for i in span if i % period in rests):
-            return f"[i for i in {span} if i % {period} in {rests}]"
+            written = span if span.start else f"range({span.stop})"
+            return f"[i for i in {written} if i % {period} in {rests}]"
     return None
 
 
