@@ -1,7 +1,7 @@
 """The command ``glmc``: arguments in, text out, exit codes.
 
-0: done; 2: something the user can mend, told in one paragraph on stderr;
-130: interrupted. A stack trace is a bug of ours.
+0: done; 1: ``verify`` or ``bisect`` found a difference; 2: something the user can mend,
+told in one paragraph on stderr; 130: interrupted. A stack trace is a bug of ours.
 """
 
 import argparse
@@ -18,6 +18,7 @@ Code that comes with a model is never run.
   glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
   glmc inspect build/                              what was built, stage by stage
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
+  glmc verify build/ --weights CHECKPOINT          equal to transformers, layer by layer
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
 """
@@ -50,7 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_chat):
+    adders = (
+        _add_compile,
+        _add_inspect,
+        _add_check,
+        _add_verify,
+        _add_run,
+        _add_chat,
+    )
+    for add in adders:
         add(commands)
     return parser
 
@@ -154,6 +163,47 @@ def _run_check(arguments: argparse.Namespace) -> int:
     from glmc.commands import check_command
 
     return check_command(arguments)
+
+
+def _add_verify(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_verify,
+        "compare a build with transformers, layer by layer",
+        "examples:\n"
+        "  glmc verify build/ --weights CHECKPOINT\n"
+        "  glmc verify build/ --weights CHECKPOINT --save golden.safetensors\n"
+        "  glmc verify build/ --weights CHECKPOINT --against golden.safetensors\n\n"
+        "exit code 0 when all differences are within the tolerance, 1 when one is\n"
+        "not, 2 when they cannot be compared\n",
+    )
+    _add_reference(parser)
+    add = parser.add_argument
+    add("--prompt-ids", metavar="ID,ID,...", help="a prompt; default: random tokens")
+    add("--save", type=Path, metavar="FILE", help="keep the reference's numbers")
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from glmc.verifying import verify_command
+
+    return verify_command(arguments)
+
+
+def _add_reference(parser: argparse.ArgumentParser) -> None:
+    """A build, its weights, and what it is held against."""
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--against", default="transformers", metavar="WHAT",
+        help="transformers (default), or a file of golden numbers")  # fmt: skip
+    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
+        help="what both compute in (float32)")  # fmt: skip
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--tolerance", type=float, metavar="X",
+        help="largest difference, relative to a row's scale")  # fmt: skip
+    add("--json", action="store_true", help="for machines")
 
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
