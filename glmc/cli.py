@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_inspect,
         _add_check,
         _add_verify,
+        _add_ir,
         _add_run,
         _add_chat,
     )
@@ -95,11 +96,16 @@ def _add_compile(
         "  glmc compile folder/ -o five/ --set num_layers=5\n",
     )
     add = parser.add_argument
-    add("source", help="a config.json, a model folder, or a hub id (ORG/NAME)")
+    add(
+        "source",
+        nargs="?",
+        help="a config.json, a model folder, or a hub id (ORG/NAME)",
+    )
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--spec", type=Path, metavar="FILE", help="a spec of your own")
+    add("--from-ir", type=Path, metavar="FILE", help="build from a dump (see glmc ir)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets",
         help="change a config key, e.g. num_layers=5 (repeatable)")  # fmt: skip
     add("--ignore-key", action="append", default=[], metavar="NAME",
@@ -189,6 +195,32 @@ def _run_verify(arguments: argparse.Namespace) -> int:
     from glmc.verifying import verify_command
 
     return verify_command(arguments)
+
+
+def _add_ir(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_ir,
+        "read an IR dump, verify it, run passes on it, print it",
+        "examples:\n"
+        "  glmc ir build/ir/1-lowered.glmc --passes merge-qkv,act-mul\n"
+        "  glmc ir build/ir/0-model.glmc --pipeline -o fused.glmc\n"
+        "  glmc compile --from-ir build/ir/1-lowered.glmc -o plain/\n\n"
+        "The ledger of the passes goes to stderr.\n",
+    )
+    add = parser.add_argument
+    add("file", type=Path, help="a dump of any stage; - for the standard input")
+    passes = parser.add_mutually_exclusive_group()
+    passes.add_argument("--passes", metavar="NAME,...", help="run these, in this order")
+    passes.add_argument("--pipeline", action="store_true", help="run all passes")
+    add("-o", "--out", type=Path, help="write there instead of printing")
+    add("--json", action="store_true", help="text and ledger as JSON")
+
+
+def _run_ir(arguments: argparse.Namespace) -> int:
+    from glmc.dumps import ir_command
+
+    return ir_command(arguments)
 
 
 def _add_reference(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,15 @@ from glmc.ir.errors import GlmcError
 
 def compile_command(arguments: argparse.Namespace) -> int:
     """``glmc compile``."""
+    if arguments.from_ir:
+        from glmc.dumps import rebuild_command
+
+        return rebuild_command(arguments)
+    if not arguments.source:
+        raise GlmcError(
+            "nothing to compile: name a config.json, a model folder or a hub id, or a "
+            "dump with --from-ir FILE."
+        )
     from glmc.driver import Options, compile_files
     from glmc.writing import write_build
 
