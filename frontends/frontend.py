@@ -10,6 +10,7 @@ from glmc.frontends.config import apply_sets, effective, key_of_set, without_key
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.provenance import SpecLine, spec_lines
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import read_rope
 from glmc.frontends.source import Source
@@ -43,6 +44,8 @@ class LoadedModel:
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    lines: Mapping[str, SpecLine]
+    """What the spec says, entry by entry, and where."""
 
 
 def load_model(
@@ -95,6 +98,7 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
+        lines=spec_lines(chosen.tree, config),
     )
 
 

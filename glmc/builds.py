@@ -40,9 +40,14 @@ class Build:
         if stage not in self.stages:
             known = ", ".join(self.stages)
             raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
-        return self._read(self.stages[stage]["file"])
+        return self.text(self.stages[stage]["file"])
 
-    def _read(self, name: str) -> str:
+    def text(self, name: str) -> str:
+        """A file of the build.
+
+        Raises:
+            GlmcError: when it is missing.
+        """
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:
@@ -64,4 +69,4 @@ class Build:
     @cached_property
     def ledger(self) -> list[Entry]:
         """Every candidate of every fusion."""
-        return [Entry(**entry) for entry in json.loads(self._read("ir/ledger.json"))]
+        return [Entry(**entry) for entry in json.loads(self.text("ir/ledger.json"))]

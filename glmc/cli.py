@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     adders = (
         _add_compile,
         _add_inspect,
+        _add_explain,
         _add_check,
         _add_verify,
         _add_ir,
@@ -136,12 +137,22 @@ def _add_inspect(
         "examples:\n"
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
+        "  glmc inspect build/ --diff lowered merge-qkv\n"
+        "  glmc inspect build/ --trace model.py:24\n"
         "  glmc inspect build/ --ledger --json\n",
     )
     parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
-    parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
-    parser.add_argument("--stages", action="store_true", help="print the IR of all")
-    parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
+    view = parser.add_mutually_exclusive_group().add_argument
+    view("--stage", metavar="NAME", help="print the IR after one stage")
+    view("--stages", action="store_true", help="print the IR of all")
+    view("--ledger", action="store_true", help="only the fusion ledger")
+    view("--diff", nargs=2, metavar=("A", "B"), help="what changed between two stages")
+    view("--op", metavar="NAME", help="every use of an op, or who makes %%NAME")
+    view("--weights", action="store_true", help="where every parameter comes from")
+    view("--keys", action="store_true", help="what became of every config key")
+    view("--trace", metavar="WHERE",
+         help="what stands behind model.py:LINE or a config key")  # fmt: skip
+    parser.add_argument("--lengths", metavar="N,...", help="measure the KV cache there")
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -149,6 +160,28 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     from glmc.commands import inspect_command
 
     return inspect_command(arguments)
+
+
+def _add_explain(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_explain,
+        "explain a pass, an op or a config key",
+        "examples:\n"
+        "  glmc explain add-rms-norm\n"
+        "  glmc explain qkv_attention\n"
+        "  glmc explain rope_ratio\n",
+    )
+    parser.add_argument("name", nargs="?", help="default: list passes and ops")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_explain(arguments: argparse.Namespace) -> int:
+    from glmc.explaining import explain_command
+
+    return explain_command(arguments)
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

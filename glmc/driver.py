@@ -184,6 +184,7 @@ def _manifest(
             "config": loaded.config,
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
             "assumed": loaded.assumed,
+            "spec_lines": {path: asdict(line) for path, line in loaded.lines.items()},
             "auto_map": [asdict(entry) for entry in loaded.auto_map],
             "options": _plain(options),
             "stages": stage_rows(stages),

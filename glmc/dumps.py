@@ -256,6 +256,7 @@ def _manifest(
             ("config", {}),
             ("config_keys", {}),
             ("assumed", {}),
+            ("spec_lines", {}),
             ("auto_map", []),
             ("options", {}),
         )

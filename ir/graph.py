@@ -7,15 +7,17 @@ values a block returns replace its first inputs, the *carried* ones, for the nex
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import networkx as nx
 from pydantic import SerializeAsAny
 
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import CacheType, TensorType, Type
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Param(Node):
@@ -69,6 +71,8 @@ class Graph(Node):
 
     def digraph(self) -> "nx.MultiDiGraph[int]":
         """Ops by index as nodes; an edge for every value one op hands to another."""
+        import networkx as nx  # not for those who only look at a graph
+
         graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
         maker: dict[str, int] = {}
         for at, op in enumerate(self.ops):
