@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_explain,
         _add_check,
         _add_verify,
+        _add_bisect,
         _add_ir,
         _add_run,
         _add_chat,
@@ -220,6 +221,11 @@ def _add_verify(
     )
     _add_reference(parser)
     add = parser.add_argument
+    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
+        help="what both compute in (float32)")  # fmt: skip
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--tolerance", type=float, metavar="X",
+        help="largest difference, relative to a row's scale")  # fmt: skip
     add("--prompt-ids", metavar="ID,ID,...", help="a prompt; default: random tokens")
     add("--save", type=Path, metavar="FILE", help="keep the reference's numbers")
 
@@ -256,6 +262,27 @@ def _run_ir(arguments: argparse.Namespace) -> int:
     return ir_command(arguments)
 
 
+def _add_bisect(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_bisect,
+        "name the layer, the op and the pass that make a build differ",
+        "examples:\n"
+        "  glmc bisect build/ --weights CHECKPOINT\n"
+        "  glmc bisect build/ --weights CHECKPOINT --against golden.safetensors\n\n"
+        "exit code 0 when nothing differs, 1 with a culprit, 2 when it cannot be tried\n",
+    )
+    _add_reference(parser)
+
+
+def _run_bisect(arguments: argparse.Namespace) -> int:
+    from glmc.bisecting import bisect_command
+
+    return bisect_command(arguments)
+
+
 def _add_reference(parser: argparse.ArgumentParser) -> None:
     """A build, its weights, and what it is held against."""
     add = parser.add_argument
@@ -263,11 +290,6 @@ def _add_reference(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
     add("--against", default="transformers", metavar="WHAT",
         help="transformers (default), or a file of golden numbers")  # fmt: skip
-    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
-        help="what both compute in (float32)")  # fmt: skip
-    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
-    add("--tolerance", type=float, metavar="X",
-        help="largest difference, relative to a row's scale")  # fmt: skip
     add("--json", action="store_true", help="for machines")
 
 

@@ -87,7 +87,7 @@ def answer(
     device = next(model.parameters()).device
     cache, mask = None, given.mask
     with _watching(layers, read, found):
-        for ids, positions in _calls(given):
+        for ids, positions in calls(given):
             if cache is not None and mask is not None:
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
             extra = {"attention_mask": mask, "position_ids": positions}
@@ -102,8 +102,8 @@ def answer(
     return {name: torch.cat(pieces, 1) for name, pieces in found.items()}
 
 
-def _calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """(ids, positions) of each call; positions that go on count from the last ones."""
+def calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """(ids, positions) of each call; positions that go on count from the last."""
     yield given.ids, given.positions
     for at in range(given.more.shape[1]):
         positions = None
@@ -139,8 +139,15 @@ def carried(out: Any) -> torch.Tensor:
     """
     if isinstance(out, torch.Tensor):
         return out
-    total: torch.Tensor = sum(out[1:], start=out[0])
-    return total
+    return added(out)
+
+
+def added(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of the first value and of those that are like it."""
+    like = [
+        v for v in values if (v.shape, v.dtype) == (values[0].shape, values[0].dtype)
+    ]
+    return torch.stack(like).sum(0) if len(like) > 1 else like[0]
 
 
 def first(out: Any) -> torch.Tensor:

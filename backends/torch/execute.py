@@ -6,7 +6,7 @@ random weights and inputs and compares the logits.
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,14 @@ import torch
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.types import CacheType
 
 Values = dict[str, Any]
+Watch = Callable[[str, Graph, Op, Values], None]
+"""Called after every op: the path of its layer (``layers.3.``, or empty), its graph,
+the op, and the values so far."""
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -64,6 +68,7 @@ class Executor:
         self, program: Program, checkpoint: Mapping[str, torch.Tensor]
     ) -> None:
         self.program = program
+        self.watch: Watch | None = None
         self.weights = {
             path: assemble(param.recipe, checkpoint, layer)
             for path, layer, param in program.bindings()
@@ -115,6 +120,8 @@ class Executor:
             made = getattr(ops, op.mnemonic)(*args, **kwargs)
             made = made if isinstance(made, tuple) else (made,)
             env |= dict(zip(op.outs, made, strict=True))
+            if self.watch:
+                self.watch(path, graph, op, env)
         return [env[name] for name in graph.returns]
 
 
