@@ -5,9 +5,9 @@ A *place* is one application of a graph: ``stem``, a layer's number, or ``head``
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from glmc.backends.torch.execute import Executor
 from glmc.comparing import Answer, Scenario, added, calls
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.recipe import Permute, Recipe, Slice, Tensor
+from glmc.ir.recipe import Permute, Recipe, Slice, Tensor, tensors
 
 Place = str | int
 Values = Mapping[str, torch.Tensor]
@@ -49,7 +49,7 @@ def place_of(path: str, graph: Graph) -> Place:
     return int(path.split(".")[1]) if path else graph.name
 
 
-class _Kept:
+class Kept:
     """Pieces of values, call by call."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ def execute(executor: Executor, given: Scenario) -> Iterator[torch.Tensor]:
 
 def stage_answer(executor: Executor, given: Scenario) -> Answer:
     """What a program answers: hidden states and logits."""
-    kept = _Kept()
+    kept = Kept()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if op is graph.ops[-1] and path:
@@ -97,7 +97,7 @@ def stage_answer(executor: Executor, given: Scenario) -> Answer:
 
 def stage_values(executor: Executor, given: Scenario, place: Place) -> Values:
     """Every value of a program at a place, its inputs too."""
-    kept = _Kept()
+    kept = Kept()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if place_of(path, graph) != place:
@@ -124,6 +124,16 @@ class Called(Exception):
 Inspect = Callable[[Place, Graph, Op, str, tuple[Any, ...], dict[str, Any], Any], None]
 
 
+class _Calls:
+    """Stands for a module of ops: every function of it is ``called(name, …)``."""
+
+    def __init__(self, called: Callable[..., Any]) -> None:
+        self._called = called
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._called, name)
+
+
 @contextmanager
 def following(model: Any, ops: Any, program: Program, look: Inspect) -> Iterator[None]:
     """Let an emitted model run with every op call shown to ``look``.
@@ -140,7 +150,7 @@ def following(model: Any, ops: Any, program: Program, look: Inspect) -> Iterator
             raise Called(f"model.py calls ops.{name} after the program's last op")
         try:
             result = getattr(ops, name)(*args, **kwargs)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # whatever an edited line may do
             look(place, graph, op, name, args, kwargs, error)
             raise
         look(place, graph, op, name, args, kwargs, result)
@@ -150,10 +160,7 @@ def following(model: Any, ops: Any, program: Program, look: Inspect) -> Iterator
         left[:] = _sequence(program)
         return run(*args, **kwargs)
 
-    names = {op.mnemonic for graph in program.graphs for op in graph.ops}
-    names |= {name for name in dir(ops) if not name.startswith("_")}
-    known, model.run = model.ops, restarted
-    model.ops = SimpleNamespace(**{name: partial(called, name) for name in names})
+    known, model.run, model.ops = model.ops, restarted, _Calls(called)
     try:
         yield
     finally:
@@ -174,7 +181,7 @@ def _sequence(program: Program) -> list[tuple[Place, Graph, Op]]:
 
 
 @contextmanager
-def watched_modules(model: Any, kept: _Kept) -> Iterator[None]:
+def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
     """Keep what goes into and comes out of every module, and what attention is given."""
 
     def hook(name: str, _module: Any, given: Any, named: Any, out: Any) -> None:
@@ -197,7 +204,7 @@ def watched_modules(model: Any, kept: _Kept) -> Iterator[None]:
             handle.remove()
 
 
-def _watch_attention(model: Any, kept: _Kept) -> Callable[[], None]:
+def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
     """Have attention show its queries and new keys and values, ``[B,T,heads,width]``."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -219,94 +226,100 @@ def _watch_attention(model: Any, kept: _Kept) -> Callable[[], None]:
     return lambda: model.set_attn_implementation(before)
 
 
-def rows_of(recipe: Recipe) -> tuple[str, slice] | None:
-    """(tensor, output channels) where a recipe is a matrix or some of its rows.
+def rows_of(recipe: Recipe) -> slice | None:
+    """The output channels that a recipe takes of a matrix; None where it does more.
 
-    A transposed matrix has its output channels in columns. None where the recipe does
-    more than that.
+    A transposed matrix has its output channels in columns.
     """
-    out = 0
+    out, taken = 0, slice(None)
     if isinstance(recipe, Permute) and recipe.dims == (1, 0):
         recipe, out = recipe.of, 1
-    taken = slice(None)
     if isinstance(recipe, Slice) and recipe.dim == out:
         recipe, taken = recipe.of, slice(recipe.start, recipe.stop)
-    return (recipe.name, taken) if isinstance(recipe, Tensor) else None
+    return taken if isinstance(recipe, Tensor) else None
 
 
-def their_values(
-    program: Program, graph: Graph, place: Place, kept: Values, prefixes: Sequence[str]
-) -> dict[str, torch.Tensor]:
-    """What the values of a lowered graph should be, where a module tells.
+Told = dict[str, list[torch.Tensor]]
+"""What a value should be, once for every module that makes or takes it."""
 
-    Args:
-        program: the lowered program.
-        graph: its graph at ``place``.
-        place: where.
-        kept: what :func:`watched_modules` kept.
-        prefixes: what module names may begin with that tensor names do not, or vice
-            versa.
-    """
-    found: dict[str, torch.Tensor] = {}
 
-    def of(name: str, kind: str) -> torch.Tensor | None:
-        at = name.replace("{i}", str(place))
-        tries = [
-            at,
-            *(p + at for p in prefixes),
-            *(at.removeprefix(p) for p in prefixes),
-        ]
-        return next((kept[f"{t} {kind}"] for t in tries if f"{t} {kind}" in kept), None)
+@dataclass
+class Teller:
+    """What the modules of a model tell of a lowered graph's values."""
 
-    def tell(name: str, value: torch.Tensor | None) -> None:
-        dims = graph.types[name].dims[2:] if name in graph.types else None
+    program: Program
+    graph: Graph
+    place: Place
+    kept: Values
+    """What :func:`watched_modules` kept."""
+    prefixes: Sequence[str]
+    """What module names may begin with that tensor names do not, or vice versa."""
+    told: Told = field(default_factory=dict)
+
+    def tell(self, name: str, value: torch.Tensor | None) -> None:
+        """Note what a value should be, where it has its shape."""
+        types = self.graph.types
+        dims = types[name].dims[2:] if name in types else None
         if value is not None and dims == tuple(value.shape[2:]):
-            found.setdefault(name, value)
+            self.told.setdefault(name, []).append(value)
 
-    for op in graph.ops:
-        _tell_of_module(program, graph, op, of, tell)
-    attention = f"{graph.prefix.replace('{i}', str(place))}"
-    for op in graph.ops:
-        _tell_of_attention(op, attention, kept, prefixes, tell)
-    return found
+    def all(self) -> Told:
+        """Everything that is told."""
+        for op in self.graph.ops:
+            self._weighted(op)
+        for key, value in self.kept.items():
+            name, _, kind = key.rpartition(" ")
+            for op in self.graph.ops:
+                self._rotary(op, name, kind, value)
+                if self._inside(name):
+                    self._attention(op, key, kind, value)
+                    self._activation(op, name, kind, value)
+        for op in reversed(self.graph.ops):
+            if op.mnemonic == "heads":  # a view: what is told of it holds of its source
+                for value in self.told.get(op.outs[0], ()):
+                    self.tell(op.values[0], value.flatten(2))
+        return self.told
 
+    def _inside(self, name: str) -> bool:
+        prefix = self.graph.prefix.replace("{i}", str(self.place))
+        starts = ("", *self.prefixes)
+        return bool(prefix) and any(name.startswith(one + prefix) for one in starts)
 
-Of = Callable[[str, str], torch.Tensor | None]
-Tell = Callable[[str, torch.Tensor | None], None]
+    def _of(self, module: str, kind: str) -> torch.Tensor | None:
+        at = module.replace("{i}", str(self.place))
+        bare = [at.removeprefix(prefix) for prefix in self.prefixes]
+        names = [at, *(prefix + at for prefix in self.prefixes), *bare]
+        found = (self.kept.get(f"{name} {kind}") for name in names)
+        return next((value for value in found if value is not None), None)
 
+    def _weighted(self, op: Op) -> None:
+        """An op with a weight is the module of that weight."""
+        param = self.program.param(self.graph, getattr(op, "weight", None) or "")
+        if param is None:
+            return
+        module = next(tensors(param.recipe)).name.rpartition(".")[0]
+        rows, out = rows_of(param.recipe), self._of(module, "out")
+        if rows and out is not None and out.ndim > 2:
+            self.tell(op.outs[0], out[..., rows])
+        if op.mnemonic == "linear":
+            self.tell(op.values[0], self._of(module, "in"))
 
-def _tell_of_module(program: Program, graph: Graph, op: Op, of: Of, tell: Tell) -> None:
-    """An op with a weight is the module of that weight."""
-    param = program.param(graph, getattr(op, "weight", None) or "")
-    place = rows_of(param.recipe) if param else None
-    if place is None:
-        return
-    module = place[0].rpartition(".")[0]
-    out = of(module, "out")
-    if out is not None and out.ndim > 2:
-        tell(op.outs[0], out[..., place[1]])
-    if op.mnemonic == "linear":
-        tell(op.values[0], of(module, "in"))
+    def _rotary(self, op: Op, name: str, kind: str, value: torch.Tensor) -> None:
+        tables = op.mnemonic.startswith("rope_table") and name.endswith("rotary_emb")
+        if tables and kind in ("out", "out1"):
+            self.tell(op.outs[kind == "out1"], value[..., : value.shape[-1] // 2])
 
+    def _attention(self, op: Op, key: str, kind: str, value: torch.Tensor) -> None:
+        if not key.endswith(("attention q", "attention k", "attention v")):
+            return
+        if op.mnemonic == "attention" and kind == "q":
+            self.tell(op.values[0], value)
+        elif op.mnemonic == "kv_write" and kind in "kv":
+            self.tell(op.values["kv".index(kind) + 1], value)
 
-def _tell_of_attention(
-    op: Op, prefix: str, kept: Values, prefixes: Sequence[str], tell: Tell
-) -> None:
-    """Rotary tables, what attention is given, activations, by what modules are called."""
-    for key, value in kept.items():
-        name, _, kind = key.rpartition(" ")
-        inside = any(name.startswith(one + prefix) for one in ("", *prefixes))
-        if op.mnemonic.startswith("rope_table") and name.endswith("rotary_emb"):
-            tell(op.outs[kind == "out1"], value[..., : value.shape[-1] // 2]
-                 if kind.startswith("out") else None)  # fmt: skip
-        elif not inside or not prefix:
-            continue
-        elif op.mnemonic == "attention" and key.endswith("attention q"):
-            tell(op.values[0], value)
-        elif op.mnemonic == "kv_write" and key.endswith(("attention k", "attention v")):
-            tell(op.values[1 if kind == "k" else 2], value)
-        elif op.mnemonic == "activation" and kind == "out" and _is_activation(name):
-            tell(op.outs[0], value)
+    def _activation(self, op: Op, name: str, kind: str, value: torch.Tensor) -> None:
+        if op.mnemonic == "activation" and _is_activation(name):
+            self.tell(op.outs[0] if kind == "out" else op.values[0], value)
 
 
 def _is_activation(name: str) -> bool:
