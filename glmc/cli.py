@@ -272,7 +272,7 @@ def _add_bisect(
         "examples:\n"
         "  glmc bisect build/ --weights CHECKPOINT\n"
         "  glmc bisect build/ --weights CHECKPOINT --against golden.safetensors\n\n"
-        "exit code 0 when nothing differs, 1 with a culprit, 2 when it cannot be tried\n",
+        "exit code 0 when nothing differs, 1 with a culprit, 2 for a user's mistake\n",
     )
     _add_reference(parser)
 

@@ -182,7 +182,7 @@ def _sequence(program: Program) -> list[tuple[Place, Graph, Op]]:
 
 @contextmanager
 def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
-    """Keep what goes into and comes out of every module, and what attention is given."""
+    """Keep what every module is given and gives, and what attention is given."""
 
     def hook(name: str, _module: Any, given: Any, named: Any, out: Any) -> None:
         first = given[0] if given else next(iter(named.values()), None)
@@ -205,7 +205,7 @@ def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
 
 
 def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
-    """Have attention show its queries and new keys and values, ``[B,T,heads,width]``."""
+    """Have attention show queries, new keys and values, ``[B,T,heads,width]``."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -231,12 +231,12 @@ def rows_of(recipe: Recipe) -> slice | None:
 
     A transposed matrix has its output channels in columns.
     """
-    out, taken = 0, slice(None)
-    if isinstance(recipe, Permute) and recipe.dims == (1, 0):
-        recipe, out = recipe.of, 1
-    if isinstance(recipe, Slice) and recipe.dim == out:
-        recipe, taken = recipe.of, slice(recipe.start, recipe.stop)
-    return taken if isinstance(recipe, Tensor) else None
+    turned = isinstance(recipe, Permute) and recipe.dims == (1, 0)
+    inner = recipe.of if isinstance(recipe, Permute) and turned else recipe
+    if isinstance(inner, Slice) and inner.dim == int(turned):
+        whole = isinstance(inner.of, Tensor)
+        return slice(inner.start, inner.stop) if whole else None
+    return slice(None) if isinstance(inner, Tensor) else None
 
 
 Told = dict[str, list[torch.Tensor]]
