@@ -36,6 +36,7 @@ from glmc.probing import (
     stage_values,
     watched_modules,
 )
+from glmc.verifying import device_of
 from glmc.views import statement
 
 
@@ -263,11 +264,14 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
     except ValueError as error:
         raise GlmcError(str(error)) from error
 
+    device = device_of(arguments)
+
     def load() -> Any:
         module = import_build(build.path)
-        return module.load(folder, device="cpu", dtype="float32", strict=False)
+        return module.load(folder, device=device, dtype="float32", strict=False)
 
-    return Chain(programs, weights, load)
+    modules = ("reference", "kernels") if device.startswith("cuda") else ("reference",)
+    return Chain(programs, weights, load, modules)
 
 
 def _reference(build: Build, arguments: argparse.Namespace) -> Reference:

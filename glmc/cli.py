@@ -223,7 +223,6 @@ def _add_verify(
     add = parser.add_argument
     add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
         help="what both compute in (float32)")  # fmt: skip
-    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     add("--tolerance", type=float, metavar="X",
         help="largest difference, relative to a row's scale")  # fmt: skip
     add("--prompt-ids", metavar="ID,ID,...", help="a prompt; default: random tokens")
@@ -290,6 +289,7 @@ def _add_reference(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
     add("--against", default="transformers", metavar="WHAT",
         help="transformers (default), or a file of golden numbers")  # fmt: skip
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     add("--json", action="store_true", help="for machines")
 
 
