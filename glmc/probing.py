@@ -301,7 +301,7 @@ class Teller:
         rows, out = rows_of(param.recipe), self._of(module, "out")
         if rows and out is not None and out.ndim > 2:
             self.tell(op.outs[0], out[..., rows])
-        if op.mnemonic == "linear":
+        if op.mnemonic != "embedding":
             self.tell(op.values[0], self._of(module, "in"))
 
     def _rotary(self, op: Op, name: str, kind: str, value: torch.Tensor) -> None:
