@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 
 from glmc import references
-from glmc.backends.torch.execute import Executor
+from glmc.backends.runtime.glm_positions import GlmPositions
+from glmc.backends.runtime.inputs import positions
 from glmc.builds import Build
 from glmc.comparing import Answer, Scenario, scenarios
 from glmc.culprits import READING, Culprit, departs, first_row, places
@@ -28,6 +29,8 @@ from glmc.ir.text import parse_program
 from glmc.probing import (
     Kept,
     Place,
+    Scheme,
+    Stage,
     Teller,
     Told,
     Values,
@@ -107,14 +110,15 @@ class Chain:
     """The emitted model with its weights, fp32."""
     ops: Sequence[str] = ("reference",)
     """The modules of the build whose ops are tried, in this order."""
+    scheme: Scheme = positions
 
     def culprit(self, reference: Reference) -> Culprit | None:
         """The first link that departs from the one before; None where none does."""
         right = reference.answers
-        before: Executor | None = None
+        before: Stage | None = None
         for name, program in self.programs.items():
             try:
-                now = Executor(program, self.weights)
+                now = Stage(program, self.weights, self.scheme)
                 mine = [(given, stage_answer(now, given)) for given, _ in right]
             except (KeyError, RuntimeError, ValueError) as error:
                 return Culprit(name, None, "", f"the program cannot run: {error}")
@@ -133,7 +137,7 @@ class Chain:
 # --- the reference against the lowered program ---------------------------------------
 
 
-def blame_reading(now: Executor, reference: Reference, at: int, row: str) -> Culprit:
+def blame_reading(now: Stage, reference: Reference, at: int, row: str) -> Culprit:
     """The lowered program is wrong: the config, the spec or the lowering."""
     program, (given, _) = now.program, reference.answers[at]
     why = "the program departs from the reference before any pass has run"
@@ -206,7 +210,7 @@ def _source(graph: Graph, op: Op) -> Op:
 
 
 def blame_pass(
-    name: str, before: Executor, now: Executor, given: Scenario, row: str
+    name: str, before: Stage, now: Stage, given: Scenario, row: str
 ) -> Culprit:
     """A pass changed what the program computes."""
     why = f"the pass {name} changed the result"
@@ -241,6 +245,7 @@ def _graph_at(program: Program, place: Place) -> Graph:
 def bisect_command(arguments: argparse.Namespace) -> int:
     """``glmc bisect``; 0 when the build is right, 1 with the culprit named."""
     build = Build(arguments.build)
+    build.require_generation()
     chain = chain_of(build, arguments)
     found = chain.culprit(_reference(build, arguments))
     if found:
@@ -271,7 +276,9 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
         return module.load(folder, device=device, dtype="float32", strict=False)
 
     modules = ("reference", "kernels") if device.startswith("cuda") else ("reference",)
-    return Chain(programs, weights, load, modules)
+    ids = build.model.positions
+    scheme = GlmPositions(**dict(ids)) if ids else positions
+    return Chain(programs, weights, load, modules, scheme)
 
 
 def _reference(build: Build, arguments: argparse.Namespace) -> Reference:

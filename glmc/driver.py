@@ -6,9 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glmc.accounting import needed
+from glmc.backends.runtime.storage import storage_fault
+from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
+from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
@@ -34,6 +39,13 @@ class Options:
     strict: bool = False
     verify_passes: bool = False
     revision: str | None = None
+    endpoint: str | None = None
+    offline: bool = False
+
+    @property
+    def hub(self) -> Hub:
+        """Where a hub id is looked up."""
+        return Hub(self.revision, self.endpoint, self.offline)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ def compile_model(
     """Compile a model description into a package at ``out``.
 
     Args:
-        source: a config.json, a model folder, or a hub id.
+        source: a config.json, a model folder, a built-in config's name, or a hub id.
         out: the folder to write; it appears whole or not at all.
         force: move an edited build (or another folder) at ``out`` aside first.
         options: fields of :class:`Options`.
@@ -75,13 +87,15 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
 
     _known_passes(options.disable)
     loaded = load_model(
-        resolve_source(str(source), revision=options.revision),
+        resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
         variant=options.variant,
         spec_path=options.spec,
         sets=options.sets,
     )
-    stages = tuple(run(lower(loaded.model), options.disable))
+    lowered = lower(loaded.model)
+    _check_storage(loaded, lowered)
+    stages = tuple(run(lowered, options.disable))
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
@@ -89,6 +103,20 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     files |= ir_files(loaded.model, stages)
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(loaded, stages, files, verified)
+
+
+def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
+    """Refuse a config that says other than the files beside it how weights are stored.
+
+    Whatever else is wrong with the files, or missing, is for ``glmc check``.
+    """
+    try:
+        headers = read_headers(loaded.source.folder).tensors
+    except GlmcError:
+        return
+    fault = storage_fault(needed(loaded.model, lowered, headers), headers)
+    if fault:
+        raise GlmcError(f"{loaded.source.folder}: {fault}")
 
 
 def _known_passes(disable: Collection[str]) -> None:
@@ -195,7 +223,8 @@ def _manifest(
 
 def _plain(options: Options) -> dict[str, Any]:
     """Options that shape the build; the spec's path is not one, its hash is."""
-    return {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+    where = ("spec", "revision", "endpoint", "offline")
+    return {k: v for k, v in asdict(options).items() if k not in where}
 
 
 def json_text(value: Any) -> str:

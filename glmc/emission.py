@@ -8,19 +8,18 @@ from typing import Any
 
 import torch
 
-from glmc.backends.torch.execute import Executor
 from glmc.comparing import Answer, Scenario, answer, carried, difference
 from glmc.culprits import TOLERANCE, Culprit, first_row, places
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.probing import Called, Place, Values, execute, following, place_of
+from glmc.probing import Called, Place, Stage, Values, execute, following, place_of
 from glmc.views import statement
 
 Right = Sequence[tuple[Scenario, Answer]]
 
 
 def blame_build(
-    last: Executor, load: Callable[[], Any], modules: Sequence[str], right: Right
+    last: Stage, load: Callable[[], Any], modules: Sequence[str], right: Right
 ) -> Culprit | None:
     """What of a build departs from the last stage, or None.
 
@@ -42,7 +41,7 @@ def blame_build(
     return wrong or next(filter(None, tries), None)
 
 
-def blame_weights(last: Executor, model: Any) -> Culprit | None:
+def blame_weights(last: Stage, model: Any) -> Culprit | None:
     """The first parameter that the build assembles in another way than its recipe."""
     have = dict(model.named_parameters())
     for path, layer, param in last.program.bindings():
@@ -66,7 +65,7 @@ def _reader(program: Program, layer: int | None, name: str) -> Graph:
 
 
 def _blame_ops(
-    last: Executor,
+    last: Stage,
     model: Any,
     ops: ModuleType,
     right: Right,
@@ -93,7 +92,7 @@ class _Found(Called):
 
 
 def _follow(
-    last: Executor, model: Any, ops: ModuleType, file: str, given: Scenario, row: str
+    last: Stage, model: Any, ops: ModuleType, file: str, given: Scenario, row: str
 ) -> Culprit:
     program = last.program
     expected = {
@@ -133,7 +132,7 @@ def _follow(
     return Culprit("model.py", None, "", why)
 
 
-def _calls_at(last: Executor, given: Scenario, place: Place) -> list[Values]:
+def _calls_at(last: Stage, given: Scenario, place: Place) -> list[Values]:
     """The values after each op at a place, op after op, call after call."""
     found: list[Values] = []
 
@@ -155,7 +154,7 @@ def _wrong_call(
     kwargs: dict[str, Any],
     env: Values,
     graph: Graph,
-    last: Executor,
+    last: Stage,
     place: Place,
 ) -> tuple[str, str] | None:
     """(file, why) where a call of the emitted model is not the op of the program."""
@@ -187,7 +186,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
 
 
-def _weight(last: Executor, place: Place, name: str) -> torch.Tensor | None:
+def _weight(last: Stage, place: Place, name: str) -> torch.Tensor | None:
     own = last.weights.get(f"layers.{place}.{name}")
     return last.weights.get(name) if own is None else own
 

@@ -1,14 +1,15 @@
 """What ``glmc inspect`` prints, as text and as JSON."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from glmc.accounting import wanted
 from glmc.builds import Build
-from glmc.ir.graph import Graph
+from glmc.ir.graph import Graph, Program
 from glmc.ir.passes.ledger import Entry, launches, totals
+from glmc.ir.recipe import Tensor, leaves
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
@@ -21,9 +22,9 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     and what the model was made for.
     """
     model, program = build.model, build.program
-    count = parameters(build)
-    caches = [block.inputs[-1].type for block in program.schedule()]
-    kv = sum(cache.elements() for cache in caches) * BYTES[model.dtype]
+    count = parameters(parse_program(build.dump("lowered")))
+    kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
+    kv *= BYTES[model.dtype]
     saved_launches, saved_bytes = totals(build.ledger)
     lengths = lengths or sorted({4096, model.max_positions or 4096})
     return {
@@ -36,7 +37,7 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
         "hidden": model.hidden,
         "vocab": model.vocab,
         "parameters": count,
-        "weight_bytes": count * BYTES[model.dtype],
+        "weight_bytes": sum(param.type.nbytes() for _, _, param in program.bindings()),
         "kv_bytes_per_token": kv,
         "kv_bytes": {str(length): kv * length for length in lengths},
         "stages": _stages(build),
@@ -56,15 +57,18 @@ def _kind(block: Graph) -> dict[str, Any]:
     }
 
 
-def parameters(build: Build) -> int:
-    """The number of weights, shared ones once."""
-    total = 0
-    for shape in wanted(build.program).values():
-        size = 1
-        for dim in shape:
-            size *= dim
-        total += size
-    return total
+def parameters(lowered: Program) -> int:
+    """The number of weights of the published model, shared ones once; a quantised
+    matrix counts as what it stands for.
+
+    ``lowered`` is the program before any pass: fused parameters are cut from others.
+    """
+    found = {}
+    for _, layer, param in lowered.bindings():
+        for leaf in leaves(param.recipe):
+            name = (leaf if isinstance(leaf, Tensor) else leaf.codes).name
+            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape)
+    return sum(found.values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:
@@ -92,7 +96,6 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         f"{kind['launches']} launches each"
         for kind in facts["kinds"]
     ]
-    kv = [f"{size(held)} at {int(at):,}" for at, held in facts["kv_bytes"].items()]
     lines = [
         f"{facts['model']}  ({facts['spec']}, {facts['dtype']})",
         *(
@@ -102,7 +105,7 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         f"  width       {facts['hidden']}, vocabulary {facts['vocab']}",
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
-        f"  KV cache    {size(facts['kv_bytes_per_token'])} a token; {', '.join(kv)}",
+        *_cache_lines(facts),
         f"  config      {_keys(facts['config_keys'])}",
         "",
         "stages",
@@ -126,6 +129,12 @@ def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         told = f"{fate['status']}: {fate['reason']} ({fate['where']})"
         lines.append(f"  {key:<{width}}  {value}  {told}")
     return "\n".join(lines)
+
+
+def _cache_lines(facts: Mapping[str, Any]) -> list[str]:
+    kv = facts["kv_bytes_per_token"]
+    held = [f"{size(held)} at {int(at):,}" for at, held in facts["kv_bytes"].items()]
+    return [f"  KV cache    {size(kv)} a token; {', '.join(held)}"] if kv else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:

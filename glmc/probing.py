@@ -69,18 +69,35 @@ class Kept:
         }
 
 
+Scheme = Callable[..., torch.Tensor]
+"""How positions follow from the ids: (given, cache, ids, max_positions) -> pos."""
+
+
+class Stage(Executor):
+    """A program with its weights, and how it finds positions."""
+
+    def __init__(
+        self,
+        program: Program,
+        checkpoint: Mapping[str, torch.Tensor],
+        scheme: Scheme = positions,
+    ) -> None:
+        super().__init__(program, checkpoint)
+        self.scheme = scheme
+
+
 @torch.no_grad()
-def execute(executor: Executor, given: Scenario) -> Iterator[torch.Tensor]:
+def execute(executor: Stage, given: Scenario) -> Iterator[torch.Tensor]:
     """Run a scenario; yields the logits of each call."""
     batch, prompt = given.ids.shape
     cache = executor.cache(batch, prompt + given.more.shape[1])
     for ids, where in calls(given):
         if given.mask is not None and not cache.length:
             read_mask(given.mask, cache, prompt)
-        yield executor(ids, positions(where, cache, ids, None), cache)
+        yield executor(ids, executor.scheme(where, cache, ids, None), cache)
 
 
-def stage_answer(executor: Executor, given: Scenario) -> Answer:
+def stage_answer(executor: Stage, given: Scenario) -> Answer:
     """What a program answers: hidden states and logits."""
     kept = Kept()
 
@@ -95,7 +112,7 @@ def stage_answer(executor: Executor, given: Scenario) -> Answer:
     return kept.whole()
 
 
-def stage_values(executor: Executor, given: Scenario, place: Place) -> Values:
+def stage_values(executor: Stage, given: Scenario, place: Place) -> Values:
     """Every value of a program at a place, its inputs too."""
     kept = Kept()
 

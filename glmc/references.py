@@ -19,7 +19,9 @@ from glmc.ir.errors import GlmcError
 _PROMPT = ("input_ids", "attention_mask", "position_ids", "decode_ids")
 
 
-def load_transformers(weights: str, dtype: str, device: str) -> Any:
+def load_transformers(
+    weights: str, dtype: str, device: str, revision: str | None = None
+) -> Any:
     """The checkpoint as transformers reads it: eager attention, no code of its own.
 
     Raises:
@@ -40,6 +42,7 @@ def load_transformers(weights: str, dtype: str, device: str) -> Any:
             weights,
             attn_implementation="eager",
             dtype=getattr(torch, dtype),
+            revision=revision or "main",
             trust_remote_code=False,
         )
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:

@@ -92,7 +92,7 @@ def emitted_lines(build: Build) -> Iterator[Line]:
     """The statements of model.py that are ops or parameters of the program."""
     from glmc.backends.emit import class_name
 
-    source = build.text("model.py")
+    source = build.source("model.py")
     program, module = build.program, ast.parse(source)
     blocks = {class_name(block): block for block in program.blocks}
     for node in module.body:
@@ -178,7 +178,7 @@ def _entry(build: Build, name: str, graph: str, fresh: list[Op]) -> str:
 def implementations(build: Build, mnemonic: str) -> Iterator[str]:
     """Where the functions of an op stand in the build."""
     for file in ("reference.py", "kernels.py"):
-        for number, line in enumerate(build.text(file).splitlines(), 1):
+        for number, line in enumerate(build.source(file).splitlines(), 1):
             if line.startswith(f"def {mnemonic}("):
                 yield f"{file}:{number}"
 

@@ -61,7 +61,7 @@ def reference(
         ids = torch.tensor([token_ids(arguments.prompt_ids)])
         given = [replace(given[0], ids=ids), given[1]]
     theirs = references.load_transformers(
-        arguments.weights, arguments.dtype, arguments.device
+        arguments.weights, arguments.dtype, arguments.device, arguments.revision
     )
     yield from references.answers(theirs, len(model.layers), given)
 

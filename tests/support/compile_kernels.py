@@ -14,9 +14,11 @@ from glmc.backends.triton.aot import compile_spec
 from support.kernels import (
     attention_use,
     emitted,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -32,6 +34,13 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
             *NORMS,
             qkv_use(32, 2, 128, rotary=64, style="interleaved"),
             pointwise_use("act_mul", "silu", 27392),
+        ],
+    ),
+    "chatglm v1 with a prefix encoder": (
+        "f16",
+        [
+            qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
+            pointwise_use("activation", "gelu_tanh", 16384),
         ],
     ),
     "qwen3, windows in some layers": (
@@ -52,7 +61,22 @@ MODELS: dict[str, tuple[str, list[OpUse]]] = {
     "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)]),
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)]),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)]),
+    "bert": (
+        "f16",
+        [
+            *SHIFTED,
+            full_use(12, 12, 64),
+            pointwise_use("activation", "gelu", 3072),
+            pointwise_use("activation", "tanh", 768),
+        ],
+    ),
+    "encoder, f32": ("f32", [full_use(16, 16, 128)]),
+    "encoder, wide": ("bf16", [full_use(8, 2, 256)]),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)]),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)]),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)]),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)]),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)]),
 }
 
 
