@@ -103,11 +103,14 @@ def answer(
 
 
 def calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """(ids, positions) of each call; positions that go on count from the last."""
+    """(ids, positions) of each call; positions that go on count from the last.
+
+    Those of two streams ([B,2,P], ChatGLM-6B) are left for the model to continue.
+    """
     yield given.ids, given.positions
     for at in range(given.more.shape[1]):
         positions = None
-        if given.positions is not None:
+        if given.positions is not None and given.positions.ndim == 2:
             positions = given.positions[..., -1:] + 1 + at
         yield given.more[:, at : at + 1], positions
 

@@ -44,7 +44,7 @@ def test_every_dump_prints_as_it_was(
     build: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dumps = sorted((build / "ir").glob("*.glmc"))
-    assert len(dumps) == 9
+    assert len(dumps) >= 9
     for dump in dumps:
         assert output(capsys, "ir", dump) == dump.read_text()
 
