@@ -22,7 +22,7 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     and what the model was made for.
     """
     model, program = build.model, build.program
-    count = parameters(parse_program(build.dump("lowered")))
+    count = parameters(parse_program(build.dump(list(build.stages)[1])))
     kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
     kv *= BYTES[model.dtype]
     saved_launches, saved_bytes = totals(build.ledger)
