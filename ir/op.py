@@ -138,6 +138,11 @@ def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
 
 def registry() -> Mapping[str, type[Op]]:
     """Every op class by mnemonic."""
+    return _registered(len(Op.__subclasses__()))
+
+
+@cache
+def _registered(_subclasses: int) -> Mapping[str, type[Op]]:
     return {cls.mnemonic: cls for cls in _leaves(Op)}
 
 

@@ -6,7 +6,7 @@ random weights and inputs and compares the logits.
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import dequantize_blocks, dequantize_rows
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
     Dequant,
@@ -30,6 +31,9 @@ from glmc.ir.recipe import (
 )
 
 Values = dict[str, Any]
+Watch = Callable[[str, Graph, Op, Values], None]
+"""Called after every op: the path of its layer (``layers.3.``, or empty), its graph,
+the op, and the values so far."""
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -107,6 +111,7 @@ class Executor:
         self, program: Program, checkpoint: Mapping[str, torch.Tensor]
     ) -> None:
         self.program = program
+        self.watch: Watch | None = None
         self.weights = {
             path: assemble(param.recipe, checkpoint, layer)
             for path, layer, param in program.bindings()
@@ -168,6 +173,8 @@ class Executor:
             made = getattr(ops, op.mnemonic)(*args, **kwargs)
             made = made if isinstance(made, tuple) else (made,)
             env |= dict(zip(op.outs, made, strict=True))
+            if self.watch:
+                self.watch(path, graph, op, env)
         return [env[name] for name in graph.returns]
 
 
