@@ -83,7 +83,8 @@ def _add_compile(
         "examples:\n"
         "  glmc compile config.json -o build/\n"
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
-        "  glmc compile folder/ -o five/ --set num_layers=5\n",
+        "  glmc compile folder/ -o five/ --set num_layers=5\n"
+        "  glmc compile folder/ -o build/ --aot cuda:80,cuda:90\n",
     )
     add = parser.add_argument
     add("source", help="a config.json, a model folder, or a hub id (ORG/NAME)")
@@ -101,8 +102,17 @@ def _add_compile(
         help="fail when a fusion had candidates and took none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
+    add("--aot", type=_names, default=(), metavar="TARGET,...",
+        help="compile the kernels now, e.g. cuda:80,cuda:90,hip:gfx942")  # fmt: skip
+    add("--aot-dtype", type=_names, default=(), metavar="DTYPE,...",
+        help="for weights in f32, f16 or bf16; default: as published")  # fmt: skip
     add("--revision", help="branch, tag or commit of a hub repository")
     add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """``a,b`` as names."""
+    return tuple(filter(None, text.split(",")))
 
 
 def _run_compile(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from glmc.ir.errors import GlmcError
 
 def compile_command(arguments: argparse.Namespace) -> int:
     """``glmc compile``."""
+    from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
     from glmc.writing import write_build
 
@@ -21,6 +22,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         disable=tuple(arguments.disable),
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
+        aot=arguments.aot,
+        aot_dtypes=arguments.aot_dtype,
         revision=arguments.revision,
     )
     compiled = compile_files(arguments.source, options)
@@ -35,6 +38,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "fusions_applied": applied,
         "verified": compiled.verified,
     }
+    if compiled.ahead:
+        facts["aot"] = rows(compiled.ahead)
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -45,6 +50,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
+    if compiled.ahead:
+        print(f"\n{table(compiled.ahead)}")
     return 0
 
 

@@ -1,14 +1,18 @@
 """The pipeline, top to bottom on one page."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glmc.backends.package import package, uses
+from glmc.backends.triton.aot import Ahead, compile_ahead
+from glmc.backends.triton.aot import files as aot_files
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.passes import PIPELINE, Stage, run
 from glmc.ir.shrink import shrink
@@ -31,6 +35,8 @@ class Options:
     disable: tuple[str, ...] = ()
     strict: bool = False
     verify_passes: bool = False
+    aot: tuple[str, ...] = ()
+    aot_dtypes: tuple[str, ...] = ()
     revision: str | None = None
 
 
@@ -40,9 +46,11 @@ class Compilation:
 
     loaded: LoadedModel
     stages: tuple[Stage, ...]
-    files: dict[str, str]
+    files: dict[str, str | bytes]
     verified: dict[str, float]
     """Pass to logit difference, where passes were verified."""
+    ahead: Ahead | None = None
+    """The kernels, where they were compiled ahead of time."""
 
 
 def compile_model(
@@ -69,8 +77,6 @@ def compile_model(
 
 def compile_files(source: str | Path, options: Options) -> Compilation:
     """Everything but the writing."""
-    from glmc.backends.package import package
-
     _known_passes(options.disable)
     loaded = load_model(
         resolve_source(str(source), revision=options.revision),
@@ -83,10 +89,14 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
-    files = package(loaded.model, stages[-1].program, _origin(loaded))
+    program = stages[-1].program
+    files: dict[str, str | bytes] = {}
+    files |= package(loaded.model, program, _origin(loaded))
     files |= _ir_files(loaded, stages)
+    ahead = _ahead(files, program, options) if options.aot else None
+    files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
-    return Compilation(loaded, stages, files, verified)
+    return Compilation(loaded, stages, files, verified, ahead)
 
 
 def _known_passes(disable: Collection[str]) -> None:
@@ -131,6 +141,16 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     return verified
 
 
+def _ahead(
+    files: Mapping[str, str | bytes], program: Program, options: Options
+) -> Ahead:
+    """The kernels of a build for ``options.aot``, in the model's dtype or others."""
+    kernels = files["kernels.py"]
+    assert isinstance(kernels, str)
+    dtypes = options.aot_dtypes or (program.dtype,)
+    return compile_ahead(kernels, uses(program), dtypes, options.aot)
+
+
 def _origin(loaded: LoadedModel) -> str:
     variant = f", variant {loaded.variant}" if loaded.variant else ""
     spec = f"spec {loaded.spec}{variant}"
@@ -157,7 +177,7 @@ def _manifest(
     loaded: LoadedModel,
     stages: Iterable[Stage],
     options: Options,
-    files: dict[str, str],
+    files: Mapping[str, str | bytes],
 ) -> str:
     model = {"name": "model", "file": "ir/0-model.glmc", "doc": "The model as read."}
     return json_text(

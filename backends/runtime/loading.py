@@ -14,6 +14,7 @@ from torch import nn
 
 from .binding import WeightsError, resolve
 from .checkpoint import DTYPES, Checkpoint
+from .precompiled import offer
 from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def load(
             if bar is not None:
                 bar.update(weight.nbytes)
     checkpoint.close()
+    offer(device)
     return model.eval()
 
 

@@ -14,8 +14,6 @@ Constant = int | float | str | None
 
 POINTERS = {"f32": "*fp32", "f16": "*fp16", "bf16": "*bf16"}
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-# Triton's own, for kernels whose launchers leave them open.
-DEFAULT_STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class AotSpec:
     signature  argument -> Triton type ("*bf16", "i32"), without the constants
     constants  compile-time argument -> value; a pointer that is not given is None
     aligned    arguments that are multiples of 16 (bytes or elements)
+    num_stages None where the launcher leaves it to Triton
     """
 
     kernel: str
@@ -32,7 +31,7 @@ class AotSpec:
     constants: Mapping[str, Constant]
     aligned: tuple[str, ...]
     num_warps: int = 4
-    num_stages: int = DEFAULT_STAGES
+    num_stages: int | None = None
 
 
 @dataclass
@@ -63,7 +62,7 @@ class _Arguments:
         kernel: str,
         constants: Mapping[str, Constant],
         warps: int = 4,
-        stages: int = DEFAULT_STAGES,
+        stages: int | None = None,
     ) -> AotSpec:
         aligned = tuple(self.aligned)
         return AotSpec(kernel, self.signature, constants, aligned, warps, stages)
