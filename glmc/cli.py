@@ -131,12 +131,21 @@ def _add_inspect(
         "examples:\n"
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
-        "  glmc inspect build/ --ledger --json\n",
+        "  glmc inspect build/ --ledger --json\n"
+        "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n",
     )
     parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
     parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
     parser.add_argument("--stages", action="store_true", help="print the IR of all")
     parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
+    add = parser.add_argument
+    add("--cost", metavar="DEVICE",
+        help="the least time of a call on it: h200, l4, cpu, ...")  # fmt: skip
+    add("--batch", type=int, default=1, metavar="N", help="rows, for --cost (1)")
+    add("--context", type=int, default=1024, metavar="N",
+        help="tokens before the call, for --cost (1024)")  # fmt: skip
+    add("--tokens", type=int, default=1, metavar="N",
+        help="tokens of the call, for --cost (1); more are a prompt")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
 
 

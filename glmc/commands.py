@@ -57,7 +57,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
 
 def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
-    from glmc import inspecting
+    from glmc import inspecting, roofline
+    from glmc.devices import device
 
     build = Build(arguments.build)
     if arguments.stage:
@@ -65,6 +66,11 @@ def inspect_command(arguments: argparse.Namespace) -> int:
     elif arguments.ledger:
         rows = [entry.model_dump() for entry in build.ledger]
         _show(inspecting.ledger_text(build.ledger), {"ledger": rows}, arguments.json)
+    elif arguments.cost:
+        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
+        on = device(arguments.cost)
+        text = roofline.text(build, call, on)
+        _show(text, roofline.facts(build, call, on), arguments.json)
     elif arguments.stages:
         dumps = {name: build.dump(name) for name in build.stages}
         text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())

@@ -5,8 +5,9 @@ after the write, and attention reads that. Slots of the cache, not positions, de
 what a query sees, so left padding and rotary positions stay independent.
 """
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.norms import WeightIn
+from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
 from glmc.ir.ops.rope import RopeStyle
 from glmc.ir.types import CacheType, TensorType, Type
 
@@ -15,6 +16,17 @@ def _cache(kv: object) -> CacheType:
     expect(isinstance(kv, CacheType), f"kv must be a cache, not {kv}")
     assert isinstance(kv, CacheType)
     return kv
+
+
+def attention_flops(
+    call: Call, heads: int, kv: CacheType, window: int | None = None
+) -> int:
+    """A multiply-add for each pair of query and slot and each channel of key and value.
+
+    The softmax is not counted: it is small beside them and runs on other units.
+    """
+    pairs = call.batch * heads * call.scores(window)
+    return 2 * pairs * (kv.k_dim + kv.v_dim)
 
 
 class KvWrite(Op):
@@ -31,6 +43,14 @@ class KvWrite(Op):
         expect(v.dims[2:] == (kv.kv_heads, kv.v_dim), f"values {v} do not fit {kv}")
         return (kv,)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """None: keys and values are copied."""
+        return 0
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """Keys and values, read and written."""
+        return 2 * (call.nbytes(types["k"]) + call.nbytes(types["v"]))
+
 
 class Attention(Op):
     """softmax(q kᵀ · scale) v over the cache, causal, softmax in fp32.
@@ -40,6 +60,7 @@ class Attention(Op):
     """
 
     mnemonic = "attention"
+    multiplies = True
     q: Value
     kv: Value
     scale: float
@@ -54,6 +75,17 @@ class Attention(Op):
         dims = (*q.dims[:2], heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products; see :func:`attention_flops`."""
+        kv = _cache(types["kv"])
+        return attention_flops(call, int(types["q"].dims[2]), kv, self.window)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """Queries, context, and every slot that is seen, once."""
+        kv, dtype = _cache(types["kv"]), types["q"].dtype
+        seen = call.cached(kv, dtype, call.slots(self.window))
+        return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
+
 
 class QkvAttention(Op):
     """From packed ``q | k | v`` to the context: all that lies between two linears.
@@ -63,6 +95,7 @@ class QkvAttention(Op):
     """
 
     mnemonic = "qkv_attention"
+    multiplies = True
     launches = 2
     qkv: Value
     kv: Value
@@ -88,3 +121,22 @@ class QkvAttention(Op):
         )
         expect(kv == want, f"cache {kv} is not {want}")
         return (qkv.with_last(self.heads * self.head_dim),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Norms, rotations and both products of attention."""
+        heads, work = self.heads + self.kv_heads, 0
+        if self.q_norm:
+            rows = call.size(types["qkv"].dims[:-1]) * heads
+            work += RMS_FLOPS * rows * self.head_dim
+        if self.cos:
+            work += 6 * call.size(types["cos"].dims) * heads
+        kv = _cache(types["kv"])
+        return work + attention_flops(call, self.heads, kv, self.window)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """As each of its parts must: the packed product, tables and weights read, this
+        call's slots written, every slot that is seen read once, the context written.
+        """
+        kv, dtype = _cache(types["kv"]), types["qkv"].dtype
+        slots = call.tokens + call.slots(self.window)
+        return super().nbytes(types, call) + call.cached(kv, dtype, slots)
