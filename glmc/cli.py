@@ -102,6 +102,8 @@ def _add_compile(
         help="fail when a fusion had candidates and took none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
+    add("--kernel", action="append", default=[], metavar="OP=FILE", dest="kernels",
+        help="a kernel of your own for an op (repeatable)")  # fmt: skip
     add("--aot", type=_names, default=(), metavar="TARGET,...",
         help="compile the kernels now, e.g. cuda:80,cuda:90,hip:gfx942")  # fmt: skip
     add("--aot-dtype", type=_names, default=(), metavar="DTYPE,...",

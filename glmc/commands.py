@@ -22,6 +22,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         disable=tuple(arguments.disable),
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
+        kernels=tuple(arguments.kernels),
         aot=arguments.aot,
         aot_dtypes=arguments.aot_dtype,
         revision=arguments.revision,
@@ -37,6 +38,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "layers": compiled.loaded.model.layers,
         "fusions_applied": applied,
         "verified": compiled.verified,
+        "own_kernels": dict(compiled.own),
     }
     if compiled.ahead:
         facts["aot"] = rows(compiled.ahead)
@@ -50,6 +52,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
+    for op, difference in compiled.own.items():
+        print(f"your {op} agrees with the reference, worst difference {difference:.2g}")
     if compiled.ahead:
         print(f"\n{table(compiled.ahead)}")
     return 0

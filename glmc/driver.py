@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glmc.backends.own_kernels import (
+    OwnKernel,
+    check_kernel,
+    own_files,
+    read_kernels,
+)
 from glmc.backends.package import package, uses
 from glmc.backends.triton.aot import Ahead, compile_ahead
 from glmc.backends.triton.aot import files as aot_files
@@ -35,6 +41,7 @@ class Options:
     disable: tuple[str, ...] = ()
     strict: bool = False
     verify_passes: bool = False
+    kernels: tuple[str, ...] = ()
     aot: tuple[str, ...] = ()
     aot_dtypes: tuple[str, ...] = ()
     revision: str | None = None
@@ -51,6 +58,8 @@ class Compilation:
     """Pass to logit difference, where passes were verified."""
     ahead: Ahead | None = None
     """The kernels, where they were compiled ahead of time."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Op to largest difference of the user's kernels that were put in."""
 
 
 def compile_model(
@@ -78,6 +87,8 @@ def compile_model(
 def compile_files(source: str | Path, options: Options) -> Compilation:
     """Everything but the writing."""
     _known_passes(options.disable)
+    if options.aot_dtypes and not options.aot:
+        raise GlmcError("--aot-dtype says what --aot compiles for: give both.")
     loaded = load_model(
         resolve_source(str(source), revision=options.revision),
         ignore_keys=options.ignore_keys,
@@ -91,12 +102,15 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
     program = stages[-1].program
     files: dict[str, str | bytes] = {}
-    files |= package(loaded.model, program, _origin(loaded))
+    own = read_kernels(options.kernels, loaded.source.folder, _launched(program))
+    checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
+    files |= package(loaded.model, program, _origin(loaded), checked)
+    files |= own_files(own)
     files |= _ir_files(loaded, stages)
-    ahead = _ahead(files, program, options) if options.aot else None
+    ahead = _ahead(files, program, options, checked) if options.aot else None
     files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
-    return Compilation(loaded, stages, files, verified, ahead)
+    return Compilation(loaded, stages, files, verified, ahead, checked)
 
 
 def _known_passes(disable: Collection[str]) -> None:
@@ -141,14 +155,36 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     return verified
 
 
+def _launched(program: Program) -> set[str]:
+    """The ops of a program that are more than a view."""
+    return {op.mnemonic for g in program.graphs for op in g.ops if op.launches}
+
+
+def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
+    """A user's kernel against the reference, on shrunken shapes.
+
+    In f32, and in f16 for models in half precision: bf16 is what Triton's interpreter
+    does not do right.
+    """
+    dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
+    small = shrink(loaded.model)
+    return max(
+        check_kernel(own, small.model_copy(update={"dtype": dtype}), options.disable)
+        for dtype in dtypes
+    )
+
+
 def _ahead(
-    files: Mapping[str, str | bytes], program: Program, options: Options
+    files: Mapping[str, str | bytes],
+    program: Program,
+    options: Options,
+    own: Collection[str],
 ) -> Ahead:
     """The kernels of a build for ``options.aot``, in the model's dtype or others."""
     kernels = files["kernels.py"]
     assert isinstance(kernels, str)
     dtypes = options.aot_dtypes or (program.dtype,)
-    return compile_ahead(kernels, uses(program), dtypes, options.aot)
+    return compile_ahead(kernels, uses(program), dtypes, options.aot, own)
 
 
 def _origin(loaded: LoadedModel) -> str:
@@ -205,8 +241,9 @@ def _manifest(
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """Options that shape the build; the spec's path is not one, its hash is."""
-    return {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+    """Options that shape the build; paths are not, the hashes of files are."""
+    kept = {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+    return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 
 
 def json_text(value: Any) -> str:

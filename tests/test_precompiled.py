@@ -83,7 +83,7 @@ def ask(
     if build != tmp_path / "build":
         shutil.copytree(build, tmp_path / "build")
     cache = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
-    arguments = [tmp_path, GOLDEN / "chatglm3", str(arch), dtype]
+    arguments: list[str | Path] = [tmp_path, GOLDEN / "chatglm3", str(arch), dtype]
     script_run = python(
         SCRIPT, *arguments, "hits" if run else "offers", cwd=tmp_path, **cache
     )
@@ -155,6 +155,14 @@ def test_the_files_are_the_manifests(built: Path) -> None:
     }
     assert kept <= set(files)
     assert str(ROOT).encode() not in b"".join((built / k).read_bytes() for k in kept)
+
+
+def test_dtypes_alone_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    run = glmc("compile", GOLDEN / "chatglm3", "-o", out, "--aot-dtype", "f16")
+    assert run.returncode == 2
+    assert "--aot" in run.stderr
+    assert not out.exists()
 
 
 def test_a_refused_target_writes_nothing(tmp_path: Path) -> None:

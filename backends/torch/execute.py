@@ -14,10 +14,12 @@ import torch
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.types import CacheType
 
 Values = dict[str, Any]
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -58,14 +60,14 @@ def assemble(
 
 
 class Executor:
-    """A program with its weights, executed op by op."""
+    """A program with its weights, executed op by op in the program's dtype."""
 
     def __init__(
         self, program: Program, checkpoint: Mapping[str, torch.Tensor]
     ) -> None:
         self.program = program
         self.weights = {
-            path: assemble(param.recipe, checkpoint, layer)
+            path: assemble(param.recipe, checkpoint, layer).to(DTYPES[program.dtype])
             for path, layer, param in program.bindings()
         }
 
@@ -77,7 +79,8 @@ class Executor:
             for kv in kinds
             if isinstance(kv, CacheType)
         ]
-        return Cache(shapes, batch, capacity, torch.float32, torch.device("cpu"))
+        dtype = DTYPES[self.program.dtype]
+        return Cache(shapes, batch, capacity, dtype, torch.device("cpu"))
 
     def __call__(
         self, ids: torch.Tensor, pos: torch.Tensor, cache: Cache
@@ -112,27 +115,29 @@ class Executor:
                     args.append(actual)
                 else:
                     kwargs[field] = actual
-            made = getattr(ops, op.mnemonic)(*args, **kwargs)
+            made = self.apply(op, args, kwargs)
             made = made if isinstance(made, tuple) else (made,)
             env |= dict(zip(op.outs, made, strict=True))
         return [env[name] for name in graph.returns]
 
+    def apply(self, op: Op, args: list[Any], kwargs: Values) -> Any:
+        """What an op makes of its operands, these as emitted code passes them."""
+        return getattr(ops, op.mnemonic)(*args, **kwargs)
+
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:
-    """Largest absolute logit difference of each program to the first.
-
-    A left-padded batch of two: a prompt of nine, then three tokens one by one.
-    """
+    """Largest absolute logit difference of each program to the first."""
     checkpoint = random_checkpoint(programs[0])
     expected = None
     for program in programs:
-        logits = _logits(Executor(program, checkpoint))
+        logits = run_batch(Executor(program, checkpoint))
         expected = logits if expected is None else expected
         yield (logits - expected).abs().max().item()
 
 
 @torch.no_grad()
-def _logits(model: Executor) -> torch.Tensor:
+def run_batch(model: Executor) -> torch.Tensor:
+    """Logits of a left-padded batch of two: nine tokens at once, then three singly."""
     generator = torch.Generator().manual_seed(0)
     table = model.weights[model.program.stem.ops[0].params[0]]
     ids = torch.randint(len(table), (2, 12), generator=generator)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -26,6 +26,8 @@ from glmc.ir.errors import GlmcError
 FOLDER = "aot"
 INDEX = f"{FOLDER}/resources.json"
 TABLE = f"{FOLDER}/resources.txt"
+# Environment variables by which Triton and what it calls compile otherwise.
+TO_COMPILERS = ("TRITON_", "PTXAS_", "NVPTX_", "AMDGCN_", "LLVM_", "MLIR_", "DISABLE_")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class Ahead:
 
 
 def compile_ahead(
-    kernels: str, uses: Iterable[OpUse], dtypes: Sequence[str], targets: Sequence[str]
+    kernels: str,
+    uses: Iterable[OpUse],
+    dtypes: Sequence[str],
+    targets: Sequence[str],
+    own: Collection[str] = (),
 ) -> Ahead:
     """Compile every kernel of a model, as its launchers launch it.
 
@@ -86,6 +92,7 @@ def compile_ahead(
         uses: every op of the model.
         dtypes: "f32", "f16", "bf16": of weights, activations and cache.
         targets: "cuda:90", "hip:gfx942"; see ``targets.LIMITS``.
+        own: ops whose kernel is the user's, which is not compiled.
 
     Raises:
         GlmcError: for a target or dtype there is none of, where Triton is missing,
@@ -97,7 +104,7 @@ def compile_ahead(
         Job(spec, dtype, target)
         for target in places
         for dtype in dict.fromkeys(dtypes)
-        for spec in aot_specs(uses, dtype)
+        for spec in aot_specs(uses, dtype, own)
     ]
     if find_spec("triton") is None:
         raise GlmcError(
@@ -105,16 +112,19 @@ def compile_ahead(
             " Install it (pip install triton; there are builds for Linux only), or"
             " compile without --aot: kernels are then compiled on first use."
         )
-    triton, answers = _ask(kernels, jobs)
+    triton, answers = _ask(kernels, own, jobs)
     found = tuple(_compiled(job, answers.get(at)) for at, job in enumerate(jobs))
     _refuse([_complaint(c.job, why) for c in found if (why := _problem(c))])
     return Ahead(triton, found)
 
 
-def _ask(kernels: str, jobs: Sequence[Job]) -> tuple[str, dict[int, dict[str, Any]]]:
+def _ask(
+    kernels: str, own: Collection[str], jobs: Sequence[Job]
+) -> tuple[str, dict[int, dict[str, Any]]]:
     """Triton's version, and the worker's answer to each job that it answered."""
     request = {
         "kernels": kernels,
+        "own": sorted(own),
         "jobs": [(asdict(job.spec), job.target.name) for job in jobs],
         "processes": min(len(os.sched_getaffinity(0)), max(len(jobs), 1)),
     }
@@ -141,7 +151,7 @@ def _environment(cache: str) -> dict[str, str]:
 
     An empty cache makes sure that what is written was compiled now.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TRITON_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(TO_COMPILERS)}
     # The worker runs elsewhere; modules are found where this process finds them.
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return kept | {"TRITON_CACHE_DIR": cache, "PYTHONPATH": path}

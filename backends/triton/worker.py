@@ -1,7 +1,8 @@
 """Run as a module, by ``aot``: compile kernels in processes of their own.
 
-Reads one JSON object from stdin: ``kernels`` (the text of kernels.py), ``jobs`` (pairs
-of a specification and a target's name) and ``processes``. Writes one JSON object a
+Reads one JSON object from stdin: ``kernels`` (the text of kernels.py), ``own`` (ops
+whose kernels are the user's), ``jobs`` (pairs of a specification and a target's name)
+and ``processes``. Writes one JSON object a
 line: the number of a job and what came of it.
 
 Kernels are launched, in name, on a GPU that is not there: what Triton's launcher would
@@ -17,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -74,23 +75,30 @@ class Pointer:
         return 1 << 40
 
 
-def import_kernels(text: str) -> ModuleType:
+def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
     """The emitted module, for its kernels: launchers cannot be called.
 
     Its file is named ``kernels.py`` and nothing more, so that no path of this machine
     gets into a binary. Triton reads the source through ``linecache``.
     """
-    package, name = "glmc_ahead", "glmc_ahead.kernels"
-    parent, reference = ModuleType(package), ModuleType(f"{package}.reference")
-    parent.__path__ = []
-    reference.__dict__["__getattr__"] = lambda attribute: attribute
-    module = ModuleType(name)
+    package = "glmc_ahead"
+    for beside in ("", ".reference", ".own", *(f".own.{op}" for op in own)):
+        sys.modules[package + beside] = _stand_in(package + beside)
+    module = ModuleType(f"{package}.kernels")
     module.__package__ = package
-    sys.modules |= {package: parent, f"{package}.reference": reference, name: module}
+    sys.modules[module.__name__] = module
     lines = text.splitlines(keepends=True)
     linecache.cache["kernels.py"] = (len(text), None, lines, "kernels.py")
     _lazy_torch()
     exec(compile(text, "kernels.py", "exec"), module.__dict__)
+    return module
+
+
+def _stand_in(name: str) -> ModuleType:
+    """A module from which anything can be imported, and none of it be called."""
+    module = ModuleType(name)
+    module.__path__ = []
+    module.__dict__["__getattr__"] = lambda attribute: attribute
     return module
 
 
@@ -208,7 +216,7 @@ def _attempt(number: int, spec: Mapping[str, Any], target: str) -> dict[str, Any
 
 def _work(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     global _module
-    _module = import_kernels(request["kernels"])
+    _module = import_kernels(request["kernels"], request["own"])
     # Children begin with everything imported; Triton starts no threads.
     pool = ProcessPoolExecutor(request["processes"], get_context("fork"))
     with pool:

@@ -113,7 +113,7 @@ def test_products_are_what_torch_counts(build: Build) -> None:
 def test_every_op_of_a_model_costs_something_unless_it_is_a_view(build: Build) -> None:
     for stage in list(build.stages)[1:]:
         program = parse_program(build.dump(stage))
-        for graph, op in ((graph, op) for graph in program.graphs for op in graph.ops):
+        for graph, op in ((g, op) for g in program.graphs for op in g.ops):
             cost = op.cost(program.operand_types(graph, op), Call(2, 3, 4))
             assert (cost.nbytes > 0) == bool(op.launches)
             assert cost.flops >= 0
