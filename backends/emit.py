@@ -13,10 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from glmc.backends.layout import assignment, call, item, repeated, tuple_of
 from glmc.ir.graph import Graph, Param, Program
-from glmc.ir.model import Model
+from glmc.ir.lower.sublayers import PREFIX
+from glmc.ir.model import Head, Model
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
-from glmc.ir.types import CacheType
+from glmc.ir.recipe import (
+    Cat,
+    DequantBlocks,
+    DequantRows,
+    Permute,
+    Recipe,
+    Slice,
+    Tensor,
+    View,
+)
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -86,10 +95,18 @@ def quoted(text: str) -> str:
 
 def parameters(params: Iterable[Param], indent: int = 8) -> list[str]:
     """``self.qkv = parameter(4608, 4096)`` for each parameter."""
-    return [
-        call(f"self.{p.name}", "parameter", [str(d) for d in p.type.dims], indent)
-        for p in params
-    ]
+    return [call(f"self.{p.name}", "parameter", _parameter(p), indent) for p in params]
+
+
+def _parameter(param: Param) -> list[str]:
+    """Sizes, and the dtype where it is not that of the model."""
+    sizes = [str(size) for size in param.type.dims]
+    return [*sizes, "dtype=torch.int8"] if is_codes(param) else sizes
+
+
+def is_codes(param: Param) -> bool:
+    """Whether a parameter holds the codes of a quantised weight."""
+    return param.type.dtype == "i8"
 
 
 def recipe(node: Recipe, indent: int) -> str:
@@ -108,6 +125,17 @@ def recipe(node: Recipe, indent: int) -> str:
             inner = [stored(part, indent + 4) for part in parts]
             inner += [f"dim={dim}"] if dim else []
             return item("cat(", inner, ")", indent)
+        case DequantRows(bits=bits):
+            return _dequant("dequant_rows", node, f"bits={bits}", indent)
+        case DequantBlocks(block=block):
+            return _dequant("dequant_blocks", node, f"block={block}", indent)
+
+
+def _dequant(
+    name: str, node: DequantRows | DequantBlocks, how: str, indent: int
+) -> str:
+    inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
+    return item(f"{name}(", [*inner, how], ")", indent)
 
 
 def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
@@ -130,6 +158,7 @@ def binding(path: str, param: Param, layers: str | None) -> str:
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
     arguments += [f"layers={layers}"] if layers else []
+    arguments += ['dtype="I8"'] if is_codes(param) else []
     return item("Bind(", arguments, ")", 4)
 
 
@@ -148,41 +177,111 @@ def layer_set(layers: tuple[int, ...]) -> str:
 def constructors(program: Program) -> list[str]:
     """Names of the recipe constructors that weights.py imports."""
     text = " ".join(binding("", param, None) for _, _, param in program.bindings())
-    known = ("cat", "permute", "slice_", "tensor", "view")
+    known = (
+        "cat",
+        "dequant_blocks",
+        "dequant_rows",
+        "permute",
+        "slice_",
+        "tensor",
+        "view",
+    )
     return [name for name in known if re.search(rf"\b{name}\(", text)]
 
 
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What model.py.j2 shows."""
-    schedule = program.schedule()
     carried = program.carried
-    shapes = [_cache_shape(block) for block in schedule]
-    *head, logits = lines(program, program.head, 8)
+    kind = _encoder_view if model.is_encoder else _decoder_view
     return {
         "classes": [_class_view(program, block) for block in program.blocks],
         "members": _members(program),
         "stem": lines(program, program.stem, 8),
         "carried": ", ".join(carried),
-        "shared": [v.name for v in program.blocks[0].inputs[len(carried) : -1]],
-        "head": [_keep(program), *head],
-        "logits": logits.partition(" = ")[2],
-        "cache_shapes": assignment("cache_shapes", repeated(shapes), 4),
+        "arguments": [*carried, *program.shared],
+        "cached": program.blocks[0].kv is not None,
         "schedule": _schedule(program),
-        "max_positions": _positions(model),
-        "vocab": model.vocab,
-        "eos": literal(model.tokens.eos),
-        "pad": repr(model.tokens.pad),
-        "dtype": TORCH_DTYPES[model.dtype],
+        **kind(model, program),
     }
 
 
+def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models with a cache."""
+    *head, logits = lines(program, program.head, 8)
+    shapes = [_cache_shape(block) for block in program.schedule()]
+    return {
+        "module": "causal_lm",
+        "base": "CausalLM",
+        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}].",
+        "attributes": [
+            assignment("cache_shapes", repeated(shapes), 4),
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"eos_token_id = {literal(model.tokens.eos)}",
+            f"pad_token_id = {model.tokens.pad!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+            *_prefix_attributes(model),
+        ],
+        "inputs": "ids, pos, cache, keep, ops",
+        "scheme": model.positions is not None,
+        "bounds": [name for name in program.stem.returns if name == PREFIX],
+        "encoder": _encoder(program),
+        "head": [_keep(program), *head],
+        "answer": logits.partition(" = ")[2],
+    }
+
+
+def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models without one."""
+    answers = program.head.returns
+    masked = isinstance(model.head, Head)
+    what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
+    return {
+        "module": "encoder",
+        "base": "MaskedLM" if masked else "Encoder",
+        "about": f"Token ids [B, T] to {what}, every token seeing every other.",
+        "attributes": [
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"type_vocab_size = {model.type_vocab!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+        ],
+        "inputs": "ids, pos, types, mask, ops",
+        "scheme": False,
+        "bounds": [],
+        "encoder": None,
+        "head": lines(program, program.head, 8),
+        "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
+    }
+
+
+def _prefix_attributes(model: Model) -> list[str]:
+    """Where positions come from and what stands before a sequence, if they are said."""
+    found = []
+    if model.prefix_encoder:
+        found.append(f"learned = {model.prefix_encoder.length}")
+    if model.positions:
+        ids = [f"{name}={value}" for name, value in model.positions]
+        found.append(call("scheme", "GlmPositions", ids, 4))
+    return found
+
+
+def _encoder(program: Program) -> Mapping[str, Any] | None:
+    graph = program.prefix_encoder
+    if graph is None:
+        return None
+    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+
+
 def _members(program: Program) -> list[str]:
-    """The parameters of stem and head around the layers."""
+    """The parameters of prefix encoder, stem and head around the layers."""
     kinds = program.blocks
     each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
     if len(kinds) > 1:
         each = "layer() for layer in LAYERS"
+    encoder = program.prefix_encoder
     return [
+        *(parameters(_of(program, encoder)) if encoder else ()),
         *parameters(_of(program, program.stem)),
         f"self.layers = nn.ModuleList({each})",
         *parameters(_of(program, program.head, program.stem)),
@@ -232,8 +331,8 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]
 
 
 def _cache_shape(block: Graph) -> str:
-    kv = block.inputs[-1].type
-    assert isinstance(kv, CacheType)
+    kv = block.kv
+    assert kv
     return f"({kv.kv_heads}, {kv.k_dim}, {kv.v_dim})"
 
 

@@ -1,5 +1,6 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
+import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -9,7 +10,7 @@ from glmc.backends.layout import WIDTH, bracketed, item
 from glmc.backends.torch.select import reference_module
 from glmc.backends.triton import OpUse, render_kernels
 from glmc.ir.graph import Graph, Program
-from glmc.ir.model import Model
+from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
 
 
@@ -27,7 +28,9 @@ def package(
     env = emit.environment()
     head = {"title": title(model), "source": source}
     emitted = {
-        "__init__.py": env.get_template("init.py.j2").render(head),
+        "__init__.py": env.get_template("init.py.j2").render(
+            head | {"usage": _usage(model)}
+        ),
         "model.py": env.get_template("model.py.j2").render(
             head | dict(emit.model_view(model, program))
         ),
@@ -37,22 +40,63 @@ def package(
         "reference.py": reference_module(op_names(program)),
         "kernels.py": render_kernels(uses(program), env, own),
     }
-    return emitted | runtime_files()
+    base = ["encoder"] if model.is_encoder else ["causal_lm"]
+    base += ["glm_positions"] if model.positions else []
+    return emitted | runtime_files(*base, "loading", "tokenizer")
 
 
-def runtime_files() -> dict[str, str]:
-    """The files of ``backends/runtime``, which every build holds verbatim."""
-    found = dict(_python_files(files("glmc.backends.runtime"), ""))
-    del found["__init__.py"]  # the emitted one takes its place
-    return found
+def _usage(model: Model) -> list[str]:
+    """How a loaded model is called, for the package's docstring."""
+    call = "out = model(input_ids=ids, attention_mask=mask)"
+    if not model.is_encoder:
+        return [
+            f"{call}  # out.logits, out.past_key_values",
+            "for token in model.generate(ids, max_new_tokens=32, stream=True):",
+            "    ...",
+        ]
+    if isinstance(model.head, Head):
+        return [call, "logits = out.logits  # [B, T, V]"]
+    hidden = [call, "hidden = out.last_hidden_state  # [B, T, E]"]
+    pooled = ["vector = out.pooler_output  # [B, E]"]
+    return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden
 
 
-def _python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.iterdir(), key=str):
-        if path.name.endswith(".py"):
-            yield prefix + path.name, path.read_text("utf-8")
-        elif path.is_dir() and path.name != "__pycache__":
-            yield from _python_files(path, f"{prefix}{path.name}/")
+def runtime_files(*modules: str) -> dict[str, str]:
+    """The files of ``backends/runtime`` that some of its modules need, verbatim."""
+    runtime = files("glmc.backends.runtime")
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if (runtime / name).is_dir():
+            found |= _package_files(runtime / name, name)
+        elif f"{name}.py" not in found:
+            text = (runtime / f"{name}.py").read_text("utf-8")
+            found[f"{name}.py"] = text
+            waiting += _siblings(ast.parse(text))
+    return dict(sorted(found.items()))
+
+
+def _package_files(folder: Traversable, name: str) -> dict[str, str]:
+    """A subpackage, whole."""
+    return {
+        f"{name}/{path.name}": path.read_text("utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".py")
+    }
+
+
+def _siblings(tree: ast.AST) -> Iterator[str]:
+    """What a file imports of its own folder; what only a type checker reads is not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield str(node.module)
+        elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
+            yield from _siblings(node)
+
+
+def _name(node: ast.expr) -> str | None:
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def title(model: Model) -> str:
@@ -74,17 +118,18 @@ def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
         "constructors": emit.constructors(program),
         "rows": rows,
         "optional_prefix": emit.quoted(prefix) if prefix else "None",
-        "waived": _waived(model),
+        "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
+        "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
     }
 
 
-def _waived(model: Model) -> str:
-    pairs = [(emit.quoted(w.pattern), emit.quoted(w.reason)) for w in model.waivers]
-    rows = [item("(", pair, ")", 4) for pair in pairs]
+def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """``target = (("a", "b"), ...)``."""
+    rows = [item("(", [emit.quoted(text) for text in pair], ")", 4) for pair in pairs]
     if len(rows) != 1:
-        return bracketed("WAIVED = (", rows, ")", 0)
-    line = f"WAIVED = ({rows[0]},)"
-    return line if len(line) <= WIDTH else f"WAIVED = (\n    {rows[0]},\n)"
+        return bracketed(f"{target} = (", rows, ")", 0)
+    line = f"{target} = ({rows[0]},)"
+    return line if len(line) <= WIDTH else f"{target} = (\n    {rows[0]},\n)"
 
 
 def op_names(program: Program) -> set[str]:

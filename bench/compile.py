@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,48 +15,97 @@ from pathlib import Path
 from report import Row, show
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
+COLUMNS = ("wall s", "worst s", "cpu s", "peak MB", "runs")
+
+
+class Refused(Exception):
+    """What glmc said instead of compiling."""
 
 
 def once(config: Path, out: Path) -> tuple[float, float, float]:
     """Seconds on the wall and on the CPU, and peak megabytes, of one compilation."""
     command = [sys.executable, "-m", "glmc", "compile", str(config), "-o", str(out)]
+    said = out.with_suffix(".err")
     started = time.perf_counter()
     # Spawned and waited for by hand: getrusage knows only the largest of all children.
-    actions = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(said), os.O_WRONLY | os.O_CREAT, 0o600),
+    ]
     child = os.posix_spawn(
         sys.executable, command, dict(os.environ), file_actions=actions
     )
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
     if status:
-        raise SystemExit(f"glmc compile {config} failed; see its message above")
+        raise Refused(said.read_text().strip().removeprefix("glmc: "))
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure(config: Path, runs: int) -> Row:
     """Medians over `runs`, after one that warms the file cache."""
+    name = config.parent.name if config.name == "config.json" else config.stem
     with tempfile.TemporaryDirectory() as folder:
-        figures = [once(config, Path(folder) / f"build{i}") for i in range(runs + 1)]
+        builds = [Path(folder) / f"build{i}" for i in range(runs + 1)]
+        try:
+            figures = [once(config, build) for build in builds]
+        except Refused as refusal:
+            empty: Row = dict.fromkeys(COLUMNS, "")
+            said = str(refusal).removeprefix(f"{config}: ")
+            return {"config": name} | empty | {"result": said[:90]}
+        result = account(builds[0], config.parent)
     seconds, cpu, megabytes = zip(*figures[1:], strict=True)
     return {
-        "config": config.stem,
+        "config": name,
         "wall s": statistics.median(seconds),
         "worst s": max(seconds),
         "cpu s": statistics.median(cpu),
         "peak MB": statistics.median(megabytes),
         "runs": float(runs),
+        "result": result,
     }
 
 
+def account(build: Path, folder: Path) -> str:
+    """Whether every tensor of the weight index beside a config found its place."""
+    if not any(folder.glob("*.index.json")):
+        return "compiled"
+    command = [sys.executable, "-m", "glmc", "check", str(build), "--json"]
+    command += ["--weights", str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        facts = json.loads(run.stdout)
+    except ValueError:
+        return run.stderr.strip().removeprefix("glmc: ")[:90]
+    waived = sum(map(len, facts["waived"].values()))
+    wrong = {k: len(facts[k]) for k in ("missing", "wrong", "unused") if facts[k]}
+    return f"{facts['bound']} bound, {waived} waived" + (f", {wrong}" if wrong else "")
+
+
+def found(places: list[Path]) -> list[Path]:
+    """The configs that were named, and those in the folders of a folder."""
+    configs: list[Path] = []
+    for place in places:
+        nested = sorted(place.glob("*/config.json"))
+        configs += nested or [place / "config.json" if place.is_dir() else place]
+    return configs
+
+
 def main() -> None:
-    """Measure the configs that were named, or both examples."""
+    """Measure configs, or both examples; refusals are told, and counted at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configs", nargs="*", type=Path)
+    parser.add_argument(
+        "configs", nargs="*", type=Path, help="configs, or folders with model folders"
+    )
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     both = [CONFIGS / "chatglm3-6b.json", CONFIGS / "llama-3.1-70b.json"]
-    show([measure(c, options.runs) for c in options.configs or both], options.json)
+    rows = [measure(c, options.runs) for c in found(options.configs) or both]
+    show(rows, options.json)
+    refused = sum(row["runs"] == "" for row in rows)
+    if refused:
+        raise SystemExit(f"{refused} of {len(rows)} configs were refused")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,15 @@ from glmc.frontends.spec import (
     RopeSpec,
     Spec,
     StepSpec,
+    TransformSpec,
     expressions_in,
 )
 from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
+
+TIED_HEAD = "the head is tied to the embedding"
+"""Why a checkpoint's own copy of the head's weight is waived."""
 
 _MAX_LAYERS = 10_000
 
@@ -30,11 +34,13 @@ _ACTIVATIONS: Mapping[str, m.ActivationName] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "tanh": "tanh",
 }
 
 
@@ -81,25 +87,30 @@ class _ModelBuilder:
 
     def model(self, dtype: m.DType, tokens: m.Tokens) -> m.Model:
         spec, resolve = self.spec, self.resolve
-        max_positions = resolve.value(spec.max_positions)
-        if max_positions is not None:
-            max_positions = resolve.size("max_positions", spec.max_positions, 1 << 31)
         return m.Model(
             name=_identifier(spec.arch),
             dtype=dtype,
             vocab=self.dim("V"),
+            type_vocab=resolve.optional_size("type_vocab", spec.type_vocab),
             hidden=self.dim("E"),
-            max_positions=max_positions,
+            max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=m.Embedding(
                 weight=self.slots.weight("embed"),
                 positions=self.slots.optional("positions"),
+                types=self.slots.optional("types"),
+                norm=self.model_norm("embed_norm", spec.embed_norm),
             ),
             blocks=tuple(self.blocks()),
-            final_norm=self.final_norm(),
+            final_norm=self.model_norm("final_norm", spec.final_norm),
             head=self.head(),
-            tokens=tokens,
+            positions=self.positions(),
+            prefix_encoder=self.prefix_encoder(),
+            tokens=self.tokens(tokens),
             optional_prefix=spec.optional_prefix,
+            old_names=tuple(
+                m.OldName(old=old, new=new) for old, new in spec.old_names.items()
+            ),
             waivers=tuple(self.waivers()),
         )
 
@@ -108,26 +119,98 @@ class _ModelBuilder:
             raise GlmcError(f"spec {self.spec.arch!r}: dims must define {name}")
         return self.dims[name]
 
-    def final_norm(self) -> m.Norm | None:
-        name = self.resolve.value(self.spec.final_norm)
-        if name is None:
+    def model_norm(self, what: str, name: object) -> m.Norm | None:
+        """A norm outside the layers."""
+        if self.resolve.value(name) is None:
             return None
-        text = self.resolve.text("final_norm", self.spec.final_norm)
-        return self.norm(self.resolve, text)
+        return self.norm(self.resolve, self.resolve.text(what, name))
 
-    def head(self) -> m.Head:
-        if self.resolve.flag("head.tied", self.spec.head.tied):
-            return m.Head(weight=self.slots.weight("embed"))
-        return m.Head(weight=self.slots.weight("head"), bias=self.slots.bias("head"))
+    def head(self) -> m.Head | m.Pooler | None:
+        spec = self.spec.head
+        if spec.kind == "none":
+            return None
+        if spec.kind == "pooler":
+            act = self.activation("head.act", self.resolve, spec.act)
+            return m.Pooler(dense=self.slots.projection("pooler"), act=act)
+        return m.Head(
+            weight=self.slots.weight("embed" if self.tied() else "head"),
+            bias=self.slots.bias("head"),
+            transform=self.transform(spec.transform),
+        )
+
+    def tied(self) -> bool:
+        return self.resolve.flag("head.tied", self.spec.head.tied)
+
+    def transform(self, spec: TransformSpec | None) -> m.Transform | None:
+        if spec is None:
+            return None
+        name = self.resolve.text("head.transform.norm", spec.norm)
+        return m.Transform(
+            dense=self.slots.projection("transform"),
+            act=self.activation("head.transform.act", self.resolve, spec.act),
+            norm=self.norm(self.resolve, name),
+        )
+
+    def positions(self) -> m.GlmPositions | None:
+        spec = self.spec.positions
+        if spec is None:
+            return None
+        return m.GlmPositions(
+            gmask=self.token("positions.gmask", spec.gmask),
+            mask=self.token("positions.mask", spec.mask),
+            sop=self.token("positions.sop", spec.sop),
+        )
+
+    def token(self, what: str, given: object) -> int:
+        """An id that the model has an embedding for."""
+        value = self.resolve.size(what, given)
+        if value >= self.dim("V"):
+            expected = f"must be below the vocabulary's size, {self.dim('V')}"
+            raise self.resolve.error(what, given, expected, value)
+        return value
+
+    def tokens(self, read: m.Tokens) -> m.Tokens:
+        """The ids that were read, completed by the spec's."""
+        found = {}
+        for name, given in self.spec.tokens:
+            if getattr(read, name) in (None, ()) and self.resolve.value(given):
+                found[name] = self.token(f"tokens.{name}", given)
+        if "eos" in found:
+            return read.model_copy(update={**found, "eos": (found["eos"],)})
+        return read.model_copy(update=found)
+
+    def prefix_encoder(self) -> m.PrefixEncoder | None:
+        spec = self.spec.prefix_encoder
+        if spec is None or self.resolve.value(spec.length) is None:
+            return None
+        what = "prefix_encoder"
+        length = self.resolve.size(f"{what}.length", spec.length)
+        projected = self.resolve.flag(f"{what}.projection", spec.projection)
+        table = self.slots.weight("prefix")
+        if not projected:
+            return m.PrefixEncoder(length=length, table=table)
+        return m.PrefixEncoder(
+            length=length,
+            table=table,
+            row=spec.row,
+            up=self.slots.projection("prefix_up"),
+            down=self.slots.projection("prefix_down"),
+        )
 
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
-        if self.resolve.flag("head.tied", self.spec.head.tied):
+        if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
-                reason = "the head is tied to the embedding"
-                yield m.Waiver(pattern=own.tensor, reason=reason)
+                yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
+                if own.storage:
+                    scale = own.tensor + own.storage.suffix
+                    yield m.Waiver(pattern=scale, reason=TIED_HEAD)
+        if self.spec.prefix_encoder and self.prefix_encoder() is None:
+            module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
+            reason = "a prefix encoder, for which the config has no length"
+            yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""
@@ -184,8 +267,10 @@ class _ModelBuilder:
             )
         else:
             made = self.mlp(resolve, f"ops.{name}", op, slots)
-        pre, post = (self.layer_norm(resolve, norm) for norm in (step.pre, step.post))
-        return m.Step(op=made, pre=pre, post=post)
+        norms = ("pre", "post", "after")
+        named = {at: self.layer_norm(resolve, getattr(step, at)) for at in norms}
+        scale = resolve.number("block.residual_scale", step.residual_scale)
+        return m.Step(op=made, residual=step.residual, residual_scale=scale, **named)
 
     def layer_norm(self, resolve: Resolver, name: object) -> m.Norm | None:
         value = resolve.value(name)
@@ -208,9 +293,6 @@ class _ModelBuilder:
     def attention(
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots
     ) -> m.Attention:
-        window = resolve.value(spec.window)
-        if window is not None:
-            window = resolve.size(f"{what}.window", spec.window, 1 << 31)
         head_dim = resolve.size(f"{what}.head_dim", spec.head_dim)
         norms = spec.qk_norm
         return m.Attention(
@@ -218,7 +300,8 @@ class _ModelBuilder:
             kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
             head_dim=head_dim,
             scale=resolve.number(f"{what}.scale", spec.scale),
-            window=window,
+            window=resolve.optional_size(f"{what}.window", spec.window),
+            mask=spec.mask,
             rope=self.rope(resolve, what, spec.rope, head_dim),
             q=slots.projection("q"),
             k=slots.projection("k"),
@@ -242,18 +325,29 @@ class _ModelBuilder:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
         try:
-            return rope_node(params, dim, spec.style)
+            rope = rope_node(params, dim, spec.style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+        sections = resolve.size(f"{what}.rope.sections", spec.sections)
+        if dim % (2 * sections):
+            expected = f"must pair channels in {dim} // {sections} each"
+            raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
+        more = {"sections": sections, "frequencies": spec.frequencies}
+        return rope.model_copy(update=more)
 
-    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
-        name = resolve.text(f"{what}.act", spec.act)
+    def activation(
+        self, what: str, resolve: Resolver, given: object
+    ) -> m.ActivationName:
+        name = resolve.text(what, given)
         if name not in _ACTIVATIONS:
             expected = f"must be one of {', '.join(_ACTIVATIONS)}"
-            raise resolve.error(f"{what}.act", spec.act, expected, name)
+            raise resolve.error(what, given, expected, name)
+        return _ACTIVATIONS[name]
+
+    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
         gated = resolve.flag(f"{what}.gated", spec.gated)
         return m.Mlp(
-            act=_ACTIVATIONS[name],
+            act=self.activation(f"{what}.act", resolve, spec.act),
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),

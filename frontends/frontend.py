@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
@@ -15,6 +16,7 @@ from glmc.frontends.rope import read_rope
 from glmc.frontends.source import Source
 from glmc.frontends.spec import Spec, validate
 from glmc.frontends.tokens import read_tokens
+from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.wording import listed, show
 from glmc.ir import model as m
@@ -43,6 +45,8 @@ class LoadedModel:
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    quantization: Literal["rows", "blocks"] | None = None
+    """The format of quantised checkpoints that the spec knows."""
 
 
 def load_model(
@@ -66,7 +70,7 @@ def load_model(
         GlmcError: when the config is malformed, unknown, contradictory, or has keys
             whose meaning glmc does not know.
     """
-    where = str(source.config_path)
+    where = source.where
     config = apply_sets(source.read_config(), sets)
     _check_sidecar(source)
     visible = without_keys(config, ignore_keys, where)
@@ -75,7 +79,14 @@ def load_model(
     spec = validate(Spec, chosen.tree)
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
-    full = effective(visible, spec, [key_of_set(text) for text in sets], where)
+    set_keys = [key_of_set(text) for text in sets]
+    published = _published(source, ignore_keys, variant, spec_path) if sets else None
+    if published:
+        scope = _scope(effective(visible, spec, set_keys, where))
+        count = Resolver(spec.arch, scope).size("layers", spec.layers)
+        config = cut_lists(config, published.layers, count, set_keys)
+        visible = cut_lists(visible, published.layers, count, set_keys)
+    full = effective(visible, spec, set_keys, where)
     _check_refusals(spec, _scope(full), where)
     check_expectations(full, spec, where)
     keys = account(config, spec, chosen.expressions, ignore_keys, where)
@@ -86,7 +97,7 @@ def load_model(
     except GlmcError as error:
         raise GlmcError(f"{where}: {error}") from None
     return LoadedModel(
-        model=model,
+        model=waive_left_out(model, published) if published else model,
         source=source,
         spec=found.name,
         variant=chosen.name,
@@ -95,7 +106,24 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
+        quantization=spec.quantization.format if spec.quantization else None,
     )
+
+
+def _published(
+    source: Source,
+    ignore_keys: Collection[str],
+    variant: str | None,
+    spec_path: Path | None,
+) -> m.Model | None:
+    """The model before ``--set``; None where the config is refused without it."""
+    try:
+        loaded = load_model(
+            source, ignore_keys=ignore_keys, variant=variant, spec_path=spec_path
+        )
+    except GlmcError:
+        return None
+    return loaded.model
 
 
 def _scope(config: Mapping[str, object]) -> Scope:

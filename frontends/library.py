@@ -51,6 +51,13 @@ def builtin_specs() -> dict[str, Path]:
     return {path.stem: path for path in files if not path.stem.startswith("_")}
 
 
+@cache
+def builtin_configs() -> dict[str, Path]:
+    """The configs glmc comes with, by name: sizes of published models."""
+    files = {p.stem: p for p in (builtin_folder() / "configs").glob("*.json")}
+    return dict(sorted(files.items()))
+
+
 def load_spec(path: Path) -> SpecTree:
     """A spec and its ancestors, merged.
 
@@ -111,9 +118,10 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     model_type, classes = config.get("model_type"), architectures(config, where)
     if model_type is not None and not isinstance(model_type, str):
         raise GlmcError(f"{where}: model_type must be a string, found {model_type!r}")
-    for path in builtin_specs().values():
+    for path in sorted(builtin_specs().values(), key=_generality):
         match = _match(path)
-        if model_type in match.model_type if model_type else _meet(match, classes):
+        named = model_type in match.model_type if model_type else _meet(match, classes)
+        if named and (not match.any_key or not config.keys().isdisjoint(match.any_key)):
             return load_spec(path)
     if not model_type and not classes:
         raise GlmcError(
@@ -139,6 +147,11 @@ def known_names() -> list[str]:
     """Every model_type a spec is for."""
     matches = map(_match, builtin_specs().values())
     return sorted({name for match in matches for name in match.model_type})
+
+
+def _generality(path: Path) -> int:
+    """Specs that ask for certain keys are looked at before those that do not."""
+    return int(not _match(path).any_key)
 
 
 def _meet(match: Match, classes: tuple[str, ...]) -> bool:

@@ -34,6 +34,14 @@ class Resolver:
             raise self.error(what, given, f"must be at most {limit}", value)
         return value
 
+    def optional_size(
+        self, what: str, given: object, limit: int = 1 << 31
+    ) -> int | None:
+        """A positive integer, or None where the entry is null."""
+        if self.value(given) is None:
+            return None
+        return self.size(what, given, limit)
+
     def number(self, what: str, given: object) -> float:
         """A positive finite number."""
         value = self.value(given)

@@ -4,8 +4,8 @@ Read here rather than through the library, whose loaders bring an array package 
 Format: https://huggingface.co/docs/safetensors#format
 """
 
-from pathlib import Path
-from typing import Any, NoReturn
+from pathlib import PurePosixPath
+from typing import IO, Any, NoReturn
 
 from glmc.frontends.json_text import MEGABYTE, parse_json_object
 from glmc.frontends.tensor_info import BITS, TensorInfo, size_in_bytes
@@ -15,23 +15,19 @@ _MAX_HEADER = 100 * MEGABYTE
 _MAX_RANK = 16
 
 
-def read_safetensors(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file.
+def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
+    """The tensors of one file, which messages call ``path``.
 
     Raises:
         GlmcError: when the file is truncated or its header is not what the format says:
             known dtypes, shapes that fit their bytes, bytes that fill the file once.
     """
-    try:
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            length = int.from_bytes(prefix, "little")
-            if len(prefix) < 8 or not 2 <= length <= _MAX_HEADER:
-                _refuse(path, "it does not begin with the length of a header")
-            header = file.read(length)
-            total = file.seek(0, 2)
-    except OSError as error:
-        raise GlmcError(f"{path} cannot be read: {error.strerror}") from None
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or not 2 <= length <= _MAX_HEADER:
+        _refuse(path, "it does not begin with the length of a header")
+    header = file.read(length)
+    total = file.seek(0, 2)
     if len(header) < length:
         _refuse(path, f"it is truncated within its header, at {total} bytes")
     entries = parse_json_object(header, f"the header of {path}")
@@ -41,7 +37,7 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
     return infos
 
 
-def _info(path: Path, name: str, entry: Any) -> TensorInfo:
+def _info(path: str, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(path, f"the entry of {name!r} is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -51,7 +47,7 @@ def _info(path: Path, name: str, entry: Any) -> TensorInfo:
         _refuse(path, f"{name!r} has no shape but {shape!r}")
     if not _are_sizes(offsets) or len(offsets) != 2:
         _refuse(path, f"{name!r} has no data_offsets but {offsets!r}")
-    info = TensorInfo(dtype, tuple(shape), path.name)
+    info = TensorInfo(dtype, tuple(shape), PurePosixPath(path).name)
     if size_in_bytes(dtype, tuple(shape)) != offsets[1] - offsets[0]:
         _refuse(path, f"the shape {shape} of {name!r} does not fit its bytes {offsets}")
     return info
@@ -64,7 +60,7 @@ def _are_sizes(value: Any) -> bool:
     )
 
 
-def _check_extent(path: Path, entries: dict[str, Any], size: int) -> None:
+def _check_extent(path: str, entries: dict[str, Any], size: int) -> None:
     """The tensors must fill the data one after the other, without gap or overlap."""
     end = 0
     for start, stop in sorted(tuple(e["data_offsets"]) for e in entries.values()):
@@ -79,5 +75,5 @@ def _check_extent(path: Path, entries: dict[str, Any], size: int) -> None:
         _refuse(path, f"{size - end} bytes at its end belong to no tensor")
 
 
-def _refuse(path: Path, reason: str) -> NoReturn:
+def _refuse(path: str, reason: str) -> NoReturn:
     raise GlmcError(f"{path} is not a sound safetensors file: {reason}")

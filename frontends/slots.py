@@ -1,5 +1,6 @@
 """Where the slots of a model lie in a checkpoint: a spec's ``weights`` section."""
 
+from glmc.frontends.quantization import Quantised
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import Spec, WeightSpec
 from glmc.ir import model as m
@@ -9,7 +10,10 @@ from glmc.ir.errors import GlmcError
 _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
 _HIDDEN = {"E"}
 
-_MODEL_SLOTS = frozenset({"embed", "positions", "head"})
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_HEAD_SLOTS = frozenset({"head", "transform", "pooler"})
+_MODEL_SLOTS = frozenset({"embed", "positions", "types"}) | _HEAD_SLOTS | _PREFIX_SLOTS
+_VOCABULARY_SLOTS = frozenset({"embed", "head"})
 _SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
 
 
@@ -18,6 +22,7 @@ class Slots:
 
     def __init__(self, spec: Spec, resolve: Resolver) -> None:
         self.spec, self.resolve = spec, resolve
+        self.quantised = Quantised(spec, resolve)
 
     def projection(self, slot: str) -> m.Projection:
         """A matrix and, where it has one, its bias."""
@@ -43,9 +48,13 @@ class Slots:
             return None
         layout = self._layout(entry)
         part = slot if layout and "[" in layout else None
-        return m.Weight(
-            tensor=self._name(slot, entry, "weight"), layout=layout, part=part
-        )
+        name = self._name(slot, entry, "weight")
+        storage = None
+        if slot not in _MODEL_SLOTS:
+            storage = self.quantised.in_layer(name)
+        elif slot in _VOCABULARY_SLOTS:
+            storage = self.quantised.vocabulary
+        return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
 
     def bias(self, slot: str) -> m.Weight | None:
         """The slot's bias; its layout is the weight's without the input axes."""

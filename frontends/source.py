@@ -1,13 +1,14 @@
-"""What the user named: a config.json, a model folder, or a repository on the hub."""
+"""What the user named: a config.json, a folder, a built-in config, or a hub id."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from glmc.frontends.hub import Hub, fetch_description, is_hub_id
 from glmc.frontends.json_text import MEGABYTE, read_json_object
+from glmc.frontends.library import builtin_configs
+from glmc.frontends.wording import nearest
 from glmc.ir.errors import GlmcError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _MAX_CONFIG = 8 * MEGABYTE
 
 
@@ -21,7 +22,17 @@ class Source:
     folder: Path
     """The folder of config.json; for a hub id, the hub's cache of it."""
     hub_id: str | None = None
-    revision: str | None = None
+    builtin: bool = False
+    """Whether this is one of the configs that glmc comes with."""
+    note: str | None = None
+    """What the user should know of the choice that was made."""
+
+    @property
+    def where(self) -> str:
+        """How messages call the config."""
+        return (
+            f"built-in config {self.given}" if self.builtin else str(self.config_path)
+        )
 
     def read_config(self) -> dict[str, object]:
         """config.json.
@@ -41,15 +52,20 @@ class Source:
 
     def _beside(self, name: str) -> dict[str, object]:
         path = self.folder / name
+        if self.builtin:
+            return {}
         return read_json_object(path, _MAX_CONFIG) if path.is_file() else {}
 
 
-def resolve_source(given: str, revision: str | None = None) -> Source:
+def resolve_source(given: str, hub: Hub | None = None) -> Source:
     """Find the config that ``given`` stands for.
 
+    What lies here comes before a built-in config, and that before the hub.
+
     Args:
-        given: a path to a config.json or to a folder with one, or ``ORG/NAME``.
-        revision: a branch, tag or commit; hub ids only.
+        given: a path to a config.json or to a folder with one, the name of a built-in
+            config, or ``ORG/NAME``.
+        hub: how the hub is asked, and for which revision; hub ids only.
 
     Raises:
         GlmcError: when there is nothing of that name.
@@ -63,20 +79,36 @@ def resolve_source(given: str, revision: str | None = None) -> Source:
                 f"{given} is not a config.json; name the config or its folder"
             )
         return Source(given, path, path.parent)
-    looks_like_path = given.startswith((".", "/", "~")) or path.suffix == ".json"
-    if not looks_like_path and _HUB_ID.fullmatch(given):
-        from glmc.frontends.hub import fetch_description
+    if given in builtin_configs():
+        return builtin_source(given)
+    if is_hub_id(given):
+        hub = hub or Hub()
+        folder = fetch_description(given, hub)
+        return Source(given, folder / "config.json", folder, given)
+    raise GlmcError(_nothing(given))
 
-        folder = fetch_description(given, revision)
-        return Source(given, folder / "config.json", folder, given, revision)
-    raise GlmcError(
-        f"{given!r} is neither a file or folder here nor a hub id of the form ORG/NAME,"
-        " as in zai-org/chatglm3-6b"
+
+def builtin_source(name: str) -> Source:
+    """The config of that name that glmc comes with, whatever lies here."""
+    path = builtin_configs()[name]
+    return Source(name, path, path.parent, builtin=True)
+
+
+def _nothing(given: str) -> str:
+    near = nearest(given.lower(), builtin_configs(), likeness=0.7)
+    meant = f" Did you mean the built-in config {near}?" if near else ""
+    return (
+        f"{given!r} is neither a file or folder here, nor a built-in config (see: glmc"
+        " configs), nor a hub id of the form ORG/NAME, as in zai-org/chatglm3-6b."
+        + meant
     )
 
 
 def _folder(given: str, folder: Path) -> Source:
     config = folder / "config.json"
+    namesake = given in builtin_configs()
     if not config.is_file():
-        raise GlmcError(f"the folder {given} has no config.json")
-    return Source(given, config, folder)
+        hides = " and hides the built-in config of that name" if namesake else ""
+        raise GlmcError(f"the folder {given} has no config.json{hides}")
+    note = f"{given} is taken as the folder here, not as the built-in config"
+    return Source(given, config, folder, note=note if namesake else None)

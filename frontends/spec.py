@@ -5,6 +5,7 @@ gives one"); :mod:`glmc.frontends.builder` evaluates them against a config.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,17 +15,24 @@ from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir.errors import GlmcError
 
 
-def _kind(description: str, *types: type) -> BeforeValidator:
+@dataclass(frozen=True)
+class Takes(BeforeValidator):
+    """A check of a value, and in words what passes it."""
+
+    description: str = ""
+
+
+def _kind(description: str, *types: type) -> Takes:
     def check(value: object) -> object:
         wrong_bool = isinstance(value, bool) and bool not in types
         if wrong_bool or not isinstance(value, types):
             raise ValueError(f"expected {description}")
         return value
 
-    return BeforeValidator(check)
+    return Takes(check, description=description)
 
 
-def _or_expression(description: str, *types: type) -> BeforeValidator:
+def _or_expression(description: str, *types: type) -> Takes:
     return _kind(f"{description} or an expression", Expression, *types)
 
 
@@ -46,10 +54,11 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Match(Section):
-    """Which configs a spec is for."""
+    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys."""
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
+    any_key: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -95,6 +104,8 @@ class RopeSpec(Section):
     params: Formula
     dim: Integer
     style: Literal["half", "interleaved"]
+    sections: Integer = 1
+    frequencies: Literal["f32", "f16"] = "f32"
 
 
 class QkNorm(Section):
@@ -113,6 +124,7 @@ class AttentionSpec(Section):
     head_dim: Integer
     scale: Number
     window: Integer | None = None
+    mask: Literal["causal", "prefix", "full"] = "causal"
     rope: RopeSpec | None = None
     qk_norm: QkNorm | None = None
 
@@ -130,17 +142,56 @@ OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
 
 
 class StepSpec(Section):
-    """x + post(op(pre(x)))."""
+    """after(residual_scale · r + post(op(pre(x)))); r is x, or with residual normed
+    pre(x)."""
 
     op: Text
     pre: Text | None = None
     post: Text | None = None
+    after: Text | None = None
+    residual: Literal["stream", "normed"] = "stream"
+    residual_scale: Number = 1.0
+
+
+class TransformSpec(Section):
+    """norm(act(dense(x))) before the logits; the slot ``transform`` is the dense."""
+
+    act: Text
+    norm: Text
+
+
+class PositionsSpec(Section):
+    """Positions of the first GLM models, by the ids they are read from."""
+
+    kind: Literal["glm"]
+    gmask: Integer
+    mask: Integer
+    sop: Integer
+
+
+class PrefixEncoderSpec(Section):
+    """Learned keys and values before every sequence, where ``length`` is not null."""
+
+    length: Integer
+    projection: Flag = False
+    row: Literal["states", "hidden"] = "states"
+
+
+class TokensSpec(Section):
+    """Special tokens of configs that leave them out."""
+
+    bos: Integer | None = None
+    eos: Integer | None = None
+    pad: Integer | None = None
 
 
 class HeadSpec(Section):
-    """Hidden state to logits."""
+    """Hidden state to logits (``lm``), to one vector (``pooler``), or left as it is."""
 
+    kind: Literal["lm", "pooler", "none"] = "lm"
     tied: Flag = False
+    transform: TransformSpec | None = None
+    act: Text = "tanh"
 
 
 class WeightSpec(Section):
@@ -149,6 +200,33 @@ class WeightSpec(Section):
     name: Text
     layout: Text | None = None
     bias: Flag = False
+
+
+class RowQuantization(Section):
+    """ChatGLM's weight-only format: int8 or int4 codes, one scale per row.
+
+    ``bits`` is 4 or 8, or 0 or null for floats; ``embeddings`` tells whether embedding
+    and head are quantised too, and not the layers alone.
+    """
+
+    format: Literal["rows"]
+    bits: Formula
+    embeddings: Flag = False
+
+
+class BlockQuantization(Section):
+    """float8 codes with a scale per block, as ``quantization_config`` describes them.
+
+    ``config`` is that object, or null for floats.
+    """
+
+    format: Literal["blocks"]
+    config: Formula
+
+
+Quantization = Annotated[
+    RowQuantization | BlockQuantization, Field(discriminator="format")
+]
 
 
 def _weight(value: object) -> object:
@@ -178,16 +256,23 @@ class Spec(Section):
     let: dict[Name, Formula] = {}
     layers: Integer
     max_positions: Integer | None = None
+    type_vocab: Integer | None = None
+    embed_norm: Text | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]
     final_norm: Text | None = None
     head: HeadSpec = HeadSpec()
+    positions: PositionsSpec | None = None
+    prefix_encoder: PrefixEncoderSpec | None = None
+    tokens: TokensSpec = TokensSpec()
     layer_prefix: Name
     optional_prefix: Name | None = None
+    old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
+    quantization: Quantization | None = None
 
 
 class Variant(Section):

@@ -2,7 +2,7 @@
 
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import IO
 
 from glmc.frontends.json_text import MEGABYTE
@@ -61,24 +61,21 @@ class _Tensor:
     shape: tuple[int, ...]
 
 
-def read_torch(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one ``.bin`` file, zip or legacy.
+def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
+    """The tensors of one ``.bin`` file, zip or legacy, which messages call ``path``.
 
     Raises:
         GlmcError: when the file is truncated, corrupt, or would need code to be run.
     """
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            state = _read_zip(file) if is_zip else _read_legacy(file)
-        return _infos(state, path.name)
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        state = _read_zip(file) if is_zip else _read_legacy(file)
+        return _infos(state, PurePosixPath(path).name)
     except PickleFault as fault:
         reason = str(fault)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         reason = f"its archive is damaged or truncated ({error})"
-    except OSError as error:
-        raise GlmcError(f"{path} cannot be read: {error.strerror or error}") from None
     raise GlmcError(f"{path} is not a sound torch checkpoint: {reason}")
 
 

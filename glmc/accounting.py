@@ -4,16 +4,15 @@ Works on names and shapes from the headers; no weights are read.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from glmc.ir.graph import Program
+from glmc.backends.runtime.storage import FLOATS, Need, storage_fault
+from glmc.ir.graph import Param, Program
 from glmc.ir.model import Model
-from glmc.ir.recipe import tensors
-
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+from glmc.ir.recipe import Dequant, DequantBlocks, Tensor, leaves
 
 
 class TensorInfo(Protocol):
@@ -36,6 +35,8 @@ class Account:
     waived: dict[str, list[str]] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     shapes_known: bool = True
+    fault: str | None = None
+    """How files and config disagree about quantised weights, and what to do."""
 
     @property
     def ok(self) -> bool:
@@ -49,15 +50,16 @@ def account(
     """Hold a program's recipes against a checkpoint's headers."""
     result = Account()
     result.shapes_known = all(info.shape is not None for info in headers.values())
-    for name, stored in wanted(program).items():
-        found = _find(name, headers, model.optional_prefix)
-        if found is None:
+    needs = needed(model, program, headers)
+    for name, need in needs.items():
+        if name not in headers:
             result.missing.append(name)
             continue
-        result.bound.add(found)
-        wrong = _wrong(headers[found], stored)
+        result.bound.add(name)
+        wrong = _wrong(headers[name], need)
         if wrong:
-            result.wrong[found] = wrong
+            result.wrong[name] = wrong
+    result.fault = storage_fault(needs, headers)
     for name in sorted(set(headers) - result.bound):
         reason = _waiver(name, model)
         if reason:
@@ -67,32 +69,89 @@ def account(
     return result
 
 
-def wanted(program: Program) -> dict[str, tuple[int, ...]]:
-    """Every tensor a program reads and the shape it must have."""
-    found: dict[str, tuple[int, ...]] = {}
-    for _, layer, param in program.bindings():
-        for tensor in tensors(param.recipe):
-            name = tensor.name
-            if layer is not None:
-                name = name.replace("{i}", str(layer))
-            found[name] = tensor.stored
+def wanted(program: Program) -> dict[str, Need]:
+    """Every tensor a program reads and what it must be."""
+    return {
+        name: need
+        for layer, param, leaf in _leaves(program)
+        for name, need in _needs(leaf, param, layer)
+    }
+
+
+def needed(
+    model: Model, program: Program, headers: Mapping[str, TensorInfo]
+) -> dict[str, Need]:
+    """The same for one checkpoint, by the names that it uses.
+
+    A weight that the config calls quantised in blocks may be stored as floats: lists of
+    modules that were left out are not always right. It then needs no scale.
+    """
+    found: dict[str, Need] = {}
+    for layer, param, leaf in _leaves(program):
+        needs = [
+            (_find(name, headers, model), need)
+            for name, need in _needs(leaf, param, layer)
+        ]
+        if isinstance(leaf, DequantBlocks):
+            (codes, need), (scale, _) = needs
+            if codes in headers and scale not in headers and _is_float(headers[codes]):
+                needs = [(codes, Need(need.shape, None))]
+        found |= dict(needs)
     return found
 
 
-def _find(
-    name: str, headers: Mapping[str, TensorInfo], prefix: str | None
-) -> str | None:
-    if name in headers:
-        return name
-    short = name.removeprefix(prefix) if prefix else name
-    return short if short in headers else None
+def _leaves(
+    program: Program,
+) -> Iterator[tuple[int | None, Param, Tensor | Dequant]]:
+    for _, layer, param in program.bindings():
+        for leaf in leaves(param.recipe):
+            yield layer, param, leaf
 
 
-def _wrong(info: TensorInfo, stored: tuple[int, ...]) -> str | None:
-    if info.shape is not None and tuple(info.shape) != stored:
-        return f"is {list(info.shape)}, the model needs {list(stored)}"
-    if info.dtype is not None and info.dtype not in FLOATS:
-        return f"is stored as {info.dtype}, the model needs a float tensor"
+def _needs(
+    leaf: Tensor | Dequant, param: Param, layer: int | None
+) -> list[tuple[str, Need]]:
+    """What a tensor, or codes and then their scale, must be."""
+    if isinstance(leaf, Tensor):
+        own = "I8" if param.type.dtype == "i8" else None
+        return [(_name(leaf, layer), Need(leaf.stored, own))]
+    kind = "F8_E4M3" if isinstance(leaf, DequantBlocks) else "I8"
+    return [
+        (_name(leaf.codes, layer), Need(leaf.codes.stored, kind)),
+        (_name(leaf.scale, layer), Need(leaf.scale.stored, None)),
+    ]
+
+
+def _name(tensor: Tensor, layer: int | None) -> str:
+    return tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+
+
+def _is_float(info: TensorInfo) -> bool:
+    return info.dtype is None or info.dtype in FLOATS
+
+
+def _find(name: str, headers: Mapping[str, TensorInfo], model: Model) -> str:
+    """What the checkpoint calls a tensor; the full name where it has none."""
+    return next((one for one in _spellings(name, model) if one in headers), name)
+
+
+def _spellings(name: str, model: Model) -> Iterator[str]:
+    """What a checkpoint may call a tensor, today's full name first."""
+    endings = [(name, "")]
+    for one in model.old_names:
+        if name.endswith(one.new):
+            endings.append((name.removesuffix(one.new), one.old))
+    for stem, ending in endings:
+        yield stem + ending
+        yield stem.removeprefix(model.optional_prefix or "") + ending
+
+
+def _wrong(info: TensorInfo, need: Need) -> str | None:
+    if info.shape is not None and tuple(info.shape) != need.shape:
+        return f"is {list(info.shape)}, the model needs {list(need.shape or ())}"
+    if info.dtype is not None and not need.takes(info.dtype):
+        kind = f"{need.codes} codes" if need.codes else "a float tensor"
+        return f"is stored as {info.dtype}, the model needs {kind}"
     return None
 
 

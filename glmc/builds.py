@@ -1,9 +1,10 @@
-"""Reading a build back: manifest, stages, ledger. No torch, nothing is imported."""
+"""Reading a build: manifest, stages, ledger. No torch, nothing is imported."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,22 @@ from glmc.ir.graph import Program
 from glmc.ir.model import Model
 from glmc.ir.passes.ledger import Entry
 from glmc.ir.text import parse_model, parse_program
-from glmc.writing import read_manifest
+from glmc.writing import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
 class Build:
-    """A compiled package on disk."""
+    """A compiled package, on disk or not written yet."""
 
     path: Path
+    files: Mapping[str, str] | None = None
+    """Its files, where they were never written; ``path`` is then what was compiled."""
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
         """manifest.json."""
+        if self.files is not None:
+            return dict(json.loads(self.files[MANIFEST]))
         return read_manifest(self.path)
 
     @cached_property
@@ -42,7 +47,30 @@ class Build:
             raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
         return self._read(self.stages[stage]["file"])
 
+    def source(self, name: str) -> str:
+        """The text of a Python file, as it lies there.
+
+        Raises:
+            GlmcError: when it cannot be read.
+        """
+        return self._read(name)
+
+    def require_generation(self) -> None:
+        """Refuse a command that needs a model that generates.
+
+        Raises:
+            GlmcError: when this is an encoder.
+        """
+        if self.model.is_encoder:
+            raise GlmcError(
+                f"{self.path} is an encoder, which generates nothing: it answers all "
+                "tokens of a text at once. Call it from Python: `model = build.load("
+                "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
+            )
+
     def _read(self, name: str) -> str:
+        if self.files is not None:
+            return self.files[name]
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:
@@ -50,6 +78,12 @@ class Build:
                 f"{self.path / name} cannot be read ({error.strerror}). "
                 "Compile the build again."
             ) from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a build: its summary."""
+        from glmc.inspecting import summary_text
+
+        return f"<pre>{escape(summary_text(self))}</pre>"
 
     @cached_property
     def model(self) -> Model:

@@ -17,10 +17,15 @@ Code that comes with a model is never run.
 
   glmc compile THUDM/chatglm3-6b -o build/         from the hub, or a folder, or a file
   glmc inspect build/                              what was built, stage by stage
+  glmc report build/ -o report.html                the same as a page to click through
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
+  glmc configs                                     the configs that glmc comes with
+  glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
+
+_BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,10 +54,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
+    _add_completion(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_inspect, _add_check, _add_run, _add_chat):
+    for add in (
+        _add_compile,
+        _add_inspect,
+        _add_report,
+        _add_check,
+        _add_run,
+        _add_chat,
+        _add_quantize,
+    ):
         add(commands)
+    _add_configs(commands)
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion SHELL``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, "--print-completion")
 
 
 def _command(
@@ -83,11 +107,13 @@ def _add_compile(
         "examples:\n"
         "  glmc compile config.json -o build/\n"
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
+        "  glmc compile chatglm3-6b -o build/           a built-in config\n"
         "  glmc compile folder/ -o five/ --set num_layers=5\n"
         "  glmc compile folder/ -o build/ --aot cuda:80,cuda:90\n",
     )
     add = parser.add_argument
-    add("source", help="a config.json, a model folder, or a hub id (ORG/NAME)")
+    add("source", help="a config.json, a model folder, a hub id (ORG/NAME), or a name"
+        " that glmc configs lists")  # fmt: skip
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
     add("--variant", help="the architecture's variant, where the config cannot tell")
@@ -108,8 +134,8 @@ def _add_compile(
         help="compile the kernels now, e.g. cuda:80,cuda:90,hip:gfx942")  # fmt: skip
     add("--aot-dtype", type=_names, default=(), metavar="DTYPE,...",
         help="for weights in f32, f16 or bf16; default: as published")  # fmt: skip
-    add("--revision", help="branch, tag or commit of a hub repository")
     add("--json", action="store_true", help="print what was written as JSON")
+    _add_hub(parser)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -134,9 +160,10 @@ def _add_inspect(
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
         "  glmc inspect build/ --ledger --json\n"
-        "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n",
+        "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n"
+        "  glmc inspect THUDM/chatglm3-6b\n",
     )
-    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
+    parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
     parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
     parser.add_argument("--stages", action="store_true", help="print the IR of all")
     parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
@@ -149,6 +176,7 @@ def _add_inspect(
     add("--tokens", type=int, default=1, metavar="N",
         help="tokens of the call, for --cost (1); more are a prompt")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
+    _add_hub(parser)
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
@@ -157,18 +185,53 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     return inspect_command(arguments)
 
 
+def _add_report(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_report,
+        "write a page that shows a build: graph, stages, ledger, weights, code",
+        "examples:\n"
+        "  glmc report build/ -o report.html\n"
+        "  glmc report build/ --svg layer --stage lowered -o layer.svg\n"
+        "  glmc report build/ --mermaid head\n",
+    )
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    drawing = parser.add_mutually_exclusive_group()
+    drawing.add_argument("--svg", metavar="PART", help="draw stem, head or a block")
+    drawing.add_argument("--mermaid", metavar="PART", help="the same as a flowchart")
+    add("--stage", metavar="NAME", help="the stage to draw; default: the last")
+    add("-o", "--out", type=Path, metavar="FILE",
+        help="default: report.html; drawings go to standard output")  # fmt: skip
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from glmc.report.command import report_command
+
+    return report_command(arguments)
+
+
+_TUNED = "a second one whose tensors take the place of the first's"
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
         _run_check,
         "account for every tensor of a checkpoint, from headers alone",
-        "example:\n  glmc check build/ --weights CHECKPOINT\n\n"
+        "examples:\n"
+        "  glmc check build/ --weights CHECKPOINT\n"
+        "  glmc check zai-org/GLM-4-9B-0414      on the hub, nothing is downloaded\n\n"
         "exit code 0 when every tensor is bound or waived, else 2\n",
     )
-    parser.add_argument("build", type=Path, help="a folder that glmc compile wrote")
-    parser.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT",
-                        help="a checkpoint folder")  # fmt: skip
+    parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
+    parser.add_argument("--weights", metavar="CHECKPOINT",
+        help="a checkpoint folder or hub id; default: the source itself")  # fmt: skip
+    parser.add_argument("--tuned", metavar="CHECKPOINT", help=_TUNED)
     parser.add_argument("--json", action="store_true", help="for machines")
+    _add_hub(parser)
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
@@ -223,6 +286,34 @@ def _run_chat(arguments: argparse.Namespace) -> int:
     return chat_command(arguments)
 
 
+def _add_configs(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_configs,
+        "list the built-in configs, which need no download",
+        "example:\n  glmc configs && glmc compile chatglm3-6b -o build/\n",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_configs(arguments: argparse.Namespace) -> int:
+    from glmc.commands import configs_command
+
+    return configs_command(arguments)
+
+
+def _add_hub(parser: argparse.ArgumentParser) -> None:
+    """How a hub id is looked up."""
+    group = parser.add_argument_group("hub ids")
+    group.add_argument("--revision", help="branch, tag or commit of the repository")
+    group.add_argument("--endpoint", metavar="URL",
+        help="a mirror of the hub; default: HF_ENDPOINT")  # fmt: skip
+    group.add_argument("--offline", action="store_true",
+        help="only what was downloaded before")  # fmt: skip
+
+
 def _add_generation(
     parser: argparse.ArgumentParser,
     *,
@@ -235,6 +326,7 @@ def _add_generation(
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
     add("--tokenizer", metavar="FOLDER",
         help="where the tokenizer's files are; default: with the weights")  # fmt: skip
     add("--variant", help="the tokenizer's variant, where its files cannot tell")
@@ -249,3 +341,29 @@ def _add_generation(
     add("--seed", type=int, help="makes sampling repeatable")
     add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     add("--dtype", help="float32, float16, bfloat16; default: as published")
+    _add_hub(parser)
+
+
+def _add_quantize(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_quantize,
+        "write a float checkpoint in ChatGLM's int8 or int4 format",
+        "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
+        "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a model folder with float weights")
+    add("-o", "--out", type=Path, required=True, help="a folder that does not exist")
+    add("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
+    add("--embeddings", action="store_true", help="quantise embedding and head too")
+    add("--variant", help="the architecture's variant, where the config cannot tell")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
+def _run_quantize(arguments: argparse.Namespace) -> int:
+    from glmc.commands import quantize_command
+
+    return quantize_command(arguments)

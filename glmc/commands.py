@@ -2,10 +2,15 @@
 
 import argparse
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from glmc.builds import Build
+from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
+from glmc.writing import MANIFEST
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
@@ -26,8 +31,11 @@ def compile_command(arguments: argparse.Namespace) -> int:
         aot=arguments.aot,
         aot_dtypes=arguments.aot_dtype,
         revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
     )
     compiled = compile_files(arguments.source, options)
+    _tell(compiled.loaded.source.note)
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
@@ -64,7 +72,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
     from glmc import inspecting, roofline
     from glmc.devices import device
 
-    build = Build(arguments.build)
+    build = _open_build(arguments.build, arguments)
     if arguments.stage:
         _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
     elif arguments.ledger:
@@ -100,14 +108,30 @@ def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print(text.rstrip("\n"))
 
 
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
+
+
+_SAME_REPOSITORY = "Take config and weights from the same repository and revision."
+
+
 def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
-    from glmc.frontends.checkpoint import read_headers
+    from glmc.catalogue import likeness
+    from glmc.frontends.checkpoint import checkpoint_files, read_headers
 
-    build = Build(arguments.build)
-    headers = read_headers(arguments.weights)
-    found = account(build.model, build.program, headers.tensors)
+    build = _open_build(arguments.build, arguments)
+    weights = arguments.weights or _own_weights(build)
+    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    tensors = dict(read_headers(checkpoint_files(weights, hub)).tensors)
+    if arguments.tuned:
+        tuned = checkpoint_files(arguments.tuned, replace(hub, revision=None))
+        tensors |= read_headers(tuned).tensors
+    found = account(build.model, build.program, tensors)
     if arguments.json:
         facts = {
             "ok": found.ok,
@@ -115,8 +139,10 @@ def check_command(arguments: argparse.Namespace) -> int:
             "shapes_checked": found.shapes_known,
             "missing": found.missing,
             "wrong": found.wrong,
+            "fault": found.fault,
             "unused": found.unused,
             "waived": found.waived,
+            "likeness": None if found.ok else likeness(tensors),
         }
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0 if found.ok else 2
@@ -136,8 +162,80 @@ def check_command(arguments: argparse.Namespace) -> int:
     for line in grouped(wrong):
         print(f"  wrong    {line}")
     if not found.ok:
+        whose = likeness(tensors)
         raise GlmcError(
-            f"{arguments.weights} is not a checkpoint of {arguments.build}: "
-            f"see the list above. Was the build compiled from this checkpoint's config?"
+            f"{weights} is not a checkpoint of {arguments.build}: see the list above."
+            f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
+            f"{_variant_hint(build)}"
         )
+    return 0
+
+
+def configs_command(arguments: argparse.Namespace) -> int:
+    """``glmc configs``."""
+    from glmc import catalogue
+
+    if arguments.json:
+        facts = [entry.facts for entry in catalogue.entries()]
+        print(json.dumps(facts, indent=2))
+    else:
+        print(catalogue.table())
+    return 0
+
+
+def _open_build(given: str, arguments: argparse.Namespace) -> Build:
+    """The build in a folder, or else what compiling ``given`` gives, unwritten."""
+    path = Path(given)
+    if path.is_dir() and not (path / "config.json").is_file():
+        return Build(path)
+    if (path / MANIFEST).is_file():
+        return Build(path)
+    from glmc.driver import Options, compile_files
+
+    options = Options(
+        revision=arguments.revision,
+        endpoint=arguments.endpoint,
+        offline=arguments.offline,
+    )
+    compiled = compile_files(given, options)
+    _tell(compiled.loaded.source.note)
+    texts = {n: text for n, text in compiled.files.items() if isinstance(text, str)}
+    return Build(path, texts)
+
+
+def _own_weights(build: Build) -> str:
+    """The checkpoint beside a config that was compiled on the fly."""
+    given = str(build.path)
+    if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
+        raise GlmcError(
+            f"{given} has no weights of its own; name a checkpoint with --weights"
+        )
+    return given
+
+
+def _tell(note: str | None) -> None:
+    if note:
+        print(f"glmc: note: {note}", file=sys.stderr)
+
+
+def quantize_command(arguments: argparse.Namespace) -> int:
+    """``glmc quantize``."""
+    from glmc.inspecting import size
+    from glmc.quantizing import quantize
+
+    facts = quantize(
+        arguments.checkpoint,
+        arguments.out,
+        arguments.bits,
+        embeddings=arguments.embeddings,
+        variant=arguments.variant,
+    )
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    before, after = size(facts["bytes_read"]), size(facts["bytes_written"])
+    print(
+        f"{arguments.out}: {facts['quantised']} matrices in {arguments.bits} bits, "
+        f"{before} became {after}; see: glmc compile {arguments.out}"
+    )
     return 0

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glmc.accounting import needed
 from glmc.backends.own_kernels import (
     OwnKernel,
     check_kernel,
@@ -13,9 +14,12 @@ from glmc.backends.own_kernels import (
     read_kernels,
 )
 from glmc.backends.package import package, uses
+from glmc.backends.runtime.storage import storage_fault
 from glmc.backends.triton.aot import Ahead, compile_ahead
 from glmc.backends.triton.aot import files as aot_files
+from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
+from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
@@ -45,6 +49,13 @@ class Options:
     aot: tuple[str, ...] = ()
     aot_dtypes: tuple[str, ...] = ()
     revision: str | None = None
+    endpoint: str | None = None
+    offline: bool = False
+
+    @property
+    def hub(self) -> Hub:
+        """Where a hub id is looked up."""
+        return Hub(self.revision, self.endpoint, self.offline)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ def compile_model(
     """Compile a model description into a package at ``out``.
 
     Args:
-        source: a config.json, a model folder, or a hub id.
+        source: a config.json, a model folder, a built-in config's name, or a hub id.
         out: the folder to write; it appears whole or not at all.
         force: move an edited build (or another folder) at ``out`` aside first.
         options: fields of :class:`Options`.
@@ -90,13 +101,15 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     if options.aot_dtypes and not options.aot:
         raise GlmcError("--aot-dtype says what --aot compiles for: give both.")
     loaded = load_model(
-        resolve_source(str(source), revision=options.revision),
+        resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
         variant=options.variant,
         spec_path=options.spec,
         sets=options.sets,
     )
-    stages = tuple(run(lower(loaded.model), options.disable))
+    lowered = lower(loaded.model)
+    _check_storage(loaded, lowered)
+    stages = tuple(run(lowered, options.disable))
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
@@ -111,6 +124,20 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(loaded, stages, files, verified, ahead, checked)
+
+
+def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
+    """Refuse a config that says other than the files beside it how weights are stored.
+
+    Whatever else is wrong with the files, or missing, is for ``glmc check``.
+    """
+    try:
+        headers = read_headers(loaded.source.folder).tensors
+    except GlmcError:
+        return
+    fault = storage_fault(needed(loaded.model, lowered, headers), headers)
+    if fault:
+        raise GlmcError(f"{loaded.source.folder}: {fault}")
 
 
 def _known_passes(disable: Collection[str]) -> None:
@@ -242,7 +269,8 @@ def _manifest(
 
 def _plain(options: Options) -> dict[str, Any]:
     """Options that shape the build; paths are not, the hashes of files are."""
-    kept = {k: v for k, v in asdict(options).items() if k not in ("spec", "revision")}
+    where = ("spec", "revision", "endpoint", "offline")
+    kept = {k: v for k, v in asdict(options).items() if k not in where}
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 
 

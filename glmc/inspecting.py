@@ -1,11 +1,13 @@
 """What ``glmc inspect`` prints, as text and as JSON."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-from glmc.accounting import wanted
 from glmc.builds import Build
+from glmc.ir.graph import Program
 from glmc.ir.passes.ledger import Entry, launches, totals
+from glmc.ir.recipe import Tensor, leaves
 from glmc.ir.text import parse_program
 from glmc.ir.types import BYTES
 
@@ -13,9 +15,8 @@ from glmc.ir.types import BYTES
 def summary(build: Build) -> dict[str, Any]:
     """Sizes, stages, fusions and config keys of a build, as plain data."""
     model, program = build.model, build.program
-    count = parameters(build)
-    caches = [block.inputs[-1].type for block in program.schedule()]
-    kv = sum(cache.elements() for cache in caches)
+    count = parameters(parse_program(build.dump("lowered")))
+    kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
     saved_launches, saved_bytes = totals(build.ledger)
     return {
         "model": model.name,
@@ -26,7 +27,7 @@ def summary(build: Build) -> dict[str, Any]:
         "hidden": model.hidden,
         "vocab": model.vocab,
         "parameters": count,
-        "weight_bytes": count * BYTES[model.dtype],
+        "weight_bytes": sum(param.type.nbytes() for _, _, param in program.bindings()),
         "kv_bytes_per_token": kv * BYTES[model.dtype],
         "stages": _stages(build),
         "launches_saved_per_call": saved_launches,
@@ -35,15 +36,18 @@ def summary(build: Build) -> dict[str, Any]:
     }
 
 
-def parameters(build: Build) -> int:
-    """The number of weights, shared ones once."""
-    total = 0
-    for shape in wanted(build.program).values():
-        size = 1
-        for dim in shape:
-            size *= dim
-        total += size
-    return total
+def parameters(lowered: Program) -> int:
+    """The number of weights of the published model, shared ones once; a quantised
+    matrix counts as what it stands for.
+
+    ``lowered`` is the program before any pass: fused parameters are cut from others.
+    """
+    found = {}
+    for _, layer, param in lowered.bindings():
+        for leaf in leaves(param.recipe):
+            name = (leaf if isinstance(leaf, Tensor) else leaf.codes).name
+            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape)
+    return sum(found.values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:
@@ -73,7 +77,7 @@ def summary_text(build: Build) -> str:
         f"  width       {facts['hidden']}, vocabulary {facts['vocab']}",
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
-        f"  KV cache    {size(facts['kv_bytes_per_token'])} a token",
+        *_cache_lines(facts),
         f"  config      {_keys(facts['config_keys'])}",
         "",
         "stages",
@@ -84,6 +88,11 @@ def summary_text(build: Build) -> str:
         for stage in facts["stages"]
     ]
     return "\n".join(lines)
+
+
+def _cache_lines(facts: dict[str, Any]) -> list[str]:
+    kv = facts["kv_bytes_per_token"]
+    return [f"  KV cache    {size(kv)} a token"] if kv else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from glmc.builds import Build
 from glmc.ir.errors import GlmcError
 from glmc.writing import read_manifest
 
@@ -67,13 +68,20 @@ def load_model(arguments: argparse.Namespace) -> Any:
     """The build's model with the weights of ``--weights``, on ``--device``.
 
     Raises:
-        GlmcError: when the weights are not those of the build, or there is no such
-            device or dtype.
+        GlmcError: when the build is an encoder, the weights are not those of the build,
+            or there is no such device or dtype.
     """
+    Build(arguments.build).require_generation()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     build = import_build(arguments.build)
     try:
-        return build.load(arguments.weights, device=device, dtype=arguments.dtype)
+        return build.load(
+            arguments.weights,
+            device=device,
+            dtype=arguments.dtype,
+            tuned=arguments.tuned,
+            **_hub(arguments),
+        )
     except (ValueError, RuntimeError) as error:
         raise GlmcError(str(error)) from error
 
@@ -87,9 +95,16 @@ def load_tokenizer(arguments: argparse.Namespace) -> Any:
     source = arguments.tokenizer or arguments.weights
     build = import_build(arguments.build)
     try:
-        return build.load_tokenizer(source, variant=arguments.variant)
+        return build.load_tokenizer(
+            source, variant=arguments.variant, **_hub(arguments)
+        )
     except ValueError as error:
         raise GlmcError(str(error)) from error
+
+
+def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How a hub id is looked up."""
+    return {n: getattr(arguments, n) for n in ("revision", "endpoint", "offline")}
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -40,14 +40,15 @@ def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             data = content.encode() if isinstance(content, str) else content
             path.write_bytes(data)
-        fresh.chmod(0o777 & ~_umask())
+        fresh.chmod(0o777 & ~umask())
         _swap(out, fresh, keep=bool(edited))
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -2,7 +2,8 @@
 
 A :class:`Program` is a stem (ids to hidden state), blocks (one :class:`Graph` per kind
 of layer) and a head (hidden state to logits). Blocks are applied in layer order; the
-values a block returns replace its first inputs, the *carried* ones, for the next.
+values a block returns replace its first inputs, the *carried* ones, for the next. A
+prefix encoder, where there is one, gives what the cache holds before the first token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,6 +60,17 @@ class Graph(Node):
         """The op that makes each value; inputs are missing."""
         return {name: op for op in self.ops for name in op.outs}
 
+    @property
+    def kv(self) -> CacheType | None:
+        """The cache of a block, its last input; None where nothing is cached."""
+        last = self.inputs[-1].type
+        return last if isinstance(last, CacheType) else None
+
+    @property
+    def outer(self) -> tuple[Input, ...]:
+        """The inputs that all layers get alike or from one another: not the cache."""
+        return self.inputs[:-1] if self.kv else self.inputs
+
     def users(self, value: str) -> list[Op]:
         """The ops that read a value, in order."""
         return [op for op in self.ops if value in op.values]
@@ -80,6 +92,12 @@ class Graph(Node):
             maker |= dict.fromkeys(op.outs, at)
         return graph
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows of a graph."""
+        from glmc.ir.draw import svg
+
+        return svg(self)
+
     def replace(self, **changes: Any) -> "Graph":
         """A copy with some fields changed."""
         return self.model_copy(update=changes).fresh()
@@ -97,15 +115,19 @@ class Program(Node):
     name: str
     dtype: str
     params: tuple[Param, ...] = ()
-    """Parameters of stem and head; both may read the same one (a tied head)."""
+    """Parameters of all but the blocks; two may read the same one (a tied head)."""
+    prefix_encoder: Graph | None = None
+    """The keys and values that are in the cache before any token, for a row each:
+    ``[1,N,2·layers·heads,width]``. Run once."""
     stem: Graph
     blocks: tuple[Graph, ...]
     head: Graph
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Stem, blocks, head."""
-        return (self.stem, *self.blocks, self.head)
+        """Prefix encoder if there is one, stem, blocks, head."""
+        encoder = (self.prefix_encoder,) if self.prefix_encoder else ()
+        return (*encoder, self.stem, *self.blocks, self.head)
 
     @property
     def layers(self) -> int:
@@ -117,6 +139,12 @@ class Program(Node):
         """Names of the values that blocks hand on."""
         first = self.blocks[0]
         return tuple(value.name for value in first.inputs[: len(first.returns)])
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the stem's values that every block reads."""
+        names = [value.name for value in self.blocks[0].outer]
+        return tuple(names[len(self.carried) :])
 
     def schedule(self) -> list[Graph]:
         """The block of every layer, in layer order."""
@@ -142,10 +170,17 @@ class Program(Node):
         """A program with ``change`` applied to every graph."""
         return self.model_copy(
             update={
+                "prefix_encoder": self.prefix_encoder and change(self.prefix_encoder),
                 "stem": change(self.stem),
                 "blocks": tuple(change(block) for block in self.blocks),
                 "head": change(self.head),
             }
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a program: stem, each kind of block, head."""
+        return "".join(
+            f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
         )
 
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:

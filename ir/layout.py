@@ -8,7 +8,7 @@ themselves. Sizes come from the axis table, so every stored shape can be checked
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glmc.ir.errors import GlmcError
@@ -129,7 +129,12 @@ class _Parser:
 
 
 def recipe(
-    name: str, layout: str, part: str | None, slot: Sequence[str], axes: Axes
+    name: str,
+    layout: str,
+    part: str | None,
+    slot: Sequence[str],
+    axes: Axes,
+    stored_as: Callable[[Tensor], Recipe] = lambda tensor: tensor,
 ) -> Recipe:
     """Read ``part`` of a stored tensor as a slot's matrix.
 
@@ -139,6 +144,7 @@ def recipe(
         part: the part of a concatenation to take; None where there is none.
         slot: the slot's dimensions, each a string of axis names: ``("H D", "E")``.
         axes: the sizes.
+        stored_as: the tensor of these sizes, to what is stored in its place.
 
     Returns:
         A recipe whose shape is the slot's dimensions.
@@ -147,7 +153,7 @@ def recipe(
         GlmcError: when the layout has no such part or its axes are not the slot's.
     """
     stored = parse(layout)
-    source: Recipe = Tensor(name=name, stored=tuple(a.size(axes) for a in stored))
+    source = stored_as(Tensor(name=name, stored=tuple(a.size(axes) for a in stored)))
     source, dims = _select(source, stored, part, axes, layout)
     order = _order(dims, slot, axes, layout)
     groups = _runs(order, [len(_atoms(dim)) for dim in dims])

@@ -7,12 +7,33 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
 
-ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 DType = Literal["f32", "f16", "bf16"]
+
+
+class RowQuantized(Node):
+    """int8 codes with one scale per output row, as ChatGLM's ``quantization_bit``.
+
+    With 4 bits, two codes lie in a byte, the even column in the high nibble.
+    """
+
+    bits: Literal[4, 8]
+    suffix: str = "_scale"
+    """What the scale's name has after the tensor's."""
+
+
+class BlockQuantized(Node):
+    """float8 (e4m3) codes with one scale per block of rows and columns."""
+
+    block: tuple[PositiveInt, PositiveInt] = (128, 128)
+    suffix: str = "_scale_inv"
+
+
+Storage = RowQuantized | BlockQuantized
 
 
 class Weight(Node):
@@ -25,6 +46,8 @@ class Weight(Node):
     slot itself is laid out."""
     part: str | None = None
     """Which part of a ``[a:..|b:..]`` layout this slot is."""
+    storage: Storage | None = None
+    """How the tensor is quantised; None: it is stored as floats."""
 
 
 class Projection(Node):
@@ -94,17 +117,25 @@ RopeScaling = (
 
 
 class Rope(Node):
-    """Rotary position embedding on the first ``dim`` channels of each head."""
+    """Rotary position embedding on the first ``dim`` channels of each head.
+
+    With several ``sections`` (ChatGLM-6B) these channels are cut into as many equal
+    parts, and each part turns by a stream of positions of its own.
+    """
 
     dim: PositiveInt
     theta: PositiveFloat
     style: Literal["half", "interleaved"]
-    """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1."""
+    """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1;
+    within a section, where there are several."""
     scaling: RopeScaling | None = None
+    sections: PositiveInt = 1
+    frequencies: Literal["f32", "f16"] = "f32"
+    """``f16``: frequencies are rounded to fp16, whatever the model computes in."""
 
 
 class Attention(Node):
-    """Causal self-attention with grouped key/value heads."""
+    """Self-attention with grouped key/value heads."""
 
     kind: Literal["attention"] = "attention"
     heads: PositiveInt
@@ -113,6 +144,10 @@ class Attention(Node):
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
+    mask: Literal["causal", "prefix", "full"] = "causal"
+    """What a query sees of the tokens that are no padding. ``causal``: those up to its
+    own. ``prefix``: also all before the generated text, which see each other (a prefix
+    LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
     rope: Rope | None = None
     q: Projection
     k: Projection
@@ -138,11 +173,17 @@ Sublayer = Annotated[Attention | Mlp, Field(discriminator="kind")]
 
 
 class Step(Node):
-    """One residual step: ``x + post(op(pre(x)))``."""
+    """One residual step: ``after(residual_scale · r + post(op(pre(x))))``; what is
+    None is left out."""
 
     op: Sublayer
     pre: Norm | None = None
     post: Norm | None = None
+    after: Norm | None = None
+    """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
+    residual: Literal["stream", "normed"] = "stream"
+    """What r is: ``stream`` is x, ``normed`` is pre(x)."""
+    residual_scale: PositiveFloat = 1.0
 
 
 class Block(Node):
@@ -157,10 +198,54 @@ class Block(Node):
 
 
 class Embedding(Node):
-    """Token embedding, with learned absolute positions where a model has them."""
+    """Token embedding, plus what a model adds to it: ``norm(token + type + place)``."""
 
     weight: Weight
     positions: Weight | None = None
+    """Learned absolute positions."""
+    types: Weight | None = None
+    """Learned token types (segments), ``Model.type_vocab`` of them."""
+    norm: Norm | None = None
+
+
+class Transform(Node):
+    """``norm(act(dense(x)))``: what a masked language model does before its logits."""
+
+    dense: Projection
+    act: ActivationName
+    norm: Norm
+
+
+class GlmPositions(Node):
+    """Two streams of positions, found from the token ids (GLM, arXiv:2103.10360).
+
+    Tokens before ``<sop>`` count 0, 1, … in the first stream and have 0 in the second.
+    From ``<sop>`` on the first stream stays at the place that is being filled in (the
+    first ``[gMASK]``, else the first ``[MASK]``) and the second counts 1, 2, …
+    """
+
+    gmask: NonNegativeInt
+    mask: NonNegativeInt
+    sop: NonNegativeInt
+
+
+class PrefixEncoder(Node):
+    """Learned keys and values before every sequence (P-tuning v2, arXiv:2110.07602).
+
+    A row of the table for each of ``length`` tokens: for layer after layer the heads of
+    a key and then of a value. With ``up`` and ``down`` it is ``down(tanh(up(row)))``.
+    Keys are not rotated, every query sees them, and positions begin at 0 after them.
+    """
+
+    length: PositiveInt
+    table: Weight
+    row: Literal["states", "hidden"] = "states"
+    """How wide a row is: as the keys and values of all layers together (axis ``S``), or
+    as a hidden state (``E``), which needs a projection."""
+    up: Projection | None = None
+    """To a hidden state."""
+    down: Projection | None = None
+    """From a hidden state to keys and values."""
 
 
 class Head(Node):
@@ -168,6 +253,14 @@ class Head(Node):
 
     weight: Weight
     bias: Weight | None = None
+    transform: Transform | None = None
+
+
+class Pooler(Node):
+    """``act(dense(x[0]))``: one vector for a sequence, from its first token."""
+
+    dense: Projection
+    act: ActivationName
 
 
 class Tokens(Node):
@@ -186,14 +279,23 @@ class Waiver(Node):
     reason: str
 
 
+class OldName(Node):
+    """An ending of tensor names that older files spell differently."""
+
+    old: str
+    new: str
+
+
 class Model(Node):
-    """A decoder-only language model."""
+    """A stack of blocks: a decoder-only language model, or an encoder."""
 
     name: str
     """An identifier for dumps and messages, e.g. ``chatglm``."""
     dtype: DType
     """The dtype the weights are published in."""
     vocab: PositiveInt
+    type_vocab: PositiveInt | None = None
+    """Token types, where the embedding has them."""
     hidden: PositiveInt
     max_positions: PositiveInt | None = None
     axes: dict[str, PositiveInt] = {}  # noqa: RUF012  (pydantic copies it)
@@ -201,13 +303,25 @@ class Model(Node):
     embed: Embedding
     blocks: tuple[Block, ...]
     final_norm: Norm | None = None
-    head: Head
+    head: Head | Pooler | None
+    """None: the last hidden state is all there is."""
+    positions: GlmPositions | None = None
+    """How positions follow from the ids; None: tokens are counted."""
+    prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""
+    old_names: tuple[OldName, ...] = ()
     waivers: tuple[Waiver, ...] = ()
 
     @property
     def layers(self) -> int:
-        """Number of decoder layers."""
+        """Number of layers."""
         return sum(len(block.layers) for block in self.blocks)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether every token sees every other: no cache, no generation."""
+        steps = [step.op for block in self.blocks for step in block.steps]
+        masks = {op.mask for op in steps if isinstance(op, Attention)}
+        return masks == {"full"}

@@ -8,6 +8,7 @@ so that splitting a fused tensor and merging it again gives back the bare tensor
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from glmc.ir.node import Node
 
@@ -77,7 +78,40 @@ class Cat(Node):
         return tuple(shape)
 
 
-Recipe = Tensor | Slice | View | Permute | Cat
+class DequantRows(Node):
+    """``codes`` times the ``scale`` of their row: ChatGLM's weight-only format.
+
+    ``codes`` are int8 ``[..., in]``, or with ``bits=4`` ``[..., in / 2]``: two to a
+    byte, the even column in the high nibble. ``scale`` is ``[...]``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bits: Literal[4, 8]
+
+    @property
+    def shape(self) -> Shape:
+        *rows, width = self.codes.stored
+        return (*rows, width * 8 // self.bits)
+
+
+class DequantBlocks(Node):
+    """``codes`` (float8 e4m3) times the ``scale`` (float) of their block.
+
+    A checkpoint may hold ``codes`` as plain floats instead; it then has no ``scale``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    block: tuple[int, int]
+
+    @property
+    def shape(self) -> Shape:
+        return self.codes.stored
+
+
+Dequant = DequantRows | DequantBlocks
+Recipe = Tensor | Slice | View | Permute | Cat | Dequant
 
 for _node in (Slice, View, Permute, Cat):
     _node.model_rebuild()
@@ -131,13 +165,19 @@ def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
     return slice_(left.of, dim, left.start, right.stop) if left.dim == dim else None
 
 
-def tensors(recipe: Recipe) -> Iterator[Tensor]:
-    """The checkpoint tensors a recipe reads, in order, repeats included."""
+def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
+    """What a recipe is assembled from, in order, repeats included."""
     match recipe:
-        case Tensor():
+        case Tensor() | DequantRows() | DequantBlocks():
             yield recipe
         case Cat():
             for part in recipe.parts:
-                yield from tensors(part)
+                yield from leaves(part)
         case _:
-            yield from tensors(recipe.of)
+            yield from leaves(recipe.of)
+
+
+def tensors(recipe: Recipe) -> Iterator[Tensor]:
+    """The checkpoint tensors a recipe reads, in order, repeats included."""
+    for leaf in leaves(recipe):
+        yield from (leaf,) if isinstance(leaf, Tensor) else (leaf.codes, leaf.scale)

@@ -7,22 +7,30 @@ size can be checked in a blink.
 
 from glmc.ir import model as m
 
-HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW = 64, 32, 96, 61, 64, 5
+HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
+LEARNED = 3
 
 
 def shrink(model: m.Model) -> m.Model:
     """The model with tiny sizes and at most two layers of each kind of block."""
     kept = sorted(layer for block in model.blocks for layer in block.layers[:2])
     renumbered = {layer: at for at, layer in enumerate(kept)}
+    encoder = model.prefix_encoder
     return model.model_copy(
         update={
             "dtype": "f32",
             "vocab": min(model.vocab, VOCAB),
+            "type_vocab": model.type_vocab and TYPES,
             "hidden": HIDDEN,
+            "prefix_encoder": encoder and _encoder(encoder),
             "max_positions": model.max_positions and POSITIONS,
             "blocks": tuple(_block(block, renumbered) for block in model.blocks),
         }
     )
+
+
+def _encoder(encoder: m.PrefixEncoder) -> m.PrefixEncoder:
+    return encoder.model_copy(update={"length": min(encoder.length, LEARNED)})
 
 
 def _block(block: m.Block, renumbered: dict[int, int]) -> m.Block:
@@ -49,7 +57,8 @@ def _op(op: m.Attention | m.Mlp) -> m.Attention | m.Mlp:
 
 
 def _rope(rope: m.Rope, ratio: float) -> m.Rope:
-    dim = max(2, 2 * round(rope.dim * ratio / 2))
+    pairs = 2 * rope.sections
+    dim = max(pairs, pairs * round(rope.dim * ratio / pairs))
     scaling = rope.scaling
     if isinstance(scaling, m.LongRopeScaling):
         half = dim // 2

@@ -7,7 +7,7 @@ from glmc.ir.node import Node
 Dim = int | str
 """A size, or a symbol: ``B`` batch, ``T`` tokens in this call."""
 
-BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "bool": 1}
+BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
 
 
 class TensorType(Node):

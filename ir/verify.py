@@ -3,7 +3,8 @@
 * every operand is defined before it is used, every name once;
 * the types written on results are those the op infers;
 * every recipe's shape is its parameter's, and parameters are used;
-* blocks agree in inputs and in what they carry, and cover the layers exactly once.
+* blocks agree in inputs and in what they carry, and cover the layers exactly once;
+* a prefix encoder gives keys and values for every layer.
 """
 
 from glmc.ir.graph import Graph, Program
@@ -73,17 +74,32 @@ def _parameters(graph: Graph) -> None:
 def _wiring(program: Program) -> None:
     first = program.blocks[0]
     for block in program.blocks:
-        _rule(block, block.inputs[:-1] == first.inputs[:-1], "inputs differ")
+        _rule(block, block.outer == first.outer, "inputs differ")
         carried = [block.types[name] for name in block.returns]
         wants = [value.type for value in block.inputs[: len(carried)]]
         _rule(block, carried == wants, "returns are not what the next layer takes")
     offered = set(program.stem.returns)
-    for value in first.inputs[:-1]:
+    for value in first.outer:
         given = value.name in offered
         _rule(first, given, f"%{value.name} does not come from the stem")
     layers = sorted(layer for block in program.blocks for layer in block.layers)
     covered = layers == list(range(len(layers)))
     _rule(first, covered, f"blocks cover layers {layers}, not each exactly once")
+
+    if program.prefix_encoder:
+        _prefix_encoder(program, program.prefix_encoder)
+
+
+def _prefix_encoder(program: Program, graph: Graph) -> None:
+    """One result, ``[1, rows, 2 · layers · heads, width]``, which all caches take."""
+    kinds = {block.inputs[-1].type.dims for block in program.schedule()}
+    one = len(kinds) == 1 and len(graph.returns) == 1
+    _rule(graph, one, "the layers' caches differ, or there is not one result")
+    ((heads, k_dim, v_dim),) = kinds
+    states = graph.types[graph.returns[0]].dims
+    wants = (2 * program.layers * int(heads), k_dim)
+    fits = k_dim == v_dim and len(states) == 4 and states[2:] == wants
+    _rule(graph, fits, f"gives {list(states)}, the caches take {list(wants)} a row")
 
 
 def _rule(graph: Graph, holds: bool, message: str) -> None:

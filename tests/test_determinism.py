@@ -15,6 +15,7 @@ from support.cli import glmc
 from support.variants import BY_NAME, Tiny, Variant
 
 CONFIGS = {
+    "all-minilm-l6-v2": EXAMPLES / "configs/all-minilm-l6-v2.json",
     "chatglm3-6b": EXAMPLES / "configs/chatglm3-6b.json",
     "llama-3.1-70b": EXAMPLES / "configs/llama-3.1-70b.json",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from glmc import compile_model
 from support import GOLDEN
 from support.cli import python
 from support.variants import BY_NAME, Tiny, Variant
@@ -68,6 +69,28 @@ def test_build_alone(case: tuple[Path, Path], tmp_path: Path) -> None:
     assert said["cached"]
     assert len(said["streamed"]) <= 4
     assert said["streamed"][0] == said["first"]
+    assert "Layer" in said["text"]
+
+
+ENCODER = (
+    SCRIPT.partition("ids = torch")[0]
+    + """
+ids = torch.tensor([[5, 6, 7, 8]])
+out = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+print(json.dumps(dict(hidden=list(out.last_hidden_state.shape), text=str(model))))
+"""
+)
+
+
+def test_encoder_alone(tmp_path: Path) -> None:
+    from support import encoders
+
+    encoders.make(encoders.BY_NAME["gelu"], tmp_path / "checkpoint")
+    compile_model(tmp_path / "checkpoint", tmp_path / "build")
+    run = python(ENCODER, tmp_path, tmp_path / "checkpoint", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    said = json.loads(run.stdout)
+    assert said["hidden"] == [1, 4, 64]
     assert "Layer" in said["text"]
 
 

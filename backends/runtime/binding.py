@@ -1,19 +1,32 @@
 """Matching the binding table with a checkpoint, before any weight is read.
 
-Every tensor the model needs must be there with the right shape and a float dtype, and
+Every tensor the model needs must be there with the right shape and kind of dtype, and
 every tensor in the checkpoint must be used or waived. Needs no torch.
 """
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .recipes import Bind, Recipe, Shape, names, renamed, shape_of
+from .recipes import (
+    Bind,
+    DequantBlocks,
+    DequantRows,
+    Leaf,
+    Recipe,
+    Shape,
+    Tensor,
+    changed,
+    leaves,
+    names,
+    renamed,
+    shape_of,
+)
+from .storage import FLOATS, Need, storage_fault
 
-#: Dtypes of weights, by the names safetensors gives them.
-FLOATS = ("F64", "F32", "F16", "BF16")
 #: How many different problems of one kind an error lists.
 LISTED = 5
 
@@ -35,49 +48,91 @@ def resolve(
     *,
     where: str,
     optional_prefix: str | None = None,
+    old_names: Sequence[tuple[str, str]] = (),
     waived: Sequence[tuple[str, str]] = (),
     strict: bool = True,
 ) -> list[Bind]:
     """One Bind a parameter, its recipe in the names that the checkpoint uses.
 
-    Names may lack `optional_prefix`, as checkpoints of base models do. `waived` holds
-    (glob pattern, reason) for tensors that may stay unused; other unused tensors are
+    Names may lack `optional_prefix`, as checkpoints of base models do, and end in the
+    first of a pair of `old_names` instead of the second. `waived` holds (glob pattern,
+    reason) for tensors that may stay unused; other unused tensors are
     an error, or with `strict=False` a warning. Raises WeightsError that lists
     everything that does not fit; `where` names the checkpoint in it.
     """
-    short = _short_names(headers, optional_prefix)
+    own = _own_names(headers, optional_prefix, old_names)
     binds = [
-        Bind(bind.path, renamed(bind.recipe, lambda n: short.get(n, n)), bind.shape)
+        replace(bind, recipe=_own(bind.recipe, own, headers))
         for entry in table
         for bind in entry.each()
     ]
     used = {name for bind in binds for name in names(bind.recipe)}
     absent = used - headers.keys()
     spare = {name for name in headers.keys() - used if not _is_waived(name, waived)}
-    spare -= {own for full, own in short.items() if _is_waived(full, waived)}
+    spare -= {name for full, name in own.items() if _is_waived(full, waived)}
+    needs = dict(need for bind in binds for need in _needs(bind))
     misfits = [
         _listed("missing", absent),
         _listed("of another shape", _wrong_shapes(binds, headers, absent)),
-        _listed("not floating point", _wrong_dtypes(used - absent, headers)),
+        _listed("not floating point", _wrong_dtypes(needs, headers, codes=False)),
+        _listed("not quantised codes", _wrong_dtypes(needs, headers, codes=True)),
     ]
     unused = _listed("not used by this model", spare)
     if unused and not strict:
         warnings.warn(f"{where}: tensors {unused}.", stacklevel=3)
         unused = ""
     if unused or any(misfits):
-        raise WeightsError(_refusal(where, misfits, unused))
+        fault = storage_fault(needs, headers)
+        raise WeightsError(_refusal(where, misfits, unused, fault))
     return binds
 
 
-def _short_names(headers: Mapping[str, Header], prefix: str | None) -> dict[str, str]:
-    """For tensors that are there without the prefix: full name to own name."""
-    if prefix is None:
-        return {}
-    return {
-        prefix + name: name
-        for name in headers
-        if not name.startswith(prefix) and prefix + name not in headers
-    }
+def _own(
+    recipe: Recipe, spelt: Mapping[str, str], headers: Mapping[str, Header]
+) -> Recipe:
+    """The recipe in the checkpoint's own names; blocks that it holds as floats, which
+    quantisers do with modules of their choice, are plain tensors."""
+
+    def settle(leaf: Leaf) -> Recipe:
+        if isinstance(leaf, DequantBlocks) and leaf.scale.name not in headers:
+            found = headers.get(leaf.codes.name)
+            return leaf.codes if found and found.dtype in FLOATS else leaf
+        return leaf
+
+    return changed(renamed(recipe, lambda name: spelt.get(name, name)), settle)
+
+
+def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
+    """What the tensors of a parameter must be; a bare name has its shape."""
+    for leaf in leaves(bind.recipe):
+        match leaf:
+            case str():
+                yield leaf, Need(bind.shape, bind.dtype)
+            case Tensor(name, shape):
+                yield name, Need(shape, bind.dtype)
+            case _:
+                kind = "I8" if isinstance(leaf, DequantRows) else "F8_E4M3"
+                yield leaf.codes.name, Need(leaf.codes.shape, kind)
+                yield leaf.scale.name, Need(leaf.scale.shape, None)
+
+
+def _own_names(
+    headers: Mapping[str, Header],
+    prefix: str | None,
+    old_names: Sequence[tuple[str, str]],
+) -> dict[str, str]:
+    """What a checkpoint calls a tensor that it spells differently, by its full name."""
+    found: dict[str, str] = {}
+    for name in headers:
+        today = name
+        for old, new in old_names:
+            if name.endswith(old):
+                today = name.removesuffix(old) + new
+        full = [today]
+        if prefix and not today.startswith(prefix):
+            full.append(prefix + today)
+        found |= {one: name for one in full if one not in headers}
+    return found
 
 
 def _is_waived(name: str, waived: Sequence[tuple[str, str]]) -> bool:
@@ -109,11 +164,15 @@ def _misfit(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> str 
     return f"{made}{list(given)}, the model needs {list(shape)}"
 
 
-def _wrong_dtypes(used: set[str], headers: Mapping[str, Header]) -> list[str]:
+def _wrong_dtypes(
+    needs: Mapping[str, Need], headers: Mapping[str, Header], codes: bool
+) -> list[str]:
     return [
         f"{name} ({headers[name].dtype})"
-        for name in sorted(used)
-        if headers[name].dtype not in FLOATS
+        for name, need in sorted(needs.items())
+        if name in headers
+        and bool(need.codes) == codes
+        and not need.takes(headers[name].dtype)
     ]
 
 
@@ -134,11 +193,11 @@ def _listed(kind: str, items: Iterable[str]) -> str:
     return f"{count} {kind}: {', '.join(shown)}"
 
 
-def _refusal(where: str, misfits: list[str], unused: str) -> str:
+def _refusal(where: str, misfits: list[str], unused: str, fault: str | None) -> str:
     told = "; ".join(filter(None, [*misfits, unused]))
     advice = (
-        "Give the checkpoint that belongs to the config this was compiled from"
+        "Give the checkpoint that belongs to the config this was compiled from."
         if any(misfits)
-        else "If they do not matter, load with strict=False"
+        else "If they do not matter, load with strict=False."
     )
-    return f"{where} does not fit this model: tensors {told}. {advice}."
+    return f"{where} does not fit this model: tensors {told}. {fault or advice}"

@@ -33,6 +33,12 @@ class Cache:
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer. Every layer writes
     the slots of a step; then the caller moves on with `advance`.
+
+    `start` int32 [B] is the first slot of each row that is not padding, None without
+    padding. `prefix` int32 [B] is the slot after the part of each row that sees itself
+    in both directions, and `anchor` int64 [B] the position at which its answer stands,
+    both for models that have such a thing. The first `learned` slots hold no tokens
+    but what a prefix encoder gives.
     """
 
     def __init__(
@@ -46,7 +52,10 @@ class Cache:
         self.batch = batch
         self.capacity = capacity
         self.length = 0
+        self.learned = 0
         self.start: torch.Tensor | None = None
+        self.prefix: torch.Tensor | None = None
+        self.anchor: torch.Tensor | None = None
         # Tokens after right padding would land in slots that the padding occupies.
         self.right_padded = False
         self.layers = [
@@ -57,6 +66,20 @@ class Cache:
             )
             for n, k_dim, v_dim in shapes
         ]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were read so far, padding included."""
+        return self.length - self.learned
+
+    def begin_with(self, states: torch.Tensor) -> None:
+        """Fills the first N slots of every row of an empty cache. `states` is
+        [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
+        self.learned = self.length = states.shape[1]
+        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.layers)))
+        for layer in self.layers:
+            layer.keys[:, :, : self.learned] = next(parts)
+            layer.values[:, :, : self.learned] = next(parts)
 
     def advance(self, tokens: int) -> None:
         """Counts `tokens` slots that every layer has written."""

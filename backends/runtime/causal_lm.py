@@ -1,23 +1,17 @@
-"""The base classes of an emitted model: what `Layer` and `Model` do not spell out."""
+"""The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
 
-import functools
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
 
 from .cache import Cache
+from .checks import check_ids
 from .generation import generate
-from .inputs import check_cache, check_ids, positions, read_mask
+from .inputs import check_cache, positions, read_mask
+from .modules import BaseModel, item, operations
 from .sampling import Sampler
-
-
-def parameter(*shape: int) -> nn.Parameter:
-    """An uninitialised weight; loading gives it its values."""
-    return nn.Parameter(torch.empty(shape), requires_grad=False)
 
 
 class Output(NamedTuple):
@@ -27,27 +21,10 @@ class Output(NamedTuple):
     past_key_values: Cache | None = None
 
     def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if isinstance(key, str) else tuple(self)[key]
+        return item(self, key)
 
 
-@functools.cache
-def operations(device_type: str) -> ModuleType:
-    """The build's module of operations for a kind of device."""
-    name = "kernels" if device_type == "cuda" else "reference"
-    return importlib.import_module(f".{name}", __package__)
-
-
-class Block(nn.Module):
-    """A module that shows its own weights when it is printed."""
-
-    def extra_repr(self) -> str:
-        return "\n".join(
-            f"{name}: {str(weight.dtype).removeprefix('torch.')}{list(weight.shape)}"
-            for name, weight in self.named_parameters(recurse=False)
-        )
-
-
-class CausalLM(Block):
+class CausalLM(BaseModel):
     """A decoder with a language-model head.
 
     An emitted `Model` gives the class attributes and `run`; here is everything that
@@ -56,16 +33,14 @@ class CausalLM(Block):
 
     #: (kv_heads, key_dim, value_dim) of each layer.
     cache_shapes: ClassVar[Sequence[tuple[int, int, int]]]
-    #: Positions that exist (learned embeddings), or None where any will do.
-    max_positions: ClassVar[int | None] = None
-    vocab_size: ClassVar[int]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
-    default_dtype: ClassVar[torch.dtype]
+    #: Rows of a prefix encoder: keys and values that stand before every sequence.
+    learned: ClassVar[int] = 0
+    #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
+    scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
-    #: The module of operations; None takes the build's `kernels` on a GPU and its
-    #: `reference` elsewhere.
-    ops: ModuleType | None = None
+    _learned: torch.Tensor | None = None
 
     def run(
         self,
@@ -78,19 +53,27 @@ class CausalLM(Block):
         """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache."""
         raise NotImplementedError
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
+    def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
+        """What `Cache.begin_with` takes, for `rows` [1, learned]."""
+        raise NotImplementedError
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
-        return Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        capacity += self.learned
+        cache = Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        if self.learned:
+            cache.begin_with(self.learned_states())
+        return cache
+
+    @torch.no_grad()
+    def learned_states(self) -> torch.Tensor:
+        """The keys and values that stand before every sequence; computed once."""
+        known = self._learned
+        if known is None or (known.device, known.dtype) != (self.device, self.dtype):
+            rows = torch.arange(self.learned, device=self.device)[None]
+            ops = self.ops or operations(self.device.type)
+            self._learned = known = self.encode_prefix(rows, ops)
+        return known
 
     def forward(
         self,
@@ -118,7 +101,7 @@ class CausalLM(Block):
         check_cache(cache, batch)
         if attention_mask is not None:
             read_mask(attention_mask, cache, tokens)
-        pos = positions(position_ids, cache, input_ids, self.max_positions)
+        pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
@@ -129,6 +112,7 @@ class CausalLM(Block):
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         *,
         max_new_tokens: int = 128,
         stream: bool = False,
@@ -140,7 +124,8 @@ class CausalLM(Block):
         pad_token_id: int | None = None,
     ) -> torch.Tensor | Iterator[torch.Tensor]:
         """Continues `input_ids` [B, P]; rows are padded on the left, which
-        `attention_mask` [B, P] tells.
+        `attention_mask` [B, P] tells. `position_ids` are as in a call; new tokens
+        count on from the last.
 
         Greedy unless `temperature`, `top_k` or `top_p` is given; `seed` makes
         sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
@@ -153,6 +138,7 @@ class CausalLM(Block):
             self,
             input_ids,
             attention_mask,
+            position_ids,
             max_new_tokens=max_new_tokens,
             sampler=Sampler(temperature, top_k, top_p, seed, self.device),
             eos=self.eos_token_id if eos_token_id is None else eos_token_id,

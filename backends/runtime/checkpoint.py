@@ -20,11 +20,14 @@ WHOLE_OR_INDEX = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+LOOKED_FOR = ", ".join(name for pair in WHOLE_OR_INDEX for name in pair)
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3",
 }
 MIN_BUDGET = 48 << 20
 
@@ -116,14 +119,15 @@ class PickleShard(Shard):
 
 
 class Checkpoint:
-    """All tensors of a folder by name."""
+    """All tensors of some folders by name; of equal names the last folder's counts."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, *folders: Path):
         self.headers: dict[str, Header] = {}
         self._shard_of: dict[str, Shard] = {}
         self._spent = 0
-        self._shards = [_shard(file) for file in shard_files(folder)]
+        self._shards = [
+            open_shard(f) for folder in folders for f in shard_files(folder)
+        ]
         for shard in self._shards:
             headers = shard.headers()
             self.headers |= headers
@@ -157,10 +161,9 @@ def shard_files(folder: Path) -> list[Path]:
             return [folder / whole]
         if (folder / index).is_file():
             return _indexed_files(folder, folder / index)
-    looked = ", ".join(name for pair in WHOLE_OR_INDEX for name in pair)
     raise WeightsError(
-        f"{folder} holds no weights: there is none of {looked}. Give the folder that "
-        "the model was saved in."
+        f"{folder} holds no weights: there is none of {LOOKED_FOR}. Give the folder "
+        "that the model was saved in."
     )
 
 
@@ -186,13 +189,27 @@ def _begins_with(file: Path, magic: bytes) -> bool:
         return False
 
 
-def _shard(file: Path) -> Shard:
+def open_shard(file: Path) -> Shard:
+    """A file of tensors, by its format; nothing is read yet."""
     if file.suffix == ".safetensors":
         return SafetensorsShard(file)
     return PickleShard(file)
 
 
 def _indexed_files(folder: Path, index: Path) -> list[Path]:
+    shards = indexed_shards(index)
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} of the {len(shards)} shards that {index} names are "
+            f"missing: {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}. "
+            "Download them into the same folder."
+        )
+    return [folder / shard for shard in shards]
+
+
+def indexed_shards(index: Path) -> list[str]:
+    """The shards that an index names, all of them files of its folder."""
     try:
         weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
         shards = sorted(set(weight_map.values()))
@@ -207,14 +224,7 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
                 f"{index} sends to {shard!r}, which is not a file of its folder; such "
                 "an index is broken or hostile and is not followed."
             )
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(shards)} shards that {index} names are "
-            f"missing: {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}. "
-            "Download them into the same folder."
-        )
-    return [folder / shard for shard in shards]
+    return shards
 
 
 def _leaves_folder(name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .inputs import check_ids
+from .checks import check_ids
 from .sampling import Sampler
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ def generate(
     model: "CausalLM",
     ids: torch.Tensor,
     mask: torch.Tensor | None,
+    pos: torch.Tensor | None,
     *,
     max_new_tokens: int,
     sampler: Sampler,
@@ -37,13 +38,14 @@ def generate(
     stops = [eos] if isinstance(eos, int) else list(eos)
     if pad is None:
         pad = stops[0] if stops else 0
-    return _steps(model, ids, mask, max_new_tokens, sampler, stops, pad)
+    return _steps(model, ids, mask, pos, max_new_tokens, sampler, stops, pad)
 
 
 def _steps(
     model: "CausalLM",
     ids: torch.Tensor,
     mask: torch.Tensor | None,
+    pos: torch.Tensor | None,
     max_new_tokens: int,
     sampler: Sampler,
     stops: list[int],
@@ -55,7 +57,7 @@ def _steps(
     ends = torch.tensor(stops, dtype=torch.int64, device=ids.device)
     for _ in range(max_new_tokens):
         with torch.no_grad():
-            out = model(ids, mask, past_key_values=cache, logits_to_keep=1)
+            out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
             token = sampler(out.logits[:, -1]).masked_fill(ended, pad)
         yield token
         ended |= torch.isin(token, ends)
@@ -63,6 +65,16 @@ def _steps(
             return
         # The cache knows from here on where each row starts.
         ids, mask = token[:, None], None
+        pos = None if pos is None else _next(pos)
+
+
+def _next(pos: torch.Tensor) -> torch.Tensor:
+    """The positions after the last of `pos` [T], [B, T] or [B, 2, T], of whose streams
+    the second counts."""
+    after = pos[..., -1:].clone()
+    counting = after[:, -1] if pos.ndim == 3 else after
+    counting += 1
+    return after
 
 
 def _check_length(prompt: int, new: int, limit: int | None) -> None:

@@ -3,28 +3,7 @@
 import torch
 
 from .cache import Cache
-
-
-def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
-    """Refuses ids that are not int64 [B, T] within the vocabulary."""
-    if ids.ndim != 2 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"input_ids is {_describe(ids)}, but a model takes int64 [batch, tokens]; "
-            "for one prompt use torch.tensor([ids])."
-        )
-    if ids.numel() == 0:
-        raise ValueError(
-            f"input_ids is empty ({_describe(ids)}); give a token or more."
-        )
-    if ids.device.type != "cpu" and ids.shape[1] == 1:
-        return  # Looking at the ids would make every decode step wait for the device.
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(
-            f"input_ids holds ids from {low} to {high}, but the vocabulary of this "
-            f"model has ids 0 to {vocab_size - 1}; the prompt may come from another "
-            "tokenizer."
-        )
+from .checks import describe
 
 
 def check_cache(cache: Cache, batch: int) -> None:
@@ -43,11 +22,11 @@ def check_cache(cache: Cache, batch: int) -> None:
 
 def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     """Takes from `mask` [B, past + tokens] where the rows of the cache start."""
-    total = cache.length + tokens
+    total = cache.tokens + tokens
     if mask.shape != (cache.batch, total):
         raise ValueError(
-            f"attention_mask is {_describe(mask)}, but this call needs "
-            f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.length} tokens "
+            f"attention_mask is {describe(mask)}, but this call needs "
+            f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.tokens} tokens "
             f"in the cache and the {tokens} new ones."
         )
     real = (mask != 0).int()
@@ -55,8 +34,8 @@ def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     first = real.argmax(1)
     last = total - 1 - real.flip(1).argmax(1)
     _check_rows(count, last - first + 1)
-    start = first.int() if bool(first.any()) else None
-    if cache.length > 0 and not _same(start, cache.start):
+    start = (first + cache.learned).int() if bool(first.any()) else None
+    if cache.tokens > 0 and not _same(start, cache.start):
         raise ValueError(
             "attention_mask marks other padding than the mask of the call that began "
             "this cache; keep each row's mask and append a 1 for each new token."
@@ -74,15 +53,15 @@ def positions(
     """Positions int64 [B, T]: `given`, or each row's tokens counted from its start."""
     batch, tokens = ids.shape
     if given is None:
-        end = cache.length + tokens
-        pos = torch.arange(cache.length, end, device=ids.device)[None]
+        end = cache.tokens + tokens
+        pos = torch.arange(cache.tokens, end, device=ids.device)[None]
         if cache.start is not None:
-            pos = (pos - cache.start[:, None]).clamp(min=0)
+            pos = (pos - (cache.start - cache.learned)[:, None]).clamp(min=0)
         last = end - 1
     else:
         if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):
             raise ValueError(
-                f"position_ids is {_describe(given)}, but this call needs "
+                f"position_ids is {describe(given)}, but this call needs "
                 f"[{batch}, {tokens}]: a position for each token of input_ids."
             )
         pos = given.to(ids.device, torch.int64)
@@ -114,7 +93,3 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
     if a is None or b is None:
         return a is b
     return torch.equal(a, b)
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

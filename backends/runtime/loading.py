@@ -1,7 +1,6 @@
 """`load`: from a checkpoint to a model with weights."""
 
 import math
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,14 +12,32 @@ import torch
 from torch import nn
 
 from .binding import WeightsError, resolve
-from .checkpoint import DTYPES, Checkpoint
+from .checkpoint import (
+    DTYPES,
+    LOOKED_FOR,
+    WHOLE_OR_INDEX,
+    Checkpoint,
+    indexed_shards,
+)
+from .hub import HubError, Repository, is_hub_id
 from .precompiled import offer
-from .recipes import Bind, Cat, Recipe, Tensor, evaluate, shape_of
+from .recipes import (
+    Bind,
+    Cat,
+    DequantBlocks,
+    DequantRows,
+    Recipe,
+    Tensor,
+    dequantized,
+    evaluate,
+    shape_of,
+)
+from .storage import FLOATS
 
 if TYPE_CHECKING:
-    from .causal_lm import CausalLM
+    from .modules import BaseModel
 
-Model = TypeVar("Model", bound="CausalLM")
+Model = TypeVar("Model", bound="BaseModel")
 
 #: Large tensors are copied in pieces of this many bytes.
 PIECE = 16 << 20
@@ -44,25 +61,35 @@ def load(
     strict: bool = True,
     progress: bool | None = None,
     revision: str | None = None,
+    endpoint: str | None = None,
+    offline: bool = False,
+    tuned: str | Path | None = None,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
 
     `dtype` ("bfloat16", torch.bfloat16, ...) defaults to the one in the config. The
     checkpoint is checked against `weights` first, then every parameter is allocated
     once on `device` and filled piece by piece from the mapped files. `progress` shows
-    a bar on stderr, by default where that is a terminal. Raises WeightsError where
+    a bar on stderr, by default where that is a terminal. `tuned` is a second folder or
+    hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
+    such as a prefix encoder alone. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
-    `device` or `dtype` that cannot be used.
+    `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror) and
+    `offline` are for hub ids; see `hub.Repository`.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
-    folder = find_folder(source, revision)
-    checkpoint = Checkpoint(folder)
+    hub = {"endpoint": endpoint, "offline": offline, "progress": progress}
+    folders = [find_folder(source, revision=revision, **hub)]
+    if tuned is not None:
+        folders.append(find_folder(tuned, **hub))
+    checkpoint = Checkpoint(*folders)
     binds = resolve(
         weights.WEIGHTS,
         checkpoint.headers,
-        where=str(folder),
+        where=" with ".join(map(str, folders)),
         optional_prefix=weights.OPTIONAL_PREFIX,
+        old_names=getattr(weights, "OLD_NAMES", ()),
         waived=weights.WAIVED,
         strict=strict,
     )
@@ -71,7 +98,8 @@ def load(
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
-            weight = torch.empty(bind.shape, dtype=dtype, device=device)
+            own = torch.int8 if bind.dtype == "I8" else dtype
+            weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
             set_parameter(model, bind.path, weight)
             if bar is not None:
@@ -97,17 +125,30 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 size = source.nbytes
                 del source
                 checkpoint.spend(size)
+        case DequantRows(codes) | DequantBlocks(codes) if out.dim() == 2:
+            height = recipe.block[0] if isinstance(recipe, DequantBlocks) else 1
+            for rows in pieces(out, height):
+                source = checkpoint.read(codes.name)[rows]
+                first = 0 if rows is ... else rows.start
+                out[rows].copy_(
+                    dequantized(recipe, source, checkpoint.read, out.dtype, first)
+                )
+                size = source.nbytes
+                del source
+                checkpoint.spend(size)
         case _:
-            out.copy_(evaluate(recipe, checkpoint.read))
+            out.copy_(evaluate(recipe, checkpoint.read, out.dtype))
             checkpoint.spend(out.nbytes)
 
 
-def pieces(out: torch.Tensor) -> Iterator[slice | EllipsisType]:
-    """Indices that cut a large tensor into runs of rows, or take a small one whole."""
+def pieces(out: torch.Tensor, multiple: int = 1) -> Iterator[slice | EllipsisType]:
+    """Indices that cut a large tensor into runs of rows, each but the last a
+    `multiple`, or take a small one whole."""
     if out.nbytes <= PIECE:
         yield ...
         return
-    step = max(1, PIECE * out.shape[0] // out.nbytes)
+    step = PIECE * out.shape[0] // out.nbytes // multiple * multiple
+    step = max(multiple, step)
     for begin in range(0, out.shape[0], step):
         yield slice(begin, begin + step)
 
@@ -131,47 +172,37 @@ def check_parameters(model: nn.Module, binds: Sequence[Bind]) -> None:
         )
 
 
-def find_folder(source: str | Path, revision: str | None) -> Path:
-    """The folder of a checkpoint; downloads a hub id (never its code)."""
+def find_folder(source: str | Path, **hub: Any) -> Path:
+    """The folder of a checkpoint; of a hub id, the cache's, with all its shards.
+
+    `hub` is what `hub.Repository` takes.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
     if folder.is_file():
         raise WeightsError(f"{source} is a file; give the folder that holds it.")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) or str(source)[0] == ".":
+    if not is_hub_id(str(source)):
         raise WeightsError(
             f"{source} does not exist; give a folder that holds a checkpoint, or a "
             "hub id such as THUDM/chatglm3-6b."
         )
-    return download(str(source), revision)
+    try:
+        return download(Repository(str(source), **hub))
+    except HubError as error:
+        raise WeightsError(str(error)) from error
 
 
-def download(hub_id: str, revision: str | None) -> Path:
-    """Fetches a checkpoint into the hub's cache: safetensors, or else `.bin` files."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise WeightsError(
-            f"{hub_id} is no folder, and to download it from the hub the package "
-            "huggingface_hub is needed; `pip install huggingface_hub`, or give a "
-            "folder."
-        ) from error
-    try:
-        for weights in ("*.safetensors", "*.bin"):
-            patterns = [weights, "*.json"]
-            folder = Path(
-                snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
-            )
-            if any(folder.glob(weights)):
-                break
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(
-            f"{hub_id} is no folder, and the hub does not give it: {reason}. Check "
-            "the name, the network and, for a gated model, your login."
-        ) from error
-    return folder
+def download(repository: Repository) -> Path:
+    """Fetches weights into the hub's cache: those that `shard_files` then finds."""
+    for whole, index in WHOLE_OR_INDEX:
+        found = repository.fetch(whole)
+        if found is not None:
+            return found.parent
+        found = repository.fetch(index)
+        if found is not None:
+            return repository.fetch_all(indexed_shards(found), beside=found)
+    raise HubError(repository.lacking(f"weights (any of {LOOKED_FOR})"))
 
 
 def usable_device(device: torch.device | str) -> torch.device:
@@ -185,7 +216,8 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """A floating dtype from itself or its name."""
-    named = {str(d).removeprefix("torch."): d for d in DTYPES}
+    floats = [d for d, name in DTYPES.items() if name in FLOATS]
+    named = {str(d).removeprefix("torch."): d for d in floats}
     found = named.get(str(dtype).removeprefix("torch."))
     if found is None:
         raise ValueError(
@@ -207,7 +239,9 @@ def progress_bar(
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return nullcontext()
-    total = sum(math.prod(bind.shape) for bind in binds) * dtype.itemsize
+    total = sum(
+        math.prod(bind.shape) * (1 if bind.dtype else dtype.itemsize) for bind in binds
+    )
     bar: AbstractContextManager[Any] = tqdm(
         total=total, desc="loading", unit="B", unit_scale=True
     )

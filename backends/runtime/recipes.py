@@ -1,13 +1,14 @@
 """How parameters are made of checkpoint tensors, as data.
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
-`cat`, `slice_`, `view` or `permute` of recipes. `{i}` in a name stands for the layer.
+`cat`, `slice_`, `view` or `permute` of recipes, or the weights that quantised tensors
+stand for, as `dequant_rows` or `dequant_blocks`. `{i}` in a name stands for the layer.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -59,17 +60,44 @@ class Permute:
     dims: tuple[int, ...]
 
 
-Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute
+@dataclass(frozen=True)
+class DequantRows:
+    """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
+
+    codes: Tensor
+    scale: Tensor
+    bits: int
+
+
+@dataclass(frozen=True)
+class DequantBlocks:
+    """float8 `codes` times the `scale` of their block of rows and columns.
+
+    Where a checkpoint holds `codes` as plain floats, `scale` is not read.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    block: tuple[int, int]
+
+
+Dequant: TypeAlias = DequantRows | DequantBlocks
+Leaf: TypeAlias = str | Tensor | Dequant
+Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Dequant
 
 
 @dataclass(frozen=True)
 class Bind:
-    """One parameter, or with `layers` one in each of them, and what it is made of."""
+    """One parameter, or with `layers` one in each of them, and what it is made of.
+
+    `dtype` "I8" marks codes, which are taken as they are; others are floats.
+    """
 
     path: str
     recipe: Recipe
     shape: Shape
     layers: Sequence[int] | None = None
+    dtype: str | None = None
 
     def each(self) -> "Iterator[Bind]":
         """One Bind a parameter, with the layer put in place of `{i}`."""
@@ -78,7 +106,8 @@ class Bind:
             return
         for i in self.layers:
             here = partial(_at_layer, i=i)
-            yield Bind(here(self.path), renamed(self.recipe, here), self.shape)
+            recipe = renamed(self.recipe, here)
+            yield Bind(here(self.path), recipe, self.shape, dtype=self.dtype)
 
 
 def tensor(name: str, *shape: int) -> Tensor:
@@ -106,35 +135,67 @@ def permute(of: Recipe, *dims: int) -> Permute:
     return Permute(of, dims)
 
 
+def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
+    """Codes of 8 or 4 bits, each times the scale of its row."""
+    return DequantRows(codes, scale, bits)
+
+
+def dequant_blocks(
+    codes: Tensor, scale: Tensor, *, block: tuple[int, int]
+) -> DequantBlocks:
+    """Codes in float8, each times the scale of its block."""
+    return DequantBlocks(codes, scale, block)
+
+
 def names(recipe: Recipe) -> Iterator[str]:
     """The checkpoint tensors a recipe reads."""
-    match recipe:
-        case str():
-            yield recipe
-        case Tensor(name, _):
-            yield name
-        case Cat(parts, _):
-            for part in parts:
-                yield from names(part)
-        case Slice(of, _, _, _) | View(of, _) | Permute(of, _):
-            yield from names(of)
+    for leaf in leaves(recipe):
+        match leaf:
+            case str():
+                yield leaf
+            case Tensor(name, _):
+                yield name
+            case _:
+                yield from (leaf.codes.name, leaf.scale.name)
 
 
 def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
     """The recipe with every tensor name passed through `rename`."""
+
+    def change(leaf: Leaf) -> Recipe:
+        match leaf:
+            case str():
+                return rename(leaf)
+            case Tensor(name, shape):
+                return Tensor(rename(name), shape)
+        codes, scale = (
+            Tensor(rename(part.name), part.shape) for part in (leaf.codes, leaf.scale)
+        )
+        return replace(leaf, codes=codes, scale=scale)
+
+    return changed(recipe, change)
+
+
+def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
+    """The recipe with `change` made to each tensor, or pair of codes and scale."""
     match recipe:
-        case str():
-            return rename(recipe)
-        case Tensor(name, shape):
-            return Tensor(rename(name), shape)
         case Cat(parts, dim):
-            return Cat(tuple(renamed(part, rename) for part in parts), dim)
-        case Slice(of, dim, start, stop):
-            return Slice(renamed(of, rename), dim, start, stop)
-        case View(of, shape):
-            return View(renamed(of, rename), shape)
-        case Permute(of, dims):
-            return Permute(renamed(of, rename), dims)
+            return Cat(tuple(changed(part, change) for part in parts), dim)
+        case Slice(of) | View(of) | Permute(of):
+            return replace(recipe, of=changed(of, change))
+    return change(recipe)
+
+
+def leaves(recipe: Recipe) -> "Iterator[Leaf]":
+    """The tensors, and pairs of codes and scale, that a recipe puts together."""
+    match recipe:
+        case Cat(parts, _):
+            for part in parts:
+                yield from leaves(part)
+        case Slice(of) | View(of) | Permute(of):
+            yield from leaves(of)
+        case _:
+            yield recipe
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
@@ -163,11 +224,22 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
             if sorted(dims) != list(range(len(old))):
                 raise ValueError(f"{list(old)} cannot be permuted by {dims}")
             return tuple(old[dim] for dim in dims)
+        case DequantRows(codes, scale, bits):
+            shape_of(scale, shape)
+            *rows, width = shape_of(codes, shape)
+            return (*rows, width * 8 // bits)
+        case DequantBlocks(codes, scale, _):
+            shape_of(scale, shape)
+            return shape_of(codes, shape)
 
 
-def evaluate(recipe: Recipe, read: "Callable[[str], torch.Tensor]") -> "torch.Tensor":
+def evaluate(
+    recipe: Recipe,
+    read: "Callable[[str], torch.Tensor]",
+    dtype: "torch.dtype | None" = None,
+) -> "torch.Tensor":
     """The tensor a recipe describes; a view of what `read(name)` returns where the
-    steps allow it."""
+    steps allow it. `dtype` is that of dequantised weights, float32 by default."""
     match recipe:
         case str():
             return read(recipe)
@@ -176,13 +248,36 @@ def evaluate(recipe: Recipe, read: "Callable[[str], torch.Tensor]") -> "torch.Te
         case Cat(parts, dim):
             import torch
 
-            return torch.cat([evaluate(part, read) for part in parts], dim)
+            return torch.cat([evaluate(part, read, dtype) for part in parts], dim)
         case Slice(of, dim, start, stop):
-            return evaluate(of, read).narrow(dim, start, stop - start)
+            return evaluate(of, read, dtype).narrow(dim, start, stop - start)
         case View(of, shape):
-            return evaluate(of, read).reshape(shape)
+            return evaluate(of, read, dtype).reshape(shape)
         case Permute(of, dims):
-            return evaluate(of, read).permute(dims)
+            return evaluate(of, read, dtype).permute(dims)
+        case DequantRows() | DequantBlocks():
+            return dequantized(recipe, read(recipe.codes.name), read, dtype)
+
+
+def dequantized(
+    recipe: Dequant,
+    codes: "torch.Tensor",
+    read: "Callable[[str], torch.Tensor]",
+    dtype: "torch.dtype | None",
+    first: int = 0,
+) -> "torch.Tensor":
+    """The weights of `codes`, which are rows of the recipe's from `first` on."""
+    import torch
+
+    from .quantization import dequantize_blocks, dequantize_rows
+
+    dtype = dtype or torch.float32
+    scale = read(recipe.scale.name)
+    if isinstance(recipe, DequantRows):
+        scale = scale[first : first + len(codes)]
+        return dequantize_rows(codes, scale, dtype, recipe.bits)
+    begin = first // recipe.block[0]
+    return dequantize_blocks(codes, scale[begin:], dtype, recipe.block)
 
 
 def _at_layer(name: str, i: int) -> str:

@@ -45,8 +45,8 @@ class Checker(Executor):
         """An empty cache in which every slot that is read too early shows."""
         empty = super().cache(batch, capacity)
         for layer in empty.layers:
-            layer.keys.fill_(torch.nan)
-            layer.values.fill_(torch.nan)
+            layer.keys[:, :, empty.length :] = torch.nan
+            layer.values[:, :, empty.length :] = torch.nan
         return empty
 
     def apply(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:

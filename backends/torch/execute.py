@@ -12,24 +12,52 @@ from typing import Any
 import torch
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.quantization import dequantize_blocks, dequantize_rows
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
-from glmc.ir.types import CacheType
+from glmc.ir.recipe import (
+    Cat,
+    Dequant,
+    DequantBlocks,
+    DequantRows,
+    Permute,
+    Recipe,
+    Slice,
+    Tensor,
+    View,
+    leaves,
+)
 
 Values = dict[str, Any]
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
-    """A random fp32 tensor for every name a program reads; a name fixes its values."""
+    """A random tensor for every name a lowered program reads: floats in fp32, and codes
+    with their scales where weights are quantised. A name fixes its values."""
     found: dict[str, torch.Tensor] = {}
     for _, layer, param in program.bindings():
-        for tensor in tensors(param.recipe):
-            name = _name(tensor, layer)
-            found.setdefault(name, _random(name, tensor.stored))
+        for leaf in leaves(param.recipe):
+            if isinstance(leaf, Tensor):
+                name = _name(leaf, layer)
+                found.setdefault(name, _random(name, leaf.stored))
+            else:
+                found |= _quantized(leaf, layer)
     return found
+
+
+def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
+    """Codes over their whole range, and scales that make the weights as large as
+    those of a float matrix."""
+    name, scale = _name(leaf.codes, layer), _name(leaf.scale, layer)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    gains = _random(scale, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
+    if isinstance(leaf, DequantBlocks):
+        noise = torch.randn(*leaf.codes.stored, generator=generator)
+        return {name: noise.to(torch.float8_e4m3fn), scale: gains}
+    codes = torch.randint(-127, 128, leaf.codes.stored, generator=generator)
+    return {name: codes.to(torch.int8), scale: gains / 2 ** (leaf.bits - 2)}
 
 
 def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
@@ -57,6 +85,12 @@ def assemble(
             return assemble(of, checkpoint, layer).reshape(to)
         case Permute(of=of, dims=dims):
             return assemble(of, checkpoint, layer).permute(dims)
+        case DequantRows() | DequantBlocks():
+            codes = checkpoint[_name(recipe.codes, layer)]
+            scale = checkpoint[_name(recipe.scale, layer)]
+            if isinstance(recipe, DequantRows):
+                return dequantize_rows(codes, scale, torch.float32, recipe.bits)
+            return dequantize_blocks(codes, scale, torch.float32, recipe.block)
 
 
 class Executor:
@@ -72,36 +106,45 @@ class Executor:
         }
 
     def cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for this program."""
-        kinds = [block.inputs[-1].type for block in self.program.schedule()]
-        shapes = [
-            (kv.kv_heads, kv.k_dim, kv.v_dim)
-            for kv in kinds
-            if isinstance(kv, CacheType)
-        ]
+        """A cache for this program that has seen no token yet."""
+        kinds = [block.kv for block in self.program.schedule()]
+        shapes = [(kv.kv_heads, kv.k_dim, kv.v_dim) for kv in kinds if kv]
         dtype = DTYPES[self.program.dtype]
-        return Cache(shapes, batch, capacity, dtype, torch.device("cpu"))
+        encoder = self.program.prefix_encoder
+        if encoder is None:
+            return Cache(shapes, batch, capacity, dtype, "cpu")
+        rows = torch.arange(int(encoder.inputs[0].type.dims[1]))[None]
+        (states,) = self._run(encoder, {"rows": rows}, "")
+        cache = Cache(shapes, batch, capacity + rows.shape[1], dtype, "cpu")
+        cache.begin_with(states)
+        return cache
 
     def __call__(
         self, ids: torch.Tensor, pos: torch.Tensor, cache: Cache
     ) -> torch.Tensor:
-        """Logits [B,T,V] of ids [B,T] at positions [B,T]; the cache advances by T."""
-        program = self.program
-        stem = program.stem
-        given = self._run(stem, {"ids": ids, "pos": pos}, "")
-        shared = dict(zip(stem.returns, given, strict=True))
-        carried = given[: len(program.carried)]
-        for layer, block in enumerate(program.schedule()):
-            names = [value.name for value in block.inputs]
-            rest = [shared[name] for name in names[len(carried) : -1]]
-            values = [*carried, *rest, cache.layers[layer]]
-            env = dict(zip(names, values, strict=True))
-            carried = self._run(block, env, f"layers.{layer}.")
-        names = [value.name for value in program.head.inputs]
-        (logits,) = self._run(program.head, dict(zip(names, carried, strict=True)), "")
+        """Logits [B,T,V] of ids [B,T] at positions [B,T] or [B,S,T]; the cache
+        advances by T."""
+        given = {"ids": ids, "pos": pos, "prefix": cache.prefix}
+        (logits,) = self.run(given, cache.layers)
         cache.advance(ids.shape[1])
         assert isinstance(logits, torch.Tensor)
         return logits
+
+    def run(self, given: Values, caches: Sequence[Any] = ()) -> list[Any]:
+        """What the head returns for the stem's inputs; a cache for each layer, or
+        none where the layers have none."""
+        program = self.program
+        made = self._run(program.stem, dict(given), "")
+        env = dict(zip(program.stem.returns, made, strict=True))
+        shared = [env[name] for name in program.shared]
+        carried = made[: len(program.carried)]
+        for layer, block in enumerate(program.schedule()):
+            kv = [caches[layer]] if block.kv else []
+            names = [value.name for value in block.inputs]
+            values = zip(names, [*carried, *shared, *kv], strict=True)
+            carried = self._run(block, dict(values), f"layers.{layer}.")
+        names = [value.name for value in program.head.inputs]
+        return self._run(program.head, dict(zip(names, carried, strict=True)), "")
 
     def _run(self, graph: Graph, env: Values, path: str) -> list[Any]:
         for op in graph.ops:
@@ -126,25 +169,52 @@ class Executor:
 
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:
-    """Largest absolute logit difference of each program to the first."""
+    """Largest absolute difference of each program's answers to those of the first."""
     checkpoint = random_checkpoint(programs[0])
     expected = None
     for program in programs:
-        logits = run_batch(Executor(program, checkpoint))
-        expected = logits if expected is None else expected
-        yield (logits - expected).abs().max().item()
+        answers = run_batch(Executor(program, checkpoint))
+        expected = answers if expected is None else expected
+        yield (answers - expected).abs().max().item()
+
+
+def run_batch(model: Executor) -> torch.Tensor:
+    """The answers of a model, in one tensor.
+
+    Decoders answer a left-padded batch of two: a prompt of nine, then three tokens one
+    by one. Encoders answer a batch with padding on either side.
+    """
+    return _logits(model) if model.program.blocks[0].kv else _encoded(model)
 
 
 @torch.no_grad()
-def run_batch(model: Executor) -> torch.Tensor:
-    """Logits of a left-padded batch of two: nine tokens at once, then three singly."""
-    generator = torch.Generator().manual_seed(0)
-    table = model.weights[model.program.stem.ops[0].params[0]]
-    ids = torch.randint(len(table), (2, 12), generator=generator)
+def _logits(model: Executor) -> torch.Tensor:
+    ids = _ids(model)
+    stem = model.program.stem
     start = torch.tensor([0, 3], dtype=torch.int32)
     pos = (torch.arange(12) - start[:, None]).clamp(min=0)
+    real = pos.gt(0) | start[:, None].eq(0).expand_as(pos)
     cache = model.cache(2, 12)
-    cache.start = start
+    cache.start = start + cache.learned
+    cache.prefix = cache.start + torch.tensor([4, 5], dtype=torch.int32)
+    if len(stem.inputs[1].type.dims) == 3:
+        pos = torch.stack((pos, pos // 2), 1)
     pieces = [slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)]
-    logits = torch.cat([model(ids[:, s], pos[:, s], cache) for s in pieces], 1)
-    return logits[pos.gt(0) | start[:, None].eq(0).expand_as(pos)]
+    logits = torch.cat([model(ids[:, s], pos[..., s], cache) for s in pieces], 1)
+    return logits[real]
+
+
+@torch.no_grad()
+def _encoded(model: Executor) -> torch.Tensor:
+    """Every answer of an encoder in one row of numbers."""
+    ids, pos = _ids(model), torch.arange(12).expand(2, 12)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[0, 8:], mask[1, :3] = False, False
+    answers = model.run({"ids": ids, "pos": pos, "types": pos % 2, "mask": mask})
+    return torch.cat([answer.flatten() for answer in answers])
+
+
+def _ids(model: Executor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    table = model.weights[model.program.stem.ops[0].params[0]]
+    return torch.randint(len(table), (2, 12), generator=generator)

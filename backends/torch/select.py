@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: The files of `ops/`, in the order in which they appear in a reference module.
-FILES = ("elementwise", "norms", "rope", "attention")
+FILES = ("elementwise", "quantized", "norms", "rope", "attention")
 OPS = Path(__file__).parent / "ops"
+RUNTIME = "glmc.backends.runtime."
 HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'
 
 
@@ -86,7 +87,8 @@ def read_sources() -> Sources:
 
 
 def import_lines(imports: Iterable[tuple[str, str]]) -> str:
-    """Import statements: standard library before torch, `import` before `from`."""
+    """Import statements: standard library, torch, files of the build; in each of them
+    `import` before `from`."""
     named: dict[str, list[str]] = {}
     lines = []
     for module, name in sorted(imports):
@@ -97,21 +99,30 @@ def import_lines(imports: Iterable[tuple[str, str]]) -> str:
     lines += [
         f"from {module} import {', '.join(names)}" for module, names in named.items()
     ]
-    blocks = [
-        "\n".join(line for line in lines if (line.split()[1][:5] == "torch") is torch)
-        for torch in (False, True)
-    ]
+    blocks = ["\n".join(line for line in lines if _room(line) == n) for n in range(3)]
     return "\n\n".join(filter(None, blocks))
 
 
+def _room(line: str) -> int:
+    """Which block of imports a line belongs to."""
+    module = line.split()[1]
+    return 2 if module.startswith(".") else int(module.startswith("torch"))
+
+
 def _imported(node: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What an import binds; imports between the files bind nothing of their own."""
+    """What an import binds; imports between the files bind nothing of their own, and
+    files of the runtime lie beside the module in a build."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.asname or alias.name, ("", ast.unparse(alias))
-    elif isinstance(node, ast.ImportFrom) and not _is_ours(str(node.module)):
+    elif isinstance(node, ast.ImportFrom):
+        module = str(node.module)
+        if module.startswith(RUNTIME):
+            module = module.removeprefix(RUNTIME[:-1])
+        elif _is_ours(module):
+            return
         for alias in node.names:
-            yield alias.asname or alias.name, (str(node.module), ast.unparse(alias))
+            yield alias.asname or alias.name, (module, ast.unparse(alias))
 
 
 def _is_ours(module: str) -> bool:

@@ -1,6 +1,7 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
-_ATTENTION = ("rows", "attention", "prefill", "decode")
+_ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
@@ -37,7 +38,13 @@ KERNELS: Mapping[str, Kernel] = {
     "add_layer_norm": Kernel(("rows", "add_layer_norm"), specs.norm),
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
+    "quantized_linear": Kernel(
+        ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
+    ),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "full_attention": Kernel(
+        ("rows", "softmax", "full_attention"), specs.full_attention
+    ),
     "qkv_attention": Kernel(
         (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
     ),
@@ -53,6 +60,10 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "quantized_kernels",
+    "quantized_linear",
+    "softmax",
+    "full_attention",
     "attention",
     "prefill",
     "decode",
@@ -76,12 +87,18 @@ def render_kernels(
     variables = _variables(uses)
     sections = [_render(env, "module", _module(every, own))]
     for part in _parts(uses):
-        if part != "qkv_prologue":
+        if part == "qkv_prologue":
+            for kind in kinds:
+                text = _render(env, part, variables | _prologue(kind))
+                sections.append(text.replace("qkv_prologue", kind.name(kinds)))
+        elif part == "quantized_kernels":
+            for bits in structure.code_widths(uses):
+                text = _render(env, part, variables | {"packed": bits == 4})
+                sections.append(
+                    re.sub(r"\b(gem[mv])(?=_kernel|:)", rf"int{bits}_\1", text)
+                )
+        else:
             sections.append(_render(env, part, variables))
-            continue
-        for kind in kinds:
-            text = _render(env, part, variables | _prologue(kind))
-            sections.append(text.replace("qkv_prologue", kind.name(kinds)))
     return "\n\n\n".join(sections) + "\n"
 
 
@@ -154,9 +171,17 @@ def _variables(uses: list[OpUse]) -> Variables:
     norms = bool(structure.named(uses, *structure.RMS_OPS) or shifted)
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
+    quantized = structure.named(uses, "quantized_linear")
+    widths = structure.code_widths(uses)
     return {
+        "widths": widths,
+        "biased": any("bias" in use.operands for use in quantized),
+        "kernels": structure.products(widths),
+        "gemv": tiles.GEMV,
+        "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
+        "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns),
+        "by_rows": norms or bool(fns) or bool(quantized),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),
@@ -164,6 +189,9 @@ def _variables(uses: list[OpUse]) -> Variables:
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
         "window": plan.window,
+        "prefixed": plan.prefixed,
+        "learned": plan.learned,
+        "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
@@ -172,7 +200,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "prologues": [
             {
                 "function": f"_{k.name(kinds)}",
-                "key": k.key(),
+                "key": k.key(kinds),
                 "rope": k.rope,
                 "norm": k.norm,
             }
@@ -186,6 +214,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "rope": kind.rope,
         "norm": kind.norm,
         "style": kind.style,
+        "sections": kind.sections,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }

@@ -3,6 +3,7 @@
 They mirror the launchers of the templates; a test compares the two.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -103,6 +104,26 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
+def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The product with few rows and the one with many."""
+    bits = use.whole("bits")
+    width = use.size("weight") * 8 // bits
+    shared: dict[str, Constant] = {"IN": width, "OUT": use.size("scale")}
+    pointers = ["scale"]
+    biased = structure.named(uses, "quantized_linear")
+    if "bias" in use.operands:
+        pointers.append("bias")
+    elif any("bias" in other.operands for other in biased):
+        shared["bias"] = None
+
+    def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
+        arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
+        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+
+    return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
+
+
 def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The prologue of this kind of layer, and attention over what it stored."""
     return [prologue(use, uses, dtype), *attention(use, uses, dtype)]
@@ -138,18 +159,16 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     constants: dict[str, Constant] = {"SCALE": use.real("scale")}
     if plan.window != "none":
         constants["WINDOW"] = use.window()
-    constants |= {
-        "HEADS": shape.heads,
-        "KV_HEADS": shape.kv_heads,
-        "K_DIM": shape.k_dim,
-        "V_DIM": shape.v_dim,
-        "K_BLOCK": tiles.dot_block(shape.k_dim),
-        "V_BLOCK": tiles.dot_block(shape.v_dim),
-    }
+    if plan.learned:
+        constants["LEARNED"] = use.whole("learned", 0)
+    constants |= _sizes(shape)
+    asked = "prefix" in use.operands
+    bound: dict[str, Constant] = {"prefix": None} if plan.prefixed else {}
     specs = []
     for padded in (False, True):
         start: dict[str, Constant] = {} if padded else {"start": None}
-        specs.append(_prefill(shape, dtype, constants | start, plan.prefill[size]))
+        prefilled = constants | start | ({} if asked else bound)
+        specs.append(_prefill(shape, dtype, prefilled, plan.prefill[size], asked))
         parts: dict[str, Constant] = {"SPLITS": plan.splits}
         specs.append(
             _decode(shape, dtype, constants | parts | start, plan.decode[size])
@@ -157,12 +176,53 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [*specs, _combine(shape, dtype, plan.splits)]
 
 
+def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """Attention of all tokens, with and without padding."""
+    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    constants: dict[str, Constant] = {"SCALE": use.real("scale"), **_sizes(shape)}
+    # q, k and v are views of one product or not: what divides either stride of a token.
+    row = math.gcd(shape.heads * shape.k_dim, shape.kv_heads * shape.k_dim)
+    row = math.gcd(row, shape.kv_heads * shape.v_dim)
+    specs = []
+    for padded in (False, True):
+        arguments = _Arguments(dtype).pointers("q", "k", "v")
+        if padded:
+            arguments.pointers("mask", dtype="*i1")
+        arguments.pointers("out")
+        for name, width in (("q", shape.k_dim), ("k", shape.k_dim), ("v", shape.v_dim)):
+            strides = {f"{name}_batch": row, f"{name}_token": row}
+            arguments.strides(**strides, **{f"{name}_head": width})
+        arguments.counts("T")
+        given = constants | ({} if padded else {"mask": None})
+        tile = plan.prefill[BYTES[dtype]]
+        specs.append(_tiled(arguments, "full_attention_kernel", given, tile))
+    return specs
+
+
+def _sizes(shape: HeadShape) -> dict[str, Constant]:
+    """The constants that follow from the heads."""
+    return {
+        "HEADS": shape.heads,
+        "KV_HEADS": shape.kv_heads,
+        "K_DIM": shape.k_dim,
+        "V_DIM": shape.v_dim,
+        "K_BLOCK": tiles.dot_block(shape.k_dim),
+        "V_BLOCK": tiles.dot_block(shape.v_dim),
+    }
+
+
 def _prefill(
-    shape: HeadShape, dtype: str, constants: dict[str, Constant], tile: tiles.Tile
+    shape: HeadShape,
+    dtype: str,
+    constants: dict[str, Constant],
+    tile: tiles.Tile,
+    prefixed: bool,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
     if "start" not in constants:
         arguments.pointers("start", dtype="*i32")
+    if prefixed:
+        arguments.pointers("prefix", dtype="*i32")
     row = shape.heads * shape.k_dim
     arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
@@ -188,7 +248,7 @@ def _tiled(
     tile: tiles.Tile,
 ) -> AotSpec:
     launch = dict(tile)
-    warps, stages = launch.pop("num_warps"), launch.pop("num_stages")
+    warps, stages = launch.pop("num_warps"), launch.pop("num_stages", None)
     return arguments.spec(kernel, constants | launch, warps, stages)
 
 

@@ -15,6 +15,7 @@ RMS_OPS = ("rms_norm", "add_rms_norm")
 LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ATTENTION_OPS = ("attention", "qkv_attention")
+ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +26,7 @@ class Prologue:
     norm: bool
     style: str
     weight_in: str
+    sections: int = 1
 
     @classmethod
     def of(cls, use: OpUse) -> "Prologue":
@@ -33,6 +35,7 @@ class Prologue:
             norm="q_norm" in use.operands,
             style=use.text("style", "half"),
             weight_in=use.text("weight_in", "input"),
+            sections=use.whole("sections", 1),
         )
 
     def name(self, kinds: Sequence["Prologue"]) -> str:
@@ -42,13 +45,21 @@ class Prologue:
         parts = ["qkv", "norm" if self.norm else "", "rope" if self.rope else ""]
         parts += [self.style] if len({k.style for k in kinds}) > 1 else []
         parts += [self.weight_in] if len({k.weight_in for k in kinds}) > 1 else []
+        several = len({k.sections for k in kinds}) > 1
+        parts += [f"sections_{self.sections}"] if several else []
         return "_".join(filter(None, [*parts, "prologue"]))
 
-    def key(self) -> str:
+    def key(self, kinds: Sequence["Prologue"]) -> str:
         """The source text of what the launcher looks a layer's prologue up by."""
-        return f"({self.rope}, {self.norm}, {json.dumps(self.style)}, " + (
-            f"{json.dumps(self.weight_in)})"
-        )
+        parts = [str(self.rope), str(self.norm)]
+        parts += [json.dumps(self.style), json.dumps(self.weight_in)]
+        parts += [str(self.sections)] if sectioned(kinds) else []
+        return f"({', '.join(parts)})"
+
+
+def sectioned(kinds: Iterable[Prologue]) -> bool:
+    """Whether the rotary channels of some layer are cut into sections."""
+    return any(kind.sections > 1 for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,10 @@ class HeadShape:
         if use.name == "qkv_attention":
             width = use.whole("head_dim")
             return cls(use.whole("heads"), use.whole("kv_heads"), width, width)
-        sizes = (use.size("kv", dim) for dim in range(3))
+        if use.name == "full_attention":
+            sizes = (use.size("k", 2), use.size("k", 3), use.size("v", 3))
+            return cls(use.size("q", 2), *sizes)
+        sizes = (use.size("kv", 0), use.size("kv", 1), use.size("kv", 2))
         return cls(use.size("q", 2), *sizes)
 
     def width(self) -> int:
@@ -94,11 +108,25 @@ def functions(uses: Iterable[OpUse]) -> list[str]:
     return sorted({use.text("fn") for use in named(uses, *POINTWISE_OPS)})
 
 
+def code_widths(uses: Iterable[OpUse]) -> list[int]:
+    """The bits of codes that a kernel multiplies by, sorted."""
+    return sorted({use.whole("bits") for use in named(uses, "quantized_linear")})
+
+
+def products(widths: Sequence[int]) -> tuple[str, str]:
+    """How the launcher of quantized_linear calls its kernels: by name, or looked up."""
+    if len(widths) != 1:
+        return "gemv", "gemm"
+    return f"int{widths[0]}_gemv_kernel", f"int{widths[0]}_gemm_kernel"
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """What all attention layers share: by bytes of an element where it is a tile."""
 
     window: Presence
+    prefixed: bool
+    learned: bool
     splits: int
     prefill: Mapping[int, tiles.Tile]
     decode: Mapping[int, tiles.Tile]
@@ -106,13 +134,15 @@ class AttentionPlan:
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
     """One set of tiles, fit for the widest heads of the model."""
-    attending = named(uses, *ATTENTION_OPS)
+    attending = named(uses, *ALL_ATTENTION_OPS)
     shapes = [HeadShape.of(use) for use in attending]
     width = max((shape.width() for shape in shapes), default=16)
     kv_heads = min((shape.kv_heads for shape in shapes), default=1)
     group = max((shape.heads // shape.kv_heads for shape in shapes), default=1)
     return AttentionPlan(
         window=presence(use.window() is not None for use in attending),
+        prefixed=any("prefix" in use.operands for use in attending),
+        learned=any(use.whole("learned", 0) for use in attending),
         splits=tiles.splits(kv_heads, width),
         prefill={n: tiles.prefill(n, width) for n in tiles.ELEMENT_SIZES},
         decode={n: tiles.decode(n, width, group) for n in tiles.ELEMENT_SIZES},

@@ -55,6 +55,21 @@ def decode(size: int, width: int, group: int) -> Tile:
     return _tile(rows, slots, warps, 1 if size == 4 else 2)
 
 
+# Products with quantised weights. Up to so many rows, each row reads the codes itself:
+# after the first they come from cache, and a matrix unit would be mostly idle.
+GEMV_ROWS = 4
+GEMV: Tile = {"ROWS": 4, "COLUMNS": 1024, "num_warps": 4}
+
+
+def _gemm(tokens: int, outputs: int, columns: int, warps: int, stages: int) -> Tile:
+    sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "COLUMNS": columns}
+    return {**sizes, "num_warps": warps, "num_stages": stages}
+
+
+# Bytes of an element -> tile.
+GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 64, 4, 3), 4: _gemm(32, 32, 32, 4, 2)}
+
+
 def power_of_two(size: int) -> int:
     """The least power of two that is not below ``size``."""
     return 1 << max(size - 1, 0).bit_length()

@@ -31,9 +31,9 @@ class OpUse:
             raise self._error(f"attribute {attr} must be a string, not {value!r}")
         return value
 
-    def whole(self, attr: str) -> int:
+    def whole(self, attr: str, default: int | None = None) -> int:
         """An integer attribute. Raises GlmcError where it is absent or not one."""
-        value = self.attrs.get(attr)
+        value = self.attrs.get(attr, default)
         if not isinstance(value, int):
             raise self._error(f"attribute {attr} must be an integer, not {value!r}")
         return value

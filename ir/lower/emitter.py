@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from keyword import iskeyword
 
 from glmc.ir import model as m
@@ -9,6 +10,7 @@ from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
 from glmc.ir.graph import Param
 from glmc.ir.layout import recipe
+from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import Type
@@ -88,23 +90,27 @@ class Emitter(GraphBuilder):
     def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
         """The recipe of a slot."""
         model = self.model
-        sizes = {"V": model.vocab, "E": model.hidden, **model.axes, **axes}
-        if model.max_positions:
-            sizes.setdefault("P", model.max_positions)
+        sizes = {"V": model.vocab, "E": model.hidden, "E_out": model.hidden}
+        sizes |= {**model.axes, **axes}
+        for axis, size in (("P", model.max_positions), ("S", model.type_vocab)):
+            if size:
+                sizes.setdefault(axis, size)
         layout = weight.layout or " ".join(f"({dim})" for dim in slot)
-        return recipe(weight.tensor, layout, weight.part, slot, sizes)
+        form = partial(stored_as, weight.storage)
+        return recipe(weight.tensor, layout, weight.part, slot, sizes, form)
 
 
 def _names(weight: m.Weight) -> list[str]:
     """``h.{i}.attn.c_proj.weight`` is ``c_proj``, or ``attn_c_proj`` beside another.
 
-    A part of a tensor is called like its slot.
+    A part of a tensor is called like its slot; a number alone is no name.
     """
     if weight.part:
         return [weight.part]
     path = weight.tensor.removesuffix(".weight").split(".")
     tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
-    return [_identifier("_".join(tail)) for tail in tails]
+    named = [tail for tail in tails if not tail[0].isdigit()] or tails
+    return [_identifier("_".join(tail)) for tail in named]
 
 
 def _identifier(text: str) -> str:

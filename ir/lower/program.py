@@ -1,66 +1,156 @@
-"""Stem, blocks and head of a program."""
+"""Stem, blocks, head and prefix encoder of a program."""
 
 from glmc.ir import model as m
 from glmc.ir import ops
+from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
-from glmc.ir.lower.sublayers import SUBLAYERS
+from glmc.ir.lower.sublayers import PREFIX, SUBLAYERS
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
 
-POSITIONS = TensorType(dtype="i64", dims=("B", "T"))
+IDS = TensorType(dtype="i64", dims=("B", "T"))
+STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
+"""What :class:`~glmc.ir.model.GlmPositions` gives."""
+BOUND = TensorType(dtype="i32", dims=("B",))
+MASK = TensorType(dtype="bool", dims=("B", "T"))
 
 
 def lower(model: m.Model) -> Program:
     """The model as graphs of plain ops.
 
     Raises:
-        GlmcError: when a weight's layout does not give the slot it is bound to.
+        GlmcError: when a weight's layout does not give the slot it is bound to, or
+            the kinds of attention do not go together.
     """
+    _check_masks(model)
     tables = Tables(model)
     shared: dict[str, Param] = {}
+    stem = _stem(model, tables, shared)
+    blocks = tuple(_block(model, tables, block) for block in model.blocks)
+    head = _head(model, tables, shared)
+    encoder = model.prefix_encoder
     return Program(
         name=model.name,
         dtype=model.dtype,
-        stem=_stem(model, tables, shared),
-        blocks=tuple(_block(model, tables, block) for block in model.blocks),
-        head=_head(model, tables, shared),
+        prefix_encoder=_prefix_encoder(model, encoder, shared) if encoder else None,
+        stem=stem,
+        blocks=blocks,
+        head=head,
         params=tuple(shared.values()),
     )
 
 
+def _check_masks(model: m.Model) -> None:
+    """Refuse what no graph is made of: one cache policy, and windows only with it."""
+    found = [step.op for block in model.blocks for step in block.steps]
+    full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
+    if full and not model.is_encoder:
+        raise GlmcError(
+            f"{model.name} mixes full and causal attention, and only one of them has a "
+            "cache; give every attention of the spec the same mask."
+        )
+    if any(op.window for op in full):
+        raise GlmcError(
+            f"{model.name} has a window in attention with the full mask, which is not "
+            "supported; leave out the window, or mask: full."
+        )
+
+
+def _prefix_encoder(
+    model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Param]
+) -> Graph:
+    """Row numbers to the keys and values of every layer."""
+    caches = [_cache(b) for b in model.blocks for _ in b.layers]
+    heads = sum(2 * kv.kv_heads for kv in caches)
+    width = caches[0].k_dim
+    sizes = {"N": encoder.length, "S": heads * width, "U": model.hidden}
+    rows = TensorType(dtype="i64", dims=(1, encoder.length))
+    e = Emitter(model, tables=Tables(model), inputs={"rows": rows}, shared=shared)
+    inner = "S" if encoder.row == "states" else "E"
+    table = e.weight(encoder.table, ("N", inner), sizes)
+    x = e.emit(ops.Embedding, "row", ids="rows", weight=table)
+    if encoder.up and encoder.down:
+        up = e.linear("up", x, encoder.up, ("U", inner), sizes)
+        act = e.emit(ops.Activation, "act", x=up, fn="tanh")
+        x = e.linear("states", act, encoder.down, ("S", "U"), sizes)
+    states = e.emit(ops.Heads, "kv_heads", x=x, n=heads)
+    shared |= e.params
+    return e.graph("prefix_encoder", states).replace(params=())
+
+
 def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
-    """Token ids to the first hidden state, and the tables all layers share."""
-    e = Emitter(model, tables, {"ids": POSITIONS, "pos": POSITIONS})
-    embed = model.embed
-    table = e.weight(embed.weight, ("V", "E"))
-    if embed.positions:
-        tokens = e.emit(ops.Embedding, "tokens", ids="ids", weight=table)
-        rows = e.weight(embed.positions, ("P", "E"))
-        places = e.emit(ops.Embedding, "places", ids="pos", weight=rows)
-        x = e.emit(ops.Add, "x", x=tokens, y=places)
-    else:
-        x = e.emit(ops.Embedding, "x", ids="ids", weight=table)
-    returns = [x, *tables.emit(e)]
+    """Token ids to the first hidden state, and what all layers share."""
+    seen = _mask(model)
+    inputs: dict[str, Type] = {"ids": IDS, "pos": STREAMS if model.positions else IDS}
+    if model.embed.types:
+        inputs["types"] = IDS
+    e = Emitter(model, tables, inputs | seen)
+    returns = [_embed(e, model.embed), *tables.emit(e), *seen]
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
 
 
+def _embed(e: Emitter, embed: m.Embedding) -> str:
+    """norm(token + type + place), added in this order."""
+    tables = [
+        ("tokens", "ids", embed.weight, "V"),
+        ("kinds", "types", embed.types, "S"),
+        ("places", "pos", embed.positions, "P"),
+    ]
+    found = [table for table in tables if table[2]]
+    last = len(found) + bool(embed.norm)  # the step that makes x
+    x = ""
+    for at, (name, ids, weight, rows) in enumerate(found, 1):
+        assert weight
+        table = e.weight(weight, (rows, "E"))
+        name = "x" if last == 1 else name
+        y = str(e.emit(ops.Embedding, name, ids=ids, weight=table))
+        total = "x" if at == last else "total"
+        x = str(e.emit(ops.Add, total, x=x, y=y)) if x else y
+    return e.norm("x", x, embed.norm) if embed.norm else x
+
+
 def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
-    """The last hidden state to logits."""
+    """The last hidden state to what the model answers."""
     e = Emitter(model, tables, {"x": _hidden(model)}, dict(shared))
     x = e.norm("h", "x", model.final_norm) if model.final_norm else "x"
-    weight = e.weight(model.head.weight, ("V", "E"))
-    bias = e.bias(weight, model.head.bias, ("V",))
-    logits = e.emit(ops.Linear, "logits", x=x, weight=weight, bias=bias)
+    match model.head:
+        case m.Head():
+            returns = [_logits(e, x, model.head)]
+        case m.Pooler():
+            returns = [x, _pooled(e, x, model.head)]
+        case None:
+            returns = [x]
     shared |= e.params
-    return e.graph("head", logits).replace(params=())
+    return e.graph("head", *returns).replace(params=())
+
+
+def _logits(e: Emitter, x: str, head: m.Head) -> str:
+    """The product with the vocabulary, behind a transform where there is one."""
+    if head.transform:
+        dense, act = head.transform.dense, head.transform.act
+        x = e.linear("dense", x, dense, ("E_out", "E"))
+        x = e.emit(ops.Activation, "act", x=x, fn=act)
+        x = e.norm("h", x, head.transform.norm)
+    weight = e.weight(head.weight, ("V", "E"))
+    bias = e.bias(weight, head.bias, ("V",))
+    return str(e.emit(ops.Linear, "logits", x=x, weight=weight, bias=bias))
+
+
+def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
+    """One vector for each row, from its first token."""
+    first = e.emit(ops.FirstToken, "first", x=x)
+    dense = e.linear("dense", first, pooler.dense, ("E_out", "E"))
+    return str(e.emit(ops.Activation, "pooled", x=dense, fn=pooler.act))
 
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
-    """One kind of decoder block."""
-    inputs: dict[str, Type] = {"x": _hidden(model)}
-    e = Emitter(model, tables, inputs | tables.inputs() | {"kv": _cache(block)})
+    """One kind of block."""
+    inputs: dict[str, Type] = {"x": _hidden(model), **tables.inputs(), **_mask(model)}
+    if not model.is_encoder:
+        inputs["kv"] = _cache(block)
+    e = Emitter(model, tables, inputs)
     x = "x"
     for at, step in enumerate(block.steps, 1):
         result = "out" if at == len(block.steps) else f"x{at}"
@@ -69,12 +159,28 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
 
 
 def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
-    """x + post(op(pre(x)))."""
+    """after(scale · r + post(op(pre(x)))), where r is x or pre(x)."""
     h = e.norm(f"h{at}", x, step.pre) if step.pre else x
     y = SUBLAYERS[type(step.op)](e, h, step.op)
     if step.post:
         y = e.norm(f"{y}_normed", y, step.post)
-    return str(e.emit(ops.Add, result, x=x, y=y))
+    r = h if step.residual == "normed" else x
+    if step.residual_scale != 1:
+        r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
+    if not step.after:
+        return str(e.emit(ops.Add, result, x=r, y=y))
+    total = e.emit(ops.Add, f"total{at}", x=r, y=y)
+    return e.norm(result, total, step.after)
+
+
+def _mask(model: m.Model) -> dict[str, Type]:
+    """What attention asks beside the cache: which tokens are real where there is none,
+    or where the bidirectional part of each row ends."""
+    if model.is_encoder:
+        return {"mask": MASK}
+    steps = [step.op for block in model.blocks for step in block.steps]
+    asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
+    return {PREFIX: BOUND} if asked else {}
 
 
 def _hidden(model: m.Model) -> TensorType:

@@ -7,9 +7,12 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
 
+PREFIX = "prefix"
+"""The value that says where the part ends that sees itself in both directions."""
+
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
-    """Projections, per-head norms, rope, cache write, attention, output."""
+    """Projections, per-head norms, rope, attention (over the cache), output."""
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
     q = e.linear("q", h, a.q, ("H D", "E"), axes)
@@ -24,13 +27,27 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
         k = e.norm("kn", k, a.k_norm, ("D",), axes)
     if a.rope:
         cos, sin = e.tables.names(a.rope)
-        turn = {"cos": cos, "sin": sin, "style": a.rope.style}
+        how = {"style": a.rope.style, "sections": a.rope.sections}
+        turn = {"cos": cos, "sin": sin, **how}
         q = e.emit(ops.Rope, "qr", x=q, **turn)
         k = e.emit(ops.Rope, "kr", x=k, **turn)
+    return e.linear("attn", _context(e, a, q, k, v), a.o, ("E", "H D"), axes)
+
+
+def _context(e: Emitter, a: m.Attention, q: str, k: str, v: str) -> str:
+    """Attention by the mask's kind."""
+    if a.mask == "full":
+        seen = {"mask": "mask", "scale": a.scale}
+        return str(e.emit(ops.FullAttention, "ctx", q=q, k=k, v=v, **seen))
     kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
-    seen = {"scale": a.scale, "window": a.window}
-    context = e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen)
-    return e.linear("attn", context, a.o, ("E", "H D"), axes)
+    seen = {"scale": a.scale, "window": a.window, "learned": learned(e.model)}
+    seen["prefix"] = PREFIX if a.mask == "prefix" else None
+    return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen))
+
+
+def learned(model: m.Model) -> int:
+    """How many slots of the cache a prefix encoder fills."""
+    return model.prefix_encoder.length if model.prefix_encoder else 0
 
 
 def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:

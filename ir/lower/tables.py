@@ -44,7 +44,11 @@ class Tables:
         for rope, names in self._names.items():
             scaling = rope.scaling.model_dump() if rope.scaling else {}
             fields = {"pos": "pos", "dim": rope.dim, "theta": rope.theta, **scaling}
-            yield from g.emit(_OPS[type(rope.scaling)], *names, **fields)
+            if rope.sections > 1:
+                fields |= {"frequencies": rope.frequencies}
+                yield from g.emit(ops.RopeTableSections, *names, **fields)
+            else:
+                yield from g.emit(_OPS[type(rope.scaling)], *names, **fields)
 
 
 def _ropes(model: m.Model) -> list[m.Rope]:

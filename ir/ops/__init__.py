@@ -1,18 +1,21 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Embedding,
+    FirstToken,
     Heads,
     Linear,
     Mul,
+    Scale,
     Split,
     ZerosLike,
 )
 from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
+from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
     RopeTable,
@@ -20,6 +23,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableSections,
     RopeTableYarn,
 )
 
@@ -31,12 +35,16 @@ __all__ = [
     "AddRmsNorm",
     "Attention",
     "Embedding",
+    "FirstToken",
+    "FullAttention",
     "Heads",
     "KvWrite",
     "LayerNorm",
     "Linear",
     "Mul",
     "QkvAttention",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RmsNorm",
     "Rope",
     "RopeTable",
@@ -44,7 +52,9 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableSections",
     "RopeTableYarn",
+    "Scale",
     "Split",
     "ZerosLike",
 ]

@@ -1,4 +1,4 @@
-"""The key/value cache and attention over it.
+"""The key/value cache and attention over it; attention without one.
 
 ``kv`` is threaded through the graph like any value: ``kv_write`` returns the cache
 after the write, and attention reads that. Slots of the cache, not positions, decide
@@ -8,8 +8,19 @@ what a query sees, so left padding and rotary positions stay independent.
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
-from glmc.ir.ops.rope import RopeStyle
+from glmc.ir.ops.rope import RopeStyle, check_sections
 from glmc.ir.types import CacheType, TensorType, Type
+
+
+def _masking(types: Types, window: int | None, learned: int) -> None:
+    """What the ops that attend ask of their mask."""
+    prefix = types.get("prefix")
+    if prefix is not None:
+        fits = prefix.dtype == "i32" and len(prefix.dims) == 1
+        expect(fits, f"prefix must be i32[B], not {prefix}")
+        expect(window is None, "a window and a prefix do not go together")
+    expect(learned >= 0, f"{learned} learned slots")
+    expect(window is None or not learned, "a window would hide the learned slots")
 
 
 def _cache(kv: object) -> CacheType:
@@ -56,15 +67,19 @@ class Attention(Op):
     """softmax(q kᵀ · scale) v over the cache, causal, softmax in fp32.
 
     A query sees the cached slots from its row's first real token up to its own, at
-    most ``window`` of them. Result ``[B,T,heads · width]``.
+    most ``window`` of them. With ``prefix`` (a slot for each row) it also sees all real
+    slots below that. The first ``learned`` slots are seen by everyone. Result
+    ``[B,T,heads · width]``.
     """
 
     mnemonic = "attention"
     multiplies = True
     q: Value
     kv: Value
+    prefix: Value | None = None
     scale: float
     window: int | None = None
+    learned: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, kv = types["q"], _cache(types["kv"])
@@ -72,6 +87,7 @@ class Attention(Op):
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
         expect(heads % kv.kv_heads == 0, f"{heads} heads do not group over {kv}")
+        _masking(types, self.window, self.learned)
         dims = (*q.dims[:2], heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
 
@@ -87,11 +103,46 @@ class Attention(Op):
         return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
 
 
+class FullAttention(Op):
+    """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
+
+    A query sees the tokens of its row where ``mask`` is true. Queries, keys and values
+    are ``[B,T,heads,width]``, the result is ``[B,T,heads · width]``.
+    """
+
+    mnemonic = "full_attention"
+    multiplies = True
+    q: Value
+    k: Value
+    v: Value
+    mask: Value
+    scale: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        q, k, v, mask = (types[name] for name in ("q", "k", "v", "mask"))
+        expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
+        expect(k.dims[:3] == v.dims[:3], f"keys {k} do not go with values {v}")
+        expect(q.dims[:2] == k.dims[:2], f"keys {k} do not go with queries {q}")
+        expect(q.dims[3] == k.dims[3], f"queries {q} are not as wide as keys {k}")
+        heads, kv_heads = int(q.dims[2]), int(k.dims[2])
+        expect(heads % kv_heads == 0, f"{heads} heads do not group over {kv_heads}")
+        fits = mask == TensorType(dtype="bool", dims=q.dims[:2])
+        expect(fits, f"mask must be bool[B,T], not {mask}")
+        dims = (*q.dims[:2], heads * int(v.dims[3]))
+        return (TensorType(dtype=q.dtype, dims=dims),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products, of every token with every token; softmax is not counted."""
+        pairs = call.size(types["q"].dims[:3]) * call.tokens
+        return 2 * pairs * (int(types["k"].dims[3]) + int(types["v"].dims[3]))
+
+
 class QkvAttention(Op):
     """From packed ``q | k | v`` to the context: all that lies between two linears.
 
     Per-head RMS norm of q and k (where ``q_norm`` and ``k_norm`` are given), rotary
-    embedding (where ``cos`` and ``sin`` are), the cache write, and attention.
+    embedding (where ``cos`` and ``sin`` are), the cache write, and attention, with the
+    attributes of ``rope`` and ``attention``.
     """
 
     mnemonic = "qkv_attention"
@@ -103,14 +154,17 @@ class QkvAttention(Op):
     sin: Value | None = None
     q_norm: Param | None = None
     k_norm: Param | None = None
+    prefix: Value | None = None
     heads: int
     kv_heads: int
     head_dim: int
     scale: float
     style: RopeStyle | None = None
+    sections: int = 1
     eps: float = 0.0
     weight_in: WeightIn = "input"
     window: int | None = None
+    learned: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         qkv, kv = types["qkv"], _cache(types["kv"])
@@ -120,6 +174,9 @@ class QkvAttention(Op):
             kv_heads=self.kv_heads, k_dim=self.head_dim, v_dim=self.head_dim
         )
         expect(kv == want, f"cache {kv} is not {want}")
+        if "cos" in types:
+            check_sections(types["cos"], self.sections)
+        _masking(types, self.window, self.learned)
         return (qkv.with_last(self.heads * self.head_dim),)
 
     def flops(self, types: Types, call: Call) -> int:

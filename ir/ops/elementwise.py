@@ -6,7 +6,7 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
-ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 
 
 class Embedding(Op):
@@ -77,6 +77,17 @@ class Mul(_Binary):
     mnemonic = "mul"
 
 
+class Scale(Op):
+    """factor · x, rounded to x's dtype."""
+
+    mnemonic = "scale"
+    x: Value
+    factor: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
 class ZerosLike(Op):
     """Zeros of x's type: what the first layer receives as residual."""
 
@@ -136,6 +147,19 @@ class Split(Op):
         x = types["x"]
         expect(sum(self.sizes) == x.dims[-1], f"{self.sizes} do not sum to {x}")
         return tuple(x.with_last(size) for size in self.sizes)
+
+
+class FirstToken(Op):
+    """``[B,T,E]`` to its first token ``[B,E]``."""
+
+    mnemonic = "first_token"
+    launches = 0
+    x: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x = types["x"]
+        expect(len(x.dims) == 3, f"{x} has no token dimension")
+        return (TensorType(dtype=x.dtype, dims=(x.dims[0], x.dims[2])),)
 
 
 class Heads(Op):

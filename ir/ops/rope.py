@@ -80,10 +80,34 @@ class RopeTableLongRope(RopeTable):
     attention_factor: float
 
 
+class RopeTableSections(RopeTable):
+    """One table for several streams of positions ``[B,S,T]``, side by side.
+
+    Each stream has ``dim / S`` of the channels and frequencies theta^(-2j/(dim/S)),
+    rounded to fp16 where ``frequencies`` says so (ChatGLM-6B keeps them in a buffer
+    that is fp16 even when the model computes in fp32).
+    """
+
+    mnemonic = "rope_table_sections"
+    frequencies: Literal["f32", "f16"] = "f32"
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        pos = types["pos"]
+        expect(pos.dtype == "i64", f"positions must be i64, not {pos}")
+        expect(len(pos.dims) == 3, f"positions must be [B,S,T], not {pos}")
+        batch, sections, tokens = pos.dims
+        fits = self.dim % (2 * int(sections)) == 0
+        expect(fits, f"rotary dim {self.dim} does not make {sections} sections")
+        table = TensorType(dtype="f32", dims=(batch, tokens, self.dim // 2))
+        return (table, table)
+
+
 class Rope(Op):
     """Rotate the first ``2 · cos.shape[-1]`` channels of each head, pass the rest.
 
-    ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1.
+    ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1. With
+    several ``sections`` these channels are that many equal parts, paired each within
+    itself, and the table is cut likewise.
     """
 
     mnemonic = "rope"
@@ -91,6 +115,7 @@ class Rope(Op):
     cos: Value
     sin: Value
     style: RopeStyle
+    sections: int = 1
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, cos, sin = types["x"], types["cos"], types["sin"]
@@ -98,8 +123,15 @@ class Rope(Op):
         expect(cos == sin, f"cos {cos} is not sin {sin}")
         fits = 2 * int(cos.dims[-1]) <= int(x.dims[-1])
         expect(fits, f"table {cos} is wider than the heads of {x}")
+        check_sections(cos, self.sections)
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:
         """Four products and two sums for each pair of each head."""
         return 6 * call.size(types["cos"].dims) * int(types["x"].dims[2])
+
+
+def check_sections(table: TensorType, sections: int) -> None:
+    """Refuse a table that does not cut into equal sections."""
+    fits = sections > 0 and int(table.dims[-1]) % sections == 0
+    expect(fits, f"table {table} does not make {sections} sections")

@@ -25,6 +25,8 @@ class CarryResidual:
 
     def run(self, program: Program) -> tuple[Program, list[Entry]]:
         """Apply to the whole program, or to nothing."""
+        if not any(map(_last_add, program.blocks)):
+            return program, [_absent(self.name)]
         reason = _refusal(program)
         if reason:
             return program, [
@@ -37,6 +39,16 @@ class CarryResidual:
             _entry(self.name, program.stem, "zeros for the first layer", cost=1),
             _entry(self.name, program.head, "the add of the last layer", cost=1),
         ]
+
+
+def _absent(name: str) -> Entry:
+    reason = "no layer ends in an add"
+    return Entry(fusion=name, graph="", layers=0, status="absent", at="", reason=reason)
+
+
+def _last_add(block: Graph) -> Add | None:
+    last = block.producers.get(block.returns[0])
+    return last if isinstance(last, Add) else None
 
 
 def _entry(
@@ -61,8 +73,7 @@ def _refusal(program: Program) -> str | None:
     if len(program.carried) != 1:
         return f"layers hand on {len(program.carried)} values, not one"
     for block in program.blocks:
-        last = block.producers.get(block.returns[0])
-        if not isinstance(last, Add):
+        if not _last_add(block):
             return f"{block.name} does not end in an add"
         if block.users(block.returns[0]):
             return f"the last sum of {block.name} is read before it is returned"

@@ -127,15 +127,16 @@ _QK_NORM = """
     %kn = rms_norm(%kh, @k_norm, eps=$eps, weight_in=$weight_in)
 """
 _ROPE = """
-    %qr = rope(%{q}, %cos, %sin, style=$style)
-    %kr = rope(%{k}, %cos, %sin, style=$style)
+    %qr = rope(%{q}, %cos, %sin, style=$style, sections=$sections)
+    %kr = rope(%{k}, %cos, %sin, style=$style, sections=$sections)
 """
 _ATTEND = """
     %kv_now = kv_write(%kv, %{k}, %vh)
-    %ctx = attention(%{q}, %kv_now, scale=$scale, window=$window)
+    %ctx = attention(%{q}, %kv_now, prefix=%prefix?, scale=$scale, window=$window,
+        learned=$learned)
 """
-_SHAPE = """heads=$heads, kv_heads=$kv_heads, head_dim=$head_dim,
-            scale=$scale, window=$window"""
+_SHAPE = """prefix=%prefix, heads=$heads, kv_heads=$kv_heads, head_dim=$head_dim,
+            scale=$scale, window=$window, learned=$learned"""
 
 
 def _named(text: str, q: str, k: str) -> str:
@@ -154,14 +155,14 @@ QKV_ATTENTION = Fusion(
             replace=f"""
                 %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin,
                     q_norm=@q_norm, k_norm=@k_norm, {_SHAPE}, style=$style,
-                    eps=$eps, weight_in=$weight_in)
+                    sections=$sections, eps=$eps, weight_in=$weight_in)
             """,
         ),
         Rule(
             match=_SPLIT + _named(_ROPE, "qh", "kh") + _named(_ATTEND, "qr", "kr"),
             replace=f"""
                 %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin, {_SHAPE},
-                    style=$style)
+                    style=$style, sections=$sections)
             """,
         ),
         Rule(

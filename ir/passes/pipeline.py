@@ -8,6 +8,7 @@ from glmc.ir.node import Node
 from glmc.ir.passes import fusions
 from glmc.ir.passes.carry import CarryResidual
 from glmc.ir.passes.ledger import Entry
+from glmc.ir.passes.quantized import KeepQuantized
 from glmc.ir.verify import verify
 
 
@@ -31,6 +32,7 @@ PIPELINE: tuple[Pass, ...] = (
     fusions.ADD_RMS_NORM,
     fusions.ADD_LAYER_NORM,
     fusions.QKV_ATTENTION,
+    KeepQuantized(),
 )
 
 

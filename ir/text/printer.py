@@ -10,7 +10,16 @@ from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View
+from glmc.ir.recipe import (
+    Cat,
+    DequantBlocks,
+    DequantRows,
+    Permute,
+    Recipe,
+    Slice,
+    Tensor,
+    View,
+)
 
 WIDTH = 96
 _ALIGN = 44
@@ -30,9 +39,12 @@ def _headers(program: Program) -> list[str]:
         f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
         for block in program.blocks
     ]
+    heads = ["stem", *blocks, "head"]
+    if program.prefix_encoder:
+        heads.insert(0, "prefix_encoder")
     return [
         f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
-        for head, graph in zip(["stem", *blocks, "head"], program.graphs, strict=True)
+        for head, graph in zip(heads, program.graphs, strict=True)
     ]
 
 
@@ -102,6 +114,14 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
         case Cat(parts=parts, dim=dim):
             inner = [print_recipe(part, prefix) for part in parts]
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
+        case DequantRows() | DequantBlocks():
+            codes, scale = (
+                print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)
+            )
+            if isinstance(recipe, DequantRows):
+                return f"dequant_rows({codes}, {scale}, bits={recipe.bits})"
+            block = print_value(recipe.block)
+            return f"dequant_blocks({codes}, {scale}, block={block})"
 
 
 def print_model(model: Model) -> str:

@@ -74,6 +74,9 @@ def parse_program(text: str) -> Program:
     cursor.take("name", "program")
     name, dtype = ref(cursor, "@"), cursor.take("name")
     params = _params(cursor, "")
+    encoder = None
+    if cursor.accept("name", "prefix_encoder"):
+        encoder = _graph(cursor, "prefix_encoder")
     cursor.take("name", "stem")
     stem = _graph(cursor, "stem")
     blocks = []
@@ -88,6 +91,7 @@ def parse_program(text: str) -> Program:
         name=name,
         dtype=dtype,
         params=params,
+        prefix_encoder=encoder,
         stem=stem,
         blocks=tuple(blocks),
         head=head,
@@ -155,6 +159,12 @@ def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
     return tuple(params)
 
 
+_DEQUANT: Mapping[str, type[recipes.DequantRows] | type[recipes.DequantBlocks]] = {
+    "dequant_rows": recipes.DequantRows,
+    "dequant_blocks": recipes.DequantBlocks,
+}
+
+
 def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
     if not isinstance(raw, Call):
         raise cursor.error('expected a recipe such as "name.weight"[4096,4096]')
@@ -172,6 +182,10 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
     if raw.name == "cat":
         parts = tuple(_recipe(cursor, part, prefix) for part in raw.args)
         return recipes.Cat(parts=parts, **raw.kwargs)
+    if raw.name in _DEQUANT:
+        codes, scale = (_recipe(cursor, part, prefix) for part in raw.args)
+        fields = {"codes": codes, "scale": scale, **raw.kwargs}
+        return _DEQUANT[raw.name].model_validate(fields)
     of, *numbers = raw.args
     inner = _recipe(cursor, of, prefix)
     match raw.name, numbers:

@@ -20,7 +20,7 @@ MODEL = chatglm().model_copy(
     update={"waivers": (WAIVER,), "optional_prefix": "encoder."}
 )
 PROGRAM = list(run(lower(MODEL)))[-1].program
-HEADERS = {name: Info(shape) for name, shape in wanted(PROGRAM).items()}
+HEADERS = {name: Info(need.shape) for name, need in wanted(PROGRAM).items()}
 
 
 def test_the_checkpoint_of_a_model_is_accounted_for() -> None:

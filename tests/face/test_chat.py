@@ -13,44 +13,22 @@ import torch
 
 from glmc.chat import Conversation
 from glmc.cli import main
-from support import GOLDEN, builds
-from support.variants import Variant
-from support.vocabularies import sentencepiece_model, tokenizer_json, write
-
-TALKER = Variant(
-    "glm",
-    "talker",
-    {"vocab_size": 400, "eos_token_id": [320, 327], "pad_token_id": 320},
-)
+from support import GOLDEN, builds, talkers
 
 
 @pytest.fixture(scope="module")
 def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of transformers' glm with a tokenizer.json of GLM-4's roles."""
-    from support import tiny
-
-    folder = tmp_path_factory.mktemp("chat") / "glm"
-    tiny.make(TALKER, folder)
-    return write(folder, {"tokenizer.json": tokenizer_json()})
+    return talkers.glm(tmp_path_factory.mktemp("chat") / "glm")
 
 
 @pytest.fixture(scope="module")
 def chatglm3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden ChatGLM3 with as many rows as its SentencePiece vocabulary needs."""
-    rows, source = 448, GOLDEN / "chatglm3"
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in source.glob("*.bin"):
-        tensors |= torch.load(shard, weights_only=True)
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in tensors.items():
-        if "word_embeddings" in name or "output_layer" in name:
-            tensors[name] = torch.randn(rows, tensor.shape[1], generator=generator)
-    config = json.loads((source / "config.json").read_text())
-    config |= {"padded_vocab_size": rows, "vocab_size": rows}
-    files = {"config.json": config, "tokenizer.model": sentencepiece_model()}
-    folder = write(tmp_path_factory.mktemp("chat") / "chatglm3-6b", files)
-    torch.save(tensors, folder / "pytorch_model.bin")
-    return folder
+    return talkers.chatglm3(tmp_path_factory.mktemp("chat") / "chatglm3-6b")
+
+
+@pytest.fixture(scope="module")
+def chatglm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talkers.chatglm(tmp_path_factory.mktemp("chat") / "chatglm-6b")
 
 
 @pytest.fixture
@@ -105,6 +83,27 @@ def test_history_shapes_the_answers(
     assert first == again[0] == undone[0]
     assert alone == again[2] == undone[2]
     assert second != alone
+
+
+@pytest.mark.parametrize("family", ["glm", "chatglm3", "chatglm"])
+def test_a_model_takes_what_its_tokenizer_gives(
+    family: str, request: pytest.FixtureRequest, compiled: Callable[[Path], Path]
+) -> None:
+    checkpoint = request.getfixturevalue(family)
+    build = builds.import_build(compiled(checkpoint))
+    model = build.load(checkpoint, device="cpu", dtype="float32")
+    tokenizer = build.load_tokenizer(checkpoint)
+    texts = ["今天天气真好", "hello world the weather is good"]
+    inputs = tokenizer(texts, return_tensors="pt")
+    out = model(**inputs).logits
+    # The model finds positions by itself, from the same ids.
+    del inputs["position_ids"]
+    torch.testing.assert_close(model(**inputs).logits, out)
+    whole = model.generate(**tokenizer(texts, return_tensors="pt"), max_new_tokens=4)
+    assert torch.equal(whole, model.generate(**inputs, max_new_tokens=4))
+    alone = model(**tokenizer(texts[0], return_tensors="pt")).logits
+    row = out[0, -alone.shape[1] :]
+    torch.testing.assert_close(row, alone[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_system_message_and_leaving(glm: Path, talk: Callable[..., str]) -> None:

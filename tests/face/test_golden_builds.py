@@ -15,7 +15,7 @@ from support import GOLDEN, ROOT
 FILES = ("model.py", "weights.py", "ir/8-qkv-attention.glmc")
 
 
-@pytest.mark.parametrize("name", ["chatglm3-6b", "llama-3.1-70b"])
+@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "chatglm3-6b", "llama-3.1-70b"])
 @pytest.mark.parametrize("file", FILES)
 def test_what_is_emitted(name: str, file: str) -> None:
     config = ROOT / "examples" / "configs" / f"{name}.json"

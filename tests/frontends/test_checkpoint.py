@@ -163,7 +163,7 @@ def test_index_and_shards_that_disagree(tmp_path: Path) -> None:
     (tmp_path / "x").rename(tmp_path / weight_map["a.weight"])
     assert "one name cannot stand for two tensors" in refused(tmp_path)
     (tmp_path / weight_map["a.weight"]).unlink()
-    assert "the download is incomplete" in refused(tmp_path)
+    assert "the checkpoint is incomplete" in refused(tmp_path)
 
 
 def entry(**more: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.configs import CHATGLM, CHATGLM1, FAMILIES, GPT2, LLAMA, QWEN2
+from support.configs import CHATGLM, FAMILIES, GPT2, LLAMA, QWEN2
 from support.loading import Load, Refusal
 
 
@@ -86,7 +86,7 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (LLAMA | {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
         (LLAMA | {"head_dim": 7}, "7 rotary channels cannot be paired"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
-        (LLAMA | {"quantization_config": {"bits": 4}}, "quantization_config is"),
+        (LLAMA | {"quantization_config": {"bits": 4}}, "quantization_config has the"),
         (LLAMA | {"is_encoder_decoder": True}, "is_encoder_decoder is true"),
         (LLAMA | {"torch_dtype": "float8_e4m3fn"}, "dtype is 'float8_e4m3fn'"),
         (LLAMA | {"dtype": "float16"}, "dtype and torch_dtype disagree"),
@@ -119,10 +119,10 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (CHATGLM | {"original_rope": False}, "original_rope is false"),
         (CHATGLM | {"rmsnorm": False}, "rmsnorm is false"),
         (CHATGLM | {"add_bias_linear": True}, "add_bias_linear is true"),
-        (CHATGLM | {"quantization_bit": 4}, "quantization_bit is 4"),
-        (CHATGLM | {"pre_seq_len": 128}, "pre_seq_len is 128"),
+        (CHATGLM | {"quantization_bit": 3}, "quantization_bit is 3"),
+        (CHATGLM | {"pre_seq_len": 0}, "pre_seq_len is 0"),
+        (CHATGLM | {"pre_seq_len": "x"}, "pre_seq_len is 'x'"),
         (CHATGLM | {"add_qkv_bias": None}, "must be given"),
-        (CHATGLM1, "ChatGLM-6B (v1)"),
         ({"model_type": "chatglm", "hidden_size": 64}, "no ChatGLM that glmc knows"),
     ],
 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
@@ -14,7 +15,7 @@ from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
-from support.models import chatglm, models
+from support.models import bert, chatglm, encoders, glm, models
 
 TOLERANCE = 1e-4
 
@@ -43,6 +44,48 @@ def test_a_chatglm_block_fuses_to_eight_ops() -> None:
     assert final.carried == ("x", "delta")
 
 
+def test_a_block_of_the_first_glm_fuses_too() -> None:
+    final = list(stages(glm()).values())[-1].program
+    assert block_ops(final) == [
+        "add_layer_norm",
+        "linear",
+        "qkv_attention",
+        "linear",
+        "scale",
+        "add_layer_norm",
+        "linear",
+        "act_mul",
+        "linear",
+        "scale",
+    ]
+    (attend,) = (op for op in final.blocks[0].ops if op.mnemonic == "qkv_attention")
+    given = attend.attributes()
+    assert (given["sections"], given["learned"]) == (2, 7)
+    assert ("prefix", "%", "prefix") in attend.operands()
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_passes_keep_the_meaning_of_a_prefix(projection: bool) -> None:
+    found = stages(shrink(glm(projection=projection)))
+    programs = [stage.program for stage in found.values()]
+    assert max(compare(programs)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sections=$sections", "sections=1"),
+        ("prefix=%prefix,", ""),
+        ("learned=$learned", "learned=0"),
+    ],
+)
+def test_a_fusion_that_forgets_the_prefix_is_caught(old: str, new: str) -> None:
+    """The control of the test above."""
+    before = stages(shrink(glm()))["add-layer-norm"].program
+    after, _ = broken(fusions.QKV_ATTENTION, old, new).run(before)
+    assert list(compare([before, after]))[1] > TOLERANCE
+
+
 def test_fused_tensors_are_bound_whole_again() -> None:
     text = print_program(stages(chatglm())["merge-gate-up"].program)
     assert "@qkv: f16[128,32]" in text
@@ -50,13 +93,32 @@ def test_fused_tensors_are_bound_whole_again() -> None:
     assert '= "h_to_4h.weight"[96,32]\n' in text
 
 
-@given(models())
-@settings(max_examples=25, deadline=None)
+@given(st.one_of(models(), encoders()))
+@settings(max_examples=40, deadline=None)
 def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
     found = stages(shrink(model))
     programs = [stage.program for stage in found.values()]
     for name, difference in zip(found, compare(programs), strict=True):
         assert difference <= TOLERANCE, name
+
+
+def test_a_bert_block_fuses_to_norms_that_add() -> None:
+    found = stages(bert())
+    final = found["qkv-attention"].program
+    assert block_ops(final) == [
+        "linear",
+        "split",
+        *["heads"] * 3,
+        "full_attention",
+        "linear",
+        "add_layer_norm",
+        "linear",
+        "activation",
+        "linear",
+        "add_layer_norm",
+    ]
+    (entry,) = found["carry-residual"].ledger
+    assert (entry.status, entry.reason) == ("absent", "no layer ends in an add")
 
 
 def broken(fusion: Fusion, old: str, new: str) -> Fusion:
@@ -92,6 +154,12 @@ def test_a_fusion_that_means_something_else_is_caught(
         before = stage.program
     after, entries = broken(fusion, old, new).run(before)
     assert any(entry.status == "applied" for entry in entries)
+    assert list(compare([before, after]))[1] > TOLERANCE
+
+
+def test_a_fusion_that_means_something_else_is_caught_in_an_encoder() -> None:
+    before = stages(shrink(bert()))["add-rms-norm"].program
+    after, _ = broken(fusions.ADD_LAYER_NORM, "%x, %y, @w", "%x, %x, @w").run(before)
     assert list(compare([before, after]))[1] > TOLERANCE
 
 
@@ -152,4 +220,5 @@ def test_disabled_passes_do_not_run() -> None:
         "add-rms-norm",
         "add-layer-norm",
         "qkv-attention",
+        "keep-quantized",
     ]

@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glmc.ir import model as m
 from glmc.ir.lower import lower
@@ -13,10 +14,10 @@ from glmc.ir.text import (
     print_model,
     print_program,
 )
-from support.models import chatglm, models
+from support.models import chatglm, encoders, glm, models
 
 
-@given(models())
+@given(st.one_of(models(), encoders()))
 @settings(max_examples=40, deadline=None)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
@@ -24,6 +25,14 @@ def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
         text = print_program(stage.program)
         assert parse_program(text) == stage.program, stage.name
         assert print_program(parse_program(text)) == text
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_encoder_parses_back(projection: bool) -> None:
+    model = glm(projection=projection)
+    assert parse_model(print_model(model)) == model
+    for stage in run(lower(model)):
+        assert parse_program(print_program(stage.program)) == stage.program
 
 
 def test_comments_and_blanks_are_free() -> None:

@@ -2,16 +2,42 @@
 
 import pytest
 
+from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.verify import VerifyError, verify
-from support.models import chatglm
+from support.models import bert, bidirectional, chatglm, glm
 
 TEXT = print_program(lower(chatglm()))
 
 
 def test_a_lowered_program_passes() -> None:
     verify(parse_program(TEXT))
+
+
+GLM = print_program(lower(glm()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("n=8)", "n=4)", "but the op gives"),
+        ("sections=2", "sections=3", "does not make 3 sections"),
+        ("prefix: i32[B]", "prefix: i64[B]", "prefix must be i32[B]"),
+        ("learned=7", "learned=-7", "-7 learned slots"),
+        ("learned=7", "window=3, learned=7", "do not go together"),
+        ("prefix=%prefix, ", "window=3, ", "a window would hide"),
+        ("pos: i64[B,2,T]", "pos: i64[B,T]", "positions must be [B,S,T]"),
+        ("layer[0:2]", "layer[0:1]", "the caches take [4, 16] a row"),
+        ("return %x, %cos, %sin, %prefix", "return %x, %cos, %sin", "%prefix does"),
+    ],
+)
+def test_a_broken_prefix_is_refused(old: str, new: str, rule: str) -> None:
+    verify(parse_program(GLM))
+    assert old in GLM
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(GLM.replace(old, new)))
+    assert rule in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +68,42 @@ def test_a_broken_program_is_refused(old: str, new: str, rule: str) -> None:
     with pytest.raises(VerifyError) as caught:
         verify(parse_program(TEXT.replace(old, new, 1)))
     assert rule in str(caught.value)
+
+
+ENCODER = print_program(lower(bert()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("attention(%qh, %kh", "attention(%qh, %x", "do not go with"),
+        ("attention(%qh, %kh", "attention(%x, %kh", "must be [B,T,heads,width]"),
+        ("%vh, %mask,", "%vh, %x,", "mask must be bool[B,T]"),
+        ("return %x, %mask", "return %x", "%mask does not come from the stem"),
+        ("first_token(%x)", "first_token(%first_2)", "reads undefined"),
+        ("%first: f32[B,32]", "%first: f32[B,T,32]", "but the op gives f32[B,32]"),
+        ("embedding(%types, @types)", "embedding(%types, @norm)", "must have 2 dims"),
+    ],
+)
+def test_a_broken_encoder_is_refused(old: str, new: str, rule: str) -> None:
+    verify(parse_program(ENCODER))
+    assert old in ENCODER
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(ENCODER.replace(old, new, 1)))
+    assert rule in str(caught.value)
+
+
+def test_masks_that_do_not_go_together_are_refused() -> None:
+    causal = chatglm().blocks[0]
+    full = bidirectional(causal, post_norm=False)
+    mixed = (
+        causal.model_copy(update={"layers": (0,)}),
+        full.model_copy(update={"layers": (1,), "name": "other"}),
+    )
+    with pytest.raises(GlmcError, match="mixes full and causal attention"):
+        lower(chatglm().model_copy(update={"blocks": mixed}))
+    op = full.steps[0].op.model_copy(update={"window": 4})
+    step = full.steps[0].model_copy(update={"op": op})
+    windowed = full.model_copy(update={"steps": (step, full.steps[1])})
+    with pytest.raises(GlmcError, match="window"):
+        lower(chatglm().model_copy(update={"blocks": (windowed,)}))

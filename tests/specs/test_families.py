@@ -13,6 +13,7 @@ from glmc.frontends.source import resolve_source
 from glmc.ir import model as m
 from glmc.ir.lower import lower
 from support.configs import (
+    BERT,
     CHATGLM,
     FAMILIES,
     GLM,
@@ -201,7 +202,39 @@ def test_chatglm_with_a_key_for_each_head(load: Load) -> None:
     assert op.v.weight.layout == "(H [q:D|k:D|v:D]) E"
 
 
+def test_bert(load: Load) -> None:
+    model = load(BERT).model
+    assert model.is_encoder
+    assert attention(model).mask == "full"
+    assert [(s.pre, s.post, bool(s.after)) for s in model.blocks[0].steps] == [
+        (None, None, True),
+        (None, None, True),
+    ]
+    assert (model.type_vocab, model.max_positions) == (2, 512)
+    assert model.embed.norm
+    assert isinstance(model.head, m.Pooler)
+    assert model.head.act == "tanh"
+
+
+def test_variants_of_bert(load: Load) -> None:
+    bare = load(BERT | {"add_pooling_layer": False})
+    assert (bare.variant, bare.model.head) == ("no-pooler", None)
+    masked = load(BERT | {"architectures": ["BertForMaskedLM"]})
+    head = masked.model.head
+    assert isinstance(head, m.Head)
+    assert head.transform
+    assert head.weight == masked.model.embed.weight
+    assert head.bias
+    assert head.bias.tensor == "cls.predictions.bias"
+    untied = {"architectures": ["BertForMaskedLM"], "tie_word_embeddings": False}
+    head = load(BERT | untied).model.head
+    assert isinstance(head, m.Head)
+    assert head.bias
+    assert head.bias.tensor == "cls.predictions.decoder.bias"
+
+
 CLASSES = {
+    "bert": "BertConfig",
     "llama": "LlamaConfig",
     "mistral": "MistralConfig",
     "qwen2": "Qwen2Config",

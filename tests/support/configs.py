@@ -88,8 +88,18 @@ CHATGLM1: Config = {
     "position_encoding_2d": True,
     "vocab_size": 130528,
 }
+BERT: Config = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "vocab_size": 128,
+}
 
 FAMILIES = {
+    "bert": BERT,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "qwen2": QWEN2,
@@ -98,4 +108,5 @@ FAMILIES = {
     "glm4": GLM4,
     "gpt2": GPT2,
     "chatglm": CHATGLM,
+    "chatglm_v1": CHATGLM1,
 }

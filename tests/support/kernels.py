@@ -52,10 +52,12 @@ def qkv_use(
     *,
     rotary: int = 0,
     norm: bool = False,
+    prefix: bool = False,
     **attrs: object,
 ) -> OpUse:
     """qkv_attention; ``rotary`` channels turn, none with 0."""
     given = [
+        *(("prefix",) if prefix else ()),
         *(("cos", "sin") if rotary else ()),
         *(("q_norm", "k_norm") if norm else ()),
     ]
@@ -68,10 +70,34 @@ def qkv_use(
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 
 
+def quantized_use(
+    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+) -> OpUse:
+    """quantized_linear."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width * bits // 8),
+        "scale": (rows,),
+    }
+    operands = frozenset({"bias"} if bias else ())
+    return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
+
+
 def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
     """attention on its own, as an unfused model uses it."""
     shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}
     return OpUse("attention", {"scale": 0.2}, shapes=shapes)
+
+
+def full_use(heads: int, kv_heads: int, k_dim: int, v_dim: int | None = None) -> OpUse:
+    """full_attention of all tokens with all."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "q": ("B", "T", heads, k_dim),
+        "k": ("B", "T", kv_heads, k_dim),
+        "v": ("B", "T", kv_heads, v_dim or k_dim),
+        "mask": ("B", "T"),
+    }
+    return OpUse("full_attention", {"scale": k_dim**-0.5}, shapes=shapes)
 
 
 def render(*uses: OpUse) -> str:

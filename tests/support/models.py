@@ -1,5 +1,7 @@
 """Models at the Model level: two that are written down, and any that can be drawn."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
@@ -28,6 +30,39 @@ def norm(tensor: str, kind: str = "rms", eps: float = 1e-5) -> m.Norm:
     return m.Norm.model_validate(
         {"kind": kind, "eps": eps, "weight": weight, "bias": bias}
     )
+
+
+def glm(layers: int = 2, projection: bool = True) -> m.Model:
+    """ChatGLM-6B's block in small, behind a prefix encoder."""
+    model = chatglm(layers)
+    (block,) = model.blocks
+    attend, feed = block.steps
+    rope = m.Rope(dim=16, theta=1e4, style="half", sections=2, frequencies="f16")
+    op = attend.op.model_copy(update={"mask": "prefix", "rope": rope})
+    scaled: dict[str, Any] = {"residual": "normed", "residual_scale": 2.5}
+    steps = tuple(
+        m.Step(op=one, pre=norm(f"layers.{{i}}.ln_{n}", "layer"), **scaled)
+        for n, one in enumerate((op, feed.op))
+    )
+    inner: dict[str, Any] = {"row": "hidden", "up": projection_of("up")}
+    inner["down"] = projection_of("down")
+    encoder = m.PrefixEncoder(
+        length=7,
+        table=m.Weight(tensor="prefix_encoder.embedding.weight"),
+        **(inner if projection else {}),
+    )
+    return model.model_copy(
+        update={
+            "blocks": (block.model_copy(update={"steps": steps}),),
+            "positions": m.GlmPositions(gmask=58, mask=59, sop=60),
+            "prefix_encoder": encoder,
+        }
+    )
+
+
+def projection_of(name: str) -> m.Projection:
+    """A matrix of the prefix encoder."""
+    return projection(f"prefix_encoder.{name}", bias=True)
 
 
 def chatglm(layers: int = 2) -> m.Model:
@@ -129,9 +164,13 @@ def blocks(
         down=projection(f"{prefix}down_proj", bias=bias),
     )
     after = norm(f"{prefix}post_norm", kind) if post else None
+    residual: dict[str, Any] = {
+        "residual": draw(st.sampled_from(["stream", "normed"])),
+        "residual_scale": draw(st.sampled_from([1.0, 2.5])),
+    }
     steps = (
-        m.Step(op=attention, pre=norm(f"{prefix}ln_1", kind), post=after),
-        m.Step(op=mlp, pre=norm(f"{prefix}ln_2", kind)),
+        m.Step(op=attention, pre=norm(f"{prefix}ln_1", kind), post=after, **residual),
+        m.Step(op=mlp, pre=norm(f"{prefix}ln_2", kind), **residual),
     )
     return m.Block(name=name, layers=layers, prefix=prefix, steps=steps)
 
@@ -161,4 +200,110 @@ def models(draw: st.DrawFn) -> m.Model:
         head=m.Head(weight=m.Weight(tensor="embed.weight" if tied else "head.weight")),
         tokens=m.Tokens(eos=(2, 3)),
         waivers=(m.Waiver(pattern="*.inv_freq", reason='computed, "not" read'),),
+    )
+
+
+def bidirectional(block: m.Block, *, post_norm: bool) -> m.Block:
+    """The block with a full mask; norms before each op or after each sum."""
+    steps = []
+    for at, step in enumerate(block.steps, 1):
+        update: dict[str, object] = {}
+        if isinstance(step.op, m.Attention):
+            full = {"mask": "full", "window": None}
+            update["op"] = step.op.model_copy(update=full)
+        if post_norm:
+            after = norm(f"{block.prefix}after_{at}", "layer")
+            update |= {"pre": None, "post": None, "after": after}
+        steps.append(step.model_copy(update=update))
+    return block.model_copy(update={"steps": tuple(steps)})
+
+
+heads = st.one_of(
+    st.none(),
+    st.builds(
+        m.Pooler, dense=st.just(projection("pooler", bias=True)), act=st.just("tanh")
+    ),
+    st.builds(
+        m.Head,
+        weight=st.just(m.Weight(tensor="embed.weight")),
+        bias=st.sampled_from([None, m.Weight(tensor="bias")]),
+        transform=st.sampled_from(
+            [
+                None,
+                m.Transform(
+                    dense=projection("transform", bias=True),
+                    act="gelu",
+                    norm=norm("transform_norm", "layer"),
+                ),
+            ]
+        ),
+    ),
+)
+
+
+@st.composite
+def encoders(draw: st.DrawFn) -> m.Model:
+    """A small model in which every token sees every other."""
+    block = draw(blocks("layer", (0, 1), draw(st.one_of(st.none(), ropes))))
+    types = draw(st.booleans())
+    return m.Model(
+        name="drawn",
+        dtype=draw(st.sampled_from(["f32", "bf16"])),
+        vocab=61,
+        type_vocab=3 if types else None,
+        hidden=32,
+        max_positions=32,
+        embed=m.Embedding(
+            weight=m.Weight(tensor="embed.weight"),
+            types=m.Weight(tensor="types.weight") if types else None,
+            positions=draw(st.sampled_from([None, m.Weight(tensor="places.weight")])),
+            norm=draw(st.sampled_from([None, norm("embed_norm", "layer")])),
+        ),
+        blocks=(bidirectional(block, post_norm=draw(st.booleans())),),
+        final_norm=draw(st.sampled_from([None, norm("norm", "layer")])),
+        head=draw(heads),
+        old_names=(m.OldName(old="gamma", new="weight"),),
+    )
+
+
+def bert() -> m.Model:
+    """BERT's block in small: separate q, k and v, a norm after each sum, a pooler."""
+    prefix = "layer.{i}."
+    qkv = {s: projection(f"{prefix}{s}", bias=True) for s in "qkv"}
+    attention = m.Attention(
+        heads=4,
+        kv_heads=4,
+        head_dim=8,
+        scale=8**-0.5,
+        mask="full",
+        q=qkv["q"],
+        k=qkv["k"],
+        v=qkv["v"],
+        o=projection(f"{prefix}attention", bias=True),
+    )
+    mlp = m.Mlp(
+        act="gelu",
+        ff=48,
+        up=projection(f"{prefix}up", bias=True),
+        down=projection(f"{prefix}down", bias=True),
+    )
+    steps = (
+        m.Step(op=attention, after=norm(f"{prefix}norm_1", "layer")),
+        m.Step(op=mlp, after=norm(f"{prefix}norm_2", "layer")),
+    )
+    return m.Model(
+        name="bert",
+        dtype="f32",
+        vocab=61,
+        type_vocab=2,
+        hidden=32,
+        max_positions=16,
+        embed=m.Embedding(
+            weight=m.Weight(tensor="words.weight"),
+            positions=m.Weight(tensor="places.weight"),
+            types=m.Weight(tensor="types.weight"),
+            norm=norm("norm", "layer"),
+        ),
+        blocks=(m.Block(name="layer", layers=(0, 1), prefix=prefix, steps=steps),),
+        head=m.Pooler(dense=projection("pooler", bias=True), act="tanh"),
     )

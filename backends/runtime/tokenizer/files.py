@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..hub import HubError, Repository, is_hub_id
+
 #: All that is read of a repository, and what a hub id is asked for.
 FILES = (
     "config.json",
@@ -92,35 +94,32 @@ class Folder:
         return found
 
 
-def find_folder(source: str | Path, revision: str | None = None) -> Folder:
-    """The tokenizer files of a folder or a hub id (never its code or weights)."""
+def find_folder(source: str | Path, **hub: Any) -> Folder:
+    """The tokenizer files of a folder or a hub id (never its code or weights).
+
+    `hub` is what `hub.Repository` takes.
+    """
     path = Path(source)
     if path.is_dir():
         return Folder(path, path.resolve().name)
     if path.is_file():
         raise TokenizerError(f"{source} is a file; give the folder that holds it.")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(source)):
+    if not is_hub_id(str(source)):
         raise TokenizerError(
             f"{source} does not exist; give a folder that holds a tokenizer, or a hub "
             "id such as THUDM/chatglm3-6b."
         )
-    return Folder(_download(str(source), revision), str(source))
+    return Folder(_download(Repository(str(source), **hub)), str(source))
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
-    hub = optional("huggingface_hub", "to download from the hub", "huggingface_hub")
-    errors = importlib.import_module("huggingface_hub.errors")
-    refusals = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError)
+def _download(repository: Repository) -> Path:
     try:
-        return Path(
-            hub.snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES))
-        )
-    except (*refusals, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise TokenizerError(
-            f"{hub_id} is no folder, and the hub does not give it: {reason}. Check "
-            "the name, the network and, for a gated model, your login."
-        ) from error
+        found = [file for file in map(repository.fetch, FILES) if file is not None]
+        if not found:
+            raise HubError(repository.lacking(f"tokenizer (any of {', '.join(FILES)})"))
+    except HubError as error:
+        raise TokenizerError(str(error)) from error
+    return found[0].parent
 
 
 def optional(module: str, purpose: str, package: str = "glmc[tokenizers]") -> Any:

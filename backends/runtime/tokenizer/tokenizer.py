@@ -23,6 +23,8 @@ def load_tokenizer(
     variant: str | None = None,
     model_class: Any = None,
     revision: str | None = None,
+    endpoint: str | None = None,
+    offline: bool = False,
 ) -> "Tokenizer":
     """The tokenizer of a folder or hub id.
 
@@ -31,9 +33,10 @@ def load_tokenizer(
     "chatglm3", "codegeex2", "glm-4") decides where the files do not. With
     `model_class`, a build's Model, a tokenizer of another model or generation is
     refused. Raises TokenizerError (a ValueError) where the files are damaged, unknown
-    or do not belong together.
+    or do not belong together. `revision`, `endpoint` (a mirror) and `offline` are for
+    hub ids.
     """
-    folder = find_folder(source, revision)
+    folder = find_folder(source, revision=revision, endpoint=endpoint, offline=offline)
     profile = read_profile(folder, variant, model_class)
     return Tokenizer(profile, chat_templates(folder), named_tokens(folder))
 

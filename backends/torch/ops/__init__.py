@@ -4,15 +4,22 @@ They execute the IR (`glmc compile --verify-passes`) and are copied, function by
 function, into the `reference.py` of a build (`glmc.backends.torch.select`).
 """
 
-from glmc.backends.torch.ops.attention import attention, kv_write, qkv_attention
+from glmc.backends.torch.ops.attention import (
+    attention,
+    full_attention,
+    kv_write,
+    qkv_attention,
+)
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     embedding,
+    first_token,
     heads,
     linear,
     mul,
+    scale,
     split,
     zeros_like,
 )
@@ -22,6 +29,7 @@ from glmc.backends.torch.ops.norms import (
     layer_norm,
     rms_norm,
 )
+from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
     rope_table,
@@ -29,6 +37,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_sections,
     rope_table_yarn,
 )
 
@@ -40,12 +49,16 @@ __all__ = [
     "add_rms_norm",
     "attention",
     "embedding",
+    "first_token",
+    "full_attention",
     "heads",
     "kv_write",
     "layer_norm",
     "linear",
     "mul",
     "qkv_attention",
+    "quantized_embedding",
+    "quantized_linear",
     "rms_norm",
     "rope",
     "rope_table",
@@ -53,7 +66,9 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_sections",
     "rope_table_yarn",
+    "scale",
     "split",
     "zeros_like",
 ]

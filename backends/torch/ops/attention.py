@@ -1,8 +1,10 @@
-"""Attention over the KV cache: the cache write, the attention, and their fusion.
+"""Attention: over the KV cache, with the cache write; and of all tokens at once.
 
 A key in slot s is visible to the query in slot t when `start <= s <= t` and, with a
 window, `t - s < window`. `start` is the first slot of a row that is not padding. A
-padding query sees itself, so that its softmax is defined.
+padding query sees itself, so that its softmax is defined. With a `prefix`, slots
+`start <= s < prefix` are visible to every query of the row; `learned` slots at the
+beginning of the cache, which come from a prefix encoder, are visible in any case.
 """
 
 from typing import Protocol
@@ -38,20 +40,28 @@ def kv_write(kv: LayerCache, k: torch.Tensor, v: torch.Tensor) -> LayerCache:
 
 
 def attention(
-    q: torch.Tensor, kv: LayerCache, *, scale: float, window: int | None = None
+    q: torch.Tensor,
+    kv: LayerCache,
+    *,
+    prefix: torch.Tensor | None = None,
+    scale: float,
+    window: int | None = None,
+    learned: int = 0,
 ) -> torch.Tensor:
     """Queries [B, T, H, D] of the slots just written -> [B, T, H * Dv].
 
     H is a multiple of the K heads of the cache; query head h reads head h // (H / K).
+    `prefix` int32 [B] is the slot after the part of each row that sees itself in both
+    directions; it lies within the slots written so far.
     """
     end = kv.past + q.shape[1]
     # The oldest slot that the first of the T queries can see.
     begin = 0 if window is None else max(0, kv.past + 1 - window)
     keys, values = kv.keys[:, :, begin:end], kv.values[:, :, begin:end]
     if q.shape[1] == 1:
-        hidden = padding_slots(kv, begin, end)
+        hidden = padding_slots(kv, begin, end, learned)
         return decode_attention(q, keys, values, hidden, scale=scale)
-    mask = prefill_mask(kv, begin, end, window)
+    mask = prefill_mask(kv, begin, end, window, prefix, learned)
     return prefill_attention(q, keys, values, mask, scale=scale)
 
 
@@ -95,32 +105,64 @@ def prefill_attention(
     return context.transpose(1, 2).flatten(2)
 
 
-def padding_slots(kv: LayerCache, begin: int, end: int) -> torch.Tensor | None:
+def padding_slots(
+    kv: LayerCache, begin: int, end: int, learned: int
+) -> torch.Tensor | None:
     """True where a slot of `begin .. end` is padding, [B, end - begin]; the slot of
     the newest token counts as real."""
     if kv.start is None:
         return None
     slots = torch.arange(begin, end, device=kv.start.device)
-    return slots < kv.start.clamp(max=end - 1)[:, None]
+    return (slots >= learned) & (slots < kv.start.clamp(max=end - 1)[:, None])
 
 
 def prefill_mask(
-    kv: LayerCache, begin: int, end: int, window: int | None
+    kv: LayerCache,
+    begin: int,
+    end: int,
+    window: int | None,
+    prefix: torch.Tensor | None,
+    learned: int,
 ) -> torch.Tensor | None:
     """Visible slots [1 or B, 1, T, end - begin], or None where plain causal does."""
     windowed = window is not None and end > window
-    if kv.past == 0 and kv.start is None and not windowed:
+    if kv.past == 0 and kv.start is None and prefix is None and not windowed:
         return None
     device = kv.keys.device
     slots = torch.arange(begin, end, device=device)
     queries = torch.arange(kv.past, end, device=device)[:, None]
-    visible = slots <= queries
+    visible = (slots <= queries)[None]
     if window is not None:
         visible = visible & (queries - slots < window)
+    if prefix is not None:
+        visible = visible | (slots < prefix[:, None, None])
     if kv.start is None:
-        return visible[None, None]
-    real = slots >= kv.start[:, None, None]
+        return visible[:, None]
+    real = (slots < learned) | (slots >= kv.start[:, None, None])
     return ((visible & real) | (slots == queries))[:, None]
+
+
+def full_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Every query sees every token where `mask` bool [B, T] is true; None: all.
+
+    `q` [B, T, H, D], `k` [B, T, K, D] and `v` [B, T, K, Dv] -> [B, T, H * Dv].
+    """
+    context = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=None if mask is None else mask[:, None, None, :],
+        scale=scale,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    return context.transpose(1, 2).flatten(2)
 
 
 def qkv_attention(
@@ -131,14 +173,17 @@ def qkv_attention(
     sin: torch.Tensor | None = None,
     q_norm: torch.Tensor | None = None,
     k_norm: torch.Tensor | None = None,
+    prefix: torch.Tensor | None = None,
     heads: int,
     kv_heads: int,
     head_dim: int,
     scale: float,
     style: str = "half",
+    sections: int = 1,
     eps: float = 0.0,
     weight_in: str = "input",
     window: int | None = None,
+    learned: int = 0,
 ) -> torch.Tensor:
     """Everything between the two linear maps of an attention layer.
 
@@ -153,5 +198,9 @@ def qkv_attention(
         q = rms_norm(q, q_norm, eps=eps, weight_in=weight_in)
         k = rms_norm(k, k_norm, eps=eps, weight_in=weight_in)
     if cos is not None and sin is not None:
-        q, k = rope(q, cos, sin, style=style), rope(k, cos, sin, style=style)
-    return attention(q, kv_write(kv, k, v), scale=scale, window=window)
+        q = rope(q, cos, sin, style=style, sections=sections)
+        k = rope(k, cos, sin, style=style, sections=sections)
+    written = kv_write(kv, k, v)
+    return attention(
+        q, written, prefix=prefix, scale=scale, window=window, learned=learned
+    )

@@ -11,6 +11,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
+    "tanh": torch.tanh,
 }
 
 
@@ -36,8 +37,13 @@ def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x * y
 
 
+def scale(x: torch.Tensor, *, factor: float) -> torch.Tensor:
+    """`factor * x`."""
+    return x * factor
+
+
 def activation(x: torch.Tensor, *, fn: str) -> torch.Tensor:
-    """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu."""
+    """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu, tanh."""
     return ACTIVATIONS[fn](x)
 
 
@@ -55,6 +61,11 @@ def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     """View of [B, T, n * D] as [B, T, n, D]."""
     return x.view(*x.shape[:-1], n, -1)
+
+
+def first_token(x: torch.Tensor) -> torch.Tensor:
+    """The first token of [B, T, E]: a view [B, E]."""
+    return x[:, 0]
 
 
 def zeros_like(x: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ Each `*_frequencies` function repeats the fp32 operations of transformers 5.23
 inverse frequency grows with the position: at 40k it is worth 1e-3 in a cosine. They
 run on the CPU, as transformers does, and once for each set of arguments.
 
-All tables take `pos` int64 [B, T] and return `cos, sin`, both fp32 [B, T, dim / 2].
+All tables take `pos` int64 [B, T] (`rope_table_sections`: [B, S, T]) and return
+`cos, sin`, both fp32 [B, T, dim / 2].
 """
 
 import functools
@@ -107,15 +108,43 @@ def rope_table_longrope(
     return cos_sin(pos, inv_freq, attention_factor)
 
 
+def rope_table_sections(
+    pos: torch.Tensor, *, dim: int, theta: float, frequencies: str = "f32"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tables of the S streams of `pos` [B, S, T], each of `dim / S` channels, side
+    by side. `frequencies` "f16" rounds them to fp16, as ChatGLM-6B's buffer holds them
+    even when the model computes in fp32."""
+    inv_freq = default_frequencies(dim // pos.shape[1], theta, pos.device)
+    if frequencies == "f16":
+        inv_freq = inv_freq.half().float()
+    cos, sin = cos_sin(pos, inv_freq)
+    return cos.transpose(1, 2).flatten(2), sin.transpose(1, 2).flatten(2)
+
+
 def rope(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, style: str
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    style: str,
+    sections: int = 1,
 ) -> torch.Tensor:
     """Rotates the first `2 * cos.shape[-1]` channels of `x` [B, T, n, D].
 
     Channel i is paired with i + R/2 in style "half", with its neighbour in style
-    "interleaved"; channels beyond the rotary ones pass. As in transformers, the
-    tables are rounded to the dtype of `x` first and the rotation happens in it.
+    "interleaved"; channels beyond the rotary ones pass. Several `sections` cut the
+    rotary channels and the table into equal parts that turn on their own. As in
+    transformers, the tables are rounded to the dtype of `x` first and the rotation
+    happens in it.
     """
+    if sections > 1:
+        width = 2 * cos.shape[-1] // sections
+        parts = x[..., : width * sections].chunk(sections, -1)
+        tables = (parts, cos.chunk(sections, -1), sin.chunk(sections, -1))
+        rotated = [
+            rope(part, c, s, style=style) for part, c, s in zip(*tables, strict=True)
+        ]
+        return torch.cat((*rotated, x[..., width * sections :]), dim=-1)
     rotary = 2 * cos.shape[-1]
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
     turned, passed = x[..., :rotary], x[..., rotary:]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from glmc.backends.runtime.cache import Cache
-from glmc.backends.runtime.causal_lm import Block, CausalLM, parameter
+from glmc.backends.runtime.causal_lm import CausalLM
+from glmc.backends.runtime.modules import Block, parameter
 from glmc.backends.runtime.recipes import Bind, cat, permute
 from glmc.backends.torch import ops as reference
 

@@ -53,6 +53,20 @@ def test_last_token_costs_no_forward_pass(model: CausalLM) -> None:
     assert len(calls) == 5
 
 
+def test_positions_count_on_from_those_given(model: CausalLM) -> None:
+    ids, pos = PROMPT, torch.tensor([[3, 4, 5, 6]])
+    whole = model.generate(PROMPT, position_ids=pos, max_new_tokens=5, eos_token_id=())
+    for step in range(5):
+        given = torch.arange(3, 7 + step)[None]
+        new = model(ids, position_ids=given).logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, new], 1)
+    assert torch.equal(ids, whole)
+    assert torch.equal(
+        model.generate(PROMPT, position_ids=pos - 3, max_new_tokens=5, eos_token_id=()),
+        model.generate(PROMPT, max_new_tokens=5, eos_token_id=()),
+    )
+
+
 def test_stops_at_an_id_and_keeps_it(model: CausalLM) -> None:
     free = greedy(model, PROMPT, 9)[0]
     stop = int(free[7])

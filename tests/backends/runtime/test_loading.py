@@ -264,35 +264,6 @@ def test_refuses_a_device(load: Any, tmp_path: Path, device: str) -> None:
         load(tmp_path, device=device)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_hub_ids_download_weights_but_no_code(
-    load: Any, tmp_path: Path, tensors: Tensors, kind: str, monkeypatch: Any
-) -> None:
-    asked: list[list[str]] = []
-
-    def snapshot_download(hub_id: str, *, revision: Any, allow_patterns: Any) -> str:
-        assert (hub_id, revision) == ("org/model", "main")
-        asked.append(allow_patterns)
-        if f"*.{kind}" in allow_patterns:
-            save(tmp_path, tensors, kind)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    check_values(load("org/model", revision="main"), tensors, torch.float32)
-    expected = [["*.safetensors", "*.json"], ["*.bin", "*.json"]]
-    assert asked == expected[: 1 if kind == "safetensors" else 2]
-
-
-def test_the_hub_failing_is_one_sentence(load: Any, monkeypatch: Any) -> None:
-    def snapshot_download(*_: Any, **__: Any) -> str:
-        raise OSError("no route\nto host")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(WeightsError, match="the hub does not give it: no route") as e:
-        load("org/model")
-    assert "\n" not in str(e.value)
-
-
 def test_without_huggingface_hub_a_sentence(load: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match="pip install huggingface_hub"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -62,13 +63,14 @@ def attend(
     schedule: tuple[int, ...],
     starts: list[int],
     window: int | None,
+    **more: Any,
 ) -> torch.Tensor:
     cache = poisoned_cache(qkv[1].shape[2], qkv[0].dtype, starts)
     outs = []
     for parts in zip(*(x.split(schedule, dim=1) for x in qkv), strict=True):
         q, k, v = parts
         kv = ops.kv_write(cache.layers[0], k, v)
-        outs.append(ops.attention(q, kv, scale=SCALE, window=window))
+        outs.append(ops.attention(q, kv, scale=SCALE, window=window, **more))
         cache.advance(q.shape[1])
     return torch.cat(outs, dim=1).view(qkv[0].shape)
 
@@ -115,6 +117,39 @@ def test_control_mistakes_are_seen(planted: str, schedule: tuple[int, ...]) -> N
     assert error(out, expected) > 1e-2
 
 
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: Any) -> Any:
+    """[B, T, H, D] in fp64 with what is seen given as [B, T, T]."""
+    q, k, v = (x.double().transpose(1, 2) for x in (q, k, v))
+    scores = (q @ k.transpose(-1, -2) * SCALE).masked_fill(~seen[:, None], -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("schedule", [(13,), (11, 1, 1), (11, 2)], ids=str)
+@pytest.mark.parametrize("bounds", [[9, 4], [11, 1]], ids=str)
+@pytest.mark.parametrize("learned", [0, 2])
+@pytest.mark.parametrize("starts", [[2, 2], [2, 5]], ids=str)
+def test_a_prefix_sees_itself_and_learned_slots_are_seen(
+    starts: list[int], learned: int, bounds: list[int], schedule: tuple[int, ...]
+) -> None:
+    bounds = [max(pair) for pair in zip(bounds, starts, strict=True)]
+    own, slots = torch.arange(TOTAL)[:, None], torch.arange(TOTAL)
+    begin, bound = (torch.tensor(x)[:, None, None] for x in (starts, bounds))
+    seen = (slots < learned) | ((slots >= begin) & ((slots <= own) | (slots < bound)))
+    real = slots >= begin[..., 0]
+    prefix = torch.tensor(bounds, dtype=torch.int32)
+    qkv = inputs(4, torch.float32)
+    out = attend(qkv, schedule, starts, None, prefix=prefix, learned=learned)
+    expected = masked(*qkv, seen)
+    assert error(out[real], expected[real]) < 2e-6
+    # The control: without the one or the other it shows.
+    if learned:
+        wrong = attend(qkv, schedule, starts, None, prefix=prefix)
+        assert error(wrong[real], expected[real]) > 1e-2
+    if bounds != starts:
+        wrong = attend(qkv, schedule, starts, None, learned=learned)
+        assert error(wrong[real], expected[real]) > 1e-2
+
+
 def test_writing_and_decoding_copy_no_cache() -> None:
     _, k, v = inputs(2, torch.float32)
     cache = poisoned_cache(2, torch.float32, [0, 0])
@@ -156,3 +191,48 @@ def test_qkv_attention_is_its_parts(normed: bool, roped: bool) -> None:
         q, k = (ops.rope(x, *table, style="interleaved") for x in (q, k))
     expected = attend([q, k, v], (TOTAL,), [0, 4], 5)
     torch.testing.assert_close(fused.view(q.shape), expected)
+
+
+def full_oracle(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """[B, T, H, D] in fp64: every query sees the tokens where the mask is true."""
+    out = torch.empty(q.shape, dtype=torch.float64)
+    group = q.shape[2] // k.shape[2]
+    places = itertools.product(range(q.shape[0]), range(q.shape[1]), range(HEADS))
+    for b, t, h in places:
+        keys, values = (x[b, mask[b], h // group].double() for x in (k, v))
+        out[b, t, h] = (keys @ q[b, t, h].double() * SCALE).softmax(0) @ values
+    return out
+
+
+MASKS = {
+    "none": torch.ones(2, TOTAL, dtype=torch.bool),
+    "right": torch.arange(TOTAL) < torch.tensor([[13], [4]]),
+    "left": torch.arange(TOTAL) >= torch.tensor([[2], [9]]),
+    "holes": torch.arange(TOTAL).expand(2, TOTAL) % 3 != 1,
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_full_attention_equals_dense_softmax(kv_heads: int, kind: str) -> None:
+    q, k, v = inputs(kv_heads, torch.float32)
+    want = full_oracle(q, k, v, MASKS[kind])
+    mask = None if kind == "none" else MASKS[kind]
+    out = ops.full_attention(q, k, v, mask, scale=SCALE)
+    assert error(out.view(q.shape), want) < 2e-6
+    if mask is not None:
+        off = ops.full_attention(q, k, v, mask.roll(1, 1), scale=SCALE)
+        assert error(off.view(q.shape), want) > 1e-2  # the control
+
+
+def test_full_attention_of_views_of_a_packed_product() -> None:
+    q, k, v = inputs(4, torch.float32)
+    packed = torch.cat([x.flatten(2) for x in (q, k, v)], dim=-1)
+    views = [ops.heads(x, n=HEADS) for x in ops.split(packed, sizes=(64, 64, 64))]
+    mask = MASKS["right"]
+    assert torch.equal(
+        ops.full_attention(*views, mask, scale=SCALE),
+        ops.full_attention(q, k, v, mask, scale=SCALE),
+    )

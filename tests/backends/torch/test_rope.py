@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import GlmConfig, LlamaConfig
@@ -140,3 +141,40 @@ def test_control_styles_differ() -> None:
     cos, sin = ops.rope_table(pos, dim=32, theta=10000.0)
     half, pairs = (ops.rope(x, cos, sin, style=s) for s in ("half", "interleaved"))
     assert not torch.allclose(half, pairs)
+
+
+@pytest.mark.parametrize("frequencies", ["f32", "f16"])
+def test_sections_are_tables_side_by_side(frequencies: str) -> None:
+    """As published for ChatGLM-6B; numpy stands for its fp16 buffer."""
+    pos = torch.tensor([[[0, 3, 1999], [1, 2, 700]]])
+    cos, sin = ops.rope_table_sections(
+        pos, dim=128, theta=10000.0, frequencies=frequencies
+    )
+    rates = 10000.0 ** (-2 * np.arange(32) / 64)
+    if frequencies == "f16":
+        rates = rates.astype(np.float16).astype(np.float64)
+    for stream, at in ((0, slice(0, 32)), (1, slice(32, 64))):
+        angles = pos[0, stream].numpy()[:, None] * rates
+        np.testing.assert_allclose(cos[0, :, at], np.cos(angles), atol=2e-4)
+        np.testing.assert_allclose(sin[0, :, at], np.sin(angles), atol=2e-4)
+
+
+def test_frequencies_in_fp16_are_other_frequencies() -> None:
+    """The control: at position 1999 the rounding is plain to see."""
+    pos = torch.full((1, 2, 1), 1999)
+    one, other = (
+        ops.rope_table_sections(pos, dim=128, theta=10000.0, frequencies=name)[0]
+        for name in ("f32", "f16")
+    )
+    assert (one - other).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("style", ["half", "interleaved"])
+def test_sections_turn_like_heads_of_their_own(style: str) -> None:
+    x = torch.randn(2, 3, 4, 24, generator=torch.Generator().manual_seed(0))
+    cos, sin = torch.rand(2, 3, 8), torch.rand(2, 3, 8)
+    got = ops.rope(x, cos, sin, style=style, sections=2)
+    for at, table in ((slice(0, 8), slice(0, 4)), (slice(8, 16), slice(4, 8))):
+        own = ops.rope(x[..., at], cos[..., table], sin[..., table], style=style)
+        assert torch.equal(got[..., at], own)
+    assert torch.equal(got[..., 16:], x[..., 16:])

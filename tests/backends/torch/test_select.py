@@ -24,6 +24,7 @@ def defined(source: str) -> list[str]:
 
 def loaded(source: str) -> ModuleType:
     module = ModuleType("reference")
+    module.__package__ = "glmc.backends.runtime"  # what lies beside it in a build
     exec(compile(source, "reference.py", "exec"), module.__dict__)
     return module
 

@@ -13,9 +13,11 @@ from glmc.backends.triton.targets import LIMITS
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -59,6 +61,30 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)], TARGETS),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)], TARGETS),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)], TARGETS),
+    "chatglm v1 with a prefix encoder": (
+        "f16",
+        [
+            qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
+            pointwise_use("activation", "gelu_tanh", 16384),
+        ],
+        TARGETS,
+    ),
+    "bert": (
+        "f16",
+        [
+            *SHIFTED,
+            full_use(12, 12, 64),
+            pointwise_use("activation", "gelu", 3072),
+            pointwise_use("activation", "tanh", 768),
+        ],
+        TARGETS,
+    ),
+    "encoder, f32": ("f32", [full_use(16, 16, 128)], TARGETS),
+    "encoder, wide": ("bf16", [full_use(8, 2, 256)], TARGETS),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], TARGETS),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)], TARGETS),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], TARGETS),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], TARGETS),
 }
 
 

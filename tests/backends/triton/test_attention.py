@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,6 +34,8 @@ def compare(
     dims: tuple[int, int],
     start: list[int] | None = None,
     window: int | None = None,
+    prefix: list[int] | None = None,
+    learned: int = 0,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     splits: int = 4,
@@ -54,7 +57,11 @@ def compare(
     # As a view of packed q | k | v, with strides of its own.
     packed = random(batch, tokens, (H + 1) * D, dtype=dtype, seed=seed)
     q = packed[..., : H * D].unflatten(-1, (H, D))
-    attrs = {"scale": D**-0.5, "window": window}
+    attrs: dict[str, Any] = {"scale": D**-0.5, "window": window}
+    if prefix is not None:
+        attrs["prefix"] = torch.tensor(prefix, dtype=torch.int32)
+    if learned:
+        attrs["learned"] = learned
     with mock.patch.object(module, "SPLITS", splits):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
@@ -180,6 +187,71 @@ def test_some_layers_with_a_window(
 ) -> None:
     module = interpreted(qkv_use(window=5), qkv_use())
     compare(module, tokens=tokens, past=30, heads=(4, 2), dims=(64, 64), window=window)
+
+
+@pytest.mark.parametrize("learned", [0, 3])
+@pytest.mark.parametrize("start", [None, [3, 11]])
+@pytest.mark.parametrize(("tokens", "past"), [(40, 3), (5, 20), (1, 20)])
+def test_prefix_and_learned_slots(
+    interpreted: Interpreted,
+    tokens: int,
+    past: int,
+    start: list[int] | None,
+    learned: int,
+) -> None:
+    compare(
+        interpreted(qkv_use(prefix=True, learned=learned)),
+        tokens=tokens,
+        past=past,
+        heads=(4, 2),
+        dims=(64, 64),
+        start=start,
+        prefix=[min(13, past + tokens), min(37, past + tokens)],
+        learned=learned,
+    )
+
+
+def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
+    module = interpreted(qkv_use(learned=4))
+    for tokens in (1, 9):
+        compare(
+            module,
+            tokens=tokens,
+            past=12,
+            heads=(4, 2),
+            dims=(64, 64),
+            start=[4, 9],
+            learned=4,
+        )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("tl.maximum(seen, bound - 1)", "tl.maximum(seen, bound)"),
+        ("tl.maximum(stop, bound)", "stop"),
+        ("slot < LEARNED", "slot < LEARNED - 1"),
+        ("slot >= first", "slot > first"),
+        ("    real = first\n", "    real = 0\n"),
+    ],
+)
+def test_a_mistake_in_the_prefix_is_caught(
+    interpreted: Interpreted, right: str, wrong: str
+) -> None:
+    def edit(text: str) -> str:
+        assert right in text
+        return text.replace(right, wrong)
+
+    def check(module: ModuleType) -> None:
+        sizes: dict[str, Any] = {"heads": (4, 2), "dims": (64, 64), "learned": 3}
+        for tokens, past, prefix in ((50, 3, [20, 53]), (1, 30, [9, 9])):
+            compare(
+                module, tokens=tokens, past=past, prefix=prefix, start=[3, 8], **sizes
+            )
+
+    check(interpreted(qkv_use(prefix=True, learned=3)))
+    with pytest.raises(AssertionError):
+        check(interpreted(qkv_use(prefix=True, learned=3), edit=edit))
 
 
 @pytest.mark.parametrize("heads", [(40, 1), (33, 1)])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import GOLDEN, builds
+from glmc import compile_model
+from support import GOLDEN, builds, encoders
 from support.kernels import interpreter
 
 
@@ -47,3 +48,19 @@ def test_kernels_give_the_logits_of_the_reference(
     real = mask.bool()
     assert not torch.equal(got[real], want[real])
     torch.testing.assert_close(got[real], want[real], atol=2e-5, rtol=2e-5)
+
+
+def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> None:
+    encoder = encoders.BY_NAME["gelu"]
+    encoders.make(encoder, tmp_path / "checkpoint")
+    compile_model(tmp_path / "checkpoint", tmp_path / "build")
+    build = builds.import_build(tmp_path / "build")
+    model = build.load(tmp_path / "checkpoint", device="cpu", dtype="float32")
+    for name in ("padded on the right", "holes", "one token"):
+        call = encoders.inputs()[name]
+        model.ops = None
+        want = encoders.answers(model, call)
+        with interpreter():
+            model.ops = importlib.import_module(f"{build.__name__}.kernels")
+            got = encoders.answers(model, call)
+        assert 0 < encoders.worst(got, want) <= 2e-5

@@ -105,6 +105,33 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+SECTIONED: list[dict[str, Any]] = [
+    {"rotary": 64, "sections": 2},
+    {"rotary": 48, "sections": 3, "norm": True},
+    {"rotary": 64, "sections": 2, "style": "interleaved"},
+]
+
+
+@pytest.mark.parametrize("layer", SECTIONED)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_sections(interpreted: Interpreted, layer: dict[str, Any], tokens: int) -> None:
+    given = arguments(4, 2, 64, batch=2, tokens=tokens, **layer)
+    compare(interpreted(qkv_use(**layer)), given, past=4)
+    both = interpreted(*(qkv_use(**each) for each in (*SECTIONED, {"rotary": 64})))
+    compare(both, given, past=4)
+
+
+def test_a_mistake_in_the_sections_is_caught(interpreted: Interpreted) -> None:
+    given = arguments(4, 2, 64, batch=2, tokens=3, **SECTIONED[0])
+
+    def edit(text: str) -> str:
+        assert "section * SECTION +" in text
+        return text.replace("section * SECTION +", "")
+
+    with pytest.raises(AssertionError):
+        compare(interpreted(qkv_use(**SECTIONED[0]), edit=edit), given)
+
+
 @few
 @given(
     layer=layers(),

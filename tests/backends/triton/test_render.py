@@ -17,9 +17,11 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     TEMPLATES,
     attention_use,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     render,
 )
 
@@ -56,6 +58,17 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("act_mul", "gelu_tanh"),),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
+    (pointwise_use("activation", "tanh"), pointwise_use("act_mul", "silu")),
+    (pointwise_use("activation", "gelu"), pointwise_use("activation", "tanh")),
+)
+
+
+QUANTIZED: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (quantized_use(4),),
+    (quantized_use(8, bias=True),),
+    (quantized_use(4), quantized_use(4, bias=True)),
+    (quantized_use(4), quantized_use(8)),
 )
 
 
@@ -63,12 +76,18 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
     """Every kind of layer alone, and beside one of another kind."""
     yield ()
     yield (attention_use(4, 2, 24, 40),)
+    yield (full_use(4, 2, 24, 40),)
     kinds = [
         qkv_use(rotary=rotary, norm=norm, style=style, window=window, weight_in=place)
         for rotary, style in ((0, "half"), (64, "half"), (32, "interleaved"))
         for norm in (False, True)
         for window in (None, 8)
         for place in ("input", "f32")
+    ]
+    kinds += [
+        qkv_use(rotary=64, sections=2, prefix=True),
+        qkv_use(rotary=64, sections=2, prefix=True, learned=4, norm=True),
+        qkv_use(rotary=32, style="interleaved", learned=4),
     ]
     for kind in kinds:
         yield (kind,)
@@ -78,10 +97,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
 
 def models() -> Iterator[tuple[OpUse, ...]]:
     """Every choice of each part, and every pair of norms with attention."""
-    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES))
+    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES, QUANTIZED))
     for norms, attention in itertools.product(NORMS, attentions()):
-        pointwise, names = next(others)
-        model = (*norms, *attention, *pointwise, *map(OpUse, names))
+        pointwise, names, quantized = next(others)
+        model = (*norms, *attention, *pointwise, *quantized, *map(OpUse, names))
         if model:
             yield model
 

@@ -16,9 +16,11 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     filled_cache,
+    full_use,
     norm_use,
     pointwise_use,
     qkv_use,
+    quantized_use,
     random,
 )
 
@@ -30,6 +32,8 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int8: "*i8",
+    torch.bool: "*i1",
 }
 MODELS: dict[str, list[OpUse]] = {
     "rms": [
@@ -51,7 +55,17 @@ MODELS: dict[str, list[OpUse]] = {
         qkv_use(3, 1, 20),
         qkv_use(4, 4, 256, norm=True),
     ],
+    "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
+    "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
+    "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
+    "everything": [
+        qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True, learned=2),
+        qkv_use(4, 4, 64, rotary=64, window=3),
+    ],
+    "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
+    "int8": [quantized_use(8, 100, 33)],
+    "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
 }
 
 
@@ -77,10 +91,24 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
         return
+    if use.name == "full_attention":
+        (H, D), (K, V) = use.shapes["q"][2:], use.shapes["v"][2:]
+        packed = random(2, 3, (H + K) * D + K * V, dtype=dtype, seed=0)
+        sizes = {"q": H * D, "k": K * D, "v": K * V}
+        parts = packed.split(list(sizes.values()), dim=-1)
+        states = [
+            x.unflatten(-1, (n, -1)) for x, n in zip(parts, (H, K, K), strict=True)
+        ]
+        for mask in (None, torch.ones(2, 3, dtype=torch.bool)):
+            module.full_attention(*states, mask, **use.attrs)
+        return
     if use.name in ("activation", "act_mul"):
         width = next(iter(use.shapes.values()))[-1]
         x = random(2, 3, int(width), dtype=dtype, seed=0)
         getattr(module, use.name)(x, **use.attrs)
+        return
+    if use.name == "quantized_linear":
+        multiply(module, use, dtype)
         return
     width = int(use.shapes["weight"][0])
     vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
@@ -88,6 +116,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With few rows and with many."""
+    rows, width = use.size("scale"), use.size("x")
+    codes = torch.zeros(rows, use.size("weight"), dtype=torch.int8)
+    vector = torch.ones(rows, dtype=dtype)
+    bias = {"bias": vector} if "bias" in use.operands else {}
+    for tokens in (1, 9):
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.quantized_linear(x, codes, vector, **use.attrs, **bias)
 
 
 def attend(
@@ -112,12 +151,14 @@ def attend(
         return
     packed = (use.whole("heads") + 2 * heads) * width
     given: dict[str, torch.Tensor] = {}
-    for name in use.operands:
+    for name in use.operands - {"prefix"}:
         pairs = int(use.shapes["cos"][-1])
         table = random(2, tokens, pairs, dtype=torch.float32, seed=0)
         given[name] = (
             table if pairs and "norm" not in name else torch.ones(width).to(dtype)
         )
+    if "prefix" in use.operands:
+        given["prefix"] = torch.tensor([5, 6], dtype=torch.int32)
     qkv = random(2, tokens, packed, dtype=dtype, seed=0)
     module.qkv_attention(qkv, layer, **use.attrs, **given)
 

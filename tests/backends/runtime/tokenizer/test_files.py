@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from glmc.backends.runtime.tokenizer import Tokenizer, load_tokenizer
 from glmc.backends.runtime.tokenizer import files as tokenizer_files
 from glmc.backends.runtime.tokenizer.files import FILES, Folder, TokenizerError
 from glmc.backends.runtime.tokenizer.identity import check_ids
+from support.hub_server import only_hub, serving
 from support.vocabularies import ice_model, tiktoken_file, tokenizer_json, write
 
 
@@ -127,26 +127,16 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
 def test_a_hub_id_asks_for_data_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write(tmp_path / "abc123", {"tokenizer.model": tiktoken_file()})
-    asked = {}
-
-    def snapshot_download(name: str, **options: Any) -> str:
-        asked[name] = options
-        return str(folder)
-
-    hub = importlib.import_module("huggingface_hub")
-    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    assert load_tokenizer("THUDM/glm-4-9b", revision="r").variant == "glm-4"
-    options = {"revision": "r", "allow_patterns": list(FILES)}
-    assert asked == {"THUDM/glm-4-9b": options}
+    files = {"tokenizer.model": tiktoken_file(), "tokenization.py": b"raise"}
+    with serving(THUDM__glm_4_9b=files) as server:
+        hub = only_hub(server, tmp_path, monkeypatch)
+        for options in ({}, {"offline": True}):
+            found = load_tokenizer("THUDM/glm_4_9b", endpoint=hub.url, **options)
+            assert found.variant == "glm-4"
+        assert hub.names == set(FILES)
+        with pytest.raises(TokenizerError, match="has no revision 'r'"):
+            load_tokenizer("THUDM/glm_4_9b", endpoint=hub.url, revision="r")
     assert not any("*" in name or name.endswith(".py") for name in FILES)
-
-    def refuse(name: str, **options: Any) -> str:
-        raise OSError("no route\nto host")
-
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(TokenizerError, match=r"does not give it: no route\. Check"):
-        load_tokenizer("THUDM/glm-4-9b")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ Written by glmc 0.1.0 from a config.json (spec llama).
 import torch
 from torch import nn
 
-from .causal_lm import Block, CausalLM, parameter
+from .causal_lm import CausalLM
+from .modules import Block, parameter
 
 
 class Layer(Block):

@@ -1,0 +1,118 @@
+"""How a model and a checkpoint can disagree about quantised weights, in a sentence.
+
+Needs no torch: names, shapes and dtypes come from headers, or names from an index.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+#: Dtypes of float weights, by the names safetensors gives them.
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class Need(NamedTuple):
+    """What a tensor must be: its shape, where known, and the dtype of its codes, or
+    None where it is to be floats."""
+
+    shape: tuple[int, ...] | None
+    codes: str | None
+
+    def takes(self, dtype: str) -> bool:
+        """Whether a tensor of `dtype` will do."""
+        return dtype == self.codes if self.codes else dtype in FLOATS
+
+
+class Found(Protocol):
+    """What a header says of a tensor; an index alone knows neither."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None: ...
+
+    @property
+    def dtype(self) -> str | None: ...
+
+
+def storage_fault(
+    needs: Mapping[str, Need], headers: Mapping[str, Found]
+) -> str | None:
+    """Why weights are not stored as the model was compiled for, and what to do about
+    it; None where they are, as far as this can tell."""
+    both = [
+        (name, need, headers[name]) for name, need in needs.items() if name in headers
+    ]
+    met = any(need.codes and found.dtype == need.codes for _, need, found in both)
+    for name, need, found in both:
+        dtype = found.dtype or _dtype_by_names(name, need, headers)
+        if dtype is None or (need.codes is None and dtype in FLOATS):
+            continue
+        bits = _bits(need, found)
+        if need.codes == dtype == "I8":
+            if bits == (8, 8) or found.shape is None:
+                continue
+            return _wrong_bits(name, 12 - bits[1], bits[1])
+        if need.codes == "I8" and dtype in FLOATS:
+            return _float_files(name, bits[0], met)
+        if need.codes is None and dtype == "I8":
+            return _codes_in_files(name, bits[1] if found.shape else None, met)
+        if need.codes != dtype:
+            return _other_codes(name, need.codes, dtype)
+    return None
+
+
+def _dtype_by_names(name: str, need: Need, headers: Mapping[str, Found]) -> str | None:
+    """What an index tells of a weight: quantised ones have a scale beside them."""
+    if name + "_scale_inv" in headers:
+        return "F8_E4M3"
+    if name + "_scale" in headers:
+        return "I8"
+    return "F32" if need.codes == "I8" else None
+
+
+def _bits(need: Need, found: Found) -> tuple[int, int]:
+    """(bits the model takes codes to have, bits the files' codes have), by widths.
+
+    Float rows, and int8 codes, are as wide as the matrix, int4 codes half of that.
+    """
+    wide, given = (need.shape or (1,))[-1], (found.shape or (1,))[-1]
+    return (4 if given == 2 * wide else 8), (4 if wide == 2 * given else 8)
+
+
+def _wrong_bits(name: str, need: int, given: int) -> str:
+    other = "two codes to a byte" if given == 4 else "one code to a byte"
+    return (
+        f"The files hold int{given} weights ({name}: {other}) and would be read as"
+        f" int{need}; compile the model again with --set quantization_bit={given}."
+    )
+
+
+def _float_files(name: str, bits: int, met: bool) -> str:
+    if met:
+        return (
+            f"{name} holds floats in the files while the layers are quantised; compile"
+            " the model again with --set quantization_embeddings=false."
+        )
+    return (
+        f"The config sets quantization_bit, and the files hold float weights ({name}"
+        " has no scale); compile the model again with --set quantization_bit=0, or"
+        f" write quantised files with: glmc quantize CHECKPOINT -o OUT --bits {bits}."
+    )
+
+
+def _codes_in_files(name: str, bits: int | None, met: bool) -> str:
+    if met:
+        return (
+            f"{name} is quantised in the files like the layers; compile the model again"
+            " with --set quantization_embeddings=true."
+        )
+    return (
+        f"The files hold int{bits or '8 or int4'} weights ({name} and its scales), and"
+        " the config says that they are floats; compile the model again with"
+        f" --set quantization_bit={bits or '8, or =4'}."
+    )
+
+
+def _other_codes(name: str, codes: str | None, dtype: str) -> str:
+    return (
+        f"{name} is stored as {dtype}, and the config says {codes or 'floats'}; compile"
+        " the model again from the config.json of this checkpoint."
+    )

@@ -1,0 +1,61 @@
+"""``glmc report``."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from glmc.builds import Build
+from glmc.ir.draw.mermaid import mermaid
+from glmc.ir.draw.svg import svg
+from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Graph
+from glmc.ir.text import parse_program
+from glmc.report.page import page
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """``glmc report``."""
+    build = Build(arguments.build)
+    part = arguments.svg or arguments.mermaid
+    if part is None:
+        if arguments.stage:
+            raise GlmcError(
+                "--stage is for --svg and --mermaid; the page has all stages."
+            )
+        text, out = page(build), arguments.out or Path("report.html")
+    else:
+        graph = _graph(build, part, arguments.stage)
+        text = svg(graph) + "\n" if arguments.svg else mermaid(graph)
+        out = arguments.out
+    if out is None:
+        print(text, end="")
+        return 0
+    _write(out, text)
+    print(f"{out}: {len(text.encode()) / 1000:.0f} kB; open it in a browser")
+    return 0
+
+
+def _graph(build: Build, part: str, stage: str | None) -> Graph:
+    """A part of the program of a stage, by name."""
+    program = parse_program(build.dump(stage)) if stage else build.program
+    graphs = {graph.name: graph for graph in program.graphs}
+    if part not in graphs:
+        raise GlmcError(
+            f"{build.path} has no part {part!r}; it has {', '.join(graphs)}."
+        )
+    return graphs[part]
+
+
+def _write(out: Path, text: str) -> None:
+    """The whole file or nothing."""
+    try:
+        number, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(out)
+    except OSError as error:
+        raise GlmcError(
+            f"{out} cannot be written ({error.strerror}); choose another -o."
+        ) from None

@@ -1,0 +1,142 @@
+"""Everything a report shows, as plain data."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from glmc.builds import Build
+from glmc.inspecting import size, summary
+from glmc.ir.draw.svg import svg
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+from glmc.ir.text import parse_program
+from glmc.ir.text.printer import print_call, print_layers, print_recipe
+
+
+def document(build: Build) -> dict[str, Any]:
+    """The report of a build, for ``page.js``.
+
+    ``drawings`` holds each drawing once; a graph that a pass left alone names the one
+    of the stage before.
+    """
+    programs = {
+        name: parse_program(build.dump(name)) for name in list(build.stages)[1:]
+    }
+    drawings: dict[str, int] = {}
+    stages = [
+        {
+            "name": name,
+            "doc": build.stages[name]["doc"],
+            "text": build.dump(name),
+            "graphs": [_graph(program, g, drawings) for g in program.graphs],
+        }
+        for name, program in programs.items()
+    ]
+    return {
+        "facts": _facts(build),
+        "stages": stages,
+        "drawings": list(drawings),
+        "ledger": [entry.model_dump() for entry in build.ledger],
+        "weights": list(_weights(build.program)),
+        "keys": [
+            {"key": key, **fate} for key, fate in build.manifest["config_keys"].items()
+        ],
+        "code": build.source("model.py"),
+        "links": _links(build.program, build.source("model.py")),
+    }
+
+
+def _facts(build: Build) -> list[tuple[str, str]]:
+    """What stands at the head of the page, as (label, text)."""
+    facts = summary(build)
+    blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
+    launches = [stage["launches"] for stage in facts["stages"]]
+    kv = facts["kv_bytes_per_token"]
+    return [
+        ("layers", blocks),
+        ("width", f"{facts['hidden']:,}"),
+        ("vocabulary", f"{facts['vocab']:,}"),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("weights", size(facts["weight_bytes"])),
+        *([("KV cache", f"{size(kv)} a token")] if kv else []),
+        ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),
+    ]
+
+
+def _graph(program: Program, graph: Graph, drawings: dict[str, int]) -> dict[str, Any]:
+    drawing = svg(graph, style=False)
+    return {
+        "name": graph.name,
+        "layers": print_layers(graph.layers),
+        "drawing": drawings.setdefault(drawing, len(drawings)),
+        "ops": [_op(program, graph, op) for op in graph.ops],
+        "inputs": {value.name: str(value.type) for value in graph.inputs},
+    }
+
+
+def _op(program: Program, graph: Graph, op: Op) -> dict[str, Any]:
+    """A line of the dump, taken apart."""
+    doc = (type(op).__doc__ or "").strip().partition("\n\n")[0]
+    return {
+        "name": op.mnemonic,
+        "call": print_call(op),
+        "results": {result.name: str(result.type) for result in op.results},
+        "reads": list(dict.fromkeys(op.values)),
+        "params": {
+            name: print_recipe(param.recipe, graph.prefix)
+            for name in op.params
+            if (param := program.param(graph, name))
+        },
+        "doc": " ".join(doc.split()),
+        "launches": op.launches,
+    }
+
+
+def _weights(program: Program) -> Iterator[Mapping[str, str]]:
+    rows = [(param, "", "") for param in program.params]
+    for block in program.blocks:
+        layers = print_layers(block.layers)
+        rows += [(param, layers, block.prefix) for param in block.params]
+    for param, layers, prefix in rows:
+        yield {
+            "name": param.name,
+            "type": str(param.type),
+            "layers": layers,
+            "prefix": prefix,
+            "recipe": print_recipe(param.recipe, prefix),
+        }
+
+
+def _links(program: Program, code: str) -> list[tuple[int, int, int]]:
+    """(graph, op, line) for every op of the last stage, lines from 1.
+
+    The emitted module has the blocks' statements class by class, then the stem's and
+    the head's in ``run``, an ``ops.NAME(...)`` for each op, in order; where an edited
+    module departs from that, the ops from there on have no line.
+    """
+    graphs = program.graphs
+    order = [*range(1, len(graphs) - 1), 0, len(graphs) - 1]
+    ops = [(at, n, op) for at in order for n, op in enumerate(graphs[at].ops)]
+    found = []
+    for (at, n, op), (name, line) in zip(ops, _calls(code), strict=False):
+        if name != op.mnemonic:
+            break
+        found.append((at, n, line))
+    return found
+
+
+def _calls(code: str) -> Iterator[tuple[str, int]]:
+    """(NAME, line) of every ``ops.NAME(...)``, in the order of the lines."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return
+    calls = [
+        (node.func.attr, node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "ops"
+    ]
+    yield from sorted(calls, key=lambda call: call[1])
