@@ -161,8 +161,11 @@ def check_signature(own: Callable[..., Any], op: str) -> None:
     given = inspect.signature(own).parameters
     wanted = inspect.signature(getattr(ops, op)).parameters
     shown = f"{op}{_bare(wanted)}"
+    any_name = any(p.kind is p.VAR_KEYWORD for p in given.values())
     for parameter in wanted.values():
         mine = given.get(parameter.name)
+        if mine is None and any_name and parameter.kind is parameter.KEYWORD_ONLY:
+            continue
         if mine is None:
             raise Refused(f"lacks the parameter {parameter.name} of {shown}")
         if parameter.default is not parameter.empty and mine.default is mine.empty:

@@ -27,9 +27,7 @@ def act_mul(gate_up, *, fn):
 LAST = "    return torch.nn.functional.silu(gate) * up"
 WRITES = LAST.replace("return", "out =") + "\n    gate_up *= 2\n    return out"
 QKV = """
-def qkv_attention(qkv, kv, *, cos=None, sin=None, q_norm=None, k_norm=None, heads,
-                  kv_heads, head_dim, scale, style=None, eps=0.0, weight_in="input",
-                  window=None):
+def qkv_attention(qkv, kv, *, heads, head_dim, **more):
     return qkv[..., : heads * head_dim] * 0
 """
 
