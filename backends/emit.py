@@ -23,9 +23,13 @@ from glmc.ir.recipe import (
     Permute,
     Recipe,
     Slice,
+    Stack,
     Tensor,
     View,
 )
+
+# Of kinds of layers that take turns; what is longer is listed.
+LONGEST_PERIOD = 8
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -93,20 +97,32 @@ def quoted(text: str) -> str:
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
-def parameters(params: Iterable[Param], indent: int = 8) -> list[str]:
-    """``self.qkv = parameter(4608, 4096)`` for each parameter."""
-    return [call(f"self.{p.name}", "parameter", _parameter(p), indent) for p in params]
+def parameters(params: Iterable[Param], kept: Mapping[str, str]) -> list[str]:
+    """``self.qkv = parameter(4608, 4096)`` for each; see :func:`own_dtypes`."""
+    found = []
+    for param in params:
+        arguments = [str(size) for size in param.type.dims]
+        own = kept.get(param.name)
+        arguments += [f"dtype={_TORCH_NAMES[own]}"] if own else []
+        found.append(call(f"self.{param.name}", "parameter", arguments, 8))
+    return found
 
 
-def _parameter(param: Param) -> list[str]:
-    """Sizes, and the dtype where it is not that of the model."""
-    sizes = [str(size) for size in param.type.dims]
-    return [*sizes, "dtype=torch.int8"] if is_codes(param) else sizes
+def own_dtypes(params: Iterable[Param], graphs: Iterable[Graph]) -> dict[str, str]:
+    """Parameters that keep their dtype whatever the model is loaded in, and which, as
+    safetensors calls it: codes, and what some op reads in fp32."""
+    exact = {
+        name
+        for graph in graphs
+        for op in graph.ops
+        for field, _, name in op.operands()
+        if field in op.exact
+    }
+    kept = {param.name: "I8" for param in params if param.type.dtype == "i8"}
+    return kept | dict.fromkeys(sorted(exact), "F32")
 
 
-def is_codes(param: Param) -> bool:
-    """Whether a parameter holds the codes of a quantised weight."""
-    return param.type.dtype == "i8"
+_TORCH_NAMES = {"F32": "torch.float32", "I8": "torch.int8"}
 
 
 def recipe(node: Recipe, indent: int) -> str:
@@ -125,6 +141,8 @@ def recipe(node: Recipe, indent: int) -> str:
             inner = [stored(part, indent + 4) for part in parts]
             inner += [f"dim={dim}"] if dim else []
             return item("cat(", inner, ")", indent)
+        case Stack(of=of, count=count):
+            return _step("stack", of, [str(count)], indent)
         case DequantRows(bits=bits):
             return _dequant("dequant_rows", node, f"bits={bits}", indent)
         case DequantBlocks(block=block):
@@ -152,26 +170,36 @@ def stored(node: Recipe, indent: int) -> str:
     return item("tensor(", arguments, ")", indent)
 
 
-def binding(path: str, param: Param, layers: str | None) -> str:
-    """One ``Bind(...)`` row of weights.py, at indent 4."""
+def binding(path: str, param: Param, layers: str | None, own: str | None = None) -> str:
+    """One ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own dtype."""
     shape = "(" + ", ".join(str(d) for d in param.type.dims)
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
     arguments += [f"layers={layers}"] if layers else []
-    arguments += ['dtype="I8"'] if is_codes(param) else []
+    arguments += [f'dtype="{own}"'] if own else []
     return item("Bind(", arguments, ")", 4)
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
-    """``range(28)``, ``range(1, 48, 2)`` or a tuple."""
+    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a tuple."""
     steps = {b - a for a, b in pairwise(layers)}
     if len(steps) > 1:
-        return tuple_of([str(layer) for layer in layers], 8)
+        return _every(layers) or tuple_of([str(layer) for layer in layers], 8)
     step = steps.pop() if steps else 1
     first, stop = layers[0], layers[-1] + 1
     if step != 1:
         return f"range({first}, {stop}, {step})"
     return f"range({first}, {stop})" if first else f"range({stop})"
+
+
+def _every(layers: tuple[int, ...]) -> str | None:
+    """``[i for i in range(3, 78) if i % 4 in (0, 1, 3)]``, where a period fits."""
+    span = range(layers[0], layers[-1] + 1)
+    for period in range(2, LONGEST_PERIOD + 1):
+        rests = tuple(sorted({layer % period for layer in layers}))
+        if layers == tuple(i for i in span if i % period in rests):
+            return f"[i for i in {span} if i % {period} in {rests}]"
+    return None
 
 
 def constructors(program: Program) -> list[str]:
@@ -183,6 +211,7 @@ def constructors(program: Program) -> list[str]:
         "dequant_rows",
         "permute",
         "slice_",
+        "stack",
         "tensor",
         "view",
     )
@@ -280,11 +309,12 @@ def _members(program: Program) -> list[str]:
     if len(kinds) > 1:
         each = "layer() for layer in LAYERS"
     encoder = program.prefix_encoder
+    kept = own_dtypes(program.params, program.graphs)
     return [
-        *(parameters(_of(program, encoder)) if encoder else ()),
-        *parameters(_of(program, program.stem)),
+        *(parameters(_of(program, encoder), kept) if encoder else ()),
+        *parameters(_of(program, program.stem), kept),
         f"self.layers = nn.ModuleList({each})",
-        *parameters(_of(program, program.head, program.stem)),
+        *parameters(_of(program, program.head, program.stem), kept),
     ]
 
 
@@ -301,7 +331,7 @@ def _class_view(program: Program, block: Graph) -> Mapping[str, Any]:
     return {
         "name": class_name(block),
         "layers": _layers_text(block.layers),
-        "parameters": parameters(block.params),
+        "parameters": parameters(block.params, own_dtypes(block.params, [block])),
         "signature": ", ".join(["self", *names, "ops"]),
         "lines": lines(program, block, 8),
         "returns": ", ".join(block.returns),
@@ -318,8 +348,8 @@ def _layers_text(layers: tuple[int, ...]) -> str:
 
 
 def _keep(program: Program) -> str:
-    """The last positions of every carried value."""
-    names = program.carried
+    """The last positions of every carried value that the head reads."""
+    names = [value.name for value in program.head.inputs]
     return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
 
 
@@ -333,7 +363,7 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]
 def _cache_shape(block: Graph) -> str:
     kv = block.kv
     assert kv
-    return f"({kv.kv_heads}, {kv.k_dim}, {kv.v_dim})"
+    return f"({', '.join(map(str, kv.dims))})"
 
 
 def _positions(model: Model) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 WIDTH = 88
+# Runs of layers that may come before those that repeat a pattern.
+FIRST_RUNS = 4
 
 
 def bracketed(
@@ -72,8 +74,17 @@ def repeated(items: Sequence[str]) -> list[str]:
     """A tuple of many items as terms of a sum that repeats its shortest period.
 
     ``a a b a a b a`` becomes ``((a,) * 2 + (b,)) * 2`` and ``(a,)``: what is emitted
-    does not grow with the number of layers.
+    does not grow with the number of layers. The first runs may be of their own kind.
     """
+    starts = [n for n in range(1, len(items)) if items[n] != items[n - 1]]
+    ways = [
+        [*_runs(items[:start]), *_periodic(items[start:])]
+        for start in [0, *starts[:FIRST_RUNS]]
+    ]
+    return min(ways, key=len)
+
+
+def _periodic(items: Sequence[str]) -> list[str]:
     period = next(
         size
         for size in range(1, len(items) + 1)

@@ -106,12 +106,14 @@ def title(model: Model) -> str:
 
 
 def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
-    rows = [emit.binding(param.name, param, None) for param in program.params]
+    kept = emit.own_dtypes(program.params, program.graphs)
+    rows = [emit.binding(p.name, p, None, kept.get(p.name)) for p in program.params]
     for block in program.blocks:
         layers = emit.layer_set(block.layers)
+        kept = emit.own_dtypes(block.params, [block])
         rows += [
-            emit.binding(f"layers.{{i}}.{param.name}", param, layers)
-            for param in block.params
+            emit.binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name))
+            for p in block.params
         ]
     prefix = model.optional_prefix
     return {

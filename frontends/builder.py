@@ -7,13 +7,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from glmc.frontends.evaluation import Scope, Value, seen_values
+from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
     AttentionSpec,
+    MlaSpec,
     MlpSpec,
+    MoeSpec,
     NormSpec,
+    OpSpec,
     PerLayer,
     RopeSpec,
     Spec,
@@ -21,7 +25,7 @@ from glmc.frontends.spec import (
     TransformSpec,
     expressions_in,
 )
-from glmc.frontends.wording import show
+from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
@@ -130,7 +134,7 @@ class _ModelBuilder:
         if spec.kind == "none":
             return None
         if spec.kind == "pooler":
-            act = self.activation("head.act", self.resolve, spec.act)
+            act = self.activation(self.resolve, "head.act", spec.act)
             return m.Pooler(dense=self.slots.projection("pooler"), act=act)
         return m.Head(
             weight=self.slots.weight("embed" if self.tied() else "head"),
@@ -147,7 +151,7 @@ class _ModelBuilder:
         name = self.resolve.text("head.transform.norm", spec.norm)
         return m.Transform(
             dense=self.slots.projection("transform"),
-            act=self.activation("head.transform.act", self.resolve, spec.act),
+            act=self.activation(self.resolve, "head.transform.act", spec.act),
             norm=self.norm(self.resolve, name),
         )
 
@@ -200,6 +204,10 @@ class _ModelBuilder:
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
+        if self.spec.beyond_layers:
+            for pattern in numbers_from(self.layers):
+                pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
+                yield m.Waiver(pattern=pattern, reason=self.spec.beyond_layers)
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
@@ -260,27 +268,37 @@ class _ModelBuilder:
             known = ", ".join(self.spec.ops)
             expected = f"must be one of the ops {known}"
             raise resolve.error("block.op", step.op, expected, name)
-        slots = Slots(self.spec, resolve)
-        if isinstance(op, AttentionSpec):
-            made: m.Attention | m.Mlp = self.attention(
-                resolve, f"ops.{name}", op, slots
-            )
-        else:
-            made = self.mlp(resolve, f"ops.{name}", op, slots)
+        made = self.sublayer(resolve, f"ops.{name}", op)
         norms = ("pre", "post", "after")
         named = {at: self.layer_norm(resolve, getattr(step, at)) for at in norms}
         scale = resolve.number("block.residual_scale", step.residual_scale)
         return m.Step(op=made, residual=step.residual, residual_scale=scale, **named)
 
-    def layer_norm(self, resolve: Resolver, name: object) -> m.Norm | None:
+    def sublayer(self, resolve: Resolver, what: str, op: OpSpec) -> m.Sublayer:
+        slots = Slots(self.spec, resolve)
+        match op:
+            case AttentionSpec():
+                return self.attention(resolve, what, op, slots)
+            case MlaSpec():
+                return LatentAttention(self, resolve, what, slots).build(op)
+            case MlpSpec():
+                return self.mlp(resolve, what, op, slots)
+            case MoeSpec():
+                return Mixture(self, resolve, what, slots).build(op)
+
+    def layer_norm(
+        self, resolve: Resolver, name: object, spec: NormSpec | None = None
+    ) -> m.Norm | None:
         value = resolve.value(name)
         if value is None:
             return None
         text = resolve.text("the norm", name)
-        return self.norm(resolve, self.spec.layer_prefix + text)
+        return self.norm(resolve, self.spec.layer_prefix + text, spec)
 
-    def norm(self, resolve: Resolver, name: str) -> m.Norm:
-        spec: NormSpec = self.spec.norm
+    def norm(
+        self, resolve: Resolver, name: str, spec: NormSpec | None = None
+    ) -> m.Norm:
+        spec = spec or self.spec.norm
         bias = resolve.flag("norm.bias", spec.bias)
         return m.Norm(
             kind=spec.kind,
@@ -324,8 +342,9 @@ class _ModelBuilder:
         if dim > head_dim:
             expected = f"must be at most head_dim ({head_dim})"
             raise resolve.error(f"{what}.rope.dim", spec.dim, expected, dim)
+        style = self.rope_style(resolve, f"{what}.rope", spec.style)
         try:
-            rope = rope_node(params, dim, spec.style)
+            rope = rope_node(params, dim, style)
         except GlmcError as error:
             raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
         sections = resolve.size(f"{what}.rope.sections", spec.sections)
@@ -335,8 +354,26 @@ class _ModelBuilder:
         more = {"sections": sections, "frequencies": spec.frequencies}
         return rope.model_copy(update=more)
 
+    def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
+        style = resolve.text(f"{what}.style", given)
+        match style:
+            case "half" | "interleaved":
+                return style
+        expected = "must be half or interleaved"
+        raise resolve.error(f"{what}.style", given, expected, style)
+
+    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
+        gated = resolve.flag(f"{what}.gated", spec.gated)
+        return m.Mlp(
+            act=self.activation(resolve, f"{what}.act", spec.act),
+            ff=resolve.size(f"{what}.ff", spec.ff),
+            gate=slots.projection("gate") if gated else None,
+            up=slots.projection("up"),
+            down=slots.projection("down"),
+        )
+
     def activation(
-        self, what: str, resolve: Resolver, given: object
+        self, resolve: Resolver, what: str, given: object
     ) -> m.ActivationName:
         name = resolve.text(what, given)
         if name not in _ACTIVATIONS:
@@ -344,19 +381,12 @@ class _ModelBuilder:
             raise resolve.error(what, given, expected, name)
         return _ACTIVATIONS[name]
 
-    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
-        gated = resolve.flag(f"{what}.gated", spec.gated)
-        return m.Mlp(
-            act=self.activation(f"{what}.act", resolve, spec.act),
-            ff=resolve.size(f"{what}.ff", spec.ff),
-            gate=slots.projection("gate") if gated else None,
-            up=slots.projection("up"),
-            down=slots.projection("down"),
-        )
-
 
 # Axis names that blocks, embedding and head define themselves.
-_DEFINED_AXES = frozenset({"E", "V", "H", "K", "D", "G", "F"})
+_DEFINED_AXES = frozenset(
+    {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
+    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di"}
+)
 
 
 def _identifier(text: str) -> str:

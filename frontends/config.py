@@ -64,6 +64,32 @@ def without_keys(
     return result
 
 
+# What the whole model says of itself, whatever its parts are called.
+_OF_THE_WHOLE = ("model_type", "architectures", "auto_map")
+
+
+def with_text_part(
+    config: Mapping[str, object], key: str | None, set_keys: Collection[str], where: str
+) -> dict[str, object]:
+    """The config of a multimodal model as one of its text part.
+
+    Args:
+        config: what the file says.
+        key: the entry that holds the text part; where there is none, all is flat.
+        set_keys: keys the user has set, which win over those of the text part.
+        where: the file, for messages.
+    """
+    part = config.get(key) if key else None
+    if part is None:
+        return dict(config)
+    if not isinstance(part, Mapping):
+        raise GlmcError(f"{where}: {key} must be an object, found {show(part)}")
+    outer = {name: value for name, value in config.items() if name != key}
+    stays = {*_OF_THE_WHOLE, *set_keys} & outer.keys()
+    inner = {n: v for n, v in part.items() if n not in (*stays, *_OF_THE_WHOLE)}
+    return {**outer, **inner}
+
+
 def effective(
     config: Mapping[str, object], spec: Spec, set_keys: Collection[str], where: str
 ) -> dict[str, object]:

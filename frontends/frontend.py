@@ -7,10 +7,17 @@ from typing import Literal
 
 from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.builder import build_model
-from glmc.frontends.config import apply_sets, effective, key_of_set, without_keys
+from glmc.frontends.config import (
+    apply_sets,
+    effective,
+    key_of_set,
+    with_text_part,
+    without_keys,
+)
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.provenance import SpecLine, spec_lines
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import read_rope
 from glmc.frontends.source import Source
@@ -39,12 +46,14 @@ class LoadedModel:
     variant: str | None
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
-    """config.json with ``--set`` applied."""
+    """config.json with ``--set`` applied, and with its text part at the top."""
     keys: Mapping[str, KeyFate]
     """What became of each key of ``config``."""
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    lines: Mapping[str, SpecLine]
+    """What the spec says, entry by entry, and where."""
     quantization: Literal["rows", "blocks"] | None = None
     """The format of quantised checkpoints that the spec knows."""
 
@@ -80,6 +89,8 @@ def load_model(
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
     set_keys = [key_of_set(text) for text in sets]
+    config = with_text_part(config, spec.text_in, set_keys, where)
+    visible = with_text_part(visible, spec.text_in, set_keys, where)
     published = _published(source, ignore_keys, variant, spec_path) if sets else None
     if published:
         scope = _scope(effective(visible, spec, set_keys, where))
@@ -106,6 +117,7 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
+        lines=spec_lines(chosen.tree, config),
         quantization=spec.quantization.format if spec.quantization else None,
     )
 

@@ -57,6 +57,7 @@ class Quantised:
         """
         first = self._resolve.scope.variables.get("i")
         last = self._resolve.size("layers", self._layer_count)
+        module = module.replace("{x}", "0")  # experts of a layer are stored alike
         layers = range(first if isinstance(first, int) else 0, last)
         return all(self._names(module.replace("{i}", str(i))) for i in layers)
 

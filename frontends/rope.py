@@ -17,7 +17,11 @@ Params = Mapping[str, Any]
 
 DEFAULT_THETA = 10000.0
 
-_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
+# mrope_section spreads the frequencies over time, height and width of an image, and
+# in a text these are one and the same position.
+_COMMON = frozenset(
+    {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section"}
+)
 _YARN = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}
 _KEYS: Mapping[str, frozenset[str]] = {
     "default": frozenset(),
@@ -107,7 +111,7 @@ def _first(a: Params, b: Params, key: str, default: object) -> Any:
     return next((value for value in values if value is not None), default)
 
 
-def rope_node(params: Params, dim: int, style: str) -> m.Rope:
+def rope_node(params: Params, dim: int, style: m.RopeStyle) -> m.Rope:
     """The IR node of ``params``, as ``read_rope`` or a spec's own dict gives them.
 
     Raises:
@@ -124,11 +128,10 @@ def rope_node(params: Params, dim: int, style: str) -> m.Rope:
     theta = _number(params, "theta")
     if theta <= 1:
         raise GlmcError(f"rope theta is {theta}; it must be larger than 1")
-    interleaved = style == "interleaved"
     return m.Rope(
         dim=dim,
         theta=theta,
-        style="interleaved" if interleaved else "half",
+        style=style,
         scaling=resolve(params, dim),
     )
 

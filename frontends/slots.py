@@ -7,14 +7,19 @@ from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}}
+_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
 _HEAD_SLOTS = frozenset({"head", "transform", "pooler"})
 _MODEL_SLOTS = frozenset({"embed", "positions", "types"}) | _HEAD_SLOTS | _PREFIX_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
-_SLOTS = _MODEL_SLOTS | {"q", "k", "v", "o", "gate", "up", "down"}
+_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "q_a", "kv_a", "kv_b"})
+_INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
+_MLP_SLOTS = frozenset({"gate", "up", "down", "sgate", "sup", "sdown"})
+_MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
+_LAYER_SLOTS = _ATTENTION_SLOTS | _INDEXER_SLOTS | _MLP_SLOTS | _MOE_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS
 
 
 class Slots:
@@ -80,7 +85,7 @@ class Slots:
     def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
         name = self.resolve.text(f"weights.{slot}.name", entry.name)
         prefix = "" if slot in _MODEL_SLOTS else self.spec.layer_prefix
-        return f"{prefix}{name}.{kind}"
+        return f"{prefix}{name}" if entry.bare else f"{prefix}{name}.{kind}"
 
     def _layout(self, entry: WeightSpec) -> str | None:
         if entry.layout is None:

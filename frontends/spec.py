@@ -103,16 +103,16 @@ class RopeSpec(Section):
 
     params: Formula
     dim: Integer
-    style: Literal["half", "interleaved"]
+    style: Text
     sections: Integer = 1
     frequencies: Literal["f32", "f16"] = "f32"
 
 
 class QkNorm(Section):
-    """Names of the RMS norms of each query and key head, before rope."""
+    """Names of the RMS norms of each query and key head, before rope; null for none."""
 
-    q: Name
-    k: Name
+    q: Text | None
+    k: Text | None
 
 
 class AttentionSpec(Section):
@@ -138,7 +138,62 @@ class MlpSpec(Section):
     gated: Flag = True
 
 
-OpSpec = Annotated[AttentionSpec | MlpSpec, Field(discriminator="kind")]
+class SharedSpec(Section):
+    """The gated MLP that all tokens of a mixture share."""
+
+    ff: Integer
+
+
+class MoeSpec(Section):
+    """A mixture of gated MLPs; ``ff`` is the width of one expert."""
+
+    kind: Literal["moe"]
+    act: Text
+    experts: Integer
+    top_k: Integer
+    ff: Integer
+    score: Literal["softmax", "sigmoid"]
+    groups: Integer = 1
+    top_groups: Integer = 1
+    renormalise: Flag = False
+    scale: Number = 1.0
+    shared: SharedSpec | None = None
+
+
+class IndexerSpec(Section):
+    """What selects the tokens that an MLA query may see."""
+
+    heads: Integer
+    dim: Integer
+    top_k: Integer
+    style: Text
+    k_norm: Text
+    norm: NormSpec
+    shared: Flag = False
+    """Whether the layer has none and sees what the last one before it selected."""
+
+
+class MlaSpec(Section):
+    """Multi-head latent attention; a ``q_rank`` of null is no query latent."""
+
+    kind: Literal["mla"]
+    heads: Integer
+    nope: Integer
+    v_dim: Integer
+    q_rank: Integer | None = None
+    kv_rank: Integer
+    scale: Number
+    rope: RopeSpec
+    q_norm: Text
+    kv_norm: Text
+    norm: NormSpec
+    """What the norms of the latents are."""
+    indexer: IndexerSpec | None = None
+
+
+OpSpec = Annotated[
+    AttentionSpec | MlpSpec | MoeSpec | MlaSpec, Field(discriminator="kind")
+]
 
 
 class StepSpec(Section):
@@ -200,6 +255,8 @@ class WeightSpec(Section):
     name: Text
     layout: Text | None = None
     bias: Flag = False
+    bare: bool = False
+    """The tensor is called as its module, without ``.weight``."""
 
 
 class RowQuantization(Section):
@@ -246,6 +303,8 @@ class Spec(Section):
 
     arch: Name
     match: Match = Match()
+    text_in: Name | None = None
+    """The config key that may hold the keys of the text model."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
@@ -272,6 +331,8 @@ class Spec(Section):
     old_names: dict[Name, Name] = {}
     weights: dict[Name, Annotated[WeightSpec, BeforeValidator(_weight)]]
     waive: dict[Name, Name] = {}
+    beyond_layers: Name | None = None
+    """Why a checkpoint may hold layers after the last one of the model."""
     quantization: Quantization | None = None
 
 

@@ -23,8 +23,8 @@ def cut_lists(
 def waive_left_out(model: Model, published: Model) -> Model:
     """The model with waivers for the layers of ``published`` that it does not have.
 
-    What the published config waives stays waived: such a waiver may name tensors by
-    the number of layers.
+    What the published config waives stays waived as it says it: such a waiver may name
+    tensors by the number of layers.
     """
     kept = {layer for block in model.blocks for layer in block.layers}
     by_prefix: dict[str, set[int]] = {}
@@ -38,7 +38,9 @@ def waive_left_out(model: Model, published: Model) -> Model:
     ]
     if not found:
         return model
-    others = dict.fromkeys((*published.waivers, *model.waivers))
+    said = {waiver.reason for waiver in published.waivers}
+    own = [waiver for waiver in model.waivers if waiver.reason not in said]
+    others = (*published.waivers, *own)
     return model.model_copy(update={"waivers": (*found, *others)})
 
 

@@ -35,3 +35,15 @@ def nearest(text: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
     """The known name that ``text`` was most likely meant to be."""
     near = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
     return near[0] if near else None
+
+
+def numbers_from(first: int, digits: int = 3) -> list[str]:
+    """Globs that match ``first`` and every larger number of up to ``digits`` digits."""
+    globs, text = [str(first)], str(first)
+    for at in range(len(text) - 1, -1, -1):
+        if text[at] != "9":
+            more = f"[{int(text[at]) + 1}-9]"
+            globs.append(text[:at] + more + "[0-9]" * (len(text) - at - 1))
+    for length in range(len(text) + 1, digits + 1):
+        globs.append("[1-9]" + "[0-9]" * (length - 1))
+    return globs

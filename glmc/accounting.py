@@ -164,11 +164,17 @@ def _waiver(name: str, model: Model) -> str | None:
 
 
 def grouped(names: Iterable[str]) -> list[str]:
-    """Names that differ only in a layer's index, as one line each."""
+    """Names that differ only in the indices of layer and expert, as one line each."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(re.sub(r"\.\d+\.", ".{i}.", name, count=1), []).append(name)
+        pattern = re.sub(r"\.\d+\.", ".{i}.", name, count=1)
+        pattern = re.sub(r"\.\d+\.", ".{x}.", pattern)
+        groups.setdefault(pattern, []).append(name)
     return [
-        group[0] if len(group) == 1 else f"{pattern}  ({len(group)} layers)"
+        group[0] if len(group) == 1 else f"{pattern}  ({_count(pattern, group)})"
         for pattern, group in groups.items()
     ]
+
+
+def _count(pattern: str, group: list[str]) -> str:
+    return f"{len(group)} {'tensors' if '{x}' in pattern else 'layers'}"

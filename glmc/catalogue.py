@@ -9,7 +9,6 @@ from glmc.frontends.frontend import load_model
 from glmc.frontends.library import builtin_configs
 from glmc.frontends.source import builtin_source
 from glmc.inspecting import parameters
-from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
@@ -37,12 +36,9 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Every built-in config that this version of glmc has a spec for."""
+    """Every built-in config."""
     for name in builtin_configs():
-        try:
-            loaded = load_model(builtin_source(name))
-        except GlmcError:
-            continue
+        loaded = load_model(builtin_source(name))
         model_type = str(loaded.config["model_type"])
         yield Entry(name, model_type, loaded.model, lower(loaded.model))
 

@@ -10,11 +10,21 @@ from typing import Any
 from glmc.builds import Build
 from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
+from glmc.terminal import show
 from glmc.writing import MANIFEST
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
     """``glmc compile``."""
+    if arguments.from_ir:
+        from glmc.dumps import rebuild_command
+
+        return rebuild_command(arguments)
+    if not arguments.source:
+        raise GlmcError(
+            "nothing to compile: name a config.json, a model folder or a hub id, or a "
+            "dump with --from-ir FILE."
+        )
     from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
     from glmc.writing import write_build
@@ -69,43 +79,68 @@ def compile_command(arguments: argparse.Namespace) -> int:
 
 def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
-    from glmc import inspecting, roofline
-    from glmc.devices import device
-
-    build = _open_build(arguments.build, arguments)
-    if arguments.stage:
-        _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
-    elif arguments.ledger:
-        rows = [entry.model_dump() for entry in build.ledger]
-        _show(inspecting.ledger_text(build.ledger), {"ledger": rows}, arguments.json)
-    elif arguments.cost:
-        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
-        on = device(arguments.cost)
-        text = roofline.text(build, call, on)
-        _show(text, roofline.facts(build, call, on), arguments.json)
-    elif arguments.stages:
-        dumps = {name: build.dump(name) for name in build.stages}
-        text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
-        _show(text, {"stages": dumps}, arguments.json)
+    text, facts = _inspected(_open_build(arguments.build, arguments), arguments)
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        text = "\n\n".join(
-            [
-                inspecting.summary_text(build),
-                build.dump(list(build.stages)[-1]).rstrip(),
-                inspecting.ledger_text(build.ledger),
-                "more: --stage NAME, --stages, --ledger, --json",
-            ]
-        )
-        _show(text, inspecting.summary(build), arguments.json)
+        show(text)
     return 0
 
 
-def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        extra = {"text": text} if "stage" in facts else {}
-        print(json.dumps(facts | extra, indent=2, ensure_ascii=False))
-    else:
-        print(text.rstrip("\n"))
+def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
+    """What was asked for, for people and for machines."""
+    from glmc import inspecting, roofline, tracing, views
+    from glmc.devices import device
+
+    if arguments.stage:
+        dump = build.dump(arguments.stage)
+        return dump, {"stage": arguments.stage, "text": dump}
+    if arguments.stages:
+        dumps = {name: build.dump(name) for name in build.stages}
+        text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
+        return text, {"stages": dumps}
+    if arguments.ledger:
+        rows = [entry.model_dump() for entry in build.ledger]
+        return inspecting.ledger_text(build.ledger), {"ledger": rows}
+    if arguments.diff:
+        graphs = views.diff_facts(build, *arguments.diff)
+        facts = {"stages": arguments.diff, "graphs": graphs}
+        return views.diff_text(build, *arguments.diff), facts
+    if arguments.op:
+        facts = views.op_facts(build, arguments.op)
+        return views.op_text(facts), facts
+    if arguments.weights:
+        rows = views.weight_facts(build)
+        return views.weights_text(rows), {"weights": rows}
+    if arguments.trace:
+        facts = tracing.trace(build, arguments.trace)
+        return tracing.trace_text(facts), facts
+    if arguments.cost:
+        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
+        on = device(arguments.cost)
+        return roofline.text(build, call, on), roofline.facts(build, call, on)
+    facts = inspecting.summary(build, _lengths(arguments.lengths))
+    if arguments.keys:
+        keys = {"config_keys": facts["config_keys"]}
+        return inspecting.keys_text(facts, build.manifest["config"]), keys
+    parts = [
+        inspecting.summary_text(facts),
+        build.dump(list(build.stages)[-1]).rstrip(),
+        inspecting.ledger_text(build.ledger),
+        "more: --stage, --diff, --op, --weights, --keys, --trace, --cost, --json;"
+        " glmc explain",
+    ]
+    return "\n\n".join(parts), facts
+
+
+def _lengths(text: str | None) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        found = [0]
+    if any(length < 1 for length in found):
+        raise GlmcError(f"--lengths {text}: expected lengths such as 4096,131072.")
+    return found
 
 
 def _variant_hint(build: Build) -> str:

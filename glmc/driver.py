@@ -24,12 +24,14 @@ from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
+from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
 from glmc.writing import MANIFEST, digest, write_build
 
+MODEL_FILE = "ir/0-model.glmc"
 VERIFY_TOLERANCE = 1e-4
 """Largest absolute logit difference a pass may make on the shrunken fp32 model."""
 
@@ -119,7 +121,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
     files |= package(loaded.model, program, _origin(loaded), checked)
     files |= own_files(own)
-    files |= _ir_files(loaded, stages)
+    files |= ir_files(loaded.model, stages)
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
@@ -220,9 +222,10 @@ def _origin(loaded: LoadedModel) -> str:
     return f"Written by glmc {__version__} from a config.json ({spec})."
 
 
-def _ir_files(loaded: LoadedModel, stages: Iterable[Stage]) -> dict[str, str]:
+def ir_files(model: Model, stages: Iterable[Stage]) -> dict[str, str]:
+    """The dumps of a build and its ledger."""
     stages = list(stages)
-    files = {"ir/0-model.glmc": print_model(loaded.model)}
+    files = {MODEL_FILE: print_model(model)}
     files |= {
         _stage_file(at, stage): print_program(stage.program)
         for at, stage in enumerate(stages, 1)
@@ -236,13 +239,24 @@ def _stage_file(at: int, stage: Stage) -> str:
     return f"ir/{at}-{stage.name}.glmc"
 
 
+def stage_rows(stages: Iterable[Stage]) -> list[dict[str, str]]:
+    """What the manifest says of the stages: name, file, doc."""
+    model = {"name": "model", "file": MODEL_FILE, "doc": "The model as read."}
+    return [
+        model,
+        *(
+            {"name": stage.name, "file": _stage_file(at, stage), "doc": stage.doc}
+            for at, stage in enumerate(stages, 1)
+        ),
+    ]
+
+
 def _manifest(
     loaded: LoadedModel,
     stages: Iterable[Stage],
     options: Options,
     files: Mapping[str, str | bytes],
 ) -> str:
-    model = {"name": "model", "file": "ir/0-model.glmc", "doc": "The model as read."}
     return json_text(
         {
             "glmc": __version__,
@@ -253,15 +267,10 @@ def _manifest(
             "config": loaded.config,
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
             "assumed": loaded.assumed,
+            "spec_lines": {path: asdict(line) for path, line in loaded.lines.items()},
             "auto_map": [asdict(entry) for entry in loaded.auto_map],
             "options": _plain(options),
-            "stages": [
-                model,
-                *(
-                    {"name": s.name, "file": _stage_file(at, s), "doc": s.doc}
-                    for at, s in enumerate(stages, 1)
-                ),
-            ],
+            "stages": stage_rows(stages),
             "files": {name: digest(text) for name, text in sorted(files.items())},
         }
     )

@@ -37,13 +37,16 @@ class GraphBuilder:
                 return name
         return names[-1]
 
-    def param(self, name: str, recipe: Recipe) -> str:
-        """Declare a parameter; the same recipe declared twice is one parameter."""
+    def param(self, name: str, recipe: Recipe, dtype: str | None = None) -> str:
+        """Declare a parameter; the same recipe declared twice is one parameter.
+
+        ``dtype`` is for one that does not have the dtype of the model.
+        """
         for known in (*self.params.values(), *self.shared.values()):
             if known.recipe == recipe:
                 return known.name
         name = unique(name, [*self.params, *self.shared])
-        type_of = TensorType(dtype=self.dtype, dims=recipe.shape)
+        type_of = TensorType(dtype=dtype or self.dtype, dims=recipe.shape)
         self.params[name] = Param(name=name, type=type_of, recipe=recipe)
         return name
 

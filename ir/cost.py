@@ -44,7 +44,8 @@ class Call:
 
     def cached(self, kv: CacheType, dtype: str, slots: int) -> int:
         """Bytes of so many slots of every row, keys and values."""
-        return self.batch * slots * kv.elements() * BYTES[dtype]
+        channels = kv.kv_heads * (kv.k_dim + kv.v_dim)
+        return self.batch * slots * channels * BYTES[dtype]
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Op(Node):
     """Kernels launched on a GPU; 0 for ops that only change the view."""
     multiplies: ClassVar[bool] = False
     """Whether most of its work is matrix products, which GPUs have units for."""
+    exact: ClassVar[tuple[str, ...]] = ()
+    """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 
     results: tuple[Result, ...]
 
@@ -164,6 +166,11 @@ def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
 
 def registry() -> Mapping[str, type[Op]]:
     """Every op class by mnemonic."""
+    return _registered(len(Op.__subclasses__()))
+
+
+@cache
+def _registered(_subclasses: int) -> Mapping[str, type[Op]]:
     return {cls.mnemonic: cls for cls in _leaves(Op)}
 
 

@@ -19,7 +19,7 @@ class Tensor(Node):
     """A tensor of the checkpoint, whole."""
 
     name: str
-    """``{i}`` stands for the layer's index."""
+    """``{i}`` stands for the layer's index, ``{x}`` for that within a stack."""
     stored: Shape
 
     @property
@@ -78,6 +78,17 @@ class Cat(Node):
         return tuple(shape)
 
 
+class Stack(Node):
+    """``torch.stack`` of ``of`` with ``{x}`` in its names counting up to ``count``."""
+
+    of: "Recipe"
+    count: int
+
+    @property
+    def shape(self) -> Shape:
+        return (self.count, *self.of.shape)
+
+
 class DequantRows(Node):
     """``codes`` times the ``scale`` of their row: ChatGLM's weight-only format.
 
@@ -111,9 +122,9 @@ class DequantBlocks(Node):
 
 
 Dequant = DequantRows | DequantBlocks
-Recipe = Tensor | Slice | View | Permute | Cat | Dequant
+Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant
 
-for _node in (Slice, View, Permute, Cat):
+for _node in (Slice, View, Permute, Cat, Stack):
     _node.model_rebuild()
 
 
@@ -152,7 +163,14 @@ def cat(parts: Sequence[Recipe], dim: int = 0) -> Recipe:
 
 
 def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
-    """``left | right`` as one recipe, where they lie side by side in one tensor."""
+    """``left | right`` as one recipe, where they lie side by side in one tensor.
+
+    Stacks of as many are one stack, whose elements are joined.
+    """
+    if isinstance(left, Stack) and isinstance(right, Stack):
+        if left.count != right.count or dim == 0:
+            return None
+        return Stack(of=cat([left.of, right.of], dim - 1), count=left.count)
     if isinstance(left, Permute) and isinstance(right, Permute):
         if left.dims != right.dims:
             return None
@@ -173,11 +191,57 @@ def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
         case Cat():
             for part in recipe.parts:
                 yield from leaves(part)
+        case Stack(of=of, count=count):
+            for x in range(count):
+                for leaf in leaves(of):
+                    yield _stacked(leaf, x)
         case _:
             yield from leaves(recipe.of)
+
+
+def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
+    """A leaf of a stack's element ``x``."""
+    if isinstance(leaf, Tensor):
+        return Tensor(name=leaf.name.replace("{x}", str(x)), stored=leaf.stored)
+    parts = {"codes": _stacked(leaf.codes, x), "scale": _stacked(leaf.scale, x)}
+    return leaf.model_copy(update=parts)
 
 
 def tensors(recipe: Recipe) -> Iterator[Tensor]:
     """The checkpoint tensors a recipe reads, in order, repeats included."""
     for leaf in leaves(recipe):
         yield from (leaf,) if isinstance(leaf, Tensor) else (leaf.codes, leaf.scale)
+
+
+def misfit(recipe: Recipe) -> str | None:
+    """The first step of a recipe that does not fit what it is applied to, or None."""
+    match recipe:
+        case Tensor() | DequantRows() | DequantBlocks():
+            inner: tuple[Recipe, ...] = ()
+        case Cat(parts=parts):
+            inner = parts
+        case _:
+            inner = (recipe.of,)
+    return next(filter(None, map(misfit, inner)), None) or _misfit(recipe)
+
+
+def _misfit(recipe: Recipe) -> str | None:
+    match recipe:
+        case Slice(of=of, dim=dim, start=start, stop=stop):
+            if (
+                dim not in range(len(of.shape))
+                or not 0 <= start < stop <= of.shape[dim]
+            ):
+                return f"{list(of.shape)} has no {start}:{stop} in dimension {dim}"
+        case View(of=of, to=to):
+            if math.prod(of.shape) != math.prod(to):
+                return f"{list(of.shape)} cannot be viewed as {list(to)}"
+        case Permute(of=of, dims=dims):
+            if sorted(dims) != list(range(len(of.shape))):
+                return f"{list(of.shape)} cannot be permuted by {list(dims)}"
+        case Cat(parts=parts, dim=dim):
+            rest = {(*p.shape[:dim], *p.shape[dim + 1 :]) for p in parts}
+            if not parts or dim not in range(len(parts[0].shape)) or len(rest) > 1:
+                shapes = ", ".join(str(list(part.shape)) for part in parts)
+                return f"{shapes or 'nothing'} cannot be joined along dimension {dim}"
+    return None

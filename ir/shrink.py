@@ -8,7 +8,7 @@ size can be checked in a blink.
 from glmc.ir import model as m
 
 HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
-LEARNED = 3
+EXPERTS, RANK, LEARNED = 8, 16, 3
 
 
 def shrink(model: m.Model) -> m.Model:
@@ -39,9 +39,58 @@ def _block(block: m.Block, renumbered: dict[int, int]) -> m.Block:
     return block.model_copy(update={"layers": layers, "steps": steps})
 
 
-def _op(op: m.Attention | m.Mlp) -> m.Attention | m.Mlp:
-    if isinstance(op, m.Mlp):
-        return op.model_copy(update={"ff": min(op.ff, FF)})
+def _op(op: m.Sublayer) -> m.Sublayer:
+    match op:
+        case m.Mlp():
+            return op.model_copy(update={"ff": min(op.ff, FF)})
+        case m.Moe():
+            return _moe(op)
+        case m.Mla():
+            return _mla(op)
+        case m.Attention():
+            return _attention(op)
+
+
+def _moe(op: m.Moe) -> m.Moe:
+    """Two experts a group, so that a group can be judged by its two best."""
+    router = op.router
+    groups = min(router.groups, 4)
+    eligible = min(router.top_groups, groups)
+    experts = max(min(op.experts, EXPERTS), 2 * groups)
+    sizes = {"groups": groups, "top_groups": eligible}
+    return op.model_copy(
+        update={
+            "experts": experts,
+            "top_k": min(op.top_k, 3, eligible * (experts // groups)),
+            "ff": min(op.ff, FF),
+            "router": router.model_copy(update=sizes),
+            "shared": op.shared and op.shared.model_copy(update={"ff": FF}),
+        }
+    )
+
+
+def _mla(op: m.Mla) -> m.Mla:
+    """Four tokens are selected, so that a prompt holds more."""
+    width = min(op.rope.dim, HEAD_DIM // 2)
+    rope = _rope(op.rope, width / op.rope.dim)
+    indexer = op.indexer
+    if isinstance(indexer, m.Indexer):
+        sizes = {"heads": 4, "dim": HEAD_DIM, "top_k": min(indexer.top_k, 4)}
+        indexer = indexer.model_copy(update=sizes)
+    return op.model_copy(
+        update={
+            "heads": min(op.heads, 4),
+            "nope": min(op.nope, HEAD_DIM // 2),
+            "v_dim": min(op.v_dim, HEAD_DIM - 8),
+            "q_rank": op.q_rank and min(op.q_rank, RANK + 8),
+            "kv_rank": min(op.kv_rank, RANK),
+            "rope": rope,
+            "indexer": indexer,
+        }
+    )
+
+
+def _attention(op: m.Attention) -> m.Attention:
     kv_heads = min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)

@@ -79,7 +79,14 @@ def logits(folder: Path, build: Path) -> torch.Tensor:
     return found
 
 
-NAMES = ("llama-gqa", "qwen2-tied", "qwen3-full", "glm-partial")
+NAMES = (
+    "llama-gqa",
+    "qwen2-tied",
+    "qwen3-full",
+    "glm-partial",
+    "glm4_moe-air",  # each expert has codes and scales of its own
+    "glm_moe_dsa-shared",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,6 +103,19 @@ def test_what_the_list_gets_wrong_is_read_as_it_is_stored(
 
     def chosen(name: str) -> bool:
         return is_linear(name) and "layers.1." not in name and "o_proj" not in name
+
+    ours, theirs = pair(source, tmp_path, chosen)
+    assert torch.equal(logits(ours, tmp_path / "a"), logits(theirs, tmp_path / "b"))
+    assert main(["check", str(tmp_path / "a"), "--weights", str(ours)]) == 0
+
+
+def test_experts_may_be_stored_unlike_each_other(
+    tiny: MakeTiny, tmp_path: Path
+) -> None:
+    source = tiny(BY_NAME["glm4_moe-air"]).checkpoint
+
+    def chosen(name: str) -> bool:
+        return is_linear(name) and "experts.3." not in name
 
     ours, theirs = pair(source, tmp_path, chosen)
     assert torch.equal(logits(ours, tmp_path / "a"), logits(theirs, tmp_path / "b"))

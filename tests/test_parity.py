@@ -36,7 +36,15 @@ def test_logits(
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-gqa", "mistral-window", "qwen3-tied", "glm-partial", "gpt2-tied"]
+    "name",
+    [
+        "llama-gqa",
+        "mistral-window",
+        "qwen3-tied",
+        "glm-partial",
+        "glm_moe_dsa-shared",
+        "gpt2-tied",
+    ],
 )
 def test_greedy_generation(name: str, tiny: MakeTiny, compiled: Compile) -> None:
     case = tiny(BY_NAME[name])
@@ -59,6 +67,9 @@ LEGACY = (
     "qwen2-window",
     "qwen3-window",
     "glm-quarter",
+    "glm4_moe-air",
+    "glm4_moe_lite-flash",
+    "glm4v-text",
 )
 
 
@@ -106,6 +117,13 @@ MISTAKES = (
     ("mistral-window", "sliding_window", 7, "padded"),
     ("qwen3-window", "layer_types", ["full_attention"] * 4, "prompt"),
     ("glm-partial", "rope_parameters.partial_rotary_factor", 0.25, "prompt"),
+    ("glm4_moe-air", "num_experts_per_tok", 2, "prompt"),
+    ("glm4_moe-air", "routed_scaling_factor", 1.6, "decode"),
+    ("glm4_moe-groups", "topk_group", 3, "prompt"),
+    ("glm4_moe-groups", "norm_topk_prob", True, "decode"),
+    ("glm4_moe_lite-yarn", "rope_parameters.mscale_all_dim", 0.8, "prompt"),
+    ("glm_moe_dsa-selects", "index_topk", 7, "decode"),
+    ("glm_moe_dsa-selects", "index_topk", 64, "padded"),
     ("gpt2-tied", "layer_norm_epsilon", 1.9e-2, "prompt"),
     ("gpt2-unscaled", "scale_attn_weights", True, "prompt"),
     ("gpt2-by_layer", "scale_attn_by_inverse_layer_idx", False, "decode"),
@@ -129,6 +147,21 @@ WRONG_LINES = (
     ("mistral-window", "window=8", "window=None", "decode"),
     ("qwen3-full", "k_norm=self.k_norm", "k_norm=self.q_norm", "padded"),
     ("glm-partial", 'style="interleaved"', 'style="half"', "padded_by_mask"),
+    (
+        "glm4_moe-air",
+        "correction=self.e_score_correction_bias",
+        "correction=None",
+        "decode",
+    ),
+    ("glm4_moe-air", "ops.add(routed, mlp)", "routed", "prompt"),
+    ("glm4_moe_lite-flash", "first=12", "first=0", "decode"),
+    ("glm4_moe_lite-flash", "eps=1e-06", "eps=0.01", "prompt"),
+    (
+        "glm_moe_dsa-shared",
+        "return x1, moe, selection",
+        "return x1, moe, selection[..., :3]",
+        "padded",
+    ),
     ("gpt2-tied", 'fn="gelu_tanh"', 'fn="silu"', "prompt"),
 )
 

@@ -193,8 +193,9 @@ def written_out(
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Channel i of each half of a head with i + a quarter, as complex numbers."""
-    pairs = torch.unflatten(x, -1, (2, 2, -1)).transpose(-1, -2).contiguous()
-    angle = torch.unflatten(torch.complex(cos, sin), -1, (2, -1))[:, None]
+    pairs = x.reshape(*x.shape[:-1], 2, 2, -1).transpose(-1, -2).contiguous()
+    angle = torch.complex(cos, sin)
+    angle = angle.reshape(*angle.shape[:-1], 2, -1)[:, None]
     out = torch.view_as_real(torch.view_as_complex(pairs) * angle)
     return out.transpose(-1, -2).reshape(x.shape)
 

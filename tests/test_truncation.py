@@ -12,12 +12,17 @@ import pytest
 import torch
 
 from glmc import compile_model
+from glmc.accounting import account, wanted
+from glmc.backends.runtime.storage import Need
 from glmc.cli import main
+from glmc.driver import Options, compile_files
+from glmc.frontends.tensor_info import TensorInfo
 from glmc.frontends.truncation import number_globs
 from support import GOLDEN, builds, edits, parity, reference
 from support.variants import BY_NAME, Tiny, Variant
 
 LAYERS = {"gpt2": "n_layer"}
+MTP = "layers that predict further tokens (MTP), which are not used"
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -36,7 +41,16 @@ def test_globs_match_the_numbers_and_no_other(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["glm-partial", "llama-gqa", "qwen3-window", "mistral-window", "gpt2-tied"]
+    "name",
+    [
+        "glm-partial",
+        "llama-gqa",
+        "qwen3-window",
+        "mistral-window",
+        "gpt2-tied",
+        "glm4_moe-air",
+        "glm_moe_dsa-shared",
+    ],
 )
 def test_fewer_layers_are_those_of_transformers(
     name: str, tiny: Callable[[Variant], Tiny], tmp_path: Path
@@ -48,8 +62,9 @@ def test_fewer_layers_are_those_of_transformers(
     build = compile_model(case.checkpoint, tmp_path / "b", sets=(f"{key}={fewer}",))
     model = builds.load(build, case.checkpoint)
     values = {key: fewer}
-    if config.get("layer_types"):
-        values["layer_types"] = config["layer_types"][:fewer]
+    for listed in ("layer_types", "mlp_layer_types", "indexer_types"):
+        if config.get(listed):
+            values[listed] = config[listed][:fewer]
     short = edits.with_config(case.checkpoint, tmp_path / "short", values)
     expected = reference.reference(short, far=False)
     for scenario in ("prompt", "decode", "padded"):
@@ -87,6 +102,24 @@ def test_a_golden_checkpoint(
     # Control: without the waivers that --set brings, the rest is an error.
     with pytest.raises(ValueError, match="not used by this model"):
         builds.load(tmp_path / "own", source)
+
+
+def test_layers_that_predict_further_tokens_keep_their_reason(tmp_path: Path) -> None:
+    """What comes after the published layers is not what --set leaves out."""
+    compiled = compile_files("glm-4.5-air", Options(sets=("num_hidden_layers=5",)))
+    given = wanted(compile_files("glm-4.5-air", Options()).stages[-1].program)
+    further = {"model.layers.46.eh_proj.weight": Need((4096, 8192), None)}
+    headers = {
+        name: TensorInfo("BF16", need.shape or (), "model.safetensors")
+        for name, need in (given | further).items()
+    }
+    found = account(compiled.loaded.model, compiled.stages[-1].program, headers)
+    assert found.ok
+    left_out = found.waived.pop("a layer that --set leaves out")
+    assert len(left_out) == sum(".layers." in name for name in given) - len(
+        [name for name in found.bound if ".layers." in name]
+    )
+    assert found.waived == {MTP: ["model.layers.46.eh_proj.weight"]}
 
 
 def test_more_layers_than_the_checkpoint_has_are_missing(

@@ -104,12 +104,13 @@ def _own(
 
 def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
     """What the tensors of a parameter must be; a bare name has its shape."""
+    codes = None if bind.dtype in FLOATS else bind.dtype
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():
-                yield leaf, Need(bind.shape, bind.dtype)
+                yield leaf, Need(bind.shape, codes)
             case Tensor(name, shape):
-                yield name, Need(shape, bind.dtype)
+                yield name, Need(shape, codes)
             case _:
                 kind = "I8" if isinstance(leaf, DequantRows) else "F8_E4M3"
                 yield leaf.codes.name, Need(leaf.codes.shape, kind)

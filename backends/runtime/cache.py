@@ -9,13 +9,21 @@ class LayerCache:
     """Keys and values of one layer, as its attention reads and writes them.
 
     `keys` [B, K, capacity, Dk] and `values` [B, K, capacity, Dv] are contiguous; slots
-    from `past` on hold nothing yet.
+    from `past` on hold nothing yet. `index` [B, 1, capacity, Di] holds the keys of an
+    indexer; where a layer has none, its width is 0.
     """
 
-    def __init__(self, cache: "Cache", keys: torch.Tensor, values: torch.Tensor):
+    def __init__(
+        self,
+        cache: "Cache",
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        index: torch.Tensor,
+    ):
         self.cache = cache
         self.keys = keys
         self.values = values
+        self.index = index
 
     @property
     def past(self) -> int:
@@ -31,8 +39,9 @@ class LayerCache:
 class Cache:
     """The caches of all layers, and how far they are filled.
 
-    `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer. Every layer writes
-    the slots of a step; then the caller moves on with `advance`.
+    `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
+    indexer's keys where it has them. Every layer writes the slots of a step; then the
+    caller moves on with `advance`.
 
     `start` int32 [B] is the first slot of each row that is not padding, None without
     padding. `prefix` int32 [B] is the slot after the part of each row that sees itself
@@ -43,7 +52,7 @@ class Cache:
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, int, int]],
+        shapes: Sequence[tuple[int, ...]],
         batch: int,
         capacity: int,
         dtype: torch.dtype,
@@ -58,13 +67,13 @@ class Cache:
         self.anchor: torch.Tensor | None = None
         # Tokens after right padding would land in slots that the padding occupies.
         self.right_padded = False
+
+        def slots(heads: int, dim: int) -> torch.Tensor:
+            return torch.empty(batch, heads, capacity, dim, dtype=dtype, device=device)
+
         self.layers = [
-            LayerCache(
-                self,
-                torch.empty(batch, n, capacity, k_dim, dtype=dtype, device=device),
-                torch.empty(batch, n, capacity, v_dim, dtype=dtype, device=device),
-            )
-            for n, k_dim, v_dim in shapes
+            LayerCache(self, slots(n, k_dim), slots(n, v_dim), slots(1, sum(index)))
+            for n, k_dim, v_dim, *index in shapes
         ]
 
     @property
@@ -93,6 +102,7 @@ class Cache:
         for layer in self.layers:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
+            layer.index = self._grown(layer.index)
 
     def _grown(self, old: torch.Tensor) -> torch.Tensor:
         batch, heads, _, dim = old.shape

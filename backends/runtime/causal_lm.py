@@ -31,8 +31,8 @@ class CausalLM(BaseModel):
     does not depend on the architecture: masks, positions, cache, generation.
     """
 
-    #: (kv_heads, key_dim, value_dim) of each layer.
-    cache_shapes: ClassVar[Sequence[tuple[int, int, int]]]
+    #: (kv_heads, key_dim, value_dim) of each layer; with an indexer, its key_dim too.
+    cache_shapes: ClassVar[Sequence[tuple[int, ...]]]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.

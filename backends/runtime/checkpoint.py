@@ -29,6 +29,7 @@ DTYPES = {
     torch.int8: "I8",
     torch.float8_e4m3fn: "F8_E4M3",
 }
+NAMED_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 MIN_BUDGET = 48 << 20
 
 

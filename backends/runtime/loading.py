@@ -15,6 +15,7 @@ from .binding import WeightsError, resolve
 from .checkpoint import (
     DTYPES,
     LOOKED_FOR,
+    NAMED_DTYPES,
     WHOLE_OR_INDEX,
     Checkpoint,
     indexed_shards,
@@ -27,6 +28,7 @@ from .recipes import (
     DequantBlocks,
     DequantRows,
     Recipe,
+    Stack,
     Tensor,
     dequantized,
     evaluate,
@@ -98,7 +100,7 @@ def load(
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
-            own = torch.int8 if bind.dtype == "I8" else dtype
+            own = dtype_of(bind, dtype)
             weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
             set_parameter(model, bind.path, weight)
@@ -118,6 +120,9 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 shape = shape_of(part, lambda name: checkpoint.headers[name].shape)
                 fill(out.narrow(dim, begin, shape[dim]), part, checkpoint)
                 begin += shape[dim]
+        case Stack(parts):
+            for one, part in zip(out, parts, strict=True):
+                fill(one, part, checkpoint)
         case str(name) | Tensor(name, _):
             for rows in pieces(out):
                 source = checkpoint.read(name)[rows]
@@ -227,6 +232,11 @@ def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
+def dtype_of(bind: Bind, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter is loaded in: its own dtype, or the model's."""
+    return NAMED_DTYPES[bind.dtype] if bind.dtype else dtype
+
+
 def progress_bar(
     wanted: bool | None, binds: Sequence[Bind], dtype: torch.dtype
 ) -> AbstractContextManager[Any]:
@@ -240,7 +250,7 @@ def progress_bar(
     except ImportError:
         return nullcontext()
     total = sum(
-        math.prod(bind.shape) * (1 if bind.dtype else dtype.itemsize) for bind in binds
+        math.prod(bind.shape) * dtype_of(bind, dtype).itemsize for bind in binds
     )
     bar: AbstractContextManager[Any] = tqdm(
         total=total, desc="loading", unit="B", unit_scale=True

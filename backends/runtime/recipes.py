@@ -1,8 +1,9 @@
 """How parameters are made of checkpoint tensors, as data.
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
-`cat`, `slice_`, `view` or `permute` of recipes, or the weights that quantised tensors
-stand for, as `dequant_rows` or `dequant_blocks`. `{i}` in a name stands for the layer.
+`cat`, `slice_`, `view`, `permute` or `stack` of recipes, or the weights that quantised
+tensors stand for, as `dequant_rows` or `dequant_blocks`. `{i}` in a name stands for the
+layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
@@ -61,6 +62,13 @@ class Permute:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """The parts in a new first dimension."""
+
+    parts: "tuple[Recipe, ...]"
+
+
+@dataclass(frozen=True)
 class DequantRows:
     """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
 
@@ -83,14 +91,15 @@ class DequantBlocks:
 
 Dequant: TypeAlias = DequantRows | DequantBlocks
 Leaf: TypeAlias = str | Tensor | Dequant
-Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Dequant
+Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Stack | Dequant
 
 
 @dataclass(frozen=True)
 class Bind:
     """One parameter, or with `layers` one in each of them, and what it is made of.
 
-    `dtype` "I8" marks codes, which are taken as they are; others are floats.
+    `dtype`, by safetensors' name, is that of parameters which keep their own whatever
+    the model is loaded in: "F32", or "I8" for codes, which are taken as they are.
     """
 
     path: str
@@ -133,6 +142,12 @@ def view(of: Recipe, *shape: int) -> View:
 def permute(of: Recipe, *dims: int) -> Permute:
     """Dimension i of the result is dimension `dims[i]` of the source."""
     return Permute(of, dims)
+
+
+def stack(of: Recipe, count: int) -> Stack:
+    """One of `of` for each index `{x}` below `count`, stacked."""
+    at = (partial(_with_index, x=x) for x in range(count))
+    return Stack(tuple(renamed(of, name) for name in at))
 
 
 def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
@@ -181,6 +196,8 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
     match recipe:
         case Cat(parts, dim):
             return Cat(tuple(changed(part, change) for part in parts), dim)
+        case Stack(parts):
+            return Stack(tuple(changed(part, change) for part in parts))
         case Slice(of) | View(of) | Permute(of):
             return replace(recipe, of=changed(of, change))
     return change(recipe)
@@ -189,7 +206,7 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
 def leaves(recipe: Recipe) -> "Iterator[Leaf]":
     """The tensors, and pairs of codes and scale, that a recipe puts together."""
     match recipe:
-        case Cat(parts, _):
+        case Cat(parts) | Stack(parts):
             for part in parts:
                 yield from leaves(part)
         case Slice(of) | View(of) | Permute(of):
@@ -224,6 +241,8 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
             if sorted(dims) != list(range(len(old))):
                 raise ValueError(f"{list(old)} cannot be permuted by {dims}")
             return tuple(old[dim] for dim in dims)
+        case Stack(parts):
+            return _stack_shape([shape_of(part, shape) for part in parts])
         case DequantRows(codes, scale, bits):
             shape_of(scale, shape)
             *rows, width = shape_of(codes, shape)
@@ -255,6 +274,10 @@ def evaluate(
             return evaluate(of, read, dtype).reshape(shape)
         case Permute(of, dims):
             return evaluate(of, read, dtype).permute(dims)
+        case Stack(parts):
+            import torch
+
+            return torch.stack([evaluate(part, read, dtype) for part in parts])
         case DequantRows() | DequantBlocks():
             return dequantized(recipe, read(recipe.codes.name), read, dtype)
 
@@ -284,6 +307,10 @@ def _at_layer(name: str, i: int) -> str:
     return name.replace("{i}", str(i))
 
 
+def _with_index(name: str, x: int) -> str:
+    return name.replace("{x}", str(x))
+
+
 def _cat_shape(parts: list[Shape], dim: int) -> Shape:
     first = parts[0]
     if dim >= len(first) or any(
@@ -294,6 +321,14 @@ def _cat_shape(parts: list[Shape], dim: int) -> Shape:
         listed = ", ".join(str(list(part)) for part in parts)
         raise ValueError(f"{listed} do not fit together along dimension {dim}")
     return (*first[:dim], sum(part[dim] for part in parts), *first[dim + 1 :])
+
+
+def _stack_shape(shapes: list[Shape]) -> Shape:
+    first = shapes[0]
+    for other in shapes:
+        if other != first:
+            raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
+    return (len(shapes), *first)
 
 
 def _slice_shape(old: Shape, dim: int, start: int, stop: int) -> Shape:

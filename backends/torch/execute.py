@@ -6,7 +6,7 @@ random weights and inputs and compares the logits.
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from glmc.ir.recipe import (
     Permute,
     Recipe,
     Slice,
+    Stack,
     Tensor,
     View,
     leaves,
@@ -31,6 +32,9 @@ from glmc.ir.recipe import (
 
 Values = dict[str, Any]
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+Watch = Callable[[str, Graph, Op, Values], None]
+"""Called after every op: the path of its layer (``layers.3.``, or empty), its graph,
+the op, and the values so far."""
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -66,28 +70,36 @@ def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
     return 1 + 0.2 * noise if len(shape) == 1 else noise / math.sqrt(shape[-1])
 
 
-def _name(tensor: Tensor, layer: int | None) -> str:
-    return tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+def _name(tensor: Tensor, layer: int | None, x: int | None = None) -> str:
+    name = tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+    return name if x is None else name.replace("{x}", str(x))
 
 
 def assemble(
-    recipe: Recipe, checkpoint: Mapping[str, torch.Tensor], layer: int | None
+    recipe: Recipe,
+    checkpoint: Mapping[str, torch.Tensor],
+    layer: int | None,
+    x: int | None = None,
 ) -> torch.Tensor:
-    """Evaluate a recipe."""
+    """Evaluate a recipe; ``x`` is the index within the stack that it is part of."""
+    where = (checkpoint, layer, x)
     match recipe:
         case Tensor():
-            return checkpoint[_name(recipe, layer)]
+            return checkpoint[_name(recipe, layer, x)]
         case Cat(parts=parts, dim=dim):
-            return torch.cat([assemble(p, checkpoint, layer) for p in parts], dim)
+            return torch.cat([assemble(part, *where) for part in parts], dim)
         case Slice(of=of, dim=dim, start=start, stop=stop):
-            return assemble(of, checkpoint, layer).narrow(dim, start, stop - start)
+            return assemble(of, *where).narrow(dim, start, stop - start)
         case View(of=of, to=to):
-            return assemble(of, checkpoint, layer).reshape(to)
+            return assemble(of, *where).reshape(to)
         case Permute(of=of, dims=dims):
-            return assemble(of, checkpoint, layer).permute(dims)
+            return assemble(of, *where).permute(dims)
+        case Stack(of=of, count=count):
+            each = [assemble(of, checkpoint, layer, at) for at in range(count)]
+            return torch.stack(each)
         case DequantRows() | DequantBlocks():
-            codes = checkpoint[_name(recipe.codes, layer)]
-            scale = checkpoint[_name(recipe.scale, layer)]
+            codes = checkpoint[_name(recipe.codes, layer, x)]
+            scale = checkpoint[_name(recipe.scale, layer, x)]
             if isinstance(recipe, DequantRows):
                 return dequantize_rows(codes, scale, torch.float32, recipe.bits)
             return dequantize_blocks(codes, scale, torch.float32, recipe.block)
@@ -100,15 +112,16 @@ class Executor:
         self, program: Program, checkpoint: Mapping[str, torch.Tensor]
     ) -> None:
         self.program = program
+        self.watch: Watch | None = None
         self.weights = {
-            path: assemble(param.recipe, checkpoint, layer).to(DTYPES[program.dtype])
+            path: _typed(assemble(param.recipe, checkpoint, layer), param.type.dtype)
             for path, layer, param in program.bindings()
         }
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """A cache for this program that has seen no token yet."""
         kinds = [block.kv for block in self.program.schedule()]
-        shapes = [(kv.kv_heads, kv.k_dim, kv.v_dim) for kv in kinds if kv]
+        shapes = [tuple(map(int, kv.dims)) for kv in kinds if kv]
         dtype = DTYPES[self.program.dtype]
         encoder = self.program.prefix_encoder
         if encoder is None:
@@ -144,7 +157,8 @@ class Executor:
             values = zip(names, [*carried, *shared, *kv], strict=True)
             carried = self._run(block, dict(values), f"layers.{layer}.")
         names = [value.name for value in program.head.inputs]
-        return self._run(program.head, dict(zip(names, carried, strict=True)), "")
+        # The head reads the first of what the last layer hands on.
+        return self._run(program.head, dict(zip(names, carried, strict=False)), "")
 
     def _run(self, graph: Graph, env: Values, path: str) -> list[Any]:
         for op in graph.ops:
@@ -161,11 +175,18 @@ class Executor:
             made = self.apply(op, args, kwargs)
             made = made if isinstance(made, tuple) else (made,)
             env |= dict(zip(op.outs, made, strict=True))
+            if self.watch:
+                self.watch(path, graph, op, env)
         return [env[name] for name in graph.returns]
 
     def apply(self, op: Op, args: list[Any], kwargs: Values) -> Any:
         """What an op makes of its operands, these as emitted code passes them."""
         return getattr(ops, op.mnemonic)(*args, **kwargs)
+
+
+def _typed(weight: torch.Tensor, dtype: str) -> torch.Tensor:
+    """A float in the dtype that the program has it in; codes stay as they are."""
+    return weight.to(DTYPES[dtype]) if dtype in DTYPES else weight
 
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:

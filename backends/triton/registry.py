@@ -41,6 +41,7 @@ KERNELS: Mapping[str, Kernel] = {
     "quantized_linear": Kernel(
         ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
     ),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
@@ -62,6 +63,7 @@ PARTS = (
     "act_mul",
     "quantized_kernels",
     "quantized_linear",
+    "moe_experts",
     "softmax",
     "full_attention",
     "attention",
@@ -143,7 +145,7 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name not in own]
     return {
         "launches": any(name in KERNELS for name in ours),
-        "allocates": any(name in structure.ATTENTION_OPS for name in ours),
+        "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
         "imports": "\n".join(_imports(names, own)),
         "exported": names,
     }
@@ -188,6 +190,7 @@ def _variables(uses: list[OpUse]) -> Variables:
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
+        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,

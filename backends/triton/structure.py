@@ -14,7 +14,9 @@ from glmc.backends.triton.uses import OpUse, Presence, presence
 RMS_OPS = ("rms_norm", "add_rms_norm")
 LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
+ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
+ALLOCATING_OPS = (*ATTENTION_OPS, "moe_experts")
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
@@ -105,7 +107,7 @@ def prologues(uses: Iterable[OpUse]) -> list[Prologue]:
 
 def functions(uses: Iterable[OpUse]) -> list[str]:
     """The activation functions that need a kernel, sorted."""
-    return sorted({use.text("fn") for use in named(uses, *POINTWISE_OPS)})
+    return sorted({use.text("fn") for use in named(uses, *ACTIVATING_OPS)})
 
 
 def code_widths(uses: Iterable[OpUse]) -> list[int]:

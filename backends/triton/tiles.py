@@ -55,6 +55,18 @@ def decode(size: int, width: int, group: int) -> Tile:
     return _tile(rows, slots, warps, 1 if size == 4 else 2)
 
 
+def _expert_tile(rows: int, cols: int, depth: int, warps: int, stages: int) -> Tile:
+    sizes = {"ROWS": rows, "COLS": cols, "DEPTH": depth}
+    return sizes | {"num_warps": warps, "num_stages": stages}
+
+
+# Bytes of an element -> tiles where experts have few rows, and where they have many.
+EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
+    2: (_expert_tile(16, 64, 128, 4, 2), _expert_tile(64, 64, 64, 8, 3)),
+    4: (_expert_tile(16, 32, 64, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
+}
+
+
 # Products with quantised weights. Up to so many rows, each row reads the codes itself:
 # after the first they come from cache, and a matrix unit would be mostly idle.
 GEMV_ROWS = 4

@@ -59,6 +59,11 @@ class OpUse:
             )
         return size
 
+    def sizes(self, operand: str) -> tuple[int, ...]:
+        """All sizes of a parameter. Raises GlmcError where one is unknown."""
+        shape = self.shapes.get(operand, ())
+        return tuple(self.size(operand, dim) for dim in range(len(shape)))
+
     def _error(self, reason: str) -> GlmcError:
         return GlmcError(
             f"The Triton backend cannot specialise {self.name}: {reason}. This is a"

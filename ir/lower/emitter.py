@@ -12,7 +12,7 @@ from glmc.ir.graph import Param
 from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
-from glmc.ir.recipe import Recipe
+from glmc.ir.recipe import Recipe, Stack, cat
 from glmc.ir.types import Type
 
 Axes = Mapping[str, int]
@@ -36,6 +36,8 @@ class Emitter(GraphBuilder):
         super().__init__(inputs, model.dtype, shared)
         self.model = model
         self.tables = tables
+        self.carried: dict[str, str] = {}
+        """What a block hands on besides the hidden state: input to newest value."""
 
     def linear(
         self,
@@ -69,11 +71,27 @@ class Emitter(GraphBuilder):
         return str(emitted)
 
     def weight(
-        self, weight: m.Weight, slot: Sequence[str], axes: Axes = NO_AXES
+        self,
+        weight: m.Weight,
+        slot: Sequence[str],
+        axes: Axes = NO_AXES,
+        dtype: str | None = None,
     ) -> str:
         """Declare a slot's parameter under the name the checkpoint gives it."""
         recipe = self.recipe(weight, slot, axes)
-        return self.param(self.free(_names(weight), recipe), recipe)
+        return self.param(self.free(_names(weight), recipe), recipe, dtype)
+
+    def packed(
+        self,
+        name: str,
+        weights: Sequence[m.Weight],
+        slot: Sequence[str],
+        axes: Axes,
+        dim: int,
+    ) -> str:
+        """Declare one parameter of several slots of one shape, side by side."""
+        recipe = cat([self.recipe(weight, slot, axes) for weight in weights], dim)
+        return self.param(self.free([name], recipe), recipe)
 
     def bias(
         self,
@@ -88,7 +106,11 @@ class Emitter(GraphBuilder):
         return self.param(f"{owner}_bias", self.recipe(bias, slot, axes))
 
     def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
-        """The recipe of a slot."""
+        """The recipe of a slot.
+
+        With ``{x}`` in its name there is a tensor for each index of the slot's first
+        dimension, laid out like the others.
+        """
         model = self.model
         sizes = {"V": model.vocab, "E": model.hidden, "E_out": model.hidden}
         sizes |= {**model.axes, **axes}
@@ -97,7 +119,11 @@ class Emitter(GraphBuilder):
                 sizes.setdefault(axis, size)
         layout = weight.layout or " ".join(f"({dim})" for dim in slot)
         form = partial(stored_as, weight.storage)
-        return recipe(weight.tensor, layout, weight.part, slot, sizes, form)
+        if "{x}" not in weight.tensor:
+            return recipe(weight.tensor, layout, weight.part, slot, sizes, form)
+        layout = weight.layout or " ".join(f"({dim})" for dim in slot[1:])
+        one = recipe(weight.tensor, layout, weight.part, slot[1:], sizes, form)
+        return Stack(of=one, count=sizes[slot[0]])
 
 
 def _names(weight: m.Weight) -> list[str]:

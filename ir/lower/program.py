@@ -5,6 +5,7 @@ from glmc.ir import ops
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.sublayers import PREFIX, SUBLAYERS
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
@@ -42,7 +43,7 @@ def lower(model: m.Model) -> Program:
 
 
 def _check_masks(model: m.Model) -> None:
-    """Refuse what no graph is made of: one cache policy, and windows only with it."""
+    """Refuse what no graph is made of: a mask or a prefix that the cache is not for."""
     found = [step.op for block in model.blocks for step in block.steps]
     full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
     if full and not model.is_encoder:
@@ -54,6 +55,11 @@ def _check_masks(model: m.Model) -> None:
         raise GlmcError(
             f"{model.name} has a window in attention with the full mask, which is not "
             "supported; leave out the window, or mask: full."
+        )
+    if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
+        raise GlmcError(
+            f"{model.name} has a prefix encoder, which makes keys and values of heads, "
+            "and latent attention, which has none of its own; leave out one of them."
         )
 
 
@@ -86,7 +92,9 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     if model.embed.types:
         inputs["types"] = IDS
     e = Emitter(model, tables, inputs | seen)
-    returns = [_embed(e, model.embed), *tables.emit(e), *seen]
+    x = _embed(e, model.embed)
+    handed = [e.emit(ops.NoSelection, name, ids="ids") for name in _handed_on(model)]
+    returns = [x, *handed, *tables.emit(e), *seen]
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
 
@@ -147,15 +155,19 @@ def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
-    inputs: dict[str, Type] = {"x": _hidden(model), **tables.inputs(), **_mask(model)}
+    handed = _handed_on(model)
+    inputs: dict[str, Type] = {"x": _hidden(model), **handed}
+    inputs |= tables.inputs() | _mask(model)
     if not model.is_encoder:
         inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
+    e.carried = {name: name for name in handed}
     x = "x"
     for at, step in enumerate(block.steps, 1):
         result = "out" if at == len(block.steps) else f"x{at}"
         x = _step(e, x, step, at, result)
-    return e.graph(block.name, x, layers=block.layers, prefix=block.prefix)
+    returns = (x, *e.carried.values())
+    return e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
 
 
 def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
@@ -187,8 +199,19 @@ def _hidden(model: m.Model) -> TensorType:
     return TensorType(dtype=model.dtype, dims=("B", "T", model.hidden))
 
 
+def _handed_on(model: m.Model) -> dict[str, Type]:
+    """What layers hand on besides the hidden state."""
+    found = [step.op for block in model.blocks for step in block.steps]
+    if not any(isinstance(op, m.Mla) and op.indexer == "shared" for op in found):
+        return {}
+    return {SELECTION: TensorType(dtype="i64", dims=("B", "T", "N"))}
+
+
 def _cache(block: m.Block) -> CacheType:
     """The cache of a block's one attention."""
-    found = [s.op for s in block.steps if isinstance(s.op, m.Attention)]
+    found = [s.op for s in block.steps if isinstance(s.op, m.Attention | m.Mla)]
     a = found[0]
-    return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+    if isinstance(a, m.Attention):
+        return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+    index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
+    return CacheType.of(a.heads, a.head_dim, a.v_dim, index)

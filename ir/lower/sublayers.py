@@ -6,6 +6,8 @@ from typing import Any
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.mla import mla
+from glmc.ir.lower.moe import routed
 
 PREFIX = "prefix"
 """The value that says where the part ends that sees itself in both directions."""
@@ -64,7 +66,20 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
     return e.linear("mlp", ff, mlp.down, ("E", "F"), axes)
 
 
+def moe(e: Emitter, h: str, moe: m.Moe) -> str:
+    """The experts of each token, and the MLP that all tokens share."""
+    y = routed(e, h, moe)
+    if not moe.shared:
+        return y
+    return str(e.emit(ops.Add, "moe", x=y, y=mlp(e, h, moe.shared)))
+
+
 Lowering = Callable[[Emitter, str, Any], str]
 
-SUBLAYERS: Mapping[type, Lowering] = {m.Attention: attention, m.Mlp: mlp}
+SUBLAYERS: Mapping[type, Lowering] = {
+    m.Attention: attention,
+    m.Mla: mla,
+    m.Mlp: mlp,
+    m.Moe: moe,
+}
 """Kind of sublayer to what it becomes: the graph, the normed input, the sublayer."""

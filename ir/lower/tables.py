@@ -53,7 +53,8 @@ class Tables:
 
 def _ropes(model: m.Model) -> list[m.Rope]:
     steps = [step.op for block in model.blocks for step in block.steps]
-    return [op.rope for op in steps if isinstance(op, m.Attention) and op.rope]
+    attending = [op for op in steps if isinstance(op, m.Attention | m.Mla)]
+    return [op.rope for op in attending if op.rope]
 
 
 def _key(rope: m.Rope) -> m.Rope:

@@ -8,12 +8,14 @@ from glmc.ir.ops.elementwise import (
     Embedding,
     FirstToken,
     Heads,
+    JoinHeads,
     Linear,
     Mul,
     Scale,
     Split,
     ZerosLike,
 )
+from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import AddLayerNorm, AddRmsNorm, LayerNorm, RmsNorm
 from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
@@ -26,6 +28,7 @@ from glmc.ir.ops.rope import (
     RopeTableSections,
     RopeTableYarn,
 )
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
 
 __all__ = [
     "ActMul",
@@ -38,10 +41,16 @@ __all__ = [
     "FirstToken",
     "FullAttention",
     "Heads",
+    "IndexSelect",
+    "IndexWrite",
+    "JoinHeads",
     "KvWrite",
     "LayerNorm",
     "Linear",
+    "MoeExperts",
+    "MoeRouter",
     "Mul",
+    "NoSelection",
     "QkvAttention",
     "QuantizedEmbedding",
     "QuantizedLinear",
@@ -55,6 +64,7 @@ __all__ = [
     "RopeTableSections",
     "RopeTableYarn",
     "Scale",
+    "SparseAttention",
     "Split",
     "ZerosLike",
 ]

@@ -23,7 +23,8 @@ def _masking(types: Types, window: int | None, learned: int) -> None:
     expect(window is None or not learned, "a window would hide the learned slots")
 
 
-def _cache(kv: object) -> CacheType:
+def cache_type(kv: object) -> CacheType:
+    """``kv``'s type, which must be a cache."""
     expect(isinstance(kv, CacheType), f"kv must be a cache, not {kv}")
     assert isinstance(kv, CacheType)
     return kv
@@ -49,7 +50,7 @@ class KvWrite(Op):
     v: Value
 
     def infer(self, types: Types) -> tuple[Type, ...]:
-        kv, k, v = _cache(types["kv"]), types["k"], types["v"]
+        kv, k, v = cache_type(types["kv"]), types["k"], types["v"]
         expect(k.dims[2:] == (kv.kv_heads, kv.k_dim), f"keys {k} do not fit {kv}")
         expect(v.dims[2:] == (kv.kv_heads, kv.v_dim), f"values {v} do not fit {kv}")
         return (kv,)
@@ -82,7 +83,7 @@ class Attention(Op):
     learned: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv = types["q"], _cache(types["kv"])
+        q, kv = types["q"], cache_type(types["kv"])
         expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
@@ -93,12 +94,12 @@ class Attention(Op):
 
     def flops(self, types: Types, call: Call) -> int:
         """Both products; see :func:`attention_flops`."""
-        kv = _cache(types["kv"])
+        kv = cache_type(types["kv"])
         return attention_flops(call, int(types["q"].dims[2]), kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """Queries, context, and every slot that is seen, once."""
-        kv, dtype = _cache(types["kv"]), types["q"].dtype
+        kv, dtype = cache_type(types["kv"]), types["q"].dtype
         seen = call.cached(kv, dtype, call.slots(self.window))
         return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
 
@@ -167,7 +168,7 @@ class QkvAttention(Op):
     learned: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        qkv, kv = types["qkv"], _cache(types["kv"])
+        qkv, kv = types["qkv"], cache_type(types["kv"])
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         expect(qkv.dims[-1] == rows, f"{qkv} does not hold {rows} channels")
         want = CacheType(
@@ -187,13 +188,13 @@ class QkvAttention(Op):
             work += RMS_FLOPS * rows * self.head_dim
         if self.cos:
             work += 6 * call.size(types["cos"].dims) * heads
-        kv = _cache(types["kv"])
+        kv = cache_type(types["kv"])
         return work + attention_flops(call, self.heads, kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """As each of its parts must: the packed product, tables and weights read, this
         call's slots written, every slot that is seen read once, the context written.
         """
-        kv, dtype = _cache(types["kv"]), types["qkv"].dtype
+        kv, dtype = cache_type(types["kv"]), types["qkv"].dtype
         slots = call.tokens + call.slots(self.window)
         return super().nbytes(types, call) + call.cached(kv, dtype, slots)

@@ -103,8 +103,9 @@ class RopeTableSections(RopeTable):
 
 
 class Rope(Op):
-    """Rotate the first ``2 · cos.shape[-1]`` channels of each head, pass the rest.
+    """Rotate ``2 · cos.shape[-1]`` channels of each head from ``first`` on.
 
+    The other channels pass.
     ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1. With
     several ``sections`` these channels are that many equal parts, paired each within
     itself, and the table is cut likewise.
@@ -116,12 +117,13 @@ class Rope(Op):
     sin: Value
     style: RopeStyle
     sections: int = 1
+    first: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, cos, sin = types["x"], types["cos"], types["sin"]
         expect(len(x.dims) == 4, f"rope takes [B,T,heads,width], not {x}")
         expect(cos == sin, f"cos {cos} is not sin {sin}")
-        fits = 2 * int(cos.dims[-1]) <= int(x.dims[-1])
+        fits = self.first + 2 * int(cos.dims[-1]) <= int(x.dims[-1])
         expect(fits, f"table {cos} is wider than the heads of {x}")
         check_sections(cos, self.sections)
         return (x,)

@@ -21,6 +21,7 @@ from glmc.ir.recipe import (
     Permute,
     Recipe,
     Slice,
+    Stack,
     Tensor,
     View,
     cat,
@@ -176,9 +177,13 @@ def _joined(recipe: Cat) -> tuple[int, Recipe, Recipe]:
     return bits[0], cat(codes, recipe.dim), cat(scales, recipe.dim)
 
 
-def _step(recipe: Slice | View | Permute, of: Recipe, vector: bool = False) -> Recipe:
+def _step(
+    recipe: Slice | View | Permute | Stack, of: Recipe, vector: bool = False
+) -> Recipe:
     """A step on rows, done to codes, or to the ``vector`` of scales."""
     match recipe:
+        case Stack(count=count):
+            return Stack(of=of, count=count)
         case Slice(dim=dim, start=start, stop=stop):
             _whole(recipe.of, dim)
             return slice_(of, dim, start, stop)

@@ -17,6 +17,7 @@ from glmc.ir.recipe import (
     Permute,
     Recipe,
     Slice,
+    Stack,
     Tensor,
     View,
 )
@@ -114,6 +115,8 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
         case Cat(parts=parts, dim=dim):
             inner = [print_recipe(part, prefix) for part in parts]
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
+        case Stack(of=of, count=count):
+            return f"stack({print_recipe(of, prefix)}, {count})"
         case DequantRows() | DequantBlocks():
             codes, scale = (
                 print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)

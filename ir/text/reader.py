@@ -32,6 +32,8 @@ def parse_model(text: str) -> Model:
     return got
 
 
+_MAX_LAYERS = 100_000
+
 _NODES: Mapping[str, type[Node]] = {
     node_name(cls): cls
     for cls in vars(model_nodes).values()
@@ -102,8 +104,8 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
     cursor.take("mark", "[")
     layers: list[int] = []
     while True:
-        start = int(cursor.take("number"))
-        stop = int(cursor.take("number")) if cursor.accept("mark", ":") else start + 1
+        start = cursor.whole(_MAX_LAYERS)
+        stop = cursor.whole(_MAX_LAYERS) if cursor.accept("mark", ":") else start + 1
         layers += range(start, stop)
         if not cursor.accept("mark", ","):
             break
@@ -195,6 +197,8 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.View(of=inner, to=tuple(numbers))
         case "permute", _:
             return recipes.Permute(of=inner, dims=tuple(numbers))
+        case "stack", [count]:
+            return recipes.Stack(of=inner, count=count)
     raise cursor.error(f"{raw.name} is not a step of a recipe", raw.at)
 
 

@@ -71,19 +71,20 @@ def ref(cursor: Cursor, sigil: str) -> str:
 
 
 def type_(cursor: Cursor) -> Type:
-    """``bf16[B,T,4096]`` or ``kv[2,128,128]``."""
+    """``bf16[B,T,4096]``, ``kv[2,128,128]`` or ``kv[2,128,128,64]``."""
     at, dtype = cursor.now.at, cursor.take("name")
     dims = tuple(_dim(cursor) for _ in _items(cursor, "[", "]"))
     if dtype != "kv":
         return TensorType(dtype=dtype, dims=dims)
     sizes = [dim for dim in dims if isinstance(dim, int)]
-    if len(sizes) != 3:
-        raise cursor.error("kv takes three sizes: heads, key width, value width", at)
-    return CacheType(kv_heads=sizes[0], k_dim=sizes[1], v_dim=sizes[2])
+    if len(sizes) not in (3, 4):
+        takes = "heads, key width, value width, and perhaps an indexer's key width"
+        raise cursor.error(f"kv takes three or four sizes: {takes}", at)
+    return CacheType.of(*sizes)
 
 
 def _dim(cursor: Cursor) -> int | str:
-    return cursor.accept("name") or int(cursor.take("number"))
+    return cursor.accept("name") or cursor.whole()
 
 
 def _items(cursor: Cursor, opening: str, closing: str) -> Any:
@@ -149,7 +150,7 @@ def recipe_or_string(cursor: Cursor) -> Any:
     at, text = cursor.now.at, cursor.string()
     if not cursor.sees("mark", "["):
         return text
-    shape = tuple([int(cursor.take("number")) for _ in _items(cursor, "[", "]")])
+    shape = tuple([cursor.whole() for _ in _items(cursor, "[", "]")])
     return postfix(cursor, Call("tensor", (text, shape), {}, at))
 
 

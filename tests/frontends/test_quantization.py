@@ -14,7 +14,7 @@ from glmc.ir import model as m
 from glmc.ir.lower import lower
 from glmc.ir.passes import run
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
-from support.configs import CHATGLM, GLM4, GPT2, LLAMA
+from support.configs import CHATGLM, GLM4, GLM4_MOE, GPT2, LLAMA
 from support.loading import Load, Refusal
 
 FP8: Mapping[str, Any] = {
@@ -126,6 +126,18 @@ def test_blocks(load: Load, config: dict[str, Any]) -> None:
     named = {name.split(".")[-2] for name, storage in found.items() if storage}
     # The end of a path leaves a module out, a path for all layers too; one layer not.
     assert named == {"k_proj", "v_proj", "o_proj"}
+
+
+def test_lists_name_each_expert(load: Load) -> None:
+    experts = [f"mlp.experts.{x}" for x in range(GLM4_MOE["n_routed_experts"])]
+    listed = [f"model.layers.{i}.{x}.up_proj" for i in range(1, 4) for x in experts]
+    skipped = [*listed, *(f"model.layers.{i}.mlp.gate" for i in range(1, 4))]
+    quantisation = {**FP8, "modules_to_not_convert": skipped}
+    found = load(GLM4_MOE | {"quantization_config": quantisation}).model.blocks[1]
+    moe = found.steps[1].op
+    assert isinstance(moe, m.Moe)
+    assert moe.gate.storage == moe.down.storage == m.BlockQuantized()
+    assert moe.up.storage is moe.router.weight.storage is None
 
 
 def test_only_some_families_have_a_format(refusal: Refusal) -> None:

@@ -15,6 +15,7 @@ from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
+from support.mixtures import mixed_models
 from support.models import bert, chatglm, encoders, glm, models
 
 TOLERANCE = 1e-4
@@ -93,8 +94,8 @@ def test_fused_tensors_are_bound_whole_again() -> None:
     assert '= "h_to_4h.weight"[96,32]\n' in text
 
 
-@given(st.one_of(models(), encoders()))
-@settings(max_examples=40, deadline=None)
+@given(st.one_of(models(), encoders(), mixed_models()))
+@settings(max_examples=50, deadline=None)
 def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
     found = stages(shrink(model))
     programs = [stage.program for stage in found.values()]

@@ -14,11 +14,12 @@ from glmc.ir.text import (
     print_model,
     print_program,
 )
+from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
 
 
-@given(st.one_of(models(), encoders()))
-@settings(max_examples=40, deadline=None)
+@given(st.one_of(models(), encoders(), mixed_models()))
+@settings(max_examples=60, deadline=None)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
     for stage in run(lower(model)):

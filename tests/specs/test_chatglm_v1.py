@@ -76,7 +76,6 @@ def test_ids(
         ),
         ({"padded_vocab_size": 65024}, "different models"),
         ({"position_encoding_2d": False}, "position_encoding_2d is false"),
-        ({"quantization_bit": 3}, "quantization_bit is 3"),
         ({"num_attention_heads": 3}, "must be a multiple of num_attention_heads"),
     ],
 )

@@ -241,6 +241,9 @@ CLASSES = {
     "qwen3": "Qwen3Config",
     "glm": "GlmConfig",
     "glm4": "Glm4Config",
+    "glm4_moe": "Glm4MoeConfig",
+    "glm4_moe_lite": "Glm4MoeLiteConfig",
+    "glm_moe_dsa": "GlmMoeDsaConfig",
     "gpt2": "GPT2Config",
 }
 

@@ -25,6 +25,50 @@ QWEN2: Config = LLAMA | {"model_type": "qwen2", "architectures": ["Qwen2ForCausa
 QWEN3: Config = LLAMA | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
 GLM: Config = LLAMA | {"model_type": "glm", "architectures": ["GlmForCausalLM"]}
 GLM4: Config = LLAMA | {"model_type": "glm4", "architectures": ["Glm4ForCausalLM"]}
+MOE: Config = LLAMA | {
+    "hidden_act": "silu",
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "num_nextn_predict_layers": 1,
+}
+GLM4_MOE: Config = MOE | {
+    "model_type": "glm4_moe",
+    "architectures": ["Glm4MoeForCausalLM"],
+    "head_dim": 16,
+}
+GLM4_MOE_LITE: Config = MOE | {
+    "model_type": "glm4_moe_lite",
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "kv_lora_rank": 32,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 40,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+}
+GLM_MOE_DSA: Config = GLM4_MOE_LITE | {
+    "model_type": "glm_moe_dsa",
+    "architectures": ["GlmMoeDsaForCausalLM"],
+    "index_head_dim": 16,
+    "index_n_heads": 4,
+    "index_topk": 6,
+}
+GLM4V: Config = LLAMA | {
+    "model_type": "glm4v",
+    "architectures": ["Glm4vForConditionalGeneration"],
+    "image_token_id": 101,
+    "partial_rotary_factor": 0.5,
+    "rope_scaling": {"type": "default", "mrope_section": [1, 1, 2]},
+    "vision_config": {"depth": 1},
+}
+GLM4V_MOE: Config = GLM4_MOE | {
+    "model_type": "glm4v_moe",
+    "architectures": ["Glm4vMoeForConditionalGeneration"],
+    "vision_config": {"depth": 1},
+}
 GPT2: Config = {
     "model_type": "gpt2",
     "architectures": ["GPT2LMHeadModel"],
@@ -106,6 +150,11 @@ FAMILIES = {
     "qwen3": QWEN3,
     "glm": GLM,
     "glm4": GLM4,
+    "glm4_moe": GLM4_MOE,
+    "glm4_moe_lite": GLM4_MOE_LITE,
+    "glm_moe_dsa": GLM_MOE_DSA,
+    "glm4v": GLM4V,
+    "glm4v_moe": GLM4V_MOE,
     "gpt2": GPT2,
     "chatglm": CHATGLM,
     "chatglm_v1": CHATGLM1,

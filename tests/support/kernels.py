@@ -45,6 +45,19 @@ def pointwise_use(name: str, fn: str, width: int = 64) -> OpUse:
     return OpUse(name, {"fn": fn}, shapes={operand: ("B", "T", width)})
 
 
+def moe_use(
+    fn: str = "silu", *, experts: int = 8, top_k: int = 2, width: int = 64, ff: int = 48
+) -> OpUse:
+    """moe_experts."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "experts": ("B", "T", top_k),
+        "gate_up": (experts, 2 * ff, width),
+        "down": (experts, width, ff),
+    }
+    return OpUse("moe_experts", {"fn": fn}, shapes=shapes)
+
+
 def qkv_use(
     heads: int = 4,
     kv_heads: int = 2,

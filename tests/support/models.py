@@ -44,12 +44,11 @@ def glm(layers: int = 2, projection: bool = True) -> m.Model:
         m.Step(op=one, pre=norm(f"layers.{{i}}.ln_{n}", "layer"), **scaled)
         for n, one in enumerate((op, feed.op))
     )
-    inner: dict[str, Any] = {"row": "hidden", "up": projection_of("up")}
-    inner["down"] = projection_of("down")
+    inner: dict[str, Any] = {"up": projection_of("up"), "down": projection_of("down")}
     encoder = m.PrefixEncoder(
         length=7,
         table=m.Weight(tensor="prefix_encoder.embedding.weight"),
-        **(inner if projection else {}),
+        **({"row": "hidden", **inner} if projection else {}),
     )
     return model.model_copy(
         update={

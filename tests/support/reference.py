@@ -15,6 +15,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from support.tiny import auto_class
+
 PROMPT, STEPS, FAR = 18, 6, 16_500
 PADDING = (5, 0)
 
@@ -30,7 +32,7 @@ def reference(checkpoint: Path, *, far: bool) -> Tensors:
     [2,<=S] (the padded prompts continued greedily), and with `far` also
     `far.positions` [1,S] and `far` [1,S,V].
     """
-    vocab = load(checkpoint).config.vocab_size
+    vocab = load(checkpoint).config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
     out = {"ids": ids, "prompt": _logits(load(checkpoint), ids)}
     out["decode"] = cached(load(checkpoint), ids)[:, PROMPT:]
@@ -101,7 +103,8 @@ def cached(
 
 def load(checkpoint: Path) -> Any:
     """The model as transformers reads it back: eager attention, fp32, on the CPU."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    model = auto_class(config).from_pretrained(
         checkpoint, attn_implementation="eager", dtype=torch.float32
     )
     return model.eval()

@@ -31,7 +31,7 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
     """
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(variant.family, **variant.config)
-    model = transformers.AutoModelForCausalLM.from_config(
+    model = auto_class(config).from_config(
         config, attn_implementation="eager", dtype=torch.float32
     )
     randomise(model, seed)
@@ -39,11 +39,19 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
     model.save_pretrained(folder, max_shard_size=shard or "1GB")
 
 
+def auto_class(config: Any) -> Any:
+    """The auto class that knows models with this config: of text, or with eyes."""
+    if hasattr(config, "vision_config"):
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
+
+
 def randomise(model: Any, seed: int) -> None:
-    """Fill every parameter with noise whose size suits what it is."""
+    """Fill every saved tensor with noise whose size suits what it is."""
     generator = torch.Generator().manual_seed(seed)
+    buffers = [(n, b) for n, b in model.named_buffers() if n in model.state_dict()]
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in [*model.named_parameters(), *buffers]:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_scaled(name, parameter, noise))
 
@@ -53,7 +61,7 @@ def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Te
         return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
     if "embed" in name or "wte" in name or "wpe" in name:
         return 0.5 * noise
-    return noise / math.sqrt(min(parameter.shape))
+    return noise / math.sqrt(min(parameter.shape[-2:]))
 
 
 def as_bin(source: Path, folder: Path, *, shards: int = 1) -> None:
@@ -86,7 +94,9 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
     """The config as transformers 4 wrote it: rope_theta and rope_scaling beside it."""
-    out = {k: v for k, v in config.items() if k not in ("rope_parameters", "dtype")}
+    config = {**config, **config.get("text_config", {}), **_whole(config)}
+    gone = ("rope_parameters", "dtype", "text_config")
+    out = {k: v for k, v in config.items() if k not in gone}
     out["torch_dtype"] = config.get("dtype", "float32")
     rope = dict(config.get("rope_parameters") or {})
     if not rope:
@@ -96,5 +106,11 @@ def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
         out["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     kind = rope.pop("rope_type", "default")
     # Both spellings are in the wild; the older one is the harder to get right.
-    out["rope_scaling"] = None if kind == "default" else {"type": kind, **rope}
+    out["rope_scaling"] = {"type": kind, **rope} if rope or kind != "default" else None
     return out
+
+
+def _whole(config: dict[str, Any]) -> dict[str, Any]:
+    """What a multimodal config says of the whole model."""
+    keys = ("model_type", "architectures")
+    return {key: config[key] for key in keys if key in config}

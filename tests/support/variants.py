@@ -35,12 +35,63 @@ _WINDOWED: Config = {
     "sliding_window": 8,
     "max_window_layers": 2,
 }
+_MOE: Config = {
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.5,
+}
+_MLA: Config = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 40,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+}
+# Many index heads: with few, scores tie at exactly 0.
+_DSA: Config = {"index_topk": 6, "index_head_dim": 16, "index_n_heads": 16}
+_GROUPS: Config = {
+    "n_group": 4,
+    "topk_group": 2,
+    "norm_topk_prob": False,
+    "n_shared_experts": 2,
+}
+_MROPE: Config = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": _ROPE_THETA,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [1, 1, 2],
+    }
+}
+_EYES: Config = {
+    "depth": 1,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "image_size": 28,
+    "intermediate_size": 16,
+    "out_hidden_size": 64,
+}
 BASE: Mapping[str, Config] = {
     "llama": _LLAMA_LIKE,
     "mistral": {**_LLAMA_LIKE, "sliding_window": 8},
     "qwen2": {**_LLAMA_LIKE, "use_sliding_window": False},
     "qwen3": {**_LLAMA_LIKE, "use_sliding_window": False, "head_dim": 32},
     "glm": {**_LLAMA_LIKE, "head_dim": 16, "attention_bias": True},
+    "glm4": {**_LLAMA_LIKE, "head_dim": 16, "attention_bias": True},
+    "glm4_moe": {**_LLAMA_LIKE, **_MOE, "head_dim": 16, "attention_bias": True},
+    "glm4_moe_lite": {**_LLAMA_LIKE, **_MOE, **_MLA},
+    "glm_moe_dsa": {**_LLAMA_LIKE, **_MOE, **_MLA, **_DSA},
+    "glm4v": {"text_config": {**_LLAMA_LIKE, **_MROPE}, "vision_config": _EYES},
+    "glm4v_moe": {
+        "text_config": {**_LLAMA_LIKE, **_MOE, **_MROPE, "head_dim": 16},
+        "vision_config": _EYES,
+    },
     "gpt2": {
         "vocab_size": 128,
         "n_positions": 64,
@@ -141,6 +192,34 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("glm", "bare", {"attention_bias": False, "num_key_value_heads": 4}),
     Variant("glm", "quarter", _rope("default", partial_rotary_factor=0.25)),
     Variant("glm", "tied", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    Variant("glm4", "sandwich"),
+    Variant("glm4", "bare", {"attention_bias": False, "num_key_value_heads": 4}),
+    Variant("glm4_moe", "air"),
+    Variant("glm4_moe", "qk_norm", {"use_qk_norm": True, "first_k_dense_replace": 2}),
+    Variant("glm4_moe", "groups", {**_GROUPS, "first_k_dense_replace": 0}),
+    Variant("glm4_moe_lite", "flash"),
+    Variant("glm4_moe_lite", "no_query_latent", {"q_lora_rank": None}),
+    Variant(
+        "glm4_moe_lite",
+        "half",
+        {"rope_interleave": False, "attention_bias": True, "v_head_dim": 12},
+    ),
+    Variant(
+        "glm4_moe_lite", "yarn", _rope("yarn", **_YARN, mscale=1.0, mscale_all_dim=0.7)
+    ),
+    Variant("glm_moe_dsa", "selects"),
+    Variant("glm_moe_dsa", "dense", {"index_topk": 64}),
+    Variant(
+        "glm_moe_dsa",
+        "shared",
+        {
+            "num_hidden_layers": 5,
+            "first_k_dense_replace": 2,
+            "indexer_types": ["full", "shared", "full", "shared", "shared"],
+        },
+    ),
+    Variant("glm4v", "text"),
+    Variant("glm4v_moe", "text"),
     Variant("gpt2", "tied", far=False),
     Variant("gpt2", "untied", {"tie_word_embeddings": False}, far=False),
     Variant("gpt2", "inner", {"n_inner": 96}, far=False),

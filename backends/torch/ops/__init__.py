@@ -17,12 +17,14 @@ from glmc.backends.torch.ops.elementwise import (
     embedding,
     first_token,
     heads,
+    join_heads,
     linear,
     mul,
     scale,
     split,
     zeros_like,
 )
+from glmc.backends.torch.ops.moe import moe_experts, moe_router
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
     add_rms_norm,
@@ -40,6 +42,12 @@ from glmc.backends.torch.ops.rope import (
     rope_table_sections,
     rope_table_yarn,
 )
+from glmc.backends.torch.ops.sparse import (
+    index_select,
+    index_write,
+    no_selection,
+    sparse_attention,
+)
 
 __all__ = [
     "act_mul",
@@ -52,10 +60,16 @@ __all__ = [
     "first_token",
     "full_attention",
     "heads",
+    "index_select",
+    "index_write",
+    "join_heads",
     "kv_write",
     "layer_norm",
     "linear",
+    "moe_experts",
+    "moe_router",
     "mul",
+    "no_selection",
     "qkv_attention",
     "quantized_embedding",
     "quantized_linear",
@@ -69,6 +83,7 @@ __all__ = [
     "rope_table_sections",
     "rope_table_yarn",
     "scale",
+    "sparse_attention",
     "split",
     "zeros_like",
 ]

@@ -128,8 +128,9 @@ def rope(
     *,
     style: str,
     sections: int = 1,
+    first: int = 0,
 ) -> torch.Tensor:
-    """Rotates the first `2 * cos.shape[-1]` channels of `x` [B, T, n, D].
+    """Rotates `2 * cos.shape[-1]` channels of `x` [B, T, n, D], from `first` on.
 
     Channel i is paired with i + R/2 in style "half", with its neighbour in style
     "interleaved"; channels beyond the rotary ones pass. Several `sections` cut the
@@ -137,6 +138,9 @@ def rope(
     transformers, the tables are rounded to the dtype of `x` first and the rotation
     happens in it.
     """
+    if first:
+        turned = rope(x[..., first:], cos, sin, style=style, sections=sections)
+        return torch.cat((x[..., :first], turned), dim=-1)
     if sections > 1:
         width = 2 * cos.shape[-1] // sections
         parts = x[..., : width * sections].chunk(sections, -1)

@@ -12,18 +12,25 @@ import torch
 from glmc.backends.runtime.recipes import (
     Bind,
     cat,
+    dequant_blocks,
+    dequant_rows,
     evaluate,
     names,
     permute,
     renamed,
     shape_of,
     slice_,
+    stack,
     tensor,
     view,
 )
 
 A, B = torch.arange(24.0).view(6, 4), torch.arange(8.0).view(2, 4)
-STORED = {"a": A, "b": B}
+STORED = {"a": A, "b": B, "e.0.w": B, "e.1.w": 2 * B, "e.2.w": 3 * B}
+STORED |= {"q.0": B.to(torch.int8), "q.1": B.to(torch.int8)}
+STORED |= {"q.0_s": torch.tensor([2.0, 2.0]), "q.1_s": torch.tensor([3.0, 3.0])}
+STORED |= {"s": torch.tensor([[5.0]])}
+ONE_SCALE = tensor("s", 1, 1)
 CASES: list[tuple[Any, torch.Tensor]] = [
     ("a", A),
     (tensor("a", 6, 4), A),
@@ -38,7 +45,21 @@ CASES: list[tuple[Any, torch.Tensor]] = [
         view(slice_(view("a", 2, 3, 4), 1, 1, 2), 2, 4),
         A.view(2, 3, 4)[:, 1:2].reshape(2, 4),
     ),
+    (stack("e.{x}.w", 3), torch.stack([B, 2 * B, 3 * B])),
+    (
+        stack(cat(tensor("e.{x}.w", 2, 4), "a"), 2),
+        torch.stack([torch.cat([B, A]), torch.cat([2 * B, A])]),
+    ),
     (slice_(cat("a", "b"), 0, 5, 7), torch.cat([A, B])[5:7]),
+    # Experts in codes, as they are in files of quantised mixtures.
+    (
+        stack(dequant_rows(tensor("q.{x}", 2, 4), tensor("q.{x}_s", 2), bits=8), 2),
+        torch.stack([B * 2, B * 3]),
+    ),
+    (
+        stack(dequant_blocks(tensor("q.{x}", 2, 4), ONE_SCALE, block=(2, 4)), 2),
+        torch.stack([B * 5, B * 5]),
+    ),
 ]
 
 
@@ -77,6 +98,8 @@ def test_views_are_not_copied() -> None:
 
 
 def test_names_in_order_and_renamed() -> None:
+    experts = stack(dequant_rows(tensor("e.{x}", 1), tensor("s.{x}", 1), bits=8), 2)
+    assert list(names(renamed(experts, str.upper))) == ["E.0", "S.0", "E.1", "S.1"]
     recipe = cat(slice_("x", 0, 0, 1), permute(view("y", 2, 1), 1, 0), tensor("z", 1))
     assert list(names(recipe)) == ["x", "y", "z"]
     assert list(names(renamed(recipe, str.upper))) == ["X", "Y", "Z"]

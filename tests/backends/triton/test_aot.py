@@ -14,6 +14,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     full_use,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -67,6 +68,22 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
             qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
             pointwise_use("activation", "gelu_tanh", 16384),
         ],
+        TARGETS,
+    ),
+    "mla": ("bf16", [attention_use(64, 64, 256, 256)], TARGETS),
+    "experts": (
+        "bf16",
+        [moe_use(experts=128, top_k=8, width=4096, ff=1408)],
+        TARGETS,
+    ),
+    "experts, f16, functions": (
+        "f16",
+        [moe_use("gelu", width=6144, ff=2048), pointwise_use("act_mul", "silu", 64)],
+        TARGETS,
+    ),
+    "odd experts, f32": (
+        "f32",
+        [moe_use("relu", experts=3, width=200, ff=72)],
         TARGETS,
     ),
     "bert": (

@@ -12,6 +12,7 @@ import torch
 from glmc import compile_model
 from support import GOLDEN, builds, encoders
 from support.kernels import interpreter
+from support.variants import BY_NAME, Tiny, Variant
 
 
 def logits(
@@ -35,8 +36,20 @@ def logits(
 def test_kernels_give_the_logits_of_the_reference(
     compiled: Callable[[Path], Path], name: str
 ) -> None:
-    build = builds.import_build(compiled(GOLDEN / name))
-    model = build.load(GOLDEN / name, device="cpu", dtype="float32")
+    check(compiled(GOLDEN / name), GOLDEN / name)
+
+
+@pytest.mark.parametrize("name", ["glm4_moe-air", "glm_moe_dsa-shared"])
+def test_kernels_of_experts_and_latent_attention(
+    compiled: Callable[[Path], Path], tiny: Callable[[Variant], Tiny], name: str
+) -> None:
+    checkpoint = tiny(BY_NAME[name]).checkpoint
+    check(compiled(checkpoint), checkpoint)
+
+
+def check(folder: Path, checkpoint: Path) -> None:
+    build = builds.import_build(folder)
+    model = build.load(checkpoint, device="cpu", dtype="float32")
     ids = torch.arange(24).reshape(2, 12) * 5 % 60
     mask = torch.ones_like(ids)
     mask[1, :3] = 0

@@ -17,6 +17,7 @@ from support.kernels import (
     attention_use,
     filled_cache,
     full_use,
+    moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
@@ -32,6 +33,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
+    torch.int64: "*i64",
     torch.int8: "*i8",
     torch.bool: "*i1",
 }
@@ -57,6 +59,7 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
+    "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
     "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
     "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
     "everything": [
@@ -91,6 +94,9 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
         return
+    if use.name == "moe_experts":
+        mix(module, use, dtype)
+        return
     if use.name == "full_attention":
         (H, D), (K, V) = use.shapes["q"][2:], use.shapes["v"][2:]
         packed = random(2, 3, (H + K) * D + K * V, dtype=dtype, seed=0)
@@ -116,6 +122,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     inputs = [x, x] if use.name.startswith("add") else [x]
     bias = {"bias": vectors[1]} if "bias" in use.operands else {}
     getattr(module, use.name)(*inputs, vectors[0], **use.attrs, **bias)
+
+
+def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    count, width, _ = use.sizes("down")
+    matrices = [
+        torch.zeros(use.sizes(name), dtype=dtype) for name in ("gate_up", "down")
+    ]
+    for tokens in (1, 20 * count):
+        experts = torch.zeros(1, tokens, use.size("experts"), dtype=torch.int64)
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        module.moe_experts(x, experts, experts.float(), *matrices, **use.attrs)
 
 
 def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:

@@ -1,0 +1,94 @@
+"""Sparse attention: an indexer selects the slots of the cache that a query may see.
+
+A selection is int64 [B, T, N], N slots for each query. An empty one (N = 0) stands for
+all slots: as long as no more than the indexer may select are filled, nothing is sorted.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.torch.ops.attention import (
+    LayerCache,
+    attention,
+    decode_attention,
+    prefill_attention,
+)
+
+# Scores of single heads that are held at a time, so that a long prompt fits.
+SCORES = 1 << 28
+
+
+class IndexedCache(LayerCache, Protocol):
+    """A layer's cache that holds an indexer's keys as well."""
+
+    index: torch.Tensor
+
+
+def no_selection(ids: torch.Tensor) -> torch.Tensor:
+    """The empty selection for `ids` [B, T]."""
+    return ids.new_empty(*ids.shape, 0)
+
+
+def index_write(kv: IndexedCache, k: torch.Tensor) -> IndexedCache:
+    """Writes the indexer's keys [B, T, 1, D] into slots `past .. past + T`."""
+    kv.index[:, :, kv.past : kv.past + k.shape[1]] = k.transpose(1, 2)
+    return kv
+
+
+def index_select(
+    q: torch.Tensor,
+    x: torch.Tensor,
+    kv: IndexedCache,
+    weight: torch.Tensor,
+    *,
+    top_k: int,
+    scale: float,
+) -> torch.Tensor:
+    """The `top_k` visible slots that score highest, int64 [B, T, top_k].
+
+    A slot's score is the sum over the heads of `q` [B, T, H, D] of
+    `w * relu(q @ k * scale)` in fp32, with `w = x @ weight.T * H ** -0.5`.
+    """
+    batch, tokens, heads = q.shape[:3]
+    end = kv.past + tokens
+    if end <= top_k:
+        return torch.empty(batch, tokens, 0, dtype=torch.int64, device=q.device)
+    keys = kv.index[:, :, :end].float().transpose(-1, -2)
+    shares = F.linear(x.float(), weight.float()).unsqueeze(-2) * heads**-0.5
+    rows = max(1, SCORES // (batch * heads * end))
+    totals = []
+    for first in range(0, tokens, rows):
+        part = slice(first, first + rows)
+        scores = torch.matmul(q[:, part].float(), keys) * scale
+        totals.append(torch.matmul(shares[:, part], scores.relu()).squeeze(-2))
+    hidden = ~visible(kv, tokens)
+    return torch.cat(totals, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
+
+
+def visible(kv: LayerCache, tokens: int) -> torch.Tensor:
+    """What attention sees without a selection, [1 or B, tokens, past + tokens]."""
+    end = kv.past + tokens
+    slots = torch.arange(end, device=kv.keys.device)
+    queries = slots[kv.past :, None]
+    causal = slots <= queries
+    if kv.start is None:
+        return causal[None]
+    return (causal & (slots >= kv.start[:, None, None])) | (slots == queries)
+
+
+def sparse_attention(
+    q: torch.Tensor, kv: LayerCache, selection: torch.Tensor, *, scale: float
+) -> torch.Tensor:
+    """attention of queries [B, T, H, D] over the slots of `selection` only."""
+    if selection.shape[-1] == 0:
+        return attention(q, kv, scale=scale)
+    end = kv.past + q.shape[1]
+    keys, values = kv.keys[:, :, :end], kv.values[:, :, :end]
+    seen = torch.zeros(*q.shape[:2], end, dtype=torch.bool, device=q.device)
+    seen.scatter_(-1, selection, True)
+    seen &= visible(kv, q.shape[1])
+    if q.shape[1] == 1:
+        return decode_attention(q, keys, values, ~seen[:, 0], scale=scale)
+    return prefill_attention(q, keys, values, seen[:, None], scale=scale)

@@ -1,0 +1,97 @@
+"""Multi-head latent attention as ops, with the keys and values of all heads cached."""
+
+from typing import Any
+
+from glmc.ir import model as m
+from glmc.ir import ops
+from glmc.ir.lower.emitter import Axes, Emitter
+
+SELECTION = "selection"
+"""The value that hands an indexer's selection to the layers that share it."""
+
+
+def mla(e: Emitter, h: str, a: m.Mla) -> str:
+    """Down and up again, rope on what is left out of the latent, attention, output."""
+    axes = _axes(a)
+    cos, sin = e.tables.names(a.rope)
+    turn = {"cos": cos, "sin": sin, "style": a.rope.style}
+    latent = _query_latent(e, h, a, axes)
+    slot = ("H D", "Lq" if a.q_rank else "E")
+    q = e.linear("q", latent, a.q, slot, axes)
+    q = e.emit(ops.Heads, "qh", x=q, n=a.heads)
+    q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
+    kv = _write(e, h, a, axes, turn)
+    context = _attend(e, h, a, q, kv, latent, turn)
+    return e.linear("attn", context, a.o, ("E", "H Dv"), axes)
+
+
+def _axes(a: m.Mla) -> Axes:
+    sizes = {"H": a.heads, "D": a.head_dim, "Dv": a.v_dim, "Dkv": a.nope + a.v_dim}
+    sizes |= {"Lq": a.q_rank or 0, "Lkv": a.kv_rank, "Akv": a.kv_rank + a.rope.dim}
+    if isinstance(a.indexer, m.Indexer):
+        sizes |= {"Hi": a.indexer.heads, "Di": a.indexer.dim}
+    return sizes
+
+
+def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> str:
+    """What queries are made of."""
+    if not (a.q_a and a.q_norm):
+        return h
+    down = e.linear("q_a", h, a.q_a, ("Lq", "E"), axes)
+    return e.norm("q_latent", down, a.q_norm, ("Lq",), axes)
+
+
+def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
+    """The cache with this call's keys and values, each head its own."""
+    down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
+    sizes = (a.kv_rank, a.rope.dim)
+    low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
+    latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
+    up = e.linear("kv_b", latent, a.kv_b, ("H Dkv", "Lkv"), axes)
+    up = e.emit(ops.Heads, "kvh", x=up, n=a.heads)
+    k, v = e.emit(ops.Split, "kh", "vh", x=up, sizes=(a.nope, a.v_dim))
+    shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
+    shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
+    k = e.emit(ops.JoinHeads, "kr", x=k, y=shared)
+    return str(e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v))
+
+
+def _attend(
+    e: Emitter, h: str, a: m.Mla, q: str, kv: str, latent: str, turn: dict[str, Any]
+) -> str:
+    """Attention over all that was cached, or over what an indexer selects of it."""
+    if a.indexer is None:
+        return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, scale=a.scale))
+    if a.indexer == "shared":
+        selection = e.carried[SELECTION]
+    else:
+        kv, selection = _select(e, h, a.indexer, kv, latent, _axes(a), turn)
+    if SELECTION in e.carried:
+        e.carried[SELECTION] = selection
+    seen = {"kv": kv, "selection": selection, "scale": a.scale}
+    return str(e.emit(ops.SparseAttention, "ctx", q=q, **seen))
+
+
+def _select(
+    e: Emitter,
+    h: str,
+    ix: m.Indexer,
+    kv: str,
+    latent: str,
+    axes: Axes,
+    turn: dict[str, Any],
+) -> tuple[str, str]:
+    """The cache with the indexer's keys, and the slots that it selects."""
+    turn = {**turn, "style": ix.style}
+    q = e.linear("iq", latent, ix.q, ("Hi Di", "Lq"), axes)
+    q = e.emit(ops.Heads, "iqh", x=q, n=ix.heads)
+    q = e.emit(ops.Rope, "iqr", x=q, **turn)
+    k = e.linear("ik", h, ix.k, ("Di", "E"), axes)
+    k = e.norm("ikn", k, ix.k_norm, ("Di",), axes)
+    k = e.emit(ops.Heads, "ikh", x=k, n=1)
+    k = e.emit(ops.Rope, "ikr", x=k, **turn)
+    kv = e.emit(ops.IndexWrite, "kv_indexed", kv=kv, k=k)
+    weight = e.weight(ix.weights, ("Hi", "E"), axes, dtype="f32")
+    wanted = {"top_k": ix.top_k, "scale": ix.dim**-0.5}
+    fields = {"q": q, "x": h, "kv": kv, "weight": weight, **wanted}
+    return kv, str(e.emit(ops.IndexSelect, "selected", **fields))

@@ -1,0 +1,167 @@
+"""The model around its sublayers: steps, blocks, embedding, head, prefix encoder."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from glmc.ir.model.sublayers import ActivationName, Attention, Mla, Sublayer
+from glmc.ir.model.weights import Norm, Projection, Weight
+from glmc.ir.node import Node
+
+DType = Literal["f32", "f16", "bf16"]
+
+
+class Step(Node):
+    """One residual step: ``after(residual_scale · r + post(op(pre(x))))``; what is
+    None is left out."""
+
+    op: Sublayer
+    pre: Norm | None = None
+    post: Norm | None = None
+    after: Norm | None = None
+    """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
+    residual: Literal["stream", "normed"] = "stream"
+    """What r is: ``stream`` is x, ``normed`` is pre(x)."""
+    residual_scale: PositiveFloat = 1.0
+
+
+class Block(Node):
+    """A kind of decoder block and the layers that are of this kind."""
+
+    name: str
+    """An identifier; the emitted class is its CamelCase."""
+    layers: tuple[int, ...]
+    prefix: str
+    """What the tensor names of a layer begin with, e.g. ``model.layers.{i}.``"""
+    steps: tuple[Step, ...]
+
+
+class Embedding(Node):
+    """Token embedding, plus what a model adds to it: ``norm(token + type + place)``."""
+
+    weight: Weight
+    positions: Weight | None = None
+    """Learned absolute positions."""
+    types: Weight | None = None
+    """Learned token types (segments), ``Model.type_vocab`` of them."""
+    norm: Norm | None = None
+
+
+class Transform(Node):
+    """``norm(act(dense(x)))``: what a masked language model does before its logits."""
+
+    dense: Projection
+    act: ActivationName
+    norm: Norm
+
+
+class GlmPositions(Node):
+    """Two streams of positions, found from the token ids (GLM, arXiv:2103.10360).
+
+    Tokens before ``<sop>`` count 0, 1, … in the first stream and have 0 in the second.
+    From ``<sop>`` on the first stream stays at the place that is being filled in (the
+    first ``[gMASK]``, else the first ``[MASK]``) and the second counts 1, 2, …
+    """
+
+    gmask: NonNegativeInt
+    mask: NonNegativeInt
+    sop: NonNegativeInt
+
+
+class PrefixEncoder(Node):
+    """Learned keys and values before every sequence (P-tuning v2, arXiv:2110.07602).
+
+    A row of the table for each of ``length`` tokens: for layer after layer the heads of
+    a key and then of a value. With ``up`` and ``down`` it is ``down(tanh(up(row)))``.
+    Keys are not rotated, every query sees them, and positions begin at 0 after them.
+    """
+
+    length: PositiveInt
+    table: Weight
+    row: Literal["states", "hidden"] = "states"
+    """How wide a row is: as the keys and values of all layers together (axis ``S``), or
+    as a hidden state (``E``), which needs a projection."""
+    up: Projection | None = None
+    """To a hidden state."""
+    down: Projection | None = None
+    """From a hidden state to keys and values."""
+
+
+class Head(Node):
+    """Hidden state to logits. Tied: the weight is the embedding's own tensor."""
+
+    weight: Weight
+    bias: Weight | None = None
+    transform: Transform | None = None
+
+
+class Pooler(Node):
+    """``act(dense(x[0]))``: one vector for a sequence, from its first token."""
+
+    dense: Projection
+    act: ActivationName
+
+
+class Tokens(Node):
+    """Special token ids that generation needs."""
+
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+
+
+class Waiver(Node):
+    """Checkpoint tensors that the model does not use, and why."""
+
+    pattern: str
+    """A glob over tensor names."""
+    reason: str
+
+
+class OldName(Node):
+    """An ending of tensor names that older files spell differently."""
+
+    old: str
+    new: str
+
+
+class Model(Node):
+    """A stack of blocks: a decoder-only language model, or an encoder."""
+
+    name: str
+    """An identifier for dumps and messages, e.g. ``chatglm``."""
+    dtype: DType
+    """The dtype the weights are published in."""
+    vocab: PositiveInt
+    type_vocab: PositiveInt | None = None
+    """Token types, where the embedding has them."""
+    hidden: PositiveInt
+    max_positions: PositiveInt | None = None
+    axes: dict[str, PositiveInt] = {}  # noqa: RUF012  (pydantic copies it)
+    """Sizes of axis names in layouts beyond those the blocks define themselves."""
+    embed: Embedding
+    blocks: tuple[Block, ...]
+    final_norm: Norm | None = None
+    head: Head | Pooler | None
+    """None: the last hidden state is all there is."""
+    positions: GlmPositions | None = None
+    """How positions follow from the ids; None: tokens are counted."""
+    prefix_encoder: PrefixEncoder | None = None
+    tokens: Tokens = Tokens()
+    optional_prefix: str | None = None
+    """Checkpoints saved from the headless model leave this prefix out of names."""
+    old_names: tuple[OldName, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return sum(len(block.layers) for block in self.blocks)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether every token sees every other: no cache, no generation."""
+        steps = [step.op for block in self.blocks for step in block.steps]
+        attending = [op for op in steps if isinstance(op, Attention | Mla)]
+        full = [isinstance(op, Attention) and op.mask == "full" for op in attending]
+        return bool(full) and all(full)

@@ -1,0 +1,145 @@
+"""Sublayers: what stands between a norm and the residual add."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from glmc.ir.model.rope import Rope, RopeStyle
+from glmc.ir.model.weights import Norm, Projection, Weight
+from glmc.ir.node import Node
+
+ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
+
+
+class Attention(Node):
+    """Self-attention with grouped key/value heads."""
+
+    kind: Literal["attention"] = "attention"
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+    scale: PositiveFloat
+    window: PositiveInt | None = None
+    """A query sees itself and the ``window - 1`` tokens before it."""
+    mask: Literal["causal", "prefix", "full"] = "causal"
+    """What a query sees of the tokens that are no padding. ``causal``: those up to its
+    own. ``prefix``: also all before the generated text, which see each other (a prefix
+    LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
+    rope: Rope | None = None
+    q: Projection
+    k: Projection
+    v: Projection
+    o: Projection
+    q_norm: Norm | None = None
+    """RMSNorm of each query head, before rope."""
+    k_norm: Norm | None = None
+
+
+class Mlp(Node):
+    """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))`` without a gate."""
+
+    kind: Literal["mlp"] = "mlp"
+    act: ActivationName
+    ff: PositiveInt
+    gate: Projection | None = None
+    up: Projection
+    down: Projection
+
+
+class Router(Node):
+    """Which experts a token goes to, and how much each of them counts; all in fp32.
+
+    An expert's score is the softmax or sigmoid of its logit. The ``top_k`` experts with
+    the highest score plus ``correction`` are taken, and weigh as their scores alone.
+    """
+
+    weight: Weight
+    score: Literal["softmax", "sigmoid"]
+    correction: Weight | None = None
+    """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
+    groups: PositiveInt = 1
+    """Experts stand in this many equal groups; a group is as good as its two best."""
+    top_groups: PositiveInt = 1
+    """Only experts of this many best groups are eligible."""
+    renormalise: bool = False
+    """The weights of the chosen experts are divided by their sum."""
+    scale: PositiveFloat = 1.0
+    """The weights are multiplied by this at last."""
+
+
+class Moe(Node):
+    """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
+
+    The weights of experts are stacks ``[experts, out, in]``, or one matrix for each
+    expert where ``{x}``, the expert's index, stands in the tensor's name.
+    """
+
+    kind: Literal["moe"] = "moe"
+    experts: PositiveInt
+    top_k: PositiveInt
+    act: ActivationName
+    ff: PositiveInt
+    router: Router
+    gate: Weight
+    up: Weight
+    down: Weight
+    shared: Mlp | None = None
+    """What every token goes through besides its experts."""
+
+
+class Indexer(Node):
+    """Which cached tokens a query may see: DeepSeek's sparse attention.
+
+    A token's score is the sum over ``heads`` of weight · relu(q · k · dim^-0.5), with
+    weights ``linear(x) · heads^-0.5``; the ``top_k`` highest are seen. One key serves
+    all heads. Queries come from the query latent, and the first channels of queries
+    and keys turn by the rope of the attention.
+    """
+
+    heads: PositiveInt
+    dim: PositiveInt
+    top_k: PositiveInt
+    style: RopeStyle
+    """How channels are paired for rope."""
+    q: Projection
+    k: Projection
+    k_norm: Norm
+    weights: Weight
+
+
+class Mla(Node):
+    """Multi-head latent attention (arXiv:2405.04434).
+
+    Keys and values of all heads are made of one latent vector, ``kv_rank`` wide, and
+    one rotated key that the heads share. A query head is ``nope`` channels and then
+    ``rope.dim`` that turn.
+    """
+
+    kind: Literal["mla"] = "mla"
+    heads: PositiveInt
+    nope: PositiveInt
+    v_dim: PositiveInt
+    q_rank: PositiveInt | None = None
+    """Width of the query latent; None: queries come from the hidden state."""
+    kv_rank: PositiveInt
+    scale: PositiveFloat
+    rope: Rope
+    q_a: Projection | None = None
+    q_norm: Norm | None = None
+    q: Projection
+    kv_a: Projection
+    """Hidden state to latent and shared key."""
+    kv_norm: Norm
+    kv_b: Projection
+    """Latent to each head's ``nope`` channels of the key, and its value."""
+    o: Projection
+    indexer: Indexer | Literal["shared"] | None = None
+    """``shared``: sees what the last layer before it with an indexer selected."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a query and of a key."""
+        return self.nope + self.rope.dim
+
+
+Sublayer = Annotated[Attention | Mla | Mlp | Moe, Field(discriminator="kind")]

@@ -1,0 +1,61 @@
+"""Where weights lie in a checkpoint, how they are stored, linear maps and norms."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from glmc.ir.node import Node
+
+
+class RowQuantized(Node):
+    """int8 codes with one scale per output row, as ChatGLM's ``quantization_bit``.
+
+    With 4 bits, two codes lie in a byte, the even column in the high nibble.
+    """
+
+    bits: Literal[4, 8]
+    suffix: str = "_scale"
+    """What the scale's name has after the tensor's."""
+
+
+class BlockQuantized(Node):
+    """float8 (e4m3) codes with one scale per block of rows and columns."""
+
+    block: tuple[PositiveInt, PositiveInt] = (128, 128)
+    suffix: str = "_scale_inv"
+
+
+Storage = RowQuantized | BlockQuantized
+
+
+class Weight(Node):
+    """A slot's place in the checkpoint."""
+
+    tensor: str
+    """Tensor name as published; ``{i}`` stands for the layer's index."""
+    layout: str | None = None
+    """How the tensor is stored, e.g. ``"[q:(H D)|k:(K D)|v:(K D)] E"``; None: as the
+    slot itself is laid out."""
+    part: str | None = None
+    """Which part of a ``[a:..|b:..]`` layout this slot is."""
+    storage: Storage | None = None
+    """How the tensor is quantised; None: it is stored as floats."""
+
+
+class Projection(Node):
+    """y = x W^T + b."""
+
+    weight: Weight
+    bias: Weight | None = None
+
+
+class Norm(Node):
+    """RMSNorm or LayerNorm over the last dimension, statistics in fp32."""
+
+    kind: Literal["rms", "layer"]
+    eps: PositiveFloat
+    weight: Weight
+    bias: Weight | None = None
+    weight_in: Literal["input", "f32"] = "input"
+    """RMSNorm only. ``input``: round to the input's dtype, then multiply by the weight
+    (transformers). ``f32``: multiply in fp32, round once (ChatGLM's own code)."""

@@ -1,0 +1,98 @@
+"""Mixtures of experts: the choice of experts, and the experts."""
+
+from typing import ClassVar, Literal
+
+from glmc.ir.cost import Call
+from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.ops.elementwise import ActivationFn
+from glmc.ir.types import TensorType
+
+
+class MoeRouter(Op):
+    """The experts ``i64[B,T,k]`` of each token, and their weights ``f32[B,T,k]``.
+
+    In fp32: s = score(x Wᵀ); the ``top_k`` highest of s + correction, among the experts
+    of the ``top_groups`` groups whose two best sum highest; weighed by s, divided by
+    its sum if ``renormalise``, times ``scale``.
+    """
+
+    mnemonic = "moe_router"
+    exact: ClassVar[tuple[str, ...]] = ("weight", "correction")
+    x: Value
+    weight: Param
+    correction: Param | None = None
+    top_k: int
+    score: Literal["softmax", "sigmoid"]
+    groups: int = 1
+    top_groups: int = 1
+    renormalise: bool = False
+    scale: float = 1.0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, weight, correction = types["x"], types["weight"], types.get("correction")
+        expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
+        expect(weight.dtype == "f32", f"the router computes in f32, not with {weight}")
+        expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
+        if correction:
+            fits = correction.dims == weight.dims[:1] and correction.dtype == "f32"
+            expect(fits, f"correction {correction} does not fit {weight}")
+        self._check_groups(int(weight.dims[0]))
+        chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
+        return chosen, TensorType(dtype="f32", dims=chosen.dims)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The product with every expert's row; the choice is not counted."""
+        rows = call.size(types["weight"].dims[:1])
+        return 2 * call.size(types["x"].dims) * rows
+
+    def _check_groups(self, experts: int) -> None:
+        size, rest = divmod(experts, self.groups)
+        expect(rest == 0, f"{experts} experts do not make {self.groups} groups")
+        grouped = self.groups > 1
+        expect(not grouped or size > 1, "a group needs two experts to be judged by")
+        fits = 1 <= self.top_groups <= self.groups
+        expect(fits, f"top_groups is {self.top_groups} of {self.groups}")
+        eligible = self.top_groups * size
+        fits = 1 <= self.top_k <= eligible
+        expect(fits, f"top_k is {self.top_k} of {eligible} eligible experts")
+
+
+class MoeExperts(Op):
+    """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
+
+    ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``.
+    """
+
+    mnemonic = "moe_experts"
+    multiplies = True
+    launches = 3
+    x: Value
+    experts: Value
+    weights: Value
+    gate_up: Param
+    down: Param
+    fn: ActivationFn
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, gate_up, down = types["x"], types["gate_up"], types["down"]
+        experts, weights = types["experts"], types["weights"]
+        fits = experts.dims == weights.dims and experts.dims[:-1] == x.dims[:-1]
+        expect(fits, f"experts {experts} and weights {weights} do not fit {x}")
+        expect(len(gate_up.dims) == len(down.dims) == 3, "experts must be stacks")
+        count, out, width = down.dims
+        wanted = (count, 2 * int(width), x.dims[-1])
+        expect(gate_up.dims == wanted, f"{gate_up} does not fit {x} and {down}")
+        expect(out == x.dims[-1], f"{down} does not give {x}")
+        return (x,)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Three products for each expert that a token chose."""
+        weights = call.size(types["down"].dims[1:])
+        return 2 * call.size(types["experts"].dims) * 3 * weights
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """All operands, but of the stacks no more experts than there are choices."""
+        stacks = call.nbytes(types["gate_up"]) + call.nbytes(types["down"])
+        count = int(types["down"].dims[0])
+        read = min(count, call.size(types["experts"].dims))
+        return super().nbytes(types, call) - stacks + stacks // count * read

@@ -1,0 +1,108 @@
+"""Sparse attention: an indexer selects the cached tokens that a query may see.
+
+A selection is ``i64[B,T,N]``: slots of the cache, N for each query. With N = 0 nothing
+was selected, and a query sees all that attention without a selection would see.
+"""
+
+from typing import ClassVar
+
+from glmc.ir.cost import Call
+from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.ops.attention import attention_flops, cache_type
+from glmc.ir.types import BYTES, TensorType, Type
+
+
+class NoSelection(Op):
+    """The empty selection for ids ``[B,T]``: what the first layer receives."""
+
+    mnemonic = "no_selection"
+    ids: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (TensorType(dtype="i64", dims=(*types["ids"].dims, "N")),)
+
+
+class IndexWrite(Op):
+    """Append this call's indexer keys ``[B,T,1,D]`` to the layer's cache."""
+
+    mnemonic = "index_write"
+    kv: Value
+    k: Value
+
+    def infer(self, types: Types) -> tuple[Type, ...]:
+        kv, k = cache_type(types["kv"]), types["k"]
+        expect(k.dims[2:] == (1, kv.index_dim), f"indexer keys {k} do not fit {kv}")
+        return (kv,)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The keys, read and written."""
+        return 2 * call.nbytes(types["k"])
+
+
+class IndexSelect(Op):
+    """The ``top_k`` slots with the highest Σₕ wₕ · relu(qₕ · k · scale), in fp32.
+
+    q is ``[B,T,H,D]``, k the cached keys of the indexer, w = x Wᵀ · H^-0.5. While no
+    more than ``top_k`` slots are filled, the selection is empty: all are seen.
+    """
+
+    mnemonic = "index_select"
+    exact: ClassVar[tuple[str, ...]] = ("weight",)
+    launches = 6
+    q: Value
+    x: Value
+    kv: Value
+    weight: Param
+    top_k: int
+    scale: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        q, x, weight = types["q"], types["x"], types["weight"]
+        kv = cache_type(types["kv"])
+        fits = len(q.dims) == 4 and q.dims[3] == kv.index_dim
+        expect(fits, f"queries {q} do not fit the indexer keys of {kv}")
+        wanted = TensorType(dtype="f32", dims=(q.dims[2], x.dims[-1]))
+        expect(weight == wanted, f"weight {weight} is not {wanted}")
+        return (TensorType(dtype="i64", dims=(*q.dims[:2], "N")),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The product of each query with the keys it may see, and that for w."""
+        heads, width = map(int, types["q"].dims[2:])
+        pairs = call.batch * heads * call.scores()
+        return 2 * (pairs * width + call.size(types["x"].dims) * heads)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The operands, and every cached key of the indexer once."""
+        width = cache_type(types["kv"]).index_dim * BYTES[types["x"].dtype]
+        return super().nbytes(types, call) + call.batch * call.slots() * width
+
+
+class SparseAttention(Op):
+    """attention over the slots of a selection only."""
+
+    mnemonic = "sparse_attention"
+    multiplies = True
+    launches = 4
+    q: Value
+    kv: Value
+    selection: Value
+    scale: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        q, kv, selection = types["q"], cache_type(types["kv"]), types["selection"]
+        fits = len(q.dims) == 4 and q.dims[2:] == (kv.kv_heads, kv.k_dim)
+        expect(fits, f"queries {q} do not fit the keys of {kv}")
+        wanted = TensorType(dtype="i64", dims=(*q.dims[:2], "N"))
+        expect(selection == wanted, f"selection {selection} is not {wanted}")
+        dims = (*q.dims[:2], kv.kv_heads * kv.v_dim)
+        return (TensorType(dtype=q.dtype, dims=dims),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products, as if everything was selected: how much is, no type says."""
+        kv = cache_type(types["kv"])
+        return attention_flops(call, int(types["q"].dims[2]), kv)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The operands and every slot, as if everything was selected."""
+        seen = call.cached(cache_type(types["kv"]), types["q"].dtype, call.slots())
+        return super().nbytes(types, call) + seen

@@ -1,0 +1,115 @@
+"""Mixtures of experts and latent attention at the Model level, drawn at random."""
+
+from hypothesis import strategies as st
+
+from glmc.ir import model as m
+from support.models import models, norm, projection
+
+
+@st.composite
+def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
+    """Experts in one tensor or each in its own, with all that a router may have."""
+    stacked, shared = draw(st.booleans()), draw(st.booleans())
+    groups = draw(st.sampled_from([1, 2]))
+    correction = m.Weight(tensor=f"{prefix}correction")
+    router = m.Router(
+        weight=m.Weight(tensor=f"{prefix}router.weight"),
+        score=draw(st.sampled_from(["softmax", "sigmoid"])),
+        correction=correction if draw(st.booleans()) else None,
+        groups=groups,
+        top_groups=draw(st.integers(1, groups)),
+        renormalise=draw(st.booleans()),
+        scale=draw(st.sampled_from([1.0, 2.5])),
+    )
+    both, layout = f"{prefix}experts.gate_up", "X [gate:Fx|up:Fx] E"
+    gate, up = (
+        m.Weight(tensor=both, layout=layout, part=slot)
+        if stacked
+        else m.Weight(tensor=f"{prefix}experts.{{x}}.{slot}.weight")
+        for slot in ("gate", "up")
+    )
+    index = "" if stacked else "{x}."
+    act = draw(_acts)
+    mlp = m.Mlp(
+        act=act,
+        ff=24,
+        gate=projection(f"{prefix}shared.gate"),
+        up=projection(f"{prefix}shared.up"),
+        down=projection(f"{prefix}shared.down"),
+    )
+    return m.Moe(
+        experts=6,
+        top_k=draw(st.integers(1, 3)),
+        act=act,
+        ff=16,
+        router=router,
+        gate=gate,
+        up=up,
+        down=m.Weight(tensor=f"{prefix}experts.{index}down.weight"),
+        shared=mlp if shared else None,
+    )
+
+
+@st.composite
+def indexers(draw: st.DrawFn, prefix: str) -> m.Indexer:
+    """An indexer that selects four tokens."""
+    return m.Indexer(
+        heads=8,
+        dim=16,
+        top_k=4,
+        style=draw(_styles),
+        q=projection(f"{prefix}iq"),
+        k=projection(f"{prefix}ik"),
+        k_norm=norm(f"{prefix}ik_norm", "layer"),
+        weights=m.Weight(tensor=f"{prefix}iweights.weight"),
+    )
+
+
+@st.composite
+def mlas(draw: st.DrawFn, prefix: str, indexer: m.Indexer | str | None) -> m.Mla:
+    """Latent attention; with an indexer queries have a latent."""
+    ranked = indexer is not None or draw(st.booleans())
+    rope = m.Rope(dim=8, theta=10000.0, style=draw(_styles))
+    return m.Mla(
+        heads=2,
+        nope=8,
+        v_dim=12,
+        q_rank=24 if ranked else None,
+        kv_rank=16,
+        scale=0.25,
+        rope=rope,
+        q_a=projection(f"{prefix}q_a") if ranked else None,
+        q_norm=norm(f"{prefix}q_norm") if ranked else None,
+        q=projection(f"{prefix}q"),
+        kv_a=projection(f"{prefix}kv_a", bias=draw(st.booleans())),
+        kv_norm=norm(f"{prefix}kv_norm"),
+        kv_b=projection(f"{prefix}kv_b"),
+        o=projection(f"{prefix}o"),
+        indexer=indexer,  # type: ignore[arg-type]
+    )
+
+
+@st.composite
+def mixed_models(draw: st.DrawFn) -> m.Model:
+    """A drawn model with experts in some blocks and, perhaps, latent attention.
+
+    The last kind of block may share what the first one selects.
+    """
+    model = draw(models())
+    latent, sparse = draw(st.booleans()), draw(st.booleans())
+    blocks = []
+    for at, block in enumerate(model.blocks):
+        attend, feed = block.steps
+        if latent:
+            own = draw(indexers(block.prefix)) if sparse else None
+            indexer = "shared" if sparse and at else own
+            made = draw(mlas(block.prefix, indexer))
+            attend = attend.model_copy(update={"op": made})
+        if draw(st.booleans()):
+            feed = feed.model_copy(update={"op": draw(moes(block.prefix))})
+        blocks.append(block.model_copy(update={"steps": (attend, feed)}))
+    return model.model_copy(update={"blocks": tuple(blocks)})
+
+
+_styles: st.SearchStrategy[m.RopeStyle] = st.sampled_from(["half", "interleaved"])
+_acts: st.SearchStrategy[m.ActivationName] = st.sampled_from(["silu", "gelu"])
