@@ -113,7 +113,8 @@ def _add_compile(
         "  glmc compile config.json -o build/\n"
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
         "  glmc compile chatglm3-6b -o build/           a built-in config\n"
-        "  glmc compile folder/ -o five/ --set num_layers=5\n",
+        "  glmc compile folder/ -o five/ --set num_layers=5\n"
+        "  glmc compile folder/ -o build/ --aot cuda:80,cuda:90\n",
     )
     add = parser.add_argument
     add("source", nargs="?", help="a config.json, a model folder, a hub id (ORG/NAME),"
@@ -133,8 +134,19 @@ def _add_compile(
         help="fail when a fusion had candidates and took none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
+    add("--kernel", action="append", default=[], metavar="OP=FILE", dest="kernels",
+        help="a kernel of your own for an op (repeatable)")  # fmt: skip
+    add("--aot", type=_names, default=(), metavar="TARGET,...",
+        help="compile the kernels now, e.g. cuda:80,cuda:90,hip:gfx942")  # fmt: skip
+    add("--aot-dtype", type=_names, default=(), metavar="DTYPE,...",
+        help="for weights in f32, f16 or bf16; default: as published")  # fmt: skip
     add("--json", action="store_true", help="print what was written as JSON")
     _add_hub(parser)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """``a,b`` as names."""
+    return tuple(filter(None, text.split(",")))
 
 
 def _run_compile(arguments: argparse.Namespace) -> int:
@@ -156,6 +168,7 @@ def _add_inspect(
         "  glmc inspect build/ --diff lowered merge-qkv\n"
         "  glmc inspect build/ --trace model.py:24\n"
         "  glmc inspect build/ --ledger --json\n"
+        "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n"
         "  glmc inspect THUDM/chatglm3-6b\n",
     )
     parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
@@ -169,7 +182,15 @@ def _add_inspect(
     view("--keys", action="store_true", help="what became of every config key")
     view("--trace", metavar="WHERE",
          help="what stands behind model.py:LINE or a config key")  # fmt: skip
-    parser.add_argument("--lengths", metavar="N,...", help="measure the KV cache there")
+    view("--cost", metavar="DEVICE",
+         help="the least time of a call on it: h200, l4, cpu, ...")  # fmt: skip
+    add = parser.add_argument
+    add("--lengths", metavar="N,...", help="measure the KV cache there")
+    add("--batch", type=int, default=1, metavar="N", help="rows, for --cost (1)")
+    add("--context", type=int, default=1024, metavar="N",
+        help="tokens before the call, for --cost (1024)")  # fmt: skip
+    add("--tokens", type=int, default=1, metavar="N",
+        help="tokens of the call, for --cost (1); more are a prompt")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
     _add_hub(parser)
 

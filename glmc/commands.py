@@ -25,6 +25,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
+    from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
     from glmc.writing import write_build
 
@@ -36,6 +37,9 @@ def compile_command(arguments: argparse.Namespace) -> int:
         disable=tuple(arguments.disable),
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
+        kernels=tuple(arguments.kernels),
+        aot=arguments.aot,
+        aot_dtypes=arguments.aot_dtype,
         revision=arguments.revision,
         endpoint=arguments.endpoint,
         offline=arguments.offline,
@@ -52,7 +56,10 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "layers": compiled.loaded.model.layers,
         "fusions_applied": applied,
         "verified": compiled.verified,
+        "own_kernels": dict(compiled.own),
     }
+    if compiled.ahead:
+        facts["aot"] = rows(compiled.ahead)
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -63,6 +70,10 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
+    for op, difference in compiled.own.items():
+        print(f"your {op} agrees with the reference, worst difference {difference:.2g}")
+    if compiled.ahead:
+        print(f"\n{table(compiled.ahead)}")
     return 0
 
 
@@ -78,7 +89,8 @@ def inspect_command(arguments: argparse.Namespace) -> int:
 
 def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     """What was asked for, for people and for machines."""
-    from glmc import inspecting, tracing, views
+    from glmc import inspecting, roofline, tracing, views
+    from glmc.devices import device
 
     if arguments.stage:
         dump = build.dump(arguments.stage)
@@ -103,6 +115,10 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     if arguments.trace:
         facts = tracing.trace(build, arguments.trace)
         return tracing.trace_text(facts), facts
+    if arguments.cost:
+        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
+        on = device(arguments.cost)
+        return roofline.text(build, call, on), roofline.facts(build, call, on)
     facts = inspecting.summary(build, _lengths(arguments.lengths))
     if arguments.keys:
         keys = {"config_keys": facts["config_keys"]}
@@ -111,7 +127,8 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         inspecting.summary_text(facts),
         build.dump(list(build.stages)[-1]).rstrip(),
         inspecting.ledger_text(build.ledger),
-        "more: --stage, --diff, --op, --weights, --keys, --trace, --json; glmc explain",
+        "more: --stage, --diff, --op, --weights, --keys, --trace, --cost, --json;"
+        " glmc explain",
     ]
     return "\n\n".join(parts), facts
 
@@ -217,7 +234,8 @@ def _open_build(given: str, arguments: argparse.Namespace) -> Build:
     )
     compiled = compile_files(given, options)
     _tell(compiled.loaded.source.note)
-    return Build(path, compiled.files)
+    texts = {n: text for n, text in compiled.files.items() if isinstance(text, str)}
+    return Build(path, texts)
 
 
 def _own_weights(build: Build) -> str:

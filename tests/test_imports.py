@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # Copied into every build, so they stand without glmc.
 TRAVELLERS = {
-    "backends/runtime": {"torch", "safetensors", "huggingface_hub", "tqdm"},
+    "backends/runtime": {"torch", "triton", "safetensors", "huggingface_hub", "tqdm"},
     "backends/torch/ops": {"torch"},
 }
 
