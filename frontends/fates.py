@@ -25,7 +25,7 @@ class KeyFate:
 
 
 # Keys that the functions of expressions read, and keys that every spec needs.
-_READ_BY_FUNCTION = {
+READ_BY_FUNCTION = {
     "rope": (
         "rope_parameters",
         "rope_scaling",
@@ -90,8 +90,8 @@ def _readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:
     for expression in expressions:
         for key in expression.config_keys:
             readers.setdefault(key, expression.where)
-        for function in expression.names & _READ_BY_FUNCTION.keys():
-            for key in _READ_BY_FUNCTION[function]:
+        for function in expression.names & READ_BY_FUNCTION.keys():
+            for key in READ_BY_FUNCTION[function]:
                 readers.setdefault(key, f"{expression.where} {function}()")
     for alias, key in spec.aliases.items():
         if key in readers:
