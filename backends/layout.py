@@ -91,9 +91,9 @@ def _periodic(items: Sequence[str]) -> list[str]:
         if all(item == items[at % size] for at, item in enumerate(items))
     )
     times, rest = divmod(len(items), period)
-    unit = _runs(items[:period])
     if times == 1:
-        return unit
+        return _runs(items)
+    unit = _runs(items[:period])
     one = unit[0] if period == 1 else f"({' + '.join(unit)})"
     return [f"{one} * {times}", *_runs(items[:rest])]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glmc.frontends.attention_extras import alibi, output_gate, query_scale
 from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
@@ -16,9 +17,10 @@ from glmc.frontends.spec import (
     MlaSpec,
     MlpSpec,
     MoeSpec,
-    NormSpec,
+    NormRef,
     OpSpec,
     PerLayer,
+    QkNorm,
     RopeSpec,
     Spec,
     StepSpec,
@@ -42,8 +44,13 @@ _ACTIVATIONS: Mapping[str, m.ActivationName] = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
+    "relu2": "relu2",
+    "relu_squared": "relu2",
     "tanh": "tanh",
 }
 
@@ -99,14 +106,9 @@ class _ModelBuilder:
             hidden=self.dim("E"),
             max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
-            embed=m.Embedding(
-                weight=self.slots.weight("embed"),
-                positions=self.slots.optional("positions"),
-                types=self.slots.optional("types"),
-                norm=self.model_norm("embed_norm", spec.embed_norm),
-            ),
+            embed=self.embedding(),
             blocks=tuple(self.blocks()),
-            final_norm=self.model_norm("final_norm", spec.final_norm),
+            final_norm=self.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
             positions=self.positions(),
             prefix_encoder=self.prefix_encoder(),
@@ -123,23 +125,37 @@ class _ModelBuilder:
             raise GlmcError(f"spec {self.spec.arch!r}: dims must define {name}")
         return self.dims[name]
 
-    def model_norm(self, what: str, name: object) -> m.Norm | None:
-        """A norm outside the layers."""
-        if self.resolve.value(name) is None:
-            return None
-        return self.norm(self.resolve, self.resolve.text(what, name))
+    def embedding(self) -> m.Embedding:
+        spec, resolve = self.spec.embed, self.resolve
+        positions: m.Weight | m.Sinusoids | None = self.slots.optional("positions")
+        if spec.sinusoids:
+            positions = m.Sinusoids(**spec.sinusoids.model_dump())
+        return m.Embedding(
+            weight=self.slots.weight("embed"),
+            scale=resolve.optional_number("embed.scale", spec.scale),
+            scale_rounded=resolve.flag("embed.scale_rounded", spec.scale_rounded),
+            project=self.slots.optional_projection("embed_proj"),
+            positions=positions,
+            types=self.slots.optional("types"),
+            norm=self.norm("embed_norm", resolve, self.spec.embed_norm),
+        )
 
     def head(self) -> m.Head | m.Pooler | None:
-        spec = self.spec.head
+        spec, resolve = self.spec.head, self.resolve
         if spec.kind == "none":
             return None
         if spec.kind == "pooler":
-            act = self.activation(self.resolve, "head.act", spec.act)
+            act = self.activation(resolve, "head.act", spec.act)
             return m.Pooler(dense=self.slots.projection("pooler"), act=act)
         return m.Head(
             weight=self.slots.weight("embed" if self.tied() else "head"),
             bias=self.slots.bias("head"),
             transform=self.transform(spec.transform),
+            project=self.slots.optional_projection("head_proj"),
+            normalised=resolve.flag("head.normalised", spec.normalised),
+            pre_scale=resolve.number("head.pre_scale", spec.pre_scale),
+            scale=resolve.number("head.scale", spec.scale),
+            softcap=resolve.optional_number("head.softcap", spec.softcap),
         )
 
     def tied(self) -> bool:
@@ -148,11 +164,13 @@ class _ModelBuilder:
     def transform(self, spec: TransformSpec | None) -> m.Transform | None:
         if spec is None:
             return None
-        name = self.resolve.text("head.transform.norm", spec.norm)
+        norm = self.norm("head.transform.norm", self.resolve, spec.norm)
+        if norm is None:
+            raise GlmcError(f"spec {self.spec.arch!r}: head.transform needs a norm")
         return m.Transform(
             dense=self.slots.projection("transform"),
             act=self.activation(self.resolve, "head.transform.act", spec.act),
-            norm=self.norm(self.resolve, name),
+            norm=norm,
         )
 
     def positions(self) -> m.GlmPositions | None:
@@ -235,7 +253,7 @@ class _ModelBuilder:
             labels.setdefault(known[key], resolve.scope.variables.get("kind"))
         names = _block_names([labels[steps] for steps in kinds])
         for name, (steps, layers) in zip(names, kinds.items(), strict=True):
-            prefix = self.spec.layer_prefix
+            prefix = self.spec.layer_root
             yield m.Block(name=name, layers=tuple(layers), prefix=prefix, steps=steps)
 
     def layer(self, i: int) -> Resolver:
@@ -269,10 +287,16 @@ class _ModelBuilder:
             expected = f"must be one of the ops {known}"
             raise resolve.error("block.op", step.op, expected, name)
         made = self.sublayer(resolve, f"ops.{name}", op)
-        norms = ("pre", "post", "after")
-        named = {at: self.layer_norm(resolve, getattr(step, at)) for at in norms}
-        scale = resolve.number("block.residual_scale", step.residual_scale)
-        return m.Step(op=made, residual=step.residual, residual_scale=scale, **named)
+        return m.Step(
+            op=made,
+            pre=self.layer_norm("block.pre", resolve, step.pre),
+            post=self.layer_norm("block.post", resolve, step.post),
+            after=self.layer_norm("block.after", resolve, step.after),
+            residual=step.residual,
+            residual_scale=resolve.number("block.residual_scale", step.residual_scale),
+            scale=resolve.number("block.scale", step.scale),
+            parallel=resolve.flag("block.parallel", step.parallel),
+        )
 
     def sublayer(self, resolve: Resolver, what: str, op: OpSpec) -> m.Sublayer:
         slots = Slots(self.spec, resolve)
@@ -287,24 +311,32 @@ class _ModelBuilder:
                 return Mixture(self, resolve, what, slots).build(op)
 
     def layer_norm(
-        self, resolve: Resolver, name: object, spec: NormSpec | None = None
+        self, what: str, resolve: Resolver, ref: NormRef | None
     ) -> m.Norm | None:
-        value = resolve.value(name)
-        if value is None:
-            return None
-        text = resolve.text("the norm", name)
-        return self.norm(resolve, self.spec.layer_prefix + text, spec)
+        return self.norm(what, resolve, ref, self.spec.layer_root)
 
     def norm(
-        self, resolve: Resolver, name: str, spec: NormSpec | None = None
-    ) -> m.Norm:
-        spec = spec or self.spec.norm
-        bias = resolve.flag("norm.bias", spec.bias)
+        self,
+        what: str,
+        resolve: Resolver,
+        ref: NormRef | None,
+        prefix: str | None = None,
+    ) -> m.Norm | None:
+        """The norm a reference stands for; what it leaves open is ``norm``'s."""
+        if ref is None or resolve.value(ref.name) is None:
+            return None
+        prefix = self.spec.tensor_prefix if prefix is None else prefix
+        name = prefix + resolve.text(what, ref.name)
+        own = {key: value for key, value in ref if value is not None and key != "name"}
+        spec = self.spec.norm.model_copy(update=own)
+        weight = resolve.flag(f"{what}.weight", spec.weight)
+        bias = resolve.flag(f"{what}.bias", spec.bias)
         return m.Norm(
             kind=spec.kind,
-            eps=resolve.number("norm.eps", spec.eps),
-            weight=m.Weight(tensor=f"{name}.weight"),
-            bias=m.Weight(tensor=f"{name}.bias") if bias else None,
+            eps=resolve.number(f"{what}.eps", spec.eps),
+            weight=m.Weight(tensor=f"{name}.weight") if weight else None,
+            bias=m.Weight(tensor=f"{name}.bias") if weight and bias else None,
+            unit_offset=resolve.flag(f"{what}.unit_offset", spec.unit_offset),
             weight_in=spec.weight_in,
         )
 
@@ -312,27 +344,47 @@ class _ModelBuilder:
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots
     ) -> m.Attention:
         head_dim = resolve.size(f"{what}.head_dim", spec.head_dim)
-        norms = spec.qk_norm
+        norms = self.qk_norms(f"{what}.qk_norm", resolve, spec.qk_norm)
         return m.Attention(
+            **norms,
             heads=resolve.size(f"{what}.heads", spec.heads),
             kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
             head_dim=head_dim,
             scale=resolve.number(f"{what}.scale", spec.scale),
             window=resolve.optional_size(f"{what}.window", spec.window),
             mask=spec.mask,
+            chunk=resolve.optional_size(f"{what}.chunk", spec.chunk),
+            softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
+            clip=resolve.optional_number(f"{what}.clip", spec.clip),
             rope=self.rope(resolve, what, spec.rope, head_dim),
+            alibi=alibi(f"{what}.alibi", resolve, spec.alibi),
             q=slots.projection("q"),
             k=slots.projection("k"),
             v=slots.projection("v"),
             o=slots.projection("o"),
-            q_norm=self.layer_norm(resolve, norms.q) if norms else None,
-            k_norm=self.layer_norm(resolve, norms.k) if norms else None,
+            v_norm=self.layer_norm(f"{what}.v_norm", resolve, spec.v_norm),
+            q_scale=query_scale(f"{what}.q_scale", resolve, spec.q_scale),
+            sinks=slots.optional("sinks"),
+            gate=output_gate(f"{what}.gate", resolve, spec.gate, slots),
+            sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
         )
+
+    def qk_norms(
+        self, what: str, resolve: Resolver, spec: QkNorm | None
+    ) -> dict[str, Any]:
+        if spec is None:
+            return {}
+        return {
+            "q_norm": self.layer_norm(f"{what}.q", resolve, spec.q),
+            "k_norm": self.layer_norm(f"{what}.k", resolve, spec.k),
+            "qk_norm_scope": spec.scope,
+            "qk_norm_after_rope": resolve.flag(f"{what}.after_rope", spec.after_rope),
+        }
 
     def rope(
         self, resolve: Resolver, what: str, spec: RopeSpec | None, head_dim: int
     ) -> m.Rope | None:
-        if spec is None:
+        if spec is None or not resolve.flag(f"{what}.rope.when", spec.when):
             return None
         params: Any = resolve.value(spec.params)
         if not isinstance(params, Mapping):
@@ -351,8 +403,9 @@ class _ModelBuilder:
         if dim % (2 * sections):
             expected = f"must pair channels in {dim} // {sections} each"
             raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
+        reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
         more = {"sections": sections, "frequencies": spec.frequencies}
-        return rope.model_copy(update=more)
+        return rope.model_copy(update={**more, "reverse": reverse})
 
     def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
         style = resolve.text(f"{what}.style", given)
@@ -362,16 +415,6 @@ class _ModelBuilder:
         expected = "must be half or interleaved"
         raise resolve.error(f"{what}.style", given, expected, style)
 
-    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
-        gated = resolve.flag(f"{what}.gated", spec.gated)
-        return m.Mlp(
-            act=self.activation(resolve, f"{what}.act", spec.act),
-            ff=resolve.size(f"{what}.ff", spec.ff),
-            gate=slots.projection("gate") if gated else None,
-            up=slots.projection("up"),
-            down=slots.projection("down"),
-        )
-
     def activation(
         self, resolve: Resolver, what: str, given: object
     ) -> m.ActivationName:
@@ -380,6 +423,25 @@ class _ModelBuilder:
             expected = f"must be one of {', '.join(_ACTIVATIONS)}"
             raise resolve.error(what, given, expected, name)
         return _ACTIVATIONS[name]
+
+    def mlp(self, resolve: Resolver, what: str, spec: MlpSpec, slots: Slots) -> m.Mlp:
+        gated = resolve.flag(f"{what}.gated", spec.gated)
+        return m.Mlp(
+            act=self.mlp_activation(resolve, f"{what}.act", spec.act, slots),
+            ff=resolve.size(f"{what}.ff", spec.ff),
+            gate=slots.projection("gate") if gated else None,
+            up=slots.projection("up"),
+            sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
+            down=slots.projection("down"),
+        )
+
+    def mlp_activation(
+        self, resolve: Resolver, what: str, given: object, slots: Slots
+    ) -> m.ActivationName | m.Xielu:
+        if resolve.value(given) != "xielu":
+            return self.activation(resolve, what, given)
+        alphas = (slots.weight("alpha_p"), slots.weight("alpha_n"))
+        return m.Xielu(alpha_p=alphas[0], alpha_n=alphas[1])
 
 
 # Axis names that blocks, embedding and head define themselves.

@@ -85,7 +85,8 @@ def with_text_part(
     if not isinstance(part, Mapping):
         raise GlmcError(f"{where}: {key} must be an object, found {show(part)}")
     outer = {name: value for name, value in config.items() if name != key}
-    stays = {*_OF_THE_WHOLE, *set_keys} & outer.keys()
+    # A flag of the whole says whether its head is tied, whatever the part says.
+    stays = {*_OF_THE_WHOLE, "tie_word_embeddings", *set_keys} & outer.keys()
     inner = {n: v for n, v in part.items() if n not in (*stays, *_OF_THE_WHOLE)}
     return {**outer, **inner}
 

@@ -54,6 +54,8 @@ class LoadedModel:
     auto_map: tuple[AutoClass, ...]
     lines: Mapping[str, SpecLine]
     """What the spec says, entry by entry, and where."""
+    unverified: str | None
+    """Why the spec has not been compared with another implementation, if it has not."""
     quantization: Literal["rows", "blocks"] | None = None
     """The format of quantised checkpoints that the spec knows."""
 
@@ -118,6 +120,7 @@ def load_model(
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
         lines=spec_lines(chosen.tree, config),
+        unverified=None if spec.verified else spec.caveat or "no test compares it",
         quantization=spec.quantization.format if spec.quantization else None,
     )
 
@@ -139,8 +142,10 @@ def _published(
 
 
 def _scope(config: Mapping[str, object]) -> Scope:
-    def rope(kind: str | None = None) -> Mapping[str, object]:
-        return read_rope(config, kind)
+    def rope(
+        kind: str | None = None, others: Sequence[str] = ()
+    ) -> Mapping[str, object]:
+        return read_rope(config, kind, others)
 
     return Scope(config, functions={"rope": rope})
 
@@ -164,7 +169,7 @@ def _check_classes(
     where: str,
 ) -> None:
     """Refuse a config whose published classes are not those the spec describes."""
-    known = spec.match.architectures
+    known = spec.match.architectures + spec.match.borrowed_architectures
     declared = architectures(config, where)
     mapped = tuple(c.name for c in classes if c.role == "AutoModelForCausalLM")
     for key, names in (("architectures", declared), ("auto_map", mapped)):

@@ -4,7 +4,14 @@ from typing import Literal, Protocol
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import IndexerSpec, MlaSpec, MoeSpec, NormSpec, RopeSpec
+from glmc.frontends.spec import (
+    IndexerSpec,
+    MlaSpec,
+    MoeSpec,
+    NormRef,
+    NormSpec,
+    RopeSpec,
+)
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
@@ -21,7 +28,7 @@ class Parts(Protocol):
     ) -> m.RopeStyle: ...
 
     def layer_norm(
-        self, resolve: Resolver, name: object, spec: NormSpec | None = None
+        self, what: str, resolve: Resolver, ref: NormRef | None
     ) -> m.Norm | None: ...
 
     def activation(
@@ -41,7 +48,8 @@ class _Sublayer:
         return self.resolve.size(f"{self.what}.{key}", given)
 
     def norm(self, key: str, name: object, spec: NormSpec) -> m.Norm:
-        found = self.parts.layer_norm(self.resolve, name, spec)
+        ref = NormRef(name=name, **dict(spec))
+        found = self.parts.layer_norm(f"{self.what}.{key}", self.resolve, ref)
         if found is None:
             expected = "must be the name of a norm"
             raise self.resolve.error(f"{self.what}.{key}", name, expected, None)

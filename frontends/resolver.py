@@ -42,6 +42,10 @@ class Resolver:
             return None
         return self.size(what, given, limit)
 
+    def optional_number(self, what: str, given: object) -> float | None:
+        """A positive finite number, or None where the spec gives null."""
+        return None if self.value(given) is None else self.number(what, given)
+
     def number(self, what: str, given: object) -> float:
         """A positive finite number."""
         value = self.value(given)

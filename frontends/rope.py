@@ -5,7 +5,7 @@ Follows ``modeling_rope_utils.py`` of transformers 5.23, whose config classes ac
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from glmc.frontends.evaluation import same
@@ -38,12 +38,15 @@ _CONTEXT = "max_position_embeddings"
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def read_rope(config: Params, kind: str | None = None) -> dict[str, Any]:
+def read_rope(
+    config: Params, kind: str | None = None, others: Collection[str] = ()
+) -> dict[str, Any]:
     """The rotary parameters of a config, whichever dialect it is in.
 
     Args:
         config: with aliases and defaults applied.
         kind: the layer type, where ``rope_parameters`` holds one entry for each.
+        others: keys beside the rope's own that the spec itself reads.
 
     Returns:
         ``type``, ``theta``, ``partial`` (share of the head that turns), and whatever
@@ -54,7 +57,7 @@ def read_rope(config: Params, kind: str | None = None) -> dict[str, Any]:
     """
     name, given = _given(config, kind)
     rope_type = _type(name, given)
-    allowed = _KEYS[rope_type] | _COMMON | {_ORIGINAL}
+    allowed = _KEYS[rope_type] | _COMMON | {_ORIGINAL, *others}
     for key, value in given.items():
         if key in allowed or value is None:
             continue

@@ -11,15 +11,18 @@ _INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
-_HEAD_SLOTS = frozenset({"head", "transform", "pooler"})
-_MODEL_SLOTS = frozenset({"embed", "positions", "types"}) | _HEAD_SLOTS | _PREFIX_SLOTS
+_EMBED_SLOTS = frozenset({"embed", "embed_proj", "positions", "types"})
+_HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
+_MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
-_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "q_a", "kv_a", "kv_b"})
+_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
+_LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
-_MLP_SLOTS = frozenset({"gate", "up", "down", "sgate", "sup", "sdown"})
+_MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
+_SHARED_SLOTS = frozenset({"sgate", "sup", "sdown"})
 _MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
-_LAYER_SLOTS = _ATTENTION_SLOTS | _INDEXER_SLOTS | _MLP_SLOTS | _MOE_SLOTS
-_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS
+_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 
 
 class Slots:
@@ -32,6 +35,10 @@ class Slots:
     def projection(self, slot: str) -> m.Projection:
         """A matrix and, where it has one, its bias."""
         return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
+
+    def optional_projection(self, slot: str) -> m.Projection | None:
+        """A matrix and its bias, or None where the spec names none for this config."""
+        return self.projection(slot) if self._entry(slot) else None
 
     def weight(self, slot: str) -> m.Weight:
         """The slot's weight.
@@ -80,11 +87,18 @@ class Slots:
                 f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
                 f" weights, {' and '.join(keys)}"
             )
-        return self.spec.weights[keys[0]] if keys else None
+        entry = self.spec.weights[keys[0]] if keys else None
+        absent = entry is None or self.resolve.value(entry.name) is None
+        return None if absent else entry
 
     def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
         name = self.resolve.text(f"weights.{slot}.name", entry.name)
-        prefix = "" if slot in _MODEL_SLOTS else self.spec.layer_prefix
+        prefix = (
+            self.spec.tensor_prefix if slot in _MODEL_SLOTS else self.spec.layer_root
+        )
+        if kind == "bias" and entry.bias_name is not None:
+            name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
+            return f"{prefix}{name}"
         return f"{prefix}{name}" if entry.bare else f"{prefix}{name}.{kind}"
 
     def _layout(self, entry: WeightSpec) -> str | None:

@@ -54,10 +54,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Match(Section):
-    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys."""
+    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys.
+
+    ``borrowed_architectures``: classes of other specs that its configs may name too.
+    """
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
+    borrowed_architectures: tuple[Name, ...] = ()
     any_key: tuple[Name, ...] = ()
 
 
@@ -94,25 +98,78 @@ class NormSpec(Section):
 
     kind: Literal["rms", "layer"]
     eps: Number
+    weight: Flag = True
     bias: Flag = False
+    unit_offset: Flag = False
     weight_in: Literal["input", "f32"] = "input"
 
 
+class NormRef(Section):
+    """One norm: its name, null for none, and how it differs from ``norm``."""
+
+    name: Text | None = None
+    kind: Literal["rms", "layer"] | None = None
+    eps: Number | None = None
+    weight: Flag | None = None
+    bias: Flag | None = None
+    unit_offset: Flag | None = None
+    weight_in: Literal["input", "f32"] | None = None
+
+
+def _norm_ref(value: object) -> object:
+    return {"name": value} if isinstance(value, str | Expression) else value
+
+
+NormUse = Annotated[NormRef, BeforeValidator(_norm_ref)]
+
+
 class RopeSpec(Section):
-    """Rotary embedding: ``params`` as the function ``rope()`` gives them."""
+    """Rotary embedding: ``params`` as the function ``rope()`` gives them.
+
+    Layers for which ``when`` is false have none.
+    """
 
     params: Formula
     dim: Integer
     style: Text
     sections: Integer = 1
     frequencies: Literal["f32", "f16"] = "f32"
+    reverse: Flag = False
+    when: Flag = True
+
+
+class AlibiSpec(Section):
+    """Biases by distance instead of positions, where ``when`` is true."""
+
+    max_bias: Number = 8.0
+    scale: Number = 1.0
+    when: Flag = True
+
+
+class QueryScaleSpec(Section):
+    """Queries times 1 + beta · log(1 + floor((pos + shift) / context))."""
+
+    beta: Number
+    context: Integer
+    shift: Literal[0, 1] = 0
+    when: Flag = True
+
+
+class GateSpec(Section):
+    """The slot ``attn_gate``: the context times act of it."""
+
+    act: Literal["sigmoid", "softplus"]
+    width: Literal["channel", "head"] = "channel"
+    when: Flag = True
 
 
 class QkNorm(Section):
-    """Names of the RMS norms of each query and key head, before rope; null for none."""
+    """Norms of queries and keys: over what, and on which side of rope."""
 
-    q: Text | None
-    k: Text | None
+    q: NormUse
+    k: NormUse
+    scope: Literal["head", "heads", "full"] = "head"
+    after_rope: Flag = False
 
 
 class AttentionSpec(Section):
@@ -125,8 +182,16 @@ class AttentionSpec(Section):
     scale: Number
     window: Integer | None = None
     mask: Literal["causal", "prefix", "full"] = "causal"
+    chunk: Integer | None = None
+    softcap: Number | None = None
+    clip: Number | None = None
     rope: RopeSpec | None = None
+    alibi: AlibiSpec | None = None
     qk_norm: QkNorm | None = None
+    v_norm: NormUse | None = None
+    q_scale: QueryScaleSpec | None = None
+    gate: GateSpec | None = None
+    sub_norm: NormUse | None = None
 
 
 class MlpSpec(Section):
@@ -136,6 +201,7 @@ class MlpSpec(Section):
     act: Text
     ff: Integer
     gated: Flag = True
+    sub_norm: NormUse | None = None
 
 
 class SharedSpec(Section):
@@ -197,22 +263,41 @@ OpSpec = Annotated[
 
 
 class StepSpec(Section):
-    """after(residual_scale · r + post(op(pre(x)))); r is x, or with residual normed
-    pre(x)."""
+    """after(residual_scale · r + scale · post(op(pre(x)))).
+
+    r is x, or with residual normed pre(x); a parallel step reads the x of the last.
+    """
 
     op: Text
-    pre: Text | None = None
-    post: Text | None = None
-    after: Text | None = None
+    pre: NormUse | None = None
+    post: NormUse | None = None
+    after: NormUse | None = None
     residual: Literal["stream", "normed"] = "stream"
     residual_scale: Number = 1.0
+    scale: Number = 1.0
+    parallel: Flag = False
+
+
+class SinusoidsSpec(Section):
+    """Fixed positions instead of a learned table."""
+
+    inclusive: bool = False
+    offset: int = 0
+
+
+class EmbedSpec(Section):
+    """What happens to a token's vector before the first layer."""
+
+    scale: Number | None = None
+    scale_rounded: Flag = False
+    sinusoids: SinusoidsSpec | None = None
 
 
 class TransformSpec(Section):
     """norm(act(dense(x))) before the logits; the slot ``transform`` is the dense."""
 
     act: Text
-    norm: Text
+    norm: NormUse
 
 
 class PositionsSpec(Section):
@@ -247,14 +332,22 @@ class HeadSpec(Section):
     tied: Flag = False
     transform: TransformSpec | None = None
     act: Text = "tanh"
+    normalised: Flag = False
+    pre_scale: Number = 1.0
+    scale: Number = 1.0
+    softcap: Number | None = None
 
 
 class WeightSpec(Section):
-    """Where a slot lies: module name, stored layout, whether it has a bias."""
+    """Where a slot lies: module name, stored layout, whether it has a bias.
+
+    A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own.
+    """
 
     name: Text
     layout: Text | None = None
     bias: Flag = False
+    bias_name: Text | None = None
     bare: bool = False
     """The tensor is called as its module, without ``.weight``."""
 
@@ -302,9 +395,15 @@ class Spec(Section):
     """One architecture, after inheritance and with its variant chosen."""
 
     arch: Name
+    verified: bool = True
+    """Whether a test compares it with another implementation."""
+    caveat: Name | None = None
+    """What a user of a spec that is not verified should know."""
     match: Match = Match()
     text_in: Name | None = None
     """The config key that may hold the keys of the text model."""
+    tensor_prefix: Name = ""
+    """What the names of all tensors begin with."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
@@ -316,12 +415,13 @@ class Spec(Section):
     layers: Integer
     max_positions: Integer | None = None
     type_vocab: Integer | None = None
-    embed_norm: Text | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]
-    final_norm: Text | None = None
+    embed: EmbedSpec = EmbedSpec()
+    embed_norm: NormUse | None = None
+    final_norm: NormUse | None = None
     head: HeadSpec = HeadSpec()
     positions: PositionsSpec | None = None
     prefix_encoder: PrefixEncoderSpec | None = None
@@ -334,6 +434,11 @@ class Spec(Section):
     beyond_layers: Name | None = None
     """Why a checkpoint may hold layers after the last one of the model."""
     quantization: Quantization | None = None
+
+    @property
+    def layer_root(self) -> str:
+        """What the names of a layer's tensors begin with."""
+        return self.tensor_prefix + self.layer_prefix
 
 
 class Variant(Section):

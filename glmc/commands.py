@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glmc.builds import Build
+from glmc.frontends.frontend import LoadedModel
 from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
 from glmc.terminal import show
@@ -46,6 +47,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     )
     compiled = compile_files(arguments.source, options)
     _tell(compiled.loaded.source.note)
+    _tell(_unverified(compiled.loaded))
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
@@ -75,6 +77,13 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.ahead:
         print(f"\n{table(compiled.ahead)}")
     return 0
+
+
+def _unverified(loaded: LoadedModel) -> str | None:
+    """What to say of a spec that no test compares with another implementation."""
+    if loaded.unverified is None:
+        return None
+    return f"The spec {loaded.spec!r} is unverified: {loaded.unverified}."
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:

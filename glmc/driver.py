@@ -263,6 +263,7 @@ def _manifest(
             "model": loaded.model.name,
             "spec": loaded.spec,
             "variant": loaded.variant,
+            **({"unverified": loaded.unverified} if loaded.unverified else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
             "config": loaded.config,
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},

@@ -5,6 +5,9 @@ depends on the kinds of things in a model, not on how large they are, so a model
 size can be checked in a blink.
 """
 
+import re
+from collections.abc import Collection
+
 from glmc.ir import model as m
 
 HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
@@ -24,7 +27,9 @@ def shrink(model: m.Model) -> m.Model:
             "hidden": HIDDEN,
             "prefix_encoder": encoder and _encoder(encoder),
             "max_positions": model.max_positions and POSITIONS,
-            "blocks": tuple(_block(block, renumbered) for block in model.blocks),
+            "blocks": tuple(
+                _block(block, renumbered, model.axes) for block in model.blocks
+            ),
         }
     )
 
@@ -33,13 +38,17 @@ def _encoder(encoder: m.PrefixEncoder) -> m.PrefixEncoder:
     return encoder.model_copy(update={"length": min(encoder.length, LEARNED)})
 
 
-def _block(block: m.Block, renumbered: dict[int, int]) -> m.Block:
+def _block(
+    block: m.Block, renumbered: dict[int, int], axes: Collection[str]
+) -> m.Block:
     layers = tuple(renumbered[n] for n in block.layers if n in renumbered)
-    steps = tuple(step.model_copy(update={"op": _op(step.op)}) for step in block.steps)
+    steps = tuple(
+        step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
+    )
     return block.model_copy(update={"layers": layers, "steps": steps})
 
 
-def _op(op: m.Sublayer) -> m.Sublayer:
+def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
     match op:
         case m.Mlp():
             return op.model_copy(update={"ff": min(op.ff, FF)})
@@ -48,7 +57,7 @@ def _op(op: m.Sublayer) -> m.Sublayer:
         case m.Mla():
             return _mla(op)
         case m.Attention():
-            return _attention(op)
+            return _attention(op, axes)
 
 
 def _moe(op: m.Moe) -> m.Moe:
@@ -90,8 +99,11 @@ def _mla(op: m.Mla) -> m.Mla:
     )
 
 
-def _attention(op: m.Attention) -> m.Attention:
-    kv_heads = min(op.kv_heads, 2)
+def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
+    """Heads that a layout divides by axes of its own are kept."""
+    layout = op.q.weight.layout or ""
+    kept = any(re.search(rf"\b{axis}\b", layout) for axis in axes)
+    kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)
     return op.model_copy(
@@ -100,6 +112,7 @@ def _attention(op: m.Attention) -> m.Attention:
             "kv_heads": kv_heads,
             "head_dim": width,
             "window": op.window and min(op.window, WINDOW),
+            "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )

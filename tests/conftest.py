@@ -36,7 +36,12 @@ def tiny(shared_folder: Path) -> Callable[[Variant], Tiny]:
 
             tiny.make(variant, folder / "checkpoint")
             file = folder / "reference.safetensors"
-            reference.write(folder / "checkpoint", file, far=variant.far)
+            reference.write(
+                folder / "checkpoint",
+                file,
+                far=variant.far,
+                attention=variant.attention,
+            )
 
         folder = builds.once(shared_folder / "tiny" / str(variant), make)
         return Tiny(variant, folder / "checkpoint", folder / "reference.safetensors")

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: The files of `ops/`, in the order in which they appear in a reference module.
-FILES = ("elementwise", "quantized", "norms", "rope", "attention", "moe", "sparse")
+FILES = (
+    "elementwise",
+    "quantized",
+    "norms",
+    "rope",
+    "positions",
+    "attention",
+    "moe",
+    "sparse",
+)
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."
 HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'

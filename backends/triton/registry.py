@@ -123,14 +123,23 @@ def aot_specs(
     uses = [use for use in ops if use.name not in own]
     found: list[AotSpec] = []
     for use in uses:
-        kernel = KERNELS.get(use.name)
+        kernel = kernels_of(uses).get(use.name)
         wanted = kernel.specs(use, uses, dtype) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
 
 
+def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
+    """The kernels that fit a model; where one does not, ops are the reference's."""
+    if structure.attention_plan(uses).has_kernels:
+        return KERNELS
+    without = structure.ATTENTION_OPS
+    return {name: kernel for name, kernel in KERNELS.items() if name not in without}
+
+
 def _parts(uses: list[OpUse]) -> list[str]:
-    wanted = {part for u in uses if u.name in KERNELS for part in KERNELS[u.name].parts}
+    kernels = kernels_of(uses)
+    wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
     if not structure.weighs(uses):
         wanted.discard("weighted")
     return [part for part in PARTS if part in wanted]
@@ -142,18 +151,21 @@ def _render(env: jinja2.Environment, part: str, variables: Variables) -> str:
 
 def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     names = sorted({use.name for use in uses})
-    ours = [name for name in names if name not in own]
+    kernels = kernels_of(uses)
+    ours = [name for name in names if name in kernels and name not in own]
     return {
-        "launches": any(name in KERNELS for name in ours),
+        "launches": bool(ours),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
-        "imports": "\n".join(_imports(names, own)),
+        "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
 
 
-def _imports(names: list[str], own: Collection[str]) -> Iterator[str]:
+def _imports(
+    names: list[str], own: Collection[str], kernels: Mapping[str, Kernel]
+) -> Iterator[str]:
     yield from (f"from .own.{name} import {name}" for name in names if name in own)
-    rest = [name for name in names if name not in own and name not in KERNELS]
+    rest = [name for name in names if name not in own and name not in kernels]
     if rest:
         yield _import(rest)
 
@@ -194,6 +206,14 @@ def _variables(uses: list[OpUse]) -> Variables:
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,
+        "capped": plan.capped,
+        "sloped": plan.sloped,
+        "sunk": plan.sunk,
+        "changed": plan.sloped or plan.capped != "none",
+        "extras": plan.extras,
+        "offsets": structure.offsets(kinds),
+        "rms_offset": structure.offset(uses, structure.RMS_OPS),
+        "layer_offset": structure.offset(uses, structure.LAYER_OPS),
         "sectioned": structure.sectioned(kinds),
         "splits": plan.splits,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
@@ -218,6 +238,7 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "norm": kind.norm,
         "style": kind.style,
         "sections": kind.sections,
+        "unit_offset": kind.unit_offset,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
     }

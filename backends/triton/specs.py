@@ -76,6 +76,9 @@ def norm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     added = use.name.startswith("add_")
     constants: dict[str, Constant] = {"E": width, "EPS": use.real("eps")}
     constants["BLOCK"] = block
+    family = structure.RMS_OPS if use.name in structure.RMS_OPS else structure.LAYER_OPS
+    if structure.offset(uses, family) == "some":
+        constants["UNIT_OFFSET"] = use.flag("unit_offset")
     pointers = ["x", "y", "weight"] if added else ["x", "weight"]
     if use.name in structure.RMS_OPS:
         if structure.weight_in(uses) == "mixed":
@@ -182,19 +185,49 @@ def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         constants["WINDOW"] = use.window()
     if plan.learned:
         constants["LEARNED"] = use.whole("learned", 0)
+    if plan.capped != "none":
+        constants["CAP"] = use.optional("softcap")
     constants |= _sizes(shape)
-    asked = "prefix" in use.operands
-    bound: dict[str, Constant] = {"prefix": None} if plan.prefixed else {}
+    optional = _Optional.of(use, plan, dtype)
     specs = []
     for padded in (False, True):
-        start: dict[str, Constant] = {} if padded else {"start": None}
-        prefilled = constants | start | ({} if asked else bound)
-        specs.append(_prefill(shape, dtype, prefilled, plan.prefill[size], asked))
+        given = optional.padded(padded)
+        specs.append(_prefill(shape, dtype, constants, plan.prefill[size], given))
         parts: dict[str, Constant] = {"SPLITS": plan.splits}
-        specs.append(
-            _decode(shape, dtype, constants | parts | start, plan.decode[size])
-        )
+        specs.append(_decode(shape, dtype, constants | parts, plan.decode[size], given))
     return [*specs, _combine(shape, dtype, plan.splits)]
+
+
+@dataclass(frozen=True)
+class _Optional:
+    """Pointers that launches of attention may leave out: name to type, or None."""
+
+    pointers: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, use: OpUse, plan: structure.AttentionPlan, dtype: str) -> "_Optional":
+        """Those that the kernels of a model have; None where this layer has none."""
+        kinds = {"prefix": "*i32", "slopes": "*fp32", "sinks": POINTERS[dtype]}
+        there = {"prefix": plan.prefixed, "slopes": plan.sloped, "sinks": plan.sunk}
+        return cls(
+            {
+                name: kind if name in use.operands else None
+                for name, kind in kinds.items()
+                if there[name]
+            }
+        )
+
+    def padded(self, padded: bool) -> "_Optional":
+        """With the slots where rows begin, which only padded batches have."""
+        return _Optional({"start": "*i32" if padded else None, **self.pointers})
+
+    def add(self, arguments: _Arguments, *names: str) -> dict[str, Constant]:
+        """Declare some of them; what is left out is a constant."""
+        asked = {name: self.pointers[name] for name in names if name in self.pointers}
+        for name, kind in asked.items():
+            if kind:
+                arguments.pointers(name, dtype=kind)
+        return {name: None for name, kind in asked.items() if kind is None}
 
 
 def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
@@ -237,29 +270,29 @@ def _prefill(
     dtype: str,
     constants: dict[str, Constant],
     tile: tiles.Tile,
-    prefixed: bool,
+    optional: _Optional,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
-    if "start" not in constants:
-        arguments.pointers("start", dtype="*i32")
-    if prefixed:
-        arguments.pointers("prefix", dtype="*i32")
+    absent = optional.add(arguments, "start", "prefix", "slopes", "sinks")
     row = shape.heads * shape.k_dim
     arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
-    return _tiled(arguments, "prefill_kernel", constants, tile)
+    return _tiled(arguments, "prefill_kernel", constants | absent, tile)
 
 
 def _decode(
-    shape: HeadShape, dtype: str, constants: dict[str, Constant], tile: tiles.Tile
+    shape: HeadShape,
+    dtype: str,
+    constants: dict[str, Constant],
+    tile: tiles.Tile,
+    optional: _Optional,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
-    if "start" not in constants:
-        arguments.pointers("start", dtype="*i32")
+    absent = optional.add(arguments, "start", "slopes", "sinks")
     arguments.pointers("parts", "weights", dtype="*fp32")
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
     arguments.counts("past", "capacity")
-    return _tiled(arguments, "decode_kernel", constants, tile)
+    return _tiled(arguments, "decode_kernel", constants | absent, tile)
 
 
 def _tiled(

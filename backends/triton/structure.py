@@ -29,6 +29,7 @@ class Prologue:
     style: str
     weight_in: str
     sections: int = 1
+    unit_offset: bool = False
 
     @classmethod
     def of(cls, use: OpUse) -> "Prologue":
@@ -38,6 +39,7 @@ class Prologue:
             style=use.text("style", "half"),
             weight_in=use.text("weight_in", "input"),
             sections=use.whole("sections", 1),
+            unit_offset=use.flag("unit_offset"),
         )
 
     def name(self, kinds: Sequence["Prologue"]) -> str:
@@ -49,6 +51,8 @@ class Prologue:
         parts += [self.weight_in] if len({k.weight_in for k in kinds}) > 1 else []
         several = len({k.sections for k in kinds}) > 1
         parts += [f"sections_{self.sections}"] if several else []
+        differ = len({k.unit_offset for k in kinds}) > 1
+        parts += ["offset"] if differ and self.unit_offset else []
         return "_".join(filter(None, [*parts, "prologue"]))
 
     def key(self, kinds: Sequence["Prologue"]) -> str:
@@ -56,12 +60,18 @@ class Prologue:
         parts = [str(self.rope), str(self.norm)]
         parts += [json.dumps(self.style), json.dumps(self.weight_in)]
         parts += [str(self.sections)] if sectioned(kinds) else []
+        parts += [str(self.unit_offset)] if offsets(kinds) else []
         return f"({', '.join(parts)})"
 
 
 def sectioned(kinds: Iterable[Prologue]) -> bool:
     """Whether the rotary channels of some layer are cut into sections."""
     return any(kind.sections > 1 for kind in kinds)
+
+
+def offsets(kinds: Iterable[Prologue]) -> bool:
+    """Whether weights of some norm are stored as what they differ from 1 by."""
+    return any(kind.unit_offset for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,11 @@ def weight_in(uses: Iterable[OpUse]) -> str:
     return found.pop() if len(found) == 1 else "mixed"
 
 
+def offset(uses: Iterable[OpUse], ops: Sequence[str]) -> Presence:
+    """Which norms have weights that are stored as what they differ from 1 by."""
+    return presence(use.flag("unit_offset") for use in named(uses, *ops))
+
+
 def prologues(uses: Iterable[OpUse]) -> list[Prologue]:
     """The kinds of qkv_attention layer, sorted."""
     return sorted({Prologue.of(use) for use in named(uses, "qkv_attention")})
@@ -129,9 +144,31 @@ class AttentionPlan:
     window: Presence
     prefixed: bool
     learned: bool
+    capped: Presence
+    sloped: bool
+    sunk: bool
+    chunked: bool
     splits: int
     prefill: Mapping[int, tiles.Tile]
     decode: Mapping[int, tiles.Tile]
+
+    @property
+    def extras(self) -> list[str]:
+        """The arguments of attention beside scale and window, and a prefix."""
+        given = {
+            "learned": self.learned,
+            "slopes": self.sloped,
+            "sinks": self.sunk,
+            "softcap": self.capped != "none",
+        }
+        names = [name for name, there in given.items() if there]
+        return [] if names == ["learned"] else names
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether there are kernels for what these layers have together."""
+        alone = [self.prefixed and bool(self.extras), self.sloped and self.sunk]
+        return not self.chunked and not any(alone)
 
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
@@ -145,6 +182,10 @@ def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
         window=presence(use.window() is not None for use in attending),
         prefixed=any("prefix" in use.operands for use in attending),
         learned=any(use.whole("learned", 0) for use in attending),
+        capped=presence(use.attrs.get("softcap") is not None for use in attending),
+        sloped=any("slopes" in use.operands for use in attending),
+        sunk=any("sinks" in use.operands for use in attending),
+        chunked=any(use.attrs.get("chunk") is not None for use in attending),
         splits=tiles.splits(kv_heads, width),
         prefill={n: tiles.prefill(n, width) for n in tiles.ELEMENT_SIZES},
         decode={n: tiles.decode(n, width, group) for n in tiles.ELEMENT_SIZES},

@@ -45,6 +45,14 @@ class OpUse:
             raise self._error(f"attribute {attr} must be a number, not {value!r}")
         return float(value)
 
+    def optional(self, attr: str) -> float | None:
+        """A number attribute, None where it is absent or None."""
+        return None if self.attrs.get(attr) is None else self.real(attr)
+
+    def flag(self, attr: str) -> bool:
+        """A boolean attribute, false where it is absent."""
+        return self.attrs.get(attr, False) is True
+
     def window(self) -> int | None:
         """The sliding window, None for a layer that sees everything before it."""
         return None if self.attrs.get("window") is None else self.whole("window")

@@ -57,13 +57,20 @@ class Emitter(GraphBuilder):
         result: str,
         x: str,
         norm: m.Norm,
-        slot: tuple[str] = ("E",),
+        slot: Sequence[str] = ("E",),
         axes: Axes = NO_AXES,
     ) -> str:
-        """A norm of either kind."""
+        """A norm of any kind; a slot of two dimensions has a row for each head."""
+        rms = norm.kind == "rms"
+        if norm.weight is None:
+            plain = ops.RmsNormalize if rms else ops.LayerNormalize
+            return str(self.emit(plain, result, x=x, eps=norm.eps))
         weight = self.weight(norm.weight, slot, axes)
         fields = {"x": x, "weight": weight, "eps": norm.eps}
-        if norm.kind == "rms":
+        if len(slot) == 2:
+            return str(self.emit(ops.LayerNormHeads, result, **fields))
+        fields["unit_offset"] = norm.unit_offset
+        if rms:
             emitted = self.emit(ops.RmsNorm, result, **fields, weight_in=norm.weight_in)
         else:
             bias = self.bias(weight, norm.bias, slot, axes)

@@ -1,5 +1,7 @@
 """Stem, blocks, head and prefix encoder of a program."""
 
+from collections.abc import Callable
+
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.errors import GlmcError
@@ -100,23 +102,58 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 
 
 def _embed(e: Emitter, embed: m.Embedding) -> str:
-    """norm(token + type + place), added in this order."""
-    tables = [
-        ("tokens", "ids", embed.weight, "V"),
-        ("kinds", "types", embed.types, "S"),
-        ("places", "pos", embed.positions, "P"),
-    ]
-    found = [table for table in tables if table[2]]
-    last = len(found) + bool(embed.norm)  # the step that makes x
-    x = ""
-    for at, (name, ids, weight, rows) in enumerate(found, 1):
-        assert weight
-        table = e.weight(weight, (rows, "E"))
-        name = "x" if last == 1 else name
-        y = str(e.emit(ops.Embedding, name, ids=ids, weight=table))
-        total = "x" if at == last else "total"
-        x = str(e.emit(ops.Add, total, x=x, y=y)) if x else y
-    return e.norm("x", x, embed.norm) if embed.norm else x
+    """norm(scale · project(token) + type + place), of it what is given."""
+    steps: list[tuple[str, Callable[[Emitter, m.Embedding, str, str], str]]]
+    steps = [("tokens", _looked_up)]
+    steps += [("projected", _projected)] if embed.project else []
+    steps += [("scaled", _scaled)] if embed.scale else []
+    steps += [("total", _typed)] if embed.types else []
+    steps += [("total", _placed)] if embed.positions else []
+    steps += [("normed", _normed)] if embed.norm else []
+    x = "ids"
+    for at, (name, step) in enumerate(steps, 1):
+        x = step(e, embed, x, "x" if at == len(steps) else name)
+    return x
+
+
+def _looked_up(e: Emitter, embed: m.Embedding, ids: str, result: str) -> str:
+    table = e.weight(embed.weight, ("V", "W" if embed.project else "E"))
+    return str(e.emit(ops.Embedding, result, ids=ids, weight=table))
+
+
+def _projected(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
+    assert embed.project
+    return e.linear(result, x, embed.project, ("E", "W"))
+
+
+def _scaled(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
+    factor = {"factor": embed.scale, "rounded": embed.scale_rounded}
+    return str(e.emit(ops.Scale, result, x=x, **factor))
+
+
+def _typed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
+    """The token's vector plus its type's."""
+    assert embed.types
+    table = e.weight(embed.types, ("S", "E"))
+    kinds = e.emit(ops.Embedding, "kinds", ids="types", weight=table)
+    return str(e.emit(ops.Add, result, x=x, y=kinds))
+
+
+def _placed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
+    """The token's vector plus its place's, which is learned or computed."""
+    if isinstance(embed.positions, m.Sinusoids):
+        fields = {"dim": e.model.hidden, **embed.positions.model_dump()}
+        table = e.emit(ops.Sinusoids, "places", pos="pos", **fields)
+        return str(e.emit(ops.AddTable, result, x=x, table=table))
+    assert embed.positions
+    rows = e.weight(embed.positions, ("P", "E"))
+    places = e.emit(ops.Embedding, "places", ids="pos", weight=rows)
+    return str(e.emit(ops.Add, result, x=x, y=places))
+
+
+def _normed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
+    assert embed.norm
+    return e.norm(result, x, embed.norm)
 
 
 def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
@@ -134,23 +171,36 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     return e.graph("head", *returns).replace(params=())
 
 
-def _logits(e: Emitter, x: str, head: m.Head) -> str:
-    """The product with the vocabulary, behind a transform where there is one."""
-    if head.transform:
-        dense, act = head.transform.dense, head.transform.act
-        x = e.linear("dense", x, dense, ("E_out", "E"))
-        x = e.emit(ops.Activation, "act", x=x, fn=act)
-        x = e.norm("h", x, head.transform.norm)
-    weight = e.weight(head.weight, ("V", "E"))
-    bias = e.bias(weight, head.bias, ("V",))
-    return str(e.emit(ops.Linear, "logits", x=x, weight=weight, bias=bias))
-
-
 def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
     """One vector for each row, from its first token."""
     first = e.emit(ops.FirstToken, "first", x=x)
     dense = e.linear("dense", first, pooler.dense, ("E_out", "E"))
     return str(e.emit(ops.Activation, "pooled", x=dense, fn=pooler.act))
+
+
+def _logits(e: Emitter, x: str, head: m.Head) -> str:
+    """softcap(scale · W (pre_scale · project(transform(x))))."""
+    if head.transform:
+        dense, act = head.transform.dense, head.transform.act
+        x = e.linear("dense", x, dense, ("E_out", "E"))
+        x = e.emit(ops.Activation, "act", x=x, fn=act)
+        x = e.norm("h", x, head.transform.norm)
+    if head.project:
+        x = e.linear("projected", x, head.project, ("W", "E"))
+    if head.pre_scale != 1.0:
+        x = e.emit(ops.Scale, "scaled", x=x, factor=head.pre_scale)
+    weight = e.weight(head.weight, ("V", "W" if head.project else "E"))
+    bias = None if head.normalised else e.bias(weight, head.bias, ("V",))
+    product = {"x": x, "weight": weight}
+    if head.normalised:
+        y = e.emit(ops.NormalisedLinear, "logits", **product)
+    else:
+        y = e.emit(ops.Linear, "logits", **product, bias=bias)
+    if head.scale != 1.0:
+        y = e.emit(ops.Scale, "scaled_logits", x=y, factor=head.scale)
+    if head.softcap:
+        y = e.emit(ops.SoftCap, "capped_logits", x=y, cap=head.softcap)
+    return str(y)
 
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
@@ -163,21 +213,28 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     e = Emitter(model, tables, inputs)
     e.carried = {name: name for name in handed}
     x = "x"
+    read: dict[m.Norm | None, str] = {}
     for at, step in enumerate(block.steps, 1):
+        if not step.parallel:
+            read = {None: x}
+        if step.pre not in read:
+            assert step.pre
+            read[step.pre] = e.norm(f"h{at}", read[None], step.pre)
         result = "out" if at == len(block.steps) else f"x{at}"
-        x = _step(e, x, step, at, result)
+        x = _step(e, x, read[step.pre], step, at, result)
     returns = (x, *e.carried.values())
     return e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
 
 
-def _step(e: Emitter, x: str, step: m.Step, at: int, result: str) -> str:
-    """after(scale · r + post(op(pre(x)))), where r is x or pre(x)."""
-    h = e.norm(f"h{at}", x, step.pre) if step.pre else x
+def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str:
+    """after(residual_scale · r + scale · post(op(h))), where r is x or h, pre(x)."""
     y = SUBLAYERS[type(step.op)](e, h, step.op)
     if step.post:
         y = e.norm(f"{y}_normed", y, step.post)
+    if step.scale != 1.0:
+        y = e.emit(ops.Scale, f"{y}_scaled", x=y, factor=step.scale)
     r = h if step.residual == "normed" else x
-    if step.residual_scale != 1:
+    if step.residual_scale != 1.0:
         r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
     if not step.after:
         return str(e.emit(ops.Add, result, x=r, y=y))

@@ -1,6 +1,7 @@
-"""Rotary tables: computed once in the stem, read by every layer."""
+"""Tables of positions: computed once in the stem, read by every layer."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from glmc.ir import model as m
 from glmc.ir import ops
@@ -19,21 +20,47 @@ _OPS: Mapping[type, type[Op]] = {
 
 
 class Tables:
-    """One cos/sin pair for each rope of a model that differs in more than its style."""
+    """One cos/sin pair for each rope of a model that differs in more than its style.
+
+    Likewise the slopes of ALiBi and the factors of queries that grow with positions.
+    """
 
     def __init__(self, model: m.Model) -> None:
         self._names: dict[m.Rope, tuple[str, str]] = {}
+        self._slopes: dict[tuple[int, m.Alibi], str] = {}
+        self._scales: dict[m.QueryScale, str] = {}
         for rope in _ropes(model):
-            suffix = f"_{len(self._names) + 1}" if self._names else ""
+            suffix = _suffix(self._names)
             self._names.setdefault(_key(rope), (f"cos{suffix}", f"sin{suffix}"))
+        for op in _attentions(model):
+            if op.alibi:
+                name = f"slopes{_suffix(self._slopes)}"
+                self._slopes.setdefault((op.heads, op.alibi), name)
+            if op.q_scale:
+                name = f"q_scale{_suffix(self._scales)}"
+                self._scales.setdefault(op.q_scale, name)
 
     def names(self, rope: m.Rope) -> tuple[str, str]:
         """The values that hold a rope's cos and sin."""
         return self._names[_key(rope)]
 
+    def slopes(self, attention: m.Attention) -> str | None:
+        """The value that holds an attention's slopes, if it has any."""
+        if attention.alibi is None:
+            return None
+        return self._slopes[attention.heads, attention.alibi]
+
+    def query_scale(self, scale: m.QueryScale) -> str:
+        """The value that holds the factors of queries."""
+        return self._scales[scale]
+
     def inputs(self) -> dict[str, Type]:
         """The tables as inputs of a block."""
         found: dict[str, Type] = {}
+        for (heads, _), name in self._slopes.items():
+            found[name] = TensorType(dtype="f32", dims=(heads,))
+        for name in self._scales.values():
+            found[name] = TensorType(dtype="f32", dims=("B", "T"))
         for rope, names in self._names.items():
             dims = ("B", "T", rope.dim // 2)
             found |= dict.fromkeys(names, TensorType(dtype="f32", dims=dims))
@@ -41,6 +68,11 @@ class Tables:
 
     def emit(self, g: GraphBuilder) -> Iterator[str]:
         """Compute all tables from ``%pos``; yields their names."""
+        for (heads, alibi), name in self._slopes.items():
+            fields = {"pos": "pos", "heads": heads, **alibi.model_dump()}
+            yield g.emit(ops.AlibiSlopes, name, **fields)
+        for scale, name in self._scales.items():
+            yield g.emit(ops.QueryScale, name, pos="pos", **scale.model_dump())
         for rope, names in self._names.items():
             scaling = rope.scaling.model_dump() if rope.scaling else {}
             fields = {"pos": "pos", "dim": rope.dim, "theta": rope.theta, **scaling}
@@ -51,6 +83,15 @@ class Tables:
                 yield from g.emit(_OPS[type(rope.scaling)], *names, **fields)
 
 
+def _suffix(known: Mapping[Any, object]) -> str:
+    return f"_{len(known) + 1}" if known else ""
+
+
+def _attentions(model: m.Model) -> list[m.Attention]:
+    steps = [step.op for block in model.blocks for step in block.steps]
+    return [op for op in steps if isinstance(op, m.Attention)]
+
+
 def _ropes(model: m.Model) -> list[m.Rope]:
     steps = [step.op for block in model.blocks for step in block.steps]
     attending = [op for op in steps if isinstance(op, m.Attention | m.Mla)]
@@ -58,4 +99,4 @@ def _ropes(model: m.Model) -> list[m.Rope]:
 
 
 def _key(rope: m.Rope) -> m.Rope:
-    return rope.model_copy(update={"style": "half"})
+    return rope.model_copy(update={"style": "half", "reverse": False})

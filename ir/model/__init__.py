@@ -15,6 +15,7 @@ from glmc.ir.model.model import (
     OldName,
     Pooler,
     PrefixEncoder,
+    Sinusoids,
     Step,
     Tokens,
     Transform,
@@ -32,13 +33,17 @@ from glmc.ir.model.rope import (
 )
 from glmc.ir.model.sublayers import (
     ActivationName,
+    Alibi,
     Attention,
     Indexer,
     Mla,
     Mlp,
     Moe,
+    OutputGate,
+    QueryScale,
     Router,
     Sublayer,
+    Xielu,
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
@@ -51,6 +56,7 @@ from glmc.ir.model.weights import (
 
 __all__ = [
     "ActivationName",
+    "Alibi",
     "Attention",
     "Block",
     "BlockQuantized",
@@ -69,14 +75,17 @@ __all__ = [
     "Moe",
     "Norm",
     "OldName",
+    "OutputGate",
     "Pooler",
     "PrefixEncoder",
     "Projection",
+    "QueryScale",
     "Rope",
     "RopeScaling",
     "RopeStyle",
     "Router",
     "RowQuantized",
+    "Sinusoids",
     "Step",
     "Storage",
     "Sublayer",
@@ -84,5 +93,6 @@ __all__ = [
     "Transform",
     "Waiver",
     "Weight",
+    "Xielu",
     "YarnScaling",
 ]

@@ -12,8 +12,8 @@ DType = Literal["f32", "f16", "bf16"]
 
 
 class Step(Node):
-    """One residual step: ``after(residual_scale · r + post(op(pre(x))))``; what is
-    None is left out."""
+    """One residual step: ``after(residual_scale · r + scale · post(op(pre(x))))``; what
+    is None is left out."""
 
     op: Sublayer
     pre: Norm | None = None
@@ -23,6 +23,9 @@ class Step(Node):
     residual: Literal["stream", "normed"] = "stream"
     """What r is: ``stream`` is x, ``normed`` is pre(x)."""
     residual_scale: PositiveFloat = 1.0
+    scale: PositiveFloat = 1.0
+    parallel: bool = False
+    """Reads the x that the step before it read, and is added to that step's sum."""
 
 
 class Block(Node):
@@ -36,12 +39,28 @@ class Block(Node):
     steps: tuple[Step, ...]
 
 
+class Sinusoids(Node):
+    """Fixed positions (arXiv:1706.03762): sines of all frequencies, then cosines.
+
+    Frequencies fall from 1 to 1/10000, which is the last one itself if ``inclusive``
+    and else would be the next. Position p is in row ``p + offset``.
+    """
+
+    inclusive: bool = False
+    offset: NonNegativeInt = 0
+
+
 class Embedding(Node):
-    """Token embedding, plus what a model adds to it: ``norm(token + type + place)``."""
+    """What the first layer reads: ``norm(scale · token + type + place)``."""
 
     weight: Weight
-    positions: Weight | None = None
-    """Learned absolute positions."""
+    scale: PositiveFloat | None = None
+    scale_rounded: bool = False
+    """The factor is rounded to the dtype of the embedding first."""
+    project: Projection | None = None
+    """From the embedding's own width, axis ``W``, to the hidden state's."""
+    positions: Weight | Sinusoids | None = None
+    """Absolute positions, learned or computed."""
     types: Weight | None = None
     """Learned token types (segments), ``Model.type_vocab`` of them."""
     norm: Norm | None = None
@@ -93,6 +112,16 @@ class Head(Node):
     weight: Weight
     bias: Weight | None = None
     transform: Transform | None = None
+    project: Projection | None = None
+    """To the embedding's own width, axis ``W``, before the logits."""
+    normalised: bool = False
+    """Rows of the weight are divided by their length."""
+    pre_scale: PositiveFloat = 1.0
+    """What multiplies the hidden state."""
+    scale: PositiveFloat = 1.0
+    """What multiplies the logits."""
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
 
 
 class Pooler(Node):

@@ -68,6 +68,8 @@ class Rope(Node):
     style: RopeStyle
     """``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1;
     within a section, where there are several."""
+    reverse: bool = False
+    """Turn the other way, by negative angles."""
     scaling: RopeScaling | None = None
     sections: PositiveInt = 1
     frequencies: Literal["f32", "f16"] = "f32"

@@ -8,7 +8,39 @@ from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
 
-ActivationName = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
+ActivationName = Literal[
+    "silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "tanh"
+]
+
+
+class Alibi(Node):
+    """Attention with linear biases (arXiv:2108.12409): no positions, but a penalty.
+
+    A score falls by the head's slope for each token between query and key. Slopes are
+    a geometric series that ends in ``2 ** -max_bias``, all times ``scale``.
+    """
+
+    max_bias: PositiveFloat = 8.0
+    scale: PositiveFloat = 1.0
+
+
+class QueryScale(Node):
+    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``.
+
+    Attention that stays sharp over long contexts (Llama 4, Ministral 3).
+    """
+
+    beta: PositiveFloat
+    context: PositiveInt
+    shift: Literal[0, 1] = 0
+
+
+class OutputGate(Node):
+    """The context times ``act`` of a projection, for each channel or each head."""
+
+    projection: Projection
+    act: Literal["sigmoid", "softplus"]
+    width: Literal["channel", "head"] = "channel"
 
 
 class Attention(Node):
@@ -25,24 +57,56 @@ class Attention(Node):
     """What a query sees of the tokens that are no padding. ``causal``: those up to its
     own. ``prefix``: also all before the generated text, which see each other (a prefix
     LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
+    chunk: PositiveInt | None = None
+    """A query sees tokens of its own chunk only: positions 0 to ``chunk - 1``, …"""
+    softcap: PositiveFloat | None = None
+    """Scores become ``softcap · tanh(score / softcap)``."""
+    clip: PositiveFloat | None = None
+    """q, k and v are clamped to ± this before anything else."""
     rope: Rope | None = None
+    alibi: Alibi | None = None
     q: Projection
     k: Projection
     v: Projection
     o: Projection
     q_norm: Norm | None = None
-    """RMSNorm of each query head, before rope."""
     k_norm: Norm | None = None
+    v_norm: Norm | None = None
+    """Norm of each value head."""
+    qk_norm_scope: Literal["head", "heads", "full"] = "head"
+    """What q_norm and k_norm go over. ``head``: each head, with one weight for all;
+    ``heads``: each head, with a row of the weight each; ``full``: all heads at once."""
+    qk_norm_after_rope: bool = False
+    q_scale: QueryScale | None = None
+    sinks: Weight | None = None
+    """A logit of each head that takes part in the softmax and has no value."""
+    gate: OutputGate | None = None
+    sub_norm: Norm | None = None
+    """Norm of the context before the output projection."""
+
+
+class Xielu(Node):
+    """xIELU (arXiv:2411.13010), quadratic above 0 and exponential below.
+
+    ``alpha_p`` and ``alpha_n`` are learned and stored before their softplus.
+    """
+
+    alpha_p: Weight
+    alpha_n: Weight
+    beta: PositiveFloat = 0.5
+    eps: float = -1e-6
 
 
 class Mlp(Node):
     """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))`` without a gate."""
 
     kind: Literal["mlp"] = "mlp"
-    act: ActivationName
+    act: ActivationName | Xielu
     ff: PositiveInt
     gate: Projection | None = None
     up: Projection
+    sub_norm: Norm | None = None
+    """Norm of what ``down`` reads."""
     down: Projection
 
 

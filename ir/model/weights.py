@@ -54,8 +54,11 @@ class Norm(Node):
 
     kind: Literal["rms", "layer"]
     eps: PositiveFloat
-    weight: Weight
+    weight: Weight | None
+    """None: the norm only normalises."""
     bias: Weight | None = None
+    unit_offset: bool = False
+    """The weight is stored as what it differs from 1 by."""
     weight_in: Literal["input", "f32"] = "input"
     """RMSNorm only. ``input``: round to the input's dtype, then multiply by the weight
     (transformers). ``f32``: multiply in fp32, round once (ChatGLM's own code)."""

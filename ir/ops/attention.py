@@ -12,6 +12,14 @@ from glmc.ir.ops.rope import RopeStyle, check_sections
 from glmc.ir.types import CacheType, TensorType, Type
 
 
+def _extras(types: Types, heads: int) -> None:
+    """What ops that attend ask of a head's slope and of its sink."""
+    for name in ("slopes", "sinks"):
+        if name in types:
+            given = types[name]
+            expect(given.dims == (heads,), f"{name} {given} are not one for each head")
+
+
 def _masking(types: Types, window: int | None, learned: int) -> None:
     """What the ops that attend ask of their mask."""
     prefix = types.get("prefix")
@@ -68,9 +76,14 @@ class Attention(Op):
     """softmax(q kᵀ · scale) v over the cache, causal, softmax in fp32.
 
     A query sees the cached slots from its row's first real token up to its own, at
-    most ``window`` of them. With ``prefix`` (a slot for each row) it also sees all real
-    slots below that. The first ``learned`` slots are seen by everyone. Result
+    most ``window`` of them, and with ``chunk`` only those of its own chunk, counted
+    from the first real token. With ``prefix`` (a slot for each row) it also sees all
+    real slots below that. The first ``learned`` slots are seen by everyone. Result
     ``[B,T,heads · width]``.
+
+    Scores are scaled, become softcap · tanh(score / softcap), and fall by the head's
+    slope for each slot between (``slopes``, ALiBi). A head's sink is one more logit,
+    without a value.
     """
 
     mnemonic = "attention"
@@ -78,9 +91,13 @@ class Attention(Op):
     q: Value
     kv: Value
     prefix: Value | None = None
+    slopes: Value | None = None
+    sinks: Param | None = None
     scale: float
     window: int | None = None
     learned: int = 0
+    chunk: int | None = None
+    softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, kv = types["q"], cache_type(types["kv"])
@@ -88,6 +105,7 @@ class Attention(Op):
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
         expect(heads % kv.kv_heads == 0, f"{heads} heads do not group over {kv}")
+        _extras(types, heads)
         _masking(types, self.window, self.learned)
         dims = (*q.dims[:2], heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
@@ -156,6 +174,8 @@ class QkvAttention(Op):
     q_norm: Param | None = None
     k_norm: Param | None = None
     prefix: Value | None = None
+    slopes: Value | None = None
+    sinks: Param | None = None
     heads: int
     kv_heads: int
     head_dim: int
@@ -164,8 +184,11 @@ class QkvAttention(Op):
     sections: int = 1
     eps: float = 0.0
     weight_in: WeightIn = "input"
+    unit_offset: bool = False
     window: int | None = None
     learned: int = 0
+    chunk: int | None = None
+    softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         qkv, kv = types["qkv"], cache_type(types["kv"])
@@ -175,6 +198,7 @@ class QkvAttention(Op):
             kv_heads=self.kv_heads, k_dim=self.head_dim, v_dim=self.head_dim
         )
         expect(kv == want, f"cache {kv} is not {want}")
+        _extras(types, self.heads)
         if "cos" in types:
             check_sections(types["cos"], self.sections)
         _masking(types, self.window, self.learned)

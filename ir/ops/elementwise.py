@@ -6,7 +6,9 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
-ActivationFn = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
+ActivationFn = Literal[
+    "silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "tanh"
+]
 
 
 class Embedding(Op):
@@ -56,6 +58,20 @@ class Linear(Op):
         return 2 * rows * call.size(types["weight"].dims)
 
 
+class NormalisedLinear(Op):
+    """y = x Wᵀ with the rows of W, ``[out, in]``, divided by their length."""
+
+    mnemonic = "normalised_linear"
+    x: Value
+    weight: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, weight = types["x"], types["weight"]
+        expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
+        expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
+        return (x.with_last(weight.dims[0]),)
+
+
 class _Binary(Op):
     x: Value
     y: Value
@@ -78,14 +94,56 @@ class Mul(_Binary):
 
 
 class Scale(Op):
-    """factor · x, rounded to x's dtype."""
+    """factor · x, rounded to x's dtype.
+
+    ``rounded``: the factor is rounded to x's dtype first, as a tensor would be.
+    """
 
     mnemonic = "scale"
     x: Value
     factor: float
+    rounded: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
+
+
+class Clamp(Op):
+    """min(max(x, -limit), limit)."""
+
+    mnemonic = "clamp"
+    x: Value
+    limit: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class SoftCap(Op):
+    """cap · tanh(x / cap): almost x while it is small, and never beyond ± cap."""
+
+    mnemonic = "soft_cap"
+    x: Value
+    cap: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class Gate(Op):
+    """x · fn(g): every channel of x has its gate, or every head of ``[B,T,n·D]``."""
+
+    mnemonic = "gate"
+    x: Value
+    g: Value
+    fn: Literal["sigmoid", "softplus"]
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, g = types["x"], types["g"]
+        same = x.dims[:-1] == g.dims[:-1]
+        fits = same and int(x.dims[-1]) % int(g.dims[-1]) == 0
+        expect(fits, f"gates {g} do not fit {x}")
+        return (x,)
 
 
 class ZerosLike(Op):
@@ -114,6 +172,26 @@ class Activation(Op):
     fn: ActivationFn
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class Xielu(Op):
+    """xIELU (arXiv:2411.13010): above 0 alpha_p · x² + beta · x, else
+    alpha_n · (e^min(x, eps) - 1 - x) + beta · x.
+
+    alpha_p is the softplus of its parameter, alpha_n that of its own plus beta.
+    """
+
+    mnemonic = "xielu"
+    x: Value
+    alpha_p: Param
+    alpha_n: Param
+    beta: float
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        for name in ("alpha_p", "alpha_n"):
+            expect(types[name].dims == (1,), f"{name} must be one number")
         return (types["x"],)
 
 

@@ -24,7 +24,8 @@ class RmsNorm(Op):
     """y = x / sqrt(mean(x²) + eps) · w, statistics in fp32 (arXiv:1910.07467).
 
     ``weight_in`` says where the weight multiplies: ``input`` after rounding to the
-    input's dtype (transformers), ``f32`` before (ChatGLM's own code).
+    input's dtype (transformers), ``f32`` before (ChatGLM's own code). With
+    ``unit_offset`` it is 1 + w that multiplies.
     """
 
     mnemonic = "rms_norm"
@@ -32,6 +33,7 @@ class RmsNorm(Op):
     weight: Param
     eps: float
     weight_in: WeightIn = "input"
+    unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         _fits(types["x"], types["weight"])
@@ -43,13 +45,17 @@ class RmsNorm(Op):
 
 
 class LayerNorm(Op):
-    """y = (x - mean(x)) / sqrt(var(x) + eps) · w + b, in fp32 (arXiv:1607.06450)."""
+    """y = (x - mean(x)) / sqrt(var(x) + eps) · w + b, in fp32 (arXiv:1607.06450).
+
+    With ``unit_offset`` it is 1 + w that multiplies.
+    """
 
     mnemonic = "layer_norm"
     x: Value
     weight: Param
     bias: Param | None = None
     eps: float
+    unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         _fits(types["x"], types["weight"], types.get("bias"))
@@ -58,6 +64,42 @@ class LayerNorm(Op):
     def flops(self, types: Types, call: Call) -> int:
         """See :data:`LAYER_FLOPS`."""
         return LAYER_FLOPS * call.size(types["x"].dims)
+
+
+class LayerNormHeads(Op):
+    """layer_norm of each head of ``[B,T,n,D]``, with a row of the weight for each."""
+
+    mnemonic = "layer_norm_heads"
+    x: Value
+    weight: Param
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, weight = types["x"], types["weight"]
+        expect(weight.dims == x.dims[-2:], f"{weight} does not fit {x}")
+        return (x,)
+
+
+class RmsNormalize(Op):
+    """x / sqrt(mean(x²) + eps), in fp32: an RMSNorm without a weight."""
+
+    mnemonic = "rms_normalize"
+    x: Value
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class LayerNormalize(Op):
+    """(x - mean(x)) / sqrt(var(x) + eps), in fp32: a LayerNorm without a weight."""
+
+    mnemonic = "layer_normalize"
+    x: Value
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
 
 
 class AddRmsNorm(Op):
@@ -69,6 +111,7 @@ class AddRmsNorm(Op):
     weight: Param
     eps: float
     weight_in: WeightIn = "input"
+    unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
@@ -89,6 +132,7 @@ class AddLayerNorm(Op):
     weight: Param
     bias: Param | None = None
     eps: float
+    unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")

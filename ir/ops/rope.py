@@ -108,7 +108,7 @@ class Rope(Op):
     The other channels pass.
     ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1. With
     several ``sections`` these channels are that many equal parts, paired each within
-    itself, and the table is cut likewise.
+    itself, and the table is cut likewise. ``reverse`` turns by negative angles.
     """
 
     mnemonic = "rope"
@@ -118,6 +118,7 @@ class Rope(Op):
     style: RopeStyle
     sections: int = 1
     first: int = 0
+    reverse: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, cos, sin = types["x"], types["cos"], types["sin"]

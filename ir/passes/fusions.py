@@ -95,9 +95,13 @@ ADD_RMS_NORM = Fusion(
         Rule(
             match="""
                 %s = add(%x, %y)
-                %h = rms_norm(%s, @w, eps=$eps, weight_in=$weight_in)
+                %h = rms_norm(%s, @w, eps=$eps, weight_in=$weight_in,
+                    unit_offset=$unit_offset)
             """,
-            replace="%s, %h = add_rms_norm(%x, %y, @w, eps=$eps, weight_in=$weight_in)",
+            replace="""
+                %s, %h = add_rms_norm(%x, %y, @w, eps=$eps, weight_in=$weight_in,
+                    unit_offset=$unit_offset)
+            """,
         ),
     ),
 )
@@ -109,9 +113,12 @@ ADD_LAYER_NORM = Fusion(
         Rule(
             match="""
                 %s = add(%x, %y)
-                %h = layer_norm(%s, @w, bias=@b?, eps=$eps)
+                %h = layer_norm(%s, @w, bias=@b?, eps=$eps, unit_offset=$unit_offset)
             """,
-            replace="%s, %h = add_layer_norm(%x, %y, @w, bias=@b, eps=$eps)",
+            replace="""
+                %s, %h = add_layer_norm(%x, %y, @w, bias=@b, eps=$eps,
+                    unit_offset=$unit_offset)
+            """,
         ),
     ),
 )
@@ -123,8 +130,8 @@ _SPLIT = """
     %vh = heads(%v, n=$kv_heads)
 """
 _QK_NORM = """
-    %qn = rms_norm(%qh, @q_norm, eps=$eps, weight_in=$weight_in)
-    %kn = rms_norm(%kh, @k_norm, eps=$eps, weight_in=$weight_in)
+    %qn = rms_norm(%qh, @q_norm, eps=$eps, weight_in=$weight_in, unit_offset=$offset)
+    %kn = rms_norm(%kh, @k_norm, eps=$eps, weight_in=$weight_in, unit_offset=$offset)
 """
 _ROPE = """
     %qr = rope(%{q}, %cos, %sin, style=$style, sections=$sections)
@@ -132,11 +139,12 @@ _ROPE = """
 """
 _ATTEND = """
     %kv_now = kv_write(%kv, %{k}, %vh)
-    %ctx = attention(%{q}, %kv_now, prefix=%prefix?, scale=$scale, window=$window,
-        learned=$learned)
+    %ctx = attention(%{q}, %kv_now, prefix=%prefix?, slopes=%slopes?, sinks=@sinks?,
+        scale=$scale, window=$window, learned=$learned, chunk=$chunk, softcap=$softcap)
 """
-_SHAPE = """prefix=%prefix, heads=$heads, kv_heads=$kv_heads, head_dim=$head_dim,
-            scale=$scale, window=$window, learned=$learned"""
+_SHAPE = """prefix=%prefix, slopes=%slopes, sinks=@sinks, heads=$heads,
+            kv_heads=$kv_heads, head_dim=$head_dim, scale=$scale, window=$window,
+            learned=$learned, chunk=$chunk, softcap=$softcap"""
 
 
 def _named(text: str, q: str, k: str) -> str:
@@ -155,7 +163,8 @@ QKV_ATTENTION = Fusion(
             replace=f"""
                 %ctx = qkv_attention(%qkv, %kv, cos=%cos, sin=%sin,
                     q_norm=@q_norm, k_norm=@k_norm, {_SHAPE}, style=$style,
-                    sections=$sections, eps=$eps, weight_in=$weight_in)
+                    sections=$sections, eps=$eps, weight_in=$weight_in,
+                    unit_offset=$offset)
             """,
         ),
         Rule(

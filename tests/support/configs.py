@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from support import published
+
 Config = dict[str, Any]
 
 LLAMA: Config = {
@@ -158,4 +160,6 @@ FAMILIES = {
     "gpt2": GPT2,
     "chatglm": CHATGLM,
     "chatglm_v1": CHATGLM1,
+    **{family: published.published(family) for family in published.CLASSES},
+    **published.COMPOSITES,
 }

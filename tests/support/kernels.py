@@ -66,10 +66,12 @@ def qkv_use(
     rotary: int = 0,
     norm: bool = False,
     prefix: bool = False,
+    extras: Sequence[str] = (),
     **attrs: object,
 ) -> OpUse:
-    """qkv_attention; ``rotary`` channels turn, none with 0."""
+    """qkv_attention; ``rotary`` channels turn, none with 0; ``extras`` are operands."""
     given = [
+        *extras,
         *(("prefix",) if prefix else ()),
         *(("cos", "sin") if rotary else ()),
         *(("q_norm", "k_norm") if norm else ()),

@@ -23,7 +23,7 @@ PADDING = (5, 0)
 Tensors = dict[str, torch.Tensor]
 
 
-def reference(checkpoint: Path, *, far: bool) -> Tensors:
+def reference(checkpoint: Path, *, far: bool, attention: str = "eager") -> Tensors:
     """Logits of a prompt, of decoding, of a left-padded batch and of far positions.
 
     Keys: `ids` [1,S], `prompt` [1,S,V], `decode` [1,STEPS,V] (the ids after the first
@@ -32,14 +32,18 @@ def reference(checkpoint: Path, *, far: bool) -> Tensors:
     [2,<=S] (the padded prompts continued greedily), and with `far` also
     `far.positions` [1,S] and `far` [1,S,V].
     """
-    vocab = load(checkpoint).config.get_text_config().vocab_size
+
+    def model() -> Any:
+        return load(checkpoint, attention)
+
+    vocab = model().config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
-    out = {"ids": ids, "prompt": _logits(load(checkpoint), ids)}
-    out["decode"] = cached(load(checkpoint), ids)[:, PROMPT:]
+    out = {"ids": ids, "prompt": _logits(model(), ids)}
+    out["decode"] = cached(model(), ids)[:, PROMPT:]
     padded = padded_batch(vocab)
     out |= {f"padded.{name}": value for name, value in vars(padded).items()}
-    out["padded"] = cached(load(checkpoint), padded.ids, padded.mask, padded.positions)
-    out["generated"] = load(checkpoint).generate(
+    out["padded"] = cached(model(), padded.ids, padded.mask, padded.positions)
+    out["generated"] = model().generate(
         padded.ids[:, :PROMPT],
         attention_mask=padded.mask[:, :PROMPT],
         max_new_tokens=STEPS,
@@ -48,7 +52,7 @@ def reference(checkpoint: Path, *, far: bool) -> Tensors:
     if far:
         positions = torch.arange(FAR, FAR + PROMPT + STEPS)[None]
         out["far.positions"] = positions
-        out["far"] = _logits(load(checkpoint), ids, position_ids=positions)
+        out["far"] = _logits(model(), ids, position_ids=positions)
     return out
 
 
@@ -87,32 +91,32 @@ def cached(
         extra: dict[str, torch.Tensor] = {}
         if mask is not None:
             extra["attention_mask"] = mask[:, :stop]
+        # A model of transformers without a cache (GPT-1) is given everything again.
+        first = start if cache is not None else 0
         if positions is not None:
-            extra["position_ids"] = positions[:, start:stop]
+            extra["position_ids"] = positions[:, first:stop]
+        if start == 0 or cache is not None:
+            extra |= {"past_key_values": cache, "use_cache": True}
         with torch.no_grad():
-            out = model(
-                input_ids=ids[:, start:stop],
-                past_key_values=cache,
-                use_cache=True,
-                **extra,
-            )
-        cache = out.past_key_values
-        chunks.append(out.logits)
+            out = model(input_ids=ids[:, first:stop], **extra)
+        cache = getattr(out, "past_key_values", None)
+        chunks.append(out.logits[:, start - first :])
     return torch.cat(chunks, dim=1)
 
 
-def load(checkpoint: Path) -> Any:
-    """The model as transformers reads it back: eager attention, fp32, on the CPU."""
+def load(checkpoint: Path, attention: str = "eager") -> Any:
+    """The model as transformers reads it back: fp32, on the CPU."""
     config = transformers.AutoConfig.from_pretrained(checkpoint)
     model = auto_class(config).from_pretrained(
-        checkpoint, attn_implementation="eager", dtype=torch.float32
+        checkpoint, attn_implementation=attention, dtype=torch.float32
     )
     return model.eval()
 
 
-def write(checkpoint: Path, file: Path, *, far: bool) -> None:
+def write(checkpoint: Path, file: Path, *, far: bool, attention: str = "eager") -> None:
     """Save the reference of `checkpoint` to `file`."""
-    tensors = {k: v.contiguous() for k, v in reference(checkpoint, far=far).items()}
+    found = reference(checkpoint, far=far, attention=attention)
+    tensors = {k: v.contiguous() for k, v in found.items()}
     save_file(tensors, file)
 
 

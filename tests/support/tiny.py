@@ -57,6 +57,8 @@ def randomise(model: Any, seed: int) -> None:
 
 
 def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    if parameter.dim() == 0:
+        return parameter  # a constant, saved as a buffer
     if parameter.dim() == 1:
         return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
     if "embed" in name or "wte" in name or "wpe" in name:

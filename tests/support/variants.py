@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import dense
+
 Config = Mapping[str, Any]
 
 _ROPE_THETA = 10_000.0
@@ -102,6 +104,7 @@ BASE: Mapping[str, Config] = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    **dense.FAMILIES,
 }
 
 
@@ -113,6 +116,7 @@ class Variant:
     name: str
     values: Config = field(default_factory=dict)
     far: bool = True  # whether positions beyond 16k mean anything (not: learned ones)
+    attention: str = "eager"  # which of transformers' implementations is right
 
     def __str__(self) -> str:
         return f"{self.family}-{self.name}"
@@ -226,6 +230,17 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("gpt2", "unscaled", {"scale_attn_weights": False}, far=False),
     Variant("gpt2", "by_layer", {"scale_attn_by_inverse_layer_idx": True}, far=False),
     Variant("gpt2", "relu", {"activation_function": "relu"}, far=False),
+    *(
+        Variant(
+            family,
+            name,
+            values,
+            far=not {family, f"{family}-{name}"} & dense.NEAR,
+            attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
+        )
+        for family, cases in dense.CASES.items()
+        for name, values in cases.items()
+    ),
 )
 
 BY_NAME: Mapping[str, Variant] = {str(v): v for v in VARIANTS}

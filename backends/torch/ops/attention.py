@@ -7,6 +7,7 @@ padding query sees itself, so that its softmax is defined. With a `prefix`, slot
 beginning of the cache, which come from a prefix encoder, are visible in any case.
 """
 
+import functools
 from typing import Protocol
 
 import torch
@@ -44,19 +45,29 @@ def attention(
     kv: LayerCache,
     *,
     prefix: torch.Tensor | None = None,
+    slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     scale: float,
     window: int | None = None,
     learned: int = 0,
+    chunk: int | None = None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Queries [B, T, H, D] of the slots just written -> [B, T, H * Dv].
 
     H is a multiple of the K heads of the cache; query head h reads head h // (H / K).
     `prefix` int32 [B] is the slot after the part of each row that sees itself in both
-    directions; it lies within the slots written so far.
+    directions; it lies within the slots written so far. `slopes` and `sinks` [H] are
+    `scored_attention`'s; `chunk` hides the slots before a query's own chunk.
     """
     end = kv.past + q.shape[1]
     # The oldest slot that the first of the T queries can see.
     begin = 0 if window is None else max(0, kv.past + 1 - window)
+    if slopes is not None or sinks is not None or softcap or chunk:
+        visible = visible_slots(kv, begin, end, window, prefix, learned, chunk)
+        return scored_attention(
+            q, kv, visible, slopes=slopes, sinks=sinks, scale=scale, softcap=softcap
+        )
     keys, values = kv.keys[:, :, begin:end], kv.values[:, :, begin:end]
     if q.shape[1] == 1:
         hidden = padding_slots(kv, begin, end, learned)
@@ -105,6 +116,45 @@ def prefill_attention(
     return context.transpose(1, 2).flatten(2)
 
 
+def scored_attention(
+    q: torch.Tensor,
+    kv: LayerCache,
+    visible: torch.Tensor,
+    *,
+    slopes: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Attention whose scores are changed before the softmax, all of it in fp32.
+
+    `visible` [1 or B, 1, T, S] is over the last S slots up to the newest. Scores are
+    capped softly; fall by `slopes` [H] for each slot between key and query (ALiBi,
+    https://arxiv.org/abs/2108.12409); and share the softmax with `sinks` [H], a logit
+    of each head that has no value.
+    """
+    batch, tokens, _, width = q.shape
+    end = kv.past + tokens
+    begin = end - visible.shape[-1]
+    keys, values = kv.keys[:, :, None, begin:end], kv.values[:, :, None, begin:end]
+    shape = (kv.keys.shape[1], -1, 1, 1)
+    grouped = q.view(batch, tokens, shape[0], -1, width).permute(0, 2, 3, 1, 4)
+    scores = torch.matmul(grouped, keys.transpose(-1, -2)).float() * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if slopes is not None:
+        slots = torch.arange(begin, end, device=q.device)
+        distance = slots[kv.past - begin :, None] - slots
+        scores = scores - slopes.view(shape) * distance
+    scores = scores.masked_fill(~visible.unsqueeze(1), -torch.inf)
+    if sinks is not None:
+        sink = sinks.float().view(shape).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, sink), dim=-1)
+    weights = scores.softmax(-1)[..., : end - begin].to(values.dtype)
+    context = torch.matmul(weights, values)
+    return context.permute(0, 3, 1, 2, 4).reshape(batch, tokens, -1)
+
+
 def padding_slots(
     kv: LayerCache, begin: int, end: int, learned: int
 ) -> torch.Tensor | None:
@@ -128,12 +178,28 @@ def prefill_mask(
     windowed = window is not None and end > window
     if kv.past == 0 and kv.start is None and prefix is None and not windowed:
         return None
+    return visible_slots(kv, begin, end, window, prefix, learned)
+
+
+def visible_slots(
+    kv: LayerCache,
+    begin: int,
+    end: int,
+    window: int | None,
+    prefix: torch.Tensor | None,
+    learned: int,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """True where a query of this step sees a slot, [1 or B, 1, T, end - begin]."""
     device = kv.keys.device
     slots = torch.arange(begin, end, device=device)
     queries = torch.arange(kv.past, end, device=device)[:, None]
     visible = (slots <= queries)[None]
     if window is not None:
         visible = visible & (queries - slots < window)
+    if chunk is not None:
+        first = 0 if kv.start is None else kv.start[:, None, None]
+        visible = visible & ((slots - first) // chunk == (queries - first) // chunk)
     if prefix is not None:
         visible = visible | (slots < prefix[:, None, None])
     if kv.start is None:
@@ -174,6 +240,8 @@ def qkv_attention(
     q_norm: torch.Tensor | None = None,
     k_norm: torch.Tensor | None = None,
     prefix: torch.Tensor | None = None,
+    slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     heads: int,
     kv_heads: int,
     head_dim: int,
@@ -182,25 +250,38 @@ def qkv_attention(
     sections: int = 1,
     eps: float = 0.0,
     weight_in: str = "input",
+    unit_offset: bool = False,
     window: int | None = None,
     learned: int = 0,
+    chunk: int | None = None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Everything between the two linear maps of an attention layer.
 
     `qkv` [B, T, (heads + 2 * kv_heads) * head_dim], laid out q | k | v, is split;
     q and k are normed per head where `q_norm` and `k_norm` [head_dim] are given and
-    rotated where `cos` and `sin` are; k and v enter the cache. Returns
-    [B, T, heads * head_dim].
+    rotated where `cos` and `sin` are; k and v enter the cache; the rest is
+    `attention`'s. Returns [B, T, heads * head_dim].
     """
     states = qkv.view(*qkv.shape[:2], -1, head_dim)
     q, k, v = torch.split(states, [heads, kv_heads, kv_heads], dim=2)
     if q_norm is not None and k_norm is not None:
-        q = rms_norm(q, q_norm, eps=eps, weight_in=weight_in)
-        k = rms_norm(k, k_norm, eps=eps, weight_in=weight_in)
+        norm = functools.partial(
+            rms_norm, eps=eps, weight_in=weight_in, unit_offset=unit_offset
+        )
+        q, k = norm(q, q_norm), norm(k, k_norm)
     if cos is not None and sin is not None:
         q = rope(q, cos, sin, style=style, sections=sections)
         k = rope(k, cos, sin, style=style, sections=sections)
-    written = kv_write(kv, k, v)
     return attention(
-        q, written, prefix=prefix, scale=scale, window=window, learned=learned
+        q,
+        kv_write(kv, k, v),
+        prefix=prefix,
+        slopes=slopes,
+        sinks=sinks,
+        scale=scale,
+        window=window,
+        learned=learned,
+        chunk=chunk,
+        softcap=softcap,
     )

@@ -10,7 +10,9 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
     "tanh": torch.tanh,
 }
 
@@ -27,6 +29,11 @@ def linear(
     return F.linear(x, weight, bias)
 
 
+def normalised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`linear` with the rows of `weight` divided by their length."""
+    return F.linear(x, F.normalize(weight))
+
+
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Elementwise sum."""
     return x + y
@@ -37,13 +44,8 @@ def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x * y
 
 
-def scale(x: torch.Tensor, *, factor: float) -> torch.Tensor:
-    """`factor * x`."""
-    return x * factor
-
-
 def activation(x: torch.Tensor, *, fn: str) -> torch.Tensor:
-    """`fn(x)`, with `fn` one of silu, gelu (erf), gelu_tanh, relu, tanh."""
+    """`fn(x)`, with `fn` a key of ACTIVATIONS; `gelu` is the erf form."""
     return ACTIVATIONS[fn](x)
 
 
@@ -51,6 +53,46 @@ def act_mul(gate_up: torch.Tensor, *, fn: str) -> torch.Tensor:
     """Gated activation `fn(gate) * up`: [..., 2F] laid out gate | up -> [..., F]."""
     gate, up = gate_up.chunk(2, dim=-1)
     return ACTIVATIONS[fn](gate) * up
+
+
+def xielu(
+    x: torch.Tensor,
+    alpha_p: torch.Tensor,
+    alpha_n: torch.Tensor,
+    *,
+    beta: float,
+    eps: float,
+) -> torch.Tensor:
+    """xIELU (https://arxiv.org/abs/2411.13010): quadratic above 0, exponential below.
+    `alpha_p` and `alpha_n` [1] are stored before their softplus."""
+    above = F.softplus(alpha_p) * x * x
+    below = (torch.expm1(x.clamp(max=eps)) - x) * (beta + F.softplus(alpha_n))
+    return torch.where(x > 0, above, below) + beta * x
+
+
+def scale(x: torch.Tensor, *, factor: float, rounded: bool = False) -> torch.Tensor:
+    """`factor * x`; `rounded` rounds the factor to the dtype of `x` first."""
+    if rounded:
+        return x * torch.tensor(factor, dtype=x.dtype, device="cpu")
+    return x * factor
+
+
+def clamp(x: torch.Tensor, *, limit: float) -> torch.Tensor:
+    """`x` cut off at plus and minus `limit`."""
+    return x.clamp(-limit, limit)
+
+
+def soft_cap(x: torch.Tensor, *, cap: float) -> torch.Tensor:
+    """`cap * tanh(x / cap)`."""
+    return cap * torch.tanh(x / cap)
+
+
+def gate(x: torch.Tensor, g: torch.Tensor, *, fn: str) -> torch.Tensor:
+    """`x * fn(g)`, `fn` sigmoid or softplus; `g` has a number for each channel of `x`
+    [B, T, n * D], or for each of n heads."""
+    opened = F.softplus(g) if fn == "softplus" else torch.sigmoid(g)
+    grouped = x.view(*g.shape, -1) * opened.unsqueeze(-1)
+    return grouped.view(x.shape)
 
 
 def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:

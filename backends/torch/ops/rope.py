@@ -129,14 +129,15 @@ def rope(
     style: str,
     sections: int = 1,
     first: int = 0,
+    reverse: bool = False,
 ) -> torch.Tensor:
     """Rotates `2 * cos.shape[-1]` channels of `x` [B, T, n, D], from `first` on.
 
     Channel i is paired with i + R/2 in style "half", with its neighbour in style
-    "interleaved"; channels beyond the rotary ones pass. Several `sections` cut the
-    rotary channels and the table into equal parts that turn on their own. As in
-    transformers, the tables are rounded to the dtype of `x` first and the rotation
-    happens in it.
+    "interleaved"; channels beyond the rotary ones pass; `reverse` turns by negative
+    angles. Several `sections` cut the rotary channels and the table into equal parts
+    that turn on their own. As in transformers, the tables are rounded to the dtype of
+    `x` first and the rotation happens in it.
     """
     if first:
         turned = rope(x[..., first:], cos, sin, style=style, sections=sections)
@@ -151,6 +152,8 @@ def rope(
         return torch.cat((*rotated, x[..., width * sections :]), dim=-1)
     rotary = 2 * cos.shape[-1]
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
+    if reverse:
+        sin = -sin
     turned, passed = x[..., :rotary], x[..., rotary:]
     if style == "half":
         a, b = turned.chunk(2, dim=-1)

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
-from support.kernels import attention_use, examples, filled_cache, qkv_use, random
+from support.kernels import (
+    attention_use,
+    examples,
+    filled_cache,
+    qkv_use,
+    random,
+    render,
+)
 
 Interpreted = Callable[..., ModuleType]
 
@@ -252,6 +259,92 @@ def test_a_mistake_in_the_prefix_is_caught(
     check(interpreted(qkv_use(prefix=True, learned=3)))
     with pytest.raises(AssertionError):
         check(interpreted(qkv_use(prefix=True, learned=3), edit=edit))
+
+
+EXTRAS: dict[str, dict[str, object]] = {
+    "capped": {"softcap": 2.0},
+    "sloped": {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])},
+    "sunk": {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])},
+}
+
+
+def check_extra(
+    module: ModuleType, extra: dict[str, object], *, tokens: int, past: int
+) -> None:
+    """A padded batch against the reference, over several parts of the cache."""
+    layer = filled_cache(
+        (2, 16, 16),
+        batch=2,
+        past=past,
+        tokens=tokens,
+        dtype=torch.float32,
+        start=[0, 3],
+    ).layers[0]
+    keys, values = (
+        random(2, tokens, 2, 16, dtype=torch.float32, seed=n) for n in (1, 2)
+    )
+    reference.kv_write(layer, keys, values)
+    q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
+    attrs = {"scale": 0.25, "window": 30, **extra}
+    with mock.patch.object(module, "SPLITS", 4):
+        got = module.attention(q, layer, **attrs)
+    want = reference.attention(q, layer, **attrs)
+    real = torch.arange(past, past + tokens) >= torch.tensor([0, 3])[:, None]
+    torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64), (1, 2)])
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("name", EXTRAS)
+def test_changed_scores(
+    interpreted: Interpreted, name: str, beside: bool, tokens: int, past: int
+) -> None:
+    extra = EXTRAS[name]
+    if name == "capped":
+        use = qkv_use(4, 2, 16, window=30, softcap=2.0)
+    else:
+        use = qkv_use(4, 2, 16, window=30, extras=[*extra])
+    module = interpreted(use, *([qkv_use(4, 2, 16)] if beside else []))
+    check_extra(module, extra, tokens=tokens, past=past)
+    if beside:
+        check_extra(module, {}, tokens=tokens, past=past)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("capped", "2.0 / CAP * scores", "1.0 / CAP * scores"),
+        ("sloped", "(past + 1 - stop)", "0"),
+        ("sloped", "slope[:, None] * distance", "slope[:, None]"),
+        ("sunk", "& (split == 0)", ""),
+        ("sunk", "tl.where(sink > LOWEST, 1.0, 0.0)", "tl.zeros_like(sink)"),
+    ],
+)
+def test_a_planted_mistake_in_changed_scores_is_caught(
+    interpreted: Interpreted, name: str, right: str, wrong: str
+) -> None:
+    def edit(text: str) -> str:
+        assert right in text
+        return text.replace(right, wrong)
+
+    cap = {"softcap": 2.0} if name == "capped" else {}
+    operands = [] if name == "capped" else [*EXTRAS[name]]
+    use = qkv_use(4, 2, 16, window=30, extras=operands, **cap)
+    module = interpreted(use, edit=edit)
+
+    def check() -> None:
+        for tokens, past in ((40, 0), (1, 64)):
+            check_extra(module, EXTRAS[name], tokens=tokens, past=past)
+
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
+    """What no kernel is made for is the reference's, and is named as such."""
+    text = render(qkv_use(chunk=8))
+    assert "from .reference import qkv_attention" in text
+    assert "_kernel" not in text
 
 
 @pytest.mark.parametrize("heads", [(40, 1), (33, 1)])

@@ -94,6 +94,25 @@ def test_layer_norm(
         close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["rms_norm", "add_rms_norm", "layer_norm"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_weights_that_are_offsets_from_1(
+    interpreted: Interpreted, name: str, beside: bool
+) -> None:
+    others = [norm_use(name)] if beside else []
+    module = interpreted(norm_use(name, unit_offset=True), *others)
+    x = random(3, 70, dtype=torch.float16, seed=0)
+    weight = random(70, dtype=torch.float16, seed=1)
+    inputs = [x, x] if name.startswith("add") else [x]
+    for unit_offset in (True, False)[: 1 + beside]:
+        attrs = {"eps": 1e-5, "unit_offset": unit_offset}
+        got = getattr(module, name)(*inputs, weight, **attrs)
+        want = getattr(reference, name)(*inputs, weight, **attrs)
+        pairs = zip(got, want, strict=True) if len(inputs) == 2 else [(got, want)]
+        for ours, theirs in pairs:
+            close(ours, theirs)
+
+
 def test_layers_that_differ_share_a_kernel(interpreted: Interpreted) -> None:
     module = interpreted(
         norm_use("rms_norm"),

@@ -15,7 +15,7 @@ from support.kernels import examples, pointwise_use, random
 
 Interpreted = Callable[..., ModuleType]
 
-FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "tanh")
+FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "tanh", "relu2", "quick_gelu")
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3}
 few = examples(10)
 

@@ -51,6 +51,12 @@ NORMS: tuple[tuple[OpUse, ...], ...] = (
     (norm_use("layer_norm"), norm_use("add_layer_norm", bias=True)),
     (norm_use("layer_norm", bias=True),),
     (norm_use("add_layer_norm"),),
+    (norm_use("rms_norm", unit_offset=True), norm_use("add_rms_norm")),
+    (norm_use("add_rms_norm", unit_offset=True, weight_in="f32"),),
+    (
+        norm_use("layer_norm", unit_offset=True, bias=True),
+        norm_use("add_layer_norm", unit_offset=True, bias=True),
+    ),
 )
 POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (),
@@ -91,6 +97,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         qkv_use(rotary=64, sections=2, prefix=True),
         qkv_use(rotary=64, sections=2, prefix=True, learned=4, norm=True),
         qkv_use(rotary=32, style="interleaved", learned=4),
+        qkv_use(rotary=64, norm=True, unit_offset=True, weight_in="f32", softcap=30.0),
+        qkv_use(extras=("slopes",)),
+        qkv_use(rotary=64, extras=("sinks",), window=8, softcap=5.0),
+        qkv_use(rotary=64, chunk=8),
     ]
     for kind in kinds:
         yield (kind,)

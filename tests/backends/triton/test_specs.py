@@ -59,6 +59,15 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "full": [full_use(12, 12, 32), full_use(6, 2, 20, 24)],
     "attention": [attention_use(40, 1, 256, 200)],
+    "capped": [
+        norm_use("rms_norm", unit_offset=True),
+        norm_use("rms_norm", 80),
+        norm_use("add_layer_norm", unit_offset=True),
+        qkv_use(rotary=64, norm=True, unit_offset=True, softcap=50.0, window=8),
+        qkv_use(rotary=64, norm=True),
+    ],
+    "sloped": [qkv_use(extras=("slopes",)), qkv_use()],
+    "sunk": [qkv_use(8, 2, extras=("sinks",)), qkv_use(8, 2, window=4)],
     "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
     "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
     "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
@@ -168,7 +177,10 @@ def attend(
         return
     packed = (use.whole("heads") + 2 * heads) * width
     given: dict[str, torch.Tensor] = {}
-    for name in use.operands - {"prefix"}:
+    extras = use.operands & {"slopes", "sinks"}
+    kinds = {"slopes": torch.float32, "sinks": dtype}
+    given |= {name: torch.ones(use.whole("heads")).to(kinds[name]) for name in extras}
+    for name in use.operands - {"prefix", *extras}:
         pairs = int(use.shapes["cos"][-1])
         table = random(2, tokens, pairs, dtype=torch.float32, seed=0)
         given[name] = (

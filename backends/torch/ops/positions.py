@@ -1,0 +1,67 @@
+"""Tables of positions besides rope, computed once a call; fp32 all of them."""
+
+import functools
+import math
+
+import torch
+
+
+def sinusoids(
+    pos: torch.Tensor, *, dim: int, inclusive: bool = False, offset: int = 0
+) -> torch.Tensor:
+    """Sines and then cosines of all frequencies for `pos` int64 [B, T] -> [B, T, dim].
+
+    Frequencies fall from 1 towards 1e-4, which is the last one itself if `inclusive`
+    (fairseq) and else would be the next (CTRL). Positions count from `offset`.
+    """
+    angles = (pos + offset).unsqueeze(-1).float() * sinusoid_frequencies(
+        dim // 2, inclusive, pos.device
+    )
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+@functools.cache
+def sinusoid_frequencies(
+    count: int, inclusive: bool, device: torch.device
+) -> torch.Tensor:
+    """`10000 ** (-j / n)` for j below `count`."""
+    steps = torch.arange(count, dtype=torch.float32, device="cpu")
+    if inclusive:
+        return (steps * -(math.log(10000.0) / (count - 1))).exp().to(device)
+    return (1.0 / 10000.0 ** (steps / count)).to(device)
+
+
+def add_table(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """`x + table`, the fp32 `table` rounded to the dtype of `x` first."""
+    return x + table.to(x.dtype)
+
+
+def alibi_slopes(
+    pos: torch.Tensor, *, heads: int, max_bias: float = 8.0, scale: float = 1.0
+) -> torch.Tensor:
+    """`scale * 2 ** (-max_bias * (h + 1) / heads)` for each head, on the device of
+    `pos` (ALiBi, https://arxiv.org/abs/2108.12409)."""
+    return alibi_series(heads, max_bias, pos.device) * scale
+
+
+@functools.cache
+def alibi_series(heads: int, max_bias: float, device: torch.device) -> torch.Tensor:
+    """The series for a power of two; of another number of heads the first ones have
+    that of the power below, the others every second slope of the power above."""
+    below = 2 ** math.floor(math.log2(heads))
+    series = [2 ** (-max_bias * (h + 1) / below) for h in range(below)]
+    extra = [2 ** (-max_bias * (h + 0.5) / below) for h in range(below)]
+    return torch.tensor((series + extra)[:heads], dtype=torch.float32, device=device)
+
+
+def query_scale(
+    pos: torch.Tensor, *, beta: float, context: int, shift: int = 0
+) -> torch.Tensor:
+    """`1 + beta * log(1 + floor((pos + shift) / context))` of `pos` [B, T]."""
+    rounds = torch.floor((pos + shift).float() / context)
+    return 1.0 + beta * torch.log(1.0 + rounds)
+
+
+def scale_heads(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """`x` [B, T, n, D] times a number for each token, `scale` [B, T]."""
+    return x * scale[..., None, None].to(x.dtype)

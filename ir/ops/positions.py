@@ -1,0 +1,89 @@
+"""What positions give besides rope: tables that the stem makes for all layers."""
+
+from glmc.ir.op import Op, Types, Value, expect
+from glmc.ir.types import TensorType
+
+
+def _positions(types: Types) -> TensorType:
+    pos = types["pos"]
+    expect(pos.dtype == "i64", f"positions must be i64, not {pos}")
+    return pos
+
+
+class Sinusoids(Op):
+    """sin and then cos of pos · 10000^(-j/n), for j below half the width, in fp32.
+
+    n is half the width, or one less if ``inclusive``: then 1/10000 is the last
+    frequency itself (fairseq). Positions are counted from ``offset``.
+    """
+
+    mnemonic = "sinusoids"
+    pos: Value
+    dim: int
+    inclusive: bool = False
+    offset: int = 0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        pos = _positions(types)
+        expect(self.dim % 2 == 0, f"{self.dim} channels are not sines and cosines")
+        return (TensorType(dtype="f32", dims=(*pos.dims, self.dim)),)
+
+
+class AddTable(Op):
+    """x + table, with the fp32 table rounded to x's dtype first."""
+
+    mnemonic = "add_table"
+    x: Value
+    table: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, table = types["x"], types["table"]
+        fits = table.dims == x.dims and table.dtype == "f32"
+        expect(fits, f"{table} is no table for {x}")
+        return (x,)
+
+
+class AlibiSlopes(Op):
+    """scale · 2^(-max_bias · (h + 1) / heads) for head h (arXiv:2108.12409).
+
+    Of a number of heads that is no power of two, the first ones have the slopes of the
+    power below it, the others every second slope of the power above. ``pos`` says
+    only on which device the slopes are wanted.
+    """
+
+    mnemonic = "alibi_slopes"
+    pos: Value
+    heads: int
+    max_bias: float = 8.0
+    scale: float = 1.0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        _positions(types)
+        return (TensorType(dtype="f32", dims=(self.heads,)),)
+
+
+class QueryScale(Op):
+    """1 + beta · log(1 + floor((pos + shift) / context)), in fp32."""
+
+    mnemonic = "query_scale"
+    pos: Value
+    beta: float
+    context: int
+    shift: int = 0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (TensorType(dtype="f32", dims=_positions(types).dims),)
+
+
+class ScaleHeads(Op):
+    """x ``[B,T,n,D]`` times a number for each token, rounded to x's dtype first."""
+
+    mnemonic = "scale_heads"
+    x: Value
+    scale: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, scale = types["x"], types["scale"]
+        fits = len(x.dims) == 4 and scale.dims == x.dims[:2]
+        expect(fits, f"{scale} is not a number for each token of {x}")
+        return (x,)

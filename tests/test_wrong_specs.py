@@ -1,0 +1,162 @@
+"""Controls: a spec with one mistake in it is caught by the parity tests.
+
+For each construct of the spec language one deliberate mistake, and a family whose
+logits must then differ from transformers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glmc import compile_model
+from support import builds, reference
+from support.parity import SCENARIOS, TOLERANCE
+from support.variants import BY_NAME, Tiny, Variant
+
+MISTAKES = (
+    # Norms
+    ("gemma-mqa", "norm: {unit_offset: false}", "prompt"),
+    ("nemotron-gqa", "norm: {unit_offset: false}", "prompt"),
+    ("olmo-free", "norm: {kind: rms}", "prompt"),
+    (
+        "ctrl-sinusoids",
+        "final_norm: {name: transformer.layernorm, eps: 1.0e-6}",
+        "prompt",
+    ),
+    (
+        "hunyuan_v1_dense-late_norms",
+        "ops: {attn: {qk_norm: {after_rope: false}}}",
+        "far",
+    ),
+    ("nanochat-weightless", "embed_norm: null", "prompt"),
+    (
+        "bitnet-sub_norms",
+        "ops: {mlp: {sub_norm: {name: mlp.ffn_sub_norm, kind: layer}}}",
+        "prompt",
+    ),
+    # Activations
+    (
+        "arcee-biases",
+        "ops: {mlp: {act: relu}}\nignore: {hidden_act: planted}",
+        "prompt",
+    ),
+    (
+        "starcoder2-biases",
+        "ops: {mlp: {act: gelu}}\nignore: {hidden_act: planted}",
+        "prompt",
+    ),
+    (
+        "apertus-xielu",
+        "weights: {alpha_n: {name: mlp.act_fn.alpha_p}, "
+        "alpha_p: {name: mlp.act_fn.alpha_n}}",
+        "prompt",
+    ),
+    # Scalars
+    ("gemma-mqa", "embed: {scale: null}", "prompt"),
+    ("granite-scaled", "head: {scale: =c.logits_scaling}", "prompt"),
+    (
+        "granite-scaled",
+        "ops: {attn: {scale: =D ** -0.5}}\nignore: {attention_multiplier: planted}",
+        "prompt",
+    ),
+    ("gpt_neo-local", "ops: {attn: {scale: =D ** -0.5}}", "prompt"),
+    (
+        "gemma2-capped",
+        "ops: {attn: {softcap: null}}\nignore: {attn_logit_softcapping: planted}",
+        "decode",
+    ),
+    (
+        "gemma2-capped",
+        "head: {softcap: null}\nignore: {final_logit_softcapping: planted}",
+        "prompt",
+    ),
+    (
+        "olmo-clipped",
+        "ops: {attn: {clip: null}}\nignore: {clip_qkv: planted}",
+        "prompt",
+    ),
+    ("ministral3-grown_queries", "ops: {attn: {q_scale: {shift: 1}}}", "decode"),
+    # Blocks
+    (
+        "phi-gqa",
+        "block!: [{op: attn, pre: input_layernorm}, {op: mlp, pre: input_layernorm}]",
+        "prompt",
+    ),
+    (
+        "olmo2-gqa",
+        "block!: [{op: attn, pre: post_attention_layernorm}, {op: "
+        "mlp, pre: post_feedforward_layernorm}]",
+        "prompt",
+    ),
+    (
+        "openai-gpt-post_norm",
+        "block!: [{op: attn, post: ln_1}, {op: mlp, post: ln_2}]",
+        "prompt",
+    ),
+    (
+        "granite-scaled",
+        "block!: [{op: attn, pre: input_layernorm}, {op: mlp, pre: "
+        "post_attention_layernorm}]\nignore: {residual_multiplier: "
+        "planted}",
+        "prompt",
+    ),
+    # Positions
+    ("ernie4_5-biases", "ops: {attn: {rope: {style: half}}}", "prompt"),
+    ("stablelm-series", "ops: {attn: {rope: {dim: =D}}}", "prompt"),
+    ("nanochat-weightless", "ops: {attn: {rope: {reverse: false}}}", "decode"),
+    ("smollm3-nope", "ops: {attn: {rope: {when: true}}}", "prompt"),
+    (
+        "gemma3_text-two_ropes",
+        "ops: {attn: {rope: {params: \"=rope('full_attention')\"}}}",
+        "far",
+    ),
+    (
+        "opt-pre_norm",
+        "weights: {positions: {layout: '[positions:P|padding:2] E'}}",
+        "padded",
+    ),
+    ("xglm-sinusoids", "embed: {sinusoids: {offset: 0}}", "prompt"),
+    ("ctrl-sinusoids", "embed: {sinusoids: {inclusive: true}}", "decode"),
+    ("bloom-alibi", "ops: {attn: {alibi: {max_bias: 7}}}", "decode"),
+    ("falcon-rw", "ops: {attn: {alibi: {scale: 1.0}}}", "padded"),
+    # Windows
+    ("cohere2-nope", "ops: {attn: {window: =c.sliding_window}}", "prompt"),
+    (
+        "granite_swa-sinks",
+        "ops: {attn: {window: null}}\nignore: {sliding_window: planted}",
+        "decode",
+    ),
+    # Layouts
+    (
+        "gpt_neox-parallel",
+        "weights: {q+k+v: {layout: '[q:(H D)|k:(K D)|v:(K D)] E'}}",
+        "prompt",
+    ),
+    (
+        "codegen-four_parts",
+        "weights: {q+k+v: {layout: '(M [q:(Hm D)|k:(Hm D)|v:(Hm D)]) E'}}",
+        "prompt",
+    ),
+    ("falcon-40b", "weights: {q+k+v: {layout: '(K [k:D|v:D|q:(G D)]) E'}}", "prompt"),
+    ("phi3-window", "weights: {gate+up: {layout: '[up:F|gate:F] E'}}", "prompt"),
+)
+
+
+@pytest.mark.parametrize(("name", "mistake", "scenario"), MISTAKES)
+def test_a_wrong_spec_shows(
+    name: str,
+    mistake: str,
+    scenario: str,
+    tiny: Callable[[Variant], Tiny],
+    tmp_path: Path,
+) -> None:
+    case = tiny(BY_NAME[name])
+    spec = tmp_path / "wrong.yaml"
+    spec.write_text(f"extends: {case.variant.family}\n{mistake}\n")
+    build = compile_model(case.checkpoint, tmp_path / "build", spec=spec)
+    model = builds.load(build, case.checkpoint)
+    expected = reference.read(case.reference)
+    assert SCENARIOS[scenario](model, expected) > 10 * TOLERANCE
