@@ -119,8 +119,8 @@ def load_model(
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
-        lines=spec_lines(chosen.tree, config),
         unverified=None if spec.verified else spec.caveat or "no test compares it",
+        lines=spec_lines(chosen.tree, config),
         quantization=spec.quantization.format if spec.quantization else None,
     )
 

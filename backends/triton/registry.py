@@ -162,7 +162,7 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
 
 
 def _imports(
-    names: list[str], own: Collection[str], kernels: Mapping[str, Kernel]
+    names: list[str], own: Collection[str], kernels: Collection[str]
 ) -> Iterator[str]:
     yield from (f"from .own.{name} import {name}" for name in names if name in own)
     rest = [name for name in names if name not in own and name not in kernels]
