@@ -44,6 +44,8 @@ class LoadedModel:
     source: Source
     spec: str
     variant: str | None
+    verified: str | None
+    """What the spec was compared with; None: with nothing yet."""
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
     """config.json with ``--set`` applied, and with its text part at the top."""
@@ -114,6 +116,7 @@ def load_model(
         source=source,
         spec=found.name,
         variant=chosen.name,
+        verified=spec.verified or None,
         spec_files=found.files,
         config=config,
         keys=keys,

@@ -22,6 +22,7 @@ Code that comes with a model is never run.
   glmc verify build/ --weights CHECKPOINT          equal to transformers, layer by layer
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
+  glmc specs                                       the architectures glmc knows
   glmc configs                                     the configs that glmc comes with
   glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_ir,
         _add_run,
         _add_chat,
+        _add_specs,
         _add_quantize,
     ):
         add(commands)
@@ -412,6 +414,12 @@ def _run_chat(arguments: argparse.Namespace) -> int:
     from glmc.chat import chat_command
 
     return chat_command(arguments)
+
+
+def _add_specs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from glmc.authoring.arguments import add_specs
+
+    add_specs(commands, _add_hub)
 
 
 def _add_configs(

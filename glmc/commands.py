@@ -51,10 +51,11 @@ def compile_command(arguments: argparse.Namespace) -> int:
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
-    facts = {
+    facts: dict[str, Any] = {
         "build": str(arguments.out),
         "model": compiled.loaded.model.name,
         "spec": compiled.loaded.spec,
+        "spec_verified": compiled.loaded.verified,
         "layers": compiled.loaded.model.layers,
         "fusions_applied": applied,
         "verified": compiled.verified,
@@ -83,7 +84,10 @@ def _unverified(loaded: LoadedModel) -> str | None:
     """What to say of a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None
-    return f"The spec {loaded.spec!r} is unverified: {loaded.unverified}."
+    return (
+        f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"
+        " its builds: glmc verify BUILD --weights CHECKPOINT"
+    )
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:
