@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test lint format docs bench parity clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
@@ -21,6 +21,7 @@ help:
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   compile, load and decode, measured    (takes minutes)"
+	@echo "make parity  compare all model types, write docs/architectures.md"
 	@echo "make clean   remove .venv, caches and build/"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -57,6 +58,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/compile.py
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/decode.py
+
+parity: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python bench/parity.py --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info examples/out
