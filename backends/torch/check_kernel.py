@@ -156,7 +156,8 @@ def load(file: str, op: str) -> Callable[..., Any]:
 def check_signature(own: Callable[..., Any], op: str) -> None:
     """Hold a function's parameters against the reference's: same names, order, kinds.
 
-    Parameters of its own must have defaults.
+    It may leave out keywords that have a default, which only some models pass: a call
+    that passes one tells. Parameters of its own must have defaults.
     """
     given = inspect.signature(own).parameters
     wanted = inspect.signature(getattr(ops, op)).parameters
@@ -164,7 +165,8 @@ def check_signature(own: Callable[..., Any], op: str) -> None:
     any_name = any(p.kind is p.VAR_KEYWORD for p in given.values())
     for parameter in wanted.values():
         mine = given.get(parameter.name)
-        if mine is None and any_name and parameter.kind is parameter.KEYWORD_ONLY:
+        spare = any_name or parameter.default is not parameter.empty
+        if mine is None and spare and parameter.kind is parameter.KEYWORD_ONLY:
             continue
         if mine is None:
             raise Refused(f"lacks the parameter {parameter.name} of {shown}")

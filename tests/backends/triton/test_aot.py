@@ -112,7 +112,19 @@ def compiled(model: str) -> tuple[Compiled, ...]:
     return compile_ahead(render(*uses), uses, [dtype], targets).kernels
 
 
-@pytest.mark.parametrize("model", MODELS)
+#: What every run compiles; the rest is compiled by `make test-slow`.
+ALWAYS = {"chatglm3", "gpt2", "bert", "mla", "int4", "chatglm v1 with a prefix encoder"}
+CHOSEN = [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+    for name in MODELS
+]
+
+
+def test_what_is_always_compiled_is_there() -> None:
+    assert ALWAYS <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", CHOSEN)
 def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
     _, uses, targets = MODELS[model]
     tree = ast.parse(render(*uses))
@@ -129,6 +141,7 @@ def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
             assert all(c.resources.shared <= SHARED for c in found)
 
 
+@pytest.mark.slow
 def test_tensor_cores_are_used_where_there_are_some() -> None:
     prefill = {
         c.job.target.name: set(c.resources.instructions)

@@ -32,14 +32,19 @@ def logits(
     return torch.cat(found, dim=1)
 
 
-@pytest.mark.parametrize("name", ["chatglm2", "chatglm3"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("chatglm2", marks=pytest.mark.slow), "chatglm3"]
+)
 def test_kernels_give_the_logits_of_the_reference(
     compiled: Callable[[Path], Path], name: str
 ) -> None:
     check(compiled(GOLDEN / name), GOLDEN / name)
 
 
-@pytest.mark.parametrize("name", ["glm4_moe-air", "glm_moe_dsa-shared"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("glm4_moe-air", marks=pytest.mark.slow), "glm_moe_dsa-shared"],
+)
 def test_kernels_of_experts_and_latent_attention(
     compiled: Callable[[Path], Path], tiny: Callable[[Variant], Tiny], name: str
 ) -> None:
