@@ -1,16 +1,18 @@
 """Mixtures of experts and latent attention of a spec, with the values of a config."""
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
+    ClampedGluSpec,
     IndexerSpec,
     MlaSpec,
     MoeSpec,
     NormRef,
     NormSpec,
     RopeSpec,
+    SharedSpec,
 )
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
@@ -73,38 +75,77 @@ class Mixture(_Sublayer):
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
-            shared=self.shared(spec, act),
+            gate_bias=self.slots.bias("xgate"),
+            up_bias=self.slots.bias("xup"),
+            down_bias=self.slots.bias("xdown"),
+            glu=self.glu(spec.glu),
+            weigh=spec.weigh,
+            **self.shared(spec.shared, act),
         )
 
     def router(self, spec: MoeSpec) -> m.Router:
         resolve, what = self.resolve, self.what
         return m.Router(
             weight=self.slots.weight("router"),
+            bias=self.slots.bias("router"),
             score=spec.score,
+            after=self.after(spec),
             correction=self.slots.optional("correction"),
             groups=self.size("groups", spec.groups),
             top_groups=self.size("top_groups", spec.top_groups),
+            group_score=spec.group_score,
             renormalise=resolve.flag(f"{what}.renormalise", spec.renormalise),
+            least_sum=resolve.optional_number(f"{what}.least_sum", spec.least_sum),
             scale=resolve.number(f"{what}.scale", spec.scale),
         )
 
-    def shared(self, spec: MoeSpec, act: m.ActivationName) -> m.Mlp | None:
-        if spec.shared is None:
+    def glu(self, spec: ClampedGluSpec | None) -> m.ClampedGlu | None:
+        if spec is None:
             return None
-        return m.Mlp(
+        return m.ClampedGlu(
+            alpha=self.resolve.number(f"{self.what}.glu.alpha", spec.alpha),
+            limit=self.resolve.number(f"{self.what}.glu.limit", spec.limit),
+        )
+
+    def after(self, spec: MoeSpec) -> Literal["softmax", "sigmoid"] | None:
+        """What becomes of the chosen logits; other scores stay what they are."""
+        after = self.resolve.value(spec.after)
+        match after:
+            case "softmax" | "sigmoid":
+                if spec.score == "logit":
+                    return after
+            case None:
+                if spec.score != "logit":
+                    return None
+        expected = "must be softmax or sigmoid with score: logit, and else null"
+        raise self.resolve.error(f"{self.what}.after", spec.after, expected, after)
+
+    def shared(self, spec: SharedSpec | None, act: m.ActivationName) -> dict[str, Any]:
+        """The MLP that all tokens share, and how it is added."""
+        what = f"{self.what}.shared"
+        if spec is None or not self.resolve.flag(f"{what}.when", spec.when):
+            return {}
+        mlp = m.Mlp(
             act=act,
-            ff=self.size("shared.ff", spec.shared.ff),
+            ff=self.size("shared.ff", spec.ff),
             gate=self.slots.projection("sgate"),
             up=self.slots.projection("sup"),
             down=self.slots.projection("sdown"),
         )
+        gated = self.resolve.flag(f"{what}.gate", spec.gate)
+        return {
+            "shared": mlp,
+            "shared_gate": self.slots.weight("shared_gate") if gated else None,
+            "averaged": self.resolve.flag(f"{what}.averaged", spec.averaged),
+        }
 
     def check(self, experts: int, top_k: int, router: m.Router) -> None:
         """Refuse what no router can choose."""
         size, rest = divmod(experts, router.groups)
-        if rest or (router.groups > 1 and size < 2):
-            count = router.groups
-            told = f"{experts} experts do not make {count} groups of two or more"
+        least = 2 if router.groups > 1 and router.group_score == "top2" else 1
+        if rest or size < least:
+            what = f"{router.groups} groups" + " of two or more" * (least > 1)
+            told = f"{experts} experts do not make {what}"
         elif router.top_groups > router.groups:
             told = f"{router.top_groups} of {router.groups} groups cannot be chosen"
         elif top_k > router.top_groups * size:

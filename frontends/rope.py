@@ -154,9 +154,9 @@ def _dynamic(params: Params, dim: int) -> m.DynamicScaling:
 
 def _llama3(params: Params, dim: int) -> m.Llama3Scaling:
     low, high = _number(params, "low_freq_factor"), _number(params, "high_freq_factor")
-    if high <= low:
+    if high < low:
         raise GlmcError(
-            f"rope type 'llama3': high_freq_factor ({high}) must be larger than"
+            f"rope type 'llama3': high_freq_factor ({high}) must be at least"
             f" low_freq_factor ({low})"
         )
     return m.Llama3Scaling(

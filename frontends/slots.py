@@ -7,7 +7,7 @@ from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}}
+_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
@@ -19,7 +19,7 @@ _ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
-_SHARED_SLOTS = frozenset({"sgate", "sup", "sdown"})
+_SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS

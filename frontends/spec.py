@@ -205,9 +205,23 @@ class MlpSpec(Section):
 
 
 class SharedSpec(Section):
-    """The gated MLP that all tokens of a mixture share."""
+    """The gated MLP that all tokens of a mixture share, where ``when`` is true.
+
+    With ``gate`` the slot ``shared_gate``, a row, scales it by the sigmoid of its
+    product with the token. ``averaged`` takes the mean of it and the experts.
+    """
 
     ff: Integer
+    gate: Flag = False
+    averaged: Flag = False
+    when: Flag = True
+
+
+class ClampedGluSpec(Section):
+    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, not act(gate) · up."""
+
+    alpha: Number
+    limit: Number
 
 
 class MoeSpec(Section):
@@ -218,11 +232,16 @@ class MoeSpec(Section):
     experts: Integer
     top_k: Integer
     ff: Integer
-    score: Literal["softmax", "sigmoid"]
+    score: Literal["softmax", "sigmoid", "logit"]
+    after: Text | None = None
     groups: Integer = 1
     top_groups: Integer = 1
+    group_score: Literal["top2", "max"] = "top2"
     renormalise: Flag = False
+    least_sum: Number | None = None
     scale: Number = 1.0
+    glu: ClampedGluSpec | None = None
+    weigh: Literal["output", "input"] = "output"
     shared: SharedSpec | None = None
 
 

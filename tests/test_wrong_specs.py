@@ -142,6 +142,63 @@ MISTAKES = (
     ),
     ("falcon-40b", "weights: {q+k+v: {layout: '(K [k:D|v:D|q:(G D)]) E'}}", "prompt"),
     ("phi3-window", "weights: {gate+up: {layout: '[up:F|gate:F] E'}}", "prompt"),
+    (
+        "granitemoe-after",
+        "weights: {xgate+xup: {layout: 'X [xup:Fx|xgate:Fx] E'}}",
+        "prompt",
+    ),
+    # Experts
+    ("mixtral-experts", "ops: {moe: {renormalise: false}}", "prompt"),
+    (
+        "qwen2_moe-gated",
+        "ops: {moe: {shared: {gate: false}}}\nwaive: {'*_expert_gate*': planted}",
+        "prompt",
+    ),
+    ("deepseek_v2-groups", "ops: {moe: {group_score: top2}}", "prompt"),
+    ("deepseek_v3-groups", "ops: {moe: {group_score: max}}", "prompt"),
+    ("granitemoe-after", "ops: {moe: {after: sigmoid}}", "prompt"),
+    ("granitemoe-after", "ops: {moe: {score: softmax, after: null}}", "decode"),
+    (
+        "ernie4_5_moe-shared",
+        "weights: {correction: null}\nwaive: {'*correction_bias': planted}",
+        "prompt",
+    ),
+    (
+        "ernie4_5_moe-shared",
+        "ops: {moe: {least_sum: 2.0}}\nignore: {moe_norm_min: planted}",
+        "decode",
+    ),
+    ("llama4_text-chunks", "ops: {moe: {weigh: output}}", "prompt"),
+    (
+        "gpt_oss-sinks",
+        "ops: {moe: {glu: {alpha: 1.0}}}\nignore: {swiglu_alpha: planted}",
+        "prompt",
+    ),
+    (
+        "gpt_oss-sinks",
+        "weights: {xgate+xup: {layout: 'X E [xgate:Fx|xup:Fx]'}}",
+        "prompt",
+    ),
+    (
+        "gpt_oss-sinks",
+        "weights: {router: {bias: false}}\nwaive: {'*router.bias': planted}",
+        "decode",
+    ),
+    (
+        "cohere2_moe-average",
+        "ops: {moe: {shared: {averaged: false}}}\nignore: "
+        "{shared_expert_combination_strategy: planted}",
+        "prompt",
+    ),
+    ("minimax_m2-corrected", "ops: {moe: {score: softmax}}", "padded"),
+    # Latents
+    ("minicpm3-scaled", "ops: {attn: {rope: {style: interleaved}}}", "decode"),
+    ("youtu-latent", "ops: {attn: {norm: {eps: =c.rms_norm_eps}}}", "prompt"),
+    (
+        "deepseek_v32-selects",
+        "ops: {attn: {indexer: {style: interleaved}}}",
+        "prompt",
+    ),
 )
 
 

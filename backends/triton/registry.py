@@ -131,9 +131,13 @@ def aot_specs(
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     """The kernels that fit a model; where one does not, ops are the reference's."""
-    if structure.attention_plan(uses).has_kernels:
+    without: tuple[str, ...] = ()
+    if not structure.attention_plan(uses).has_kernels:
+        without += structure.ATTENTION_OPS
+    if not structure.experts_have_kernels(uses):
+        without += ("moe_experts",)
+    if not without:
         return KERNELS
-    without = structure.ATTENTION_OPS
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
 
 

@@ -103,6 +103,16 @@ def named(uses: Iterable[OpUse], *names: str) -> list[OpUse]:
     return [use for use in uses if use.name in names]
 
 
+def experts_have_kernels(uses: Iterable[OpUse]) -> bool:
+    """Whether experts are plain: no biases, no clamps, weights on what they make."""
+    return not any(
+        {"gate_up_bias", "down_bias"} & {*use.operands}
+        or use.attrs.get("limit") is not None
+        or use.text("weigh", "output") == "input"
+        for use in named(uses, "moe_experts")
+    )
+
+
 def weight_in(uses: Iterable[OpUse]) -> str:
     """Where the weights of RMS norms multiply: one answer, or "mixed"."""
     normed = [use for use in named(uses, "qkv_attention") if "q_norm" in use.operands]

@@ -13,6 +13,15 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
     gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
     fields = {"x": h, "experts": experts, "weights": weights, "fn": moe.act}
+    fields["weigh"] = moe.weigh
+    fields |= moe.glu.model_dump() if moe.glu else {}
+    if moe.gate_bias and moe.up_bias:
+        pair = [moe.gate_bias, moe.up_bias]
+        bias = e.packed("experts_gate_up_bias", pair, ("X", "Fx"), axes, 1)
+        fields["gate_up_bias"] = bias
+    if moe.down_bias:
+        bias = e.packed("experts_down_bias", [moe.down_bias], ("X", "E"), axes, 1)
+        fields["down_bias"] = bias
     matrices = {"gate_up": gate_up, "down": down}
     return str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
 
@@ -20,21 +29,24 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
 def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
     router, axes = moe.router, {"X": moe.experts}
     weight = e.weight(router.weight, ("X", "E"), axes, dtype="f32")
-    correction = None
-    if router.correction:
-        correction = e.weight(router.correction, ("X",), axes, dtype="f32")
-    experts, weights = e.emit(
-        ops.MoeRouter,
-        "experts",
-        "weights",
-        x=h,
-        weight=weight,
-        correction=correction,
-        top_k=moe.top_k,
-        score=router.score,
-        groups=router.groups,
-        top_groups=router.top_groups,
-        renormalise=router.renormalise,
-        scale=router.scale,
-    )
+    vectors = {
+        name: each and e.weight(each, ("X",), axes, dtype="f32")
+        for name, each in (("bias", router.bias), ("correction", router.correction))
+    }
+    how = {name: getattr(router, name) for name in _CHOICE}
+    fields = {"x": h, "weight": weight, **vectors, "top_k": moe.top_k, **how}
+    experts, weights = e.emit(ops.MoeRouter, "experts", "weights", **fields)
     return experts, weights
+
+
+# The attributes of a router that are those of its op.
+_CHOICE = (
+    "score",
+    "after",
+    "groups",
+    "top_groups",
+    "group_score",
+    "renormalise",
+    "least_sum",
+    "scale",
+)

@@ -129,7 +129,15 @@ def moe(e: Emitter, h: str, moe: m.Moe) -> str:
     y = routed(e, h, moe)
     if not moe.shared:
         return y
-    return str(e.emit(ops.Add, "moe", x=y, y=mlp(e, h, moe.shared)))
+    shared = mlp(e, h, moe.shared)
+    if moe.shared_gate:
+        gate = m.Projection(weight=moe.shared_gate)
+        g = e.linear("shared_gate", h, gate, ("1", "E"))
+        shared = str(e.emit(ops.Gate, "shared", x=shared, g=g, fn="sigmoid"))
+    if not moe.averaged:
+        return str(e.emit(ops.Add, "moe", x=y, y=shared))
+    total = e.emit(ops.Add, "moe_sum", x=y, y=shared)
+    return str(e.emit(ops.Scale, "moe", x=total, factor=0.5))
 
 
 Lowering = Callable[[Emitter, str, Any], str]

@@ -113,22 +113,40 @@ class Mlp(Node):
 class Router(Node):
     """Which experts a token goes to, and how much each of them counts; all in fp32.
 
-    An expert's score is the softmax or sigmoid of its logit. The ``top_k`` experts with
-    the highest score plus ``correction`` are taken, and weigh as their scores alone.
+    An expert's score is the softmax or sigmoid of its logit, or the logit itself. The
+    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
+    their scores alone.
     """
 
     weight: Weight
-    score: Literal["softmax", "sigmoid"]
+    bias: Weight | None = None
+    score: Literal["softmax", "sigmoid", "logit"]
+    after: Literal["softmax", "sigmoid"] | None = None
+    """What becomes of the logits of the chosen experts, where logits are the scores."""
     correction: Weight | None = None
     """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
     groups: PositiveInt = 1
-    """Experts stand in this many equal groups; a group is as good as its two best."""
+    """Experts stand in this many equal groups."""
     top_groups: PositiveInt = 1
     """Only experts of this many best groups are eligible."""
+    group_score: Literal["top2", "max"] = "top2"
+    """A group is as good as its two best experts together, or as its best one."""
     renormalise: bool = False
     """The weights of the chosen experts are divided by their sum."""
+    least_sum: PositiveFloat | None = None
+    """What that sum is at least."""
     scale: PositiveFloat = 1.0
     """The weights are multiplied by this at last."""
+
+
+class ClampedGlu(Node):
+    """gate · sigmoid(alpha · gate) · (up + 1), as gpt-oss has it.
+
+    Before, gate is cut off above ``limit``, and up beyond ± ``limit``.
+    """
+
+    alpha: PositiveFloat
+    limit: PositiveFloat
 
 
 class Moe(Node):
@@ -147,8 +165,19 @@ class Moe(Node):
     gate: Weight
     up: Weight
     down: Weight
+    gate_bias: Weight | None = None
+    up_bias: Weight | None = None
+    down_bias: Weight | None = None
+    glu: ClampedGlu | None = None
+    """How gate and up go together, where it is not ``act(gate) * up``."""
+    weigh: Literal["output", "input"] = "output"
+    """What is multiplied by an expert's weight: what it makes, or what it reads."""
     shared: Mlp | None = None
     """What every token goes through besides its experts."""
+    shared_gate: Weight | None = None
+    """A row whose product with the token, through a sigmoid, scales ``shared``."""
+    averaged: bool = False
+    """The experts and the shared MLP count half each, instead of their sum."""
 
 
 class Indexer(Node):

@@ -11,31 +11,39 @@ from glmc.ir.types import TensorType
 class MoeRouter(Op):
     """The experts ``i64[B,T,k]`` of each token, and their weights ``f32[B,T,k]``.
 
-    In fp32: s = score(x Wᵀ); the ``top_k`` highest of s + correction, among the experts
-    of the ``top_groups`` groups whose two best sum highest; weighed by s, divided by
-    its sum if ``renormalise``, times ``scale``.
+    In fp32: s = score(x Wᵀ + b); the ``top_k`` highest of s + correction, among the
+    experts of the ``top_groups`` groups whose best, or two best together, are highest;
+    weighed by s, or for logits by after(s), divided by the sum (``least_sum`` at least)
+    if ``renormalise``, times ``scale``.
     """
 
     mnemonic = "moe_router"
-    exact: ClassVar[tuple[str, ...]] = ("weight", "correction")
+    exact: ClassVar[tuple[str, ...]] = ("weight", "bias", "correction")
     x: Value
     weight: Param
+    bias: Param | None = None
     correction: Param | None = None
     top_k: int
-    score: Literal["softmax", "sigmoid"]
+    score: Literal["softmax", "sigmoid", "logit"]
+    after: Literal["softmax", "sigmoid"] | None = None
     groups: int = 1
     top_groups: int = 1
+    group_score: Literal["top2", "max"] = "top2"
     renormalise: bool = False
+    least_sum: float | None = None
     scale: float = 1.0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, weight, correction = types["x"], types["weight"], types.get("correction")
+        x, weight = types["x"], types["weight"]
         expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
         expect(weight.dtype == "f32", f"the router computes in f32, not with {weight}")
         expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
-        if correction:
-            fits = correction.dims == weight.dims[:1] and correction.dtype == "f32"
-            expect(fits, f"correction {correction} does not fit {weight}")
+        for name in ("bias", "correction"):
+            each = types.get(name)
+            fits = not each or (each.dims == weight.dims[:1] and each.dtype == "f32")
+            expect(fits, f"{name} {each} does not fit {weight}")
+        raw = self.score == "logit"
+        expect(raw == bool(self.after), "after is for logits, and logits need it")
         self._check_groups(int(weight.dims[0]))
         chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
         return chosen, TensorType(dtype="f32", dims=chosen.dims)
@@ -48,8 +56,8 @@ class MoeRouter(Op):
     def _check_groups(self, experts: int) -> None:
         size, rest = divmod(experts, self.groups)
         expect(rest == 0, f"{experts} experts do not make {self.groups} groups")
-        grouped = self.groups > 1
-        expect(not grouped or size > 1, "a group needs two experts to be judged by")
+        two = self.groups > 1 and self.group_score == "top2"
+        expect(not two or size > 1, "a group needs two experts to be judged by")
         fits = 1 <= self.top_groups <= self.groups
         expect(fits, f"top_groups is {self.top_groups} of {self.groups}")
         eligible = self.top_groups * size
@@ -60,7 +68,10 @@ class MoeRouter(Op):
 class MoeExperts(Op):
     """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
 
-    ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``.
+    ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``. With
+    ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
+    Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
+    most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
     """
 
     mnemonic = "moe_experts"
@@ -71,7 +82,12 @@ class MoeExperts(Op):
     weights: Value
     gate_up: Param
     down: Param
+    gate_up_bias: Param | None = None
+    down_bias: Param | None = None
     fn: ActivationFn
+    alpha: float | None = None
+    limit: float | None = None
+    weigh: Literal["output", "input"] = "output"
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, gate_up, down = types["x"], types["gate_up"], types["down"]
@@ -83,6 +99,12 @@ class MoeExperts(Op):
         wanted = (count, 2 * int(width), x.dims[-1])
         expect(gate_up.dims == wanted, f"{gate_up} does not fit {x} and {down}")
         expect(out == x.dims[-1], f"{down} does not give {x}")
+        for name, stack in (("gate_up_bias", gate_up), ("down_bias", down)):
+            each = types.get(name)
+            fits = not each or each.dims == stack.dims[:2]
+            expect(fits, f"{name} {each} does not fit {stack}")
+        both = (self.alpha is None) == (self.limit is None)
+        expect(both, "alpha and limit go together")
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:

@@ -161,11 +161,11 @@ def test_partial(load: Load, more: dict[str, Any], dim: int) -> None:
                 "rope_scaling": {
                     "type": "llama3",
                     "factor": 8.0,
-                    "low_freq_factor": 4.0,
+                    "low_freq_factor": 4.5,
                     "high_freq_factor": 4.0,
                 }
             },
-            "must be larger than",
+            "must be at least",
         ),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import published
+from support import mixed, published
 
 Config = dict[str, Any]
 
@@ -162,4 +162,5 @@ FAMILIES = {
     "chatglm_v1": CHATGLM1,
     **{family: published.published(family) for family in published.CLASSES},
     **published.COMPOSITES,
+    **{family: mixed.published(family) for family in mixed.CLASSES},
 }

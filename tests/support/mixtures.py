@@ -11,13 +11,18 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
     """Experts in one tensor or each in its own, with all that a router may have."""
     stacked, shared = draw(st.booleans()), draw(st.booleans())
     groups = draw(st.sampled_from([1, 2]))
+    score = draw(st.sampled_from(["softmax", "sigmoid", "logit"]))
     correction = m.Weight(tensor=f"{prefix}correction")
     router = m.Router(
         weight=m.Weight(tensor=f"{prefix}router.weight"),
-        score=draw(st.sampled_from(["softmax", "sigmoid"])),
+        bias=draw(st.sampled_from([None, m.Weight(tensor=f"{prefix}router.bias")])),
+        score=score,
+        after=draw(_scores) if score == "logit" else None,
         correction=correction if draw(st.booleans()) else None,
         groups=groups,
         top_groups=draw(st.integers(1, groups)),
+        group_score=draw(st.sampled_from(["top2", "max"])),
+        least_sum=draw(st.sampled_from([None, 0.5])),
         renormalise=draw(st.booleans()),
         scale=draw(st.sampled_from([1.0, 2.5])),
     )
@@ -29,6 +34,8 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         for slot in ("gate", "up")
     )
     index = "" if stacked else "{x}."
+    biases = draw(st.booleans())
+    row = m.Weight(tensor=f"{prefix}shared_gate.weight")
     act = draw(_acts)
     mlp = m.Mlp(
         act=act,
@@ -46,7 +53,14 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         gate=gate,
         up=up,
         down=m.Weight(tensor=f"{prefix}experts.{index}down.weight"),
+        gate_bias=m.Weight(tensor=f"{prefix}gate_bias") if biases else None,
+        up_bias=m.Weight(tensor=f"{prefix}up_bias") if biases else None,
+        down_bias=m.Weight(tensor=f"{prefix}down_bias") if biases else None,
+        glu=draw(st.sampled_from([None, m.ClampedGlu(alpha=1.5, limit=7.0)])),
+        weigh=draw(st.sampled_from(["output", "input"])),
         shared=mlp if shared else None,
+        shared_gate=draw(st.sampled_from([None, row])) if shared else None,
+        averaged=shared and draw(st.booleans()),
     )
 
 
@@ -112,4 +126,5 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
 
 
 _styles: st.SearchStrategy[m.RopeStyle] = st.sampled_from(["half", "interleaved"])
+_scores = st.sampled_from(["softmax", "sigmoid"])
 _acts: st.SearchStrategy[m.ActivationName] = st.sampled_from(["silu", "gelu"])

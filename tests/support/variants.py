@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import dense
+from support import dense, mixed
 
 Config = Mapping[str, Any]
 
@@ -105,6 +105,7 @@ BASE: Mapping[str, Config] = {
         "eos_token_id": 2,
     },
     **dense.FAMILIES,
+    **mixed.FAMILIES,
 }
 
 
@@ -235,10 +236,10 @@ VARIANTS: tuple[Variant, ...] = (
             family,
             name,
             values,
-            far=not {family, f"{family}-{name}"} & dense.NEAR,
+            far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR),
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
-        for family, cases in dense.CASES.items()
+        for family, cases in {**dense.CASES, **mixed.CASES}.items()
         for name, values in cases.items()
     ),
 )

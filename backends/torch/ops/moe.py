@@ -10,37 +10,55 @@ def moe_router(
     x: torch.Tensor,
     weight: torch.Tensor,
     *,
+    bias: torch.Tensor | None = None,
     correction: torch.Tensor | None = None,
     top_k: int,
     score: str,
+    after: str | None = None,
     groups: int = 1,
     top_groups: int = 1,
+    group_score: str = "top2",
     renormalise: bool = False,
+    least_sum: float | None = None,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The experts of `x` [B, T, E]: ids int64 and weights fp32, both [B, T, top_k].
 
-    `weight` [X, E] and `correction` [X] are fp32, and so is everything here: the
-    choice of experts must not hang on rounding. `correction` counts for the choice
-    only. The sum that renormalises has 1e-20 added, as published.
+    `weight` [X, E], `bias` [X] and `correction` [X] are fp32, and so is everything
+    here: the choice of experts must not hang on rounding. `correction` counts for the
+    choice only, and `after` is applied to the scores of the chosen. The sum that
+    renormalises has 1e-20 added, as published.
     """
-    logits = F.linear(x.float(), weight.float())
-    scores = logits.softmax(-1) if score == "softmax" else logits.sigmoid()
+    logits = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    scores = expert_scores(logits, score)
     choice = scores if correction is None else scores + correction
     if groups > 1:
-        choice = eligible_experts(choice, groups, top_groups)
+        choice = eligible_experts(choice, groups, top_groups, group_score)
     experts = choice.topk(top_k, dim=-1).indices
     weights = scores.gather(-1, experts)
+    if after:
+        weights = expert_scores(weights, after)
     if renormalise:
-        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        total = weights.sum(-1, keepdim=True)
+        weights = weights / (total.clamp(min=least_sum) if least_sum else total + 1e-20)
     return experts, weights * scale
 
 
-def eligible_experts(choice: torch.Tensor, groups: int, top: int) -> torch.Tensor:
-    """`choice` [..., X] with -inf outside the `top` groups whose two best sum
-    highest."""
+def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
+    """The softmax or sigmoid of `logits` [..., X], or with "logit" themselves."""
+    if score == "logit":
+        return logits
+    return logits.softmax(-1) if score == "softmax" else logits.sigmoid()
+
+
+def eligible_experts(
+    choice: torch.Tensor, groups: int, top: int, score: str
+) -> torch.Tensor:
+    """`choice` [..., X] with -inf outside the `top` groups whose best ("max"), or two
+    best together ("top2"), are highest."""
     grouped = choice.view(*choice.shape[:-1], groups, -1)
-    best = grouped.topk(2, dim=-1).values.sum(-1).topk(top, dim=-1).indices
+    judged = grouped.topk(1 if score == "max" else 2, dim=-1).values.sum(-1)
+    best = judged.topk(top, dim=-1).indices
     out = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=choice.device)
     out.scatter_(-1, best, False)
     return grouped.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)
@@ -53,19 +71,46 @@ def moe_experts(
     gate_up: torch.Tensor,
     down: torch.Tensor,
     *,
+    gate_up_bias: torch.Tensor | None = None,
+    down_bias: torch.Tensor | None = None,
     fn: str,
+    alpha: float | None = None,
+    limit: float | None = None,
+    weigh: str = "output",
 ) -> torch.Tensor:
     """Each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
-    `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. The experts that
-    some token goes to are run one after the other, each on all of its tokens.
+    `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
+    "input" it is the token that is weighed, not what an expert makes of it. The biases
+    are [X, 2F] and [X, E]; with `alpha` and `limit`, `clamped_glu` takes `fn`'s place.
+    The experts that some token goes to are run one after the other, each on all of its
+    tokens.
     """
     tokens = x.flatten(0, -2)
     chosen, shares = experts.flatten(0, -2), weights.flatten(0, -2)
     out = torch.zeros_like(tokens)
     for expert in sorted(set(chosen.flatten().tolist())):
         token, place = torch.where(chosen == expert)
-        hidden = act_mul(F.linear(tokens[token], gate_up[expert]), fn=fn)
-        part = F.linear(hidden, down[expert]) * shares[token, place, None]
+        read, share = tokens[token], shares[token, place, None]
+        if weigh == "input":
+            read = (read * share).to(read.dtype)
+        biases = (
+            None if bias is None else bias[expert] for bias in (gate_up_bias, down_bias)
+        )
+        hidden = F.linear(read, gate_up[expert], next(biases))
+        if alpha is None or limit is None:
+            hidden = act_mul(hidden, fn=fn)
+        else:
+            hidden = clamped_glu(hidden, alpha, limit)
+        part = F.linear(hidden, down[expert], next(biases))
+        part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))
     return out.view_as(x)
+
+
+def clamped_glu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
+    """gate · sigmoid(`alpha` · gate) · (up + 1) of `gate_up` [..., 2F], gate | up: the
+    gate at most `limit`, up within ± `limit` (gpt-oss)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return gate * torch.sigmoid(gate * alpha) * (up + 1)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.models.cohere2_moe import modeling_cohere2_moe as cohere
+from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
 from transformers.models.glm4_moe import modeling_glm4_moe as glm
+from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen
 
 from glmc.backends.torch import ops
@@ -74,6 +77,86 @@ def test_softmax(renormalise: bool) -> None:
     torch.manual_seed(0)
     published.weight.data.normal_()
     compare(published, torch.randn(2, 9, E), score="softmax", renormalise=renormalise)
+
+
+def test_groups_by_their_best() -> None:
+    config = transformers.DeepseekV2Config(
+        num_attention_heads=4,
+        hidden_size=E,
+        n_routed_experts=X,
+        num_experts_per_tok=K,
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=2,
+        routed_scaling_factor=2.5,
+    )
+    published = deepseek.DeepseekV2TopkRouter(config)
+    torch.manual_seed(0)
+    published.weight.data.normal_()
+    groups = {"groups": 4, "top_groups": 2, "group_score": "max"}
+    compare(published, torch.randn(2, 9, E), score="softmax", scale=2.5, **groups)
+
+
+@pytest.mark.parametrize("after", ["softmax", "sigmoid"])
+def test_logits(after: str) -> None:
+    config = transformers.Cohere2MoeConfig(
+        hidden_size=E,
+        num_experts=X,
+        num_experts_per_tok=K,
+        expert_selection_fn=after,
+        norm_topk_prob=True,
+    )
+    published = cohere.Cohere2MoeTopKRouter(config)
+    torch.manual_seed(0)
+    published.weight.data.normal_()
+    how: dict[str, Any] = {"score": "logit", "after": after}
+    compare(published, torch.randn(2, 9, E), **how, renormalise=after == "sigmoid")
+
+
+def test_a_bias_and_the_least_sum() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(1, 5, E), torch.randn(X, E), torch.randn(X)
+    how: dict[str, Any] = {"top_k": K, "score": "softmax", "renormalise": True}
+    _, weights = ops.moe_router(x, weight, bias=bias, least_sum=4.0, **how)
+    scores = torch.nn.functional.linear(x, weight, bias).softmax(-1)
+    torch.testing.assert_close(weights, scores.topk(K).values / 4)
+
+
+def test_experts_that_read_weighed_tokens() -> None:
+    torch.manual_seed(0)
+    x, experts = torch.randn(1, 2, E), torch.randint(0, X, (1, 2, 1))
+    share, gate_up = torch.rand(1, 2, 1), torch.randn(X, 2 * F, E)
+    stacks = (gate_up, torch.randn(X, E, F))
+    got = ops.moe_experts(x, experts, share, *stacks, fn="relu", weigh="input")
+    want = ops.moe_experts(x, experts, share.square(), *stacks, fn="relu")
+    torch.testing.assert_close(got, want)
+
+
+def test_biases_and_a_clamped_glu() -> None:
+    config = transformers.GptOssConfig(
+        hidden_size=E, intermediate_size=F, num_local_experts=X, swiglu_limit=0.8
+    )
+    published = gpt_oss.GptOssExperts(config)
+    torch.manual_seed(0)
+    for parameter in published.parameters():
+        parameter.data.normal_()
+    x, weights = torch.randn(1, 6, E), torch.rand(1, 6, K)
+    experts = torch.rand(1, 6, X).topk(K).indices
+    both, bias = published.gate_up_proj.mT, published.gate_up_proj_bias
+    got = ops.moe_experts(
+        x,
+        experts,
+        weights,
+        torch.cat([both[:, ::2], both[:, 1::2]], 1),
+        published.down_proj.mT,
+        gate_up_bias=torch.cat([bias[:, ::2], bias[:, 1::2]], 1),
+        down_bias=published.down_proj_bias,
+        fn="silu",
+        alpha=1.702,
+        limit=0.8,
+    )
+    want = published(x[0], experts[0], weights[0])
+    torch.testing.assert_close(got[0], want, atol=1e-4, rtol=1e-4)
 
 
 def test_control_the_correction_does_not_weigh() -> None:
