@@ -135,8 +135,8 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     wanted = model_type or ", ".join(classes)
     raise GlmcError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
-        f" It knows {', '.join(known_names())};"
-        " `glmc specs new` drafts one, --spec FILE takes it"
+        f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
+        " drafts another, and --spec FILE takes one"
     )
 
 
