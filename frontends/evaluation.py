@@ -16,6 +16,7 @@ from glmc.ir.errors import GlmcError
 Value = object
 Function = Callable[..., Value]
 
+# A list of the modules that a quantiser left out has some ten thousand characters.
 _MAX_SIZE = 200_000
 _MAX_NUMBER = 2**63
 _CONSTANTS = {"true": True, "false": False, "null": None}

@@ -24,8 +24,16 @@ class KeyFate:
     """The spec line that says so, or the option the user gave."""
 
 
+class UnknownKeys(GlmcError):
+    """A config has keys that its spec says nothing about."""
+
+    def __init__(self, message: str, keys: Collection[str]) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+
+
 # Keys that the functions of expressions read, and keys that every spec needs.
-_READ_BY_FUNCTION = {
+READ_BY_FUNCTION = {
     "rope": (
         "rope_parameters",
         "rope_scaling",
@@ -60,14 +68,15 @@ def account(
     the values of this config led the evaluation past it.
 
     Raises:
-        GlmcError: names all keys nobody knows.
+        UnknownKeys: names all keys nobody knows.
     """
     readers = _readers(spec, expressions)
     found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
     unknown = [key for key, fate in found.items() if fate is None]
     if unknown:
         known = {*readers, *spec.expect, *spec.ignore} - config.keys()
-        raise GlmcError(_unknown(unknown, config, known, spec.arch, where))
+        message = _unknown(unknown, config, known, spec.arch, where)
+        raise UnknownKeys(message, unknown)
     return {key: fate for key, fate in found.items() if fate}
 
 
@@ -90,8 +99,8 @@ def _readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:
     for expression in expressions:
         for key in expression.config_keys:
             readers.setdefault(key, expression.where)
-        for function in expression.names & _READ_BY_FUNCTION.keys():
-            for key in _READ_BY_FUNCTION[function]:
+        for function in expression.names & READ_BY_FUNCTION.keys():
+            for key in READ_BY_FUNCTION[function]:
                 readers.setdefault(key, f"{expression.where} {function}()")
     for alias, key in spec.aliases.items():
         if key in readers:

@@ -17,6 +17,7 @@ from glmc.frontends.config import (
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.provenance import SpecLine, spec_lines
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import read_rope
 from glmc.frontends.source import Source
@@ -43,6 +44,8 @@ class LoadedModel:
     source: Source
     spec: str
     variant: str | None
+    verified: str | None
+    """What the spec was compared with; None: with nothing yet."""
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
     """config.json with ``--set`` applied, and with its text part at the top."""
@@ -51,6 +54,8 @@ class LoadedModel:
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
+    lines: Mapping[str, SpecLine]
+    """What the spec says, entry by entry, and where."""
     unverified: str | None
     """Why the spec has not been compared with another implementation, if it has not."""
     quantization: Literal["rows", "blocks"] | None = None
@@ -111,12 +116,14 @@ def load_model(
         source=source,
         spec=found.name,
         variant=chosen.name,
+        verified=spec.verified or None,
         spec_files=found.files,
         config=config,
         keys=keys,
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
         unverified=None if spec.verified else spec.caveat or "no test compares it",
+        lines=spec_lines(chosen.tree, config),
         quantization=spec.quantization.format if spec.quantization else None,
     )
 

@@ -16,6 +16,8 @@ from glmc.ir.errors import GlmcError
 
 _MAX_SPEC = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+# What a spec is called, which configs it is for, what it was held against.
+_OWN = ("arch", "match", "verified", "caveat")
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Branch, list[SpecFile
         at = tree.keys_at["extends"]
         raise GlmcError(f"{at}: extends: {parent.stem!r} extends this spec itself")
     base, files = _load(parent, family)
-    # What a spec is called and which configs it is for are its own.
-    for key in ("arch", "match"):
+    for key in _OWN:
         base.pop(key, None)
     del tree["extends"]
     return merge(base, tree), [file, *files]
@@ -95,6 +96,9 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
     tree = read_tree(text, label)
     if "arch" not in tree:
         tree.put("arch", path.stem, tree.at)
+    if "verified" not in tree:
+        # A built-in spec is in the parity tests unless it says otherwise.
+        tree.put("verified", "transformers" if builtin else False, tree.at)
     return tree, SpecFile(label, hashlib.sha256(data).hexdigest())
 
 
@@ -131,7 +135,8 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     wanted = model_type or ", ".join(classes)
     raise GlmcError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
-        f" It knows {', '.join(known_names())}; --spec FILE brings your own"
+        f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
+        " drafts another, and --spec FILE takes one"
     )
 
 

@@ -415,8 +415,8 @@ class Spec(Section):
     """One architecture, after inheritance and with its variant chosen."""
 
     arch: Name
-    verified: bool = True
-    """Whether a test compares it with another implementation."""
+    verified: Name | Literal[False] = False
+    """What tests compare its logits with: ``transformers``, or ``golden`` vectors."""
     caveat: Name | None = None
     """What a user of a spec that is not verified should know."""
     match: Match = Match()

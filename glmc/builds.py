@@ -48,7 +48,7 @@ class Build:
         return self._read(self.stages[stage]["file"])
 
     def source(self, name: str) -> str:
-        """The text of a Python file, as it lies there.
+        """The text of a file, as it lies there.
 
         Raises:
             GlmcError: when it cannot be read.
@@ -81,9 +81,9 @@ class Build:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a build: its summary."""
-        from glmc.inspecting import summary_text
+        from glmc.inspecting import summary, summary_text
 
-        return f"<pre>{escape(summary_text(self))}</pre>"
+        return f"<pre>{escape(summary_text(summary(self)))}</pre>"
 
     @cached_property
     def model(self) -> Model:

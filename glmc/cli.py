@@ -1,7 +1,7 @@
 """The command ``glmc``: arguments in, text out, exit codes.
 
-0: done; 2: something the user can mend, told in one paragraph on stderr;
-130: interrupted. A stack trace is a bug of ours.
+0: done; 1: ``verify`` or ``bisect`` found a difference; 2: something the user can mend,
+told in one paragraph on stderr; 130: interrupted. A stack trace is a bug of ours.
 """
 
 import argparse
@@ -19,8 +19,10 @@ Code that comes with a model is never run.
   glmc inspect build/                              what was built, stage by stage
   glmc report build/ -o report.html                the same as a page to click through
   glmc check build/ --weights CHECKPOINT           every tensor accounted for
+  glmc verify build/ --weights CHECKPOINT          equal to transformers, layer by layer
   glmc run build/ --weights CHECKPOINT --prompt "今天天气真好"
   glmc chat build/ --weights CHECKPOINT            talk to it
+  glmc specs                                       the architectures glmc knows
   glmc configs                                     the configs that glmc comes with
   glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
@@ -59,10 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_compile,
         _add_inspect,
+        _add_explain,
         _add_report,
         _add_check,
+        _add_verify,
+        _add_bisect,
+        _add_ir,
         _add_run,
         _add_chat,
+        _add_specs,
         _add_quantize,
     ):
         add(commands)
@@ -108,15 +115,17 @@ def _add_compile(
         "  glmc compile config.json -o build/\n"
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
         "  glmc compile chatglm3-6b -o build/           a built-in config\n"
-        "  glmc compile folder/ -o five/ --set num_layers=5\n",
+        "  glmc compile folder/ -o five/ --set num_layers=5\n"
+        "  glmc compile folder/ -o build/ --aot cuda:80,cuda:90\n",
     )
     add = parser.add_argument
-    add("source", help="a config.json, a model folder, a hub id (ORG/NAME), or a name"
-        " that glmc configs lists")  # fmt: skip
+    add("source", nargs="?", help="a config.json, a model folder, a hub id (ORG/NAME),"
+        " or a name that glmc configs lists")  # fmt: skip
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--spec", type=Path, metavar="FILE", help="a spec of your own")
+    add("--from-ir", type=Path, metavar="FILE", help="build from a dump (see glmc ir)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets",
         help="change a config key, e.g. num_layers=5 (repeatable)")  # fmt: skip
     add("--ignore-key", action="append", default=[], metavar="NAME",
@@ -127,8 +136,19 @@ def _add_compile(
         help="fail when a fusion had candidates and took none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
+    add("--kernel", action="append", default=[], metavar="OP=FILE", dest="kernels",
+        help="a kernel of your own for an op (repeatable)")  # fmt: skip
+    add("--aot", type=_names, default=(), metavar="TARGET,...",
+        help="compile the kernels now, e.g. cuda:80,cuda:90,hip:gfx942")  # fmt: skip
+    add("--aot-dtype", type=_names, default=(), metavar="DTYPE,...",
+        help="for weights in f32, f16 or bf16; default: as published")  # fmt: skip
     add("--json", action="store_true", help="print what was written as JSON")
     _add_hub(parser)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """``a,b`` as names."""
+    return tuple(filter(None, text.split(",")))
 
 
 def _run_compile(arguments: argparse.Namespace) -> int:
@@ -147,13 +167,32 @@ def _add_inspect(
         "examples:\n"
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
+        "  glmc inspect build/ --diff lowered merge-qkv\n"
+        "  glmc inspect build/ --trace model.py:24\n"
         "  glmc inspect build/ --ledger --json\n"
+        "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n"
         "  glmc inspect THUDM/chatglm3-6b\n",
     )
     parser.add_argument("build", metavar="BUILD", help=_BUILD_OR_SOURCE)
-    parser.add_argument("--stage", metavar="NAME", help="print the IR after one stage")
-    parser.add_argument("--stages", action="store_true", help="print the IR of all")
-    parser.add_argument("--ledger", action="store_true", help="only the fusion ledger")
+    view = parser.add_mutually_exclusive_group().add_argument
+    view("--stage", metavar="NAME", help="print the IR after one stage")
+    view("--stages", action="store_true", help="print the IR of all")
+    view("--ledger", action="store_true", help="only the fusion ledger")
+    view("--diff", nargs=2, metavar=("A", "B"), help="what changed between two stages")
+    view("--op", metavar="NAME", help="every use of an op, or who makes %%NAME")
+    view("--weights", action="store_true", help="where every parameter comes from")
+    view("--keys", action="store_true", help="what became of every config key")
+    view("--trace", metavar="WHERE",
+         help="what stands behind model.py:LINE or a config key")  # fmt: skip
+    view("--cost", metavar="DEVICE",
+         help="the least time of a call on it: h200, l4, cpu, ...")  # fmt: skip
+    add = parser.add_argument
+    add("--lengths", metavar="N,...", help="measure the KV cache there")
+    add("--batch", type=int, default=1, metavar="N", help="rows, for --cost (1)")
+    add("--context", type=int, default=1024, metavar="N",
+        help="tokens before the call, for --cost (1024)")  # fmt: skip
+    add("--tokens", type=int, default=1, metavar="N",
+        help="tokens of the call, for --cost (1); more are a prompt")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
     _add_hub(parser)
 
@@ -162,6 +201,28 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     from glmc.commands import inspect_command
 
     return inspect_command(arguments)
+
+
+def _add_explain(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_explain,
+        "explain a pass, an op or a config key",
+        "examples:\n"
+        "  glmc explain add-rms-norm\n"
+        "  glmc explain qkv_attention\n"
+        "  glmc explain rope_ratio\n",
+    )
+    parser.add_argument("name", nargs="?", help="default: list passes and ops")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _run_explain(arguments: argparse.Namespace) -> int:
+    from glmc.explaining import explain_command
+
+    return explain_command(arguments)
 
 
 def _add_report(
@@ -219,6 +280,96 @@ def _run_check(arguments: argparse.Namespace) -> int:
     return check_command(arguments)
 
 
+def _add_verify(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_verify,
+        "compare a build with transformers, layer by layer",
+        "examples:\n"
+        "  glmc verify build/ --weights CHECKPOINT\n"
+        "  glmc verify build/ --weights CHECKPOINT --save golden.safetensors\n"
+        "  glmc verify build/ --weights CHECKPOINT --against golden.safetensors\n\n"
+        "exit code 0 when all differences are within the tolerance, 1 when one is\n"
+        "not, 2 when they cannot be compared\n",
+    )
+    _add_reference(parser)
+    add = parser.add_argument
+    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
+        help="what both compute in (float32)")  # fmt: skip
+    add("--tolerance", type=float, metavar="X",
+        help="largest difference, relative to a row's scale")  # fmt: skip
+    add("--prompt-ids", metavar="ID,ID,...", help="a prompt; default: random tokens")
+    add("--save", type=Path, metavar="FILE", help="keep the reference's numbers")
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from glmc.verifying import verify_command
+
+    return verify_command(arguments)
+
+
+def _add_ir(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        _run_ir,
+        "read an IR dump, verify it, run passes on it, print it",
+        "examples:\n"
+        "  glmc ir build/ir/1-lowered.glmc --passes merge-qkv,act-mul\n"
+        "  glmc ir build/ir/0-model.glmc --pipeline -o fused.glmc\n"
+        "  glmc compile --from-ir build/ir/1-lowered.glmc -o plain/\n\n"
+        "The ledger of the passes goes to stderr.\n",
+    )
+    add = parser.add_argument
+    add("file", type=Path, help="a dump of any stage; - for the standard input")
+    passes = parser.add_mutually_exclusive_group()
+    passes.add_argument("--passes", metavar="NAME,...", help="run these, in this order")
+    passes.add_argument("--pipeline", action="store_true", help="run all passes")
+    add("-o", "--out", type=Path, help="write there instead of printing")
+    add("--json", action="store_true", help="text and ledger as JSON")
+
+
+def _run_ir(arguments: argparse.Namespace) -> int:
+    from glmc.dumps import ir_command
+
+    return ir_command(arguments)
+
+
+def _add_bisect(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    parser = _command(
+        commands,
+        _run_bisect,
+        "name the layer, the op and the pass that make a build differ",
+        "examples:\n"
+        "  glmc bisect build/ --weights CHECKPOINT\n"
+        "  glmc bisect build/ --weights CHECKPOINT --against golden.safetensors\n\n"
+        "exit code 0 when nothing differs, 1 with a culprit, 2 for a user's mistake\n",
+    )
+    _add_reference(parser)
+
+
+def _run_bisect(arguments: argparse.Namespace) -> int:
+    from glmc.bisecting import bisect_command
+
+    return bisect_command(arguments)
+
+
+def _add_reference(parser: argparse.ArgumentParser) -> None:
+    """A build, its weights, and what it is held against."""
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--against", default="transformers", metavar="WHAT",
+        help="transformers (default), or a file of golden numbers")  # fmt: skip
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--tuned", metavar="CHECKPOINT", help=_TUNED)
+    add("--json", action="store_true", help="for machines")
+    _add_hub(parser)
+
+
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -263,6 +414,12 @@ def _run_chat(arguments: argparse.Namespace) -> int:
     from glmc.chat import chat_command
 
     return chat_command(arguments)
+
+
+def _add_specs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from glmc.authoring.arguments import add_specs
+
+    add_specs(commands, _add_hub)
 
 
 def _add_configs(

@@ -11,11 +11,22 @@ from glmc.builds import Build
 from glmc.frontends.frontend import LoadedModel
 from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import GlmcError
+from glmc.terminal import show
 from glmc.writing import MANIFEST
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
     """``glmc compile``."""
+    if arguments.from_ir:
+        from glmc.dumps import rebuild_command
+
+        return rebuild_command(arguments)
+    if not arguments.source:
+        raise GlmcError(
+            "nothing to compile: name a config.json, a model folder or a hub id, or a "
+            "dump with --from-ir FILE."
+        )
+    from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
     from glmc.writing import write_build
 
@@ -27,6 +38,9 @@ def compile_command(arguments: argparse.Namespace) -> int:
         disable=tuple(arguments.disable),
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
+        kernels=tuple(arguments.kernels),
+        aot=arguments.aot,
+        aot_dtypes=arguments.aot_dtype,
         revision=arguments.revision,
         endpoint=arguments.endpoint,
         offline=arguments.offline,
@@ -37,14 +51,18 @@ def compile_command(arguments: argparse.Namespace) -> int:
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
-    facts = {
+    facts: dict[str, Any] = {
         "build": str(arguments.out),
         "model": compiled.loaded.model.name,
         "spec": compiled.loaded.spec,
+        "spec_verified": compiled.loaded.verified,
         "layers": compiled.loaded.model.layers,
         "fusions_applied": applied,
         "verified": compiled.verified,
+        "own_kernels": dict(compiled.own),
     }
+    if compiled.ahead:
+        facts["aot"] = rows(compiled.ahead)
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -55,6 +73,10 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
+    for op, difference in compiled.own.items():
+        print(f"your {op} agrees with the reference, worst difference {difference:.2g}")
+    if compiled.ahead:
+        print(f"\n{table(compiled.ahead)}")
     return 0
 
 
@@ -62,42 +84,76 @@ def _unverified(loaded: LoadedModel) -> str | None:
     """What to say of a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None
-    return f"The spec {loaded.spec!r} is unverified: {loaded.unverified}."
+    return (
+        f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"
+        " its builds: glmc verify BUILD --weights CHECKPOINT"
+    )
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
-    from glmc import inspecting
-
-    build = _open_build(arguments.build, arguments)
-    if arguments.stage:
-        _show(build.dump(arguments.stage), {"stage": arguments.stage}, arguments.json)
-    elif arguments.ledger:
-        rows = [entry.model_dump() for entry in build.ledger]
-        _show(inspecting.ledger_text(build.ledger), {"ledger": rows}, arguments.json)
-    elif arguments.stages:
-        dumps = {name: build.dump(name) for name in build.stages}
-        text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
-        _show(text, {"stages": dumps}, arguments.json)
+    text, facts = _inspected(_open_build(arguments.build, arguments), arguments)
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        text = "\n\n".join(
-            [
-                inspecting.summary_text(build),
-                build.dump(list(build.stages)[-1]).rstrip(),
-                inspecting.ledger_text(build.ledger),
-                "more: --stage NAME, --stages, --ledger, --json",
-            ]
-        )
-        _show(text, inspecting.summary(build), arguments.json)
+        show(text)
     return 0
 
 
-def _show(text: str, facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        extra = {"text": text} if "stage" in facts else {}
-        print(json.dumps(facts | extra, indent=2, ensure_ascii=False))
-    else:
-        print(text.rstrip("\n"))
+def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
+    """What was asked for, for people and for machines."""
+    from glmc import inspecting, roofline, tracing, views
+    from glmc.devices import device
+
+    if arguments.stage:
+        dump = build.dump(arguments.stage)
+        return dump, {"stage": arguments.stage, "text": dump}
+    if arguments.stages:
+        dumps = {name: build.dump(name) for name in build.stages}
+        text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
+        return text, {"stages": dumps}
+    if arguments.ledger:
+        rows = [entry.model_dump() for entry in build.ledger]
+        return inspecting.ledger_text(build.ledger), {"ledger": rows}
+    if arguments.diff:
+        graphs = views.diff_facts(build, *arguments.diff)
+        facts = {"stages": arguments.diff, "graphs": graphs}
+        return views.diff_text(build, *arguments.diff), facts
+    if arguments.op:
+        facts = views.op_facts(build, arguments.op)
+        return views.op_text(facts), facts
+    if arguments.weights:
+        rows = views.weight_facts(build)
+        return views.weights_text(rows), {"weights": rows}
+    if arguments.trace:
+        facts = tracing.trace(build, arguments.trace)
+        return tracing.trace_text(facts), facts
+    if arguments.cost:
+        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
+        on = device(arguments.cost)
+        return roofline.text(build, call, on), roofline.facts(build, call, on)
+    facts = inspecting.summary(build, _lengths(arguments.lengths))
+    if arguments.keys:
+        keys = {"config_keys": facts["config_keys"]}
+        return inspecting.keys_text(facts, build.manifest["config"]), keys
+    parts = [
+        inspecting.summary_text(facts),
+        build.dump(list(build.stages)[-1]).rstrip(),
+        inspecting.ledger_text(build.ledger),
+        "more: --stage, --diff, --op, --weights, --keys, --trace, --cost, --json;"
+        " glmc explain",
+    ]
+    return "\n\n".join(parts), facts
+
+
+def _lengths(text: str | None) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        found = [0]
+    if any(length < 1 for length in found):
+        raise GlmcError(f"--lengths {text}: expected lengths such as 4096,131072.")
+    return found
 
 
 def _variant_hint(build: Build) -> str:
@@ -191,7 +247,8 @@ def _open_build(given: str, arguments: argparse.Namespace) -> Build:
     )
     compiled = compile_files(given, options)
     _tell(compiled.loaded.source.note)
-    return Build(path, compiled.files)
+    texts = {n: text for n, text in compiled.files.items() if isinstance(text, str)}
+    return Build(path, texts)
 
 
 def _own_weights(build: Build) -> str:

@@ -1,13 +1,22 @@
 """The pipeline, top to bottom on one page."""
 
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from glmc.accounting import needed
+from glmc.backends.own_kernels import (
+    OwnKernel,
+    check_kernel,
+    own_files,
+    read_kernels,
+)
+from glmc.backends.package import package, uses
 from glmc.backends.runtime.storage import storage_fault
+from glmc.backends.triton.aot import Ahead, compile_ahead
+from glmc.backends.triton.aot import files as aot_files
 from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
@@ -15,12 +24,14 @@ from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
+from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
 from glmc.writing import MANIFEST, digest, write_build
 
+MODEL_FILE = "ir/0-model.glmc"
 VERIFY_TOLERANCE = 1e-4
 """Largest absolute logit difference a pass may make on the shrunken fp32 model."""
 
@@ -36,6 +47,9 @@ class Options:
     disable: tuple[str, ...] = ()
     strict: bool = False
     verify_passes: bool = False
+    kernels: tuple[str, ...] = ()
+    aot: tuple[str, ...] = ()
+    aot_dtypes: tuple[str, ...] = ()
     revision: str | None = None
     endpoint: str | None = None
     offline: bool = False
@@ -52,9 +66,13 @@ class Compilation:
 
     loaded: LoadedModel
     stages: tuple[Stage, ...]
-    files: dict[str, str]
+    files: dict[str, str | bytes]
     verified: dict[str, float]
     """Pass to logit difference, where passes were verified."""
+    ahead: Ahead | None = None
+    """The kernels, where they were compiled ahead of time."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Op to largest difference of the user's kernels that were put in."""
 
 
 def compile_model(
@@ -81,9 +99,9 @@ def compile_model(
 
 def compile_files(source: str | Path, options: Options) -> Compilation:
     """Everything but the writing."""
-    from glmc.backends.package import package
-
     _known_passes(options.disable)
+    if options.aot_dtypes and not options.aot:
+        raise GlmcError("--aot-dtype says what --aot compiles for: give both.")
     loaded = load_model(
         resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
@@ -97,10 +115,17 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
-    files = package(loaded.model, stages[-1].program, _origin(loaded))
-    files |= _ir_files(loaded, stages)
+    program = stages[-1].program
+    files: dict[str, str | bytes] = {}
+    own = read_kernels(options.kernels, loaded.source.folder, _launched(program))
+    checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
+    files |= package(loaded.model, program, _origin(loaded), checked)
+    files |= own_files(own)
+    files |= ir_files(loaded.model, stages)
+    ahead = _ahead(files, program, options, checked) if options.aot else None
+    files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
-    return Compilation(loaded, stages, files, verified)
+    return Compilation(loaded, stages, files, verified, ahead, checked)
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
@@ -159,15 +184,48 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     return verified
 
 
+def _launched(program: Program) -> set[str]:
+    """The ops of a program that are more than a view."""
+    return {op.mnemonic for g in program.graphs for op in g.ops if op.launches}
+
+
+def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
+    """A user's kernel against the reference, on shrunken shapes.
+
+    In f32, and in f16 for models in half precision: bf16 is what Triton's interpreter
+    does not do right.
+    """
+    dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
+    small = shrink(loaded.model)
+    return max(
+        check_kernel(own, small.model_copy(update={"dtype": dtype}), options.disable)
+        for dtype in dtypes
+    )
+
+
+def _ahead(
+    files: Mapping[str, str | bytes],
+    program: Program,
+    options: Options,
+    own: Collection[str],
+) -> Ahead:
+    """The kernels of a build for ``options.aot``, in the model's dtype or others."""
+    kernels = files["kernels.py"]
+    assert isinstance(kernels, str)
+    dtypes = options.aot_dtypes or (program.dtype,)
+    return compile_ahead(kernels, uses(program), dtypes, options.aot, own)
+
+
 def _origin(loaded: LoadedModel) -> str:
     variant = f", variant {loaded.variant}" if loaded.variant else ""
     spec = f"spec {loaded.spec}{variant}"
     return f"Written by glmc {__version__} from a config.json ({spec})."
 
 
-def _ir_files(loaded: LoadedModel, stages: Iterable[Stage]) -> dict[str, str]:
+def ir_files(model: Model, stages: Iterable[Stage]) -> dict[str, str]:
+    """The dumps of a build and its ledger."""
     stages = list(stages)
-    files = {"ir/0-model.glmc": print_model(loaded.model)}
+    files = {MODEL_FILE: print_model(model)}
     files |= {
         _stage_file(at, stage): print_program(stage.program)
         for at, stage in enumerate(stages, 1)
@@ -181,13 +239,24 @@ def _stage_file(at: int, stage: Stage) -> str:
     return f"ir/{at}-{stage.name}.glmc"
 
 
+def stage_rows(stages: Iterable[Stage]) -> list[dict[str, str]]:
+    """What the manifest says of the stages: name, file, doc."""
+    model = {"name": "model", "file": MODEL_FILE, "doc": "The model as read."}
+    return [
+        model,
+        *(
+            {"name": stage.name, "file": _stage_file(at, stage), "doc": stage.doc}
+            for at, stage in enumerate(stages, 1)
+        ),
+    ]
+
+
 def _manifest(
     loaded: LoadedModel,
     stages: Iterable[Stage],
     options: Options,
-    files: dict[str, str],
+    files: Mapping[str, str | bytes],
 ) -> str:
-    model = {"name": "model", "file": "ir/0-model.glmc", "doc": "The model as read."}
     return json_text(
         {
             "glmc": __version__,
@@ -199,24 +268,20 @@ def _manifest(
             "config": loaded.config,
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
             "assumed": loaded.assumed,
+            "spec_lines": {path: asdict(line) for path, line in loaded.lines.items()},
             "auto_map": [asdict(entry) for entry in loaded.auto_map],
             "options": _plain(options),
-            "stages": [
-                model,
-                *(
-                    {"name": s.name, "file": _stage_file(at, s), "doc": s.doc}
-                    for at, s in enumerate(stages, 1)
-                ),
-            ],
+            "stages": stage_rows(stages),
             "files": {name: digest(text) for name, text in sorted(files.items())},
         }
     )
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """Options that shape the build; the spec's path is not one, its hash is."""
+    """Options that shape the build; paths are not, the hashes of files are."""
     where = ("spec", "revision", "endpoint", "offline")
-    return {k: v for k, v in asdict(options).items() if k not in where}
+    kept = {k: v for k, v in asdict(options).items() if k not in where}
+    return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 
 
 def json_text(value: Any) -> str:

@@ -1,38 +1,59 @@
 """What ``glmc inspect`` prints, as text and as JSON."""
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from glmc.builds import Build
-from glmc.ir.graph import Program
+from glmc.ir.graph import Graph, Program
 from glmc.ir.passes.ledger import Entry, launches, totals
 from glmc.ir.recipe import Tensor, leaves
 from glmc.ir.text import parse_program
+from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
 
 
-def summary(build: Build) -> dict[str, Any]:
-    """Sizes, stages, fusions and config keys of a build, as plain data."""
+def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
+    """Sizes, stages, fusions and config keys of a build, as plain data.
+
+    ``lengths`` are those at which the cache of one sequence is measured; default: 4096
+    and what the model was made for.
+    """
     model, program = build.model, build.program
-    count = parameters(parse_program(build.dump("lowered")))
+    count = parameters(parse_program(build.dump(list(build.stages)[1])))
     kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
+    kv *= BYTES[model.dtype]
     saved_launches, saved_bytes = totals(build.ledger)
+    lengths = lengths or sorted({4096, model.max_positions or 4096})
     return {
         "model": model.name,
         "spec": build.manifest["spec"],
         "dtype": model.dtype,
         "layers": model.layers,
         "blocks": {block.name: len(block.layers) for block in program.blocks},
+        "kinds": [_kind(block) for block in program.blocks],
         "hidden": model.hidden,
         "vocab": model.vocab,
         "parameters": count,
         "weight_bytes": sum(param.type.nbytes() for _, _, param in program.bindings()),
-        "kv_bytes_per_token": kv * BYTES[model.dtype],
+        "kv_bytes_per_token": kv,
+        "kv_bytes": {str(length): kv * length for length in lengths},
         "stages": _stages(build),
         "launches_saved_per_call": saved_launches,
         "activation_bytes_saved_per_token": saved_bytes,
         "config_keys": build.manifest["config_keys"],
+    }
+
+
+def _kind(block: Graph) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "layers": print_layers(block.layers),
+        "ops": len(block.ops),
+        "launches": launches(block.ops),
+        "parameters": sum(param.type.elements() for param in block.params),
     }
 
 
@@ -67,13 +88,20 @@ def _stages(build: Build) -> list[dict[str, Any]]:
     return found
 
 
-def summary_text(build: Build) -> str:
+def summary_text(facts: Mapping[str, Any]) -> str:
     """The summary for a terminal."""
-    facts = summary(build)
-    blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
+    kinds = [
+        f"{facts['blocks'][kind['name']]} x {kind['name']} ({kind['layers']}): "
+        f"{kind['parameters']:,} parameters, {kind['ops']} ops, "
+        f"{kind['launches']} launches each"
+        for kind in facts["kinds"]
+    ]
     lines = [
         f"{facts['model']}  ({facts['spec']}, {facts['dtype']})",
-        f"  layers      {facts['layers']}: {blocks}",
+        *(
+            f"  {label:<10}  {kind}"
+            for label, kind in zip_longest(["layers"], kinds, fillvalue="")
+        ),
         f"  width       {facts['hidden']}, vocabulary {facts['vocab']}",
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
@@ -90,9 +118,23 @@ def summary_text(build: Build) -> str:
     return "\n".join(lines)
 
 
-def _cache_lines(facts: dict[str, Any]) -> list[str]:
+def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Every config key: its value, its fate, and who says so."""
+    fates = facts["config_keys"]
+    width = max(map(len, fates), default=0)
+    lines = ["config keys"]
+    for key, fate in fates.items():
+        value = json.dumps(config.get(key), ensure_ascii=False)
+        value = value if len(value) <= 40 else f"{value[:39]}…"
+        told = f"{fate['status']}: {fate['reason']} ({fate['where']})"
+        lines.append(f"  {key:<{width}}  {value}  {told}")
+    return "\n".join(lines)
+
+
+def _cache_lines(facts: Mapping[str, Any]) -> list[str]:
     kv = facts["kv_bytes_per_token"]
-    return [f"  KV cache    {size(kv)} a token"] if kv else []
+    held = [f"{size(held)} at {int(at):,}" for at, held in facts["kv_bytes"].items()]
+    return [f"  KV cache    {size(kv)} a token; {', '.join(held)}"] if kv else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:

@@ -5,14 +5,13 @@ Markdown, for the site that ``make docs`` builds; nothing here is kept by hand.
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from glmc.frontends import spec as language
-from glmc.frontends.library import builtin_specs, load_spec
 from glmc.ir.op import Op, registry
 from glmc.ir.passes.pipeline import PIPELINE
 from glmc.ir.passes.rewrite import Fusion
@@ -25,7 +24,6 @@ def pages() -> dict[str, str]:
         "ops.md": _page("Ops", _OPS, map(_op, _by_module())),
         "fusions.md": _page("Passes and fusions", _PASSES, map(_pass, PIPELINE)),
         "spec-keys.md": _page("Keys of a spec", _KEYS, map(_section, _sections())),
-        "architectures.md": _architectures(),
     }
 
 
@@ -152,24 +150,3 @@ def _words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     return {"Any": "anything", "str": "a name"}.get(
         getattr(annotation, "__name__", ""), str(annotation)
     )
-
-
-def _architectures() -> str:
-    rows = ["| spec | model_type | from |", "|---|---|---|"]
-    rows += [f"| `{name}` | {types} | {about} |" for name, types, about in _specs()]
-    about = "The architectures that glmc comes with; `specs/NAME.yaml` is all there is."
-    return "\n".join(["# Architectures", "", about, "", *rows, ""])
-
-
-def _specs() -> Iterator[tuple[str, str, str]]:
-    """(name, model types, the comment that the file begins with)."""
-    for name, path in builtin_specs().items():
-        match: Any = load_spec(path).tree.get("match") or {}
-        types = ", ".join(f"`{one}`" for one in match.get("model_type", ()))
-        lines = path.read_text("utf-8").splitlines()
-        comment = []
-        for line in lines:
-            if not line.startswith("#"):
-                break
-            comment.append(line.removeprefix("#").strip())
-        yield name, types, " ".join(comment).replace("|", "\\|")

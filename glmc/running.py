@@ -23,7 +23,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """``glmc run``."""
     tokenizer = load_tokenizer(arguments) if arguments.prompt is not None else None
     prompt = tokenizer.encode(arguments.prompt) if tokenizer else None
-    prompt = prompt or _ids(arguments.prompt_ids)
+    prompt = prompt or token_ids(arguments.prompt_ids)
     model = load_model(arguments)
     try:
         ids = torch.tensor([prompt], device=model.device)
@@ -41,7 +41,12 @@ def run_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ids(text: str) -> list[int]:
+def token_ids(text: str) -> list[int]:
+    """The ids of ``--prompt-ids``.
+
+    Raises:
+        GlmcError: when they are not numbers with commas between.
+    """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

@@ -19,7 +19,7 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_build(out: Path, files: Mapping[str, str], *, force: bool) -> None:
+def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> None:
     """Replace the build at ``out`` by ``files``, in one rename.
 
     A folder that is no build, or a build with edited files, is refused; with ``force``
@@ -35,10 +35,11 @@ def write_build(out: Path, files: Mapping[str, str], *, force: bool) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        for name, text in files.items():
+        for name, content in files.items():
             path = fresh / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
+            data = content.encode() if isinstance(content, str) else content
+            path.write_bytes(data)
         fresh.chmod(0o777 & ~umask())
         _swap(out, fresh, keep=bool(edited))
     except BaseException:

@@ -8,15 +8,17 @@ prefix encoder, where there is one, gives what the cache holds before the first 
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import networkx as nx
 from pydantic import SerializeAsAny
 
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import CacheType, TensorType, Type
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Param(Node):
@@ -81,6 +83,8 @@ class Graph(Node):
 
     def digraph(self) -> "nx.MultiDiGraph[int]":
         """Ops by index as nodes; an edge for every value one op hands to another."""
+        import networkx as nx  # not for those who only look at a graph
+
         graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
         maker: dict[str, int] = {}
         for at, op in enumerate(self.ops):

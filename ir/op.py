@@ -23,8 +23,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args
 
+from glmc.ir.cost import Call, Cost, dtype_of
 from glmc.ir.node import Node
-from glmc.ir.types import TensorType, Type
+from glmc.ir.types import CacheType, TensorType, Type
 
 
 class _Operand:
@@ -61,6 +62,8 @@ class Op(Node):
     mnemonic: ClassVar[str]
     launches: ClassVar[int] = 1
     """Kernels launched on a GPU; 0 for ops that only change the view."""
+    multiplies: ClassVar[bool] = False
+    """Whether most of its work is matrix products, which GPUs have units for."""
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 
@@ -73,6 +76,31 @@ class Op(Node):
             OpTypeError: when the operands do not fit; the message says how.
         """
         raise NotImplementedError
+
+    def flops(self, types: Any, call: Call) -> int:
+        """Operations of a call; here: one for each element of the results."""
+        return sum(call.size(result.type.dims) for result in self.tensors)
+
+    def nbytes(self, types: Any, call: Call) -> int:
+        """Bytes of a call; here: each operand read and each result written, once."""
+        made = sum(call.nbytes(result.type) for result in self.tensors)
+        return made + sum(call.nbytes(type_of) for type_of in types.values())
+
+    def cost(self, types: Mapping[str, Type], call: Call) -> Cost:
+        """The floor of a call, given the operands' types; views cost nothing."""
+        if not self.launches:
+            return Cost()
+        return Cost(
+            nbytes=self.nbytes(types, call),
+            flops=self.flops(types, call),
+            launches=self.launches,
+            dtype=dtype_of(types.values()) if self.multiplies else "f32",
+        )
+
+    @property
+    def tensors(self) -> tuple[Result, ...]:
+        """The results that are no caches."""
+        return tuple(r for r in self.results if not isinstance(r.type, CacheType))
 
     @classmethod
     def operand_fields(cls) -> Mapping[str, tuple[str, bool]]:
@@ -138,6 +166,11 @@ def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
 
 def registry() -> Mapping[str, type[Op]]:
     """Every op class by mnemonic."""
+    return _registered(len(Op.__subclasses__()))
+
+
+@cache
+def _registered(_subclasses: int) -> Mapping[str, type[Op]]:
     return {cls.mnemonic: cls for cls in _leaves(Op)}
 
 

@@ -211,3 +211,37 @@ def tensors(recipe: Recipe) -> Iterator[Tensor]:
     """The checkpoint tensors a recipe reads, in order, repeats included."""
     for leaf in leaves(recipe):
         yield from (leaf,) if isinstance(leaf, Tensor) else (leaf.codes, leaf.scale)
+
+
+def misfit(recipe: Recipe) -> str | None:
+    """The first step of a recipe that does not fit what it is applied to, or None."""
+    match recipe:
+        case Tensor() | DequantRows() | DequantBlocks():
+            inner: tuple[Recipe, ...] = ()
+        case Cat(parts=parts):
+            inner = parts
+        case _:
+            inner = (recipe.of,)
+    return next(filter(None, map(misfit, inner)), None) or _misfit(recipe)
+
+
+def _misfit(recipe: Recipe) -> str | None:
+    match recipe:
+        case Slice(of=of, dim=dim, start=start, stop=stop):
+            if (
+                dim not in range(len(of.shape))
+                or not 0 <= start < stop <= of.shape[dim]
+            ):
+                return f"{list(of.shape)} has no {start}:{stop} in dimension {dim}"
+        case View(of=of, to=to):
+            if math.prod(of.shape) != math.prod(to):
+                return f"{list(of.shape)} cannot be viewed as {list(to)}"
+        case Permute(of=of, dims=dims):
+            if sorted(dims) != list(range(len(of.shape))):
+                return f"{list(of.shape)} cannot be permuted by {list(dims)}"
+        case Cat(parts=parts, dim=dim):
+            rest = {(*p.shape[:dim], *p.shape[dim + 1 :]) for p in parts}
+            if not parts or dim not in range(len(parts[0].shape)) or len(rest) > 1:
+                shapes = ", ".join(str(list(part.shape)) for part in parts)
+                return f"{shapes or 'nothing'} cannot be joined along dimension {dim}"
+    return None

@@ -2,17 +2,29 @@
 
 * every operand is defined before it is used, every name once;
 * the types written on results are those the op infers;
-* every recipe's shape is its parameter's, and parameters are used;
+* every recipe's steps fit, its shape is its parameter's, and parameters are used;
 * blocks agree in inputs and in what they carry, and cover the layers exactly once;
 * a prefix encoder gives keys and values for every layer.
 """
 
-from glmc.ir.graph import Graph, Program
+from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op, OpTypeError
+from glmc.ir.recipe import misfit
 
 
 class VerifyError(Exception):
-    """A program that breaks a rule; the message names graph, op and rule."""
+    """A program that breaks a rule; the message names graph, op and rule.
+
+    ``about`` is the definition that breaks it (``%h1``, ``@qkv``, ``return``) and
+    ``operand`` what is wrong in it, where that is known: enough to find the line in a
+    dump (:func:`glmc.ir.text.located`).
+    """
+
+    def __init__(
+        self, graph: str, message: str, about: str = "", operand: str = ""
+    ) -> None:
+        super().__init__(f"{graph}: {message}")
+        self.graph, self.about, self.operand = graph, about, operand
 
 
 def verify(program: Program) -> None:
@@ -21,6 +33,8 @@ def verify(program: Program) -> None:
     Raises:
         VerifyError: at the first rule that is broken.
     """
+    for param in program.params:
+        _assembled(program.name, param)
     for graph in program.graphs:
         _graph(program, graph)
     _wiring(program)
@@ -28,47 +42,63 @@ def verify(program: Program) -> None:
 
 def _graph(program: Program, graph: Graph) -> None:
     defined = {value.name for value in graph.inputs}
-    _unique(graph, [value.name for value in graph.inputs])
-    _unique(graph, [param.name for param in graph.params])
+    _unique(graph, "%", [value.name for value in graph.inputs])
+    _unique(graph, "@", [param.name for param in graph.params])
+    for param in graph.params:
+        _assembled(graph.name, param)
     for op in graph.ops:
+        at = f"%{op.outs[0]}"
         for name in op.values:
-            _rule(graph, name in defined, f"{op.mnemonic} reads undefined %{name}")
+            message = f"{op.mnemonic} reads undefined %{name}"
+            _rule(graph, name in defined, message, at, f"%{name}")
         for name in op.params:
             known = program.param(graph, name) is not None
-            _rule(graph, known, f"{op.mnemonic} reads undefined @{name}")
+            message = f"{op.mnemonic} reads undefined @{name}"
+            _rule(graph, known, message, at, f"@{name}")
         _types(program, graph, op)
         for name in op.outs:
-            _rule(graph, name not in defined, f"%{name} is defined twice")
+            new = name not in defined
+            _rule(graph, new, f"%{name} is defined twice", f"%{name}")
             defined.add(name)
     for name in graph.returns:
-        _rule(graph, name in defined, f"returns undefined %{name}")
+        known = name in defined
+        _rule(graph, known, f"returns undefined %{name}", "return", f"%{name}")
     _parameters(graph)
 
 
-def _unique(graph: Graph, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    _rule(graph, not twice, f"{', '.join(twice)} defined twice")
+def _unique(graph: Graph, sigil: str, names: list[str]) -> None:
+    for name in names:
+        _rule(graph, names.count(name) == 1, f"{name} defined twice", sigil + name)
 
 
 def _types(program: Program, graph: Graph, op: Op) -> None:
+    at = f"%{op.outs[0]}"
     line = f"{', '.join('%' + name for name in op.outs)} = {op.mnemonic}(...)"
     try:
         inferred = op.infer(program.operand_types(graph, op))
     except OpTypeError as error:
-        raise VerifyError(f"{graph.name}: {line}: {error}") from None
+        raise VerifyError(graph.name, f"{line}: {error}", at) from None
     written = tuple(result.type for result in op.results)
     wants = ", ".join(map(str, inferred))
     has = ", ".join(map(str, written))
-    _rule(graph, inferred == written, f"{line} is {has}, but the op gives {wants}")
+    message = f"{line} is {has}, but the op gives {wants}"
+    _rule(graph, inferred == written, message, at)
+
+
+def _assembled(graph: str, param: Param) -> None:
+    """A parameter's recipe gives its type."""
+    at, wrong = f"@{param.name}", misfit(param.recipe)
+    if not wrong and param.recipe.shape != param.type.dims:
+        wrong = f"{param.type} is assembled as {list(param.recipe.shape)}"
+    if wrong:
+        raise VerifyError(graph, f"{at}: {wrong}", at)
 
 
 def _parameters(graph: Graph) -> None:
     used = {name for op in graph.ops for name in op.params}
     for param in graph.params:
-        _rule(graph, param.name in used, f"@{param.name} is never read")
-        fits = param.recipe.shape == param.type.dims
-        shape = list(param.recipe.shape)
-        _rule(graph, fits, f"@{param.name}: {param.type} is assembled as {shape}")
+        at = f"@{param.name}"
+        _rule(graph, param.name in used, f"{at} is never read", at)
 
 
 def _wiring(program: Program) -> None:
@@ -102,6 +132,8 @@ def _prefix_encoder(program: Program, graph: Graph) -> None:
     _rule(graph, fits, f"gives {list(states)}, the caches take {list(wants)} a row")
 
 
-def _rule(graph: Graph, holds: bool, message: str) -> None:
+def _rule(
+    graph: Graph, holds: bool, message: str, about: str = "", operand: str = ""
+) -> None:
     if not holds:
-        raise VerifyError(f"{graph.name}: {message}")
+        raise VerifyError(graph.name, message, about, operand)

@@ -30,6 +30,7 @@ from support.encoders import (
     worst,
     write_reference,
 )
+from support.measured import Record, record
 
 CALLS = inputs()
 
@@ -73,10 +74,14 @@ def case(shared_folder: Path) -> MakeCase:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=str)
-def test_answers(encoder: Encoder, call: str, case: MakeCase) -> None:
+def test_answers(
+    encoder: Encoder, call: str, case: MakeCase, record_property: Record
+) -> None:
     found = case(str(encoder))
     got = answers(found.model(), CALLS[call])
-    assert worst(got, reference(found.answers, call)) <= TOLERANCE
+    difference = worst(got, reference(found.answers, call))
+    record(record_property, found.build, "transformers", call, difference)
+    assert difference <= TOLERANCE
 
 
 def test_outputs_by_name_and_index(case: MakeCase) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from glmc import compile_model
 from support import GOLDEN, builds, edits
+from support.measured import Record, record
 
 NAMES = ("chatglm2", "chatglm3", "codegeex2")
 TOLERANCE = 1e-4
@@ -71,9 +72,13 @@ def _golden(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", NAMES)
-def test_logits(name: str, scenario: Any, compiled: Compile) -> None:
-    model = builds.load(compiled(GOLDEN / name), GOLDEN / name)
-    assert scenario(model, _golden(name)) <= TOLERANCE
+def test_logits(
+    name: str, scenario: Any, compiled: Compile, record_property: Record
+) -> None:
+    build = compiled(GOLDEN / name)
+    worst = scenario(builds.load(build, GOLDEN / name), _golden(name))
+    record(record_property, build, "golden", scenario.__name__, worst)
+    assert worst <= TOLERANCE
 
 
 def test_names_without_the_prefix_load_too(compiled: Compile, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from support import GOLDEN, builds, edits
 from support.kernels import interpreter
+from support.measured import Record, record
 
 CHECKPOINT = GOLDEN / "chatglm"
 CASES = ("gmask", "mask")
@@ -79,14 +80,18 @@ def _worst(got: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("ops", ["reference", "kernels"])
-def test_logits(ops: str, name: str, scenario: Any, compiled: Compile) -> None:
+def test_logits(
+    ops: str, name: str, scenario: Any, compiled: Compile, record_property: Record
+) -> None:
     build = builds.import_build(compiled(CHECKPOINT))
     model = build.load(CHECKPOINT, dtype="float32")
     with interpreter() if ops == "kernels" else nullcontext(), torch.no_grad():
         model.ops = importlib.import_module(f"{build.__name__}.{ops}")
         # Fewer parts of the cache than on a GPU: each costs the interpreter time.
         vars(model.ops).update({"SPLITS": 2} if ops == "kernels" else {})
-        assert scenario(model, case(name)) <= TOLERANCE
+        worst = scenario(model, case(name))
+    record(record_property, compiled(CHECKPOINT), "golden", scenario.__name__, worst)
+    assert worst <= TOLERANCE
 
 
 # Controls: each of these mistakes must show, or the tests above prove little.

@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # Copied into every build, so they stand without glmc.
 TRAVELLERS = {
-    "backends/runtime": {"torch", "safetensors", "huggingface_hub", "tqdm"},
+    "backends/runtime": {"torch", "triton", "safetensors", "huggingface_hub", "tqdm"},
     "backends/torch/ops": {"torch"},
 }
 
@@ -165,6 +165,23 @@ def test_compile_inspect_and_check_are_light(tmp_path: Path) -> None:
         ["compile", GOLDEN / "chatglm3", "-o", build],
         ["compile", EXAMPLES / "configs/llama-3.1-70b.json", "-o", tmp_path / "llama"],
         ["inspect", build],
+        ["inspect", build, "--diff", "lowered", "act-mul"],
+        ["inspect", build, "--trace", "seq_length"],
+        ["explain", "act-mul"],
+        [
+            "ir",
+            build / "ir" / "1-lowered.glmc",
+            "--pipeline",
+            "-o",
+            tmp_path / "x.glmc",
+        ],
+        [
+            "compile",
+            "--from-ir",
+            build / "ir" / "0-model.glmc",
+            "-o",
+            tmp_path / "again",
+        ],
         ["check", build, "--weights", GOLDEN / "chatglm3"],
     ]
     for command in commands:

@@ -11,6 +11,7 @@ import pytest
 from glmc import compile_model
 from support import builds, edits, parity, reference
 from support import tiny as tinies
+from support.measured import Record, record
 from support.parity import SCENARIOS, TOLERANCE
 from support.variants import BY_NAME, VARIANTS, Tiny, Variant
 
@@ -27,12 +28,18 @@ CASES = [
 
 @pytest.mark.parametrize(("variant", "scenario"), CASES)
 def test_logits(
-    variant: Variant, scenario: str, tiny: MakeTiny, compiled: Compile
+    variant: Variant,
+    scenario: str,
+    tiny: MakeTiny,
+    compiled: Compile,
+    record_property: Record,
 ) -> None:
     case = tiny(variant)
-    model = builds.load(compiled(case.checkpoint), case.checkpoint)
-    expected = reference.read(case.reference)
-    assert SCENARIOS[scenario](model, expected) <= TOLERANCE
+    build = compiled(case.checkpoint)
+    model = builds.load(build, case.checkpoint)
+    worst = SCENARIOS[scenario](model, reference.read(case.reference))
+    record(record_property, build, "transformers", scenario, worst)
+    assert worst <= TOLERANCE
 
 
 @pytest.mark.parametrize(

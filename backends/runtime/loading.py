@@ -21,6 +21,7 @@ from .checkpoint import (
     indexed_shards,
 )
 from .hub import HubError, Repository, is_hub_id
+from .precompiled import offer
 from .recipes import (
     Bind,
     Cat,
@@ -106,6 +107,7 @@ def load(
             if bar is not None:
                 bar.update(weight.nbytes)
     checkpoint.close()
+    offer(device)
     return model.eval()
 
 

@@ -6,7 +6,7 @@ random weights and inputs and compares the logits.
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import dequantize_blocks, dequantize_rows
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
     Dequant,
@@ -30,6 +31,10 @@ from glmc.ir.recipe import (
 )
 
 Values = dict[str, Any]
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+Watch = Callable[[str, Graph, Op, Values], None]
+"""Called after every op: the path of its layer (``layers.3.``, or empty), its graph,
+the op, and the values so far."""
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -101,14 +106,15 @@ def assemble(
 
 
 class Executor:
-    """A program with its weights, executed op by op."""
+    """A program with its weights, executed op by op in the program's dtype."""
 
     def __init__(
         self, program: Program, checkpoint: Mapping[str, torch.Tensor]
     ) -> None:
         self.program = program
+        self.watch: Watch | None = None
         self.weights = {
-            path: assemble(param.recipe, checkpoint, layer)
+            path: _typed(assemble(param.recipe, checkpoint, layer), param.type.dtype)
             for path, layer, param in program.bindings()
         }
 
@@ -116,12 +122,13 @@ class Executor:
         """A cache for this program that has seen no token yet."""
         kinds = [block.kv for block in self.program.schedule()]
         shapes = [tuple(map(int, kv.dims)) for kv in kinds if kv]
+        dtype = DTYPES[self.program.dtype]
         encoder = self.program.prefix_encoder
         if encoder is None:
-            return Cache(shapes, batch, capacity, torch.float32, "cpu")
+            return Cache(shapes, batch, capacity, dtype, "cpu")
         rows = torch.arange(int(encoder.inputs[0].type.dims[1]))[None]
         (states,) = self._run(encoder, {"rows": rows}, "")
-        cache = Cache(shapes, batch, capacity + rows.shape[1], torch.float32, "cpu")
+        cache = Cache(shapes, batch, capacity + rows.shape[1], dtype, "cpu")
         cache.begin_with(states)
         return cache
 
@@ -165,25 +172,40 @@ class Executor:
                     args.append(actual)
                 else:
                     kwargs[field] = actual
-            made = getattr(ops, op.mnemonic)(*args, **kwargs)
+            made = self.apply(op, args, kwargs)
             made = made if isinstance(made, tuple) else (made,)
             env |= dict(zip(op.outs, made, strict=True))
+            if self.watch:
+                self.watch(path, graph, op, env)
         return [env[name] for name in graph.returns]
+
+    def apply(self, op: Op, args: list[Any], kwargs: Values) -> Any:
+        """What an op makes of its operands, these as emitted code passes them."""
+        return getattr(ops, op.mnemonic)(*args, **kwargs)
+
+
+def _typed(weight: torch.Tensor, dtype: str) -> torch.Tensor:
+    """A float in the dtype that the program has it in; codes stay as they are."""
+    return weight.to(DTYPES[dtype]) if dtype in DTYPES else weight
 
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:
-    """Largest absolute difference of each program's answers to those of the first.
+    """Largest absolute difference of each program's answers to those of the first."""
+    checkpoint = random_checkpoint(programs[0])
+    expected = None
+    for program in programs:
+        answers = run_batch(Executor(program, checkpoint))
+        expected = answers if expected is None else expected
+        yield (answers - expected).abs().max().item()
+
+
+def run_batch(model: Executor) -> torch.Tensor:
+    """The answers of a model, in one tensor.
 
     Decoders answer a left-padded batch of two: a prompt of nine, then three tokens one
     by one. Encoders answer a batch with padding on either side.
     """
-    checkpoint = random_checkpoint(programs[0])
-    expected = None
-    for program in programs:
-        model = Executor(program, checkpoint)
-        answers = _logits(model) if program.blocks[0].kv else _encoded(model)
-        expected = answers if expected is None else expected
-        yield (answers - expected).abs().max().item()
+    return _logits(model) if model.program.blocks[0].kv else _encoded(model)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import jinja2
@@ -74,17 +74,20 @@ PARTS = (
 )
 
 
-def render_kernels(ops: Iterable[OpUse], env: jinja2.Environment) -> str:
+def render_kernels(
+    ops: Iterable[OpUse], env: jinja2.Environment, own: Collection[str] = ()
+) -> str:
     """The text of kernels.py for a model that uses ``ops``.
 
     ``env`` finds the templates as ``kernels/NAME.py.j2``. Ops without a kernel are
-    re-exported from ``.reference``. Raises GlmcError for a use that lacks what its
-    kernels are specialised by.
+    re-exported from ``.reference``, those of ``own`` from the user's ``.own.NAME``.
+    Raises GlmcError for a use that lacks what its kernels are specialised by.
     """
-    uses = list(ops)
+    every = list(ops)
+    uses = [use for use in every if use.name not in own]
     kinds = structure.prologues(uses)
     variables = _variables(uses)
-    sections = [_render(env, "module", _module(uses))]
+    sections = [_render(env, "module", _module(every, own))]
     for part in _parts(uses):
         if part == "qkv_prologue":
             for kind in kinds:
@@ -101,8 +104,12 @@ def render_kernels(ops: Iterable[OpUse], env: jinja2.Environment) -> str:
     return "\n\n\n".join(sections) + "\n"
 
 
-def aot_specs(ops: Iterable[OpUse], dtype: str) -> list[AotSpec]:
+def aot_specs(
+    ops: Iterable[OpUse], dtype: str, own: Collection[str] = ()
+) -> list[AotSpec]:
     """Every kernel of the model as its launchers launch it, each once.
+
+    What launches the kernels of ``own`` is the user's, and unknown here.
 
     ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache. Raises
     GlmcError for another one.
@@ -113,7 +120,7 @@ def aot_specs(ops: Iterable[OpUse], dtype: str) -> list[AotSpec]:
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
-    uses = list(ops)
+    uses = [use for use in ops if use.name not in own]
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
@@ -146,22 +153,28 @@ def _render(env: jinja2.Environment, part: str, variables: Variables) -> str:
     return env.get_template(f"kernels/{part}.py.j2").render(variables).strip("\n")
 
 
-def _module(uses: list[OpUse]) -> Variables:
+def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     names = sorted({use.name for use in uses})
     kernels = kernels_of(uses)
+    ours = [name for name in names if name in kernels and name not in own]
     return {
-        "launches": any(name in kernels for name in names),
-        "allocates": any(
-            name in structure.ALLOCATING_OPS for name in names if name in kernels
-        ),
-        "reference": _import([name for name in names if name not in kernels]),
+        "launches": bool(ours),
+        "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
+        "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
 
 
+def _imports(
+    names: list[str], own: Collection[str], kernels: Collection[str]
+) -> Iterator[str]:
+    yield from (f"from .own.{name} import {name}" for name in names if name in own)
+    rest = [name for name in names if name not in own and name not in kernels]
+    if rest:
+        yield _import(rest)
+
+
 def _import(names: list[str]) -> str:
-    if not names:
-        return ""
     line = f"from .reference import {', '.join(names)}"
     if len(line) <= LINE:
         return line

@@ -15,8 +15,6 @@ Constant = int | float | str | None
 
 POINTERS = {"f32": "*fp32", "f16": "*fp16", "bf16": "*bf16"}
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-# Triton's own, for kernels whose launchers leave them open.
-DEFAULT_STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class AotSpec:
     signature  argument -> Triton type ("*bf16", "i32"), without the constants
     constants  compile-time argument -> value; a pointer that is not given is None
     aligned    arguments that are multiples of 16 (bytes or elements)
+    num_stages None where the launcher leaves it to Triton
     """
 
     kernel: str
@@ -33,7 +32,7 @@ class AotSpec:
     constants: Mapping[str, Constant]
     aligned: tuple[str, ...]
     num_warps: int = 4
-    num_stages: int = DEFAULT_STAGES
+    num_stages: int | None = None
 
 
 @dataclass
@@ -64,7 +63,7 @@ class _Arguments:
         kernel: str,
         constants: Mapping[str, Constant],
         warps: int = 4,
-        stages: int = DEFAULT_STAGES,
+        stages: int | None = None,
     ) -> AotSpec:
         aligned = tuple(self.aligned)
         return AotSpec(kernel, self.signature, constants, aligned, warps, stages)
@@ -146,8 +145,7 @@ def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]
         arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
         return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
 
-    gemv = {"num_stages": DEFAULT_STAGES, **tiles.GEMV}
-    return [spec("gemv", gemv), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
+    return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
 
 
 def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
@@ -304,7 +302,7 @@ def _tiled(
     tile: tiles.Tile,
 ) -> AotSpec:
     launch = dict(tile)
-    warps, stages = launch.pop("num_warps"), launch.pop("num_stages")
+    warps, stages = launch.pop("num_warps"), launch.pop("num_stages", None)
     return arguments.spec(kernel, constants | launch, warps, stages)
 
 

@@ -5,8 +5,9 @@ after the write, and attention reads that. Slots of the cache, not positions, de
 what a query sees, so left padding and rotary positions stay independent.
 """
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.norms import WeightIn
+from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
 from glmc.ir.ops.rope import RopeStyle, check_sections
 from glmc.ir.types import CacheType, TensorType, Type
 
@@ -37,6 +38,17 @@ def cache_type(kv: object) -> CacheType:
     return kv
 
 
+def attention_flops(
+    call: Call, heads: int, kv: CacheType, window: int | None = None
+) -> int:
+    """A multiply-add for each pair of query and slot and each channel of key and value.
+
+    The softmax is not counted: it is small beside them and runs on other units.
+    """
+    pairs = call.batch * heads * call.scores(window)
+    return 2 * pairs * (kv.k_dim + kv.v_dim)
+
+
 class KvWrite(Op):
     """Append this call's keys and values ``[B,T,K,D]`` to the layer's cache."""
 
@@ -50,6 +62,14 @@ class KvWrite(Op):
         expect(k.dims[2:] == (kv.kv_heads, kv.k_dim), f"keys {k} do not fit {kv}")
         expect(v.dims[2:] == (kv.kv_heads, kv.v_dim), f"values {v} do not fit {kv}")
         return (kv,)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """None: keys and values are copied."""
+        return 0
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """Keys and values, read and written."""
+        return 2 * (call.nbytes(types["k"]) + call.nbytes(types["v"]))
 
 
 class Attention(Op):
@@ -67,6 +87,7 @@ class Attention(Op):
     """
 
     mnemonic = "attention"
+    multiplies = True
     q: Value
     kv: Value
     prefix: Value | None = None
@@ -89,6 +110,17 @@ class Attention(Op):
         dims = (*q.dims[:2], heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products; see :func:`attention_flops`."""
+        kv = cache_type(types["kv"])
+        return attention_flops(call, int(types["q"].dims[2]), kv, self.window)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """Queries, context, and every slot that is seen, once."""
+        kv, dtype = cache_type(types["kv"]), types["q"].dtype
+        seen = call.cached(kv, dtype, call.slots(self.window))
+        return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
+
 
 class FullAttention(Op):
     """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
@@ -98,6 +130,7 @@ class FullAttention(Op):
     """
 
     mnemonic = "full_attention"
+    multiplies = True
     q: Value
     k: Value
     v: Value
@@ -117,6 +150,11 @@ class FullAttention(Op):
         dims = (*q.dims[:2], heads * int(v.dims[3]))
         return (TensorType(dtype=q.dtype, dims=dims),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products, of every token with every token; softmax is not counted."""
+        pairs = call.size(types["q"].dims[:3]) * call.tokens
+        return 2 * pairs * (int(types["k"].dims[3]) + int(types["v"].dims[3]))
+
 
 class QkvAttention(Op):
     """From packed ``q | k | v`` to the context: all that lies between two linears.
@@ -127,6 +165,7 @@ class QkvAttention(Op):
     """
 
     mnemonic = "qkv_attention"
+    multiplies = True
     launches = 2
     qkv: Value
     kv: Value
@@ -164,3 +203,22 @@ class QkvAttention(Op):
             check_sections(types["cos"], self.sections)
         _masking(types, self.window, self.learned)
         return (qkv.with_last(self.heads * self.head_dim),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Norms, rotations and both products of attention."""
+        heads, work = self.heads + self.kv_heads, 0
+        if self.q_norm:
+            rows = call.size(types["qkv"].dims[:-1]) * heads
+            work += RMS_FLOPS * rows * self.head_dim
+        if self.cos:
+            work += 6 * call.size(types["cos"].dims) * heads
+        kv = cache_type(types["kv"])
+        return work + attention_flops(call, self.heads, kv, self.window)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """As each of its parts must: the packed product, tables and weights read, this
+        call's slots written, every slot that is seen read once, the context written.
+        """
+        kv, dtype = cache_type(types["kv"]), types["qkv"].dtype
+        slots = call.tokens + call.slots(self.window)
+        return super().nbytes(types, call) + call.cached(kv, dtype, slots)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
@@ -23,11 +24,21 @@ class Embedding(Op):
         expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
         return (TensorType(dtype=weight.dtype, dims=(*ids.dims, weight.dims[1])),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """None: rows are copied."""
+        return 0
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The ids, and their rows of the table read and written."""
+        rows = call.nbytes(self.results[0].type)
+        return call.nbytes(types["ids"]) + 2 * rows
+
 
 class Linear(Op):
     """y = x Wᵀ + b, with W as ``[out, in]``."""
 
     mnemonic = "linear"
+    multiplies = True
     x: Value
     weight: Param
     bias: Param | None = None
@@ -40,6 +51,11 @@ class Linear(Op):
         if bias:
             expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
         return (x.with_last(weight.dims[0]),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """A multiply-add for each row of x and each weight; the bias with it."""
+        rows = call.size(types["x"].dims[:-1])
+        return 2 * rows * call.size(types["weight"].dims)
 
 
 class NormalisedLinear(Op):
@@ -139,6 +155,14 @@ class ZerosLike(Op):
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """None."""
+        return 0
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The zeros; x is not read."""
+        return call.nbytes(self.results[0].type)
+
 
 class Activation(Op):
     """fn(x). ``gelu`` is the exact (erf) form, ``gelu_tanh`` its tanh approximation."""
@@ -183,6 +207,10 @@ class ActMul(Op):
         width = packed.dims[-1]
         expect(isinstance(width, int) and width % 2 == 0, f"{packed} does not halve")
         return (packed.with_last(int(width) // 2),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The activation, counted as one operation, and the product."""
+        return 2 * call.size(self.results[0].type.dims)
 
 
 class Split(Op):

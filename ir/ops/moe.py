@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import ActivationFn
 from glmc.ir.types import TensorType
@@ -47,6 +48,11 @@ class MoeRouter(Op):
         chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
         return chosen, TensorType(dtype="f32", dims=chosen.dims)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """The product with every expert's row; the choice is not counted."""
+        rows = call.size(types["weight"].dims[:1])
+        return 2 * call.size(types["x"].dims) * rows
+
     def _check_groups(self, experts: int) -> None:
         size, rest = divmod(experts, self.groups)
         expect(rest == 0, f"{experts} experts do not make {self.groups} groups")
@@ -69,6 +75,7 @@ class MoeExperts(Op):
     """
 
     mnemonic = "moe_experts"
+    multiplies = True
     launches = 3
     x: Value
     experts: Value
@@ -99,3 +106,15 @@ class MoeExperts(Op):
         both = (self.alpha is None) == (self.limit is None)
         expect(both, "alpha and limit go together")
         return (x,)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Three products for each expert that a token chose."""
+        weights = call.size(types["down"].dims[1:])
+        return 2 * call.size(types["experts"].dims) * 3 * weights
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """All operands, but of the stacks no more experts than there are choices."""
+        stacks = call.nbytes(types["gate_up"]) + call.nbytes(types["down"])
+        count = int(types["down"].dims[0])
+        read = min(count, call.size(types["experts"].dims))
+        return super().nbytes(types, call) - stacks + stacks // count * read

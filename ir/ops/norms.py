@@ -2,10 +2,16 @@
 
 from typing import Literal
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
 WeightIn = Literal["input", "f32"]
+
+RMS_FLOPS = 4
+"""Operations on an element: square, sum, scale, weight."""
+LAYER_FLOPS = 7
+"""Operations on an element: sum, centre, square, sum, scale, weight, bias."""
 
 
 def _fits(x: TensorType, *vectors: TensorType | None) -> None:
@@ -33,6 +39,10 @@ class RmsNorm(Op):
         _fits(types["x"], types["weight"])
         return (types["x"],)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """See :data:`RMS_FLOPS`."""
+        return RMS_FLOPS * call.size(types["x"].dims)
+
 
 class LayerNorm(Op):
     """y = (x - mean(x)) / sqrt(var(x) + eps) · w + b, in fp32 (arXiv:1607.06450).
@@ -50,6 +60,10 @@ class LayerNorm(Op):
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         _fits(types["x"], types["weight"], types.get("bias"))
         return (types["x"],)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """See :data:`LAYER_FLOPS`."""
+        return LAYER_FLOPS * call.size(types["x"].dims)
 
 
 class LayerNormHeads(Op):
@@ -104,6 +118,10 @@ class AddRmsNorm(Op):
         _fits(types["x"], types["weight"])
         return (types["x"], types["x"])
 
+    def flops(self, types: Types, call: Call) -> int:
+        """The sum and the norm; see :data:`RMS_FLOPS`."""
+        return (1 + RMS_FLOPS) * call.size(types["x"].dims)
+
 
 class AddLayerNorm(Op):
     """s = x + y and layer_norm(s): the residual stream is read once for both."""
@@ -120,3 +138,7 @@ class AddLayerNorm(Op):
         expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
         _fits(types["x"], types["weight"], types.get("bias"))
         return (types["x"], types["x"])
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The sum and the norm; see :data:`LAYER_FLOPS`."""
+        return (1 + LAYER_FLOPS) * call.size(types["x"].dims)

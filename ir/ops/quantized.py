@@ -5,6 +5,7 @@ two to a byte, the even column in the high nibble. ``scale`` is ``[rows]``. What
 computes with is ``code · scale``, rounded to the dtype of ``scale``.
 """
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
@@ -22,6 +23,7 @@ class QuantizedLinear(Op):
     """y = x Wᵀ + b, with W the rows of int8 or int4 codes times their scales."""
 
     mnemonic = "quantized_linear"
+    multiplies = True
     x: Value
     weight: Param
     scale: Param
@@ -38,6 +40,11 @@ class QuantizedLinear(Op):
             expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
         return (x.with_last(weight.dims[0]),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """A multiply-add for each row of x and each weight; the scales with them."""
+        rows = call.size(types["weight"].dims[:1])
+        return 2 * call.size(types["x"].dims) * rows
+
 
 class QuantizedEmbedding(Op):
     """y[b,t] = row ids[b,t] of int8 or int4 codes times its scale."""
@@ -53,3 +60,10 @@ class QuantizedEmbedding(Op):
         expect(ids.dtype == "i64", f"ids must be i64, not {ids}")
         width = _width(types["weight"], scale, self.bits)
         return (TensorType(dtype=scale.dtype, dims=(*ids.dims, width)),)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The ids, their rows of codes with a scale each, and what these stand for."""
+        row = TensorType(dtype="i8", dims=types["weight"].dims[1:])
+        scale = TensorType(dtype=types["scale"].dtype, dims=())
+        rows = call.size(types["ids"].dims) * (call.nbytes(row) + call.nbytes(scale))
+        return call.nbytes(types["ids"]) + rows + call.nbytes(self.results[0].type)

@@ -6,6 +6,7 @@ scaling is an op of its own, so that an emitted model holds the one formula it n
 
 from typing import Literal
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Types, Value, expect
 from glmc.ir.types import TensorType
 
@@ -26,6 +27,10 @@ class RopeTable(Op):
         expect(self.dim % 2 == 0, f"rotary dim {self.dim} is odd")
         table = TensorType(dtype="f32", dims=(*pos.dims, self.dim // 2))
         return (table, table)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """An angle, its cosine and its sine; each counts as one."""
+        return 3 * call.size(self.results[0].type.dims)
 
 
 class RopeTableLinear(RopeTable):
@@ -123,6 +128,10 @@ class Rope(Op):
         expect(fits, f"table {cos} is wider than the heads of {x}")
         check_sections(cos, self.sections)
         return (x,)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Four products and two sums for each pair of each head."""
+        return 6 * call.size(types["cos"].dims) * int(types["x"].dims[2])
 
 
 def check_sections(table: TensorType, sections: int) -> None:

@@ -6,9 +6,10 @@ was selected, and a query sees all that attention without a selection would see.
 
 from typing import ClassVar
 
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.attention import cache_type
-from glmc.ir.types import TensorType, Type
+from glmc.ir.ops.attention import attention_flops, cache_type
+from glmc.ir.types import BYTES, TensorType, Type
 
 
 class NoSelection(Op):
@@ -32,6 +33,10 @@ class IndexWrite(Op):
         kv, k = cache_type(types["kv"]), types["k"]
         expect(k.dims[2:] == (1, kv.index_dim), f"indexer keys {k} do not fit {kv}")
         return (kv,)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The keys, read and written."""
+        return 2 * call.nbytes(types["k"])
 
 
 class IndexSelect(Op):
@@ -60,11 +65,23 @@ class IndexSelect(Op):
         expect(weight == wanted, f"weight {weight} is not {wanted}")
         return (TensorType(dtype="i64", dims=(*q.dims[:2], "N")),)
 
+    def flops(self, types: Types, call: Call) -> int:
+        """The product of each query with the keys it may see, and that for w."""
+        heads, width = map(int, types["q"].dims[2:])
+        pairs = call.batch * heads * call.scores()
+        return 2 * (pairs * width + call.size(types["x"].dims) * heads)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The operands, and every cached key of the indexer once."""
+        width = cache_type(types["kv"]).index_dim * BYTES[types["x"].dtype]
+        return super().nbytes(types, call) + call.batch * call.slots() * width
+
 
 class SparseAttention(Op):
     """attention over the slots of a selection only."""
 
     mnemonic = "sparse_attention"
+    multiplies = True
     launches = 4
     q: Value
     kv: Value
@@ -79,3 +96,13 @@ class SparseAttention(Op):
         expect(selection == wanted, f"selection {selection} is not {wanted}")
         dims = (*q.dims[:2], kv.kv_heads * kv.v_dim)
         return (TensorType(dtype=q.dtype, dims=dims),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Both products, as if everything was selected: how much is, no type says."""
+        kv = cache_type(types["kv"])
+        return attention_flops(call, int(types["q"].dims[2]), kv)
+
+    def nbytes(self, types: Types, call: Call) -> int:
+        """The operands and every slot, as if everything was selected."""
+        seen = call.cached(cache_type(types["kv"]), types["q"].dtype, call.slots())
+        return super().nbytes(types, call) + seen

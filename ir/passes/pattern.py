@@ -8,15 +8,16 @@ have its default, an optional operand that it leaves out must be absent.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from glmc.ir import ops as _ops  # noqa: F401  (registers the ops)
 from glmc.ir.op import Op, registry
 from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.reader import bind_arguments
 from glmc.ir.text.syntax import Call, Ref, Statement, call, ref, statement
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Binding = dict[str, Any]
 """Pattern names with their sigil (``%x``, ``@w``, ``$eps``) to what they stand for."""
@@ -86,6 +87,8 @@ class Pattern:
     @cached_property
     def digraph(self) -> "nx.MultiDiGraph[int]":
         """The pattern as a graph of the same form as :meth:`Graph.digraph`."""
+        import networkx as nx  # not for those who only name a pass
+
         graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
         index = {id(line): at for at, line in enumerate(self.ops)}
         for at, line in enumerate(self.ops):

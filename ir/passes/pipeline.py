@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from glmc.ir.errors import GlmcError
 from glmc.ir.graph import Program
 from glmc.ir.node import Node
 from glmc.ir.passes import fusions
@@ -45,12 +46,30 @@ class Stage(Node):
     ledger: tuple[Entry, ...] = ()
 
 
-def run(program: Program, disabled: Iterable[str] = ()) -> Iterator[Stage]:
+def named(names: Iterable[str]) -> tuple[Pass, ...]:
+    """Passes by name, in the order given.
+
+    Raises:
+        GlmcError: when there is no such pass.
+    """
+    known = {one.name: one for one in PIPELINE}
+    for name in names:
+        if name not in known:
+            listed = ", ".join(known)
+            raise GlmcError(f"there is no pass {name!r}; the passes are {listed}.")
+    return tuple(known[name] for name in names)
+
+
+def run(
+    program: Program,
+    disabled: Iterable[str] = (),
+    passes: Iterable[Pass] = PIPELINE,
+) -> Iterator[Stage]:
     """Yield the lowered program and then one stage per enabled pass, each verified."""
     verify(program)
     yield Stage(name="lowered", doc="The model as plain ops.", program=program)
     skip = set(disabled)
-    for one in PIPELINE:
+    for one in passes:
         if one.name in skip:
             continue
         program, entries = one.run(program)

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
-from networkx.algorithms.isomorphism import MultiDiGraphMatcher
-
 from glmc.ir.build import infer, unique
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
@@ -142,6 +139,8 @@ def _apply_one(
 
 def matches(pattern: Pattern, program: Program, graph: Graph) -> Iterator[Match]:
     """Where a pattern fits, first ops first; one match for each set of ops."""
+    from networkx.algorithms.isomorphism import MultiDiGraphMatcher
+
     host = graph.digraph()
     matcher = MultiDiGraphMatcher(host, pattern.digraph, _same_op, _has_edges)
     places = []
@@ -249,6 +248,8 @@ def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Grap
 
 def _ordered(ops: list[Op], graph: Graph, match: Match) -> tuple[Op, ...] | None:
     """Ops in topological order, each as near as can be to where it stood."""
+    import networkx as nx
+
     last = graph.ops[match.ops[-1]]
     place = {out: at for at, op in enumerate(graph.ops) for out in op.outs}
     end = place[last.outs[0]]

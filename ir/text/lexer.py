@@ -85,6 +85,13 @@ class Cursor:
             raise self.error(f"expected {text or _KIND[kind]}, found {found!r}")
         return got
 
+    def whole(self, limit: int = 1 << 62) -> int:
+        """Take a whole number of at most ``limit``."""
+        at, text = self.now.at, self.take("number")
+        if not text.lstrip("-").isdigit() or abs(int(text)) > limit:
+            raise self.error(f"expected a whole number, found {text}", at)
+        return int(text)
+
     def string(self) -> str:
         """Take a quoted string."""
         at = self.now.at

@@ -32,6 +32,8 @@ def parse_model(text: str) -> Model:
     return got
 
 
+_MAX_LAYERS = 100_000
+
 _NODES: Mapping[str, type[Node]] = {
     node_name(cls): cls
     for cls in vars(model_nodes).values()
@@ -102,8 +104,8 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
     cursor.take("mark", "[")
     layers: list[int] = []
     while True:
-        start = int(cursor.take("number"))
-        stop = int(cursor.take("number")) if cursor.accept("mark", ":") else start + 1
+        start = cursor.whole(_MAX_LAYERS)
+        stop = cursor.whole(_MAX_LAYERS) if cursor.accept("mark", ":") else start + 1
         layers += range(start, stop)
         if not cursor.accept("mark", ","):
             break

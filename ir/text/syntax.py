@@ -84,7 +84,7 @@ def type_(cursor: Cursor) -> Type:
 
 
 def _dim(cursor: Cursor) -> int | str:
-    return cursor.accept("name") or int(cursor.take("number"))
+    return cursor.accept("name") or cursor.whole()
 
 
 def _items(cursor: Cursor, opening: str, closing: str) -> Any:
@@ -150,7 +150,7 @@ def recipe_or_string(cursor: Cursor) -> Any:
     at, text = cursor.now.at, cursor.string()
     if not cursor.sees("mark", "["):
         return text
-    shape = tuple([int(cursor.take("number")) for _ in _items(cursor, "[", "]")])
+    shape = tuple([cursor.whole() for _ in _items(cursor, "[", "]")])
     return postfix(cursor, Call("tensor", (text, shape), {}, at))
 
 

@@ -106,6 +106,12 @@ def test_inspect_takes_a_hub_id(run: Callable[..., str]) -> None:
     assert (facts["model"], facts["layers"]) == ("glm", 3)
 
 
+def test_a_spec_is_drafted_from_remote_headers(
+    run: Callable[..., str], hub: Hub
+) -> None:
+    assert "extends: glm\n" in run("specs", "new", "org/glm", "--revision", COMMIT)
+
+
 @pytest.mark.parametrize("name", ["org/glm", "org/bins"])
 def test_check_reads_remote_headers(
     run: Callable[..., str], hub: Hub, name: str, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from glmc.frontends.library import builtin_specs
 from glmc.frontends.spec import Spec
 from glmc.ir.op import registry
 from glmc.ir.passes.pipeline import PIPELINE
@@ -20,18 +19,16 @@ def headings(text: str) -> set[str]:
     return {line[3:] for line in text.splitlines() if line.startswith("## ")}
 
 
-def test_every_op_pass_key_and_spec_has_its_place() -> None:
+def test_every_op_pass_and_key_has_its_place() -> None:
     made = pages()
     assert headings(made["ops.md"]) == set(registry())
     assert headings(made["fusions.md"]) == {one.name for one in PIPELINE}
     for name in Spec.model_fields:
         assert f"| `{name}` |" in made["spec-keys.md"]
-    for name in builtin_specs():
-        assert f"| `{name}` |" in made["architectures.md"]
 
 
 def test_the_signature_is_that_of_the_class() -> None:
-    assert "    rms_norm(%x, @weight, eps=…, weight_in=input?)\n" in pages()["ops.md"]
+    assert "    rms_norm(%x, @weight, eps=…, weight_in=input?, " in pages()["ops.md"]
     assert (
         "| `heads` | an integer or an expression | required |"
         in (pages()["spec-keys.md"])

@@ -265,6 +265,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     "phi3": {"window": {}},
     "stablelm": {
         "series": {},
+        "qk_norms": {"qk_layernorm": True},
         "parallel": {"use_parallel_residual": True, "use_qkv_bias": True},
     },
     "starcoder2": {"biases": {}, "bare": {"use_bias": False, "sliding_window": None}},

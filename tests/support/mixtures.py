@@ -1,5 +1,7 @@
 """Mixtures of experts and latent attention at the Model level, drawn at random."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
@@ -11,13 +13,14 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
     """Experts in one tensor or each in its own, with all that a router may have."""
     stacked, shared = draw(st.booleans()), draw(st.booleans())
     groups = draw(st.sampled_from([1, 2]))
-    score = draw(st.sampled_from(["softmax", "sigmoid", "logit"]))
+    score: Any = draw(st.sampled_from(["softmax", "sigmoid", "logit"]))
+    after: Any = draw(_scores)
     correction = m.Weight(tensor=f"{prefix}correction")
     router = m.Router(
         weight=m.Weight(tensor=f"{prefix}router.weight"),
         bias=draw(st.sampled_from([None, m.Weight(tensor=f"{prefix}router.bias")])),
         score=score,
-        after=draw(_scores) if score == "logit" else None,
+        after=after if score == "logit" else None,
         correction=correction if draw(st.booleans()) else None,
         groups=groups,
         top_groups=draw(st.integers(1, groups)),

@@ -88,7 +88,7 @@ def cached(
     cache, chunks = None, []
     cuts = [0, *range(PROMPT, ids.shape[1] + 1)]
     for start, stop in itertools.pairwise(cuts):
-        extra: dict[str, torch.Tensor] = {}
+        extra: dict[str, Any] = {}
         if mask is not None:
             extra["attention_mask"] = mask[:, :stop]
         # A model of transformers without a cache (GPT-1) is given everything again.

@@ -2,76 +2,221 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+import ast
+from functools import cache
 
 import pytest
 
-from glmc.backends.triton import aot_specs
-from glmc.backends.triton.aot import Resources, compile_spec, read_usage
+from glmc.backends.triton import OpUse, tiles
+from glmc.backends.triton.aot import Ahead, Compiled, compile_ahead, files, table
+from glmc.backends.triton.targets import LIMITS
 from glmc.ir.errors import GlmcError
-from support import TESTS
-from support.kernels import norm_use
+from support.kernels import (
+    attention_use,
+    full_use,
+    moe_use,
+    norm_use,
+    pointwise_use,
+    qkv_use,
+    quantized_use,
+    render,
+)
 
 TARGETS = ("cuda:80", "cuda:90")
 # What a program may take on every GPU from sm_80 on: consumer chips have the least.
 SHARED = 99 * 1024
 
+NORMS = [norm_use("rms_norm", 4096), norm_use("add_rms_norm", 4096)]
+SHIFTED = [
+    norm_use("layer_norm", 768, bias=True),
+    norm_use("add_layer_norm", 12288, bias=True),
+]
+MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
+    "chatglm3": (
+        "bf16",
+        [
+            *NORMS,
+            qkv_use(32, 2, 128, rotary=64, style="interleaved"),
+            pointwise_use("act_mul", "silu", 27392),
+        ],
+        (*TARGETS, "cuda:100", "hip:gfx942"),
+    ),
+    "qwen3, windows in some layers": (
+        "f16",
+        [
+            qkv_use(32, 8, 128, rotary=128, norm=True),
+            qkv_use(32, 8, 128, rotary=128, norm=True, window=4096),
+            norm_use("rms_norm", 128, weight_in="f32"),
+            pointwise_use("act_mul", "gelu_tanh", 24576),
+        ],
+        TARGETS,
+    ),
+    "gpt2": (
+        "f32",
+        [*SHIFTED, qkv_use(12, 12, 64), pointwise_use("activation", "gelu", 3072)],
+        TARGETS,
+    ),
+    "multi-query, 71 heads": ("bf16", [qkv_use(71, 1, 64, rotary=64)], TARGETS),
+    "wide heads": ("bf16", [qkv_use(8, 4, 256, rotary=256, window=512)], TARGETS),
+    "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)], TARGETS),
+    "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)], TARGETS),
+    "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)], TARGETS),
+    "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)], TARGETS),
+    "chatglm v1 with a prefix encoder": (
+        "f16",
+        [
+            qkv_use(32, 32, 128, rotary=128, sections=2, prefix=True, learned=128),
+            pointwise_use("activation", "gelu_tanh", 16384),
+        ],
+        TARGETS,
+    ),
+    "mla": ("bf16", [attention_use(64, 64, 256, 256)], TARGETS),
+    "experts": (
+        "bf16",
+        [moe_use(experts=128, top_k=8, width=4096, ff=1408)],
+        TARGETS,
+    ),
+    "experts, f16, functions": (
+        "f16",
+        [moe_use("gelu", width=6144, ff=2048), pointwise_use("act_mul", "silu", 64)],
+        TARGETS,
+    ),
+    "odd experts, f32": (
+        "f32",
+        [moe_use("relu", experts=3, width=200, ff=72)],
+        TARGETS,
+    ),
+    "bert": (
+        "f16",
+        [
+            *SHIFTED,
+            full_use(12, 12, 64),
+            pointwise_use("activation", "gelu", 3072),
+            pointwise_use("activation", "tanh", 768),
+        ],
+        TARGETS,
+    ),
+    "encoder, f32": ("f32", [full_use(16, 16, 128)], TARGETS),
+    "encoder, wide": ("bf16", [full_use(8, 2, 256)], TARGETS),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], TARGETS),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)], TARGETS),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], TARGETS),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], TARGETS),
+}
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    jobs = []
-    for target in TARGETS:
-        environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-        command = [sys.executable, "-m", "support.compile_kernels", target]
-        jobs.append(
-            subprocess.Popen(
-                command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, text=True
-            )
-        )
-    lines = [line for job in jobs for line in job.communicate()[0].splitlines()]
-    assert [job.returncode for job in jobs] == [0] * len(jobs)
-    return [json.loads(line) for line in lines]
+
+@cache
+def compiled(model: str) -> tuple[Compiled, ...]:
+    dtype, uses, targets = MODELS[model]
+    # What spills or does not fit raises.
+    return compile_ahead(render(*uses), uses, [dtype], targets).kernels
 
 
-def test_every_kernel_becomes_a_binary(compiled: list[dict[str, Any]]) -> None:
-    kernels = {(found["kernel"], found["target"]) for found in compiled}
-    assert len({kernel for kernel, _ in kernels}) == 17
-    assert len(kernels) == 17 * len(TARGETS)
-    assert all(found["binary"] > 1000 for found in compiled)
+#: What every run compiles; the rest is compiled by `make test-slow`.
+ALWAYS = {"chatglm3", "gpt2", "bert", "mla", "int4", "chatglm v1 with a prefix encoder"}
+CHOSEN = [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+    for name in MODELS
+]
 
 
-def test_no_kernel_spills(compiled: list[dict[str, Any]]) -> None:
-    spilling = [
-        found
-        for found in compiled
-        if found["resources"]["stack"] or found["resources"]["local"]
-    ]
-    assert not spilling
+def test_what_is_always_compiled_is_there() -> None:
+    assert set(MODELS) >= ALWAYS
 
 
-def test_every_kernel_fits_every_gpu(compiled: list[dict[str, Any]]) -> None:
-    assert not [found for found in compiled if found["shared"] > SHARED]
+@pytest.mark.parametrize("model", CHOSEN)
+def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
+    _, uses, targets = MODELS[model]
+    tree = ast.parse(render(*uses))
+    kernels = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_kernel")
+    }
+    for target in targets:
+        found = [c for c in compiled(model) if c.job.target.name == target]
+        assert {c.job.spec.kernel for c in found} == kernels
+        assert all(len(c.binary) > 1000 for c in found)
+        if target.startswith("cuda"):
+            assert all(c.resources.shared <= SHARED for c in found)
 
 
-@pytest.mark.parametrize("target", ["cuda", "cuda:", "cuda:ninety", "tpu:4", ""])
-def test_an_unknown_target_is_refused(target: str, tmp_path: Path) -> None:
-    spec = aot_specs([norm_use("rms_norm")], "bf16")[0]
+@pytest.mark.slow
+def test_tensor_cores_are_used_where_there_are_some() -> None:
+    prefill = {
+        c.job.target.name: set(c.resources.instructions)
+        for c in compiled("chatglm3")
+        if c.job.spec.kernel == "prefill_kernel"
+    }
+    assert "mma" in prefill["cuda:80"]
+    assert "cp.async" in prefill["cuda:80"]
+    assert "wgmma" in prefill["cuda:90"]
+    assert "tcgen05.mma" in prefill["cuda:100"]
+    assert "mfma" in prefill["hip:gfx942"]
+
+
+def test_a_spill_fails_with_the_name_of_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    big = {"ROWS": 128, "SLOTS": 128, "num_warps": 4, "num_stages": 2}
+    monkeypatch.setattr(tiles, "_PREFILL", dict.fromkeys((2, 4), ((512, big),)))
+    use = attention_use(16, 16, 128, 128)
+    with pytest.raises(GlmcError, match=r"prefill_kernel \(f16, cuda:90\) spills \d+"):
+        compile_ahead(render(use), [use], ["f16"], ["cuda:90"])
+
+
+def test_too_much_shared_memory_fails_with_the_name_of_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep = {"ROWS": 64, "SLOTS": 64, "num_warps": 8, "num_stages": 8}
+    monkeypatch.setattr(tiles, "_PREFILL", dict.fromkeys((2, 4), ((512, deep),)))
+    use = attention_use(16, 16, 128, 128)
+    expected = r"prefill_kernel \(f16, cuda:80\) .* shared memory"
+    with pytest.raises(GlmcError, match=expected):
+        compile_ahead(render(use), [use], ["f16"], ["cuda:80"])
+
+
+def test_a_kernel_that_does_not_compile_is_named() -> None:
+    use = pointwise_use("act_mul", "silu", 256)
+    text = render(use).replace("tl.store(out", "tl.stroe(out")
+    with pytest.raises(GlmcError, match=r"act_mul_kernel .*does not compile.*stroe"):
+        compile_ahead(text, [use], ["f16"], ["cuda:90"])
+
+
+@pytest.mark.parametrize(
+    "target", ["cuda", "cuda:", "cuda:91", "hip:gfx9", "tpu:4", ""]
+)
+def test_an_unknown_target_is_refused(target: str) -> None:
     with pytest.raises(GlmcError, match="cuda:80"):
-        compile_spec(type(sys)("kernels"), spec, target)
+        compile_ahead("", [norm_use("rms_norm")], ["bf16"], [target])
 
 
-def test_resources_are_read_from_cuobjdump() -> None:
-    usage = (
-        "Resource usage:\n Common:\n  GLOBAL:0\n Function other:\n"
-        "  REG:1 STACK:2 SHARED:0 LOCAL:3\n Function k:\n"
-        "  REG:40 STACK:16 SHARED:0 LOCAL:8 CONSTANT[0]:400\n"
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(GlmcError, match="f32, f16, bf16"):
+        compile_ahead("", [norm_use("rms_norm")], ["f8"], ["cuda:90"])
+
+
+def test_compiling_twice_gives_the_same_bytes_and_no_path_of_this_machine() -> None:
+    use = norm_use("rms_norm", 512)
+    targets = ["cuda:90", "hip:gfx942"]
+    first, second = (
+        compile_ahead(render(use), [use], ["bf16"], targets) for _ in range(2)
     )
-    assert read_usage("k", usage) == Resources(registers=40, stack=16, local=8)
-    with pytest.raises(GlmcError, match="cuobjdump said"):
-        read_usage("absent", usage)
+    assert files(first) == files(second)
+    for content in files(first).values():
+        data = content.encode() if isinstance(content, str) else content
+        assert b"site-packages" not in data
+        assert b"/triton/" not in data
+
+
+def test_the_table_tells_specialisations_apart() -> None:
+    text = table(Ahead("3.7.1", compiled("chatglm3")))
+    assert text.count("decode_kernel[no start]") == 4
+    assert text.count("decode_kernel[start]") == 4
+    assert text.count("qkv_prologue_kernel  ") == 4
+
+
+def test_every_target_can_be_compiled_for() -> None:
+    use = pointwise_use("act_mul", "silu", 256)
+    found = compile_ahead(render(use), [use], ["f16"], list(LIMITS)).kernels
+    assert [c.job.target.name for c in found] == list(LIMITS)

@@ -32,14 +32,19 @@ def logits(
     return torch.cat(found, dim=1)
 
 
-@pytest.mark.parametrize("name", ["chatglm2", "chatglm3"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("chatglm2", marks=pytest.mark.slow), "chatglm3"]
+)
 def test_kernels_give_the_logits_of_the_reference(
     compiled: Callable[[Path], Path], name: str
 ) -> None:
     check(compiled(GOLDEN / name), GOLDEN / name)
 
 
-@pytest.mark.parametrize("name", ["glm4_moe-air", "glm_moe_dsa-shared"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("glm4_moe-air", marks=pytest.mark.slow), "glm_moe_dsa-shared"],
+)
 def test_kernels_of_experts_and_latent_attention(
     compiled: Callable[[Path], Path], tiny: Callable[[Variant], Tiny], name: str
 ) -> None:
@@ -77,3 +82,24 @@ def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> No
             model.ops = importlib.import_module(f"{build.__name__}.kernels")
             got = encoders.answers(model, call)
         assert 0 < encoders.worst(got, want) <= 2e-5
+
+
+@pytest.mark.parametrize("name", ["gemma2-capped", "bloom-alibi", "granite_swa-sinks"])
+def test_kernels_of_changed_scores_give_the_logits_of_the_reference(
+    tiny: Callable[[Variant], Tiny], compiled: Callable[[Path], Path], name: str
+) -> None:
+    case = tiny(BY_NAME[name])
+    build = builds.import_build(compiled(case.checkpoint))
+    model = build.load(case.checkpoint, device="cpu", dtype="float32")
+    ids = torch.arange(16).reshape(2, 8) * 5 % 60
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    with torch.no_grad():
+        want = logits(model, ids, mask)
+        with interpreter():
+            kernels = importlib.import_module(f"{build.__name__}.kernels")
+            kernels.SPLITS = 4  # each part costs the interpreter time
+            model.ops = kernels
+            got = logits(model, ids, mask)
+    real = mask.bool()
+    torch.testing.assert_close(got[real], want[real], atol=5e-5, rtol=5e-5)

@@ -208,3 +208,25 @@ def test_every_kernel_has_templates() -> None:
 def test_a_use_without_what_its_kernel_needs_is_named() -> None:
     with pytest.raises(GlmcError, match="qkv_attention: attribute heads"):
         render(OpUse("qkv_attention", {"head_dim": 4}))
+
+
+def test_kernels_read_no_global() -> None:
+    """Triton's key of a kernel that does depends on what was called before it."""
+    text = render(qkv_use(rotary=64, norm=True, window=7), *NORMS[2], *POINTWISE[2])
+    tree = ast.parse(text)
+    known = {"tl", "triton", "range", "float"}
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+    known |= {function.name for function in functions}
+    kernels = [
+        f for f in functions if "triton.jit" in map(_decorator, f.decorator_list)
+    ]
+    assert len(kernels) > 8
+    for kernel in kernels:
+        names = [n for n in ast.walk(kernel) if isinstance(n, ast.Name)]
+        own = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        own |= {argument.arg for argument in kernel.args.args}
+        assert {n.id for n in names} - own <= known, kernel.name
+
+
+def _decorator(node: ast.expr) -> str:
+    return ast.unparse(node.func if isinstance(node, ast.Call) else node)

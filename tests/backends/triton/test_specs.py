@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from glmc.backends.triton import AotSpec, OpUse, aot_specs
-from glmc.backends.triton.specs import DEFAULT_STAGES
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
@@ -197,7 +196,7 @@ def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
     """Whether ``spec`` is of this launch: types, constants, options."""
     given = dict(launched)
     kernel = given.pop("kernel")
-    options = (given.pop("num_warps", 4), given.pop("num_stages", DEFAULT_STAGES))
+    options = (given.pop("num_warps", 4), given.pop("num_stages", None))
     if (spec.kernel, spec.num_warps, spec.num_stages) != (kernel, *options):
         return False
     if given.keys() != {*spec.signature, *spec.constants}:

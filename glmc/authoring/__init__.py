@@ -1,0 +1,1 @@
+"""``glmc specs``: tools for the person who adds an architecture."""

@@ -1,0 +1,266 @@
+"""``glmc ir`` and ``glmc compile --from-ir``: dumps read back, perhaps edited."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any, TypeVar
+
+from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
+from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Program
+from glmc.ir.lower import lower
+from glmc.ir.model import Model
+from glmc.ir.passes import PIPELINE, Entry, Stage, named, run
+from glmc.ir.text import (
+    IRSyntaxError,
+    located,
+    parse_model,
+    parse_program,
+    print_model,
+    print_program,
+)
+from glmc.ir.verify import VerifyError, verify
+from glmc.version import __version__
+from glmc.writing import MANIFEST, digest, read_manifest, write_build
+
+Dump = TypeVar("Dump", Model, Program)
+
+# Names that the code around the emitted ops uses itself.
+_TAKEN = frozenset({"self", "ops", "cache", "keep", "layer", "layers", "nn", "torch"})
+_TAKEN_BLOCKS = frozenset({"model", "block", "causal_lm"})
+
+
+def ir_command(arguments: argparse.Namespace) -> int:
+    """``glmc ir``: read, verify, rewrite, print."""
+    text = read_text(arguments.file)
+    where = str(arguments.file)
+    passes = _passes(arguments)
+    entries: list[Entry] = []
+    if is_model(text) and passes is None:
+        shown = print_model(read_model(text, where))
+    else:
+        program = _program(text, where)
+        stages = list(run(program, passes=passes or ()))
+        entries = [entry for stage in stages for entry in stage.ledger]
+        shown = print_program(stages[-1].program)
+    if arguments.json:
+        facts = {"text": shown, "ledger": [entry.model_dump() for entry in entries]}
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    for entry in entries:
+        what = f"{entry.graph} {entry.at}".strip()
+        print(f"{entry.status} {entry.fusion}: {what}: {entry.reason}", file=sys.stderr)
+    if arguments.out:
+        arguments.out.write_text(shown, encoding="utf-8")
+    else:
+        print(shown, end="")
+    return 0
+
+
+def _passes(arguments: argparse.Namespace) -> Iterable[Any] | None:
+    """The passes that were asked for, or None where none were."""
+    if arguments.pipeline:
+        return PIPELINE
+    if arguments.passes is None:
+        return None
+    return named([name for name in arguments.passes.split(",") if name])
+
+
+def _program(text: str, where: str) -> Program:
+    """A program; a dump of the Model level is lowered to one."""
+    if is_model(text):
+        return lower(read_model(text, where))
+    return read_program(text, where)
+
+
+def read_text(path: Path) -> str:
+    """A dump's text; ``-`` is the standard input.
+
+    Raises:
+        GlmcError: when it cannot be read.
+    """
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise GlmcError(
+            f"{path} cannot be read: {reason}. Dumps lie in the folder ir of a build."
+        ) from None
+
+
+def is_model(text: str) -> bool:
+    """Whether a dump is of the Model level."""
+    lines = (line.strip() for line in text.splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return first.startswith("model")
+
+
+def read_model(text: str, where: str) -> Model:
+    """A dump of the Model level.
+
+    Raises:
+        GlmcError: with line, column and what was expected.
+    """
+    return _read(parse_model, text, where)
+
+
+def read_program(text: str, where: str) -> Program:
+    """A dump of a stage, verified.
+
+    Raises:
+        GlmcError: with line, column and what was expected.
+    """
+    program = _read(parse_program, text, where)
+    try:
+        verify(program)
+    except VerifyError as error:
+        raise GlmcError(f"{where}: {located(text, error)}") from None
+    return program
+
+
+def _read(parse: Callable[[str], Dump], text: str, where: str) -> Dump:
+    try:
+        return parse(text)
+    except IRSyntaxError as error:
+        raise GlmcError(f"{where}: {error}") from None
+    except RecursionError:
+        raise GlmcError(f"{where}: the dump is nested too deeply") from None
+
+
+def rebuild_command(arguments: argparse.Namespace) -> int:
+    """``glmc compile --from-ir``."""
+    unused = [
+        option
+        for option, value in (
+            ("SOURCE", arguments.source),
+            ("--set", arguments.sets),
+            ("--spec", arguments.spec),
+            ("--variant", arguments.variant),
+            ("--ignore-key", arguments.ignore_key),
+        )
+        if value
+    ]
+    if unused:
+        raise GlmcError(
+            f"--from-ir builds from a dump, so {', '.join(unused)} would have no "
+            "effect; change the dump instead."
+        )
+    files = rebuild(arguments.from_ir, arguments.disable)
+    write_build(arguments.out, files, force=arguments.force)
+    facts = {"build": str(arguments.out), "from_ir": str(arguments.from_ir)}
+    said = f"{arguments.out}: built from {arguments.from_ir}"
+    print(json.dumps(facts, indent=2) if arguments.json else said)
+    return 0
+
+
+def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
+    """The files of a build from a dump.
+
+    A dump of the Model level goes through the pipeline; a program is built as it
+    stands, with the Model dump beside it for what programs do not hold.
+
+    Raises:
+        GlmcError: when a dump is wrong, or the two do not belong together.
+    """
+    from glmc.backends.package import package
+
+    text = read_text(path)
+    if is_model(text):
+        model = read_model(text, str(path))
+        _identifiers(str(path), [model.name])
+        _identifiers(str(path), [block.name for block in model.blocks], _TAKEN_BLOCKS)
+        stages = tuple(run(lower(model), disable))
+    else:
+        program = read_program(text, str(path))
+        model = _beside(path)
+        _belong_together(path, model, program)
+        doc = "As read from a dump."
+        stages = (Stage(name="edited", doc=doc, program=program),)
+    origin = f"Written by glmc {__version__} from a dump of its IR."
+    files = package(model, stages[-1].program, origin) | ir_files(model, stages)
+    files[MANIFEST] = _manifest(path, text, model, stages, files)
+    return files
+
+
+def _beside(path: Path) -> Model:
+    beside = path.parent / Path(MODEL_FILE).name
+    if not beside.is_file():
+        raise GlmcError(
+            f"{path} is a program, and the Model it came from is missing: copy "
+            f"{Path(MODEL_FILE).name} of the same build to {path.parent}."
+        )
+    return read_model(read_text(beside), str(beside))
+
+
+def _belong_together(path: Path, model: Model, program: Program) -> None:
+    """Refuse a program that the emitted code around it would not fit."""
+    wanted = lower(model)
+    for what, has, wants in (
+        ("dtype", program.dtype, wanted.dtype),
+        ("number of layers", program.layers, wanted.layers),
+        ("stem's inputs", program.stem.inputs, wanted.stem.inputs),
+    ):
+        if has != wants:
+            raise GlmcError(
+                f"{path}: its {what} ({_shown(has)}) is not that of the Model beside "
+                f"it ({_shown(wants)}); edit both, or start from one build's dumps."
+            )
+    _identifiers(str(path), [model.name, program.name])
+    _identifiers(str(path), [block.name for block in program.blocks], _TAKEN_BLOCKS)
+    for graph in program.graphs:
+        names = [*graph.types, *(param.name for param in graph.params)]
+        _identifiers(f"{path}: {graph.name}", names)
+    _identifiers(str(path), [param.name for param in program.params])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"%{one.name}: {one.type}" for one in value)
+    return str(value)
+
+
+def _identifiers(
+    where: str, names: Iterable[str], taken: frozenset[str] = _TAKEN
+) -> None:
+    """Refuse names that cannot stand in the emitted code."""
+    for name in names:
+        plain = name.isascii() and name.isidentifier() and not iskeyword(name)
+        if not plain or name in taken:
+            raise GlmcError(
+                f"{where}: {name!r} cannot be a name in the emitted code; choose "
+                f"another (taken are Python's keywords, {', '.join(sorted(taken))})."
+            )
+
+
+def _manifest(
+    path: Path,
+    text: str,
+    model: Model,
+    stages: tuple[Stage, ...],
+    files: dict[str, str],
+) -> str:
+    """What the build of the dump says of itself, and where this one left it."""
+    try:
+        known = read_manifest(path.parent.parent)
+    except GlmcError:
+        known = {}
+    kept = {
+        key: known.get(key, empty)
+        for key, empty in (
+            ("spec", None),
+            ("variant", None),
+            ("spec_files", {}),
+            ("config", {}),
+            ("config_keys", {}),
+            ("assumed", {}),
+            ("spec_lines", {}),
+            ("auto_map", []),
+            ("options", {}),
+        )
+    }
+    made = {"glmc": __version__, "model": model.name, "from_ir": digest(text)}
+    hashes = {name: digest(one) for name, one in sorted(files.items())}
+    return json_text(made | kept | {"stages": stage_rows(stages), "files": hashes})

@@ -1,0 +1,199 @@
+"""``glmc explain``: what a fusion, an op, a pass or a config key is."""
+
+import argparse
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from glmc.frontends.library import builtin_specs, load_spec
+from glmc.frontends.spec import expressions_in
+from glmc.frontends.yaml_tree import Branch
+from glmc.ir.errors import GlmcError
+from glmc.ir.op import Op, registry
+from glmc.ir.passes import PIPELINE
+from glmc.ir.passes.rewrite import Fusion
+from glmc.terminal import show
+
+
+def explain_command(arguments: argparse.Namespace) -> int:
+    """``glmc explain``."""
+    facts = explain(arguments.name) if arguments.name else contents()
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        show(text(facts))
+    return 0
+
+
+def contents() -> dict[str, Any]:
+    """Everything that has a name: passes and ops, one line each."""
+    return {
+        "kind": "contents",
+        "passes": {one.name: one.doc for one in PIPELINE},
+        "ops": {
+            name: (cls.__doc__ or "").strip().partition("\n")[0]
+            for name, cls in sorted(registry().items())
+        },
+    }
+
+
+def explain(name: str) -> dict[str, Any]:
+    """What is known of a name.
+
+    Raises:
+        GlmcError: when nothing is; tells the nearest names.
+    """
+    passes = {one.name: one for one in PIPELINE}
+    if name in passes:
+        return _pass(passes[name])
+    if name in registry():
+        return _op(registry()[name])
+    specs = list(_key(name))
+    if specs:
+        return {"kind": "config key", "name": name, "specs": specs}
+    near = get_close_matches(name, [*passes, *registry(), *_all_keys()], n=3)
+    raise GlmcError(
+        f"{name!r} is no pass, no op and no config key of a built-in spec"
+        f"{'; did you mean ' + ' or '.join(near) + '?' if near else '.'} "
+        "`glmc explain` without a name lists passes and ops."
+    )
+
+
+def _pass(one: Any) -> dict[str, Any]:
+    facts = {"kind": "pass", "name": one.name, "doc": one.doc}
+    if not isinstance(one, Fusion):
+        module = inspect.getmodule(type(one))
+        about = inspect.cleandoc(getattr(module, "__doc__", "") or "")
+        return facts | {"about": about, "rules": []}
+    rules = [
+        {"match": _dedented(rule.match), "replace": _dedented(rule.replace)}
+        for rule in one.rules
+    ]
+    return facts | {"about": "", "rules": rules}
+
+
+def _dedented(rule: str) -> str:
+    """A rule's lines; its parts may have come from several strings."""
+    return "\n".join(line.strip() for line in rule.strip().splitlines())
+
+
+def _op(cls: type[Op]) -> dict[str, Any]:
+    operands = {
+        field: f"{'value' if sigil == '%' else 'parameter'}"
+        f"{'' if required else ', may be absent'}"
+        for field, (sigil, required) in cls.operand_fields().items()
+    }
+    attributes = {}
+    for name in cls.attribute_fields():
+        field = cls.model_fields[name]
+        kind = inspect.formatannotation(field.annotation).replace("typing.", "")
+        default = "" if field.is_required() else f" = {field.default!r}"
+        attributes[name] = f"{kind}{default}"
+    made_by = [
+        one.name
+        for one in PIPELINE
+        if isinstance(one, Fusion)
+        for rule in one.rules
+        if any(line.cls is cls for line in rule.replacement[1])
+    ]
+    return {
+        "kind": "op",
+        "name": cls.mnemonic,
+        "doc": inspect.cleandoc(cls.__doc__ or ""),
+        "operands": operands,
+        "attributes": attributes,
+        "launches": cls.launches,
+        "made_by": list(dict.fromkeys(made_by)),
+    }
+
+
+def _key(name: str) -> Iterator[dict[str, Any]]:
+    """What each built-in spec makes of a config key."""
+    for arch, path in builtin_specs().items():
+        tree = load_spec(path).tree
+        for what in _uses(name, tree):
+            yield {"spec": arch, **what}
+
+
+def _uses(name: str, tree: Branch) -> Iterator[dict[str, str]]:
+    reads = [e for e in expressions_in(tree) if name in e.config_keys]
+    for expression in reads:
+        yield {"what": "read", "where": expression.where, "says": str(expression)}
+    for section, what in (
+        ("ignore", "ignored"),
+        ("expect", "only some values are supported"),
+        ("aliases", "another name"),
+        ("defaults", "the value where it is absent"),
+    ):
+        entries = tree.get(section)
+        if not isinstance(entries, Branch):
+            continue
+        for pattern, value in entries.items():
+            if fnmatchcase(name, pattern):
+                where, says = str(entries.keys_at[pattern]), _plain(value)
+                yield {"what": what, "where": where, "says": says}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " or ".join(_plain(item) for item in value)
+    if isinstance(value, bool) or value is None:
+        return "absent" if value is None else str(value).lower()
+    return str(value)
+
+
+def _all_keys() -> set[str]:
+    trees = [load_spec(path).tree for path in builtin_specs().values()]
+    return {k for tree in trees for e in expressions_in(tree) for k in e.config_keys}
+
+
+def text(facts: dict[str, Any]) -> str:
+    """What :func:`explain` found, for a person."""
+    return "\n".join(_TEXTS[facts["kind"]](facts))
+
+
+def _contents_text(facts: dict[str, Any]) -> Iterator[str]:
+    for what in ("passes", "ops"):
+        yield what
+        width = max(map(len, facts[what]))
+        yield from (f"  {name:<{width}}  {doc}" for name, doc in facts[what].items())
+
+
+def _pass_text(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{facts['name']} (pass): {facts['doc']}"
+    if facts["about"]:
+        yield from ("", facts["about"])
+    for rule in facts["rules"]:
+        yield from ("", "where a graph has", textwrap.indent(rule["match"], "  "))
+        yield from ("it gets", textwrap.indent(rule["replace"], "  "))
+
+
+def _op_text(facts: dict[str, Any]) -> Iterator[str]:
+    launches = facts["launches"]
+    cost = f"{launches} launch{'es' * (launches != 1)}" if launches else "a view"
+    yield f"{facts['name']} (op, {cost}): {facts['doc']}"
+    for what in ("operands", "attributes"):
+        for name, kind in facts[what].items():
+            yield f"  {name}: {kind}"
+    if facts["made_by"]:
+        yield f"made by the pass {', '.join(facts['made_by'])}"
+
+
+def _key_text(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{facts['name']} (config key)"
+    for use in facts["specs"]:
+        yield f"  {use['spec']}: {use['what']} ({use['where']}): {use['says']}"
+
+
+_TEXTS = {
+    "contents": _contents_text,
+    "pass": _pass_text,
+    "op": _op_text,
+    "config key": _key_text,
+}

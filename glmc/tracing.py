@@ -1,0 +1,297 @@
+"""``glmc inspect --trace``: from an emitted line back to the config, and forth.
+
+config key -> line of the spec -> op -> pass -> template -> emitted line
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glmc.builds import Build
+from glmc.ir.errors import GlmcError
+from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.op import Op
+from glmc.ir.recipe import tensors
+from glmc.ir.text.printer import print_recipe
+from glmc.views import program_of, statement
+
+# The entry of the spec that decides an attribute; others are called like it.
+_ENTRIES: Mapping[str, tuple[str, ...]] = {
+    "n": ("heads", "kv_heads"),
+    "fn": ("act",),
+    "sizes": ("heads", "kv_heads", "head_dim", "ff"),
+    "eps": ("norm.eps",),
+    "weight_in": ("norm.weight_in",),
+    "style": ("rope.style",),
+    "dim": ("rope.dim",),
+    "theta": ("rope.params",),
+}
+_ROPE_TABLE = ("rope.dim", "rope.params")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A statement of model.py and what of the program it is."""
+
+    number: int
+    text: str
+    graph: Graph
+    op: Op | None = None
+    param: Param | None = None
+
+
+def trace(build: Build, target: str) -> dict[str, Any]:
+    """What stands behind ``model.py:LINE``, or what became of a config key.
+
+    Raises:
+        GlmcError: when there is no such line or key.
+    """
+    found = re.fullmatch(r"(?:.*/)?model\.py:(\d+)", target)
+    if found:
+        return trace_line(build, int(found[1]))
+    if target in build.manifest["config_keys"]:
+        return trace_key(build, target)
+    raise GlmcError(
+        f"--trace {target}: name a line as model.py:LINE, or a key of the config "
+        f"(glmc inspect {build.path} --keys lists them)."
+    )
+
+
+def trace_line(build: Build, number: int) -> dict[str, Any]:
+    """What stands behind a line of model.py."""
+    for line in emitted_lines(build):
+        last = line.number + line.text.count("\n")
+        if line.number <= number <= last:
+            break
+    else:
+        raise GlmcError(
+            f"--trace model.py:{number}: there is no op or parameter on this line; "
+            "trace a line of a forward, of run, or of an __init__."
+        )
+    facts: dict[str, Any] = {
+        "line": f"model.py:{line.number}",
+        "emitted": " ".join(line.text.split()),
+        "graph": line.graph.name,
+    }
+    if line.op is None:
+        assert line.param is not None
+        return facts | _param_facts(build, line.param)
+    params = filter(None, (build.program.param(line.graph, n) for n in line.op.params))
+    return facts | {
+        "ir": statement(line.op),
+        "history": list(history(build, line.graph.name, line.op)),
+        "implemented": list(implementations(build, line.op.mnemonic)),
+        "spec": spec_of_op(build, line.op),
+        "weights": [_param_facts(build, param) for param in params],
+    }
+
+
+def emitted_lines(build: Build) -> Iterator[Line]:
+    """The statements of model.py that are ops or parameters of the program."""
+    from glmc.backends.emit import class_name
+
+    source = build.source("model.py")
+    program, module = build.program, ast.parse(source)
+    blocks = {class_name(block): block for block in program.blocks}
+    for node in module.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for function in node.body:
+            if isinstance(function, ast.FunctionDef):
+                yield from _lines(source, program, blocks.get(node.name), function)
+
+
+def _lines(
+    source: str, program: Program, block: Graph | None, function: ast.FunctionDef
+) -> Iterator[Line]:
+    graphs = [block] if block else [program.stem, program.head]
+    waiting = {graph.name: list(graph.ops) for graph in graphs}
+    for node in function.body:
+        text = ast.get_source_segment(source, node) or ""
+        call = re.search(r"\bops\.(\w+)\(", text)
+        declared = re.match(r"self\.(\w+) = parameter\(", text)
+        for graph in graphs:
+            left = waiting[graph.name]
+            param = declared and program.param(graph, declared[1])
+            if param:
+                yield Line(node.lineno, text, graph, param=param)
+                break
+            # Ops are emitted in order, one statement each.
+            if call and left and left[0].mnemonic == call[1]:
+                yield Line(node.lineno, text, graph, op=left.pop(0))
+                break
+
+
+def history(build: Build, graph: str, op: Op) -> Iterator[dict[str, Any]]:
+    """The passes that made an op, last first, each with what it was made of."""
+    names = list(build.stages)[1:]
+    programs = [program_of(build, name) for name in names]
+    wanted, at = [op], len(names) - 1
+    while at > 0:
+        before, after = (_graph(programs[i], graph) for i in (at - 1, at))
+        fresh = [one for one in wanted if one in after.ops and one not in before.ops]
+        if fresh:
+            sources = _sources(before, after, fresh)
+            entry = _entry(build, names[at], graph, fresh)
+            yield {
+                "pass": names[at],
+                "why": entry,
+                "from": [statement(one) for one in sources],
+            }
+            wanted = [one for one in wanted if one not in fresh] + sources
+        at -= 1
+    yield {"pass": names[0], "why": "the model as plain ops", "from": []}
+
+
+def _graph(program: Program, name: str) -> Graph:
+    return next(graph for graph in program.graphs if graph.name == name)
+
+
+def _sources(before: Graph, after: Graph, fresh: list[Op]) -> list[Op]:
+    """The ops that went when ``fresh`` came: those that made the same values, and
+    what led to them and went too."""
+    gone = [op for op in before.ops if op not in after.ops]
+    came = [op for op in after.ops if op not in before.ops]
+    names = {name for op in fresh for name in op.outs}
+    if not any(names & set(op.outs) for op in gone):
+        # A value that is new, such as a merged product, is made for those that read it.
+        names |= {n for op in came for n in op.outs if names & set(op.values)}
+    taken: list[Op] = []
+    for op in reversed(gone):
+        if names & set(op.outs):
+            taken.insert(0, op)
+            names |= set(op.values)
+    return taken
+
+
+def _entry(build: Build, name: str, graph: str, fresh: list[Op]) -> str:
+    outs = {f"%{out}" for op in fresh for out in op.outs}
+    for entry in build.ledger:
+        places = set(entry.at.split(", "))
+        if (entry.fusion, entry.graph) == (name, graph) and places & outs:
+            return entry.reason
+    return str(build.stages[name]["doc"])
+
+
+def implementations(build: Build, mnemonic: str) -> Iterator[str]:
+    """Where the functions of an op stand in the build."""
+    for file in ("reference.py", "kernels.py"):
+        for number, line in enumerate(build.source(file).splitlines(), 1):
+            if line.startswith(f"def {mnemonic}("):
+                yield f"{file}:{number}"
+
+
+def spec_of_op(build: Build, op: Op) -> list[dict[str, Any]]:
+    """The entries of the spec that decide an op's attributes."""
+    wanted: dict[str, tuple[str, ...]] = {
+        name: _ENTRIES.get(name, (name,)) for name in op.attributes()
+    }
+    if op.mnemonic.startswith("rope_table"):
+        wanted = dict.fromkeys(wanted, _ROPE_TABLE)
+    found = []
+    for path, line in build.manifest.get("spec_lines", {}).items():
+        decides = [
+            f"{name}={getattr(op, name)}"
+            for name, ends in wanted.items()
+            if any(path.endswith(f".{end}") or path == end for end in ends)
+        ]
+        if decides:
+            found.append(
+                {"entry": path, "decides": decides} | _with_values(build, line)
+            )
+    return found
+
+
+def _with_values(build: Build, line: Mapping[str, Any]) -> dict[str, Any]:
+    config = build.manifest["config"]
+    return {
+        "where": line["where"],
+        "says": line["says"],
+        "keys": {key: config.get(key) for key in line["keys"]},
+    }
+
+
+def _param_facts(build: Build, param: Param) -> dict[str, Any]:
+    names = [tensor.name for tensor in tensors(param.recipe)]
+    found = [
+        {"entry": path} | _with_values(build, line)
+        for path, line in build.manifest.get("spec_lines", {}).items()
+        if any(_names(line["says"], name) for name in names)
+    ]
+    recipe = print_recipe(param.recipe)
+    return {"param": f"@{param.name}: {param.type}", "recipe": recipe, "spec": found}
+
+
+def _names(says: str, tensor: str) -> bool:
+    """Whether a spec's entry names the module of a tensor."""
+    words = re.findall(r"'([\w.{}]+)'", says) if says.startswith("=") else [says]
+    ends = [f"{word}.{kind}" for word in words for kind in ("weight", "bias")]
+    return any(tensor == end or tensor.endswith(f".{end}") for end in ends)
+
+
+def trace_key(build: Build, key: str) -> dict[str, Any]:
+    """What became of a config key: its fate, the spec's lines, the emitted lines."""
+    lines = {
+        path: line
+        for path, line in build.manifest.get("spec_lines", {}).items()
+        if key in line["keys"]
+    }
+    reached = []
+    for line in emitted_lines(build):
+        entries = spec_of_op(build, line.op) if line.op else []
+        decided = [
+            what for e in entries if e["entry"] in lines for what in e["decides"]
+        ]
+        if decided:
+            text = " ".join(line.text.split())
+            at = f"model.py:{line.number}"
+            reached.append({"line": at, "emitted": text, "decides": decided})
+    return {
+        "key": key,
+        "value": build.manifest["config"].get(key),
+        "fate": build.manifest["config_keys"][key],
+        "spec": [
+            {"entry": path} | _with_values(build, one) for path, one in lines.items()
+        ],
+        "emitted": reached,
+    }
+
+
+def trace_text(facts: Mapping[str, Any]) -> str:
+    """:func:`trace` for a person."""
+    return "\n".join(_key_text(facts) if "key" in facts else _line_text(facts))
+
+
+def _line_text(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{facts['line']}  {facts['emitted']}"
+    if "ir" in facts:
+        yield f"op        {facts['graph']}: {facts['ir']}"
+        for step in facts["history"]:
+            yield f"pass      {step['pass']}: {step['why']}"
+            yield from (f"            {line}" for line in step["from"])
+        yield f"code      {', '.join(facts['implemented'])}"
+    yield from _spec_text(facts["spec"])
+    for param in [facts] if "param" in facts else facts["weights"]:
+        yield f"weight    {param['param']} = {param['recipe']}"
+        if "param" not in facts:
+            yield from _spec_text(param["spec"])
+
+
+def _spec_text(lines: list[dict[str, Any]]) -> Iterator[str]:
+    for line in lines:
+        decides = f" ({', '.join(line['decides'])})" if "decides" in line else ""
+        yield f"spec      {line['where']}  {line['entry']}: {line['says']}{decides}"
+        for key, value in line["keys"].items():
+            yield f"config      {key} = {value}"
+
+
+def _key_text(facts: Mapping[str, Any]) -> Iterator[str]:
+    fate = facts["fate"]
+    yield f"{facts['key']} = {facts['value']}"
+    yield f"fate      {fate['status']}: {fate['reason']} ({fate['where']})"
+    for line in facts["spec"]:
+        yield f"spec      {line['where']}  {line['entry']}: {line['says']}"
+    for line in facts["emitted"]:
+        yield f"{line['line']}  {line['emitted']}"

@@ -1,0 +1,67 @@
+"""What an op costs at least: bytes that must move and operations that must be done.
+
+A *floor*, from types alone: every operand is read once and every result written once,
+whatever an implementation does in between. The formulas stand with the op classes.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glmc.ir.types import BYTES, CacheType, Dim, TensorType, Type
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the model: ``tokens`` of each of ``batch`` rows, after ``context``."""
+
+    batch: int = 1
+    tokens: int = 1
+    context: int = 0
+
+    def size(self, dims: Iterable[Dim]) -> int:
+        """Elements of a shape, with its symbols filled in."""
+        known = {"B": self.batch, "T": self.tokens}
+        return math.prod(d if isinstance(d, int) else known.get(d, 1) for d in dims)
+
+    def nbytes(self, of: Type) -> int:
+        """Bytes of a tensor. A cache is a reference; ops count what they touch."""
+        return self.size(of.dims) * BYTES[of.dtype] if isinstance(of, TensorType) else 0
+
+    def slots(self, window: int | None = None) -> int:
+        """Cached slots of a row that any of its queries sees, this call's included."""
+        seen = self.context + self.tokens
+        return seen if window is None else min(seen, window + self.tokens - 1)
+
+    def scores(self, window: int | None = None) -> int:
+        """(query, slot) pairs of a head and row: causal, at most ``window`` a query."""
+        first, last = self.context + 1, self.context + self.tokens
+        if window is None or last <= window:
+            return (first + last) * self.tokens // 2
+        # Queries that see fewer than the window, and those that see all of it.
+        few = max(0, window - first + 1)
+        return (first + first + few - 1) * few // 2 + window * (self.tokens - few)
+
+    def cached(self, kv: CacheType, dtype: str, slots: int) -> int:
+        """Bytes of so many slots of every row, keys and values."""
+        channels = kv.kv_heads * (kv.k_dim + kv.v_dim)
+        return self.batch * slots * channels * BYTES[dtype]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes moved, operations done (a multiply-add is two), kernels launched.
+
+    dtype  of the operands of matrix products; all else is computed in f32
+    """
+
+    nbytes: int = 0
+    flops: int = 0
+    launches: int = 0
+    dtype: str = "f32"
+
+
+def dtype_of(types: Iterable[Type]) -> str:
+    """The dtype of the first float tensor: what an op computes with."""
+    floats = [t.dtype for t in types if isinstance(t, TensorType) and "f" in t.dtype]
+    return floats[0] if floats else "f32"

@@ -1,0 +1,89 @@
+"""``glmc inspect --cost``: floors of a call, and what each fusion took off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmc import roofline
+from glmc.builds import Build
+from glmc.devices import DEVICES, device
+from glmc.inspecting import summary
+from support import EXAMPLES, GOLDEN
+from support.cli import glmc, refused
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    folder = tmp_path_factory.mktemp("llama") / "build"
+    run = glmc("compile", EXAMPLES / "configs/llama-3.1-70b.json", "-o", folder)
+    assert run.returncode == 0, run.stderr
+    return Build(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(compiled: Callable[[Path], Path]) -> Path:
+    return compiled(GOLDEN / "chatglm3")
+
+
+def test_a_decoded_token_reads_every_weight_and_every_slot(llama: Build) -> None:
+    found = roofline.facts(llama, roofline.call_of(1, 4095, 1), device("h200"))
+    sizes = summary(llama)
+    model = llama.model
+    table = model.vocab * model.hidden * 2  # the embedding is looked up, not read
+    least = sizes["weight_bytes"] - table + 4096 * sizes["kv_bytes_per_token"]
+    assert least < found["total"]["nbytes"] < 1.01 * least
+    floor = found["total"]["nbytes"] / 4800e3
+    assert found["total"]["floor"] == pytest.approx(floor)
+
+
+def test_a_prompt_is_bound_by_its_products(llama: Build) -> None:
+    call = roofline.call_of(1, 0, 4096)
+    lines = roofline.lines(llama.program, call, device("h200"))
+    bound = {line.op: line.bound for line in lines if line.graph == "layer"}
+    assert bound["linear"] == bound["qkv_attention"] == "flops"
+    assert bound["add_rms_norm"] == bound["act_mul"] == "bytes"
+    # Two operations for each weight and token, by far the most of it.
+    products = 2 * 4096 * (summary(llama)["parameters"] - 2 * 128256 * 8192)
+    assert products < roofline.total(lines).flops < 1.1 * products
+
+
+def test_what_fusions_took_off_adds_up(llama: Build) -> None:
+    call, on = roofline.call_of(2, 100, 3), device("l4")
+    stages = list(llama.stages)[1:]
+    off = roofline.saved(llama, call, on)
+    assert [name for name, _ in off] == stages[1:]
+    launches = [stage["launches"] for stage in summary(llama)["stages"]]
+    assert sum(taken.launches for _, taken in off) == launches[0] - launches[-1]
+    assert sum(taken.nbytes for _, taken in off) > 0
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_every_device_has_a_source_and_gives_a_floor(name: str, tiny: Path) -> None:
+    found = roofline.facts(Build(tiny), roofline.call_of(1, 8, 1), device(name))
+    assert found["device"]["source"]
+    assert found["total"]["floor"] > 0
+
+
+def test_the_command_shows_ops_layers_and_the_whole(tiny: Path) -> None:
+    run = glmc("inspect", tiny, "--cost", "h100", "--batch", "4", "--context", "50")
+    assert run.returncode == 0, run.stderr
+    for words in ("H100 SXM: 3350 GB/s", "layer x", "  a layer", "a call", "saved"):
+        assert words in run.stdout
+    run = glmc("inspect", tiny, "--cost", "h100", "--json")
+    facts: dict[str, Any] = json.loads(run.stdout)
+    assert facts["call"] == {"batch": 1, "tokens": 1, "context": 1024}
+    assert facts["total"]["launches"] == sum(
+        op["times"] * op["cost"]["launches"] for op in facts["ops"]
+    )
+
+
+def test_what_cannot_be_is_refused(tiny: Path) -> None:
+    message = refused(glmc("inspect", tiny, "--cost", "abacus"))
+    assert "h200" in message
+    message = refused(glmc("inspect", tiny, "--cost", "h200", "--batch", "0"))
+    assert "--batch 0" in message

@@ -1,0 +1,124 @@
+"""Bytes and operations of ops, against counting by hand and against torch's counter."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from glmc.builds import Build
+from glmc.ir.cost import Call
+from glmc.ir.op import registry
+from glmc.ir.ops import Attention, Embedding, Linear, QkvAttention
+from glmc.ir.text import parse_program
+from glmc.ir.types import CacheType, TensorType, Type
+from support import GOLDEN
+from support.builds import load
+
+KV = CacheType(kv_heads=2, k_dim=8, v_dim=4)
+
+
+def tensor(*dims: int | str, dtype: str = "f16") -> TensorType:
+    return TensorType(dtype=dtype, dims=dims)
+
+
+def result(type_of: Type) -> dict[str, object]:
+    return {"name": "y", "type": type_of}
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 5, 100])
+def test_scores_are_the_pairs_of_a_causal_mask(window: int | None) -> None:
+    for context, tokens in itertools.product(range(7), range(1, 7)):
+        pairs = [
+            (query, slot)
+            for query in range(context, context + tokens)
+            for slot in range(query + 1)
+            if window is None or query - slot < window
+        ]
+        call = Call(tokens=tokens, context=context)
+        assert call.scores(window) == len(pairs)
+        assert call.slots(window) == len({slot for _, slot in pairs})
+
+
+def test_a_linear_reads_its_weights_once() -> None:
+    op = Linear(x="x", weight="w", bias="b", results=(result(tensor("B", "T", 6)),))
+    types = {"x": tensor("B", "T", 5), "weight": tensor(6, 5), "bias": tensor(6)}
+    cost = op.cost(types, Call(batch=2, tokens=3))
+    assert cost.nbytes == 2 * (2 * 3 * 5 + 6 * 5 + 6 + 2 * 3 * 6)
+    assert cost.flops == 2 * (2 * 3) * 5 * 6
+    assert (cost.dtype, cost.launches) == ("f16", 1)
+
+
+def test_an_embedding_reads_no_more_than_its_rows() -> None:
+    op = Embedding(ids="i", weight="w", results=(result(tensor("B", "T", 5)),))
+    types = {"ids": tensor("B", "T", dtype="i64"), "weight": tensor(1000, 5)}
+    cost = op.cost(types, Call(tokens=3))
+    assert (cost.nbytes, cost.flops) == (3 * 8 + 2 * 3 * 5 * 2, 0)
+
+
+def test_attention_reads_the_slots_it_sees() -> None:
+    y = result(tensor("B", "T", 4 * 4))
+    op = Attention(q="q", kv="kv", scale=1.0, window=10, results=(y,))
+    types: dict[str, Type] = {"q": tensor("B", "T", 4, 8), "kv": KV}
+    cost = op.cost(types, Call(batch=3, context=100))
+    assert cost.nbytes == 3 * 2 * (10 * 2 * (8 + 4) + 4 * 8 + 4 * 4)
+    assert cost.flops == 3 * 4 * 10 * 2 * (8 + 4)
+
+
+def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
+    kv = CacheType(kv_heads=1, k_dim=8, v_dim=8)
+    op = QkvAttention(
+        qkv="x",
+        kv="kv",
+        heads=2,
+        kv_heads=1,
+        head_dim=8,
+        scale=1.0,
+        results=(result(tensor("B", "T", 16)),),
+    )
+    types: dict[str, Type] = {"qkv": tensor("B", "T", 32), "kv": kv}
+    cost = op.cost(types, Call(context=9))
+    # qkv, the context, one slot written, ten slots read; keys and values of 8 each.
+    assert cost.nbytes == 2 * (32 + 16 + 16 + 10 * 16)
+    assert cost.flops == 2 * 10 * 2 * (8 + 8)
+
+
+@pytest.fixture(scope="module")
+def build(compiled: Callable[[Path], Path]) -> Build:
+    return Build(compiled(GOLDEN / "chatglm3"))
+
+
+def test_products_are_what_torch_counts(build: Build) -> None:
+    """The reference runs under torch's counter; linears are its mm and addmm."""
+    model = load(build.path, GOLDEN / "chatglm3")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.tensor([[5, 6, 7], [7, 6, 5]]), logits_to_keep=3)
+    counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    assert set(counts) >= {"aten.mm", "aten.addmm"}
+    call = Call(batch=2, tokens=3)
+    flops = sum(
+        op.cost(build.program.operand_types(graph, op), call).flops
+        * (len(graph.layers) or 1)
+        for graph in build.program.graphs
+        for op in graph.ops
+        if isinstance(op, Linear)
+    )
+    assert flops == counts["aten.mm"] + counts["aten.addmm"]
+
+
+def test_every_op_of_a_model_costs_something_unless_it_is_a_view(build: Build) -> None:
+    for stage in list(build.stages)[1:]:
+        program = parse_program(build.dump(stage))
+        for graph, op in ((g, op) for g in program.graphs for op in g.ops):
+            cost = op.cost(program.operand_types(graph, op), Call(2, 3, 4))
+            assert (cost.nbytes > 0) == bool(op.launches)
+            assert cost.flops >= 0
+
+
+def test_every_op_that_multiplies_says_so() -> None:
+    wide = {name for name, op in registry().items() if op.multiplies}
+    assert wide >= {"linear", "attention", "qkv_attention"}

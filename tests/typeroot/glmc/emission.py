@@ -1,0 +1,1 @@
+../../../glmc/emission.py

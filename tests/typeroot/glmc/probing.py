@@ -1,0 +1,1 @@
+../../../glmc/probing.py
