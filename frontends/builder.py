@@ -11,6 +11,7 @@ from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
+from glmc.frontends.sections import expressions_in
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
     AttentionSpec,
@@ -25,7 +26,6 @@ from glmc.frontends.spec import (
     Spec,
     StepSpec,
     TransformSpec,
-    expressions_in,
 )
 from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m

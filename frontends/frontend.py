@@ -20,8 +20,9 @@ from glmc.frontends.library import SpecFile, architectures, identify, load_spec
 from glmc.frontends.provenance import SpecLine, spec_lines
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import read_rope
+from glmc.frontends.sections import validate
 from glmc.frontends.source import Source
-from glmc.frontends.spec import Spec, validate
+from glmc.frontends.spec import Spec
 from glmc.frontends.tokens import read_tokens
 from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant

@@ -10,7 +10,8 @@ from importlib import util
 from pathlib import Path
 
 from glmc.frontends.json_text import read_bytes
-from glmc.frontends.spec import Match, validate
+from glmc.frontends.sections import validate
+from glmc.frontends.spec import Match
 from glmc.frontends.yaml_tree import Branch, merge, read_tree
 from glmc.ir.errors import GlmcError
 

@@ -12,7 +12,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from glmc.frontends.expressions import parse_expression
-from glmc.frontends.spec import Name, Spec, Variant
+from glmc.frontends.sections import Name
+from glmc.frontends.spec import Spec, Variant
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -6,7 +6,8 @@ from glmc.frontends.evaluation import Scope
 from glmc.frontends.expressions import Expression
 from glmc.frontends.library import SpecTree
 from glmc.frontends.resolver import Resolver
-from glmc.frontends.spec import Variant, expressions_in, validate
+from glmc.frontends.sections import expressions_in, validate
+from glmc.frontends.spec import Variant
 from glmc.frontends.yaml_tree import Branch, merge
 from glmc.ir.errors import GlmcError
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.spec import expressions_in
+from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
 from glmc.ir.errors import GlmcError
 from glmc.ir.op import Op, registry

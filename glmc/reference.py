@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from glmc.frontends import sections
 from glmc.frontends import spec as language
 from glmc.ir.op import Op, registry
 from glmc.ir.passes.pipeline import PIPELINE
@@ -96,8 +97,8 @@ def _sections() -> list[type[BaseModel]]:
         cls
         for cls in vars(language).values()
         if inspect.isclass(cls)
-        and issubclass(cls, language.Section)
-        and cls is not language.Section
+        and issubclass(cls, sections.Section)
+        and cls is not sections.Section
     ]
     found.sort(key=lambda cls: (cls is not language.Spec, cls.__name__))
     return list(found)
@@ -132,9 +133,9 @@ def _takes(field: FieldInfo) -> str:
 
 def _words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     for mark in metadata:
-        if isinstance(mark, language.Takes):
+        if isinstance(mark, sections.Takes):
             return mark.description
-    if inspect.isclass(annotation) and issubclass(annotation, language.Section):
+    if inspect.isclass(annotation) and issubclass(annotation, sections.Section):
         return f"[{_title(annotation)}](#{_title(annotation).replace(' ', '-')})"
     inner = [a for a in get_args(annotation) if a not in (type(None), ...)]
     if hasattr(annotation, "__metadata__"):

@@ -17,7 +17,8 @@ from glmc.authoring.trial import Trial, attempt
 from glmc.authoring.vocabulary import Vocabulary, learn
 from glmc.frontends.hub import Hub
 from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.spec import Match, validate
+from glmc.frontends.sections import validate
+from glmc.frontends.spec import Match
 from glmc.frontends.wording import named, show
 from glmc.frontends.yaml_tree import Branch
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.spec import Match, validate
+from glmc.frontends.sections import validate
+from glmc.frontends.spec import Match
 from glmc.frontends.yaml_tree import Branch
 
 _WIDTH = 72

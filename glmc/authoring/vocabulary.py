@@ -11,8 +11,8 @@ from typing import Any
 
 from glmc.frontends.expressions import Expression
 from glmc.frontends.library import load_spec
+from glmc.frontends.sections import expressions_in
 from glmc.frontends.slots import slots_of
-from glmc.frontends.spec import expressions_in
 from glmc.frontends.yaml_tree import Branch, Items
 
 Slots = tuple[str, ...]

@@ -7,7 +7,8 @@ import pytest
 from glmc.frontends.evaluation import Scope
 from glmc.frontends.fates import account
 from glmc.frontends.library import builtin_specs, identify, load_spec
-from glmc.frontends.spec import Spec, validate
+from glmc.frontends.sections import validate
+from glmc.frontends.spec import Spec
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.yaml_tree import Branch
 from support.configs import FAMILIES

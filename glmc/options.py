@@ -1,0 +1,65 @@
+"""Arguments that several commands share."""
+
+import argparse
+from pathlib import Path
+
+BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
+TUNED = "a second one whose tensors take the place of the first's"
+
+
+def add_hub(parser: argparse.ArgumentParser) -> None:
+    """How a hub id is looked up."""
+    group = parser.add_argument_group("hub ids")
+    group.add_argument("--revision", help="branch, tag or commit of the repository")
+    group.add_argument("--endpoint", metavar="URL",
+        help="a mirror of the hub; default: HF_ENDPOINT")  # fmt: skip
+    group.add_argument("--offline", action="store_true",
+        help="only what was downloaded before")  # fmt: skip
+
+
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """A build, its weights, and what it is held against."""
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--against", default="transformers", metavar="WHAT",
+        help="transformers (default), or a file of golden numbers")  # fmt: skip
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add("--json", action="store_true", help="for machines")
+    add_hub(parser)
+
+
+def add_generation(
+    parser: argparse.ArgumentParser,
+    *,
+    max_new_tokens: int,
+    temperature: float | None = None,
+    top_p: float | None = None,
+) -> None:
+    """The build, its weights and tokenizer, and how tokens are chosen."""
+    how = "greedy" if temperature is None else f"{temperature}; 0 is greedy"
+    add = parser.add_argument
+    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
+    add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add("--tokenizer", metavar="FOLDER",
+        help="where the tokenizer's files are; default: with the weights")  # fmt: skip
+    add("--variant", help="the tokenizer's variant, where its files cannot tell")
+    add("--max-new-tokens", type=int, default=max_new_tokens, metavar="N",
+        help=f"at most ({max_new_tokens})")  # fmt: skip
+    add("--temperature", type=float, default=temperature,
+        help=f"sample; default: {how}")  # fmt: skip
+    add("--top-k", type=int, help="sample among the k likeliest")
+    add("--top-p", type=float, default=top_p,
+        help="sample among the likeliest that sum to p"
+        + (f" ({top_p})" if top_p else ""))  # fmt: skip
+    add("--seed", type=int, help="makes sampling repeatable")
+    add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    add("--dtype", help="float32, float16, bfloat16; default: as published")
+    add_hub(parser)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``a,b`` as names."""
+    return tuple(filter(None, text.split(",")))
