@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from glmc import compile_model
+from glmc.builds import Build
 from support import GOLDEN, builds, edits
 from support.measured import Record, record
 
@@ -127,3 +130,24 @@ def test_control_a_forgotten_mask_shows(compiled: Compile) -> None:
     got = model(input_ids=golden["padded.input_ids"]).logits
     worst = _worst(got[0, -1], golden["padded.logits"][0, -1])
     assert worst > 10 * TOLERANCE
+
+
+def test_the_text_part_of_glm_4v(compiled: Compile, tmp_path: Path) -> None:
+    """GLM-4V is GLM-4's graph beside a vision tower: its tensors are waived."""
+    folder = tmp_path / "glm-4v-9b"
+    shutil.copytree(GOLDEN / "chatglm3", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"boi_token_id": 139, "eoi_token_id": 140, "vision_config": {"depth": 63}}
+    config["_name_or_path"] = "THUDM/glm-4v-9b"
+    (folder / "config.json").write_text(json.dumps(config))
+    shard = next(iter(sorted(folder.glob("*.bin"))))
+    tensors = torch.load(shard, weights_only=True)
+    name = "transformer.vision.patch_embedding.cls_embedding"
+    torch.save(tensors | {name: torch.zeros(1, 8)}, shard)
+    index = folder / "pytorch_model.bin.index.json"
+    listed = json.loads(index.read_text())
+    listed["weight_map"][name] = shard.name
+    index.write_text(json.dumps(listed))
+    build = compiled(folder)
+    assert Build(build).manifest["variant"] == "glm-4"
+    assert prompt(builds.load(build, folder), _golden("chatglm3")) <= TOLERANCE

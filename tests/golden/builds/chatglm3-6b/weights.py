@@ -65,6 +65,8 @@ WEIGHTS = (
 #: Tensors that a checkpoint may hold and this model does not use, and why.
 WAIVED = (
     ("*rotary_pos_emb.inv_freq", "a buffer that is computed from the config"),
+    ("transformer.vision.*", "vision"),
+    ("classifier_head.*", "task heads"),
     (
         "transformer.prefix_encoder.*",
         "a prefix encoder, for which the config has no length",
