@@ -58,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"glmc {__version__}")
-    _add_completion(parser)
+    parser.add_argument("--print-completion", action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"), help="a completion script")  # fmt: skip
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         own = commands.add_parser(
@@ -83,10 +84,13 @@ def _handler(command: Command) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _add_completion(parser: argparse.ArgumentParser) -> None:
-    """``--print-completion SHELL``, where shtab is installed."""
-    try:
-        import shtab
-    except ImportError:
-        return
-    shtab.add_argument_to(parser, "--print-completion")
+class _PrintCompletion(argparse.Action):
+    """``--print-completion SHELL``; shtab is imported when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.error("shtab is not installed; pip install 'glmc[completion]'")
+        print(shtab.complete(parser, str(given[1])))
+        parser.exit()
