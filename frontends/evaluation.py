@@ -208,6 +208,7 @@ def _item(value: Value, key: Value) -> Value:
 def _arithmetic(op: ast.operator, left: Value, right: Value) -> Value:
     match op, left, right:
         case ast.Add(), str() | list(), _ if type(left) is type(right):
+            # Two strings or two lists, which the guard says and mypy cannot read.
             return left + right  # type: ignore[operator]
         case ast.Mult(), str() | list(), int() if not isinstance(right, bool):
             if right * _size(left) > _MAX_SIZE:

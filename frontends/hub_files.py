@@ -96,6 +96,8 @@ def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
 def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
     """Some bytes of a file and its size; believes no more than was asked for."""
     from huggingface_hub import constants, get_session
+
+    # Public, but the package's own stubs do not re-export them.
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
         hf_raise_for_status,
@@ -159,6 +161,7 @@ class RangeFile(io.RawIOBase):
         self._at = start[whence] + offset
         return self._at
 
+    # BufferedReader, the only caller, hands over a memoryview.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """As for every file."""
         count = max(0, min(len(buffer), self._size - self._at))

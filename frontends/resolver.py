@@ -49,10 +49,10 @@ class Resolver:
     def number(self, what: str, given: object) -> float:
         """A positive finite number."""
         value = self.value(given)
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not plain or not 0 < value < math.inf:  # type: ignore[operator]
-            raise self.error(what, given, "must be a number above 0", value)
-        return float(value)  # type: ignore[arg-type]
+        plain = not isinstance(value, bool)
+        if plain and isinstance(value, int | float) and 0 < value < math.inf:
+            return float(value)
+        raise self.error(what, given, "must be a number above 0", value)
 
     def flag(self, what: str, given: object) -> bool:
         value = self.value(given)

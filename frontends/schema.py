@@ -43,6 +43,7 @@ class _Generator(GenerateJsonSchema):
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
         inner = super().function_before_schema(schema)
+        # Of the two kinds that pydantic-core has, ours take no info argument.
         check: Callable[[Any], Any] = schema["function"]["function"]  # type: ignore[assignment]
         accepted = list(_accepted(check, declared=bool(inner)))
         return _any_of([inner, *accepted] if inner else accepted)

@@ -74,6 +74,7 @@ def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
         return _infos(state, PurePosixPath(path).name)
     except PickleFault as fault:
         reason = str(fault)
+    # zipfile's words for a broken archive, an unknown compression, and encryption.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         reason = f"its archive is damaged or truncated ({error})"
     raise GlmcError(f"{path} is not a sound torch checkpoint: {reason}")

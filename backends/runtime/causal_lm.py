@@ -50,11 +50,17 @@ class CausalLM(BaseModel):
         keep: int,
         ops: ModuleType,
     ) -> torch.Tensor:
-        """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache."""
+        """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache.
+
+        An emitted `Model` gives this one.
+        """
         raise NotImplementedError
 
     def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
-        """What `Cache.begin_with` takes, for `rows` [1, learned]."""
+        """What `Cache.begin_with` takes, for `rows` [1, learned].
+
+        An emitted `Model` with a prefix encoder gives this one.
+        """
         raise NotImplementedError
 
     def new_cache(self, batch: int, capacity: int) -> Cache:

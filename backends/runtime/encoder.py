@@ -50,7 +50,8 @@ class Encoder(BaseModel):
         ops: ModuleType,
     ) -> tuple[torch.Tensor, ...]:
         """The answers for `ids` [B, T] at `pos` of `types`, both [B, T]; `mask`
-        bool [B, T] is true at real tokens, None where all are."""
+        bool [B, T] is true at real tokens, None where all are. An emitted `Model`
+        gives this one."""
         raise NotImplementedError
 
     def forward(

@@ -118,6 +118,9 @@ class Repository:
         """The client; what it raises becomes a sentence."""
         try:
             import huggingface_hub as hub
+
+            # The package imports its modules late; this makes hub.constants and
+            # hub.file_download exist.
             from huggingface_hub import constants, errors, file_download  # noqa: F401
         except ImportError as error:
             raise HubError(

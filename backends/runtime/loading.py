@@ -246,6 +246,7 @@ def progress_bar(
     if not wanted:
         return nullcontext()
     try:
+        # tqdm has no types, and in a build mypy may not be asked.
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return nullcontext()

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,16 +233,11 @@ def test_folding_loses_nothing() -> None:
     assert paint("+ %x").startswith("\x1b[32m")
 
 
-def test_a_look_takes_half_a_second(compiled: Compile) -> None:
-    """The best of three, and with room: the machine may be busy with other things."""
+def test_a_look_imports_nothing_heavy(compiled: Compile) -> None:
     build = compiled(GOLDEN / "chatglm3")
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        python = [sys.executable, "-X", "importtime"]
-        command = [*python, "-m", "glmc", "inspect", str(build)]
-        done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
-        times.append(time.perf_counter() - started)
-        assert b" torch\n" not in done.stderr
-        assert b" networkx\n" not in done.stderr
-    assert min(times) < 2.5, "half a second on an idle machine"
+    python = [sys.executable, "-X", "importtime"]
+    command = [*python, "-m", "glmc", "inspect", str(build)]
+    done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    assert b" pydantic\n" in done.stderr, "imports are listed"
+    assert b" torch\n" not in done.stderr
+    assert b" networkx\n" not in done.stderr

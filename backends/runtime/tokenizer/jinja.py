@@ -133,6 +133,7 @@ def _sandbox(budget: "Budget") -> Any:
     nodes = importlib.import_module("jinja2.nodes")
     sandbox = importlib.import_module("jinja2.sandbox")
 
+    # The base is only known where jinja2 is installed, so to mypy it is Any.
     class Bounded(sandbox.ImmutableSandboxedEnvironment):  # type: ignore[misc, name-defined, unused-ignore]
         intercepted_binops = frozenset({"*", "**", "%"})
 
