@@ -55,7 +55,5 @@ def test_what_is_emitted(name: str) -> None:
 
 def test_every_stage_is_among_them() -> None:
     files = emitted("llama-3.1-70b")
-    assert {"model.py", "weights.py", "ir/0-model.glmc", "ir/1-lowered.glmc"} <= {
-        *files
-    }
-    assert len(files) > 10
+    assert {"model.py", "weights.py", "ir/0-model.glmc"} <= files.keys()
+    assert {f"{n}-" for n in range(9)} <= {file[3:5] for file in files}
