@@ -157,6 +157,7 @@ def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
     """q | k | v to where attention reads them."""
     shape, kind = HeadShape.of(use), Prologue.of(use)
     arguments = _Arguments(dtype).pointers("qkv", "q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     constants: dict[str, Constant] = {
         "HEADS": shape.heads,
         "KV_HEADS": shape.kv_heads,
@@ -171,7 +172,7 @@ def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
         constants["EPS"] = use.real("eps", 0.0)
     packed = (shape.heads + 2 * shape.kv_heads) * shape.k_dim
     arguments.strides(qkv_batch=packed, qkv_token=packed)
-    arguments.counts("T", "past", "capacity")
+    arguments.counts("T", "capacity")
     kernel = f"{kind.name(structure.prologues(uses))}_kernel"
     return arguments.spec(kernel, constants, tiles.PROLOGUE_WARPS)
 
@@ -288,10 +289,11 @@ def _decode(
     optional: _Optional,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     absent = optional.add(arguments, "start", "slopes", "sinks")
     arguments.pointers("parts", "weights", dtype="*fp32")
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
-    arguments.counts("past", "capacity")
+    arguments.counts("capacity")
     return _tiled(arguments, "decode_kernel", constants | absent, tile)
 
 
