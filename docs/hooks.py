@@ -5,12 +5,13 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from glmc.error_pages import error_pages
 from glmc.reference import pages
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are written from the code."""
-    for name, text in pages().items():
+    for name, text in {**pages(), **error_pages()}.items():
         files.append(File.generated(config, f"reference/{name}", content=text))
     return files
 

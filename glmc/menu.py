@@ -195,11 +195,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "explain",
         "glmc.explaining:explain_command",
-        "explain a pass, an op or a config key",
+        "explain a pass, an op, a config key or an error's code",
         "examples:\n"
         "  glmc explain add-rms-norm\n"
         "  glmc explain qkv_attention\n"
-        "  glmc explain rope_ratio\n",
+        "  glmc explain rope_ratio\n"
+        "  glmc explain GLMC012\n",
         _explain,
     ),
     Command(

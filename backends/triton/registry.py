@@ -10,7 +10,7 @@ import jinja2
 from glmc.backends.triton import specs, structure, tiles
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import KernelDtypeError
 
 Variables = dict[str, object]
 LINE = 88
@@ -116,7 +116,7 @@ def aot_specs(
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
-        raise GlmcError(
+        raise KernelDtypeError(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
