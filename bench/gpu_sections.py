@@ -54,7 +54,10 @@ class Bench:
         self.lengths, self.backend, self.dtype = lengths, backend, dtype
         build = import_build(folder)
         self.model = random_model(build, device, dtype)
-        self.kernels = importlib.import_module(f"{build.__name__}.kernels")
+        modules = importlib.import_module(f"{build.__name__}.modules")
+        self.kernels: Any = importlib.import_module(f"{build.__name__}.kernels")
+        if clock.gpu:  # with what was tuned
+            self.kernels = modules.operations("cuda")
         self.reference = importlib.import_module(f"{build.__name__}.reference")
         # Interpreted kernels, on a CPU, can be right but not fast.
         self.timed = self.kernels if clock.gpu else self.reference

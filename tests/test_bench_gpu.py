@@ -19,6 +19,7 @@ import torch
 from glmc.backends.torch import ops as reference
 from support import ROOT, builds
 from support.cli import python
+from support.kernels import interpreter
 
 BENCH = ROOT / "bench"
 
@@ -150,25 +151,37 @@ def test_comparison_sees_slots_written_wrongly(
 
 
 @pytest.mark.slow
+def test_interpreted_kernels_are_right(
+    tiny: Path, bench: Any, load: Callable[[str], ModuleType]
+) -> None:
+    sections = load("gpu_sections")
+    glm = tiny / "tiny_glm", tiny / "tiny-glm.json"
+    rest = "cpu", torch.float32, bench.clock, bench.read, sections.TINY, "eager"
+    with interpreter():
+        rows = list(sections.kernels(sections.Bench(*glm, *rest)))
+    assert {row["right"] for row in rows} == {"yes"}
+    assert "qkv_attention" in {row["op"] for row in rows}
+
+
+@pytest.mark.slow
 def test_one_call_measures_a_build(tiny: Path, tmp_path: Path) -> None:
-    """In processes, with interpreted kernels."""
+    """In processes of its own."""
     out = tmp_path / "gpu.json"
     code = f"""
 import runpy, sys
 sys.argv = ["gpu.py", "--device", "cpu", "--tiny", "--builds", {str(tiny)!r}, "--only",
-            "tiny-glm-int8", "--out", {str(out)!r}, "--sections", "kernels", "no such"]
+            "tiny-llama", "--out", {str(out)!r}, "--sections", "kv read", "no such"]
 sys.path.insert(0, {str(BENCH)!r})
 runpy.run_path({str(BENCH / "gpu.py")!r}, run_name="__main__")
 """
     run = python(code, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    kernels, other = json.loads(out.read_text())["sections"]
-    assert kernels["error"] is None
-    assert {row["right"] for row in kernels["rows"]} == {"yes"}
-    assert "quantized_linear" in {row["op"] for row in kernels["rows"]}
+    read, other = json.loads(out.read_text())["sections"]
+    assert read["error"] is None
+    assert read["rows"][0]["slots"] == 24
     assert "no such" in other["error"]
     table = out.with_suffix(".md").read_text()
-    assert "- not measured: tiny-glm-int8, no such: KeyError" in table
+    assert "- not measured: tiny-llama, no such: KeyError" in table
 
 
 def test_a_process_that_dies_takes_one_section_with_it(
