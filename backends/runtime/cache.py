@@ -46,6 +46,18 @@ class LayerCache:
         """First slot of each row that is not padding, int32 [B]; None: no padding."""
         return self.cache.start
 
+    def slots(self) -> dict[str, torch.Tensor]:
+        """All that is kept for each row and slot, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+
+    def first_rows(self, cache: "Cache") -> "LayerCache":
+        """The same slots, as a layer of a cache with fewer rows."""
+        rows = copy.copy(self)
+        rows.cache = cache
+        for name, slots in self.slots().items():
+            setattr(rows, name, slots[: cache.batch])
+        return rows
+
 
 class Cache:
     """The caches of all layers, and how far they are filled.
@@ -152,10 +164,7 @@ class Cache:
         with a count, padding and prefix of its own."""
         rows = copy.copy(self)
         rows.batch = batch
-        rows.layers = [
-            LayerCache(rows, old.keys[:batch], old.values[:batch], old.index[:batch])
-            for old in self.layers
-        ]
+        rows.layers = [layer.first_rows(rows) for layer in self.layers]
         return rows
 
     def reserve(self, total: int) -> None:

@@ -68,7 +68,7 @@ class Kept:
     def __init__(self, cache: Cache, recorder: Recorder):
         # Rows that fill up a bucket attend to slots that nothing was written to.
         for layer in cache.layers:
-            for slots in (layer.keys, layer.values, layer.index):
+            for slots in layer.slots().values():
                 slots.zero_()
         self.cache = cache
         self.recorder = recorder
