@@ -271,4 +271,4 @@ def _cache(block: m.Block) -> CacheType:
     if isinstance(a, m.Attention):
         return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
     index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
-    return CacheType.of(a.heads, a.head_dim, a.v_dim, index)
+    return CacheType.of(1, a.kv_rank + a.rope.dim, 0, index)
