@@ -152,7 +152,7 @@ class Session:
         there.copy_(ids, non_blocking=True)
         # Not typed in every torch.
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(ids.device))
         return functools.partial(_arrived, there, arrived)
 
     def _eagerly(self) -> None:
