@@ -40,7 +40,8 @@ class Cache:
     """The caches of all layers, and how far they are filled.
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
-    indexer's keys where it has them. Every layer writes the slots of a step; then the
+    indexer's keys where it has them; or the number of an earlier layer whose cache it
+    reads. Every layer with a cache of its own writes the slots of a step; then the
     caller moves on with `advance`.
 
     `start` int32 [B] is the first slot of each row that is not padding, None without
@@ -52,7 +53,7 @@ class Cache:
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, ...]],
+        shapes: Sequence[tuple[int, ...] | int],
         batch: int,
         capacity: int,
         dtype: torch.dtype,
@@ -71,10 +72,16 @@ class Cache:
         def slots(heads: int, dim: int) -> torch.Tensor:
             return torch.empty(batch, heads, capacity, dim, dtype=dtype, device=device)
 
-        self.layers = [
-            LayerCache(self, slots(n, k_dim), slots(n, v_dim), slots(1, sum(index)))
-            for n, k_dim, v_dim, *index in shapes
-        ]
+        self.own: list[LayerCache] = []
+        self.layers: list[LayerCache] = []
+        for shape in shapes:
+            if isinstance(shape, int):
+                self.layers.append(self.layers[shape])
+                continue
+            n, k_dim, v_dim, *index = shape
+            parts = slots(n, k_dim), slots(n, v_dim), slots(1, sum(index))
+            self.own.append(LayerCache(self, *parts))
+            self.layers.append(self.own[-1])
 
     @property
     def tokens(self) -> int:
@@ -85,8 +92,8 @@ class Cache:
         """Fills the first N slots of every row of an empty cache. `states` is
         [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
         self.learned = self.length = states.shape[1]
-        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.layers)))
-        for layer in self.layers:
+        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.own)))
+        for layer in self.own:
             layer.keys[:, :, : self.learned] = next(parts)
             layer.values[:, :, : self.learned] = next(parts)
 
@@ -99,7 +106,7 @@ class Cache:
         if total <= self.capacity:
             return
         self.capacity = max(total, 2 * self.capacity)
-        for layer in self.layers:
+        for layer in self.own:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
             layer.index = self._grown(layer.index)

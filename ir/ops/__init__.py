@@ -15,12 +15,13 @@ from glmc.ir.ops.elementwise import (
     Mul,
     NormalisedLinear,
     Scale,
+    ScaleBy,
     SoftCap,
     Split,
     Xielu,
     ZerosLike,
 )
-from glmc.ir.ops.moe import MoeExperts, MoeRouter
+from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
     AddLayerNorm,
     AddRmsNorm,
@@ -45,6 +46,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableProportional,
     RopeTableSections,
     RopeTableYarn,
 )
@@ -90,9 +92,12 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableProportional",
     "RopeTableSections",
     "RopeTableYarn",
     "Scale",
+    "ScaleBy",
+    "ScaleExperts",
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",
