@@ -66,6 +66,17 @@ FAMILIES: Mapping[str, Config] = {
         "vision_config": _EYES,
         "audio_config": None,
     },
+    "gemma4_unified": {
+        "text_config": _UNIFIED,
+        "vision_config": {
+            "patch_size": 4,
+            "pooling_kernel_size": 1,
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 8,
+            "output_proj_dims": 64,
+        },
+        "audio_config": None,
+    },
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -92,4 +103,18 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "shared": {**_SHARED, "attention_k_eq_v": True},
     },
     "gemma4": {"text": {}},
+    "gemma4_unified": {"text": {}},
 }
+
+CLASSES: Mapping[str, str] = {
+    "gemma4_text": "Gemma4ForCausalLM",
+    "gemma4_unified_text": "Gemma4UnifiedForCausalLM",
+    "gemma4": "Gemma4ForConditionalGeneration",
+    "gemma4_unified": "Gemma4UnifiedForConditionalGeneration",
+}
+
+
+def published(family: str) -> dict[str, Any]:
+    """A config.json of the family, as the hub has it."""
+    head = {"model_type": family, "architectures": [CLASSES[family]]}
+    return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
