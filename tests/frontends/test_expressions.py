@@ -211,22 +211,8 @@ OPERATORS = st.sampled_from(
         "is_not",
     ]
 ).map(lambda operator: operator.replace("_", " "))
-FUNCTIONS = st.sampled_from(
-    [
-        "min",
-        "max",
-        "abs",
-        "int",
-        "len",
-        "sqrt",
-        "log",
-        "exp",
-        "floor",
-        "ceil",
-        "last",
-        "entry",
-    ]
-)
+NAMES = "min max abs int len sqrt log exp floor ceil last entry"
+FUNCTIONS = st.sampled_from(NAMES.split())
 
 
 def bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
