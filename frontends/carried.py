@@ -7,7 +7,7 @@ from glmc.frontends.slots import Slots
 from glmc.frontends.spec import AttentionSpec, PerLayerEmbedSpec, Spec
 from glmc.frontends.truncation import number_globs
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigContradictionError
 
 
 def kv_source(what: str, resolve: Resolver, spec: AttentionSpec) -> int | None:
@@ -34,7 +34,7 @@ def check_sources(blocks: Iterable[m.Block]) -> tuple[m.Block, ...]:
     """The blocks, if each layer that reads another's cache finds there what it needs.
 
     Raises:
-        GlmcError: names the two layers, and what they have and need.
+        ConfigContradictionError: names the two layers, and what they have and need.
     """
     every = tuple(blocks)
     found = {layer: block for block in every for layer in block.layers}
@@ -42,7 +42,7 @@ def check_sources(blocks: Iterable[m.Block]) -> tuple[m.Block, ...]:
         for layer, source in zip(block.layers, block.kv_from, strict=False):
             has, wants = _cached(found[source]), _cached(block, own=False)
             if has != wants:
-                raise GlmcError(
+                raise ConfigContradictionError(
                     f"layer {layer} reads the keys and values of layer {source}"
                     f" (kv_from), and needs {wants}; layer {source} has {has}"
                 )

@@ -8,7 +8,7 @@ from keyword import iskeyword
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Param
 from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
@@ -45,11 +45,11 @@ class Emitter(GraphBuilder):
         """How wide a layer's part of the per-layer embedding is.
 
         Raises:
-            GlmcError: where the model has no such embedding.
+            ModelShapeError: where the model has no such embedding.
         """
         per_layer = self.model.embed.per_layer
         if per_layer is None:
-            raise GlmcError(
+            raise ModelShapeError(
                 f"{self.model.name}: a per_layer_input needs embed.per_layer, which"
                 " gives each layer what it reads; add it, or leave out the sublayer."
             )
