@@ -63,7 +63,7 @@ def _expert_tile(rows: int, cols: int, depth: int, warps: int, stages: int) -> T
 # Bytes of an element -> tiles where experts have few rows, and where they have many.
 EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
     2: (_expert_tile(16, 64, 128, 4, 2), _expert_tile(64, 64, 64, 8, 3)),
-    4: (_expert_tile(16, 32, 64, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
+    4: (_expert_tile(16, 32, 32, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
 }
 # Where a row is multiplied alone: 32 elements of each matrix a thread, four wide loads.
 EXPERT_ROW: Mapping[int, Tile] = {
@@ -87,7 +87,7 @@ MOST_EXPERTS = 1024
 # channels of a key and a value together for prefill, of a latent for decode.
 _LATENT_PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((320, _tile(64, 32, 8, 2)), (640, _tile(32, 32, 8, 1))),
-    4: ((320, _tile(16, 16, 4, 1)), (640, _tile(16, 16, 8, 1))),
+    4: ((640, _tile(16, 16, 4, 1)),),
 }
 _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
