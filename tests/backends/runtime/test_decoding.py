@@ -29,9 +29,10 @@ def attend(q: torch.Tensor, kv: Any, length: torch.Tensor, scale: float) -> Any:
     hidden = (slots >= length)[None]
     if kv.start is not None:
         hidden = hidden | (slots < kv.start[:, None])
-    return decode_attention(
-        q, kv.keys, kv.values, hidden.expand(len(q), -1), scale=scale
-    )
+    hidden = hidden.expand(len(q), -1)
+    # What nothing was written to may be nan, and nan times 0 is.
+    values = kv.values.masked_fill(hidden[:, None, :, None], 0.0)
+    return decode_attention(q, kv.keys, values, hidden, scale=scale)
 
 
 def on_device(
