@@ -12,6 +12,7 @@ import torch
 from glmc.backends.runtime.cache import Cache, HostRead
 from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.decoder import Decoder
+from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.graphs import Watch, refusal, waits
 from glmc.backends.torch import ops as reference
 from glmc.backends.torch.ops.attention import decode_attention
@@ -127,6 +128,31 @@ def test_positions_count_on_from_those_given(
         options |= {"max_new_tokens": 6, "eos_token_id": ()}
         want = model.generate(PROMPT, **options)
         assert torch.equal(recorded.generate(PROMPT, **options), want)
+
+
+def test_two_streams_of_positions(
+    model: CausalLM, recorded: CausalLM, tapes: Tapes
+) -> None:
+    """As ChatGLM-6B counts them, in rows of different prompts."""
+    for one in (model, recorded):
+        one.scheme = GlmPositions(gmask=48, mask=47, sop=49)  # type: ignore[misc]
+        run = one.run
+        one.run = lambda ids, pos, *rest, run=run: run(  # type: ignore[method-assign]
+            ids, pos[:, 0] + 3 * pos[:, 1], *rest
+        )
+    for prompts, mask in (
+        (
+            [[5, 48, 49, 7], [9, 8, 48, 49], [0, 48, 49, 3]],
+            [[1] * 4] * 2 + [[0, 1, 1, 1]],
+        ),
+        ([[7, 9, 48, 49]], [[1] * 4]),
+    ):
+        ids, real = torch.tensor(prompts), torch.tensor(mask)
+        want = model.generate(ids, real, max_new_tokens=7, eos_token_id=())
+        got = recorded.generate(ids, real, max_new_tokens=7, eos_token_id=())
+        assert torch.equal(got, want)
+        assert recorded.decode_path.startswith("one graph")
+    assert tapes.replays == 12
 
 
 SAMPLED: list[dict[str, Any]] = [
