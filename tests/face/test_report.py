@@ -17,6 +17,7 @@ from glmc import roofline
 from glmc.builds import Build
 from glmc.cli import main
 from glmc.devices import DEVICES
+from glmc.driver import compile_model
 from glmc.ir.draw import mermaid, svg
 from glmc.ir.draw.layered import place
 from glmc.report import page
@@ -52,6 +53,16 @@ def test_ops_lead_to_their_lines(build: Build) -> None:
     for graph, at, line in shown["links"]:
         op = shown["stages"][-1]["graphs"][graph]["ops"][at]
         assert f"ops.{op['name']}(" in lines[line - 1]
+
+
+def test_ops_of_a_prefix_encoder_lead_to_their_lines_too(tmp_path: Path) -> None:
+    out = compile_model("chatglm-6b", tmp_path / "build", sets=["pre_seq_len=16"])
+    shown = document(Build(out))
+    graphs = shown["stages"][-1]["graphs"]
+    assert graphs[0]["name"] == "prefix_encoder"
+    assert len(shown["links"]) == sum(len(graph["ops"]) for graph in graphs)
+    line = next(line for graph, _, line in shown["links"] if graph == 0)
+    assert "ops.embedding(rows" in shown["code"].splitlines()[line - 1]
 
 
 def test_the_roofline_is_that_of_the_command(build: Build) -> None:
