@@ -16,7 +16,14 @@ LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
-ALLOCATING_OPS = (*ATTENTION_OPS, "moe_experts")
+PRODUCT_OPS = (
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+)
+ALLOCATING_OPS = (*ATTENTION_OPS, "moe_experts", *PRODUCT_OPS)
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 

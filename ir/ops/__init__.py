@@ -37,6 +37,7 @@ from glmc.ir.ops.positions import (
     ScaleHeads,
     Sinusoids,
 )
+from glmc.ir.ops.products import LayerNormLinear, LinearAct, LinearAdd, RmsNormLinear
 from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
@@ -71,8 +72,11 @@ __all__ = [
     "KvWrite",
     "LayerNorm",
     "LayerNormHeads",
+    "LayerNormLinear",
     "LayerNormalize",
     "Linear",
+    "LinearAct",
+    "LinearAdd",
     "MoeExperts",
     "MoeRouter",
     "Mul",
@@ -83,6 +87,7 @@ __all__ = [
     "QuantizedLinear",
     "QueryScale",
     "RmsNorm",
+    "RmsNormLinear",
     "RmsNormalize",
     "Rope",
     "RopeTable",

@@ -53,7 +53,7 @@ def test_passes_by_name_and_all_of_them(
     build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lowered, out = build / "ir" / "1-lowered.glmc", tmp_path / "out.glmc"
-    last = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    last = (build / "ir" / "13-qkv-attention.glmc").read_text()
     assert output(capsys, "ir", lowered, "--pipeline") == last
     assert output(capsys, "ir", build / "ir" / "0-model.glmc", "--pipeline") == last
     assert main(["ir", str(lowered), "--passes", "merge-gate-up,act-mul"]) == 0
@@ -117,7 +117,7 @@ WRONG = [
 def test_a_wrong_edit_is_told_with_its_place(
     old: str, new: str, told: str, build: Path
 ) -> None:
-    text = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    text = (build / "ir" / "13-qkv-attention.glmc").read_text()
     message = refusal(text, old, new)
     assert told in message
     assert message.startswith("F: line ")
@@ -181,12 +181,12 @@ def test_a_lowered_dump_builds_the_unfused_model(
 
 
 def test_an_edit_reaches_the_emitted_code(build: Path, tmp_path: Path) -> None:
-    for dump in ("0-model.glmc", "8-qkv-attention.glmc"):
+    for dump in ("0-model.glmc", "13-qkv-attention.glmc"):
         text = (build / "ir" / dump).read_text()
         (tmp_path / dump).write_text(text.replace("fn=silu", "fn=relu"))
-    files = rebuild(tmp_path / "8-qkv-attention.glmc")
+    files = rebuild(tmp_path / "13-qkv-attention.glmc")
     assert 'ops.act_mul(gate_up, fn="relu")' in files["model.py"]
-    same = rebuild(build / "ir" / "8-qkv-attention.glmc")
+    same = rebuild(build / "ir" / "13-qkv-attention.glmc")
     for name in ("weights.py", "kernels.py", "reference.py"):
         assert same[name] == (build / name).read_text()
 
@@ -202,7 +202,7 @@ def test_a_model_dump_goes_through_the_pipeline(build: Path, tmp_path: Path) -> 
 
 
 def test_what_does_not_belong_together_is_refused(build: Path, tmp_path: Path) -> None:
-    text = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    text = (build / "ir" / "13-qkv-attention.glmc").read_text()
     dump = tmp_path / "mine.glmc"
     dump.write_text(text)
     with pytest.raises(GlmcError, match=r"copy 0-model\.glmc"):

@@ -12,7 +12,7 @@ import pytest
 from glmc.driver import Options, compile_files
 from support import GOLDEN, ROOT
 
-FILES = ("model.py", "weights.py", "ir/8-qkv-attention.glmc")
+FILES = ("model.py", "weights.py", "ir/13-qkv-attention.glmc")
 
 
 @pytest.mark.parametrize("name", ["all-minilm-l6-v2", "chatglm3-6b", "llama-3.1-70b"])
