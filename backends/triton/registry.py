@@ -154,6 +154,8 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
         without += structure.ATTENTION_OPS
     if not structure.experts_have_kernels(uses):
         without += ("moe_experts",)
+    if structure.named(uses, "full_attention"):
+        without += ("linear",)  # an encoder's products have many rows
     if not without:
         return KERNELS
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
