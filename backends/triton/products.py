@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glmc.backends.layout import item
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, Arguments, AotSpec, Constant, tiled
+from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse, Presence, presence
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
@@ -112,7 +112,12 @@ def _without_span(tile: tiles.Tile) -> tiles.Tile:
 def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
     """``8192: {"ROWS": 8, ...}`` for each, laid out."""
     return [
-        item(f"{least}: {{", [f"{json.dumps(k)}: {v}" for k, v in tile.items()], "}", indent)
+        item(
+            f"{least}: {{",
+            [f"{json.dumps(k)}: {v}" for k, v in tile.items()],
+            "}",
+            indent,
+        )
         for least, tile in table.items()
     ]
 

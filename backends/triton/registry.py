@@ -32,9 +32,7 @@ class Kernel:
 _ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
-    **{
-        name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS
-    },
+    **{name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS},
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
     "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
     "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),

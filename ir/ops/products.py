@@ -99,8 +99,8 @@ class RmsNormLinear(_Activating):
 
 
 class LayerNormLinear(_Activating):
-    """layer_norm(x) Wᵀ + b, with the weight ``norm`` and ``norm_bias``; then fn and gate
-    as in linear_act, where they are given.
+    """layer_norm(x) Wᵀ + b, with the weight ``norm`` and ``norm_bias``; then fn and
+    gate as in linear_act, where they are given.
     """
 
     mnemonic = "layer_norm_linear"

@@ -38,7 +38,9 @@ def _last_adds_agree(match: Match) -> str | None:
     others = [block.name for block in blocks if not _ends_in_a_product(block)]
     if made != match.graph.returns[0] or not others:
         return None
-    return f"{others[0]} does not end in linear + add, and last adds are carried together"
+    return (
+        f"{others[0]} does not end in linear + add, and last adds are carried together"
+    )
 
 
 def _ends_in_a_product(block: Graph) -> bool:
@@ -98,8 +100,7 @@ RMS_NORM_LINEAR = Fusion(
     doc="The product norms its operand as it reads it.",
     rules=(
         Rule(
-            match=_RMS_NORM
-            + "%y = linear_act(%h, @w, bias=@b?, fn=$fn, gated=$gated)",
+            match=_RMS_NORM + "%y = linear_act(%h, @w, bias=@b?, fn=$fn, gated=$gated)",
             replace=f"""
                 %y = rms_norm_linear(%x, @norm, @w, bias=@b, {_RMS}, fn=$fn,
                     gated=$gated)

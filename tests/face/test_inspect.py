@@ -90,7 +90,9 @@ def test_one_op(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [use["since"] for use in found["uses"]] == ["linear-add"] * 2
     text = run(capsys, "inspect", build, "--op", "%ctx")
     assert "layer x 28, 2 launches, since qkv-attention" in text
-    assert "did you mean linear" in refusal(capsys, "inspect", build, "--op", "linear_ad")
+    assert "did you mean linear" in refusal(
+        capsys, "inspect", build, "--op", "linear_ad"
+    )
     assert "fused away" in refusal(capsys, "inspect", build, "--op", "kv_write")
 
 

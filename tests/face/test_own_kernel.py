@@ -13,7 +13,7 @@ from support import EXAMPLES, GOLDEN
 from support.builds import import_build
 from support.cli import glmc, refused
 
-# Products that take the activation and the residual leave act_mul and add_rms_norm none.
+# Where products take activation and residual, there is no act_mul and add_rms_norm.
 APART = ["--disable", "linear-act", "--disable", "linear-add"]
 CHATGLM = EXAMPLES / "configs/chatglm3-6b.json"
 

@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glmc.builds import Build
 from glmc.ir.cost import Call
-from glmc.ir.op import registry
 from glmc.ir.graph import Program
-from glmc.ir.op import Op
+from glmc.ir.op import Op, registry
 from glmc.ir.ops import (
     ActMul,
     Add,

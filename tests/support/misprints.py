@@ -71,9 +71,7 @@ MISPRINTS: Sequence[Misprint] = (
         "rms_norm_linear",
     ),
     Misprint("heads", LLAMA, MODEL, "kv_heads=2", "kv_heads=1", "qkv_attention"),
-    Misprint(
-        "what is handed on", LLAMA, MODEL, "return out", "return x1", "", None
-    ),
+    Misprint("what is handed on", LLAMA, MODEL, "return out", "return x1", "", None),
     Misprint(
         "v for k",
         LLAMA,

@@ -25,8 +25,8 @@ def linear_act(
     fn: str,
     gated: bool = False,
 ) -> torch.Tensor:
-    """`activation(linear(x))`, or `act_mul` of it where the rows of `weight` [2F, I] are
-    `gated`: gate | up."""
+    """`activation(linear(x))`, or `act_mul` of it where the rows of `weight` [2F, I]
+    are `gated`: gate | up."""
     return _activated(linear(x, weight, bias=bias), fn, gated)
 
 
@@ -42,8 +42,8 @@ def rms_norm_linear(
     fn: str | None = None,
     gated: bool = False,
 ) -> torch.Tensor:
-    """`linear` of `rms_norm(x)` with the weight `norm`, and what follows in `linear_act`
-    where `fn` is given."""
+    """`linear` of `rms_norm(x)` with the weight `norm`, and what follows in
+    `linear_act` where `fn` is given."""
     h = rms_norm(x, norm, eps=eps, weight_in=weight_in, unit_offset=unit_offset)
     return _activated(linear(h, weight, bias=bias), fn, gated)
 

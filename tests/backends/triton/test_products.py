@@ -1,4 +1,4 @@
-"""Products fused with norm, activation and residual against the reference, interpreted."""
+"""Products with what is fused to them against the reference, interpreted."""
 
 from __future__ import annotations
 

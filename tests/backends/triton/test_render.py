@@ -108,7 +108,10 @@ PRODUCTS: tuple[tuple[OpUse, ...], ...] = (
         product_use("linear_act", fn="silu"),
     ),
     (product_use("linear_act", **SILU), product_use("linear_act", fn="gelu")),
-    (product_use("rms_norm_linear", weight_in="f32"), product_use("linear_act", **SILU)),
+    (
+        product_use("rms_norm_linear", weight_in="f32"),
+        product_use("linear_act", **SILU),
+    ),
 )
 
 
