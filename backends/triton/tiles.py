@@ -97,8 +97,8 @@ def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Til
 
 
 # Outputs that there are at least -> tile, the most outputs first. A GPU has some 100 to
-# 150 cores, and wants several programs on each: the fewer the outputs, the fewer rows of
-# a weight a program takes, and the more programs share the columns of a row.
+# 150 cores and wants several programs on each: with fewer outputs a program takes fewer
+# rows of a weight, and more programs share the columns of a row.
 LINEAR_GEMV: Mapping[int, Tile] = {8192: _gemv(8), 2048: _gemv(4), 0: _gemv(2)}
 LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
     2: {
