@@ -78,7 +78,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
     dtype=DTYPES,
     tokens=TOKENS,
     width=WIDTHS,
-    rows=st.integers(1, 70),
+    rows=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
 def test_values(
@@ -97,7 +97,7 @@ def test_values(
         close(got, getattr(reference, use.name)(*operands, **given))
 
 
-@pytest.mark.parametrize("rows", [2050, 8200])
+@pytest.mark.parametrize("rows", [2050, pytest.param(8200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_many_outputs(interpreted: Interpreted, rows: int, tokens: int) -> None:
     """Where tiles are larger, and fewer programs or none share the columns of a row."""
@@ -185,7 +185,7 @@ def test_a_planted_mistake_is_caught(
         module = interpreted(use, edit=change)
         off = 0.0
         for tokens in (1, 3, 3):
-            operands, given = case(use, tokens, 1100, 33, torch.float32, 0)
+            operands, given = case(use, tokens, 1100, 5, torch.float32, 0)
             got = getattr(module, name)(*operands, **given)
             want = getattr(reference, name)(*operands, **given)
             off = max(off, (got - want).abs().max().item())
