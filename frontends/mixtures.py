@@ -16,7 +16,7 @@ from glmc.frontends.spec import (
     SharedSpec,
 )
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigContradictionError
 
 
 class Parts(Protocol):
@@ -73,6 +73,7 @@ class Mixture(_Sublayer):
             act=act,
             ff=self.size("ff", spec.ff),
             router=router,
+            norm=self.parts.layer_norm(f"{self.what}.norm", self.resolve, spec.norm),
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
@@ -86,12 +87,16 @@ class Mixture(_Sublayer):
 
     def router(self, spec: MoeSpec) -> m.Router:
         resolve, what = self.resolve, self.what
+        norm = self.parts.layer_norm(f"{what}.router_norm", resolve, spec.router_norm)
         return m.Router(
             weight=self.slots.weight("router"),
             bias=self.slots.bias("router"),
             score=spec.score,
             after=self.after(spec),
             correction=self.slots.optional("correction"),
+            norm=norm,
+            pre_scale=resolve.number(f"{what}.router_scale", spec.router_scale),
+            expert_scale=self.slots.optional("expert_scale"),
             groups=self.size("groups", spec.groups),
             top_groups=self.size("top_groups", spec.top_groups),
             group_score=spec.group_score,
@@ -153,7 +158,9 @@ class Mixture(_Sublayer):
             told = f"{top_k} of {router.top_groups * size} experts cannot be chosen"
         else:
             return
-        raise GlmcError(f"{self.what}: {told}; the config contradicts itself")
+        raise ConfigContradictionError(
+            f"{self.what}: {told}; the config contradicts itself"
+        )
 
 
 class LatentAttention(_Sublayer):

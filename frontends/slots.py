@@ -4,14 +4,22 @@ from glmc.frontends.quantization import Quantised
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import Spec, WeightSpec
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import SpecIncompleteError, SpecKeyError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
+_INPUT_AXES = {
+    "o": {"H", "D"},
+    "down": {"F"},
+    "sdown": {"F"},
+    "xdown": {"Fx"},
+    "part_down": {"Ep"},
+}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
-_EMBED_SLOTS = frozenset({"embed", "embed_proj", "positions", "types"})
+_EMBED_SLOTS = frozenset(
+    {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
+)
 _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
@@ -20,8 +28,11 @@ _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
-_MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
-_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
+_MOE_SLOTS = frozenset(
+    {"router", "correction", "expert_scale", "xgate", "xup", "xdown"}
+)
+_PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
+_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 
 
@@ -48,7 +59,7 @@ class Slots:
         """
         weight = self.optional(slot)
         if weight is None:
-            raise GlmcError(
+            raise SpecIncompleteError(
                 f"spec {self.spec.arch!r}: weights has no entry for {slot!r}"
             )
         return weight
@@ -83,7 +94,7 @@ class Slots:
     def _entry(self, slot: str) -> WeightSpec | None:
         keys = [k for k in self.spec.weights if slot in slots_of(k)]
         if len(keys) > 1:
-            raise GlmcError(
+            raise SpecIncompleteError(
                 f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
                 f" weights, {' and '.join(keys)}"
             )
@@ -117,7 +128,7 @@ def slots_of(key: str) -> list[str]:
     for slot in slots:
         if slot not in _SLOTS:
             known = ", ".join(sorted(_SLOTS))
-            raise GlmcError(
+            raise SpecKeyError(
                 f"weights.{key}: there is no slot {slot!r}; slots are {known}"
             )
     return slots

@@ -1,8 +1,14 @@
 """The KV cache: preallocated keys and values of every layer, filled slot by slot."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+
+
+class HostRead(RuntimeError):
+    """Raised where a step that is being recorded needs a value on the host."""
 
 
 class LayerCache:
@@ -31,17 +37,39 @@ class LayerCache:
         return self.cache.length
 
     @property
+    def position(self) -> torch.Tensor:
+        """`past` on the device, int32 [1]: a captured graph reads it anew each time."""
+        return self.cache.position
+
+    @property
     def start(self) -> torch.Tensor | None:
         """First slot of each row that is not padding, int32 [B]; None: no padding."""
         return self.cache.start
+
+    def slots(self) -> dict[str, torch.Tensor]:
+        """All that is kept for each row and slot, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+
+    def first_rows(self, cache: "Cache") -> "LayerCache":
+        """The same slots, as a layer of a cache with fewer rows."""
+        rows = copy.copy(self)
+        rows.cache = cache
+        for name, slots in self.slots().items():
+            setattr(rows, name, slots[: cache.batch])
+        return rows
 
 
 class Cache:
     """The caches of all layers, and how far they are filled.
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
-    indexer's keys where it has them. Every layer writes the slots of a step; then the
+    indexer's keys where it has them; or the number of an earlier layer whose cache it
+    reads. Every layer with a cache of its own writes the slots of a step; then the
     caller moves on with `advance`.
+
+    `position` int32 [1] is `length` on the device, where kernels read it: a graph that
+    is captured once serves every length up to the capacity. It is the same tensor for
+    the life of the cache.
 
     `start` int32 [B] is the first slot of each row that is not padding, None without
     padding. `prefix` int32 [B] is the slot after the part of each row that sees itself
@@ -52,7 +80,7 @@ class Cache:
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, ...]],
+        shapes: Sequence[tuple[int, ...] | int],
         batch: int,
         capacity: int,
         dtype: torch.dtype,
@@ -60,6 +88,8 @@ class Cache:
     ):
         self.batch = batch
         self.capacity = capacity
+        self.position = torch.zeros(1, dtype=torch.int32, device=device)
+        self._hidden = False
         self.length = 0
         self.learned = 0
         self.start: torch.Tensor | None = None
@@ -71,10 +101,43 @@ class Cache:
         def slots(heads: int, dim: int) -> torch.Tensor:
             return torch.empty(batch, heads, capacity, dim, dtype=dtype, device=device)
 
-        self.layers = [
-            LayerCache(self, slots(n, k_dim), slots(n, v_dim), slots(1, sum(index)))
-            for n, k_dim, v_dim, *index in shapes
-        ]
+        self.own: list[LayerCache] = []
+        self.layers: list[LayerCache] = []
+        for shape in shapes:
+            if isinstance(shape, int):
+                self.layers.append(self.layers[shape])
+                continue
+            n, k_dim, v_dim, *index = shape
+            parts = slots(n, k_dim), slots(n, v_dim), slots(1, sum(index))
+            self.own.append(LayerCache(self, *parts))
+            self.layers.append(self.own[-1])
+
+    @property
+    def length(self) -> int:
+        """Slots filled so far; setting it sets `position` too."""
+        if self._hidden:
+            raise HostRead("reads on the host how many slots are filled")
+        return self._length
+
+    @length.setter
+    def length(self, slots: int) -> None:
+        self._length = slots
+        self.position.fill_(slots)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Within it only the device knows how far the cache is filled: what a graph
+        records may read `position`, and whoever asks for `length` gets a HostRead."""
+        self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the slots are."""
+        return self.position.device
 
     @property
     def tokens(self) -> int:
@@ -85,21 +148,40 @@ class Cache:
         """Fills the first N slots of every row of an empty cache. `states` is
         [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
         self.learned = self.length = states.shape[1]
-        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.layers)))
-        for layer in self.layers:
+        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.own)))
+        for layer in self.own:
             layer.keys[:, :, : self.learned] = next(parts)
             layer.values[:, :, : self.learned] = next(parts)
 
     def advance(self, tokens: int) -> None:
-        """Counts `tokens` slots that every layer has written."""
-        self.length += tokens
+        """Counts `tokens` slots that every layer has written.
+
+        `position` is added to, not set: in a captured graph it moves on with each
+        replay, while `length` moves where this is called.
+        """
+        self.follow(tokens)
+        self.position += tokens
+
+    def follow(self, tokens: int) -> None:
+        """Counts on the host what `position` has moved on by, in a replay."""
+        self._length += tokens
+
+    def first_rows(self, batch: int) -> "Cache":
+        """A cache of the first `batch` rows: the same slots and the same `position`,
+        with a count, padding and prefix of its own."""
+        rows = copy.copy(self)
+        rows.batch = batch
+        first = {old: old.first_rows(rows) for old in self.own}
+        rows.own = list(first.values())
+        rows.layers = [first[old] for old in self.layers]
+        return rows
 
     def reserve(self, total: int) -> None:
         """Makes room for `total` slots; growing at least doubles the capacity."""
         if total <= self.capacity:
             return
         self.capacity = max(total, 2 * self.capacity)
-        for layer in self.layers:
+        for layer in self.own:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
             layer.index = self._grown(layer.index)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glmc.backends.layout import item
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
+from glmc.backends.triton.specs import BYTES, AotSpec, Constant, _Arguments, _tiled
 from glmc.backends.triton.uses import OpUse, Presence, presence
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
@@ -138,7 +138,7 @@ def _gemv(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
     _strides(arguments, use, plan)
     if not (plan.rms or plan.layer):
         tile = _without_span(tile)
-    return tiled(arguments, "product_gemv_kernel", constants, tile)
+    return _tiled(arguments, "product_gemv_kernel", constants, tile)
 
 
 def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
@@ -148,14 +148,14 @@ def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
     else:
         constants |= {"sums": None, "arrived": None}
     _strides(arguments, use, plan)
-    return tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
+    return _tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
 
 
 def _shared(
     use: OpUse, plan: Plan, dtype: str
-) -> tuple[Arguments, dict[str, Constant]]:
+) -> tuple[_Arguments, dict[str, Constant]]:
     """Pointers up to the result, and what is known when compiling."""
-    arguments = Arguments(dtype).pointers("x", "weight")
+    arguments = _Arguments(dtype).pointers("x", "weight")
     normed, added = use.name in NORMING, use.name == "linear_add"
     optional = {
         "bias": (plan.biased, "bias" in use.operands),
@@ -183,7 +183,7 @@ def _shared(
     return arguments, constants
 
 
-def _strides(arguments: Arguments, use: OpUse, plan: Plan) -> None:
+def _strides(arguments: _Arguments, use: OpUse, plan: Plan) -> None:
     rows, width = use.sizes("weight")
     arguments.strides(x_row=width)
     if plan.added:

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import products, specs, structure, tiles
+from glmc.backends.triton import (
+    latents,
+    mixtures,
+    products,
+    specs,
+    structure,
+    tiles,
+)
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import KernelDtypeError
 
 Variables = dict[str, object]
 LINE = 88
@@ -42,8 +49,13 @@ KERNELS: Mapping[str, Kernel] = {
     "quantized_linear": Kernel(
         ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
     ),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
+    "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
+    "latent_attention": Kernel(
+        ("rows", "softmax", "latent_attention"), latents.latent_attention
+    ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
     ),
@@ -73,12 +85,15 @@ PARTS = (
     "layer_norm_linear",
     "quantized_kernels",
     "quantized_linear",
+    "moe_router",
     "moe_experts",
     "softmax",
     "full_attention",
     "attention",
     "prefill",
     "decode",
+    "latent_write",
+    "latent_attention",
     "qkv_prologue",
     "qkv_attention",
 )
@@ -126,7 +141,7 @@ def aot_specs(
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
-        raise GlmcError(
+        raise KernelDtypeError(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
@@ -150,7 +165,11 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     without: tuple[str, ...] = ()
     if not structure.attention_plan(uses).has_kernels:
         without += structure.ATTENTION_OPS
-    if not structure.experts_have_kernels(uses):
+    if not latents.plan(uses):
+        without += ("latent_attention",)
+    if not mixtures.router_form(uses):
+        without += ("moe_router",)
+    if not mixtures.experts_form(uses):
         without += ("moe_experts",)
     if structure.named(uses, "full_attention"):
         without += ("linear",)  # an encoder's products have many rows
@@ -164,6 +183,8 @@ def _parts(uses: list[OpUse]) -> list[str]:
     wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
     if not structure.weighs(uses):
         wanted.discard("weighted")
+    if not structure.functions(uses):
+        wanted.discard("activations")
     return [part for part in PARTS if part in wanted]
 
 
@@ -211,8 +232,11 @@ def _variables(uses: list[OpUse]) -> Variables:
     quantized = structure.named(uses, "quantized_linear")
     multiplied = structure.named(uses, *products.OPS)
     widths = structure.code_widths(uses)
+    mixed = structure.named(uses, *structure.MOE_OPS)
     return {
         **products.variables(uses),
+        **mixtures.variables(uses),
+        **latents.variables(uses),
         "widths": widths,
         "codes_biased": any("bias" in use.operands for use in quantized),
         "kernels": structure.products(widths),
@@ -220,14 +244,14 @@ def _variables(uses: list[OpUse]) -> Variables:
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized) or bool(multiplied),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed + multiplied),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
-        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
+        "pointwise": bool(structure.named(uses, *structure.POINTWISE_OPS)),
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,

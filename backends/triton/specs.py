@@ -36,28 +36,25 @@ class AotSpec:
 
 
 @dataclass
-class Arguments:
+class _Arguments:
     """The arguments of a kernel, gathered in the order of its launch."""
 
     dtype: str
     signature: dict[str, str] = field(default_factory=dict)
     aligned: list[str] = field(default_factory=list)
 
-    def pointers(self, *names: str, dtype: str | None = None) -> "Arguments":
-        """Tensors of a Triton type, the model's where none is given."""
+    def pointers(self, *names: str, dtype: str | None = None) -> "_Arguments":
         kind = dtype or POINTERS[self.dtype]
         self.signature |= dict.fromkeys(names, kind)
         self.aligned += names
         return self
 
-    def strides(self, **sizes: int) -> "Arguments":
-        """Numbers that may be multiples of 16, which Triton makes use of."""
+    def strides(self, **sizes: int) -> "_Arguments":
         self.signature |= dict.fromkeys(sizes, "i32")
         self.aligned += [name for name, size in sizes.items() if size % 16 == 0]
         return self
 
-    def counts(self, *names: str) -> "Arguments":
-        """Numbers of which nothing is known."""
+    def counts(self, *names: str) -> "_Arguments":
         self.signature |= dict.fromkeys(names, "i32")
         return self
 
@@ -68,7 +65,6 @@ class Arguments:
         warps: int = 4,
         stages: int | None = None,
     ) -> AotSpec:
-        """The launch with all of them."""
         aligned = tuple(self.aligned)
         return AotSpec(kernel, self.signature, constants, aligned, warps, stages)
 
@@ -91,7 +87,7 @@ def norm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         pointers.append("bias")
     elif any("bias" in u.operands for u in structure.named(uses, *structure.LAYER_OPS)):
         constants["bias"] = None
-    arguments = Arguments(dtype).pointers(*pointers, *["total"][: int(added)], "out")
+    arguments = _Arguments(dtype).pointers(*pointers, *["total"][: int(added)], "out")
     arguments.strides(**{f"{name}_row": width for name in ("x", "y")[: 1 + int(added)]})
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.row_warps(block))]
 
@@ -106,30 +102,9 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     }
     if len(structure.functions(uses)) > 1:
         constants["FN"] = use.text("fn")
-    arguments = Arguments(dtype).pointers(operand, "out")
+    arguments = _Arguments(dtype).pointers(operand, "out")
     arguments.strides(**{f"{operand}_row": packed})
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
-
-
-def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """Both products of the experts, where they have few rows and where many."""
-    top_k, (_, width, ff) = use.size("experts"), use.sizes("down")
-    sizes: dict[str, Constant] = {"E": width, "F": ff}
-    first: dict[str, Constant] = {"TOP_K": top_k, **sizes}
-    if len(structure.functions(uses)) > 1:
-        first["FN"] = use.text("fn")
-    specs = []
-    for tile in tiles.EXPERTS[BYTES[dtype]]:
-        arguments = Arguments(dtype).pointers("x", "gate_up", "hidden")
-        arguments.pointers(*_BLOCKS, dtype="*i64").strides(x_row=width)
-        specs.append(tiled(arguments, "moe_gate_up_kernel", first, tile))
-        arguments = Arguments(dtype).pointers("hidden", "down", "parts")
-        arguments.pointers("shares", dtype="*fp32").pointers(*_BLOCKS, dtype="*i64")
-        specs.append(tiled(arguments, "moe_down_kernel", sizes, tile))
-    return specs
-
-
-_BLOCKS = ("order", "experts", "firsts", "ends")
 
 
 def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
@@ -145,9 +120,9 @@ def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]
         shared["bias"] = None
 
     def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
-        arguments = Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
         arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
-        return tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
 
     return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
 
@@ -160,7 +135,8 @@ def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
 def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
     """q | k | v to where attention reads them."""
     shape, kind = HeadShape.of(use), Prologue.of(use)
-    arguments = Arguments(dtype).pointers("qkv", "q", "keys", "values")
+    arguments = _Arguments(dtype).pointers("qkv", "q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     constants: dict[str, Constant] = {
         "HEADS": shape.heads,
         "KV_HEADS": shape.kv_heads,
@@ -175,7 +151,7 @@ def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
         constants["EPS"] = use.real("eps", 0.0)
     packed = (shape.heads + 2 * shape.kv_heads) * shape.k_dim
     arguments.strides(qkv_batch=packed, qkv_token=packed)
-    arguments.counts("T", "past", "capacity")
+    arguments.counts("T", "capacity")
     kernel = f"{kind.name(structure.prologues(uses))}_kernel"
     return arguments.spec(kernel, constants, tiles.PROLOGUE_WARPS)
 
@@ -225,7 +201,7 @@ class _Optional:
         """With the slots where rows begin, which only padded batches have."""
         return _Optional({"start": "*i32" if padded else None, **self.pointers})
 
-    def add(self, arguments: Arguments, *names: str) -> dict[str, Constant]:
+    def add(self, arguments: _Arguments, *names: str) -> dict[str, Constant]:
         """Declare some of them; what is left out is a constant."""
         asked = {name: self.pointers[name] for name in names if name in self.pointers}
         for name, kind in asked.items():
@@ -243,7 +219,7 @@ def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     row = math.gcd(row, shape.kv_heads * shape.v_dim)
     specs = []
     for padded in (False, True):
-        arguments = Arguments(dtype).pointers("q", "k", "v")
+        arguments = _Arguments(dtype).pointers("q", "k", "v")
         if padded:
             arguments.pointers("mask", dtype="*i1")
         arguments.pointers("out")
@@ -253,7 +229,7 @@ def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         arguments.counts("T")
         given = constants | ({} if padded else {"mask": None})
         tile = plan.prefill[BYTES[dtype]]
-        specs.append(tiled(arguments, "full_attention_kernel", given, tile))
+        specs.append(_tiled(arguments, "full_attention_kernel", given, tile))
     return specs
 
 
@@ -276,12 +252,12 @@ def _prefill(
     tile: tiles.Tile,
     optional: _Optional,
 ) -> AotSpec:
-    arguments = Arguments(dtype).pointers("q", "keys", "values")
+    arguments = _Arguments(dtype).pointers("q", "keys", "values")
     absent = optional.add(arguments, "start", "prefix", "slopes", "sinks")
     row = shape.heads * shape.k_dim
     arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
-    return tiled(arguments, "prefill_kernel", constants | absent, tile)
+    return _tiled(arguments, "prefill_kernel", constants | absent, tile)
 
 
 def _decode(
@@ -291,28 +267,28 @@ def _decode(
     tile: tiles.Tile,
     optional: _Optional,
 ) -> AotSpec:
-    arguments = Arguments(dtype).pointers("q", "keys", "values")
+    arguments = _Arguments(dtype).pointers("q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     absent = optional.add(arguments, "start", "slopes", "sinks")
     arguments.pointers("parts", "weights", dtype="*fp32")
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
-    arguments.counts("past", "capacity")
-    return tiled(arguments, "decode_kernel", constants | absent, tile)
+    arguments.counts("capacity")
+    return _tiled(arguments, "decode_kernel", constants | absent, tile)
 
 
-def tiled(
-    arguments: Arguments,
+def _tiled(
+    arguments: _Arguments,
     kernel: str,
     constants: dict[str, Constant],
     tile: tiles.Tile,
 ) -> AotSpec:
-    """A launch with a tile: sizes, and what else the launcher is told."""
     launch = dict(tile)
     warps, stages = launch.pop("num_warps"), launch.pop("num_stages", None)
     return arguments.spec(kernel, constants | launch, warps, stages)
 
 
 def _combine(shape: HeadShape, dtype: str, splits: int) -> AotSpec:
-    arguments = Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
+    arguments = _Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
     constants: dict[str, Constant] = {
         "SPLITS": splits,
         "V_DIM": shape.v_dim,

@@ -10,17 +10,18 @@ from glmc.ir.ops.elementwise import (
     FirstToken,
     Gate,
     Heads,
-    JoinHeads,
     Linear,
     Mul,
     NormalisedLinear,
     Scale,
+    ScaleBy,
     SoftCap,
     Split,
     Xielu,
     ZerosLike,
 )
-from glmc.ir.ops.moe import MoeExperts, MoeRouter
+from glmc.ir.ops.latent import LatentAttention, LatentWrite
+from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
     AddLayerNorm,
     AddRmsNorm,
@@ -46,10 +47,11 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableProportional,
     RopeTableSections,
     RopeTableYarn,
 )
-from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection
 
 __all__ = [
     "ActMul",
@@ -68,8 +70,9 @@ __all__ = [
     "Heads",
     "IndexSelect",
     "IndexWrite",
-    "JoinHeads",
     "KvWrite",
+    "LatentAttention",
+    "LatentWrite",
     "LayerNorm",
     "LayerNormHeads",
     "LayerNormLinear",
@@ -95,13 +98,15 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableProportional",
     "RopeTableSections",
     "RopeTableYarn",
     "Scale",
+    "ScaleBy",
+    "ScaleExperts",
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",
-    "SparseAttention",
     "Split",
     "Xielu",
     "ZerosLike",

@@ -118,6 +118,18 @@ class Scale(Op):
         return (types["x"],)
 
 
+class ScaleBy(Op):
+    """w · x, rounded to x's dtype, with w a learned number."""
+
+    mnemonic = "scale_by"
+    x: Value
+    weight: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["weight"].dims == (1,), "weight must be one number")
+        return (types["x"],)
+
+
 class Clamp(Op):
     """min(max(x, -limit), limit)."""
 
@@ -235,21 +247,6 @@ class Split(Op):
         x = types["x"]
         expect(sum(self.sizes) == x.dims[-1], f"{self.sizes} do not sum to {x}")
         return tuple(x.with_last(size) for size in self.sizes)
-
-
-class JoinHeads(Op):
-    """The channels of each head of x and then those of y, whose one head serves all."""
-
-    mnemonic = "join_heads"
-    x: Value
-    y: Value
-
-    def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, y = types["x"], types["y"]
-        expect(len(x.dims) == 4, f"x must be [B,T,heads,width], not {x}")
-        one = y.dims[:-1] == (*x.dims[:2], 1) and y.dtype == x.dtype
-        expect(one, f"{y} is not one head beside {x}")
-        return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
 
 
 class FirstToken(Op):

@@ -18,6 +18,7 @@ class MoeRouter(Op):
     """
 
     mnemonic = "moe_router"
+    launches = 2
     exact: ClassVar[tuple[str, ...]] = ("weight", "bias", "correction")
     x: Value
     weight: Param
@@ -65,6 +66,23 @@ class MoeRouter(Op):
         expect(fits, f"top_k is {self.top_k} of {eligible} eligible experts")
 
 
+class ScaleExperts(Op):
+    """weightₖ · scale[expertₖ]: a learned factor of each chosen expert, in fp32."""
+
+    mnemonic = "scale_experts"
+    exact: ClassVar[tuple[str, ...]] = ("scale",)
+    weights: Value
+    experts: Value
+    scale: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        weights, experts, scale = (types[n] for n in ("weights", "experts", "scale"))
+        fits = weights.dims == experts.dims and weights.dtype == scale.dtype == "f32"
+        expect(fits, f"weights {weights} do not go with {experts} and {scale}")
+        expect(len(scale.dims) == 1, f"{scale} is not one number for each expert")
+        return (weights,)
+
+
 class MoeExperts(Op):
     """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
 
@@ -76,7 +94,7 @@ class MoeExperts(Op):
 
     mnemonic = "moe_experts"
     multiplies = True
-    launches = 3
+    launches = 2
     x: Value
     experts: Value
     weights: Value

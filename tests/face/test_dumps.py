@@ -96,7 +96,7 @@ WRONG = [
     (
         "@input_layernorm, @qkv,",
         "@input_layernorm, @qvk,",
-        "line 19, column 62: layer: rms_norm_linear reads",
+        "layer: rms_norm_linear reads undefined @qvk; did you mean qkv?",
     ),
     ("%ff: f32[B,T,104]", "%ff: f32[B,T,9]", "the op gives f32[B,T,104]"),
     ("scale=0.25", "scale=", "line 20, column 109: expected a value, found ','"),

@@ -1,11 +1,17 @@
 """The verifier: every rule refuses a program that breaks it."""
 
+from typing import Any
+
 import pytest
 
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
+from glmc.ir.op import OpTypeError
+from glmc.ir.ops import LatentAttention, LatentWrite
 from glmc.ir.text import parse_program, print_program
+from glmc.ir.types import CacheType, TensorType, Type
 from glmc.ir.verify import VerifyError, verify
+from support.handed import sharing, with_parts
 from support.models import bert, bidirectional, chatglm, glm
 
 TEXT = print_program(lower(chatglm()))
@@ -70,6 +76,54 @@ def test_a_broken_program_is_refused(old: str, new: str, rule: str) -> None:
     assert rule in str(caught.value)
 
 
+HANDING = print_program(lower(with_parts(sharing((0, 1)))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("kv_from[0:2]", "kv_from[0,2]", "layer 2 has no kv[2,16,16] of its own"),
+        ("kv_from[0:2]", "kv_from[0,3]", "layer 3 reads the cache of 3"),
+        ("of %layer_inputs", "of %parts", "%parts does not come from the stem"),
+        ("of %layer_inputs", "of %x", "%x is not ['B', 'T', 4, 6], a part for every"),
+        ("attention(%qr, %kv,", "attention(%qr, %kv_2,", "reads undefined %kv_2"),
+    ],
+)
+def test_what_is_handed_on_wrongly_is_refused(old: str, new: str, rule: str) -> None:
+    verify(parse_program(HANDING))
+    assert old in HANDING
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(HANDING.replace(old, new)))
+    assert rule in str(caught.value)
+
+
+def test_a_cache_is_filled_by_the_layer_that_has_it() -> None:
+    program = lower(sharing((0, 1)))
+    own, reader = program.blocks
+    for rule, wrong in (
+        ("kv_write fills the cache", {"ops": own.ops, "params": own.params}),
+        ("one source for each layer", {"kv_from": (0,)}),
+        ("of its own for layer 3", {"kv_from": (0, 2)}),
+    ):
+        blocks = (own, reader.replace(**wrong))
+        with pytest.raises(VerifyError) as caught:
+            verify(program.model_copy(update={"blocks": blocks}))
+        assert rule in str(caught.value)
+
+
+def test_a_part_for_a_layer_needs_an_embedding_that_has_some() -> None:
+    model = with_parts(sharing())
+    embed = model.embed.model_copy(update={"per_layer": None})
+    with pytest.raises(GlmcError, match=r"needs embed\.per_layer"):
+        lower(model.model_copy(update={"embed": embed}))
+
+
+def test_a_prefix_encoder_needs_a_cache_for_every_layer() -> None:
+    encoder = glm().prefix_encoder
+    with pytest.raises(GlmcError, match="layers that read those of another"):
+        lower(sharing().model_copy(update={"prefix_encoder": encoder}))
+
+
 ENCODER = print_program(lower(bert()))
 
 
@@ -107,3 +161,53 @@ def test_masks_that_do_not_go_together_are_refused() -> None:
     windowed = full.model_copy(update={"steps": (step, full.steps[1])})
     with pytest.raises(GlmcError, match="window"):
         lower(chatglm().model_copy(update={"blocks": (windowed,)}))
+
+
+def f16(*dims: int | str) -> TensorType:
+    return TensorType(dtype="f16", dims=dims)
+
+
+# 3 heads: 5 channels of a key are made of a latent, 8 wide, and 4 turn; values of 6.
+LATENT: dict[str, Any] = {
+    "q": f16("B", "T", 3, 9),
+    "kv": CacheType.of(1, 12, 0),
+    "kv_b": f16(33, 8),
+    "bias": f16(33),
+    "selection": TensorType(dtype="i64", dims=("B", "T", "N")),
+}
+
+
+@pytest.mark.parametrize(
+    ("operand", "wrong", "rule"),
+    [
+        ("q", f16("B", "T", 27), "must be [B,T,heads,width]"),
+        ("q", f16("B", "T", 3, 4), "does not make keys and values"),
+        ("q", f16("B", "T", 4, 9), "does not make keys and values"),
+        ("kv", CacheType.of(2, 12, 0), "does not hold latents"),
+        ("kv", CacheType.of(1, 12, 6), "does not hold latents"),
+        ("kv", CacheType.of(1, 7, 0), "does not make keys and values"),
+        ("kv_b", f16(33), "must have 2 dims"),
+        ("kv_b", f16(15, 8), "does not make keys and values"),
+        ("bias", f16(32), "does not fit"),
+        ("selection", f16("B", "T", "N"), "is not i64[B,T,N]"),
+    ],
+)
+def test_broken_latents_are_refused(operand: str, wrong: Type, rule: str) -> None:
+    fields = {name: name for name in LATENT}
+    op = LatentAttention.model_validate({**fields, "scale": 1.0, "results": ()})
+    assert op.infer(LATENT) == (f16("B", "T", 18),)
+    with pytest.raises(OpTypeError) as caught:
+        op.infer(LATENT | {operand: wrong})
+    assert rule in str(caught.value)
+
+
+def test_a_latent_that_does_not_fill_its_slot_is_refused() -> None:
+    op = LatentWrite(kv="kv", latent="c", shared="k", results=())
+    types = {"kv": LATENT["kv"], "latent": f16("B", "T", 8)}
+    assert op.infer(types | {"shared": f16("B", "T", 1, 4)}) == (LATENT["kv"],)
+    for shared, rule in (
+        (f16("B", "T", 1, 3), "do not fill"),
+        (f16("B", "T", 4), "one"),
+    ):
+        with pytest.raises(OpTypeError, match=rule):
+            op.infer(types | {"shared": shared})

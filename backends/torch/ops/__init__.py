@@ -19,17 +19,18 @@ from glmc.backends.torch.ops.elementwise import (
     first_token,
     gate,
     heads,
-    join_heads,
     linear,
     mul,
     normalised_linear,
     scale,
+    scale_by,
     soft_cap,
     split,
     xielu,
     zeros_like,
 )
-from glmc.backends.torch.ops.moe import moe_experts, moe_router
+from glmc.backends.torch.ops.latent import latent_attention, latent_write
+from glmc.backends.torch.ops.moe import moe_experts, moe_router, scale_experts
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
     add_rms_norm,
@@ -60,15 +61,11 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_proportional,
     rope_table_sections,
     rope_table_yarn,
 )
-from glmc.backends.torch.ops.sparse import (
-    index_select,
-    index_write,
-    no_selection,
-    sparse_attention,
-)
+from glmc.backends.torch.ops.sparse import index_select, index_write, no_selection
 
 __all__ = [
     "act_mul",
@@ -87,8 +84,9 @@ __all__ = [
     "heads",
     "index_select",
     "index_write",
-    "join_heads",
     "kv_write",
+    "latent_attention",
+    "latent_write",
     "layer_norm",
     "layer_norm_heads",
     "layer_norm_linear",
@@ -114,13 +112,15 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_proportional",
     "rope_table_sections",
     "rope_table_yarn",
     "scale",
+    "scale_by",
+    "scale_experts",
     "scale_heads",
     "sinusoids",
     "soft_cap",
-    "sparse_attention",
     "split",
     "xielu",
     "zeros_like",

@@ -77,6 +77,11 @@ def scale(x: torch.Tensor, *, factor: float, rounded: bool = False) -> torch.Ten
     return x * factor
 
 
+def scale_by(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`weight * x`, with `weight` [1]."""
+    return x * weight
+
+
 def clamp(x: torch.Tensor, *, limit: float) -> torch.Tensor:
     """`x` cut off at plus and minus `limit`."""
     return x.clamp(-limit, limit)
@@ -103,11 +108,6 @@ def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     """View of [B, T, n * D] as [B, T, n, D]."""
     return x.view(*x.shape[:-1], n, -1)
-
-
-def join_heads(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """[B, T, n, D] and one head [B, T, 1, R] that all share -> [B, T, n, D + R]."""
-    return torch.cat((x, y.expand(*x.shape[:-1], -1)), dim=-1)
 
 
 def first_token(x: torch.Tensor) -> torch.Tensor:
