@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import latents, mixtures, specs, structure, tiles
+from glmc.backends.triton import (
+    latents,
+    mixtures,
+    products,
+    specs,
+    structure,
+    tiles,
+)
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
 from glmc.ir.errors import KernelDtypeError
@@ -32,6 +39,7 @@ class Kernel:
 _ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
+    **{name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS},
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
     "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
     "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),
@@ -66,6 +74,15 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "products",
+    "product_gemv",
+    "product_skinny",
+    "product",
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
     "quantized_kernels",
     "quantized_linear",
     "moe_router",
@@ -92,7 +109,7 @@ def render_kernels(
     Raises GlmcError for a use that lacks what its kernels are specialised by.
     """
     every = list(ops)
-    uses = [use for use in every if use.name not in own]
+    uses = _ours(every, own)
     kinds = structure.prologues(uses)
     variables = _variables(uses)
     sections = [_render(env, "module", _module(every, own))]
@@ -128,13 +145,19 @@ def aot_specs(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
-    uses = [use for use in ops if use.name not in own]
+    uses = _ours(ops, own)
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
         wanted = kernel.specs(use, uses, dtype) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
+
+
+def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
+    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
+    given = products.with_parts(use for use in ops if use.name not in own)
+    return [use for use in given if use.name not in own]
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
@@ -148,6 +171,8 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
         without += ("moe_router",)
     if not mixtures.experts_form(uses):
         without += ("moe_experts",)
+    if structure.named(uses, "full_attention"):
+        without += ("linear",)  # an encoder's products have many rows
     if not without:
         return KERNELS
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
@@ -174,6 +199,7 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     return {
         "launches": bool(ours),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
+        "multiplies": any(name in products.OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
@@ -204,19 +230,21 @@ def _variables(uses: list[OpUse]) -> Variables:
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
+    multiplied = structure.named(uses, *products.OPS)
     widths = structure.code_widths(uses)
     mixed = structure.named(uses, *structure.MOE_OPS)
     return {
+        **products.variables(uses),
         **mixtures.variables(uses),
         **latents.variables(uses),
         "widths": widths,
-        "biased": any("bias" in use.operands for use in quantized),
+        "codes_biased": any("bias" in use.operands for use in quantized),
         "kernels": structure.products(widths),
         "gemv": tiles.GEMV,
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed + multiplied),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),

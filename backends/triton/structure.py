@@ -16,9 +16,16 @@ LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
+PRODUCT_OPS = (
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+)
 LATENT_OPS = ("latent_write", "latent_attention")
 MOE_OPS = ("moe_router", "moe_experts")
-ALLOCATING_OPS = (*ATTENTION_OPS, *MOE_OPS, "latent_attention")
+ALLOCATING_OPS = (*ATTENTION_OPS, *MOE_OPS, "latent_attention", *PRODUCT_OPS)
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 

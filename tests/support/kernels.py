@@ -107,6 +107,19 @@ def qkv_use(
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 
 
+def product_use(
+    name: str, rows: int = 48, width: int = 64, *operands: str, **attrs: object
+) -> OpUse:
+    """linear, or a product fused with what is around it; ``operands`` may be absent."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width),
+        "norm": (width,),
+    }
+    normed = {"eps": 1e-5} if "norm" in name else {}
+    return OpUse(name, {**normed, **attrs}, frozenset(operands), shapes)
+
+
 def quantized_use(
     bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
 ) -> OpUse:

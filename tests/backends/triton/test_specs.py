@@ -22,6 +22,7 @@ from support.kernels import (
     moe_use,
     norm_use,
     pointwise_use,
+    product_use,
     qkv_use,
     quantized_use,
     random,
@@ -97,6 +98,19 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
     "int8": [quantized_use(8, 100, 33)],
+    "products": [
+        product_use("rms_norm_linear", 96, 64),
+        product_use("rms_norm_linear", 96, 80, fn="silu", gated=True),
+        product_use("linear_add", 33, 100),
+        product_use("linear", 8200, 16, "bias"),
+    ],
+    "normed products": [
+        product_use("rms_norm_linear", 40, 64, weight_in="f32", unit_offset=True),
+        product_use("rms_norm_linear", 40, 64),
+        product_use("layer_norm_linear", 48, 48, "norm_bias", "bias", fn="gelu"),
+        product_use("layer_norm_linear", 2048, 20),
+        product_use("linear_act", 66, 32, fn="silu", gated=True),
+    ],
     "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
 }
 
@@ -152,6 +166,9 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         return
     if use.name == "quantized_linear":
         multiply(module, use, dtype)
+        return
+    if "linear" in use.name:
+        project(module, use, dtype)
         return
     width = int(use.shapes["weight"][0])
     vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
@@ -209,6 +226,20 @@ def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     for tokens in (1, 9):
         x = random(1, tokens, width, dtype=dtype, seed=0)
         module.quantized_linear(x, codes, vector, **use.attrs, **bias)
+
+
+def project(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With one row, a few and many."""
+    rows, width = use.sizes("weight")
+    weight, norm = torch.ones(rows, width, dtype=dtype), torch.ones(width, dtype=dtype)
+    sizes = {"bias": rows, "norm_bias": width}
+    given = {name: torch.ones(sizes[name], dtype=dtype) for name in use.operands}
+    for tokens in (1, 5, 17):
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        operands = [norm, weight] if "norm" in use.name else [weight]
+        if use.name == "linear_add":
+            operands.append(random(1, tokens, rows, dtype=dtype, seed=1))
+        getattr(module, use.name)(x, *operands, **use.attrs, **given)
 
 
 def attend(
