@@ -10,16 +10,43 @@ from typing import NamedTuple, Protocol
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
+#: A dtype of scales: powers of two, as some float8 checkpoints hold them.
+EXPONENTS = "F8_E8M0"
+
+
 class Need(NamedTuple):
     """What a tensor must be: its shape, where known, and the dtype of its codes, or
-    None where it is to be floats."""
+    None where it is to be floats. The dimensions of scales may lack ones."""
 
     shape: tuple[int, ...] | None
     codes: str | None
+    scale: bool = False
 
     def takes(self, dtype: str) -> bool:
         """Whether a tensor of `dtype` will do."""
-        return dtype == self.codes if self.codes else dtype in FLOATS
+        if self.codes:
+            return dtype == self.codes
+        return dtype in FLOATS or (self.scale and dtype == EXPONENTS)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of `shape` will do."""
+        if self.scale:
+            return fits(shape, self.shape or ())
+        return shape == self.shape
+
+
+def fits(found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    """Whether scales are as many as needed: one may be published as `[]` or `[1]`, and
+    those of rows as `[rows]` or `[rows, 1]`."""
+    return [n for n in found if n != 1] == [n for n in needed if n != 1]
+
+
+def float_name(codes: str) -> str:
+    """What weights are called where they are stored as floats, by their codes' name."""
+    for ending, plain in ((".qweight", ".weight"), (".weight_packed", ".weight")):
+        if codes.endswith(ending):
+            return codes.removesuffix(ending) + plain
+    return codes.removesuffix("_blocks")
 
 
 class Found(Protocol):
@@ -43,7 +70,7 @@ def storage_fault(
     met = any(need.codes and found.dtype == need.codes for _, need, found in both)
     for name, need, found in both:
         dtype = found.dtype or _dtype_by_names(name, need, headers)
-        if dtype is None or (need.codes is None and dtype in FLOATS):
+        if dtype is None or (need.codes is None and need.takes(dtype)):
             continue
         bits = _bits(need, found)
         if need.codes == dtype == "I8":

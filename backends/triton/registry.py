@@ -1,7 +1,6 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
+QUANTIZED = ("quantized_codes", "quantized_kernels")
 _ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
@@ -39,7 +39,7 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "quantized_linear": Kernel(
-        ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
+        ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
     "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
@@ -61,7 +61,7 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
-    "quantized_kernels",
+    *QUANTIZED,
     "quantized_linear",
     "moe_experts",
     "softmax",
@@ -93,12 +93,6 @@ def render_kernels(
             for kind in kinds:
                 text = _render(env, part, variables | _prologue(kind))
                 sections.append(text.replace("qkv_prologue", kind.name(kinds)))
-        elif part == "quantized_kernels":
-            for bits in structure.code_widths(uses):
-                text = _render(env, part, variables | {"packed": bits == 4})
-                sections.append(
-                    re.sub(r"\b(gem[mv])(?=_kernel|:)", rf"int{bits}_\1", text)
-                )
         else:
             sections.append(_render(env, part, variables))
     return "\n\n\n".join(sections) + "\n"
@@ -159,6 +153,7 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name in kernels and name not in own]
     return {
         "launches": bool(ours),
+        "counts": "quantized_linear" in ours,
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
@@ -190,12 +185,11 @@ def _variables(uses: list[OpUse]) -> Variables:
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
-    widths = structure.code_widths(uses)
     return {
-        "widths": widths,
+        "grouped": structure.grouped(quantized),
+        "zeroed": any("zeros" in use.operands for use in quantized),
         "biased": any("bias" in use.operands for use in quantized),
-        "kernels": structure.products(widths),
-        "gemv": tiles.GEMV,
+        "gemv": json.dumps(tiles.GEMV),
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,

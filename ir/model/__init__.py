@@ -48,6 +48,8 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
+    GroupQuantized,
+    Mxfp4Quantized,
     Norm,
     Projection,
     RowQuantized,
@@ -66,6 +68,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "GlmPositions",
+    "GroupQuantized",
     "Head",
     "Indexer",
     "LinearScaling",
@@ -75,6 +78,7 @@ __all__ = [
     "Mlp",
     "Model",
     "Moe",
+    "Mxfp4Quantized",
     "Norm",
     "OldName",
     "OutputGate",

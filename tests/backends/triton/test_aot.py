@@ -23,6 +23,7 @@ from support.kernels import (
 )
 
 TARGETS = ("cuda:80", "cuda:90")
+EVERY = (*TARGETS, "cuda:100")
 # What a program may take on every GPU from sm_80 on: consumer chips have the least.
 SHARED = 99 * 1024
 
@@ -98,10 +99,23 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     ),
     "encoder, f32": ("f32", [full_use(16, 16, 128)], TARGETS),
     "encoder, wide": ("bf16", [full_use(8, 2, 256)], TARGETS),
-    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], TARGETS),
-    "int8": ("bf16", [quantized_use(8, 13696, 4096)], TARGETS),
-    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], TARGETS),
-    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], TARGETS),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], EVERY),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)], EVERY),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], EVERY),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], EVERY),
+    "int4-g128": ("bf16", [quantized_use(4, 4096, 6144, group=128)], EVERY),
+    "int4-g32": ("f16", [quantized_use(4, 4096, 6144, group=32)], EVERY),
+    "int4-g128, zeros": (
+        "bf16",
+        [quantized_use(4, 14336, 4096, group=128, zeros=True, bias=True)],
+        EVERY,
+    ),
+    "int8-g128": ("bf16", [quantized_use(8, 4096, 6144, group=128)], EVERY),
+    "int4-g64, f32": (
+        "f32",
+        [quantized_use(4, 4096, 6144, group=64, zeros=True)],
+        EVERY,
+    ),
 }
 
 
@@ -113,7 +127,14 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "gpt2", "bert", "mla", "int4", "chatglm v1 with a prefix encoder"}
+ALWAYS = {
+    "chatglm3",
+    "gpt2",
+    "bert",
+    "mla",
+    "int4-g128, zeros",
+    "chatglm v1 with a prefix encoder",
+}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
