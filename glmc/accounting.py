@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from glmc.backends.runtime.storage import FLOATS, Need, float_name, storage_fault
 from glmc.ir.graph import Param, Program
 from glmc.ir.model import Model
-from glmc.ir.recipe import Dequant, Quantized, Tensor, is_kept, leaves
+from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_kept, leaves
 
 
 class TensorInfo(Protocol):
@@ -91,14 +91,18 @@ def needed(
         needs = [
             (_find(name, headers, model), need) for name, need in _needs(leaf, layer)
         ]
-        if isinstance(leaf, Quantized) and not (
-            is_kept(param.recipe) or needs[1][0] in headers
-        ):
+        if _is_loose(leaf, param) and needs[1][0] not in headers:
             plain = _find(_name(float_name(leaf.codes.name), layer), headers, model)
             if plain in headers and _is_float(headers[plain]):
                 needs = [(plain, Need(leaf.shape, None))]
         found |= dict(needs)
     return found
+
+
+def _is_loose(leaf: Tensor | Dequant, param: Param) -> TypeGuard[Dequant]:
+    """Whether floats will do: ops read codes as they are, and all of ChatGLM's are."""
+    made = isinstance(leaf, Quantized) and not is_kept(param.recipe)
+    return made and not isinstance(leaf, DequantRows)
 
 
 def _leaves(

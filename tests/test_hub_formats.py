@@ -67,6 +67,22 @@ def test_other_layouts(name: str, model: str, tiny: MakeTiny, tmp_path: Path) ->
     assert (found - expected(twin)).abs().max() <= TOLERANCE
 
 
+def test_experts_in_mxfp4(tiny: MakeTiny, tmp_path: Path) -> None:
+    source = tiny(BY_NAME["gpt_oss-sinks"]).checkpoint
+    ours, twin = hub_formats.mxfp4_pair(source, tmp_path)
+    build = compile_model(ours, tmp_path / "build", verify_passes=True)
+    assert main(["check", str(build), "--weights", str(ours)]) == 0
+    found, right = logits(builds.load(build, ours)), expected(twin)
+    assert (found - right).abs().max() <= TOLERANCE
+    # A control: the other nibble first, and an exponent off by one.
+    for old, new in (("one & 15, one >> 4", "one >> 4, one & 15"), ("- 127", "- 126")):
+        wrong = edits.with_source(
+            build, tmp_path / f"wrong {new}", "quantization.py", old, new
+        )
+        off = logits(builds.load(wrong, ours)) - right
+        assert off.abs().max() > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["gptq", "gptq8", "awq", "packed4-zeros", "int8"])
 def test_pieces_of_a_large_matrix(
     name: str, tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,8 +98,8 @@ def test_pieces_of_a_large_matrix(
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("gptq", "points + 1 &", "points + 0 &"),
-        ("gptq-v2", 'if packing == "gptq" else', 'if packing != "" else'),
+        ("gptq", "found + 1 &", "found + 0 &"),
+        ("gptq-v2", 'if packing == "gptq":', 'if packing != "":'),
         ("gptq", "[octets & 15, octets >> 4]", "[octets >> 4, octets & 15]"),
         ("packed4", "[octets & 15, octets >> 4]", "[octets >> 4, octets & 15]"),
         ("awq", "[0, 4, 1, 5, 2, 6, 3, 7]", "[0, 2, 4, 6, 1, 3, 5, 7]"),
@@ -175,6 +191,31 @@ def test_companions_are_checked(
     assert key in capsys.readouterr().out
     with pytest.raises(ValueError, match=ending):
         builds.load(build, ours)
+
+
+def test_files_and_config_that_disagree(
+    tiny: MakeTiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told by the names of codes, on checking and on loading."""
+    ours, twin = pair("awq", tiny, tmp_path)
+    coded = compile_model(ours / "config.json", tmp_path / "coded")
+    floats = compile_model(twin / "config.json", tmp_path / "floats")
+    for build, files, cause, step in (
+        (coded, twin, "the files hold floats", "quantization_config=null"),
+        (floats, ours, "The files hold codes", "from the config.json"),
+    ):
+        assert main(["check", str(build), "--weights", str(files)]) == 2
+        told = capsys.readouterr().err
+        assert cause in told
+        assert step in told
+        with pytest.raises(ValueError, match="does not fit") as error:
+            builds.load(build, files)
+        assert cause in str(error.value)
+    sets = ("quantization_config=null",)
+    alone = edits.write_config(tmp_path / "alone", edits.read_config(ours))
+    build = compile_model(alone, tmp_path / "again", sets=sets)
+    found = logits(builds.load(build, twin))
+    assert (found - expected(twin)).abs().max() <= TOLERANCE
 
 
 def test_a_sidecar_says_what_the_config_does_not(

@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from .recipes import (
     Bind,
+    DequantRows,
     Leaf,
     Quantized,
     Recipe,
     Shape,
     Tensor,
     changed,
+    is_kept,
     leaves,
     names,
     renamed,
@@ -99,11 +101,13 @@ def _own(
         plain = float_name(leaf.codes.name)
         plain = spelt.get(plain, plain)
         found = headers.get(plain)
-        if found is None or found.dtype not in FLOATS:
-            return leaf
-        return Tensor(plain, weight_shape(leaf))
+        floats = found is not None and found.dtype in FLOATS
+        return Tensor(plain, weight_shape(leaf)) if floats else leaf
 
-    return changed(renamed(recipe, lambda name: spelt.get(name, name)), settle)
+    own = renamed(recipe, lambda name: spelt.get(name, name))
+    # Ops read codes as they are, and all of ChatGLM's are or none.
+    fixed = is_kept(own) or any(isinstance(leaf, DequantRows) for leaf in leaves(own))
+    return own if fixed else changed(own, settle)
 
 
 def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:

@@ -100,7 +100,6 @@ def dequantized(
 def kept(recipe: Kept, read: Read, rows: slice = slice(None)) -> torch.Tensor:
     """A part of quantised weights, as ops read it; of some `rows`."""
     of = recipe.of
-    assert isinstance(of, DequantRows | DequantGroups)
     packing = of.packing if isinstance(of, DequantGroups) else "rows"
     if recipe.part == "codes":
         codes = code_rows(read(of.codes.name), of.bits, packing, rows)
@@ -119,7 +118,7 @@ def kept(recipe: Kept, read: Read, rows: slice = slice(None)) -> torch.Tensor:
 def row_step(recipe: Dequant | Kept) -> int:
     """Rows that a matrix can be cut into: those of a block, or of a word of codes."""
     match recipe:
-        case Kept(of) if not isinstance(of, Tensor):
+        case Kept(of):
             return row_step(of)
         case DequantBlocks(block=(height, _)):
             return height

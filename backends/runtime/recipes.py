@@ -138,7 +138,7 @@ class Kept:
     """What ops read of quantised weights: the codes, repacked (see `quantization`),
     their scale, or their zeros."""
 
-    of: "DequantRows | DequantGroups | Tensor"
+    of: "DequantRows | DequantGroups"
     part: str
 
 
@@ -286,7 +286,7 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
             return replace(recipe, of=changed(of, change))
         case Kept(of):
             inner = changed(of, change)
-            assert isinstance(inner, DequantRows | DequantGroups | Tensor)
+            assert isinstance(inner, DequantRows | DequantGroups)
             return Kept(inner, recipe.part)
     return change(recipe)
 
@@ -301,6 +301,16 @@ def leaves(recipe: Recipe) -> "Iterator[Leaf]":
             yield from leaves(of)
         case _:
             yield recipe
+
+
+def is_kept(recipe: Recipe) -> bool:
+    """Whether a recipe puts together parts of quantised weights, not the weights."""
+    match recipe:
+        case Cat(parts) | Stack(parts):
+            return any(map(is_kept, parts))
+        case Slice(of) | View(of) | Permute(of):
+            return is_kept(of)
+    return isinstance(recipe, Kept)
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
@@ -362,15 +372,8 @@ def weight_shape(recipe: Dequant) -> Shape:
     return recipe.codes.shape
 
 
-def kept_shape(
-    of: DequantRows | DequantGroups | Tensor, part: str, weight: Shape
-) -> Shape:
+def kept_shape(of: DequantRows | DequantGroups, part: str, weight: Shape) -> Shape:
     """The shape of a part of weights [O, I]; rows stay rows."""
-    if isinstance(of, Tensor):
-        raise ValueError(
-            "stored as floats, unlike what the config says; compile the model again"
-            " with --disable keep-quantized, which reads each weight as it is stored"
-        )
     height, width = weight
     if part == "codes":
         return (height, width * of.bits // 8)

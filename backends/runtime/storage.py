@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
+#: How names of codes end, where they are not called as the weights would be.
+CODES = (".qweight", ".weight_packed")
 #: A dtype of scales: powers of two, as some float8 checkpoints hold them.
 EXPONENTS = "F8_E8M0"
 
@@ -43,9 +45,9 @@ def fits(found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
 
 def float_name(codes: str) -> str:
     """What weights are called where they are stored as floats, by their codes' name."""
-    for ending, plain in ((".qweight", ".weight"), (".weight_packed", ".weight")):
+    for ending in CODES:
         if codes.endswith(ending):
-            return codes.removesuffix(ending) + plain
+            return f"{codes.removesuffix(ending)}.weight"
     return codes.removesuffix("_blocks")
 
 
@@ -83,6 +85,30 @@ def storage_fault(
             return _codes_in_files(name, bits[1] if found.shape else None, met)
         if need.codes != dtype:
             return _other_codes(name, need.codes, dtype)
+    return _other_names(needs, headers)
+
+
+def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str | None:
+    """What names alone tell, of formats that have names of their own for codes."""
+    for name, need in needs.items():
+        if name in headers:
+            continue
+        plain = float_name(name)
+        if need.codes and plain in headers:
+            return (
+                f"The config says that weights are stored as codes ({name}), and the"
+                f" files hold floats ({plain}); compile the model again with"
+                " --set quantization_config=null, or where only some weights are"
+                " floats with --disable keep-quantized."
+            )
+        stem = name.removesuffix(".weight")
+        coded = next((stem + end for end in CODES if stem + end in headers), None)
+        if coded:
+            return (
+                f"The files hold codes ({coded}), and the config says that weights are"
+                " floats; compile the model again from the config.json of this"
+                " checkpoint."
+            )
     return None
 
 
@@ -91,7 +117,7 @@ def _dtype_by_names(name: str, need: Need, headers: Mapping[str, Found]) -> str 
     if name + "_scale_inv" in headers:
         return "F8_E4M3"
     if name + "_scale" in headers:
-        return "I8"
+        return need.codes or "I8"
     return "F32" if need.codes == "I8" else None
 
 

@@ -162,6 +162,7 @@ def _kept(
         return pack_codes(code_rows(stored, leaf.bits, packing, rows), leaf.bits)
     if node.part == "zeros":
         return zero_rows(stored, leaf.bits, packing, rows)
+    stored = stored.reshape(leaf.scale.stored)
     return scale_rows(stored, packing, rows).reshape(node.shape)
 
 
@@ -175,6 +176,7 @@ def _dequantized(
     parts: dict[str, Any] = {
         field: checkpoint[_name(part, layer, x)] for field, part in leaf.parts().items()
     }
+    parts["scale"] = parts["scale"].reshape(leaf.scale.stored)
     match leaf:
         case DequantRows(bits=bits):
             return dequantize_rows(**parts, dtype=torch.float32, bits=bits)

@@ -307,3 +307,48 @@ def pair(
     edits.write_config(folder / "twin", config)
     save_file(twin, folder / "twin/model.safetensors", metadata={"format": "pt"})
     return folder / "q", folder / "twin"
+
+
+FP4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
+
+
+def mxfp4(weight: Array) -> tuple[Array, Array, Array]:
+    """(blocks, scales, what they stand for) of experts' weights [X, I, O].
+
+    Blocks are uint8 [X, O, I / 32, 16], the even column in the low nibble; scales
+    uint8 [X, O, I / 32] are exponents plus 127.
+    """
+    rows = np.swapaxes(weight, 1, 2)
+    groups = rows.reshape(*rows.shape[:2], -1, 32)
+    power = np.ceil(np.log2(np.abs(groups).max(-1) / 6.0)).astype(np.int64)
+    scaled = groups / np.exp2(power)[..., None]
+    nearest = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1)
+    codes = nearest + 8 * (scaled < 0)
+    value = np.where(codes < 8, 1, -1) * FP4[codes % 8] * np.exp2(power)[..., None]
+    blocks = (codes[..., ::2] + 16 * codes[..., 1::2]).astype(np.uint8)
+    made = np.swapaxes(value.reshape(rows.shape), 1, 2).astype(np.float32)
+    return blocks, (power + 127).astype(np.uint8), made
+
+
+def mxfp4_pair(source: Path, folder: Path) -> tuple[Path, Path]:
+    """(mxfp4 folder, its float twin) of a tiny gpt-oss."""
+    stored: Tensors = {}
+    twin: Tensors = {}
+    for name, tensor in tinies.tensors_of(source).items():
+        twin[name] = stored[name] = tensor
+        if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            del stored[name]
+            blocks, scales, made = mxfp4(tensor.numpy())
+            twin[name] = torch.from_numpy(np.ascontiguousarray(made))
+            stored[f"{name}_blocks"] = torch.from_numpy(np.ascontiguousarray(blocks))
+            stored[f"{name}_scales"] = torch.from_numpy(np.ascontiguousarray(scales))
+    config = edits.read_config(source)
+    # As gpt-oss-120b has it.
+    left_out = ["model.layers.*.self_attn", "model.layers.*.mlp.router"]
+    left_out += ["model.embed_tokens", "lm_head"]
+    method = {"quant_method": "mxfp4", "modules_to_not_convert": left_out}
+    edits.write_config(folder / "q", config | {"quantization_config": method})
+    save_file(stored, folder / "q/model.safetensors")
+    edits.write_config(folder / "twin", config)
+    save_file(twin, folder / "twin/model.safetensors", metadata={"format": "pt"})
+    return folder / "q", folder / "twin"
