@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from glmc.frontends.wording import show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 
 _LONGEST = 1000
 _TOKEN = re.compile(r"\\[.\-_/]|\\d|\\w|\[[\w.\-]+\]|[\w.:/\-$^]|[()|*+?]")
@@ -48,8 +48,8 @@ class Pattern:
         return bool(_reach(self.root, name, {0}))
 
 
-def _unread(text: str) -> GlmcError:
-    return GlmcError(
+def _unread(text: str) -> UnsupportedQuantizationError:
+    return UnsupportedQuantizationError(
         f"the pattern {show(text)} in quantization_config is not one that glmc reads:"
         " names, '.', '\\d', '\\w', '[…]', '(…|…)', '*', '+', '?', '^' and '$'"
     )

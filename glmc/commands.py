@@ -5,14 +5,21 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
-from glmc.frontends.frontend import LoadedModel
 from glmc.frontends.hub import Hub, is_hub_id
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    NoCheckpointError,
+    OptionsDisagreeError,
+    OptionValueError,
+)
 from glmc.terminal import show
 from glmc.writing import MANIFEST
+
+if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
+    from glmc.frontends.frontend import LoadedModel
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
@@ -22,7 +29,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
 
         return rebuild_command(arguments)
     if not arguments.source:
-        raise GlmcError(
+        raise OptionsDisagreeError(
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
@@ -80,7 +87,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _unverified(loaded: LoadedModel) -> str | None:
+def _unverified(loaded: "LoadedModel") -> str | None:
     """What to say of a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None
@@ -152,7 +159,9 @@ def _lengths(text: str | None) -> list[int]:
     except ValueError:
         found = [0]
     if any(length < 1 for length in found):
-        raise GlmcError(f"--lengths {text}: expected lengths such as 4096,131072.")
+        raise OptionValueError(
+            f"--lengths {text}: expected lengths such as 4096,131072."
+        )
     return found
 
 
@@ -211,7 +220,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         print(f"  wrong    {line}")
     if not found.ok:
         whose = likeness(tensors)
-        raise GlmcError(
+        raise CheckpointMismatchError(
             f"{weights} is not a checkpoint of {arguments.build}: see the list above."
             f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
             f"{_variant_hint(build)}"
@@ -255,7 +264,7 @@ def _own_weights(build: Build) -> str:
     """The checkpoint beside a config that was compiled on the fly."""
     given = str(build.path)
     if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
-        raise GlmcError(
+        raise NoCheckpointError(
             f"{given} has no weights of its own; name a checkpoint with --weights"
         )
     return given

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    DumpNameError,
+    DumpsDisagreeError,
+    FileUnreadableError,
+    GlmcError,
+    IRSyntaxError,
+    OptionsDisagreeError,
+)
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Entry, Stage, named, run
 from glmc.ir.text import (
-    IRSyntaxError,
     located,
     parse_model,
     parse_program,
@@ -24,7 +30,7 @@ from glmc.ir.text import (
 )
 from glmc.ir.verify import VerifyError, verify
 from glmc.version import __version__
-from glmc.writing import MANIFEST, digest, read_manifest, write_build
+from glmc.writing import MANIFEST, digest, read_manifest, write_build, writing_to
 
 Dump = TypeVar("Dump", Model, Program)
 
@@ -54,7 +60,8 @@ def ir_command(arguments: argparse.Namespace) -> int:
         what = f"{entry.graph} {entry.at}".strip()
         print(f"{entry.status} {entry.fusion}: {what}: {entry.reason}", file=sys.stderr)
     if arguments.out:
-        arguments.out.write_text(shown, encoding="utf-8")
+        with writing_to(arguments.out):
+            arguments.out.write_text(shown, encoding="utf-8")
     else:
         print(shown, end="")
     return 0
@@ -86,7 +93,7 @@ def read_text(path: Path) -> str:
         return sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise GlmcError(
+        raise FileUnreadableError(
             f"{path} cannot be read: {reason}. Dumps lie in the folder ir of a build."
         ) from None
 
@@ -117,7 +124,7 @@ def read_program(text: str, where: str) -> Program:
     try:
         verify(program)
     except VerifyError as error:
-        raise GlmcError(f"{where}: {located(text, error)}") from None
+        raise located(text, error).within(where) from None
     return program
 
 
@@ -125,9 +132,11 @@ def _read(parse: Callable[[str], Dump], text: str, where: str) -> Dump:
     try:
         return parse(text)
     except IRSyntaxError as error:
-        raise GlmcError(f"{where}: {error}") from None
+        raise error.within(where) from None
     except RecursionError:
-        raise GlmcError(f"{where}: the dump is nested too deeply") from None
+        raise IRSyntaxError(text, 0, "the dump is nested too deeply").within(
+            where
+        ) from None
 
 
 def rebuild_command(arguments: argparse.Namespace) -> int:
@@ -144,7 +153,7 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
         if value
     ]
     if unused:
-        raise GlmcError(
+        raise OptionsDisagreeError(
             f"--from-ir builds from a dump, so {', '.join(unused)} would have no "
             "effect; change the dump instead."
         )
@@ -188,7 +197,7 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
 def _beside(path: Path) -> Model:
     beside = path.parent / Path(MODEL_FILE).name
     if not beside.is_file():
-        raise GlmcError(
+        raise DumpsDisagreeError(
             f"{path} is a program, and the Model it came from is missing: copy "
             f"{Path(MODEL_FILE).name} of the same build to {path.parent}."
         )
@@ -204,7 +213,7 @@ def _belong_together(path: Path, model: Model, program: Program) -> None:
         ("stem's inputs", program.stem.inputs, wanted.stem.inputs),
     ):
         if has != wants:
-            raise GlmcError(
+            raise DumpsDisagreeError(
                 f"{path}: its {what} ({_shown(has)}) is not that of the Model beside "
                 f"it ({_shown(wants)}); edit both, or start from one build's dumps."
             )
@@ -229,7 +238,7 @@ def _identifiers(
     for name in names:
         plain = name.isascii() and name.isidentifier() and not iskeyword(name)
         if not plain or name in taken:
-            raise GlmcError(
+            raise DumpNameError(
                 f"{where}: {name!r} cannot be a name in the emitted code; choose "
                 f"another (taken are Python's keywords, {', '.join(sorted(taken))})."
             )

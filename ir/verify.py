@@ -10,6 +10,7 @@
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op, OpTypeError
 from glmc.ir.recipe import misfit
+from glmc.ir.wording import meant
 
 
 class VerifyError(Exception):
@@ -42,6 +43,7 @@ def verify(program: Program) -> None:
 
 def _graph(program: Program, graph: Graph) -> None:
     defined = {value.name for value in graph.inputs}
+    params = [param.name for param in (*graph.params, *program.params)]
     _unique(graph, "%", [value.name for value in graph.inputs])
     _unique(graph, "@", [param.name for param in graph.params])
     for param in graph.params:
@@ -49,11 +51,11 @@ def _graph(program: Program, graph: Graph) -> None:
     for op in graph.ops:
         at = f"%{op.outs[0]}"
         for name in op.values:
-            message = f"{op.mnemonic} reads undefined %{name}"
+            message = f"{op.mnemonic} reads undefined %{name}{meant(name, defined)}"
             _rule(graph, name in defined, message, at, f"%{name}")
         for name in op.params:
             known = program.param(graph, name) is not None
-            message = f"{op.mnemonic} reads undefined @{name}"
+            message = f"{op.mnemonic} reads undefined @{name}{meant(name, params)}"
             _rule(graph, known, message, at, f"@{name}")
         _types(program, graph, op)
         for name in op.outs:

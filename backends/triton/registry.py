@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import specs, structure, tiles
+from glmc.backends.triton import latents, mixtures, specs, structure, tiles
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import KernelDtypeError
 
 Variables = dict[str, object]
 LINE = 88
@@ -41,8 +41,13 @@ KERNELS: Mapping[str, Kernel] = {
     "quantized_linear": Kernel(
         ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
+    "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
+    "latent_attention": Kernel(
+        ("rows", "softmax", "latent_attention"), latents.latent_attention
+    ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
     ),
@@ -63,12 +68,15 @@ PARTS = (
     "act_mul",
     *QUANTIZED,
     "quantized_linear",
+    "moe_router",
     "moe_experts",
     "softmax",
     "full_attention",
     "attention",
     "prefill",
     "decode",
+    "latent_write",
+    "latent_attention",
     "qkv_prologue",
     "qkv_attention",
 )
@@ -110,7 +118,7 @@ def aot_specs(
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
-        raise GlmcError(
+        raise KernelDtypeError(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
@@ -128,7 +136,11 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     without: tuple[str, ...] = ()
     if not structure.attention_plan(uses).has_kernels:
         without += structure.ATTENTION_OPS
-    if not structure.experts_have_kernels(uses):
+    if not latents.plan(uses):
+        without += ("latent_attention",)
+    if not mixtures.router_form(uses):
+        without += ("moe_router",)
+    if not mixtures.experts_form(uses):
         without += ("moe_experts",)
     if not without:
         return KERNELS
@@ -140,6 +152,8 @@ def _parts(uses: list[OpUse]) -> list[str]:
     wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
     if not structure.weighs(uses):
         wanted.discard("weighted")
+    if not structure.functions(uses):
+        wanted.discard("activations")
     return [part for part in PARTS if part in wanted]
 
 
@@ -185,7 +199,10 @@ def _variables(uses: list[OpUse]) -> Variables:
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
+    mixed = structure.named(uses, *structure.MOE_OPS)
     return {
+        **mixtures.variables(uses),
+        **latents.variables(uses),
         "grouped": structure.grouped(quantized),
         "zeroed": any("zeros" in use.operands for use in quantized),
         "biased": any("bias" in use.operands for use in quantized),
@@ -193,14 +210,14 @@ def _variables(uses: list[OpUse]) -> Variables:
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
-        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
+        "pointwise": bool(structure.named(uses, *structure.POINTWISE_OPS)),
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,

@@ -16,7 +16,7 @@ from glmc.frontends.quantization.scheme import (
 )
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigValueError, UnsupportedQuantizationError
 
 _KEYS = Keys(
     valued={
@@ -55,7 +55,7 @@ def compressed(config: Config) -> Scheme:
     _KEYS.check(config)
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
-        raise GlmcError(
+        raise ConfigValueError(
             f"quantization_config.config_groups is {show(groups)}, expected what is"
             " quantised, and how"
         )
@@ -64,13 +64,13 @@ def compressed(config: Config) -> Scheme:
     for name, group in groups.items():
         where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, Mapping):
-            raise GlmcError(f"{where} is {show(group)}, expected an object")
+            raise ConfigValueError(f"{where} is {show(group)}, expected an object")
         storages.append(
             _storage(group, group.get("format") or config.get("format"), where)
         )
         targets += names_in(group, "targets")
     if any(storage != storages[0] for storage in storages):
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             "quantization_config.config_groups stores modules in different ways, which"
             f" is not supported; {UNQUANTISED}"
         )
@@ -87,11 +87,13 @@ def compressed(config: Config) -> Scheme:
 def _storage(group: Config, form: object, where: str) -> m.Storage:
     weights = group.get("weights")
     if not isinstance(weights, Mapping):
-        raise GlmcError(f"{where}.weights is {show(weights)}, expected an object")
+        raise UnsupportedQuantizationError(
+            f"{where}.weights is {show(weights)}, expected an object"
+        )
     kind, bits = weights.get("type"), weights.get("num_bits")
     known = isinstance(form, str) and form in _FORMATS
     if not known or _FORMATS[str(form)] not in (None, kind):
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{where} has the format {show(form)} of {show(kind)} codes, supported is"
             f" {' or '.join(map(show, _FORMATS))}; {UNQUANTISED}"
         )
@@ -103,7 +105,7 @@ def _storage(group: Config, form: object, where: str) -> m.Storage:
             return _integers(weights, where, packing="packed", bits=bits)
         case "int", 8, _:
             return _integers(weights, where, packing="plain", bits=8)
-    raise GlmcError(
+    raise UnsupportedQuantizationError(
         f"{where} has {show(kind)} codes of {show(bits)} bits in {show(form)},"
         f" supported are integers of 4 or 8 bits and floats of 8; {UNQUANTISED}"
     )
@@ -140,8 +142,10 @@ def _integers(weights: Config, where: str, **how: Any) -> m.Storage:
     )
 
 
-def _strategy(weights: Config, where: str, supported: str) -> GlmcError:
+def _strategy(
+    weights: Config, where: str, supported: str
+) -> UnsupportedQuantizationError:
     found = show(weights.get("strategy"))
-    return GlmcError(
+    return UnsupportedQuantizationError(
         f"{where}.weights.strategy is {found}, supported is {supported}; {UNQUANTISED}"
     )

@@ -13,7 +13,7 @@ from glmc.frontends.quantization.scheme import (
 )
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 
 _ROUNDING = "a scale for rounding activations or the cache, which stay as they are"
 ACTIVATIONS: Mapping[str, str] = {
@@ -86,7 +86,7 @@ def modelopt(config: Config) -> Scheme:
     algorithm = config.get("quant_algo")
     storage = _ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
     if storage is None:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"the checkpoint is quantised with modelopt's {show(algorithm)}, supported"
             f" is {' or '.join(map(show, _ALGORITHMS))}; {UNQUANTISED}"
         )
@@ -108,7 +108,7 @@ def _block(config: Config) -> tuple[int, int] | Literal["matrix"]:
     sizes = value if isinstance(value, list | tuple) else []
     whole = [n for n in sizes if isinstance(n, int) and not isinstance(n, bool)]
     if len(sizes) != 2 or len(whole) != 2 or not all(0 < n < 1 << 20 for n in whole):
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"quantization_config.weight_block_size is {show(value)}, expected the two"
             " sizes of a block, as in [128, 128], or null for one scale per matrix"
         )

@@ -14,7 +14,7 @@ from glmc.frontends.quantization.scheme import (
 )
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 
 _GPTQ = Keys(
     valued={
@@ -89,7 +89,7 @@ def _bits(config: Config) -> Literal[4, 8]:
             return 4
         case 8:
             return 8
-    raise GlmcError(
+    raise UnsupportedQuantizationError(
         f"quantization_config.bits is {show(config.get('bits'))}, supported is 4 or 8;"
         f" {UNQUANTISED}"
     )
@@ -107,7 +107,7 @@ def _version(config: Config) -> Literal["gptq", "gptq_v2"]:
             return "gptq"
         case "gptq_v2":
             return "gptq_v2"
-    raise GlmcError(
+    raise UnsupportedQuantizationError(
         f"quantization_config.checkpoint_format is {show(named)}, supported is 'gptq'"
         f" or 'gptq_v2'; {UNQUANTISED}"
     )
@@ -119,7 +119,7 @@ def _left_out(config: Config) -> list[str]:
     keys = list(dynamic) if isinstance(dynamic, dict) else [show(dynamic)]
     for key in keys:
         if not key.startswith("-:"):
-            raise GlmcError(
+            raise UnsupportedQuantizationError(
                 f"quantization_config.dynamic has {show(key)}: modules quantised in"
                 f" ways of their own are not supported; {UNQUANTISED}"
             )

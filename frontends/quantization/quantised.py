@@ -11,7 +11,7 @@ from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import PublishedQuantization, RowQuantization, Spec
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 
 METHODS: Mapping[str, Callable[[Config], Scheme]] = {
     "fp8": fp8,
@@ -107,7 +107,7 @@ def _published(spec: PublishedQuantization, resolve: Resolver) -> Scheme | None:
     read = METHODS.get(method) if isinstance(method, str) else None
     if read is None:
         supported = ", ".join(map(show, METHODS))
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"quantization_config has the method {show(method)}, supported are"
             f" {supported}; {UNQUANTISED}"
         )

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from glmc.frontends.quantization.modules import NO_MODULES, Modules
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    ConfigValueError,
+    UnknownKeyError,
+    UnsupportedQuantizationError,
+)
 
 UNQUANTISED = "compile the repository of the unquantised model"
 
@@ -55,14 +59,14 @@ class Keys:
                 continue
             known = self.valued.get(key)
             if known is None:
-                raise GlmcError(
+                raise UnknownKeyError(
                     f"{where}.{show(key)} is {show(value)}, and glmc does not know what"
                     " it says about the weights. If it has no effect on them, compile"
                     f" with --ignore-key {where}.{key}"
                 )
             if not any(value is one or value == one for one in known):
                 supported = " or ".join(map(show, known))
-                raise GlmcError(
+                raise UnsupportedQuantizationError(
                     f"{where}.{key} is {show(value)}, supported is {supported};"
                     f" {UNQUANTISED}"
                 )
@@ -77,7 +81,7 @@ def names_in(config: Config, key: str) -> tuple[str, ...]:
     value = config.get(key)
     names = [] if value is None else value
     if not isinstance(names, list | tuple):
-        raise GlmcError(
+        raise ConfigValueError(
             f"quantization_config.{key} is {show(value)}, expected a list of module"
             " names"
         )
@@ -94,7 +98,7 @@ def whole(config: Config, key: str, least: int) -> int:
     plain = isinstance(value, int) and not isinstance(value, bool)
     if plain and isinstance(value, int) and least <= value < 1 << 20:
         return value
-    raise GlmcError(
+    raise UnsupportedQuantizationError(
         f"quantization_config.{key} is {show(value)}, expected a whole number from"
         f" {least}; {UNQUANTISED}"
     )
@@ -109,6 +113,6 @@ def flag(config: Config, key: str, default: bool) -> bool:
     value = config.get(key, default)
     if isinstance(value, bool):
         return value
-    raise GlmcError(
+    raise ConfigValueError(
         f"quantization_config.{key} is {show(value)}, expected true or false"
     )

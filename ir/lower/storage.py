@@ -3,7 +3,7 @@
 import math
 
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 from glmc.ir.recipe import (
     DequantBlocks,
     DequantGroups,
@@ -41,7 +41,7 @@ def stored_as(storage: m.Storage | None, tensor: Tensor) -> Recipe:
 def _rows(storage: m.RowQuantized, tensor: Tensor) -> Recipe:
     *rows, height, width = tensor.stored
     if width * storage.bits % 8:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{tensor.name} has rows of {width} weights, which do not fill whole bytes"
             f" with {storage.bits} bits each; this model has no such format"
         )
@@ -69,7 +69,7 @@ def _blocks(storage: m.BlockQuantized, tensor: Tensor) -> Recipe:
 
 def _groups(storage: m.GroupQuantized, tensor: Tensor) -> Recipe:
     if len(tensor.stored) != 2:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{tensor.name} is {list(tensor.stored)}, and only matrices are published"
             f" in groups of int{storage.bits}; compile the unquantised model"
         )
@@ -112,7 +112,7 @@ def _words(
     whole = {"packed": width, "awq": height, "gptq": width, "gptq_v2": width}
     uneven = whole.get(storage.packing, many) % many
     if uneven or (storage.zeros and storage.packing != "plain" and height % many):
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{name} is {[height, width]}, which does not fill whole words with"
             f" {storage.bits} bits each; such a matrix is not read yet, so compile the"
             " unquantised model"
@@ -131,7 +131,7 @@ def _words(
 def _mxfp4(tensor: Tensor) -> Recipe:
     *rows, height, width = tensor.stored
     if height % _MX_GROUP:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{tensor.name} has {height} inputs, which are not whole groups of"
             f" {_MX_GROUP}; such a matrix is not published in mxfp4"
         )

@@ -16,6 +16,7 @@ from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.printer import node_name
 from glmc.ir.text.syntax import Call, Ref, Statement, ref, statement, type_, value
 from glmc.ir.types import TensorType
+from glmc.ir.wording import meant
 
 
 def parse_model(text: str) -> Model:
@@ -169,6 +170,9 @@ _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
 }
 
 
+_PARTS = ("codes", "scale", "zeros")
+
+
 def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
     if not isinstance(raw, Call):
         raise cursor.error('expected a recipe such as "name.weight"[4096,4096]')
@@ -207,14 +211,18 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.Stack(of=inner, count=count)
         case (("codes" | "scale" | "zeros"), []):
             return recipes.Kept.model_validate({"of": inner, "part": raw.name})
-    raise cursor.error(f"{raw.name} is not a step of a recipe", raw.at)
+    hint = meant(
+        raw.name, ("cat", "slice", "view", "permute", "stack", *_PARTS, *_DEQUANT)
+    )
+    raise cursor.error(f"{raw.name} is not a step of a recipe{hint}", raw.at)
 
 
 def build_op(cursor: Cursor, raw: Statement) -> Op:
     """A typed op from its line."""
     cls = registry().get(raw.call.name)
     if cls is None:
-        raise cursor.error(f"there is no op {raw.call.name}", raw.call.at)
+        hint = meant(raw.call.name, registry())
+        raise cursor.error(f"there is no op {raw.call.name}{hint}", raw.call.at)
     results = []
     for name, type_of in raw.results:
         if type_of is None:
@@ -234,7 +242,8 @@ def bind_arguments(cursor: Cursor, cls: type[Op], call: Call) -> dict[str, Any]:
     known = [*cls.operand_fields(), *cls.attribute_fields()]
     for key in call.kwargs:
         if key not in known or key in required:
-            raise cursor.error(f"{call.name} has no argument {key}=", call.at)
+            hint = meant(key, set(known) - set(required))
+            raise cursor.error(f"{call.name} has no argument {key}={hint}", call.at)
     return {**dict(zip(required, call.args, strict=True)), **call.kwargs}
 
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
+from glmc.ir.errors import IRSyntaxError
 from glmc.ir.lower import lower
 from glmc.ir.passes import run
 from glmc.ir.text import (
-    IRSyntaxError,
     parse_model,
     parse_program,
     print_model,
@@ -46,15 +46,30 @@ def test_comments_and_blanks_are_free() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "expected"),
     [
-        ("= rms_norm(%x,", "= rms_nrom(%x,", "%h1", "there is no op rms_nrom"),
+        (
+            "= rms_norm(%x,",
+            "= rms_nrom(%x,",
+            "%h1",
+            "no op rms_nrom; did you mean rms_norm?",
+        ),
         ("rms_norm(%x,", "rms_norm(@x,", "%h1", "x must be a %name"),
-        ("eps=1e-05", "epps=1e-05", "%h1", "rms_norm has no argument epps="),
+        (
+            "eps=1e-05",
+            "epps=1e-05",
+            "%h1",
+            "no argument epps=; did you mean eps?",
+        ),
         ("eps=1e-05", "eps=fast", "%h1", "eps: Input should be a valid number"),
         ("%h1: f16[B,T,32]", "%h1: f16(B,T,32]", "%h1", "expected [, found '('"),
         ("%h1: f16[B,T,32]  ", "%h1 ", "%h1", "%h1 has no type"),
         ("n=4)", "n=4", "%qh", "expected ), found '%kh'"),
         ("heads(%q, n=4)", "heads(n=4)", "%qh", "heads takes x by position"),
-        (".slice(0, 0, 64)", ".sliced(0, 0, 64)", "@q:", "not a step of a recipe"),
+        (
+            ".slice(0, 0, 64)",
+            ".sliced(0, 0, 64)",
+            "@q:",
+            "did you mean slice?",
+        ),
         ("style=interleaved", "style=wavy", "%qr", "style: Input should be"),
         ("return %out", "retrun %out", "retrun", "expected a %name, found 'retrun'"),
         ('"dense.weight"', '"dense.weight', "dense.weight", "unexpected character"),

@@ -31,6 +31,19 @@ def test_shapes_and_state_are_those_of_the_cache() -> None:
     assert repr(cache) == "Cache(layers=2, batch=3, length=2, capacity=5)"
 
 
+def test_the_position_is_the_length_in_one_tensor_for_good() -> None:
+    cache = filled(5, 2)
+    position = cache.position
+    assert position.dtype == torch.int32
+    for advance in (lambda: cache.advance(3), lambda: cache.reserve(40)):
+        advance()
+        assert cache.position is position
+        assert position.tolist() == [cache.length] == [5]
+    cache.length = 4
+    assert cache.layers[1].position is position
+    assert position.tolist() == [4]
+
+
 def test_growth_keeps_the_filled_slots_and_at_least_doubles() -> None:
     cache = filled(5, 4)
     kept = [layer.keys[:, :, :4].clone() for layer in cache.layers]
@@ -49,3 +62,21 @@ def test_reserving_what_is_there_moves_nothing() -> None:
     before = [layer.keys.data_ptr() for layer in cache.layers]
     cache.reserve(5)
     assert [layer.keys.data_ptr() for layer in cache.layers] == before
+
+
+def test_the_first_rows_are_the_same_slots() -> None:
+    cache = filled(5, 2)
+    for layer in cache.layers:
+        layer.scales = torch.ones(3, 2, 5)  # type: ignore[attr-defined]
+    rows = cache.first_rows(2)
+    assert rows.position is cache.position
+    assert [layer.cache for layer in rows.layers] == [rows, rows]
+    rows.advance(1)
+    assert (rows.length, cache.length, int(cache.position)) == (3, 2, 3)
+    for layer, whole in zip(rows.layers, cache.layers, strict=True):
+        assert sorted(layer.slots()) == ["index", "keys", "scales", "values"]
+        for name, slots in layer.slots().items():
+            slots.fill_(7)
+            assert slots.is_contiguous()
+            assert (getattr(whole, name)[:2] == 7).all()
+            assert not (getattr(whole, name)[2] == 7).any() or name == "index"
