@@ -86,7 +86,9 @@ def parse_program(text: str) -> Program:
     while cursor.accept("name", "block"):
         block_name = ref(cursor, "@")
         layers, prefix = _layers(cursor), cursor.string()
-        blocks.append(_graph(cursor, block_name, layers, prefix))
+        source = _source(cursor, len(layers))
+        block = _graph(cursor, block_name, layers, prefix)
+        blocks.append(block.replace(kv_from=source) if source else block)
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")
@@ -112,6 +114,16 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
             break
     cursor.take("mark", "]")
     return tuple(layers)
+
+
+def _source(cursor: Cursor, layers: int) -> tuple[int, ...]:
+    """Whose cache each layer reads; one number stands for all."""
+    if not cursor.accept("name", "kv_from"):
+        return ()
+    at, source = cursor.now.at, _layers(cursor)
+    if len(source) not in (1, layers):
+        raise cursor.error(f"kv_from must have 1 or {layers} numbers", at)
+    return source * layers if len(source) == 1 else source
 
 
 def _graph(
@@ -144,7 +156,9 @@ def _inputs(cursor: Cursor) -> tuple[Input, ...]:
             cursor.take("mark", ",")
         name = ref(cursor, "%")
         cursor.take("mark", ":")
-        inputs.append(Input(name=name, type=type_(cursor)))
+        type_of = type_(cursor)
+        whole = ref(cursor, "%") if cursor.accept("name", "of") else None
+        inputs.append(Input(name=name, type=type_of, each_of=whole))
     return tuple(inputs)
 
 

@@ -14,11 +14,12 @@ from glmc.ir.text import (
     print_model,
     print_program,
 )
+from support.handed import handing_models, sharing, with_parts
 from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
 
 
-@given(st.one_of(models(), encoders(), mixed_models()))
+@given(st.one_of(models(), encoders(), mixed_models(), handing_models()))
 @settings(max_examples=60, deadline=None)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
@@ -34,6 +35,16 @@ def test_a_prefix_encoder_parses_back(projection: bool) -> None:
     assert parse_model(print_model(model)) == model
     for stage in run(lower(model)):
         assert parse_program(print_program(stage.program)) == stage.program
+
+
+def test_what_layers_read_of_others_is_told_in_the_header() -> None:
+    text = print_program(lower(with_parts(sharing((0, 1)))))
+    assert 'block @reader[2:4] "encoder.layers.{i}." kv_from[0:2] (' in text
+    assert "%layer_input: f16[B,T,6] of %layer_inputs, %kv: kv[2,16,16])" in text
+    assert "kv_from[1] (" in print_program(lower(sharing((1, 1, 1))))
+    broken = text.replace("kv_from[0:2]", "kv_from[0:2,1]")
+    with pytest.raises(IRSyntaxError, match="kv_from must have 1 or 2 numbers"):
+        parse_program(broken)
 
 
 def test_comments_and_blanks_are_free() -> None:

@@ -57,6 +57,26 @@ def test_growth_keeps_the_filled_slots_and_at_least_doubles() -> None:
         assert torch.equal(layer.keys[:, :, :4], keys)
 
 
+def test_a_layer_that_reads_another_has_no_storage() -> None:
+    cache = Cache([*SHAPES, 1, 0], 3, 5, torch.bfloat16, "cpu")
+    assert len(cache.own) == 2
+    assert cache.layers[2] is cache.layers[1]
+    assert cache.layers[3] is cache.layers[0]
+    cache.layers[0].keys.normal_()
+    cache.advance(4)
+    kept = cache.layers[0].keys[:, :, :4].clone()
+    cache.reserve(9)
+    assert cache.layers[3].keys.shape[2] == 10
+    assert torch.equal(cache.layers[3].keys[:, :, :4], kept)
+    assert repr(cache) == "Cache(layers=4, batch=3, length=4, capacity=10)"
+    rows = cache.first_rows(2)
+    assert rows.layers[3] is rows.layers[0] is rows.own[0]
+    assert rows.layers[3].keys.data_ptr() == cache.layers[0].keys.data_ptr()
+    rows.reserve(30)
+    assert [layer.keys.shape[2] for layer in rows.layers] == [30] * 4
+    assert cache.layers[0].keys.shape[2] == 10
+
+
 def test_reserving_what_is_there_moves_nothing() -> None:
     cache = filled(5, 4)
     before = [layer.keys.data_ptr() for layer in cache.layers]
