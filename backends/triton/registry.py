@@ -1,7 +1,6 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,6 +35,7 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
+QUANTIZED = ("quantized_codes", "quantized_kernels")
 _ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
@@ -47,7 +47,7 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "quantized_linear": Kernel(
-        ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
+        ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
     "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
@@ -83,7 +83,7 @@ PARTS = (
     "linear_act",
     "rms_norm_linear",
     "layer_norm_linear",
-    "quantized_kernels",
+    *QUANTIZED,
     "quantized_linear",
     "moe_router",
     "moe_experts",
@@ -118,12 +118,6 @@ def render_kernels(
             for kind in kinds:
                 text = _render(env, part, variables | _prologue(kind))
                 sections.append(text.replace("qkv_prologue", kind.name(kinds)))
-        elif part == "quantized_kernels":
-            for bits in structure.code_widths(uses):
-                text = _render(env, part, variables | {"packed": bits == 4})
-                sections.append(
-                    re.sub(r"\b(gem[mv])(?=_kernel|:)", rf"int{bits}_\1", text)
-                )
         else:
             sections.append(_render(env, part, variables))
     return "\n\n\n".join(sections) + "\n"
@@ -198,6 +192,7 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name in kernels and name not in own]
     return {
         "launches": bool(ours),
+        "counts": "quantized_linear" in ours,
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
         "multiplies": any(name in products.OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
@@ -231,16 +226,15 @@ def _variables(uses: list[OpUse]) -> Variables:
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
     multiplied = structure.named(uses, *products.OPS)
-    widths = structure.code_widths(uses)
     mixed = structure.named(uses, *structure.MOE_OPS)
     return {
         **products.variables(uses),
         **mixtures.variables(uses),
         **latents.variables(uses),
-        "widths": widths,
+        "grouped": structure.grouped(quantized),
+        "zeroed": any("zeros" in use.operands for use in quantized),
         "codes_biased": any("bias" in use.operands for use in quantized),
-        "kernels": structure.products(widths),
-        "gemv": tiles.GEMV,
+        "gemv": json.dumps(tiles.GEMV),
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,

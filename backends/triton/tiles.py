@@ -118,16 +118,16 @@ def latent_splits(heads: int) -> int:
 # Products with quantised weights. Up to so many rows, each row reads the codes itself:
 # after the first they come from cache, and a matrix unit would be mostly idle.
 GEMV_ROWS = 4
-GEMV: Tile = {"ROWS": 4, "COLUMNS": 1024, "num_warps": 4}
+GEMV: Tile = {"ROWS": 4, "WORDS": 256, "num_warps": 4}
 
 
-def _gemm(tokens: int, outputs: int, columns: int, warps: int, stages: int) -> Tile:
-    sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "COLUMNS": columns}
+def _gemm(tokens: int, outputs: int, words: int, warps: int, stages: int) -> Tile:
+    sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "WORDS": words}
     return {**sizes, "num_warps": warps, "num_stages": stages}
 
 
 # Bytes of an element -> tile.
-GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 64, 4, 3), 4: _gemm(32, 32, 32, 4, 2)}
+GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 16, 4, 3), 4: _gemm(32, 32, 16, 4, 2)}
 
 
 # Products with float weights. Up to so many rows of x, each row reads the weights for

@@ -53,6 +53,8 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
+    GroupQuantized,
+    Mxfp4Quantized,
     Norm,
     Projection,
     RowQuantized,
@@ -73,6 +75,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "GlmPositions",
+    "GroupQuantized",
     "Head",
     "Indexer",
     "LinearScaling",
@@ -82,6 +85,7 @@ __all__ = [
     "Mlp",
     "Model",
     "Moe",
+    "Mxfp4Quantized",
     "Norm",
     "OldName",
     "OutputGate",

@@ -121,15 +121,22 @@ def product_use(
 
 
 def quantized_use(
-    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+    bits: int,
+    width: int = 64,
+    rows: int = 48,
+    *,
+    bias: bool = False,
+    group: int = 0,
+    zeros: bool = False,
 ) -> OpUse:
-    """quantized_linear."""
+    """quantized_linear; without ``group`` rows have one scale."""
     shapes: dict[str, tuple[int | str, ...]] = {
         "x": ("B", "T", width),
         "weight": (rows, width * bits // 8),
-        "scale": (rows,),
+        "scale": (rows, width // group) if group else (rows,),
     }
-    operands = frozenset({"bias"} if bias else ())
+    given = {"bias": bias, "zeros": zeros}
+    operands = frozenset(name for name, there in given.items() if there)
     return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
 
 

@@ -87,6 +87,8 @@ QUANTIZED: tuple[tuple[OpUse, ...], ...] = (
     (quantized_use(8, bias=True),),
     (quantized_use(4), quantized_use(4, bias=True)),
     (quantized_use(4), quantized_use(8)),
+    (quantized_use(4, group=32), quantized_use(8, bias=True)),
+    (quantized_use(4, group=32, zeros=True), quantized_use(4, bias=True)),
 )
 
 

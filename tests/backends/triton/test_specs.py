@@ -112,6 +112,11 @@ MODELS: dict[str, list[OpUse]] = {
         product_use("linear_act", 66, 32, fn="silu", gated=True),
     ],
     "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
+    "groups": [
+        quantized_use(4, 128, 70, group=32, zeros=True),
+        quantized_use(4, 128, 64, group=64, bias=True),
+        quantized_use(8, 96, 33),
+    ],
 }
 
 
@@ -219,13 +224,17 @@ def latent(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
 
 def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     """With few rows and with many."""
-    rows, width = use.size("scale"), use.size("x")
-    codes = torch.zeros(rows, use.size("weight"), dtype=torch.int8)
-    vector = torch.ones(rows, dtype=dtype)
-    bias = {"bias": vector} if "bias" in use.operands else {}
+    (rows, packed), width = use.sizes("weight"), use.size("x")
+    codes = torch.zeros(rows, packed, dtype=torch.int8)
+    scale = torch.ones(use.sizes("scale"), dtype=dtype)
+    more = {
+        "bias": torch.ones(rows, dtype=dtype),
+        "zeros": torch.zeros(use.sizes("scale"), dtype=torch.int8),
+    }
+    given = {name: more[name] for name in use.operands}
     for tokens in (1, 9):
         x = random(1, tokens, width, dtype=dtype, seed=0)
-        module.quantized_linear(x, codes, vector, **use.attrs, **bias)
+        module.quantized_linear(x, codes, scale, **use.attrs, **given)
 
 
 def project(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
