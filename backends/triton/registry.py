@@ -192,12 +192,19 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name in kernels and name not in own]
     return {
         "launches": bool(ours),
-        "counts": "quantized_linear" in ours,
+        "standard": "\n".join(_standard(ours)),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
-        "multiplies": any(name in products.OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
+
+
+def _standard(ours: list[str]) -> Iterator[str]:
+    """Imports of what launchers keep their counters with, and divide sizes by."""
+    if any(name in products.OPS for name in ours):
+        yield "import functools"
+    if "quantized_linear" in ours:
+        yield "import math"
 
 
 def _imports(
