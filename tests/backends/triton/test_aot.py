@@ -211,8 +211,8 @@ def test_compiling_twice_gives_the_same_bytes_and_no_path_of_this_machine() -> N
 
 def test_the_table_tells_specialisations_apart() -> None:
     text = table(Ahead("3.7.1", compiled("chatglm3")))
-    assert text.count("decode_kernel[no start]") == 4
-    assert text.count("decode_kernel[start]") == 4
+    assert text.count("qkv_decode_kernel[no start]") == 4
+    assert text.count("qkv_decode_kernel[start]") == 4
     assert text.count("qkv_prologue_kernel  ") == 4
 
 

@@ -17,7 +17,6 @@ from support.kernels import (
     attention_use,
     examples,
     filled_cache,
-    qkv_use,
     random,
     render,
 )
@@ -46,10 +45,12 @@ def compare(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     splits: int = 4,
+    fan: int = 2,
 ) -> None:
     """The context of every real query of a batch of two.
 
-    The cache is split into fewer parts than on a GPU: each costs the interpreter time.
+    The cache is split into fewer parts than on a GPU, each of which costs the
+    interpreter time, and these are joined two at a time.
     """
     (H, K), (D, V), batch = heads, dims, 2
     cache = filled_cache(
@@ -64,12 +65,14 @@ def compare(
     # As a view of packed q | k | v, with strides of its own.
     packed = random(batch, tokens, (H + 1) * D, dtype=dtype, seed=seed)
     q = packed[..., : H * D].unflatten(-1, (H, D))
-    attrs: dict[str, Any] = {"scale": D**-0.5, "window": window}
+    attrs: dict[str, Any] = {"scale": D**-0.5}
+    if window is not None:
+        attrs["window"] = window
     if prefix is not None:
         attrs["prefix"] = torch.tensor(prefix, dtype=torch.int32)
     if learned:
         attrs["learned"] = learned
-    with mock.patch.object(module, "SPLITS", splits):
+    with mock.patch.multiple(module, SPLITS=splits, FAN=fan):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
     assert got.shape == want.shape
@@ -87,9 +90,7 @@ def module_for(
     dims: tuple[int, int],
     window: int | None,
 ) -> ModuleType:
-    if dims[0] == dims[1]:
-        return interpreted(qkv_use(*heads, dims[0], window=window))
-    return interpreted(attention_use(*heads, *dims))
+    return interpreted(attention_use(*heads, *dims, window=window))
 
 
 @few
@@ -166,7 +167,7 @@ def test_decode_across_the_border_of_a_part(
     interpreted: Interpreted, length: int
 ) -> None:
     # 4 parts of 16 slots: the 65th is the first that makes them larger.
-    module = interpreted(qkv_use(2, 1, 16))
+    module = interpreted(attention_use(2, 1, 16))
     assert module.DECODE[4]["SLOTS"] == 16
     compare(module, tokens=1, past=length - 1, heads=(2, 1), dims=(16, 16))
 
@@ -175,10 +176,11 @@ def test_decode_across_the_border_of_a_part(
 def test_parts_of_the_cache(
     interpreted: Interpreted, kv_heads: int, splits: int
 ) -> None:
-    module = interpreted(qkv_use(32, kv_heads, 16))
+    module = interpreted(attention_use(32, kv_heads, 16))
     assert splits == module.SPLITS
     if kv_heads == 1:
-        compare(module, tokens=1, past=90, heads=(32, 1), dims=(16, 16), splits=splits)
+        sizes: dict[str, Any] = {"heads": (32, 1), "dims": (16, 16)}
+        compare(module, tokens=1, past=150, splits=splits, fan=module.FAN, **sizes)
 
 
 @pytest.mark.parametrize("tokens", [1, 20])
@@ -192,7 +194,7 @@ def test_values_of_another_width(interpreted: Interpreted, tokens: int) -> None:
 def test_some_layers_with_a_window(
     interpreted: Interpreted, tokens: int, window: int | None
 ) -> None:
-    module = interpreted(qkv_use(window=5), qkv_use())
+    module = interpreted(attention_use(window=5), attention_use())
     compare(module, tokens=tokens, past=30, heads=(4, 2), dims=(64, 64), window=window)
 
 
@@ -207,7 +209,7 @@ def test_prefix_and_learned_slots(
     learned: int,
 ) -> None:
     compare(
-        interpreted(qkv_use(prefix=True, learned=learned)),
+        interpreted(attention_use(prefix=True, learned=learned)),
         tokens=tokens,
         past=past,
         heads=(4, 2),
@@ -219,7 +221,7 @@ def test_prefix_and_learned_slots(
 
 
 def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
-    module = interpreted(qkv_use(learned=4))
+    module = interpreted(attention_use(learned=4))
     for tokens in (1, 9):
         compare(
             module,
@@ -256,9 +258,9 @@ def test_a_mistake_in_the_prefix_is_caught(
                 module, tokens=tokens, past=past, prefix=prefix, start=[3, 8], **sizes
             )
 
-    check(interpreted(qkv_use(prefix=True, learned=3)))
+    check(interpreted(attention_use(prefix=True, learned=3)))
     with pytest.raises(AssertionError):
-        check(interpreted(qkv_use(prefix=True, learned=3), edit=edit))
+        check(interpreted(attention_use(prefix=True, learned=3), edit=edit))
 
 
 EXTRAS: dict[str, dict[str, object]] = {
@@ -286,7 +288,7 @@ def check_extra(
     reference.kv_write(layer, keys, values)
     q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
     attrs = {"scale": 0.25, "window": 30, **extra}
-    with mock.patch.object(module, "SPLITS", 4):
+    with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
     real = torch.arange(past, past + tokens) >= torch.tensor([0, 3])[:, None]
@@ -301,10 +303,10 @@ def test_changed_scores(
 ) -> None:
     extra = EXTRAS[name]
     if name == "capped":
-        use = qkv_use(4, 2, 16, window=30, softcap=2.0)
+        use = attention_use(4, 2, 16, window=30, softcap=2.0)
     else:
-        use = qkv_use(4, 2, 16, window=30, extras=[*extra])
-    module = interpreted(use, *([qkv_use(4, 2, 16)] if beside else []))
+        use = attention_use(4, 2, 16, window=30, extras=[*extra])
+    module = interpreted(use, *([attention_use(4, 2, 16)] if beside else []))
     check_extra(module, extra, tokens=tokens, past=past)
     if beside:
         check_extra(module, {}, tokens=tokens, past=past)
@@ -329,7 +331,7 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
 
     cap = {"softcap": 2.0} if name == "capped" else {}
     operands = [] if name == "capped" else [*EXTRAS[name]]
-    use = qkv_use(4, 2, 16, window=30, extras=operands, **cap)
+    use = attention_use(4, 2, 16, window=30, extras=operands, **cap)
     module = interpreted(use, edit=edit)
 
     def check() -> None:
@@ -342,7 +344,7 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
 
 def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
     """What no kernel is made for is the reference's, and is named as such."""
-    text = render(qkv_use(chunk=8))
+    text = render(attention_use(chunk=8))
     assert "from .reference import qkv_attention" in text
     assert "_kernel" not in text
 
@@ -351,14 +353,14 @@ def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
 def test_a_group_of_more_heads_than_a_program_takes(
     interpreted: Interpreted, heads: tuple[int, int]
 ) -> None:
-    module = interpreted(qkv_use(*heads, 256))
+    module = interpreted(attention_use(*heads, 256))
     assert module.DECODE[4]["ROWS"] == 32
     compare(module, tokens=1, past=20, heads=heads, dims=(256, 256))
 
 
 def test_bfloat16_values_in_float32(interpreted: Interpreted) -> None:
     """The interpreter gets bf16 wrong; its values, cast, are what can be tried here."""
-    module = interpreted(qkv_use())
+    module = interpreted(attention_use())
     q = random(1, 5, 4, 64, dtype=torch.bfloat16, seed=0).float()
     layer = filled_cache(
         (2, 64, 64), batch=1, past=5, tokens=0, dtype=torch.float32
@@ -374,7 +376,7 @@ def test_bfloat16_values_in_float32(interpreted: Interpreted) -> None:
 def test_a_batch_does_not_change_a_sequence(
     interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = interpreted(qkv_use())
+    module = interpreted(attention_use())
     monkeypatch.setattr(module, "SPLITS", 4)
     layer = filled_cache(
         (2, 64, 64), batch=3, past=50, tokens=0, dtype=torch.float32
@@ -428,6 +430,6 @@ def test_a_planted_mistake_is_caught(
                 window=window,
             )
 
-    check(interpreted(qkv_use(window=9)))
+    check(interpreted(attention_use(window=9)))
     with pytest.raises(AssertionError):
-        check(interpreted(qkv_use(window=9), edit=edit))
+        check(interpreted(attention_use(window=9), edit=edit))

@@ -73,7 +73,7 @@ def compare(
         for _ in range(2)
     )
     # Fewer parts of the cache than on a GPU: each costs the interpreter time.
-    with mock.patch.object(module, "SPLITS", 4):
+    with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.qkv_attention(kv=ours.layers[0], **given)
     want = reference.qkv_attention(kv=theirs.layers[0], **given)
     tolerance = TOLERANCE[dtype]
@@ -101,7 +101,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
         "norm": draw(st.booleans()),
         "style": draw(st.sampled_from(["half", "interleaved"])),
         "weight_in": draw(st.sampled_from(["input", "f32"])),
-        "window": draw(st.none() | st.integers(1, 9)),
+        **draw(st.just({}) | st.fixed_dictionaries({"window": st.integers(1, 9)})),
     }
 
 
