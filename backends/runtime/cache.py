@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+#: What keys and values can be kept as, beside the dtype of the model.
+CACHE_DTYPES = {"int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn}
+
 
 def quantized(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """int8 codes [..., D] of `states` [..., D], and their scales float32 [...].
@@ -25,7 +28,7 @@ def dequantized(
 
 
 def stored(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`states` as a cache of floats holds them; float8 at its largest instead of NaN."""
+    """`states` as a cache of floats holds them; float8 at most at its largest."""
     if dtype == torch.float8_e4m3fn:
         limit = torch.finfo(dtype).max
         return states.float().clamp(-limit, limit).to(dtype)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from .cache import Cache
+from .cache import CACHE_DTYPES, Cache
 from .checks import check_ids
 from .generation import generate
 from .inputs import check_cache, positions, read_mask
@@ -40,6 +40,8 @@ class CausalLM(BaseModel):
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
+    #: What keys and values are kept as; None: the dtype of the model.
+    cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
 
     def run(
@@ -63,10 +65,27 @@ class CausalLM(BaseModel):
         """
         raise NotImplementedError
 
+    def keep_cache_as(self, name: str) -> None:
+        """Keeps keys and values of new caches as "int8" (codes, and a scale for each
+        head of each token) or "fp8_e4m3". Raises ValueError for another name, and
+        where this model's cache holds more than keys and values."""
+        if name not in CACHE_DTYPES:
+            raise ValueError(
+                f"cache_dtype={name!r} is none that a cache can have; give one of "
+                f"{', '.join(CACHE_DTYPES)}, or leave it out for the model's dtype."
+            )
+        if any(len(shape) > 3 for shape in self.cache_shapes):
+            raise ValueError(
+                f"cache_dtype={name!r} does not go with this model: its layers also "
+                "cache the keys of an indexer, which have no codes. Leave it out."
+            )
+        self.cache_dtype = CACHE_DTYPES[name]
+
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
         capacity += self.learned
-        cache = Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        dtype = self.cache_dtype or self.dtype
+        cache = Cache(self.cache_shapes, batch, capacity, dtype, self.device)
         if self.learned:
             cache.begin_with(self.learned_states())
         return cache

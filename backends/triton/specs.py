@@ -235,9 +235,7 @@ def _qkv_decode(
     return _tiled(arguments, kernel, constants, plan.decode[BYTES[dtype]])
 
 
-def _split(
-    arguments: _Arguments, plan: structure.AttentionPlan
-) -> dict[str, Constant]:
+def _split(arguments: _Arguments, plan: structure.AttentionPlan) -> dict[str, Constant]:
     """What decode needs to attend to parts of the cache and to join them."""
     arguments.pointers("position", "arrived", dtype="*i32")
     arguments.pointers("parts", "weights", dtype="*fp32")

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
+from glmc.backends.triton import OpUse
 from support.kernels import (
     attention_use,
     examples,
     filled_cache,
+    qkv_use,
     random,
     render,
 )
@@ -237,7 +239,7 @@ def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("tl.maximum(seen, bound - 1)", "tl.maximum(seen, bound)"),
+        ("slot < bound", "slot <= bound"),
         ("tl.maximum(stop, bound)", "stop"),
         ("slot < LEARNED", "slot < LEARNED - 1"),
         ("slot >= first", "slot > first"),
@@ -263,11 +265,29 @@ def test_a_mistake_in_the_prefix_is_caught(
         check(interpreted(attention_use(prefix=True, learned=3), edit=edit))
 
 
+SLOPES = {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])}
+SINKS = {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])}
+PREFIX = {"prefix": torch.tensor([9, 11], dtype=torch.int32)}
 EXTRAS: dict[str, dict[str, object]] = {
-    "capped": {"softcap": 2.0},
-    "sloped": {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])},
-    "sunk": {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])},
+    "capped": {"softcap": 2.0, "window": 30},
+    "sloped": {**SLOPES, "window": 30},
+    "sunk": {**SINKS, "window": 30},
+    "chunked": {"chunk": 17},
+    "sloped and sunk": {**SLOPES, **SINKS},
+    "sloped, with a prefix": {**SLOPES, **PREFIX, "learned": 2},
+    "sunk and capped, with a prefix": {**SINKS, **PREFIX, "softcap": 2.0},
+    "all but a prefix": {**SLOPES, **SINKS, "chunk": 17, "window": 30, "softcap": 2.0},
 }
+
+
+def use_of(extra: dict[str, object]) -> OpUse:
+    tensors = [name for name in ("slopes", "sinks") if name in extra]
+    attrs = {
+        name: value
+        for name, value in extra.items()
+        if not isinstance(value, torch.Tensor)
+    }
+    return attention_use(4, 2, 16, extras=tensors, prefix="prefix" in extra, **attrs)
 
 
 def check_extra(
@@ -287,7 +307,7 @@ def check_extra(
     )
     reference.kv_write(layer, keys, values)
     q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
-    attrs = {"scale": 0.25, "window": 30, **extra}
+    attrs = {"scale": 0.25, **extra}
     with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
@@ -295,31 +315,45 @@ def check_extra(
     torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64), (1, 2)])
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64)])
 @pytest.mark.parametrize("name", EXTRAS)
 def test_changed_scores(
-    interpreted: Interpreted, name: str, beside: bool, tokens: int, past: int
+    interpreted: Interpreted, name: str, tokens: int, past: int
 ) -> None:
-    extra = EXTRAS[name]
-    if name == "capped":
-        use = attention_use(4, 2, 16, window=30, softcap=2.0)
-    else:
-        use = attention_use(4, 2, 16, window=30, extras=[*extra])
-    module = interpreted(use, *([attention_use(4, 2, 16)] if beside else []))
-    check_extra(module, extra, tokens=tokens, past=past)
-    if beside:
-        check_extra(module, {}, tokens=tokens, past=past)
+    module = interpreted(use_of(EXTRAS[name]))
+    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
+
+
+@pytest.mark.parametrize(("tokens", "past"), [(20, 13), (1, 34)])
+@pytest.mark.parametrize("name", ["capped", "sloped", "sunk", "chunked"])
+def test_changed_scores_in_some_layers(
+    interpreted: Interpreted, name: str, tokens: int, past: int
+) -> None:
+    module = interpreted(use_of(EXTRAS[name]), attention_use(4, 2, 16))
+    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
+    check_extra(module, {}, tokens=tokens, past=past)
+
+
+@pytest.mark.parametrize("past", [2, 16, 17, 18, 33, 34, 35])
+def test_chunks_begin_at_the_first_real_slot(
+    interpreted: Interpreted, past: int
+) -> None:
+    extra: dict[str, object] = {"chunk": 17}
+    module = interpreted(use_of(extra))
+    check_extra(module, extra, tokens=1, past=past)
 
 
 @pytest.mark.parametrize(
     ("name", "right", "wrong"),
     [
         ("capped", "2.0 / CAP * scores", "1.0 / CAP * scores"),
-        ("sloped", "(past + 1 - stop)", "0"),
-        ("sloped", "slope[:, None] * distance", "slope[:, None]"),
-        ("sunk", "& (split == 0)", ""),
-        ("sunk", "tl.where(sink > LOWEST, 1.0, 0.0)", "tl.zeros_like(sink)"),
+        ("sloped", "(past - slot)[None, :]", "(stop - slot)[None, :]"),
+        ("sloped", "scores -= slope * distance", "scores -= slope"),
+        ("sunk", "there & (split == 0)", "there"),
+        ("sunk", "tl.where(sunk, 1.0, total)", "total"),
+        ("chunked", "slot[None, :] >= chunk[:, None]", "slot[None, :] >= 0"),
+        ("chunked", "tl.maximum(past - first, 0) // CHUNK * CHUNK", "0"),
+        ("chunked", "begin + (own - begin) // CHUNK", "own // CHUNK"),
     ],
 )
 def test_a_planted_mistake_in_changed_scores_is_caught(
@@ -329,10 +363,7 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
         assert right in text
         return text.replace(right, wrong)
 
-    cap = {"softcap": 2.0} if name == "capped" else {}
-    operands = [] if name == "capped" else [*EXTRAS[name]]
-    use = attention_use(4, 2, 16, window=30, extras=operands, **cap)
-    module = interpreted(use, edit=edit)
+    module = interpreted(use_of(EXTRAS[name]), edit=edit)
 
     def check() -> None:
         for tokens, past in ((40, 0), (1, 64)):
@@ -342,9 +373,9 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
         check()
 
 
-def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
+def test_chunks_with_a_prefix_have_no_kernel() -> None:
     """What no kernel is made for is the reference's, and is named as such."""
-    text = render(attention_use(chunk=8))
+    text = render(qkv_use(chunk=8, prefix=True))
     assert "from .reference import qkv_attention" in text
     assert "_kernel" not in text
 
@@ -397,13 +428,14 @@ def test_a_batch_does_not_change_a_sequence(
     ("right", "wrong"),
     [
         ("distance >= 0", "distance >= 1"),
+        ("visible = slot < stop", "visible = slot <= stop"),
         ("distance < WINDOW", "distance <= WINDOW"),
         ("begin, past + origin - WINDOW + 1", "begin, past + origin - WINDOW + 2"),
         ("first, past - WINDOW + 1", "first, past - WINDOW + 2"),
         ("total * decay", "total"),
         ("context *= decay[:, None]", "context *= 1.0"),
-        ("past + 1 - first, SPLITS", "past - first, SPLITS"),
-        ("weight - tl.max(weight, axis=0)", "weight - weight"),
+        ("seen = tl.maximum(end - first, 1)", "seen = tl.maximum(end - first - 1, 1)"),
+        ("tl.exp2(weight - top), 0.0", "tl.exp2(weight - weight), 0.0"),
         ("begin = tl.load(start + batch)", "begin = 0"),
         (
             "batch * KV_HEADS + head // (HEADS // KV_HEADS)",

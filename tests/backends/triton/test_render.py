@@ -102,7 +102,8 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         qkv_use(extras=("slopes",)),
         qkv_use(rotary=64, extras=("sinks",), window=8, softcap=5.0),
         qkv_use(rotary=64, chunk=8),
-        qkv_use(extras=("slopes", "sinks"), chunk=8, softcap=5.0, prefix=True),
+        qkv_use(extras=("slopes", "sinks"), chunk=8, softcap=5.0),
+        qkv_use(extras=("slopes", "sinks"), prefix=True, learned=4),
         attention_use(extras=("sinks",), window=8, softcap=5.0),
         attention_use(prefix=True, learned=4),
     ]
@@ -181,7 +182,9 @@ def test_structure_that_no_layer_uses_is_not_emitted() -> None:
 
 def test_a_model_of_mixed_layers_chooses_by_its_arguments() -> None:
     text = render(qkv_use(rotary=64), qkv_use(window=4))
-    assert '(True, False, "half", "input"): (_qkv_rope_prologue, _qkv_rope_decode' in text
+    assert (
+        '(True, False, "half", "input"): (_qkv_rope_prologue, _qkv_rope_decode' in text
+    )
     assert '(False, False, "half", "input"): (_qkv_prologue, _qkv_decode' in text
     assert "if WINDOW is not None" in text
 
