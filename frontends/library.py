@@ -13,7 +13,12 @@ from glmc.frontends.json_text import read_bytes
 from glmc.frontends.sections import validate
 from glmc.frontends.spec import Match
 from glmc.frontends.yaml_tree import Branch, merge, read_tree
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    SpecInheritanceError,
+    SpecSyntaxError,
+    UnidentifiedModelError,
+    UnknownModelTypeError,
+)
 
 _MAX_SPEC = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -78,7 +83,9 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Branch, list[SpecFile
     parent, family = _parent(tree, path), (*children, path.resolve())
     if parent.resolve() in family:
         at = tree.keys_at["extends"]
-        raise GlmcError(f"{at}: extends: {parent.stem!r} extends this spec itself")
+        raise SpecInheritanceError(
+            f"{at}: extends: {parent.stem!r} extends this spec itself"
+        )
     base, files = _load(parent, family)
     for key in _OWN:
         base.pop(key, None)
@@ -93,7 +100,9 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise GlmcError(f"{label} is not UTF-8 text (byte {error.start})") from None
+        raise SpecSyntaxError(
+            f"{label} is not UTF-8 text (byte {error.start})"
+        ) from None
     tree = read_tree(text, label)
     if "arch" not in tree:
         tree.put("arch", path.stem, tree.at)
@@ -106,12 +115,14 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
 def _parent(tree: Branch, path: Path) -> Path:
     name, at = tree["extends"], tree.keys_at["extends"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise GlmcError(f"{at}: extends: expected the name of a spec, found {name!r}")
+        raise SpecInheritanceError(
+            f"{at}: extends: expected the name of a spec, found {name!r}"
+        )
     for folder in (path.parent, builtin_folder()):
         candidate = folder / f"{name}.yaml"
         if candidate.is_file():
             return candidate
-    raise GlmcError(f"{at}: extends: there is no spec {name!r}{_near(name)}")
+    raise SpecInheritanceError(f"{at}: extends: there is no spec {name!r}{_near(name)}")
 
 
 def identify(config: Mapping[str, object], where: str) -> SpecTree:
@@ -122,19 +133,21 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     """
     model_type, classes = config.get("model_type"), architectures(config, where)
     if model_type is not None and not isinstance(model_type, str):
-        raise GlmcError(f"{where}: model_type must be a string, found {model_type!r}")
+        raise UnidentifiedModelError(
+            f"{where}: model_type must be a string, found {model_type!r}"
+        )
     for path in sorted(builtin_specs().values(), key=_generality):
         match = _match(path)
         named = model_type in match.model_type if model_type else _meet(match, classes)
         if named and (not match.any_key or not config.keys().isdisjoint(match.any_key)):
             return load_spec(path)
     if not model_type and not classes:
-        raise GlmcError(
+        raise UnidentifiedModelError(
             f"{where} names neither model_type nor architectures, so it does not say"
             " what kind of model it is; is it a model's config.json?"
         )
     wanted = model_type or ", ".join(classes)
-    raise GlmcError(
+    raise UnknownModelTypeError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
         " drafts another, and --spec FILE takes one"
@@ -145,7 +158,9 @@ def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
     """The class names a config lists."""
     value = config.get("architectures") or []
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise GlmcError(f"{where}: architectures must be a list of class names")
+        raise UnidentifiedModelError(
+            f"{where}: architectures must be a list of class names"
+        )
     return tuple(value)
 
 

@@ -1,6 +1,8 @@
 """The KV cache: preallocated keys and values of every layer, filled slot by slot."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -41,6 +43,10 @@ def _scales_of(slots: torch.Tensor) -> torch.Tensor | None:
     return slots.new_empty(slots.shape[:3], dtype=torch.float32)
 
 
+class HostRead(RuntimeError):
+    """Raised where a step that is being recorded needs a value on the host."""
+
+
 class LayerCache:
     """Keys and values of one layer, as its attention reads and writes them.
 
@@ -64,6 +70,15 @@ class LayerCache:
         self.index = index
         self.key_scales = _scales_of(keys)
         self.value_scales = _scales_of(values)
+
+    def first_rows(self, cache: "Cache", batch: int) -> "LayerCache":
+        """The slots of the first `batch` rows, as a layer of `cache`."""
+        rows = copy.copy(self)
+        rows.cache = cache
+        for name in ("keys", "values", "index", "key_scales", "value_scales"):
+            states = getattr(self, name)
+            setattr(rows, name, None if states is None else states[:batch])
+        return rows
 
     def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
@@ -142,6 +157,7 @@ class Cache:
         self.batch = batch
         self.capacity = capacity
         self.position = torch.zeros(1, dtype=torch.int32, device=device)
+        self._hidden = False
         self.length = 0
         self.learned = 0
         self.start: torch.Tensor | None = None
@@ -162,12 +178,29 @@ class Cache:
     @property
     def length(self) -> int:
         """Slots filled so far; setting it sets `position` too."""
+        if self._hidden:
+            raise HostRead("reads on the host how many slots are filled")
         return self._length
 
     @length.setter
     def length(self, slots: int) -> None:
         self._length = slots
         self.position.fill_(slots)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Within it only the device knows how far the cache is filled: what a graph
+        records may read `position`, and whoever asks for `length` gets a HostRead."""
+        self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the slots are."""
+        return self.position.device
 
     @property
     def tokens(self) -> int:
@@ -197,8 +230,20 @@ class Cache:
         `position` is added to, not set: in a captured graph it moves on with each
         replay, while `length` moves where this is called.
         """
-        self._length += tokens
+        self.follow(tokens)
         self.position += tokens
+
+    def follow(self, tokens: int) -> None:
+        """Counts on the host what `position` has moved on by, in a replay."""
+        self._length += tokens
+
+    def first_rows(self, batch: int) -> "Cache":
+        """A cache of the first `batch` rows: the same slots and the same `position`,
+        with a count, padding and prefix of its own."""
+        rows = copy.copy(self)
+        rows.batch = batch
+        rows.layers = [layer.first_rows(rows, batch) for layer in self.layers]
+        return rows
 
     def reserve(self, total: int) -> None:
         """Makes room for `total` slots; growing at least doubles the capacity."""

@@ -8,6 +8,7 @@ import torch
 
 from .cache import CACHE_DTYPES, Cache
 from .checks import check_ids
+from .decoder import Decoder
 from .generation import generate
 from .inputs import check_cache, positions, read_mask
 from .modules import BaseModel, item, operations
@@ -43,6 +44,24 @@ class CausalLM(BaseModel):
     #: What keys and values are kept as; None: the dtype of the model.
     cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
+    _decoder: Decoder | None = None
+
+    @property
+    def decoder(self) -> Decoder:
+        """What `generate` decodes with; `decoder.forget()` frees what it keeps."""
+        if self._decoder is None:
+            self._decoder = Decoder()
+        return self._decoder
+
+    @property
+    def decode_path(self) -> str:
+        """How the last generation decoded: with a graph replay a token, or eagerly and
+        why."""
+        return self.decoder.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles record their own steps."""
+        return {**self.__dict__, "_decoder": None}
 
     def run(
         self,
@@ -74,18 +93,24 @@ class CausalLM(BaseModel):
                 f"cache_dtype={name!r} is none that a cache can have; give one of "
                 f"{', '.join(CACHE_DTYPES)}, or leave it out for the model's dtype."
             )
-        if any(len(shape) > 3 for shape in self.cache_shapes):
+        if any(len(shape) > 3 or not shape[2] for shape in self.cache_shapes):
             raise ValueError(
-                f"cache_dtype={name!r} does not go with this model: its layers also "
-                "cache the keys of an indexer, which have no codes. Leave it out."
+                f"cache_dtype={name!r} does not go with this model: its layers cache "
+                "latents or the keys of an indexer, which have no codes. Leave it out."
             )
         self.cache_dtype = CACHE_DTYPES[name]
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
-        capacity += self.learned
+        return self.begin_cache(self.empty_cache(batch, capacity + self.learned))
+
+    def empty_cache(self, batch: int, slots: int) -> Cache:
+        """A cache without anything in its slots."""
         dtype = self.cache_dtype or self.dtype
-        cache = Cache(self.cache_shapes, batch, capacity, dtype, self.device)
+        return Cache(self.cache_shapes, batch, slots, dtype, self.device)
+
+    def begin_cache(self, cache: Cache) -> Cache:
+        """Puts into an empty cache what stands before every sequence."""
         if self.learned:
             cache.begin_with(self.learned_states())
         return cache
@@ -156,8 +181,9 @@ class CausalLM(BaseModel):
         sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
         for none; by default the model's own) and is filled with `pad_token_id`; when
         every row has ended, so does the generation. Returns int64 [B, P + new], or
-        with `stream` an iterator over the new tokens, one int64 [B] a step. Raises
-        ValueError for arguments out of range.
+        with `stream` an iterator over the new tokens, one int64 [B] on the CPU a step:
+        a GPU already computes the next one. Raises ValueError for arguments out of
+        range.
         """
         steps = generate(
             self,
@@ -171,4 +197,5 @@ class CausalLM(BaseModel):
         )
         if stream:
             return steps
-        return torch.cat([input_ids, *(step[:, None] for step in steps)], dim=1)
+        new = torch.stack(list(steps), dim=1).to(input_ids.device)
+        return torch.cat([input_ids, new], dim=1)

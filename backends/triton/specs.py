@@ -107,27 +107,6 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
-def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """Both products of the experts, where they have few rows and where many."""
-    top_k, (_, width, ff) = use.size("experts"), use.sizes("down")
-    sizes: dict[str, Constant] = {"E": width, "F": ff}
-    first: dict[str, Constant] = {"TOP_K": top_k, **sizes}
-    if len(structure.functions(uses)) > 1:
-        first["FN"] = use.text("fn")
-    specs = []
-    for tile in tiles.EXPERTS[BYTES[dtype]]:
-        arguments = _Arguments(dtype).pointers("x", "gate_up", "hidden")
-        arguments.pointers(*_BLOCKS, dtype="*i64").strides(x_row=width)
-        specs.append(_tiled(arguments, "moe_gate_up_kernel", first, tile))
-        arguments = _Arguments(dtype).pointers("hidden", "down", "parts")
-        arguments.pointers("shares", dtype="*fp32").pointers(*_BLOCKS, dtype="*i64")
-        specs.append(_tiled(arguments, "moe_down_kernel", sizes, tile))
-    return specs
-
-
-_BLOCKS = ("order", "experts", "firsts", "ends")
-
-
 def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The product with few rows and the one with many."""
     bits = use.whole("bits")

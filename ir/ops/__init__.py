@@ -10,7 +10,6 @@ from glmc.ir.ops.elementwise import (
     FirstToken,
     Gate,
     Heads,
-    JoinHeads,
     Linear,
     Mul,
     NormalisedLinear,
@@ -20,6 +19,7 @@ from glmc.ir.ops.elementwise import (
     Xielu,
     ZerosLike,
 )
+from glmc.ir.ops.latent import LatentAttention, LatentWrite
 from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import (
     AddLayerNorm,
@@ -48,7 +48,7 @@ from glmc.ir.ops.rope import (
     RopeTableSections,
     RopeTableYarn,
 )
-from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection
 
 __all__ = [
     "ActMul",
@@ -67,8 +67,9 @@ __all__ = [
     "Heads",
     "IndexSelect",
     "IndexWrite",
-    "JoinHeads",
     "KvWrite",
+    "LatentAttention",
+    "LatentWrite",
     "LayerNorm",
     "LayerNormHeads",
     "LayerNormalize",
@@ -96,7 +97,6 @@ __all__ = [
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",
-    "SparseAttention",
     "Split",
     "Xielu",
     "ZerosLike",
