@@ -73,6 +73,7 @@ class Mixture(_Sublayer):
             act=act,
             ff=self.size("ff", spec.ff),
             router=router,
+            norm=self.parts.layer_norm(f"{self.what}.norm", self.resolve, spec.norm),
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
@@ -86,12 +87,16 @@ class Mixture(_Sublayer):
 
     def router(self, spec: MoeSpec) -> m.Router:
         resolve, what = self.resolve, self.what
+        norm = self.parts.layer_norm(f"{what}.router_norm", resolve, spec.router_norm)
         return m.Router(
             weight=self.slots.weight("router"),
             bias=self.slots.bias("router"),
             score=spec.score,
             after=self.after(spec),
             correction=self.slots.optional("correction"),
+            norm=norm,
+            pre_scale=resolve.number(f"{what}.router_scale", spec.router_scale),
+            expert_scale=self.slots.optional("expert_scale"),
             groups=self.size("groups", spec.groups),
             top_groups=self.size("top_groups", spec.top_groups),
             group_score=spec.group_score,

@@ -81,6 +81,8 @@ class NormRef(Section):
     bias: Flag | None = None
     unit_offset: Flag | None = None
     weight_in: Literal["input", "f32"] | None = None
+    bare: bool | None = None
+    """The weight is called as the norm, without ``.weight``."""
 
 
 def _norm_ref(value: object) -> object:
@@ -140,7 +142,12 @@ class QkNorm(Section):
 
 
 class AttentionSpec(Section):
-    """Grouped-query attention."""
+    """Grouped-query attention.
+
+    ``kv_from`` is the number of the earlier layer whose keys and values a layer attends
+    to instead of its own, or null; with ``kv_equal`` values are the keys, before norm
+    and rope.
+    """
 
     kind: Literal["attention"]
     heads: Integer
@@ -159,6 +166,8 @@ class AttentionSpec(Section):
     q_scale: QueryScaleSpec | None = None
     gate: GateSpec | None = None
     sub_norm: NormUse | None = None
+    kv_from: Integer | None = None
+    kv_equal: Flag = False
 
 
 class MlpSpec(Section):
@@ -192,7 +201,11 @@ class ClampedGluSpec(Section):
 
 
 class MoeSpec(Section):
-    """A mixture of gated MLPs; ``ff`` is the width of one expert."""
+    """A mixture of gated MLPs; ``ff`` is the width of one expert.
+
+    ``norm`` is of what the experts read, and the router is given it without; it reads
+    ``router_scale`` · ``router_norm`` of that.
+    """
 
     kind: Literal["moe"]
     act: Text
@@ -210,6 +223,31 @@ class MoeSpec(Section):
     glu: ClampedGluSpec | None = None
     weigh: Literal["output", "input"] = "output"
     shared: SharedSpec | None = None
+    norm: NormUse | None = None
+    router_norm: NormUse | None = None
+    router_scale: Number = 1.0
+
+
+class PerLayerInputSpec(Section):
+    """down(act(gate(x)) · e): e is the layer's part of ``embed.per_layer``."""
+
+    kind: Literal["per_layer_input"]
+    act: Text
+
+
+class BranchSpec(Section):
+    """post(op(pre(x))); ``op`` is an ``mlp`` or a ``moe``."""
+
+    op: Text
+    pre: NormUse | None = None
+    post: NormUse | None = None
+
+
+class BranchesSpec(Section):
+    """The sum of feed-forwards that read the same x."""
+
+    kind: Literal["branches"]
+    of: tuple[BranchSpec, ...]
 
 
 class IndexerSpec(Section):
@@ -245,7 +283,8 @@ class MlaSpec(Section):
 
 
 OpSpec = Annotated[
-    AttentionSpec | MlpSpec | MoeSpec | MlaSpec, Field(discriminator="kind")
+    AttentionSpec | MlpSpec | MoeSpec | MlaSpec | PerLayerInputSpec | BranchesSpec,
+    Field(discriminator="kind"),
 ]
 
 
@@ -253,9 +292,11 @@ class StepSpec(Section):
     """after(residual_scale · r + scale · post(op(pre(x)))).
 
     r is x, or with residual normed pre(x); a parallel step reads the x of the last.
+    Layers for which ``when`` is false leave the step out.
     """
 
     op: Text
+    when: Flag = True
     pre: NormUse | None = None
     post: NormUse | None = None
     after: NormUse | None = None
@@ -272,12 +313,28 @@ class SinusoidsSpec(Section):
     offset: int = 0
 
 
+class PerLayerEmbedSpec(Section):
+    """sum_scale · (scale · token + norm(project_scale · project(x))) for every layer.
+
+    ``width`` is that of a layer's part, null for none; ``vocab`` the table's rows.
+    """
+
+    width: Integer | None
+    vocab: Integer
+    scale: Number = 1.0
+    scale_rounded: Flag = False
+    project_scale: Number = 1.0
+    norm: NormUse | None = None
+    sum_scale: Number = 1.0
+
+
 class EmbedSpec(Section):
     """What happens to a token's vector before the first layer."""
 
     scale: Number | None = None
     scale_rounded: Flag = False
     sinusoids: SinusoidsSpec | None = None
+    per_layer: PerLayerEmbedSpec | None = None
 
 
 class TransformSpec(Section):

@@ -71,15 +71,6 @@ class LayerCache:
         self.key_scales = _scales_of(keys)
         self.value_scales = _scales_of(values)
 
-    def first_rows(self, cache: "Cache", batch: int) -> "LayerCache":
-        """The slots of the first `batch` rows, as a layer of `cache`."""
-        rows = copy.copy(self)
-        rows.cache = cache
-        for name in ("keys", "values", "index", "key_scales", "value_scales"):
-            states = getattr(self, name)
-            setattr(rows, name, None if states is None else states[:batch])
-        return rows
-
     def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
         end = begin + k.shape[2]
@@ -124,6 +115,18 @@ class LayerCache:
         """First slot of each row that is not padding, int32 [B]; None: no padding."""
         return self.cache.start
 
+    def slots(self) -> dict[str, torch.Tensor]:
+        """All that is kept for each row and slot, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+
+    def first_rows(self, cache: "Cache") -> "LayerCache":
+        """The same slots, as a layer of a cache with fewer rows."""
+        rows = copy.copy(self)
+        rows.cache = cache
+        for name, slots in self.slots().items():
+            setattr(rows, name, slots[: cache.batch])
+        return rows
+
 
 class Cache:
     """The caches of all layers, and how far they are filled.
@@ -132,7 +135,8 @@ class Cache:
     with a scale; torch.float8_e4m3fn is rounded to as it is.
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
-    indexer's keys where it has them. Every layer writes the slots of a step; then the
+    indexer's keys where it has them; or the number of an earlier layer whose cache it
+    reads. Every layer with a cache of its own writes the slots of a step; then the
     caller moves on with `advance`.
 
     `position` int32 [1] is `length` on the device, where kernels read it: a graph that
@@ -148,7 +152,7 @@ class Cache:
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, ...]],
+        shapes: Sequence[tuple[int, ...] | int],
         batch: int,
         capacity: int,
         dtype: torch.dtype,
@@ -170,10 +174,16 @@ class Cache:
         def slots(heads: int, dim: int) -> torch.Tensor:
             return torch.empty(batch, heads, capacity, dim, dtype=dtype, device=device)
 
-        self.layers = [
-            LayerCache(self, slots(n, k_dim), slots(n, v_dim), slots(1, sum(index)))
-            for n, k_dim, v_dim, *index in shapes
-        ]
+        self.own: list[LayerCache] = []
+        self.layers: list[LayerCache] = []
+        for shape in shapes:
+            if isinstance(shape, int):
+                self.layers.append(self.layers[shape])
+                continue
+            n, k_dim, v_dim, *index = shape
+            parts = slots(n, k_dim), slots(n, v_dim), slots(1, sum(index))
+            self.own.append(LayerCache(self, *parts))
+            self.layers.append(self.own[-1])
 
     @property
     def length(self) -> int:
@@ -212,8 +222,8 @@ class Cache:
         [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
         self.learned = self.length = states.shape[1]
         rows = states.transpose(1, 2).expand(self.batch, -1, -1, -1)
-        parts = iter(rows.chunk(2 * len(self.layers), dim=1))
-        for layer in self.layers:
+        parts = iter(rows.chunk(2 * len(self.own), dim=1))
+        for layer in self.own:
             layer.write(0, next(parts), next(parts))
 
     def counters(self, count: int) -> torch.Tensor:
@@ -242,7 +252,9 @@ class Cache:
         with a count, padding and prefix of its own."""
         rows = copy.copy(self)
         rows.batch = batch
-        rows.layers = [layer.first_rows(rows, batch) for layer in self.layers]
+        first = {old: old.first_rows(rows) for old in self.own}
+        rows.own = list(first.values())
+        rows.layers = [first[old] for old in self.layers]
         return rows
 
     def reserve(self, total: int) -> None:
@@ -250,7 +262,7 @@ class Cache:
         if total <= self.capacity:
             return
         self.capacity = max(total, 2 * self.capacity)
-        for layer in self.layers:
+        for layer in self.own:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
             layer.index = self._grown(layer.index)

@@ -33,7 +33,8 @@ class CausalLM(BaseModel):
     """
 
     #: (kv_heads, key_dim, value_dim) of each layer; with an indexer, its key_dim too.
-    cache_shapes: ClassVar[Sequence[tuple[int, ...]]]
+    #: Or the number of an earlier layer, whose cache it reads.
+    cache_shapes: ClassVar[Sequence[tuple[int, ...] | int]]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.
@@ -93,7 +94,8 @@ class CausalLM(BaseModel):
                 f"cache_dtype={name!r} is none that a cache can have; give one of "
                 f"{', '.join(CACHE_DTYPES)}, or leave it out for the model's dtype."
             )
-        if any(len(shape) > 3 or not shape[2] for shape in self.cache_shapes):
+        shapes = [shape for shape in self.cache_shapes if not isinstance(shape, int)]
+        if any(len(shape) > 3 or not shape[2] for shape in shapes):
             raise ValueError(
                 f"cache_dtype={name!r} does not go with this model: its layers cache "
                 "latents or the keys of an indexer, which have no codes. Leave it out."

@@ -38,15 +38,24 @@ def print_program(program: Program) -> str:
 def _headers(program: Program) -> list[str]:
     blocks = [
         f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
+        + _source(block.kv_from)
         for block in program.blocks
     ]
     heads = ["stem", *blocks, "head"]
     if program.prefix_encoder:
         heads.insert(0, "prefix_encoder")
     return [
-        f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
+        f"{head} ({', '.join(map(str, graph.inputs))})"
         for head, graph in zip(heads, program.graphs, strict=True)
     ]
+
+
+def _source(kv_from: Sequence[int]) -> str:
+    """`` kv_from[13]`` where all layers read one cache, else the source of each."""
+    if not kv_from:
+        return ""
+    told = kv_from[:1] if len(set(kv_from)) == 1 else kv_from
+    return f" kv_from[{print_layers(told)}]"
 
 
 def print_layers(layers: Sequence[int]) -> str:
