@@ -65,6 +65,7 @@ def load(
     endpoint: str | None = None,
     offline: bool = False,
     tuned: str | Path | None = None,
+    cache_dtype: str | None = None,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
 
@@ -73,7 +74,8 @@ def load(
     once on `device` and filled piece by piece from the mapped files. `progress` shows
     a bar on stderr, by default where that is a terminal. `tuned` is a second folder or
     hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
-    such as a prefix encoder alone. Raises WeightsError where
+    such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
+    values in less memory than the model's dtype does. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
     `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror) and
     `offline` are for hub ids; see `hub.Repository`.
@@ -96,6 +98,8 @@ def load(
     )
     with torch.device("meta"):
         model = model_class()
+    if cache_dtype is not None:
+        model.keep_cache_as(cache_dtype)
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:

@@ -10,7 +10,6 @@ Tile = Mapping[str, int]
 
 POINTWISE: Tile = {"block": 1024, "warps": 4}
 PROLOGUE_WARPS = 1
-COMBINE_WARPS = 4
 
 
 # Rows times width that a program of decode accumulates at most, and from where on it
@@ -194,10 +193,12 @@ def row_warps(block: int) -> int:
     return max(1, min(block // 512, 16))
 
 
-def splits(kv_heads: int, width: int) -> int:
-    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs.
+# Parts of the cache that one program joins. SPLITS are at most FAN * FAN: neighbours
+# are joined first, then what they became.
+FAN = 8
 
-    Bounded from above by what the combining kernel holds in registers.
-    """
+
+def splits(kv_heads: int) -> int:
+    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs."""
     wanted = power_of_two(256 // max(kv_heads, 1))
-    return max(8, min(wanted, 64, 16384 // width))
+    return max(FAN, min(wanted, FAN * FAN))

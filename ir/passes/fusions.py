@@ -165,7 +165,7 @@ def _named(text: str, q: str, k: str) -> str:
 
 QKV_ATTENTION = Fusion(
     name="qkv-attention",
-    doc="Rope, cache write and attention work on the packed product: two launches.",
+    doc="Norm, rope, cache write and attention of a token in one launch.",
     rules=(
         Rule(
             match=_SPLIT

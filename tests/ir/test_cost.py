@@ -97,6 +97,9 @@ def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
     # qkv, the context, one slot written, ten slots read; keys and values of 8 each.
     assert cost.nbytes == 2 * (32 + 16 + 16 + 10 * 16)
     assert cost.flops == 2 * 10 * 2 * (8 + 8)
+    # A token in one launch, a prompt in two.
+    assert cost.launches == 1
+    assert op.cost(types, Call(tokens=2)).launches == 2
 
 
 def test_latent_attention_takes_the_cheaper_way() -> None:

@@ -140,10 +140,24 @@ def quantized_use(
     return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
 
 
-def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
-    """attention on its own, as an unfused model uses it."""
-    shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}
-    return OpUse("attention", {"scale": 0.2}, shapes=shapes)
+def attention_use(
+    heads: int = 4,
+    kv_heads: int = 2,
+    k_dim: int = 64,
+    v_dim: int = 0,
+    *,
+    prefix: bool = False,
+    extras: Sequence[str] = (),
+    **attrs: object,
+) -> OpUse:
+    """attention on its own, as an unfused model uses it; values are as wide as keys
+    where ``v_dim`` is 0, and ``extras`` are operands."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "q": ("B", "T", heads, k_dim),
+        "kv": (kv_heads, k_dim, v_dim or k_dim),
+    }
+    given = frozenset([*extras, *(("prefix",) if prefix else ())])
+    return OpUse("attention", {"scale": 0.2, **attrs}, given, shapes)
 
 
 def latent_uses(

@@ -65,6 +65,16 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     "multi-query, 71 heads": ("bf16", [qkv_use(71, 1, 64, rotary=64)], TARGETS),
     "wide heads": ("bf16", [qkv_use(8, 4, 256, rotary=256, window=512)], TARGETS),
     "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)], TARGETS),
+    "chunks in some layers": (
+        "bf16",
+        [qkv_use(40, 8, 128, rotary=128, chunk=8192), qkv_use(40, 8, 128)],
+        (*TARGETS, "cuda:100"),
+    ),
+    "sinks and slopes": (
+        "bf16",
+        [qkv_use(64, 8, 64, extras=("slopes", "sinks"), window=128, softcap=30.0)],
+        (*TARGETS, "cuda:100"),
+    ),
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)], TARGETS),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)], TARGETS),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)], TARGETS),
@@ -258,6 +268,16 @@ def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cache", ["int8", "fp8_e4m3"])
+@pytest.mark.parametrize(("heads", "width"), [((32, 8), 128), ((16, 2), 256)])
+def test_a_cache_of_codes(heads: tuple[int, int], width: int, cache: str) -> None:
+    uses = [qkv_use(*heads, width, rotary=width, norm=True)]
+    found = compile_ahead(render(*uses), uses, ["bf16"], TARGETS, cache=cache).kernels
+    assert len(found) == 5 * len(TARGETS)
+    assert all(c.resources.shared <= SHARED for c in found)
+
+
+@pytest.mark.slow
 def test_tensor_cores_are_used_where_there_are_some() -> None:
     prefill = {
         c.job.target.name: set(c.resources.instructions)
@@ -327,8 +347,8 @@ def test_compiling_twice_gives_the_same_bytes_and_no_path_of_this_machine() -> N
 
 def test_the_table_tells_specialisations_apart() -> None:
     text = table(Ahead("3.7.1", compiled("chatglm3")))
-    assert text.count("decode_kernel[no start]") == 4
-    assert text.count("decode_kernel[start]") == 4
+    assert text.count("qkv_decode_kernel[no start]") == 4
+    assert text.count("qkv_decode_kernel[start]") == 4
     assert text.count("qkv_prologue_kernel  ") == 4
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         qkv_use(extras=("slopes",)),
         qkv_use(rotary=64, extras=("sinks",), window=8, softcap=5.0),
         qkv_use(rotary=64, chunk=8),
+        qkv_use(extras=("slopes", "sinks"), chunk=8, softcap=5.0),
+        qkv_use(extras=("slopes", "sinks"), prefix=True, learned=4),
+        attention_use(extras=("sinks",), window=8, softcap=5.0),
+        attention_use(prefix=True, learned=4),
     ]
     for kind in kinds:
         yield (kind,)
@@ -202,7 +207,9 @@ def test_all_names_are_bound_and_exported() -> None:
 
 @pytest.mark.parametrize("template", sorted((TEMPLATES / "kernels").glob("*.j2")))
 def test_a_template_parses_unrendered(template: Path) -> None:
-    ast.parse(template.read_text(encoding="utf-8"))
+    """With a name wherever something is put in."""
+    text = template.read_text(encoding="utf-8")
+    ast.parse(re.sub(r"\{\{.*?\}\}", "_", text))
 
 
 def test_structure_that_no_layer_uses_is_not_emitted() -> None:
@@ -223,8 +230,10 @@ def test_structure_that_no_layer_uses_is_not_emitted() -> None:
 
 def test_a_model_of_mixed_layers_chooses_by_its_arguments() -> None:
     text = render(qkv_use(rotary=64), qkv_use(window=4))
-    assert '(True, False, "half", "input"): _qkv_rope_prologue' in text
-    assert '(False, False, "half", "input"): _qkv_prologue' in text
+    assert (
+        '(True, False, "half", "input"): (_qkv_rope_prologue, _qkv_rope_decode' in text
+    )
+    assert '(False, False, "half", "input"): (_qkv_prologue, _qkv_decode' in text
     assert "if WINDOW is not None" in text
 
 
