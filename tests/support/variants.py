@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import dense, mixed
+from support import dense, further, mixed
 
 Config = Mapping[str, Any]
 
@@ -106,6 +106,7 @@ BASE: Mapping[str, Config] = {
     },
     **dense.FAMILIES,
     **mixed.FAMILIES,
+    **further.FAMILIES,
 }
 
 
@@ -236,10 +237,10 @@ VARIANTS: tuple[Variant, ...] = (
             family,
             name,
             values,
-            far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR),
+            far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR | further.NEAR),
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
-        for family, cases in {**dense.CASES, **mixed.CASES}.items()
+        for family, cases in {**dense.CASES, **mixed.CASES, **further.CASES}.items()
         for name, values in cases.items()
     ),
 )

@@ -1,0 +1,187 @@
+"""Further tiny models: the newest types and the less common ones, as data.
+
+``FAMILIES`` has the config values of each family; ``CASES`` its variants: name to
+the values that differ; ``CLASSES`` its class in transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from support.dense import FAMILIES as DENSE
+from support.dense import RMS
+from support.mixed import FAMILIES as MIXED
+
+Config = Mapping[str, Any]
+
+_SPARSE: Config = {
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+}
+_KINDS = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+_WINDOWS: Config = {
+    "num_hidden_layers": 4,
+    "sliding_window": 8,
+    "layer_types": _KINDS,
+}
+
+FAMILIES: Mapping[str, Config] = {
+    "hy_v3": {**RMS, **_SPARSE, "head_dim": 32, "num_shared_experts": 2},
+    "flint": {
+        **RMS,
+        **_SPARSE,
+        **_WINDOWS,
+        "head_dim": 32,
+        "mlp_only_layers": [0],
+        "shared_expert_intermediate_size": 40,
+    },
+    "kolibri1": {
+        **{k: v for k, v in RMS.items() if k != "intermediate_size"},
+        **_SPARSE,
+        **_WINDOWS,
+        "head_dim": 32,
+        "shared_expert_intermediate_size": 40,
+    },
+    "granitemoe_swa": {
+        **DENSE["granite_swa"],
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+    },
+    "cohere_compass_text": {
+        **DENSE["cohere2"],
+        "head_dim": 16,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "sliding_window": 8,
+        "rope_parameters": {
+            "full_attention": None,
+            "sliding_attention": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [4, 2, 2],
+            },
+        },
+    },
+    "modernbert-decoder": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "local_attention": 16,
+        "norm_eps": 2e-2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    "mimo_v2_flash": {
+        **RMS,
+        **_WINDOWS,
+        "num_attention_heads": 8,
+        "head_dim": 24,
+        "v_head_dim": 16,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 24,
+    },
+    "phimoe": {**RMS, "num_local_experts": 6, "num_experts_per_tok": 2},
+    "laguna": {
+        **RMS,
+        **_SPARSE,
+        **_WINDOWS,
+        "head_dim": 32,
+        "num_attention_heads_per_layer": [4, 6, 6, 4],
+        "shared_expert_intermediate_size": 40,
+        "moe_routed_scaling_factor": 1.5,
+    },
+    "beam": {
+        **RMS,
+        **_SPARSE,
+        **_WINDOWS,
+        "head_dim": 32,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        "n_group": 4,
+        "topk_group": 2,
+        "final_logit_softcapping": 2.0,
+    },
+    "longcat_flash": {
+        **{k: v for k, v in RMS.items() if k not in ("num_hidden_layers", "intermediate_size")},
+        "num_key_value_heads": 4,
+        "num_layers": 2,
+        "q_lora_rank": 40,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8,
+        "head_dim": 8,
+        "v_head_dim": 20,
+        "ffn_hidden_size": 96,
+        "expert_ffn_hidden_size": 24,
+        "n_routed_experts": 6,
+        "zero_expert_num": 3,
+        "moe_topk": 3,
+        "routed_scaling_factor": 1.5,
+    },
+    "minimax_m3_vl_text": {
+        **RMS,
+        "num_hidden_layers": 4,
+        "intermediate_size": 24,
+        "dense_intermediate_size": 96,
+        "shared_intermediate_size": 40,
+        "head_dim": 32,
+        "rotary_dim": 16,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 3,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    },
+    "axk2": {
+        **MIXED["deepseek_v32"],
+        "n_group": None,
+        "topk_group": None,
+        "gated_norm_rank": 8,
+    },
+    "dots3_note_text": {
+        **MIXED["deepseek_v32"],
+        "num_hidden_layers": 4,
+        "head_dim": 24,
+        "shared_experts_intermediate_size": 40,
+        "sliding_window": 8,
+    },
+    "jetmoe": {
+        **{k: v for k, v in RMS.items() if k not in ("num_attention_heads",)},
+        "kv_channels": 16,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+    },
+}
+
+CASES: Mapping[str, Mapping[str, Config]] = {
+    "hy_v3": {"corrected": {}},
+    "flint": {"sinks": {}},
+    "kolibri1": {"windows": {}},
+    "granitemoe_swa": {
+        "sinks": {},
+        "shared": {"shared_intermediate_size": 40, "layer_rope_theta": [1e4, 0, 5e4]},
+    },
+    "cohere_compass_text": {"windows": {}},
+    "modernbert-decoder": {"windows": {}},
+}
+
+# Positions beyond 16k mean nothing to these.
+NEAR: frozenset[str] = frozenset()
+
+CLASSES: Mapping[str, str] = {
+    "hy_v3": "HYV3ForCausalLM",
+    "flint": "FlintForCausalLM",
+    "kolibri1": "Kolibri1ForCausalLM",
+    "granitemoe_swa": "GraniteMoeSWAForCausalLM",
+    "cohere_compass_text": "CohereCompassForCausalLM",
+    "modernbert-decoder": "ModernBertDecoderForCausalLM",
+}
+
+
+def published(family: str) -> dict[str, Any]:
+    """A config.json of the family, as the hub has it."""
+    head = {"model_type": family, "architectures": [CLASSES[family]]}
+    return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
