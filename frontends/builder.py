@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -193,6 +194,10 @@ class _ModelBuilder:
             for pattern in numbers_from(self.layers):
                 pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
                 yield m.Waiver(pattern=pattern, reason=self.spec.beyond_layers)
+        for i in sorted(self.skipped):
+            assert self.spec.skip
+            pattern = self.spec.layer_root.replace("{i}", str(i)) + "*"
+            yield m.Waiver(pattern=pattern, reason=self.spec.skip.because)
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
@@ -211,17 +216,40 @@ class _ModelBuilder:
         labels: dict[tuple[m.Step, ...], object] = {}
         known: dict[str, tuple[m.Step, ...]] = {}
         used = self._layer_names()
-        for i in range(self.layers):
-            resolve = self.layer(i)
+        resolved = [self.layer(i) for i in range(self.layers) if i not in self.skipped]
+        for at, resolve in enumerate(resolved):
             key = repr({name: resolve.scope.variables[name] for name in used})
             if key not in known:
                 known[key] = self.steps(resolve)
-            kinds.setdefault(known[key], []).append(i)
+            kinds.setdefault(known[key], []).append(at)
             labels.setdefault(known[key], resolve.scope.variables.get("kind"))
+        numbers = [self.number(resolve) for resolve in resolved]
         names = _block_names([labels[steps] for steps in kinds])
         for name, (steps, layers) in zip(names, kinds.items(), strict=True):
-            prefix = self.spec.layer_root
-            yield m.Block(name=name, layers=tuple(layers), prefix=prefix, steps=steps)
+            stored = tuple(numbers[at] for at in layers)
+            yield m.Block(
+                name=name,
+                layers=tuple(layers),
+                prefix=self.spec.layer_root,
+                steps=steps,
+                numbers=stored if stored != tuple(layers) else None,
+            )
+
+    def number(self, resolve: Resolver) -> int:
+        """What ``{i}`` is in the tensor names of a layer."""
+        given = self.spec.layer_number
+        if given is None:
+            return int(resolve.scope.variables["i"])  # type: ignore[arg-type]
+        return resolve.size("layer_number", given, _MAX_LAYERS, least=0)
+
+    @cached_property
+    def skipped(self) -> frozenset[int]:
+        """The layers that do nothing."""
+        skip = self.spec.skip
+        if skip is None:
+            return frozenset()
+        layers = ((i, self.layer(i)) for i in range(self.layers))
+        return frozenset(i for i, r in layers if r.flag("skip.when", skip.when))
 
     def layer(self, i: int) -> Resolver:
         resolve = self.resolve.bind(i=i)
@@ -244,7 +272,8 @@ class _ModelBuilder:
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
     def steps(self, resolve: Resolver) -> tuple[m.Step, ...]:
-        return tuple(self.step(resolve, step) for step in self.spec.block)
+        kept = [s for s in self.spec.block if resolve.flag("block.when", s.when)]
+        return tuple(self.step(resolve, step) for step in kept)
 
     def step(self, resolve: Resolver, step: StepSpec) -> m.Step:
         name = resolve.text("block.op", step.op)

@@ -309,6 +309,13 @@ def _length(value: Value) -> int:
     raise TypeError(f"{show(value)} has no length")
 
 
+def _text(value: Value) -> str:
+    """A whole number in decimal, for a name that holds one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{show(value)} is not a whole number")
+    return str(value)
+
+
 def _numeric(function: Callable[..., Value]) -> Function:
     return lambda *arguments: function(*map(_number, arguments))
 
@@ -324,4 +331,5 @@ FUNCTIONS: Mapping[str, Function] = {
     "ceil": _numeric(math.ceil),
     "int": _integer,
     "len": _length,
+    "str": _text,
 }

@@ -126,7 +126,7 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     for path in sorted(builtin_specs().values(), key=_generality):
         match = _match(path)
         named = model_type in match.model_type if model_type else _meet(match, classes)
-        if named and (not match.any_key or not config.keys().isdisjoint(match.any_key)):
+        if named and _fits(path, match, config):
             return load_spec(path)
     if not model_type and not classes:
         raise GlmcError(
@@ -134,11 +134,23 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
             " what kind of model it is; is it a model's config.json?"
         )
     wanted = model_type or ", ".join(classes)
+    if reason := _beyond().get(str(wanted)):
+        raise GlmcError(
+            f"{where}: {wanted!r} is not a decoder of attention layers: {reason}. glmc"
+            " has no such thing, and no spec can express it; `glmc specs` lists what"
+            " there is"
+        )
     raise GlmcError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
         " drafts another, and --spec FILE takes one"
     )
+
+
+@cache
+def _beyond() -> Mapping[str, object]:
+    """Model types that no spec can express, and why."""
+    return _read(builtin_folder() / "_beyond_attention.yaml")[0]["types"]  # type: ignore[return-value]
 
 
 def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
@@ -156,8 +168,19 @@ def known_names() -> list[str]:
 
 
 def _generality(path: Path) -> int:
-    """Specs that ask for certain keys are looked at before those that do not."""
-    return int(not _match(path).any_key)
+    """Specs that ask for more than a name are looked at before those that do not."""
+    match = _match(path)
+    return int(not (match.any_key or match.text_model_type))
+
+
+def _fits(path: Path, match: Match, config: Mapping[str, object]) -> bool:
+    """Whether a config that is named as a spec's is told from its namesakes."""
+    if match.any_key and config.keys().isdisjoint(match.any_key):
+        return False
+    if not match.text_model_type:
+        return True
+    part = config.get(str(_read(path)[0].get("text_in")))
+    return isinstance(part, Mapping) and part.get("model_type") in match.text_model_type
 
 
 def _meet(match: Match, classes: tuple[str, ...]) -> bool:

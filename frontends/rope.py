@@ -33,6 +33,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
         {"factor", "short_factor", "long_factor", "attention_factor"}
     ),
 }
+_OLD_TYPES: Mapping[str, str] = {"su": "longrope"}
 _NEEDS_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
 _CONTEXT = "max_position_embeddings"
 _ORIGINAL = "original_max_position_embeddings"
@@ -103,6 +104,7 @@ def _type(name: str, given: Params) -> str:
             " they are two names for one thing and must agree"
         )
     found = rope_type or old or "default"
+    found = _OLD_TYPES.get(found, found) if isinstance(found, str) else found
     if not isinstance(found, str) or found not in _KEYS:
         known = ", ".join(_KEYS)
         raise GlmcError(f"{name}: rope type {show(found)} is not one of {known}")

@@ -24,12 +24,14 @@ class Match(Section):
     """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys.
 
     ``borrowed_architectures``: classes of other specs that its configs may name too.
+    ``text_model_type``: those of the text part, where namesakes differ in it.
     """
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
     borrowed_architectures: tuple[Name, ...] = ()
     any_key: tuple[Name, ...] = ()
+    text_model_type: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -244,8 +246,15 @@ class MlaSpec(Section):
     indexer: IndexerSpec | None = None
 
 
+class AffineSpec(Section):
+    """One matrix, the slot ``affine``, in the place of attention or a feed-forward."""
+
+    kind: Literal["affine"]
+
+
 OpSpec = Annotated[
-    AttentionSpec | MlpSpec | MoeSpec | MlaSpec, Field(discriminator="kind")
+    AttentionSpec | MlpSpec | MoeSpec | MlaSpec | AffineSpec,
+    Field(discriminator="kind"),
 ]
 
 
@@ -253,9 +262,11 @@ class StepSpec(Section):
     """after(residual_scale · r + scale · post(op(pre(x)))).
 
     r is x, or with residual normed pre(x); a parallel step reads the x of the last.
+    Layers for which ``when`` is false leave the step out.
     """
 
     op: Text
+    when: Flag = True
     pre: NormUse | None = None
     post: NormUse | None = None
     after: NormUse | None = None
@@ -403,6 +414,10 @@ class Spec(Section):
     max_positions: Integer | None = None
     type_vocab: Integer | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
+    skip: Refusal | None = None
+    """Layers that do nothing in this model, and why; their tensors are waived."""
+    layer_number: Integer | None = None
+    """What ``{i}`` is in the tensor names of layer ``i``, where that is not ``i``."""
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]

@@ -9,6 +9,7 @@ from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
+    AffineSpec,
     AttentionSpec,
     MlaSpec,
     MlpSpec,
@@ -58,6 +59,8 @@ class SublayerBuilder:
                 return self.mlp(resolve, what, op, slots)
             case MoeSpec():
                 return Mixture(self, resolve, what, slots).build(op)
+            case AffineSpec():
+                return m.Affine(map=slots.projection("affine"))
 
     def layer_norm(
         self, what: str, resolve: Resolver, ref: NormRef | None

@@ -45,7 +45,7 @@ def _block(
     steps = tuple(
         step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
     )
-    return block.model_copy(update={"layers": layers, "steps": steps})
+    return block.model_copy(update={"layers": layers, "steps": steps, "numbers": None})
 
 
 def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
@@ -58,6 +58,8 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
             return _mla(op)
         case m.Attention():
             return _attention(op, axes)
+        case m.Affine():
+            return op
 
 
 def _moe(op: m.Moe) -> m.Moe:

@@ -223,7 +223,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
         result = "out" if at == len(block.steps) else f"x{at}"
         x = _step(e, x, read[step.pre], step, at, result)
     returns = (x, *e.carried.values())
-    return e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
+    graph = e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
+    return graph.replace(numbers=block.numbers)
 
 
 def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str:
@@ -265,8 +266,10 @@ def _handed_on(model: m.Model) -> dict[str, Type]:
 
 
 def _cache(block: m.Block) -> CacheType:
-    """The cache of a block's one attention."""
+    """The cache of a block's attention; an empty one where it has none."""
     found = [s.op for s in block.steps if isinstance(s.op, m.Attention | m.Mla)]
+    if not found:
+        return CacheType.of(0, 0, 0)
     a = found[0]
     if isinstance(a, m.Attention):
         return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)

@@ -140,6 +140,11 @@ def moe(e: Emitter, h: str, moe: m.Moe) -> str:
     return str(e.emit(ops.Scale, "moe", x=total, factor=0.5))
 
 
+def affine(e: Emitter, h: str, op: m.Affine) -> str:
+    """One matrix."""
+    return e.linear("mapped", h, op.map, ("E_out", "E"))
+
+
 Lowering = Callable[[Emitter, str, Any], str]
 
 SUBLAYERS: Mapping[type, Lowering] = {
@@ -147,5 +152,6 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mla: mla,
     m.Mlp: mlp,
     m.Moe: moe,
+    m.Affine: affine,
 }
 """Kind of sublayer to what it becomes: the graph, the normed input, the sublayer."""

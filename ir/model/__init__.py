@@ -33,6 +33,7 @@ from glmc.ir.model.rope import (
 )
 from glmc.ir.model.sublayers import (
     ActivationName,
+    Affine,
     Alibi,
     Attention,
     ClampedGlu,
@@ -57,6 +58,7 @@ from glmc.ir.model.weights import (
 
 __all__ = [
     "ActivationName",
+    "Affine",
     "Alibi",
     "Attention",
     "Block",

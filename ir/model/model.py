@@ -37,6 +37,8 @@ class Block(Node):
     prefix: str
     """What the tensor names of a layer begin with, e.g. ``model.layers.{i}.``"""
     steps: tuple[Step, ...]
+    numbers: tuple[int, ...] | None = None
+    """What ``{i}`` is for each of the layers; None: their own numbers."""
 
 
 class Sinusoids(Node):

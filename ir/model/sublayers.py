@@ -110,6 +110,13 @@ class Mlp(Node):
     down: Projection
 
 
+class Affine(Node):
+    """``y = W x + b`` in the place of an attention or a feed-forward (DeciLM)."""
+
+    kind: Literal["affine"] = "affine"
+    map: Projection
+
+
 class Router(Node):
     """Which experts a token goes to, and how much each of them counts; all in fp32.
 
@@ -236,4 +243,6 @@ class Mla(Node):
         return self.nope + self.rope.dim
 
 
-Sublayer = Annotated[Attention | Mla | Mlp | Moe, Field(discriminator="kind")]
+Sublayer = Annotated[
+    Attention | Mla | Mlp | Moe | Affine, Field(discriminator="kind")
+]

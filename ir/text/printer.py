@@ -36,17 +36,19 @@ def print_program(program: Program) -> str:
 
 
 def _headers(program: Program) -> list[str]:
-    blocks = [
-        f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
-        for block in program.blocks
-    ]
-    heads = ["stem", *blocks, "head"]
+    heads = ["stem", *map(_block_header, program.blocks), "head"]
     if program.prefix_encoder:
         heads.insert(0, "prefix_encoder")
     return [
         f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
         for head, graph in zip(heads, program.graphs, strict=True)
     ]
+
+
+def _block_header(block: Graph) -> str:
+    head = f"block @{block.name}[{print_layers(block.layers)}]"
+    numbers = f" as [{print_layers(block.numbers)}]" if block.numbers else ""
+    return f"{head}{numbers} {json.dumps(block.prefix)}"
 
 
 def print_layers(layers: Sequence[int]) -> str:

@@ -84,8 +84,10 @@ def parse_program(text: str) -> Program:
     blocks = []
     while cursor.accept("name", "block"):
         block_name = ref(cursor, "@")
-        layers, prefix = _layers(cursor), cursor.string()
-        blocks.append(_graph(cursor, block_name, layers, prefix))
+        layers = _layers(cursor)
+        numbers = _layers(cursor) if cursor.accept("name", "as") else None
+        graph = _graph(cursor, block_name, layers, cursor.string())
+        blocks.append(graph.replace(numbers=numbers))
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")

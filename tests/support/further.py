@@ -76,6 +76,42 @@ FAMILIES: Mapping[str, Config] = {
         "eos_token_id": 2,
         "pad_token_id": 0,
     },
+    "muse_glimmer": {
+        "text_config": {
+            **RMS,
+            **_WINDOWS,
+            "head_dim": 32,
+            "post_norm_eps": 2e-2,
+            "qk_scale_factor": 2.0,
+            "output_multiplier": 0.5,
+            "final_logit_softcapping": 2.0,
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+        },
+    },
+    "mllama": {
+        "text_config": {
+            **RMS,
+            "num_hidden_layers": 5,
+            "cross_attention_layers": [1, 3],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "attention_heads": 2,
+            "num_hidden_layers": 1,
+            "num_global_layers": 1,
+            "intermediate_layers_indices": [0],
+            "vision_output_dim": 64,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+    },
     "mimo_v2_flash": {
         **RMS,
         **_WINDOWS,
@@ -166,6 +202,8 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
     "cohere_compass_text": {"windows": {}},
     "modernbert-decoder": {"windows": {}},
+    "muse_glimmer": {"text": {}},
+    "mllama": {"text": {}},
 }
 
 # Positions beyond 16k mean nothing to these.
