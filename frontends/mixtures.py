@@ -89,7 +89,9 @@ class Mixture(_Sublayer):
         return m.Router(
             weight=self.slots.weight("router"),
             bias=self.slots.bias("router"),
+            softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
             score=spec.score,
+            jitter=resolve.optional_number(f"{what}.jitter", spec.jitter),
             after=self.after(spec),
             correction=self.slots.optional("correction"),
             groups=self.size("groups", spec.groups),

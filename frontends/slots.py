@@ -7,7 +7,7 @@ from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
+_INPUT_AXES = {"o": {"H", "D", "Dv"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})

@@ -92,10 +92,18 @@ def _norm_ref(value: object) -> object:
 NormUse = Annotated[NormRef, BeforeValidator(_norm_ref)]
 
 
+class LongRopeFactors(Section):
+    """What multiplies cos and sin of longrope within and beyond the original context."""
+
+    short: Number | None
+    long: Number | None
+
+
 class RopeSpec(Section):
     """Rotary embedding: ``params`` as the function ``rope()`` gives them.
 
-    Layers for which ``when`` is false have none.
+    Layers for which ``when`` is false have none. ``long_factors`` replace, where they
+    are not null, the factor that longrope has by itself.
     """
 
     params: Formula
@@ -105,6 +113,7 @@ class RopeSpec(Section):
     frequencies: Literal["f32", "f16"] = "f32"
     reverse: Flag = False
     when: Flag = True
+    long_factors: LongRopeFactors | None = None
 
 
 class AlibiSpec(Section):
@@ -128,7 +137,7 @@ class GateSpec(Section):
     """The slot ``attn_gate``: the context times act of it."""
 
     act: Literal["sigmoid", "softplus"]
-    width: Literal["channel", "head"] = "channel"
+    width: Text = "channel"
     when: Flag = True
 
 
@@ -148,6 +157,8 @@ class AttentionSpec(Section):
     heads: Integer
     kv_heads: Integer
     head_dim: Integer
+    v_dim: Integer | None = None
+    v_scale: Number = 1.0
     scale: Number
     window: Integer | None = None
     mask: Literal["causal", "prefix", "full"] = "causal"
@@ -201,7 +212,9 @@ class MoeSpec(Section):
     experts: Integer
     top_k: Integer
     ff: Integer
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: Number | None = None
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: Number | None = None
     after: Text | None = None
     groups: Integer = 1
     top_groups: Integer = 1

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from glmc.frontends.attention_extras import alibi, output_gate, query_scale
+from glmc.frontends.attention_extras import (
+    alibi,
+    long_factors,
+    output_gate,
+    query_scale,
+)
 from glmc.frontends.mixtures import LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
@@ -102,6 +107,8 @@ class SublayerBuilder:
             heads=resolve.size(f"{what}.heads", spec.heads),
             kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
             head_dim=head_dim,
+            v_dim=resolve.optional_size(f"{what}.v_dim", spec.v_dim),
+            v_scale=resolve.number(f"{what}.v_scale", spec.v_scale),
             scale=resolve.number(f"{what}.scale", spec.scale),
             window=resolve.optional_size(f"{what}.window", spec.window),
             mask=spec.mask,
@@ -157,6 +164,7 @@ class SublayerBuilder:
             raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
         reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
         more = {"sections": sections, "frequencies": spec.frequencies}
+        more["scaling"] = long_factors(f"{what}.rope", resolve, spec, rope)
         return rope.model_copy(update={**more, "reverse": reverse})
 
     def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:

@@ -113,6 +113,7 @@ def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
             "heads": kv_heads * group,
             "kv_heads": kv_heads,
             "head_dim": width,
+            "v_dim": op.v_dim and min(op.v_dim, HEAD_DIM - 8),
             "window": op.window and min(op.window, WINDOW),
             "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),

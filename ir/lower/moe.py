@@ -41,7 +41,9 @@ def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
 
 # The attributes of a router that are those of its op.
 _CHOICE = (
+    "softcap",
     "score",
+    "jitter",
     "after",
     "groups",
     "top_groups",

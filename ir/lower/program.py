@@ -272,6 +272,6 @@ def _cache(block: m.Block) -> CacheType:
         return CacheType.of(0, 0, 0)
     a = found[0]
     if isinstance(a, m.Attention):
-        return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+        return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim)
     index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
     return CacheType.of(a.heads, a.head_dim, a.v_dim, index)

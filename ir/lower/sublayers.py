@@ -17,9 +17,10 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     """Projections, per-head norms, rope, attention (over the cache), output."""
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
+    axes |= {"Dv": a.v_dim} if a.v_dim else {}
     q = e.linear("q", h, a.q, ("H D", "E"), axes)
     k = e.linear("k", h, a.k, ("K D", "E"), axes)
-    v = e.linear("v", h, a.v, ("K D", "E"), axes)
+    v = e.linear("v", h, a.v, (f"K {_width(a)}", "E"), axes)
     if a.clip:
         limited = [(ops.Clamp, f"{n}c", x) for n, x in (("q", q), ("k", k), ("v", v))]
         q, k, v = (e.emit(op, name, x=x, limit=a.clip) for op, name, x in limited)
@@ -32,12 +33,19 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     for step in reversed(steps) if a.qk_norm_after_rope else steps:
         q, k = step(e, a, q, k, axes)
     if a.v_norm:
-        v = e.norm("vn", v, a.v_norm, ("D",), axes)
+        v = e.norm("vn", v, a.v_norm, (_width(a),), axes)
+    if a.v_scale != 1.0:
+        v = e.emit(ops.Scale, "vs", x=v, factor=a.v_scale)
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=scale)
     context = _context(e, a, _attended(e, a, q, k, v, axes), h, axes)
-    return e.linear("attn", context, a.o, ("E", "H D"), axes)
+    return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
+
+
+def _width(a: m.Attention) -> str:
+    """The axis of a value's channels."""
+    return "Dv" if a.v_dim else "D"
 
 
 def _qk_norms(
@@ -85,11 +93,11 @@ def _attended(e: Emitter, a: m.Attention, q: str, k: str, v: str, axes: Axes) ->
 def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:
     """What happens to the context before the output projection."""
     if a.gate:
-        slot = "H" if a.gate.width == "head" else "H D"
+        slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
         context = str(e.emit(ops.Gate, "gated", x=context, g=gate, fn=a.gate.act))
     if a.sub_norm:
-        context = e.norm("ctx_normed", context, a.sub_norm, ("H D",), axes)
+        context = e.norm("ctx_normed", context, a.sub_norm, (f"H {_width(a)}",), axes)
     return context
 
 

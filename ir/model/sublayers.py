@@ -50,6 +50,10 @@ class Attention(Node):
     heads: PositiveInt
     kv_heads: PositiveInt
     head_dim: PositiveInt
+    v_dim: PositiveInt | None = None
+    """Width of a value, axis ``Dv``; None: that of a key, axis ``D``."""
+    v_scale: PositiveFloat = 1.0
+    """What multiplies the values."""
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
@@ -127,7 +131,13 @@ class Router(Node):
 
     weight: Weight
     bias: Weight | None = None
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: PositiveFloat | None = None
+    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
+    and each weighs as its share in a softmax over those that are not chosen yet and
+    whose logit is at most twice this, relatively, below the highest."""
     after: Literal["softmax", "sigmoid"] | None = None
     """What becomes of the logits of the chosen experts, where logits are the scores."""
     correction: Weight | None = None

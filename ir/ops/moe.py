@@ -11,10 +11,14 @@ from glmc.ir.types import TensorType
 class MoeRouter(Op):
     """The experts ``i64[B,T,k]`` of each token, and their weights ``f32[B,T,k]``.
 
-    In fp32: s = score(x Wᵀ + b); the ``top_k`` highest of s + correction, among the
+    In fp32: s = score(x Wᵀ + b), logits capped softly before (``softcap``); the ``top_k`` highest of s + correction, among the
     experts of the ``top_groups`` groups whose best, or two best together, are highest;
     weighed by s, or for logits by after(s), divided by the sum (``least_sum`` at least)
     if ``renormalise``, times ``scale``.
+
+    ``sparsemixer`` (arXiv:2409.12136) chooses one expert after the other: the one with
+    the highest logit m of those left, weighed by its share in the softmax over those
+    left whose logit s is not too low: (m - s) / max(|s|, m) <= 2 · ``jitter``.
     """
 
     mnemonic = "moe_router"
@@ -24,7 +28,9 @@ class MoeRouter(Op):
     bias: Param | None = None
     correction: Param | None = None
     top_k: int
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: float | None = None
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: float | None = None
     after: Literal["softmax", "sigmoid"] | None = None
     groups: int = 1
     top_groups: int = 1
@@ -44,6 +50,10 @@ class MoeRouter(Op):
             expect(fits, f"{name} {each} does not fit {weight}")
         raw = self.score == "logit"
         expect(raw == bool(self.after), "after is for logits, and logits need it")
+        mixes = self.score == "sparsemixer"
+        expect(mixes == bool(self.jitter), "jitter is for sparsemixer, which needs it")
+        alone = not (types.get("correction") or self.groups > 1 or self.renormalise)
+        expect(alone or not mixes, "sparsemixer chooses and weighs in its own way")
         self._check_groups(int(weight.dims[0]))
         chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
         return chosen, TensorType(dtype="f32", dims=chosen.dims)

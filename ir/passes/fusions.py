@@ -123,6 +123,15 @@ ADD_LAYER_NORM = Fusion(
     ),
 )
 
+
+
+def _one_width(match: Match) -> str | None:
+    wide, values = match.type("%qh").dims[-1], match.type("%vh").dims[-1]
+    if wide == values:
+        return None
+    return f"values are {values} wide, and queries and keys {wide}"
+
+
 _SPLIT = """
     %q, %k, %v = split(%qkv, sizes=$sizes)
     %qh = heads(%q, n=$heads)
@@ -179,5 +188,6 @@ QKV_ATTENTION = Fusion(
             replace=f"%ctx = qkv_attention(%qkv, %kv, {_SHAPE})",
         ),
     ),
+    check=_one_width,
     compute={"head_dim": lambda match: match.type("%qh").dims[-1]},
 )

@@ -204,6 +204,31 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     "modernbert-decoder": {"windows": {}},
     "muse_glimmer": {"text": {}},
     "mllama": {"text": {}},
+    "mimo_v2_flash": {
+        "windows": {},
+        "unscaled": {"attention_value_scale": None, "attention_bias": True},
+    },
+    "phimoe": {
+        "mixed": {"router_jitter_noise": 0.3},
+        "longrope": {
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "router_jitter_noise": 0.1,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0 + 0.1 * i for i in range(8)],
+                "long_factor": [2.0 + 0.3 * i for i in range(8)],
+                "original_max_position_embeddings": 16,
+                "short_mscale": 1.2,
+                "long_mscale": 1.3,
+            },
+        },
+    },
+    "laguna": {
+        "heads": {},
+        "capped": {"gating": "per-element", "moe_router_logit_softcapping": 1.5},
+    },
 }
 
 # Positions beyond 16k mean nothing to these.

@@ -13,7 +13,9 @@ def moe_router(
     bias: torch.Tensor | None = None,
     correction: torch.Tensor | None = None,
     top_k: int,
+    softcap: float | None = None,
     score: str,
+    jitter: float | None = None,
     after: str | None = None,
     groups: int = 1,
     top_groups: int = 1,
@@ -25,11 +27,18 @@ def moe_router(
     """The experts of `x` [B, T, E]: ids int64 and weights fp32, both [B, T, top_k].
 
     `weight` [X, E], `bias` [X] and `correction` [X] are fp32, and so is everything
-    here: the choice of experts must not hang on rounding. `correction` counts for the
+    here: the choice of experts must not hang on rounding. Logits are capped softly
+    within ± `softcap` where it is given. `correction` counts for the
     choice only, and `after` is applied to the scores of the chosen. The sum that
     renormalises has 1e-20 added, as published.
     """
     logits = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    if score == "sparsemixer":
+        assert jitter is not None
+        experts, weights = sparsemixer(logits, top_k, jitter)
+        return experts, weights * scale
     scores = expert_scores(logits, score)
     choice = scores if correction is None else scores + correction
     if groups > 1:
@@ -49,6 +58,26 @@ def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
     if score == "logit":
         return logits
     return logits.softmax(-1) if score == "softmax" else logits.sigmoid()
+
+
+def sparsemixer(
+    logits: torch.Tensor, top_k: int, jitter: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and weights [..., top_k] of `logits` [..., X], chosen one after the other.
+
+    An expert weighs as its share in a softmax over those that are left and whose logit
+    is at most `2 * jitter` below the highest m, relative to max(|logit|, m)
+    (https://arxiv.org/abs/2409.12136, without its noise).
+    """
+    left, chosen, weights = logits, [], []
+    for _ in range(top_k):
+        best, expert = left.max(-1, keepdim=True)
+        below = (best - logits) / torch.maximum(logits.abs(), best)
+        near = left.masked_fill(below > 2 * jitter, -torch.inf)
+        chosen.append(expert)
+        weights.append(near.softmax(-1).gather(-1, expert))
+        left = left.scatter(-1, expert, -torch.inf)
+    return torch.cat(chosen, -1), torch.cat(weights, -1)
 
 
 def eligible_experts(
