@@ -3,10 +3,11 @@
 from typing import Any, Literal, Protocol
 
 from glmc.frontends.attention_extras import query_scale
+from glmc.frontends.glu import clamped_glu
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
-    ClampedGluSpec,
+    BlockIndexerSpec,
     IndexerSpec,
     MlaSpec,
     MoeSpec,
@@ -79,7 +80,7 @@ class Mixture(_Sublayer):
             gate_bias=self.slots.bias("xgate"),
             up_bias=self.slots.bias("xup"),
             down_bias=self.slots.bias("xdown"),
-            glu=self.glu(spec.glu),
+            glu=clamped_glu(f"{self.what}.glu", self.resolve, spec.glu),
             weigh=spec.weigh,
             **self.shared(spec.shared, act),
         )
@@ -100,14 +101,6 @@ class Mixture(_Sublayer):
             renormalise=resolve.flag(f"{what}.renormalise", spec.renormalise),
             least_sum=resolve.optional_number(f"{what}.least_sum", spec.least_sum),
             scale=resolve.number(f"{what}.scale", spec.scale),
-        )
-
-    def glu(self, spec: ClampedGluSpec | None) -> m.ClampedGlu | None:
-        if spec is None:
-            return None
-        return m.ClampedGlu(
-            alpha=self.resolve.number(f"{self.what}.glu.alpha", spec.alpha),
-            limit=self.resolve.number(f"{self.what}.glu.limit", spec.limit),
         )
 
     def after(self, spec: MoeSpec) -> Literal["softmax", "sigmoid"] | None:
@@ -133,6 +126,7 @@ class Mixture(_Sublayer):
             ff=self.size("shared.ff", spec.ff),
             gate=self.slots.projection("sgate"),
             up=self.slots.projection("sup"),
+            glu=clamped_glu(f"{what}.glu", self.resolve, spec.glu),
             down=self.slots.projection("sdown"),
         )
         gated = self.resolve.flag(f"{what}.gate", spec.gate)
@@ -156,6 +150,26 @@ class Mixture(_Sublayer):
         else:
             return
         raise GlmcError(f"{self.what}: {told}; the config contradicts itself")
+
+
+class BlockIndexers(_Sublayer):
+    """Builds the :class:`~glmc.ir.model.BlockIndexer` of an attention."""
+
+    def build(self, spec: BlockIndexerSpec | None) -> m.BlockIndexer | None:
+        what = f"{self.what}.indexer"
+        if spec is None or not self.resolve.flag(f"{what}.when", spec.when):
+            return None
+        sizes = {key: self.size(f"indexer.{key}", getattr(spec, key)) for key in _SIZES}
+        local = self.resolve.size(f"{what}.local", spec.local, least=0)
+        norms = {
+            key: self.parts.layer_norm(f"{what}.{key}", self.resolve, getattr(spec, key))
+            for key in ("q_norm", "k_norm")
+        }
+        q, k = self.slots.projection("iq"), self.slots.projection("ik")
+        return m.BlockIndexer(**sizes, **norms, local=local, q=q, k=k)  # type: ignore[arg-type]
+
+
+_SIZES = ("heads", "dim", "block", "top_k")
 
 
 class LatentAttention(_Sublayer):

@@ -150,6 +150,20 @@ class QkNorm(Section):
     after_rope: Flag = False
 
 
+class BlockIndexerSpec(Section):
+    """What selects the blocks of tokens that a query may see, where ``when`` is true;
+    slots ``iq`` and ``ik``."""
+
+    heads: Integer
+    dim: Integer
+    block: Integer
+    top_k: Integer
+    local: Integer = 0
+    q_norm: NormUse
+    k_norm: NormUse
+    when: Flag = True
+
+
 class AttentionSpec(Section):
     """Grouped-query attention."""
 
@@ -171,7 +185,16 @@ class AttentionSpec(Section):
     v_norm: NormUse | None = None
     q_scale: QueryScaleSpec | None = None
     gate: GateSpec | None = None
+    indexer: BlockIndexerSpec | None = None
     sub_norm: NormUse | None = None
+
+
+class ClampedGluSpec(Section):
+    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, or without alpha
+    act(gate) · up, both clamped; a ``limit`` of null is neither."""
+
+    alpha: Number | None = None
+    limit: Number | None
 
 
 class MlpSpec(Section):
@@ -181,6 +204,7 @@ class MlpSpec(Section):
     act: Text
     ff: Integer
     gated: Flag = True
+    glu: ClampedGluSpec | None = None
     sub_norm: NormUse | None = None
 
 
@@ -194,14 +218,8 @@ class SharedSpec(Section):
     ff: Integer
     gate: Flag = False
     averaged: Flag = False
+    glu: ClampedGluSpec | None = None
     when: Flag = True
-
-
-class ClampedGluSpec(Section):
-    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, not act(gate) · up."""
-
-    alpha: Number
-    limit: Number
 
 
 class MoeSpec(Section):

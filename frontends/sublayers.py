@@ -9,7 +9,8 @@ from glmc.frontends.attention_extras import (
     output_gate,
     query_scale,
 )
-from glmc.frontends.mixtures import LatentAttention, Mixture
+from glmc.frontends.glu import clamped_glu
+from glmc.frontends.mixtures import BlockIndexers, LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
@@ -125,6 +126,7 @@ class SublayerBuilder:
             q_scale=query_scale(f"{what}.q_scale", resolve, spec.q_scale),
             sinks=slots.optional("sinks"),
             gate=output_gate(f"{what}.gate", resolve, spec.gate, slots),
+            indexer=BlockIndexers(self, resolve, what, slots).build(spec.indexer),
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
         )
 
@@ -191,6 +193,7 @@ class SublayerBuilder:
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
+            glu=clamped_glu(f"{what}.glu", resolve, spec.glu) if gated else None,
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
             down=slots.projection("down"),
         )

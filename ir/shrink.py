@@ -114,11 +114,18 @@ def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
             "kv_heads": kv_heads,
             "head_dim": width,
             "v_dim": op.v_dim and min(op.v_dim, HEAD_DIM - 8),
+            "indexer": op.indexer and _block_indexer(op.indexer, kv_heads),
             "window": op.window and min(op.window, WINDOW),
             "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )
+
+
+def _block_indexer(indexer: m.BlockIndexer, kv_heads: int) -> m.BlockIndexer:
+    """Blocks of two tokens, of which two are seen, so that a prompt holds more."""
+    sizes = {"heads": kv_heads, "dim": HEAD_DIM, "block": 2, "top_k": 2}
+    return indexer.model_copy(update={**sizes, "local": min(indexer.local, 1)})
 
 
 def _rope(rope: m.Rope, ratio: float) -> m.Rope:

@@ -19,6 +19,7 @@ FILES = (
     "attention",
     "moe",
     "sparse",
+    "blocks",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

@@ -272,6 +272,7 @@ def _cache(block: m.Block) -> CacheType:
         return CacheType.of(0, 0, 0)
     a = found[0]
     if isinstance(a, m.Attention):
-        return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim)
+        index = a.indexer.dim if a.indexer else 0
+        return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim, index)
     index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
     return CacheType.of(a.heads, a.head_dim, a.v_dim, index)

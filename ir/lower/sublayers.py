@@ -5,6 +5,7 @@ from typing import Any
 
 from glmc.ir import model as m
 from glmc.ir import ops
+from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import routed
@@ -39,7 +40,11 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=scale)
-    context = _context(e, a, _attended(e, a, q, k, v, axes), h, axes)
+    if a.indexer:
+        context = block_attended(e, h, a, a.indexer, (q, k, v))
+    else:
+        context = _attended(e, a, q, k, v, axes)
+    context = _context(e, a, context, h, axes)
     return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
 
 
@@ -112,14 +117,21 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
     if mlp.gate:
         gate = e.linear("gate", h, mlp.gate, ("F", "E"), axes)
         up = e.linear("up", h, mlp.up, ("F", "E"), axes)
-        act = _activation(e, "act", gate, mlp.act)
-        ff = str(e.emit(ops.Mul, "ff", x=act, y=up))
+        ff = _gated(e, mlp, gate, up)
     else:
         up = e.linear("up", h, mlp.up, ("F", "E"), axes)
         ff = _activation(e, "ff", up, mlp.act)
     if mlp.sub_norm:
         ff = e.norm("ff_normed", ff, mlp.sub_norm, ("F",), axes)
     return e.linear("mlp", ff, mlp.down, ("E", "F"), axes)
+
+
+def _gated(e: Emitter, mlp: m.Mlp, gate: str, up: str) -> str:
+    if mlp.glu:
+        fields = {"gate": gate, "up": up, "fn": mlp.act, **mlp.glu.model_dump()}
+        return str(e.emit(ops.ClampedGlu, "ff", **fields))
+    act = _activation(e, "act", gate, mlp.act)
+    return str(e.emit(ops.Mul, "ff", x=act, y=up))
 
 
 def _activation(e: Emitter, result: str, x: str, act: str | m.Xielu) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
@@ -41,6 +41,26 @@ class OutputGate(Node):
     projection: Projection
     act: Literal["sigmoid", "softplus"]
     width: Literal["channel", "head"] = "channel"
+
+
+class BlockIndexer(Node):
+    """Which blocks of cached tokens a query may see (MiniMax-M3).
+
+    Each of ``heads`` groups of query heads has a query of its own, one key serves them
+    all; both are normed and turned like the attention's. A block is as good as the
+    highest product of the query with its keys. The ``top_k`` best are seen, among them
+    the query's own and those before it, ``local`` together.
+    """
+
+    heads: PositiveInt
+    dim: PositiveInt
+    block: PositiveInt
+    top_k: PositiveInt
+    local: NonNegativeInt = 0
+    q: Projection
+    k: Projection
+    q_norm: Norm
+    k_norm: Norm
 
 
 class Attention(Node):
@@ -85,6 +105,7 @@ class Attention(Node):
     sinks: Weight | None = None
     """A logit of each head that takes part in the softmax and has no value."""
     gate: OutputGate | None = None
+    indexer: BlockIndexer | None = None
     sub_norm: Norm | None = None
     """Norm of the context before the output projection."""
 
@@ -101,6 +122,18 @@ class Xielu(Node):
     eps: float = -1e-6
 
 
+class ClampedGlu(Node):
+    """How gate and up go together where it is not ``act(gate) * up``.
+
+    With ``alpha`` gate · sigmoid(alpha · gate) · (up + 1), gate cut off above ``limit``
+    before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate) cut
+    off above ``limit``, and up beyond ± ``limit`` (Step 3.7).
+    """
+
+    alpha: PositiveFloat | None = None
+    limit: PositiveFloat
+
+
 class Mlp(Node):
     """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))`` without a gate."""
 
@@ -109,6 +142,7 @@ class Mlp(Node):
     ff: PositiveInt
     gate: Projection | None = None
     up: Projection
+    glu: ClampedGlu | None = None
     sub_norm: Norm | None = None
     """Norm of what ``down`` reads."""
     down: Projection
@@ -156,16 +190,6 @@ class Router(Node):
     """The weights are multiplied by this at last."""
 
 
-class ClampedGlu(Node):
-    """gate · sigmoid(alpha · gate) · (up + 1), as gpt-oss has it.
-
-    Before, gate is cut off above ``limit``, and up beyond ± ``limit``.
-    """
-
-    alpha: PositiveFloat
-    limit: PositiveFloat
-
-
 class Moe(Node):
     """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
 
@@ -186,7 +210,6 @@ class Moe(Node):
     up_bias: Weight | None = None
     down_bias: Weight | None = None
     glu: ClampedGlu | None = None
-    """How gate and up go together, where it is not ``act(gate) * up``."""
     weigh: Literal["output", "input"] = "output"
     """What is multiplied by an expert's weight: what it makes, or what it reads."""
     shared: Mlp | None = None

@@ -82,6 +82,7 @@ class MoeExperts(Op):
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
     Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
+    With ``limit`` alone fn(gate) is at most that, and up within ± that.
     """
 
     mnemonic = "moe_experts"
@@ -113,8 +114,7 @@ class MoeExperts(Op):
             each = types.get(name)
             fits = not each or each.dims == stack.dims[:2]
             expect(fits, f"{name} {each} does not fit {stack}")
-        both = (self.alpha is None) == (self.limit is None)
-        expect(both, "alpha and limit go together")
+        expect(self.limit is not None or self.alpha is None, "alpha needs a limit")
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:

@@ -26,6 +26,32 @@ _WINDOWS: Config = {
     "sliding_window": 8,
     "layer_types": _KINDS,
 }
+_M3: Config = {
+    **RMS,
+    "num_hidden_layers": 4,
+    "intermediate_size": 24,
+    "dense_intermediate_size": 96,
+    "shared_intermediate_size": 40,
+    "head_dim": 32,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.5,
+    },
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+}
+_BLOCKS: Config = {
+    "layer_types": ["full_attention", *["minimax_m3_sparse"] * 3],
+    "index_n_heads": 2,
+    "index_head_dim": 32,
+    "index_block_size": 4,
+    "index_topk_blocks": 2,
+    "index_local_blocks": 1,
+    "swiglu_limit": 0.6,
+    "swiglu_alpha": 1.5,
+}
 
 FAMILIES: Mapping[str, Config] = {
     "hy_v3": {**RMS, **_SPARSE, "head_dim": 32, "num_shared_experts": 2},
@@ -159,17 +185,48 @@ FAMILIES: Mapping[str, Config] = {
         "moe_topk": 3,
         "routed_scaling_factor": 1.5,
     },
-    "minimax_m3_vl_text": {
-        **RMS,
-        "num_hidden_layers": 4,
-        "intermediate_size": 24,
-        "dense_intermediate_size": 96,
-        "shared_intermediate_size": 40,
-        "head_dim": 32,
-        "rotary_dim": 16,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 3,
-        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    "minimax_m3_vl_text": _M3,
+    "minimax_m3_vl": {
+        "text_config": {**_M3, **_BLOCKS},
+        "vision_config": {
+            "hidden_size": 48,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+            "image_size": 28,
+        },
+        "projector_hidden_size": 32,
+    },
+    "step3p7": {
+        "text_config": {
+            **RMS,
+            **_WINDOWS,
+            "head_dim": 32,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "share_expert_dim": 40,
+            "num_sliding_attention_heads": 6,
+            "moe_router_scaling_factor": 1.5,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "swiglu_limits": [None, 0.3, None, 0.4],
+            "swiglu_limits_shared": [0.3, None, 0.4, None],
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "default",
+                    "rope_theta": 5e4,
+                    "partial_rotary_factor": 0.5,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+            "image_size": 28,
+        },
     },
     "axk2": {
         **MIXED["deepseek_v32"],
@@ -208,6 +265,12 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "windows": {},
         "unscaled": {"attention_value_scale": None, "attention_bias": True},
     },
+    "minimax_m3_vl_text": {
+        "dense": {},
+        "blocks": _BLOCKS,
+    },
+    "minimax_m3_vl": {"text": {}},
+    "step3p7": {"text": {}},
     "phimoe": {
         "mixed": {"router_jitter_noise": 0.3},
         "longrope": {
@@ -219,7 +282,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
                 "rope_theta": 1e4,
                 "short_factor": [1.0 + 0.1 * i for i in range(8)],
                 "long_factor": [2.0 + 0.3 * i for i in range(8)],
-                "original_max_position_embeddings": 16,
+                "original_max_position_embeddings": 64,
                 "short_mscale": 1.2,
                 "long_mscale": 1.3,
             },
@@ -231,8 +294,12 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
 }
 
-# Positions beyond 16k mean nothing to these.
-NEAR: frozenset[str] = frozenset()
+# Positions beyond 16k mean nothing to these. transformers 5.23 keeps phimoe's short
+# divisors there; the published code has the long ones.
+NEAR: frozenset[str] = frozenset({"phimoe-longrope", "minimax_m3_vl_text-blocks", "minimax_m3_vl"})
+
+# transformers counts the blocks from the first slot, padding too.
+UNPADDED = frozenset({"minimax_m3_vl_text-blocks", "minimax_m3_vl"})
 
 CLASSES: Mapping[str, str] = {
     "hy_v3": "HYV3ForCausalLM",

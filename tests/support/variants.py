@@ -118,6 +118,7 @@ class Variant:
     name: str
     values: Config = field(default_factory=dict)
     far: bool = True  # whether positions beyond 16k mean anything (not: learned ones)
+    padding: bool = True  # whether transformers means the same with padding on the left
     attention: str = "eager"  # which of transformers' implementations is right
 
     def __str__(self) -> str:
@@ -238,6 +239,7 @@ VARIANTS: tuple[Variant, ...] = (
             name,
             values,
             far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR | further.NEAR),
+            padding=not {family, f"{family}-{name}"} & further.UNPADDED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
         for family, cases in {**dense.CASES, **mixed.CASES, **further.CASES}.items()

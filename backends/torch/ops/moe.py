@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.elementwise import act_mul
+from glmc.backends.torch.ops.elementwise import act_mul, clamped_glu
 
 
 def moe_router(
@@ -111,7 +111,7 @@ def moe_experts(
 
     `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
     "input" it is the token that is weighed, not what an expert makes of it. The biases
-    are [X, 2F] and [X, E]; with `alpha` and `limit`, `clamped_glu` takes `fn`'s place.
+    are [X, 2F] and [X, E]; with `limit`, gate and up go through `clamped_glu`.
     The experts that some token goes to are run one after the other, each on all of its
     tokens.
     """
@@ -127,19 +127,12 @@ def moe_experts(
             None if bias is None else bias[expert] for bias in (gate_up_bias, down_bias)
         )
         hidden = F.linear(read, gate_up[expert], next(biases))
-        if alpha is None or limit is None:
+        if limit is None:
             hidden = act_mul(hidden, fn=fn)
         else:
-            hidden = clamped_glu(hidden, alpha, limit)
+            gate, up = hidden.chunk(2, dim=-1)
+            hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha)
         part = F.linear(hidden, down[expert], next(biases))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))
     return out.view_as(x)
-
-
-def clamped_glu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
-    """gate · sigmoid(`alpha` · gate) · (up + 1) of `gate_up` [..., 2F], gate | up: the
-    gate at most `limit`, up within ± `limit` (gpt-oss)."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
-    return gate * torch.sigmoid(gate * alpha) * (up + 1)
