@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -292,7 +293,18 @@ class _ModelBuilder:
             residual_scale=resolve.number("block.residual_scale", step.residual_scale),
             scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
+            shortcut=self.shortcut(resolve, step.shortcut),
         )
+
+    def shortcut(
+        self, resolve: Resolver, given: object
+    ) -> Literal["begin", "end"] | None:
+        value = resolve.value(given)
+        match value:
+            case "begin" | "end" | None:
+                return value
+        expected = "must be begin, end or null"
+        raise resolve.error("block.shortcut", given, expected, value)
 
 
 # Axis names that blocks, embedding and head define themselves.

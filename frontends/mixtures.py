@@ -66,7 +66,8 @@ class Mixture(_Sublayer):
     def build(self, spec: MoeSpec) -> m.Moe:
         experts, top_k = (self.size(k, getattr(spec, k)) for k in ("experts", "top_k"))
         router = self.router(spec)
-        self.check(experts, top_k, router)
+        zero = self.resolve.size(f"{self.what}.zero", spec.zero_experts, least=0)
+        self.check(experts + zero, top_k, router)
         act = self.parts.activation(self.resolve, f"{self.what}.act", spec.act)
         return m.Moe(
             experts=experts,
@@ -74,6 +75,7 @@ class Mixture(_Sublayer):
             act=act,
             ff=self.size("ff", spec.ff),
             router=router,
+            zero_experts=zero,
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
@@ -194,6 +196,7 @@ class LatentAttention(_Sublayer):
             q=self.slots.projection("q"),
             kv_a=self.slots.projection("kv_a"),
             kv_norm=self.norm("kv_norm", spec.kv_norm, spec.norm),
+            kv_scale=self.resolve.number(f"{self.what}.kv_scale", spec.kv_scale),
             kv_b=self.slots.projection("kv_b"),
             o=self.slots.projection("o"),
             indexer=self.indexer(spec.indexer, rope_dim) if spec.indexer else None,

@@ -228,6 +228,7 @@ class MoeSpec(Section):
     kind: Literal["moe"]
     act: Text
     experts: Integer
+    zero_experts: Integer = 0
     top_k: Integer
     ff: Integer
     softcap: Number | None = None
@@ -272,6 +273,7 @@ class MlaSpec(Section):
     q_scale: QueryScaleSpec | None = None
     q_norm: Text
     kv_norm: Text
+    kv_scale: Number = 1.0
     norm: NormSpec
     """What the norms of the latents are."""
     indexer: IndexerSpec | None = None
@@ -305,6 +307,8 @@ class StepSpec(Section):
     residual_scale: Number = 1.0
     scale: Number = 1.0
     parallel: Flag = False
+    shortcut: Text | None = None
+    """``begin``: handed to the next layer, not added; ``end``: that is added, too."""
 
 
 class SinusoidsSpec(Section):

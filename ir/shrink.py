@@ -72,6 +72,7 @@ def _moe(op: m.Moe) -> m.Moe:
     return op.model_copy(
         update={
             "experts": experts,
+            "zero_experts": min(op.zero_experts, 2 * (experts // groups)),
             "top_k": min(op.top_k, 3, eligible * (experts // groups)),
             "ff": min(op.ff, FF),
             "router": router.model_copy(update=sizes),

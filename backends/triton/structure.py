@@ -104,9 +104,11 @@ def named(uses: Iterable[OpUse], *names: str) -> list[OpUse]:
 
 
 def experts_have_kernels(uses: Iterable[OpUse]) -> bool:
-    """Whether experts are plain: no biases, no clamps, weights on what they make."""
+    """Whether experts are plain: no biases, no clamps, weights on what they make, and
+    each of them with matrices."""
     return not any(
         {"gate_up_bias", "down_bias"} & {*use.operands}
+        or use.whole("zero_experts", 0)
         or use.attrs.get("limit") is not None
         or use.text("weigh", "output") == "input"
         for use in named(uses, "moe_experts")

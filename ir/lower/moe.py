@@ -14,6 +14,7 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
     fields = {"x": h, "experts": experts, "weights": weights, "fn": moe.act}
     fields["weigh"] = moe.weigh
+    fields["zero_experts"] = moe.zero_experts
     fields |= moe.glu.model_dump() if moe.glu else {}
     if moe.gate_bias and moe.up_bias:
         pair = [moe.gate_bias, moe.up_bias]
@@ -27,7 +28,7 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
 
 
 def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
-    router, axes = moe.router, {"X": moe.experts}
+    router, axes = moe.router, {"X": moe.experts + moe.zero_experts}
     weight = e.weight(router.weight, ("X", "E"), axes, dtype="f32")
     vectors = {
         name: each and e.weight(each, ("X",), axes, dtype="f32")

@@ -26,6 +26,9 @@ class Step(Node):
     scale: PositiveFloat = 1.0
     parallel: bool = False
     """Reads the x that the step before it read, and is added to that step's sum."""
+    shortcut: Literal["begin", "end"] | None = None
+    """``begin``: what the step makes is not added, but handed to the next layer.
+    ``end``: what the layer before handed on is added after this step's sum."""
 
 
 class Block(Node):

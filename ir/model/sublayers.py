@@ -203,6 +203,9 @@ class Moe(Node):
     act: ActivationName
     ff: PositiveInt
     router: Router
+    zero_experts: NonNegativeInt = 0
+    """Experts after the others that give back what they read; the router has rows for
+    them, and no other weight is theirs."""
     gate: Weight
     up: Weight
     down: Weight
@@ -264,6 +267,8 @@ class Mla(Node):
     kv_a: Projection
     """Hidden state to latent and shared key."""
     kv_norm: Norm
+    kv_scale: PositiveFloat = 1.0
+    """What multiplies the normed latent."""
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
     o: Projection

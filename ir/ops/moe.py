@@ -82,7 +82,8 @@ class MoeExperts(Op):
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
     Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
-    With ``limit`` alone fn(gate) is at most that, and up within ± that.
+    With ``limit`` alone fn(gate) is at most that, and up within ± that. Experts beyond
+    the X of the stacks, ``zero_experts`` of them, make of x what it is.
     """
 
     mnemonic = "moe_experts"
@@ -99,6 +100,7 @@ class MoeExperts(Op):
     alpha: float | None = None
     limit: float | None = None
     weigh: Literal["output", "input"] = "output"
+    zero_experts: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, gate_up, down = types["x"], types["gate_up"], types["down"]

@@ -26,6 +26,20 @@ _WINDOWS: Config = {
     "sliding_window": 8,
     "layer_types": _KINDS,
 }
+_COMPASS: Config = {
+    **DENSE["cohere2"],
+    "head_dim": 16,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "sliding_window": 8,
+    "rope_parameters": {
+        "full_attention": None,
+        "sliding_attention": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": [4, 2, 2],
+        },
+    },
+}
 _M3: Config = {
     **RMS,
     "num_hidden_layers": 4,
@@ -75,19 +89,11 @@ FAMILIES: Mapping[str, Config] = {
         "num_local_experts": 6,
         "num_experts_per_tok": 2,
     },
-    "cohere_compass_text": {
-        **DENSE["cohere2"],
-        "head_dim": 16,
-        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
-        "sliding_window": 8,
-        "rope_parameters": {
-            "full_attention": None,
-            "sliding_attention": {
-                "rope_type": "default",
-                "rope_theta": 1e4,
-                "mrope_section": [4, 2, 2],
-            },
-        },
+    "cohere_compass_text": _COMPASS,
+    "cohere_compass": {
+        "text_config": {**_COMPASS, "tie_word_embeddings": True},
+        "tie_word_embeddings": True,
+        "vision_config": DENSE["qwen3_vl"]["vision_config"],
     },
     "modernbert-decoder": {
         "vocab_size": 128,
@@ -158,16 +164,6 @@ FAMILIES: Mapping[str, Config] = {
         "shared_expert_intermediate_size": 40,
         "moe_routed_scaling_factor": 1.5,
     },
-    "beam": {
-        **RMS,
-        **_SPARSE,
-        **_WINDOWS,
-        "head_dim": 32,
-        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
-        "n_group": 4,
-        "topk_group": 2,
-        "final_logit_softcapping": 2.0,
-    },
     "longcat_flash": {
         **{k: v for k, v in RMS.items() if k not in ("num_hidden_layers", "intermediate_size")},
         "num_key_value_heads": 4,
@@ -228,25 +224,6 @@ FAMILIES: Mapping[str, Config] = {
             "image_size": 28,
         },
     },
-    "axk2": {
-        **MIXED["deepseek_v32"],
-        "n_group": None,
-        "topk_group": None,
-        "gated_norm_rank": 8,
-    },
-    "dots3_note_text": {
-        **MIXED["deepseek_v32"],
-        "num_hidden_layers": 4,
-        "head_dim": 24,
-        "shared_experts_intermediate_size": 40,
-        "sliding_window": 8,
-    },
-    "jetmoe": {
-        **{k: v for k, v in RMS.items() if k not in ("num_attention_heads",)},
-        "kv_channels": 16,
-        "num_local_experts": 6,
-        "num_experts_per_tok": 2,
-    },
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -258,6 +235,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "shared": {"shared_intermediate_size": 40, "layer_rope_theta": [1e4, 0, 5e4]},
     },
     "cohere_compass_text": {"windows": {}},
+    "cohere_compass": {"text": {}},
     "modernbert-decoder": {"windows": {}},
     "muse_glimmer": {"text": {}},
     "mllama": {"text": {}},
@@ -271,6 +249,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
     "minimax_m3_vl": {"text": {}},
     "step3p7": {"text": {}},
+    "longcat_flash": {"zero_experts": {}, "biases": {"attention_bias": True}},
     "phimoe": {
         "mixed": {"router_jitter_noise": 0.3},
         "longrope": {

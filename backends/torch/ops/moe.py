@@ -106,6 +106,7 @@ def moe_experts(
     alpha: float | None = None,
     limit: float | None = None,
     weigh: str = "output",
+    zero_experts: int = 0,
 ) -> torch.Tensor:
     """Each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
@@ -113,7 +114,7 @@ def moe_experts(
     "input" it is the token that is weighed, not what an expert makes of it. The biases
     are [X, 2F] and [X, E]; with `limit`, gate and up go through `clamped_glu`.
     The experts that some token goes to are run one after the other, each on all of its
-    tokens.
+    tokens; the `zero_experts` after the X give back what they read.
     """
     tokens = x.flatten(0, -2)
     chosen, shares = experts.flatten(0, -2), weights.flatten(0, -2)
@@ -123,16 +124,21 @@ def moe_experts(
         read, share = tokens[token], shares[token, place, None]
         if weigh == "input":
             read = (read * share).to(read.dtype)
-        biases = (
-            None if bias is None else bias[expert] for bias in (gate_up_bias, down_bias)
-        )
-        hidden = F.linear(read, gate_up[expert], next(biases))
-        if limit is None:
-            hidden = act_mul(hidden, fn=fn)
+        if expert >= len(down):
+            part = read
         else:
-            gate, up = hidden.chunk(2, dim=-1)
-            hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha)
-        part = F.linear(hidden, down[expert], next(biases))
+            hidden = F.linear(read, gate_up[expert], at(gate_up_bias, expert))
+            if limit is None:
+                hidden = act_mul(hidden, fn=fn)
+            else:
+                gate, up = hidden.chunk(2, dim=-1)
+                hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha)
+            part = F.linear(hidden, down[expert], at(down_bias, expert))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))
     return out.view_as(x)
+
+
+def at(stack: torch.Tensor | None, index: int) -> torch.Tensor | None:
+    """One of a stack of biases, where there are any."""
+    return None if stack is None else stack[index]
