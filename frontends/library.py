@@ -9,6 +9,7 @@ from functools import cache
 from importlib import util
 from pathlib import Path
 
+from glmc.frontends.beyond import BEYOND_ATTENTION
 from glmc.frontends.json_text import read_bytes
 from glmc.frontends.sections import validate
 from glmc.frontends.spec import Match
@@ -134,23 +135,17 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
             " what kind of model it is; is it a model's config.json?"
         )
     wanted = model_type or ", ".join(classes)
-    if reason := _beyond().get(str(wanted)):
+    if what := BEYOND_ATTENTION.get(str(wanted)):
         raise GlmcError(
-            f"{where}: {wanted!r} is not a decoder of attention layers: {reason}. glmc"
-            " has no such thing, and no spec can express it; `glmc specs` lists what"
-            " there is"
+            f"{where}: models of type {wanted!r} have {what}, which glmc does not do:"
+            " it compiles stacks of attention and feed-forwards, and no spec can say"
+            " more. `glmc specs` lists the types that it compiles"
         )
     raise GlmcError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
         " drafts another, and --spec FILE takes one"
     )
-
-
-@cache
-def _beyond() -> Mapping[str, object]:
-    """Model types that no spec can express, and why."""
-    return _read(builtin_folder() / "_beyond_attention.yaml")[0]["types"]  # type: ignore[return-value]
 
 
 def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:

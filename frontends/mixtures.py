@@ -164,7 +164,9 @@ class BlockIndexers(_Sublayer):
         sizes = {key: self.size(f"indexer.{key}", getattr(spec, key)) for key in _SIZES}
         local = self.resolve.size(f"{what}.local", spec.local, least=0)
         norms = {
-            key: self.parts.layer_norm(f"{what}.{key}", self.resolve, getattr(spec, key))
+            key: self.parts.layer_norm(
+                f"{what}.{key}", self.resolve, getattr(spec, key)
+            )
             for key in ("q_norm", "k_norm")
         }
         q, k = self.slots.projection("iq"), self.slots.projection("ik")

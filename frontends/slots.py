@@ -18,11 +18,13 @@ _VOCABULARY_SLOTS = frozenset({"embed", "head"})
 _ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
-_MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n", "affine"})
+_MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
+_AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
-_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
+_FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 
 
 class Slots:

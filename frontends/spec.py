@@ -280,9 +280,10 @@ class MlaSpec(Section):
 
 
 class AffineSpec(Section):
-    """One matrix, the slot ``affine``, in the place of attention or a feed-forward."""
+    """One matrix in the place of attention or of a feed-forward."""
 
     kind: Literal["affine"]
+    slot: Literal["affine_attn", "affine_ff"]
 
 
 OpSpec = Annotated[

@@ -66,7 +66,7 @@ class SublayerBuilder:
             case MoeSpec():
                 return Mixture(self, resolve, what, slots).build(op)
             case AffineSpec():
-                return m.Affine(map=slots.projection("affine"))
+                return m.Affine(map=slots.projection(op.slot))
 
     def layer_norm(
         self, what: str, resolve: Resolver, ref: NormRef | None

@@ -53,7 +53,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
         case m.Mlp():
             return op.model_copy(update={"ff": min(op.ff, FF)})
         case m.Moe():
-            return _moe(op)
+            return _moe(op, axes)
         case m.Mla():
             return _mla(op)
         case m.Attention():
@@ -62,7 +62,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
             return op
 
 
-def _moe(op: m.Moe) -> m.Moe:
+def _moe(op: m.Moe, axes: Collection[str]) -> m.Moe:
     """Two experts a group, so that a group can be judged by its two best."""
     router = op.router
     groups = min(router.groups, 4)
@@ -76,9 +76,19 @@ def _moe(op: m.Moe) -> m.Moe:
             "top_k": min(op.top_k, 3, eligible * (experts // groups)),
             "ff": min(op.ff, FF),
             "router": router.model_copy(update=sizes),
-            "shared": op.shared and op.shared.model_copy(update={"ff": FF}),
+            "shared": op.shared and _shared(op.shared, axes),
         }
     )
+
+
+def _shared(mlp: m.Mlp, axes: Collection[str]) -> m.Mlp:
+    """As wide as before where its layout has an axis of its own."""
+    kept = _has_own(mlp.up.weight.layout, axes)
+    return mlp if kept else mlp.model_copy(update={"ff": FF})
+
+
+def _has_own(layout: str | None, axes: Collection[str]) -> bool:
+    return any(re.search(rf"\b{axis}\b", layout or "") for axis in axes)
 
 
 def _mla(op: m.Mla) -> m.Mla:
@@ -104,8 +114,7 @@ def _mla(op: m.Mla) -> m.Mla:
 
 def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
     """Heads that a layout divides by axes of its own are kept."""
-    layout = op.q.weight.layout or ""
-    kept = any(re.search(rf"\b{axis}\b", layout) for axis in axes)
+    kept = _has_own(op.q.weight.layout, axes)
     kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)

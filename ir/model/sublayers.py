@@ -281,6 +281,4 @@ class Mla(Node):
         return self.nope + self.rope.dim
 
 
-Sublayer = Annotated[
-    Attention | Mla | Mlp | Moe | Affine, Field(discriminator="kind")
-]
+Sublayer = Annotated[Attention | Mla | Mlp | Moe | Affine, Field(discriminator="kind")]

@@ -138,7 +138,6 @@ ADD_LAYER_NORM = Fusion(
 )
 
 
-
 def _one_width(match: Match) -> str | None:
     wide, values = match.type("%qh").dims[-1], match.type("%vh").dims[-1]
     if wide == values:

@@ -11,7 +11,6 @@ from typing import Any
 
 from support.dense import FAMILIES as DENSE
 from support.dense import RMS
-from support.mixed import FAMILIES as MIXED
 
 Config = Mapping[str, Any]
 
@@ -163,9 +162,21 @@ FAMILIES: Mapping[str, Config] = {
         "num_attention_heads_per_layer": [4, 6, 6, 4],
         "shared_expert_intermediate_size": 40,
         "moe_routed_scaling_factor": 1.5,
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "default",
+                "rope_theta": 5e4,
+                "partial_rotary_factor": 0.5,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
     },
     "longcat_flash": {
-        **{k: v for k, v in RMS.items() if k not in ("num_hidden_layers", "intermediate_size")},
+        **{
+            k: v
+            for k, v in RMS.items()
+            if k not in ("num_hidden_layers", "intermediate_size")
+        },
         "num_key_value_heads": 4,
         "num_layers": 2,
         "q_lora_rank": 40,
@@ -275,7 +286,9 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 
 # Positions beyond 16k mean nothing to these. transformers 5.23 keeps phimoe's short
 # divisors there; the published code has the long ones.
-NEAR: frozenset[str] = frozenset({"phimoe-longrope", "minimax_m3_vl_text-blocks", "minimax_m3_vl"})
+NEAR: frozenset[str] = frozenset(
+    {"phimoe-longrope", "minimax_m3_vl_text-blocks", "minimax_m3_vl"}
+)
 
 # transformers counts the blocks from the first slot, padding too.
 UNPADDED = frozenset({"minimax_m3_vl_text-blocks", "minimax_m3_vl"})
@@ -286,11 +299,87 @@ CLASSES: Mapping[str, str] = {
     "kolibri1": "Kolibri1ForCausalLM",
     "granitemoe_swa": "GraniteMoeSWAForCausalLM",
     "cohere_compass_text": "CohereCompassForCausalLM",
+    "cohere_compass": "CohereCompassForConditionalGeneration",
     "modernbert-decoder": "ModernBertDecoderForCausalLM",
+    "muse_glimmer": "MuseGlimmerForConditionalGeneration",
+    "mllama": "MllamaForConditionalGeneration",
+    "mimo_v2_flash": "MiMoV2FlashForCausalLM",
+    "phimoe": "PhimoeForCausalLM",
+    "longcat_flash": "LongcatFlashForCausalLM",
+    "minimax_m3_vl_text": "MiniMaxM3VLForCausalLM",
+    "minimax_m3_vl": "MiniMaxM3SparseForConditionalGeneration",
+    "step3p7": "Step3p7ForConditionalGeneration",
+    "laguna": "LagunaForCausalLM",
+    "molmo": "MolmoForCausalLM",
+    "mixformer-sequential": "MixFormerSequentialForCausalLM",
+    "nemotron-nas": "DeciLMForCausalLM",
+    "internvl_chat_phi3": "InternVLChatModel",
+    "minimax_m3": "MiniMaxM3ForCausalLM",
+}
+
+
+# Published with code of their own; where there are tests, they rename tensors.
+UNVERIFIED: Mapping[str, Config] = {
+    "molmo": {
+        **{k: v for k, v in RMS.items() if k != "rms_norm_eps"},
+        "embedding_size": 128,
+        "layer_norm_eps": 1e-2,
+        "layer_norm_type": "rms",
+        "intermediate_size": 192,
+        "qkv_bias": True,
+        "weight_tying": False,
+    },
+    "mixformer-sequential": {
+        "vocab_size": 128,
+        "n_embd": 64,
+        "n_head": 4,
+        "n_head_kv": None,
+        "n_inner": None,
+        "n_layer": 3,
+        "n_positions": 64,
+        "rotary_dim": 8,
+        "architecture": {"block_cls": "parallel", "mlp": {"mlp_cls": "fused_mlp"}},
+    },
+    "nemotron-nas": {
+        **RMS,
+        "num_key_value_heads": None,
+        "intermediate_size": None,
+        "num_hidden_layers": 4,
+        "block_configs": [
+            {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 1.5}},
+            {"attention": {"no_op": True}, "ffn": {"ffn_mult": 1.5}},
+            {"attention": {"replace_with_linear": True}, "ffn": {"no_op": True}},
+            {
+                "attention": {"n_heads_in_group": 1},
+                "ffn": {"replace_with_linear": True},
+            },
+        ],
+    },
+    "internvl_chat_phi3": {
+        "llm_config": {**RMS, "model_type": "phi3"},
+        "vision_config": {"hidden_size": 32},
+    },
+    "minimax_m3": {
+        **{k: v for k, v in _M3.items() if k not in ("mlp_layer_types",)},
+        "moe_layer_freq": [0, 1, 1, 1],
+        "sparse_attention_config": {
+            "sparse_attention_freq": [0, 1, 1, 1],
+            "sparse_block_size": 4,
+            "sparse_disable_index_value": [0, 1, 1, 1],
+            "sparse_index_dim": 32,
+            "sparse_init_block": 0,
+            "sparse_local_block": 1,
+            "sparse_num_index_heads": 2,
+            "sparse_score_type": "max",
+            "sparse_topk_blocks": 2,
+        },
+    },
 }
 
 
 def published(family: str) -> dict[str, Any]:
     """A config.json of the family, as the hub has it."""
-    head = {"model_type": family, "architectures": [CLASSES[family]]}
-    return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
+    values = FAMILIES.get(family) or UNVERIFIED[family]
+    kind = "internvl_chat" if family == "internvl_chat_phi3" else family
+    head = {"model_type": kind, "architectures": [CLASSES[family]]}
+    return {**values, **head, "torch_dtype": "bfloat16"}

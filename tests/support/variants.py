@@ -238,7 +238,8 @@ VARIANTS: tuple[Variant, ...] = (
             family,
             name,
             values,
-            far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR | further.NEAR),
+            far=not {family, f"{family}-{name}"}
+            & (dense.NEAR | mixed.NEAR | further.NEAR),
             padding=not {family, f"{family}-{name}"} & further.UNPADDED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
