@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, KernelRefusedError, OptionValueError
 from glmc.ir.model import Model
 from glmc.ir.text import print_model
 
@@ -40,7 +40,7 @@ class OwnKernel:
 
     def refusal(self, reason: str) -> GlmcError:
         """The error that says why it cannot be used."""
-        return GlmcError(
+        return KernelRefusedError(
             f"--kernel {self.op}={self.file}: {reason}. Nothing was written. The file"
             f" must define {self.op}(...) as the reference does; see docs/kernels.md."
         )
@@ -65,7 +65,7 @@ def read_kernels(
         op, _, file = text.partition("=")
         if not file or op not in known or op in found:
             wrong = "is given twice" if op in found else "is not OP=FILE"
-            raise GlmcError(
+            raise OptionValueError(
                 f"--kernel {text}: {wrong}, where OP is one of the ops of this model:"
                 f" {', '.join(known)}."
             )

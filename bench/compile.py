@@ -22,6 +22,11 @@ class Refused(Exception):
     """What glmc said instead of compiling."""
 
 
+def sentence(said: str) -> str:
+    """What glmc said, without its own name and the hint below."""
+    return said.strip().partition("\n")[0].removeprefix("glmc: ").removeprefix("error")
+
+
 def once(config: Path, out: Path) -> tuple[float, float, float]:
     """Seconds on the wall and on the CPU, and peak megabytes, of one compilation."""
     command = [sys.executable, "-m", "glmc", "compile", str(config), "-o", str(out)]
@@ -38,7 +43,7 @@ def once(config: Path, out: Path) -> tuple[float, float, float]:
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
     if status:
-        raise Refused(said.read_text().strip().removeprefix("glmc: "))
+        raise Refused(sentence(said.read_text()))
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
@@ -76,7 +81,7 @@ def account(build: Path, folder: Path) -> str:
     try:
         facts = json.loads(run.stdout)
     except ValueError:
-        return run.stderr.strip().removeprefix("glmc: ")[:90]
+        return sentence(run.stderr)[:90]
     waived = sum(map(len, facts["waived"].values()))
     wrong = {k: len(facts[k]) for k in ("missing", "wrong", "unused") if facts[k]}
     return f"{facts['bound']} bound, {waived} waived" + (f", {wrong}" if wrong else "")

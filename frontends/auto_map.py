@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from glmc.frontends.wording import named, show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import AutoMapError
 
 _REFERENCE = re.compile(
     r"(?:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)--)?"
@@ -39,7 +39,7 @@ def read_auto_map(value: object, where: str) -> tuple[AutoClass, ...]:
     if value is None:
         return ()
     if not isinstance(value, Mapping):
-        raise GlmcError(f"{where}: auto_map must be an object, found {show(value)}")
+        raise AutoMapError(f"{where}: auto_map must be an object, found {show(value)}")
     found: list[AutoClass] = []
     for role in sorted(value):
         entry = value[role]
@@ -51,7 +51,7 @@ def read_auto_map(value: object, where: str) -> tuple[AutoClass, ...]:
 def _entry(role: str, reference: object, where: str) -> AutoClass:
     match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
     if not match:
-        raise GlmcError(
+        raise AutoMapError(
             f"{where}: auto_map.{named(role)} is {show(reference)}, expected {_FORMS}"
             " with identifiers for file and class"
         )

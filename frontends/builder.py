@@ -15,7 +15,7 @@ from glmc.frontends.spec import PerLayer, Spec, StepSpec, TransformSpec
 from glmc.frontends.sublayers import SublayerBuilder
 from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigContradictionError, SpecIncompleteError
 
 TIED_HEAD = "the head is tied to the embedding"
 """Why a checkpoint's own copy of the head's weight is waived."""
@@ -34,7 +34,7 @@ def build_model(spec: Spec, scope: Scope, dtype: m.DType, tokens: m.Tokens) -> m
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise GlmcError(
+        raise SpecIncompleteError(
             f"spec {spec.arch!r}: {error.title}.{place}: {first['msg']},"
             f" found {show(first['input'])}"
         ) from None
@@ -60,7 +60,7 @@ class _ModelBuilder:
         for name, check in self.spec.checks.items():
             if not self.resolve.flag(f"checks.{name}", check.that):
                 seen = seen_values(check.that, self.resolve.scope)
-                raise GlmcError(
+                raise ConfigContradictionError(
                     f"the config contradicts itself: {check.otherwise}{seen}"
                     f" [{check.that.where}: checks.{name}]"
                 )
@@ -91,7 +91,9 @@ class _ModelBuilder:
 
     def dim(self, name: str) -> int:
         if name not in self.dims:
-            raise GlmcError(f"spec {self.spec.arch!r}: dims must define {name}")
+            raise SpecIncompleteError(
+                f"spec {self.spec.arch!r}: dims must define {name}"
+            )
         return self.dims[name]
 
     def embedding(self) -> m.Embedding:
@@ -135,7 +137,9 @@ class _ModelBuilder:
             return None
         norm = self.parts.norm("head.transform.norm", self.resolve, spec.norm)
         if norm is None:
-            raise GlmcError(f"spec {self.spec.arch!r}: head.transform needs a norm")
+            raise SpecIncompleteError(
+                f"spec {self.spec.arch!r}: head.transform needs a norm"
+            )
         return m.Transform(
             dense=self.slots.projection("transform"),
             act=self.parts.activation(self.resolve, "head.transform.act", spec.act),

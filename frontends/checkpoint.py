@@ -12,7 +12,14 @@ from glmc.frontends.safetensors_header import read_safetensors
 from glmc.frontends.tensor_info import TensorInfo
 from glmc.frontends.torch_header import read_torch
 from glmc.frontends.wording import listed, show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    FileUnreadableError,
+    HubUnreachableError,
+    IncompleteCheckpointError,
+    NoCheckpointError,
+    UnsafePathError,
+    WeightMapError,
+)
 
 _MAX_INDEX = 256 * MEGABYTE
 
@@ -56,7 +63,7 @@ class FolderFiles:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise GlmcError(f"{folder} is not a folder with a checkpoint")
+            raise NoCheckpointError(f"{folder} is not a folder with a checkpoint")
         self.where = str(folder)
         self._folder = folder
 
@@ -112,7 +119,7 @@ def checkpoint_files(given: str, hub: Hub) -> Files:
         cached = fetch(given, name, hub)
         if cached is not None:
             return FolderFiles(cached.parent)
-    raise GlmcError(
+    raise HubUnreachableError(
         f"no weights of {given} are in the cache, and offline mode is on; run the same"
         " command once without --offline and HF_HUB_OFFLINE"
     )
@@ -137,7 +144,9 @@ def read_headers(files: Files | Path) -> CheckpointHeaders:
             tensors = _read(files, name, form)
             return CheckpointHeaders(files.where, form, (name,), tensors)
     names = ", ".join(name for name, _ in _LAYOUTS)
-    raise GlmcError(f"{files.where} holds no checkpoint: none of {names} is there")
+    raise NoCheckpointError(
+        f"{files.where} holds no checkpoint: none of {names} is there"
+    )
 
 
 def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
@@ -147,7 +156,9 @@ def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
             return read(file, files.at(name))
     except OSError as error:
         reason = error.strerror or error
-        raise GlmcError(f"{files.at(name)} cannot be read: {reason}") from None
+        raise FileUnreadableError(
+            f"{files.at(name)} cannot be read: {reason}"
+        ) from None
 
 
 def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHeaders:
@@ -165,7 +176,7 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
             unknown = {n: TensorInfo(None, None, file) for n, file in files_of.items()}
             return CheckpointHeaders(files.where, form, shards, unknown, True)
         if missing:
-            raise GlmcError(
+            raise IncompleteCheckpointError(
                 f"{index} names {listed(missing)}, which {_is(missing)} not beside it;"
                 " the checkpoint is incomplete"
             )
@@ -180,10 +191,10 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
 def _weight_map(path: Path, index: str) -> dict[str, str]:
     entries = read_json_object(path, _MAX_INDEX).get("weight_map")
     if not isinstance(entries, dict) or not entries:
-        raise GlmcError(f"{index}: weight_map must be an object of tensor names")
+        raise WeightMapError(f"{index}: weight_map must be an object of tensor names")
     for name, file in entries.items():
         if not isinstance(file, str) or not file:
-            raise GlmcError(
+            raise WeightMapError(
                 f"{index}: weight_map must give a file name for {name!r},"
                 f" found {show(file)}"
             )
@@ -197,20 +208,20 @@ def _compare(
     held = set(shard)
     lacking = sorted(n for n, f in files_of.items() if f == file and n not in held)
     if lacking:
-        raise GlmcError(
+        raise IncompleteCheckpointError(
             f"{index} says that {file} holds {listed(lacking)}, and the file does not;"
             " index and shards are not of the same checkpoint"
         )
     elsewhere = sorted(name for name in held if files_of.get(name, file) != file)
     if elsewhere:
         other = files_of[elsewhere[0]]
-        raise GlmcError(
+        raise IncompleteCheckpointError(
             f"{file} holds {listed(elsewhere)}, and so does {other}, where {index} says"
             f" {_is(elsewhere)}; one name cannot stand for two tensors"
         )
     unlisted = sorted(name for name in held if name not in files_of)
     if unlisted:
-        raise GlmcError(
+        raise IncompleteCheckpointError(
             f"{file} holds {listed(unlisted)}, which {index} does not list; index and"
             " shards are not of the same checkpoint"
         )
@@ -221,7 +232,7 @@ def _refuse_odd_name(name: str, index: str) -> None:
     pure = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name
     if odd or pure.is_absolute() or ".." in pure.parts:
-        raise GlmcError(
+        raise UnsafePathError(
             f"{index}: weight_map names the file {name!r}, which leaves the folder;"
             " a checkpoint's files lie in its own folder"
         )
@@ -230,7 +241,7 @@ def _refuse_odd_name(name: str, index: str) -> None:
 def _refuse_odd_kind(name: str, index: str) -> None:
     """Code is never fetched, whatever an index calls it."""
     if PurePosixPath(name).suffix not in _ENDINGS:
-        raise GlmcError(
+        raise UnsafePathError(
             f"{index}: weight_map names the file {name!r}, which is not a file of"
             f" weights; their names end in {' or '.join(_ENDINGS)}"
         )
@@ -244,7 +255,7 @@ def refuse_outside(folder: Path, path: Path, name: str) -> None:
         repository = home.parent.parent
         homes += [repository / "blobs", repository.parent / "blobs"]
     if not any(target.is_relative_to(place) for place in homes):
-        raise GlmcError(f"{folder}: {name} is a link that leaves the folder")
+        raise UnsafePathError(f"{folder}: {name} is a link that leaves the folder")
 
 
 def _is(names: list[str]) -> str:

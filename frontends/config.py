@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from glmc.frontends.evaluation import same
 from glmc.frontends.spec import Spec
 from glmc.frontends.wording import show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigContradictionError, ConfigValueError, OptionValueError
 
 
 def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, object]:
@@ -18,7 +18,9 @@ def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, o
     for text in sets:
         path, found, raw = text.partition("=")
         if not found or not all(path.split(".")):
-            raise GlmcError(f"--set {text}: expected KEY=VALUE, as in num_layers=5")
+            raise OptionValueError(
+                f"--set {text}: expected KEY=VALUE, as in num_layers=5"
+            )
         _put(result, path.split("."), _json_or_text(raw), text)
     return result
 
@@ -30,7 +32,7 @@ def _put(config: dict[str, object], path: list[str], value: object, text: str) -
         return
     inner = config.get(key) or {}
     if not isinstance(inner, Mapping):
-        raise GlmcError(f"--set {text}: {key} is {show(inner)}, not an object")
+        raise OptionValueError(f"--set {text}: {key} is {show(inner)}, not an object")
     copy = dict(inner)
     _put(copy, rest, value, text)
     config[key] = copy
@@ -60,7 +62,7 @@ def without_keys(
         elif dot and isinstance(value, Mapping) and inner in value:
             result[key] = {k: v for k, v in value.items() if k != inner}
         else:
-            raise GlmcError(f"--ignore-key {name}: {where} has no such key")
+            raise OptionValueError(f"--ignore-key {name}: {where} has no such key")
     return result
 
 
@@ -83,7 +85,7 @@ def with_text_part(
     if part is None:
         return dict(config)
     if not isinstance(part, Mapping):
-        raise GlmcError(f"{where}: {key} must be an object, found {show(part)}")
+        raise ConfigValueError(f"{where}: {key} must be an object, found {show(part)}")
     outer = {name: value for name, value in config.items() if name != key}
     # A flag of the whole says whether its head is tied, whatever the part says.
     stays = {*_OF_THE_WHOLE, "tie_word_embeddings", *set_keys} & outer.keys()
@@ -114,7 +116,7 @@ def effective(
         if given is None or (preferred and other is not None):
             result |= {key: other} if other is not None else {}
         elif other is not None and key not in set_keys and not same(given, other):
-            raise GlmcError(
+            raise ConfigContradictionError(
                 f"{where} contradicts itself: {key} is {show(given)} and {alias},"
                 f" another name for the same, is {show(other)}; say which is right with"
                 f" --set {key}=VALUE"

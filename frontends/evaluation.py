@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from glmc.frontends.expressions import Expression
 from glmc.frontends.wording import nearest, show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ExpressionValueError
 
 Value = object
 Function = Callable[..., Value]
@@ -70,7 +70,7 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
     except RecursionError:
         reason = "it is nested too deeply"
     told = f"{expression.where}: `{expression}` has no value: {reason}"
-    raise GlmcError(told + _in_brackets(run.seen))
+    raise ExpressionValueError(told + _in_brackets(run.seen))
 
 
 def seen_values(expression: Expression, scope: Scope) -> str:

@@ -12,7 +12,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ExpressionError, GlmcError
 
 _MAX_TEXT = 2000
 _MAX_NODES = 500
@@ -95,7 +95,9 @@ def parse_expression(text: str, where: str) -> Expression:
     """
     text = text.strip()
     if len(text) > _MAX_TEXT:
-        raise GlmcError(f"{where}: an expression of more than {_MAX_TEXT} characters")
+        raise ExpressionError(
+            f"{where}: an expression of more than {_MAX_TEXT} characters"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -150,4 +152,4 @@ def _is_text(node: ast.expr | None) -> bool:
 
 
 def _refuse(text: str, where: str, reason: str) -> GlmcError:
-    return GlmcError(f"{where}: cannot read the expression `={text}`: {reason}")
+    return ExpressionError(f"{where}: cannot read the expression `={text}`: {reason}")

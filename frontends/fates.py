@@ -9,7 +9,7 @@ from glmc.frontends.evaluation import same
 from glmc.frontends.expressions import Expression
 from glmc.frontends.spec import Spec
 from glmc.frontends.wording import named, nearest, show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnknownKeyError, UnsupportedValueError
 
 _SHOWN = 20
 
@@ -22,14 +22,6 @@ class KeyFate:
     reason: str
     where: str
     """The spec line that says so, or the option the user gave."""
-
-
-class UnknownKeys(GlmcError):
-    """A config has keys that its spec says nothing about."""
-
-    def __init__(self, message: str, keys: Collection[str]) -> None:
-        super().__init__(message)
-        self.keys = tuple(keys)
 
 
 # Keys that the functions of expressions read, and keys that every spec needs.
@@ -68,7 +60,7 @@ def account(
     the values of this config led the evaluation past it.
 
     Raises:
-        UnknownKeys: names all keys nobody knows.
+        UnknownKeyError: names all keys nobody knows.
     """
     readers = _readers(spec, expressions)
     found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
@@ -76,7 +68,7 @@ def account(
     if unknown:
         known = {*readers, *spec.expect, *spec.ignore} - config.keys()
         message = _unknown(unknown, config, known, spec.arch, where)
-        raise UnknownKeys(message, unknown)
+        raise UnknownKeyError(message, unknown)
     return {key: fate for key, fate in found.items() if fate}
 
 
@@ -89,7 +81,7 @@ def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> 
             wanted = f"supported is {supported}"
             if expected.values == (None,):
                 wanted = "which is not supported"
-            raise GlmcError(
+            raise UnsupportedValueError(
                 f"{where}: {key} is {show(value)}, {wanted}; {expected.otherwise}"
             )
 

@@ -28,7 +28,13 @@ from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.wording import listed, show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    ConfigContradictionError,
+    ForeignClassError,
+    GlmcError,
+    UnsupportedQuantizationError,
+    UnsupportedValueError,
+)
 
 _DTYPES: Mapping[str, m.DType] = {
     "float32": "f32",
@@ -111,7 +117,7 @@ def load_model(
     try:
         model = build_model(spec, _scope(full), dtype, tokens)
     except GlmcError as error:
-        raise GlmcError(f"{where}: {error}") from None
+        raise error.within(where) from None
     return LoadedModel(
         model=waive_left_out(model, published) if published else model,
         source=source,
@@ -159,7 +165,7 @@ def _check_sidecar(source: Source) -> None:
     quantization = source.read_quantization().get("quantization")
     named = isinstance(quantization, Mapping) and quantization.get("quant_algo")
     if named:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{source.folder / 'hf_quant_config.json'}: the checkpoint is quantised"
             f" ({show(named)}), which is not supported yet; compile the model's"
             " unquantised repository, or remove the file if its weights are float"
@@ -178,7 +184,7 @@ def _check_classes(
     mapped = tuple(c.name for c in classes if c.role == "AutoModelForCausalLM")
     for key, names in (("architectures", declared), ("auto_map", mapped)):
         if known and names and not set(names) & set(known):
-            raise GlmcError(
+            raise ForeignClassError(
                 f"{where}: {key} names {listed(names)}, and the spec {spec.arch!r}"
                 f" describes {', '.join(known)}. If the computation is the same,"
                 f" compile with --ignore-key {key}"
@@ -190,7 +196,7 @@ def _check_refusals(spec: Spec, scope: Scope, where: str) -> None:
     for name, refusal in spec.refuse.items():
         if resolve.flag(f"refuse.{name}", refusal.when):
             seen = seen_values(refusal.when, scope)
-            raise GlmcError(f"{where}: {refusal.because}{seen}")
+            raise UnsupportedValueError(f"{where}: {refusal.because}{seen}")
 
 
 def _dtype(config: Mapping[str, object], where: str) -> m.DType:
@@ -199,10 +205,12 @@ def _dtype(config: Mapping[str, object], where: str) -> m.DType:
     names = {str(value).removeprefix("torch.") for value in values} or {"float32"}
     if len(names) > 1:
         shown = " and ".join(sorted(names))
-        raise GlmcError(f"{where}: dtype and torch_dtype disagree: {shown}")
+        raise ConfigContradictionError(
+            f"{where}: dtype and torch_dtype disagree: {shown}"
+        )
     (name,) = names
     if name not in _DTYPES:
-        raise GlmcError(
+        raise UnsupportedValueError(
             f"{where}: the dtype is {show(name)}, supported are {', '.join(_DTYPES)};"
             " --set torch_dtype=bfloat16 chooses another"
         )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, HubRefusedError, HubUnreachableError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
@@ -47,12 +47,13 @@ def fetch_description(hub_id: str, hub: Hub) -> Path:
     """
     config = fetch(hub_id, "config.json", hub)
     if config is None:
-        what = f"config.json of {_at(hub_id, hub)} is not in the cache"
-        raise GlmcError(
-            f"{what}, and offline mode is on; run the same command once without"
-            " --offline and HF_HUB_OFFLINE"
-            if is_offline(hub)
-            else f"the hub repository {_at(hub_id, hub)} has no config.json"
+        if not is_offline(hub):
+            raise HubRefusedError(
+                f"the hub repository {_at(hub_id, hub)} has no config.json"
+            )
+        raise HubUnreachableError(
+            f"config.json of {_at(hub_id, hub)} is not in the cache, and offline mode"
+            " is on; run the same command once without --offline and HF_HUB_OFFLINE"
         )
     for name in _BESIDE:
         fetch(hub_id, name, hub)
@@ -89,7 +90,7 @@ def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
             cached = try_to_load_from_cache(hub_id, name, revision=hub.revision)
             if cached is _CACHED_NO_EXIST or is_offline(hub):
                 return None
-            raise GlmcError(
+            raise HubUnreachableError(
                 f"the hub cannot be reached and {name} of {_at(hub_id, hub)} is not in"
                 f" the cache ({_cause(error)}). Check the network, name a mirror with"
                 " --endpoint, or use what was downloaded before with --offline"
@@ -122,9 +123,10 @@ def speaking(hub_id: str, name: str, hub: Hub) -> Iterator[None]:
         reason = f"{hub_id} has no revision {hub.revision!r}"
     except Exception as error:  # its HTTP library has errors of its own
         reason = f"{at}: fetching {name} failed: {_cause(error)}"
+        raise HubUnreachableError(reason) from None
     else:
         return
-    raise GlmcError(reason)
+    raise HubRefusedError(reason)
 
 
 def _at(hub_id: str, hub: Hub) -> str:

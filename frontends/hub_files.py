@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from glmc.frontends.hub import Hub, fetch, speaking
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, HubAnswerError
 
 BLOCK = 1 << 17
 """Bytes of the pieces that are asked for: most headers fit into one."""
@@ -114,14 +114,16 @@ def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
         hf_raise_for_status(answer)
         said = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if answer.status_code != 206 or said is None:
-            raise GlmcError(
+            raise HubAnswerError(
                 f"{url} cannot be read in parts, as this server serves whole files"
                 " only; download the checkpoint and check its folder"
             )
         first, last, size = map(int, said.groups())
         wanted = min(count, size - begin)
         if first != begin or last - first + 1 != wanted:
-            raise GlmcError(f"{url}: the server sent other bytes than were asked for")
+            raise HubAnswerError(
+                f"{url}: the server sent other bytes than were asked for"
+            )
         data = bytearray()
         for piece in answer.iter_raw():
             data += piece
@@ -183,7 +185,7 @@ class RangeFile(io.RawIOBase):
         begin, end = absent[0] * BLOCK, (absent[-1] + 1) * BLOCK
         data, size = self._ranged(begin, end - begin)
         if size != self._size:
-            raise GlmcError(
+            raise HubAnswerError(
                 "the file's size on the hub changed while it was read; check again"
             )
         for block in range(absent[0], absent[-1] + 1):

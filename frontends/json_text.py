@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import FileTooLargeError, FileUnreadableError, JsonError
 
 MEGABYTE = 1 << 20
 _MAX_DEPTH = 64
@@ -29,13 +29,13 @@ def read_bytes(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError:
-        raise GlmcError(f"{path} does not exist") from None
+        raise FileUnreadableError(f"{path} does not exist") from None
     except IsADirectoryError:
-        raise GlmcError(f"{path} is a folder, not a file") from None
+        raise FileUnreadableError(f"{path} is a folder, not a file") from None
     except OSError as error:
-        raise GlmcError(f"{path} cannot be read: {error.strerror}") from None
+        raise FileUnreadableError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) > limit:
-        raise GlmcError(
+        raise FileTooLargeError(
             f"{path} is larger than {limit // MEGABYTE} MB, which no such file is;"
             " it is not what its name says"
         )
@@ -54,21 +54,21 @@ def parse_json_object(data: bytes, where: str) -> dict[str, object]:
             parse_int=_whole,
         )
     except UnicodeDecodeError as error:
-        raise GlmcError(f"{where} is not UTF-8 text (byte {error.start})") from None
+        raise JsonError(f"{where} is not UTF-8 text (byte {error.start})") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise GlmcError(f"{where} is not JSON: {error.msg} at {place}") from None
+        raise JsonError(f"{where} is not JSON: {error.msg} at {place}") from None
     except RecursionError:
-        raise GlmcError(f"{where} is nested too deeply to be real") from None
+        raise JsonError(f"{where} is nested too deeply to be real") from None
     except ValueError as error:
-        raise GlmcError(f"{where} is refused: {error}") from None
+        raise JsonError(f"{where} is refused: {error}") from None
     if not isinstance(value, dict):
         found = type(value).__name__
-        raise GlmcError(f"{where} must hold a JSON object, found a {found}")
+        raise JsonError(f"{where} must hold a JSON object, found a {found}")
     if _depth(value) > _MAX_DEPTH:
-        raise GlmcError(f"{where} is nested more than {_MAX_DEPTH} deep")
+        raise JsonError(f"{where} is nested more than {_MAX_DEPTH} deep")
     if b"\\ud" in data.lower() and not _encodable(value):
-        raise GlmcError(f"{where} has a string with half a surrogate pair, not text")
+        raise JsonError(f"{where} has a string with half a surrogate pair, not text")
     return value
 
 

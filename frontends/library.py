@@ -14,7 +14,12 @@ from glmc.frontends.json_text import read_bytes
 from glmc.frontends.sections import validate
 from glmc.frontends.spec import Match
 from glmc.frontends.yaml_tree import Branch, merge, read_tree
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    SpecInheritanceError,
+    SpecSyntaxError,
+    UnidentifiedModelError,
+    UnknownModelTypeError,
+)
 
 _MAX_SPEC = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -79,7 +84,9 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Branch, list[SpecFile
     parent, family = _parent(tree, path), (*children, path.resolve())
     if parent.resolve() in family:
         at = tree.keys_at["extends"]
-        raise GlmcError(f"{at}: extends: {parent.stem!r} extends this spec itself")
+        raise SpecInheritanceError(
+            f"{at}: extends: {parent.stem!r} extends this spec itself"
+        )
     base, files = _load(parent, family)
     for key in _OWN:
         base.pop(key, None)
@@ -94,7 +101,9 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise GlmcError(f"{label} is not UTF-8 text (byte {error.start})") from None
+        raise SpecSyntaxError(
+            f"{label} is not UTF-8 text (byte {error.start})"
+        ) from None
     tree = read_tree(text, label)
     if "arch" not in tree:
         tree.put("arch", path.stem, tree.at)
@@ -107,12 +116,14 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
 def _parent(tree: Branch, path: Path) -> Path:
     name, at = tree["extends"], tree.keys_at["extends"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise GlmcError(f"{at}: extends: expected the name of a spec, found {name!r}")
+        raise SpecInheritanceError(
+            f"{at}: extends: expected the name of a spec, found {name!r}"
+        )
     for folder in (path.parent, builtin_folder()):
         candidate = folder / f"{name}.yaml"
         if candidate.is_file():
             return candidate
-    raise GlmcError(f"{at}: extends: there is no spec {name!r}{_near(name)}")
+    raise SpecInheritanceError(f"{at}: extends: there is no spec {name!r}{_near(name)}")
 
 
 def identify(config: Mapping[str, object], where: str) -> SpecTree:
@@ -123,25 +134,27 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     """
     model_type, classes = config.get("model_type"), architectures(config, where)
     if model_type is not None and not isinstance(model_type, str):
-        raise GlmcError(f"{where}: model_type must be a string, found {model_type!r}")
+        raise UnidentifiedModelError(
+            f"{where}: model_type must be a string, found {model_type!r}"
+        )
     for path in sorted(builtin_specs().values(), key=_generality):
         match = _match(path)
         named = model_type in match.model_type if model_type else _meet(match, classes)
         if named and _fits(path, match, config):
             return load_spec(path)
     if not model_type and not classes:
-        raise GlmcError(
+        raise UnidentifiedModelError(
             f"{where} names neither model_type nor architectures, so it does not say"
             " what kind of model it is; is it a model's config.json?"
         )
     wanted = model_type or ", ".join(classes)
     if what := BEYOND_ATTENTION.get(str(wanted)):
-        raise GlmcError(
+        raise UnknownModelTypeError(
             f"{where}: models of type {wanted!r} have {what}, which glmc does not do:"
             " it compiles stacks of attention and feed-forwards, and no spec can say"
             " more. `glmc specs` lists the types that it compiles"
         )
-    raise GlmcError(
+    raise UnknownModelTypeError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
         " drafts another, and --spec FILE takes one"
@@ -152,7 +165,9 @@ def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
     """The class names a config lists."""
     value = config.get("architectures") or []
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise GlmcError(f"{where}: architectures must be a list of class names")
+        raise UnidentifiedModelError(
+            f"{where}: architectures must be a list of class names"
+        )
     return tuple(value)
 
 

@@ -17,7 +17,7 @@ from glmc.frontends.spec import (
     SharedSpec,
 )
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigContradictionError
 
 
 class Parts(Protocol):
@@ -151,7 +151,9 @@ class Mixture(_Sublayer):
             told = f"{top_k} of {router.top_groups * size} experts cannot be chosen"
         else:
             return
-        raise GlmcError(f"{self.what}: {told}; the config contradicts itself")
+        raise ConfigContradictionError(
+            f"{self.what}: {told}; the config contradicts itself"
+        )
 
 
 class BlockIndexers(_Sublayer):

@@ -6,7 +6,11 @@ from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import BlockQuantization, RowQuantization, Spec
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    ConfigValueError,
+    UnknownKeyError,
+    UnsupportedQuantizationError,
+)
 
 _UNQUANTISED = "compile the repository of the unquantised model"
 
@@ -94,7 +98,7 @@ class Quantised:
 def _check_block_config(config: Mapping[str, object]) -> None:
     method = config.get("quant_method", config.get("quant_algo"))
     if method != "fp8":
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"quantization_config has the method {show(method)}, supported is 'fp8';"
             f" {_UNQUANTISED}"
         )
@@ -103,14 +107,14 @@ def _check_block_config(config: Mapping[str, object]) -> None:
             continue
         known = _BLOCK_CONFIG.get(key)
         if known is None:
-            raise GlmcError(
+            raise UnknownKeyError(
                 f"quantization_config.{show(key)} is {show(value)}, and glmc does not"
                 " know what it says about the weights. If it has no effect on them,"
                 f" compile with --ignore-key quantization_config.{key}"
             )
         if not any(value is one or value == one for one in known):
             supported = " or ".join(map(show, known))
-            raise GlmcError(
+            raise UnsupportedQuantizationError(
                 f"quantization_config.{key} is {show(value)}, supported is {supported};"
                 f" {_UNQUANTISED}"
             )
@@ -121,7 +125,7 @@ def _block(config: Mapping[str, object]) -> tuple[int, int]:
     sizes = value if isinstance(value, list | tuple) else []
     whole = [n for n in sizes if isinstance(n, int) and not isinstance(n, bool)]
     if len(sizes) != 2 or len(whole) != 2 or not all(0 < n < 1 << 20 for n in whole):
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"quantization_config.weight_block_size is {show(value)}, expected the two"
             " sizes of a block, as in [128, 128]; scales per tensor are not supported"
         )
@@ -132,7 +136,7 @@ def _skipped(config: Mapping[str, object]) -> frozenset[str]:
     value = config.get("modules_to_not_convert")
     names = [] if value is None else value
     if not isinstance(names, list | tuple):
-        raise GlmcError(
+        raise ConfigValueError(
             f"quantization_config.modules_to_not_convert is {show(value)}, expected a"
             " list of module names"
         )

@@ -5,7 +5,12 @@ import math
 from glmc.frontends.evaluation import Scope, Value, evaluate, seen_values
 from glmc.frontends.expressions import Expression
 from glmc.frontends.wording import show
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    ConfigValueError,
+    ExpressionValueError,
+    GlmcError,
+    SpecIncompleteError,
+)
 
 _MAX_SIZE = 1 << 24
 
@@ -72,10 +77,10 @@ class Resolver:
     def error(self, what: str, given: object, expected: str, value: Value) -> GlmcError:
         if not isinstance(given, Expression):
             told = f"{what} {expected}, found {show(value)}"
-            return GlmcError(f"spec {self.arch!r}: {told}")
+            return SpecIncompleteError(f"spec {self.arch!r}: {told}")
         if given.config_path:
             found = "is missing" if value is None else f"is {show(value)}"
             told = f"{given.config_path} {found}; it {expected}"
-            return GlmcError(f"{told} [{given.where}: {what}]")
+            return ConfigValueError(f"{told} [{given.where}: {what}]")
         told = f"{given.where}: {what} {expected}, found {show(value)} from `{given}`"
-        return GlmcError(told + seen_values(given, self.scope))
+        return ExpressionValueError(told + seen_values(given, self.scope))

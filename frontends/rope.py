@@ -11,7 +11,12 @@ from typing import Any
 from glmc.frontends.evaluation import same
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    ConfigContradictionError,
+    ConfigValueError,
+    UnknownKeyError,
+    UnsupportedValueError,
+)
 
 Params = Mapping[str, Any]
 
@@ -62,7 +67,7 @@ def read_rope(
     for key, value in given.items():
         if key in allowed or value is None:
             continue
-        raise GlmcError(
+        raise UnknownKeyError(
             f"{name}.{key} is {show(value)}, and rope type {rope_type!r} has no such"
             f" key; if it has no effect, compile with --ignore-key {name}.{key}"
         )
@@ -83,14 +88,14 @@ def read_rope(
 def _given(config: Mapping[str, Any], kind: str | None) -> tuple[str, Params]:
     old, new = config.get("rope_scaling"), config.get("rope_parameters")
     if old and new and not same(old, new):
-        raise GlmcError(
+        raise ConfigContradictionError(
             "rope_scaling and rope_parameters are both there and differ; they are two"
             " names for one thing, so one must go (--set rope_scaling=null)"
         )
     name = "rope_scaling" if old else "rope_parameters"
     given = old or new or {}
     if not isinstance(given, Mapping):
-        raise GlmcError(f"{name} must be an object, found {show(given)}")
+        raise ConfigValueError(f"{name} must be an object, found {show(given)}")
     if kind is not None and isinstance(given.get(kind), Mapping):
         return f"{name}.{kind}", given[kind]
     return name, given
@@ -99,7 +104,7 @@ def _given(config: Mapping[str, Any], kind: str | None) -> tuple[str, Params]:
 def _type(name: str, given: Params) -> str:
     rope_type, old = given.get("rope_type"), given.get("type")
     if rope_type is not None and old is not None and not same(rope_type, old):
-        raise GlmcError(
+        raise ConfigContradictionError(
             f"{name}.rope_type is {show(rope_type)} and {name}.type is {show(old)};"
             " they are two names for one thing and must agree"
         )
@@ -107,7 +112,9 @@ def _type(name: str, given: Params) -> str:
     found = _OLD_TYPES.get(found, found) if isinstance(found, str) else found
     if not isinstance(found, str) or found not in _KEYS:
         known = ", ".join(_KEYS)
-        raise GlmcError(f"{name}: rope type {show(found)} is not one of {known}")
+        raise UnsupportedValueError(
+            f"{name}: rope type {show(found)} is not one of {known}"
+        )
     return found
 
 
@@ -125,14 +132,16 @@ def rope_node(params: Params, dim: int, style: m.RopeStyle) -> m.Rope:
     rope_type = params.get("type", "default")
     resolve = _RESOLVE.get(rope_type) if isinstance(rope_type, str) else None
     if resolve is None:
-        raise GlmcError(f"rope type {show(rope_type)} is not one of {', '.join(_KEYS)}")
+        raise UnsupportedValueError(
+            f"rope type {show(rope_type)} is not one of {', '.join(_KEYS)}"
+        )
     if dim % 2:
-        raise GlmcError(
+        raise ConfigValueError(
             f"{dim} rotary channels cannot be paired; the number must be even"
         )
     theta = _number(params, "theta")
     if theta <= 1:
-        raise GlmcError(f"rope theta is {theta}; it must be larger than 1")
+        raise ConfigValueError(f"rope theta is {theta}; it must be larger than 1")
     return m.Rope(
         dim=dim,
         theta=theta,
@@ -147,7 +156,9 @@ def _linear(params: Params, dim: int) -> m.LinearScaling:
 
 def _dynamic(params: Params, dim: int) -> m.DynamicScaling:
     if dim <= 2:
-        raise GlmcError(f"dynamic rope scaling needs more than {dim} rotary channels")
+        raise ConfigValueError(
+            f"dynamic rope scaling needs more than {dim} rotary channels"
+        )
     return m.DynamicScaling(
         factor=_number(params, "factor"),
         max_positions=_integer(params, _CONTEXT),
@@ -157,7 +168,7 @@ def _dynamic(params: Params, dim: int) -> m.DynamicScaling:
 def _llama3(params: Params, dim: int) -> m.Llama3Scaling:
     low, high = _number(params, "low_freq_factor"), _number(params, "high_freq_factor")
     if high < low:
-        raise GlmcError(
+        raise ConfigValueError(
             f"rope type 'llama3': high_freq_factor ({high}) must be at least"
             f" low_freq_factor ({low})"
         )
@@ -221,7 +232,7 @@ def _factors(params: Params, key: str, dim: int) -> tuple[float, ...]:
     values = params.get(key)
     if not isinstance(values, list) or len(values) != dim // 2:
         found = len(values) if isinstance(values, list) else show(values)
-        raise GlmcError(
+        raise ConfigValueError(
             f"rope type 'longrope': {key} must be a list of {dim // 2} numbers, one for"
             f" each pair of rotary channels, found {found}"
         )
@@ -235,7 +246,7 @@ def _number(params: Params, key: str, default: float | None = None) -> float:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     if not plain or value is None or value <= 0:
         rope_type = params.get("type", "")
-        raise GlmcError(
+        raise ConfigValueError(
             f"rope type {rope_type!r}: {key} must be a number above 0,"
             f" found {show(value)}"
         )
@@ -245,7 +256,7 @@ def _number(params: Params, key: str, default: float | None = None) -> float:
 def _integer(params: Params, key: str) -> int:
     value = _number(params, key)
     if not value.is_integer():
-        raise GlmcError(f"rope: {key} must be a whole number, found {value}")
+        raise ConfigValueError(f"rope: {key} must be a whole number, found {value}")
     return int(value)
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any, NoReturn
 
 from glmc.frontends.json_text import MEGABYTE, parse_json_object
 from glmc.frontends.tensor_info import BITS, TensorInfo, size_in_bytes
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import DamagedWeightsError
 
 _MAX_HEADER = 100 * MEGABYTE
 _MAX_RANK = 16
@@ -76,4 +76,4 @@ def _check_extent(path: str, entries: dict[str, Any], size: int) -> None:
 
 
 def _refuse(path: str, reason: str) -> NoReturn:
-    raise GlmcError(f"{path} is not a sound safetensors file: {reason}")
+    raise DamagedWeightsError(f"{path} is not a sound safetensors file: {reason}")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from glmc.frontends.expressions import Expression
 from glmc.frontends.yaml_tree import Branch, position_of
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import SpecKeyError
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def validate(kind: type[SectionT], tree: Branch, key: str = "") -> SectionT:
         first = error.errors()[0]
     path = _real_path(tree, first["loc"])
     name = ".".join(map(str, [key, *path] if key else path))
-    raise GlmcError(f"{position_of(tree, path)}: {name}: {_complaint(dict(first))}")
+    raise SpecKeyError(f"{position_of(tree, path)}: {name}: {_complaint(dict(first))}")
 
 
 def _real_path(tree: Branch, loc: tuple[str | int, ...]) -> list[str | int]:

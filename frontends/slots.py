@@ -4,7 +4,7 @@ from glmc.frontends.quantization import Quantised
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import Spec, WeightSpec
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import SpecIncompleteError, SpecKeyError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
 _INPUT_AXES = {"o": {"H", "D", "Dv"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
@@ -50,7 +50,7 @@ class Slots:
         """
         weight = self.optional(slot)
         if weight is None:
-            raise GlmcError(
+            raise SpecIncompleteError(
                 f"spec {self.spec.arch!r}: weights has no entry for {slot!r}"
             )
         return weight
@@ -85,7 +85,7 @@ class Slots:
     def _entry(self, slot: str) -> WeightSpec | None:
         keys = [k for k in self.spec.weights if slot in slots_of(k)]
         if len(keys) > 1:
-            raise GlmcError(
+            raise SpecIncompleteError(
                 f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
                 f" weights, {' and '.join(keys)}"
             )
@@ -119,7 +119,7 @@ def slots_of(key: str) -> list[str]:
     for slot in slots:
         if slot not in _SLOTS:
             known = ", ".join(sorted(_SLOTS))
-            raise GlmcError(
+            raise SpecKeyError(
                 f"weights.{key}: there is no slot {slot!r}; slots are {known}"
             )
     return slots

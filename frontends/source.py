@@ -7,7 +7,7 @@ from glmc.frontends.hub import Hub, fetch_description, is_hub_id
 from glmc.frontends.json_text import MEGABYTE, read_json_object
 from glmc.frontends.library import builtin_configs
 from glmc.frontends.wording import nearest
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import SourceNotFoundError
 
 _MAX_CONFIG = 8 * MEGABYTE
 
@@ -75,7 +75,7 @@ def resolve_source(given: str, hub: Hub | None = None) -> Source:
         return _folder(given, path)
     if path.is_file():
         if path.suffix != ".json":
-            raise GlmcError(
+            raise SourceNotFoundError(
                 f"{given} is not a config.json; name the config or its folder"
             )
         return Source(given, path, path.parent)
@@ -85,7 +85,7 @@ def resolve_source(given: str, hub: Hub | None = None) -> Source:
         hub = hub or Hub()
         folder = fetch_description(given, hub)
         return Source(given, folder / "config.json", folder, given)
-    raise GlmcError(_nothing(given))
+    raise SourceNotFoundError(_nothing(given))
 
 
 def builtin_source(name: str) -> Source:
@@ -109,6 +109,6 @@ def _folder(given: str, folder: Path) -> Source:
     namesake = given in builtin_configs()
     if not config.is_file():
         hides = " and hides the built-in config of that name" if namesake else ""
-        raise GlmcError(f"the folder {given} has no config.json{hides}")
+        raise SourceNotFoundError(f"the folder {given} has no config.json{hides}")
     note = f"{given} is taken as the folder here, not as the built-in config"
     return Source(given, config, folder, note=note if namesake else None)

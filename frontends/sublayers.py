@@ -159,7 +159,7 @@ class SublayerBuilder:
         try:
             rope = rope_node(params, dim, style)
         except GlmcError as error:
-            raise GlmcError(f"{error} [{spec.params.where}: {what}.rope]") from None
+            raise error.read_by(f"{spec.params.where}: {what}.rope") from None
         sections = resolve.size(f"{what}.rope.sections", spec.sections)
         if dim % (2 * sections):
             expected = f"must pair channels in {dim} // {sections} each"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from glmc.frontends.wording import show
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ConfigValueError
 
 
 def read_tokens(
@@ -35,5 +35,7 @@ def _id(value: object, key: str, where: str) -> int | None:
     if value is None or value == -1:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise GlmcError(f"{where}: {key} must be a token id, found {show(value)}")
+        raise ConfigValueError(
+            f"{where}: {key} must be a token id, found {show(value)}"
+        )
     return value

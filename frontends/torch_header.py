@@ -9,7 +9,7 @@ from glmc.frontends.json_text import MEGABYTE
 from glmc.frontends.pickle_machine import PickleFault, load
 from glmc.frontends.tensor_info import BITS, TensorInfo
 from glmc.frontends.wording import named
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import DamagedWeightsError
 
 _MAX_PICKLE = 256 * MEGABYTE
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -77,7 +77,7 @@ def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
     # zipfile's words for a broken archive, an unknown compression, and encryption.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         reason = f"its archive is damaged or truncated ({error})"
-    raise GlmcError(f"{path} is not a sound torch checkpoint: {reason}")
+    raise DamagedWeightsError(f"{path} is not a sound torch checkpoint: {reason}")
 
 
 def _infos(state: object, file: str) -> dict[str, TensorInfo]:

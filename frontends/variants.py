@@ -9,7 +9,7 @@ from glmc.frontends.resolver import Resolver
 from glmc.frontends.sections import expressions_in, validate
 from glmc.frontends.spec import Variant
 from glmc.frontends.yaml_tree import Branch, merge
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import OptionValueError, SpecKeyError, UndecidedVariantError
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def choose_variant(
     variants = _variants(branch) if isinstance(branch, Branch) else {}
     if not variants:
         if wanted is not None:
-            raise GlmcError(
+            raise OptionValueError(
                 f"--variant {wanted}: the spec {found.name!r} has no variants"
             )
         return Chosen(tree, None, tuple(expressions_in(tree)))
     name = wanted if wanted is not None else _first(found.name, variants, scope)
     if name not in variants:
-        raise GlmcError(_undecided(found.name, variants, wanted, where))
+        raise UndecidedVariantError(_undecided(found.name, variants, wanted, where))
     overlay = branch[name].get("spec")  # type: ignore[index]
     if isinstance(overlay, Branch):
         tree = merge(tree, overlay)
@@ -55,7 +55,7 @@ def _variants(branch: Branch) -> dict[str, Variant]:
     made = {}
     for name, entry in branch.items():
         if not isinstance(entry, Branch):
-            raise GlmcError(
+            raise SpecKeyError(
                 f"{branch.keys_at[name]}: variants.{name} must be a mapping"
             )
         made[name] = validate(Variant, entry, f"variants.{name}")

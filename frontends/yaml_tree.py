@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import yaml
 
 from glmc.frontends.expressions import parse_expression
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import SpecSyntaxError
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ def read_tree(text: str, file: str) -> Branch:
         node = loader.get_single_node()
         reader = _Reader(loader, file)
         if not isinstance(node, yaml.MappingNode):
-            raise GlmcError(f"{file}: a spec must be a mapping of sections")
+            raise SpecSyntaxError(f"{file}: a spec must be a mapping of sections")
         return reader.mapping(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise GlmcError(f"{file}:{line}: not YAML: {error.problem}") from None
+        raise SpecSyntaxError(f"{file}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise GlmcError(f"{file}: not YAML: {error}") from None
+        raise SpecSyntaxError(f"{file}: not YAML: {error}") from None
     except RecursionError:
-        raise GlmcError(f"{file}: nested too deeply") from None
+        raise SpecSyntaxError(f"{file}: nested too deeply") from None
     finally:
         loader.dispose()
 
@@ -77,7 +77,7 @@ def _loader(text: str, file: str) -> yaml.SafeLoader:
     try:
         made: yaml.SafeLoader = loader(text)
     except yaml.YAMLError as error:
-        raise GlmcError(f"{file}: not YAML: {error}") from None
+        raise SpecSyntaxError(f"{file}: not YAML: {error}") from None
     return made
 
 
@@ -92,16 +92,22 @@ class _Reader:
             at = self.position(key_node)
             key = self.loader.construct_object(key_node)
             if not isinstance(key, str):
-                raise GlmcError(f"{at}: the key {key!r} must be a string; quote it")
+                raise SpecSyntaxError(
+                    f"{at}: the key {key!r} must be a string; quote it"
+                )
             if key in branch:
                 first = branch.keys_at[key].line
-                raise GlmcError(f"{at}: the key {key!r} is already on line {first}")
+                raise SpecSyntaxError(
+                    f"{at}: the key {key!r} is already on line {first}"
+                )
             branch.put(key, self.value(value_node), at)
         return branch
 
     def value(self, node: yaml.Node) -> object:
         if id(node) in self.seen:
-            raise GlmcError(f"{self.position(node)}: specs have no anchors and aliases")
+            raise SpecSyntaxError(
+                f"{self.position(node)}: specs have no anchors and aliases"
+            )
         self.seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node)

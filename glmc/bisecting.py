@@ -22,7 +22,7 @@ from glmc.builds import Build
 from glmc.comparing import Answer, Scenario, scenarios
 from glmc.culprits import READING, Culprit, departs, first_row, places
 from glmc.emission import blame_build
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import WeightsUnusableError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.text import parse_program
@@ -267,7 +267,7 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
     try:
         weights = Weights(folder, build.model.optional_prefix)
     except ValueError as error:
-        raise GlmcError(str(error)) from error
+        raise WeightsUnusableError(str(error)) from error
 
     device = device_of(arguments)
 

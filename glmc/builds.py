@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
 from glmc.ir.passes.ledger import Entry
@@ -44,7 +44,9 @@ class Build:
         """
         if stage not in self.stages:
             known = ", ".join(self.stages)
-            raise GlmcError(f"{self.path} has no stage {stage!r}; it has {known}.")
+            raise NotInBuildError(
+                f"{self.path} has no stage {stage!r}; it has {known}."
+            )
         return self._read(self.stages[stage]["file"])
 
     def source(self, name: str) -> str:
@@ -62,7 +64,7 @@ class Build:
             GlmcError: when this is an encoder.
         """
         if self.model.is_encoder:
-            raise GlmcError(
+            raise EncoderError(
                 f"{self.path} is an encoder, which generates nothing: it answers all "
                 "tokens of a text at once. Call it from Python: `model = build.load("
                 "CHECKPOINT)`, then `model(input_ids, attention_mask)`."
@@ -74,7 +76,7 @@ class Build:
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:
-            raise GlmcError(
+            raise NotABuildError(
                 f"{self.path / name} cannot be read ({error.strerror}). "
                 "Compile the build again."
             ) from None

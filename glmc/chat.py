@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GenerationError
 from glmc.running import load_model, load_tokenizer, sampling
 
 _HELP = """\
@@ -137,7 +137,7 @@ def _answer(conversation: Conversation, line: str) -> None:
             for piece in pieces:
                 print(piece, end="", flush=True)
     except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
+        raise GenerationError(str(error)) from error
     except KeyboardInterrupt:
         print(" [stopped]", end="")
     print()

@@ -8,10 +8,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from glmc.menu import COMMANDS, Command
 from glmc.options import add_hub
 from glmc.version import __version__
+
+if TYPE_CHECKING:
+    from glmc.ir.errors import GlmcError
 
 _ABOUT = """\
 Compile a Hugging Face model description into a PyTorch and Triton package of your own.
@@ -34,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     from glmc.ir.errors import GlmcError
 
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
     except GlmcError as error:
-        print(f"glmc: {error}", file=sys.stderr)
-        return 2
+        print(told(error), file=sys.stderr)
+        return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away, as `| head` does
         return 0
@@ -49,7 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def told(error: "GlmcError") -> str:
+    """``glmc: error[GLMC012]: …``, and where there is more about it."""
+    if not error.code:
+        return f"glmc: error: {error}"
+    return f"glmc: error[{error.code}]: {error}\n  see: glmc explain {error.code}"
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
     from glmc.authoring.arguments import add_specs
 
     parser = argparse.ArgumentParser(

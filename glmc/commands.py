@@ -10,7 +10,12 @@ from typing import Any
 from glmc.builds import Build
 from glmc.frontends.frontend import LoadedModel
 from glmc.frontends.hub import Hub, is_hub_id
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    NoCheckpointError,
+    OptionsDisagreeError,
+    OptionValueError,
+)
 from glmc.terminal import show
 from glmc.writing import MANIFEST
 
@@ -22,7 +27,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
 
         return rebuild_command(arguments)
     if not arguments.source:
-        raise GlmcError(
+        raise OptionsDisagreeError(
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
@@ -152,7 +157,9 @@ def _lengths(text: str | None) -> list[int]:
     except ValueError:
         found = [0]
     if any(length < 1 for length in found):
-        raise GlmcError(f"--lengths {text}: expected lengths such as 4096,131072.")
+        raise OptionValueError(
+            f"--lengths {text}: expected lengths such as 4096,131072."
+        )
     return found
 
 
@@ -211,7 +218,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         print(f"  wrong    {line}")
     if not found.ok:
         whose = likeness(tensors)
-        raise GlmcError(
+        raise CheckpointMismatchError(
             f"{weights} is not a checkpoint of {arguments.build}: see the list above."
             f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
             f"{_variant_hint(build)}"
@@ -255,7 +262,7 @@ def _own_weights(build: Build) -> str:
     """The checkpoint beside a config that was compiled on the fly."""
     given = str(build.path)
     if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
-        raise GlmcError(
+        raise NoCheckpointError(
             f"{given} has no weights of its own; name a checkpoint with --weights"
         )
     return given

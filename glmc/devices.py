@@ -7,7 +7,7 @@ Nothing here was measured by us unless the source says so.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnknownDeviceError
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ def device(name: str) -> Device:
     """
     if name not in DEVICES:
         known = ", ".join(DEVICES)
-        raise GlmcError(f"--cost {name}: the devices are {known}.")
+        raise UnknownDeviceError(f"--cost {name}: the devices are {known}.")
     return DEVICES[name]

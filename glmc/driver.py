@@ -21,7 +21,14 @@ from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    FusionSilentError,
+    GlmcError,
+    OptionsDisagreeError,
+    PassChangedResultsError,
+    UnknownPassError,
+)
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
@@ -101,7 +108,9 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     """Everything but the writing."""
     _known_passes(options.disable)
     if options.aot_dtypes and not options.aot:
-        raise GlmcError("--aot-dtype says what --aot compiles for: give both.")
+        raise OptionsDisagreeError(
+            "--aot-dtype says what --aot compiles for: give both."
+        )
     loaded = load_model(
         resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
@@ -139,14 +148,16 @@ def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
         return
     fault = storage_fault(needed(loaded.model, lowered, headers), headers)
     if fault:
-        raise GlmcError(f"{loaded.source.folder}: {fault}")
+        raise CheckpointMismatchError(f"{loaded.source.folder}: {fault}")
 
 
 def _known_passes(disable: Collection[str]) -> None:
     known = [one.name for one in PIPELINE]
     for name in disable:
         if name not in known:
-            raise GlmcError(f"--disable {name}: the passes are {', '.join(known)}.")
+            raise UnknownPassError(
+                f"--disable {name}: the passes are {', '.join(known)}."
+            )
 
 
 def _strict(stages: Iterable[Stage]) -> None:
@@ -159,7 +170,7 @@ def _strict(stages: Iterable[Stage]) -> None:
             silent.append(f"{stage.name} ({'; '.join(reasons)})")
     if silent:
         names = " ".join(f"--disable {text.split(' ')[0]}" for text in silent)
-        raise GlmcError(
+        raise FusionSilentError(
             f"--strict: these fusions matched nothing: {', '.join(silent)}. "
             f"Leave them out with {names}, or compile without --strict."
         )
@@ -175,7 +186,7 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     before = 0.0
     for stage, difference in zip(stages, differences, strict=True):
         if not abs(difference - before) <= VERIFY_TOLERANCE:
-            raise GlmcError(
+            raise PassChangedResultsError(
                 f"--verify-passes: {stage.name} changed the logits of a shrunken "
                 f"{loaded.model.name} by {difference:.3g}. This is a bug of the pass; "
                 f"please report it. Until then: --disable {stage.name}"

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    DumpNameError,
+    DumpsDisagreeError,
+    FileUnreadableError,
+    GlmcError,
+    IRSyntaxError,
+    OptionsDisagreeError,
+)
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Entry, Stage, named, run
 from glmc.ir.text import (
-    IRSyntaxError,
     located,
     parse_model,
     parse_program,
@@ -86,7 +92,7 @@ def read_text(path: Path) -> str:
         return sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise GlmcError(
+        raise FileUnreadableError(
             f"{path} cannot be read: {reason}. Dumps lie in the folder ir of a build."
         ) from None
 
@@ -117,7 +123,7 @@ def read_program(text: str, where: str) -> Program:
     try:
         verify(program)
     except VerifyError as error:
-        raise GlmcError(f"{where}: {located(text, error)}") from None
+        raise located(text, error).within(where) from None
     return program
 
 
@@ -125,9 +131,11 @@ def _read(parse: Callable[[str], Dump], text: str, where: str) -> Dump:
     try:
         return parse(text)
     except IRSyntaxError as error:
-        raise GlmcError(f"{where}: {error}") from None
+        raise error.within(where) from None
     except RecursionError:
-        raise GlmcError(f"{where}: the dump is nested too deeply") from None
+        raise IRSyntaxError(text, 0, "the dump is nested too deeply").within(
+            where
+        ) from None
 
 
 def rebuild_command(arguments: argparse.Namespace) -> int:
@@ -144,7 +152,7 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
         if value
     ]
     if unused:
-        raise GlmcError(
+        raise OptionsDisagreeError(
             f"--from-ir builds from a dump, so {', '.join(unused)} would have no "
             "effect; change the dump instead."
         )
@@ -188,7 +196,7 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
 def _beside(path: Path) -> Model:
     beside = path.parent / Path(MODEL_FILE).name
     if not beside.is_file():
-        raise GlmcError(
+        raise DumpsDisagreeError(
             f"{path} is a program, and the Model it came from is missing: copy "
             f"{Path(MODEL_FILE).name} of the same build to {path.parent}."
         )
@@ -204,7 +212,7 @@ def _belong_together(path: Path, model: Model, program: Program) -> None:
         ("stem's inputs", program.stem.inputs, wanted.stem.inputs),
     ):
         if has != wants:
-            raise GlmcError(
+            raise DumpsDisagreeError(
                 f"{path}: its {what} ({_shown(has)}) is not that of the Model beside "
                 f"it ({_shown(wants)}); edit both, or start from one build's dumps."
             )
@@ -229,7 +237,7 @@ def _identifiers(
     for name in names:
         plain = name.isascii() and name.isidentifier() and not iskeyword(name)
         if not plain or name in taken:
-            raise GlmcError(
+            raise DumpNameError(
                 f"{where}: {name!r} cannot be a name in the emitted code; choose "
                 f"another (taken are Python's keywords, {', '.join(sorted(taken))})."
             )

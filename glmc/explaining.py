@@ -1,4 +1,4 @@
-"""``glmc explain``: what a fusion, an op, a pass or a config key is."""
+"""``glmc explain``: what a pass, an op, a config key or the code of an error is."""
 
 import argparse
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, UnknownNameError, catalogue
 from glmc.ir.op import Op, registry
 from glmc.ir.passes import PIPELINE
 from glmc.ir.passes.rewrite import Fusion
@@ -30,7 +30,7 @@ def explain_command(arguments: argparse.Namespace) -> int:
 
 
 def contents() -> dict[str, Any]:
-    """Everything that has a name: passes and ops, one line each."""
+    """Everything that has a name: passes, ops and errors, one line each."""
     return {
         "kind": "contents",
         "passes": {one.name: one.doc for one in PIPELINE},
@@ -38,6 +38,7 @@ def contents() -> dict[str, Any]:
             name: (cls.__doc__ or "").strip().partition("\n")[0]
             for name, cls in sorted(registry().items())
         },
+        "errors": {code: error.title() for code, error in catalogue().items()},
     }
 
 
@@ -45,21 +46,25 @@ def explain(name: str) -> dict[str, Any]:
     """What is known of a name.
 
     Raises:
-        GlmcError: when nothing is; tells the nearest names.
+        UnknownNameError: when nothing is; tells the nearest names.
     """
     passes = {one.name: one for one in PIPELINE}
     if name in passes:
         return _pass(passes[name])
     if name in registry():
         return _op(registry()[name])
+    if name.upper() in catalogue():
+        return error_facts(catalogue()[name.upper()])
     specs = list(_key(name))
     if specs:
         return {"kind": "config key", "name": name, "specs": specs}
-    near = get_close_matches(name, [*passes, *registry(), *_all_keys()], n=3)
-    raise GlmcError(
-        f"{name!r} is no pass, no op and no config key of a built-in spec"
+    near = get_close_matches(
+        name, [*passes, *registry(), *catalogue(), *_all_keys()], n=3
+    )
+    raise UnknownNameError(
+        f"{name!r} is no pass, no op, no code and no config key of a built-in spec"
         f"{'; did you mean ' + ' or '.join(near) + '?' if near else '.'} "
-        "`glmc explain` without a name lists passes and ops."
+        "`glmc explain` without a name lists passes, ops and errors."
     )
 
 
@@ -111,6 +116,19 @@ def _op(cls: type[Op]) -> dict[str, Any]:
     }
 
 
+def error_facts(cls: type[GlmcError]) -> dict[str, Any]:
+    """What is known of a kind of error."""
+    return {
+        "kind": "error",
+        "name": cls.code,
+        "title": cls.title(),
+        "about": cls.about(),
+        "next_step": cls.next_step,
+        "class": cls.__name__,
+        "exit_code": cls.exit_code,
+    }
+
+
 def _key(name: str) -> Iterator[dict[str, Any]]:
     """What each built-in spec makes of a config key."""
     for arch, path in builtin_specs().items():
@@ -159,7 +177,7 @@ def text(facts: dict[str, Any]) -> str:
 
 
 def _contents_text(facts: dict[str, Any]) -> Iterator[str]:
-    for what in ("passes", "ops"):
+    for what in ("passes", "ops", "errors"):
         yield what
         width = max(map(len, facts[what]))
         yield from (f"  {name:<{width}}  {doc}" for name, doc in facts[what].items())
@@ -185,6 +203,11 @@ def _op_text(facts: dict[str, Any]) -> Iterator[str]:
         yield f"made by the pass {', '.join(facts['made_by'])}"
 
 
+def _error_text(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{facts['name']} (error, exit code {facts['exit_code']}): {facts['title']}"
+    yield from ("", facts["about"], "", f"What to do: {facts['next_step']}")
+
+
 def _key_text(facts: dict[str, Any]) -> Iterator[str]:
     yield f"{facts['name']} (config key)"
     for use in facts["specs"]:
@@ -195,5 +218,6 @@ _TEXTS = {
     "contents": _contents_text,
     "pass": _pass_text,
     "op": _op_text,
+    "error": _error_text,
     "config key": _key_text,
 }

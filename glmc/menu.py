@@ -151,6 +151,16 @@ def _chat(parser: argparse.ArgumentParser) -> None:
     add_generation(parser, max_new_tokens=1024, temperature=0.8, top_p=0.8)
 
 
+def _tune(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("build", type=Path, metavar="BUILD", help="a build")
+    add("--weights", required=True, metavar="CHECKPOINT",
+        help="a checkpoint folder or hub id")  # fmt: skip
+    add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add("--dtype", help="what the model will run in; default: as published")
+    add_hub(parser)
+
+
 def _quantize(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", help="a model folder with float weights")
@@ -195,11 +205,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "explain",
         "glmc.explaining:explain_command",
-        "explain a pass, an op or a config key",
+        "explain a pass, an op, a config key or an error's code",
         "examples:\n"
         "  glmc explain add-rms-norm\n"
         "  glmc explain qkv_attention\n"
-        "  glmc explain rope_ratio\n",
+        "  glmc explain rope_ratio\n"
+        "  glmc explain GLMC012\n",
         _explain,
     ),
     Command(
@@ -273,6 +284,14 @@ COMMANDS: tuple[Command, ...] = (
         "  glmc chat build/ --weights CHECKPOINT --system 'Answer in verse.'\n\n"
         "In a pipe, each line is a message. Commands: /clear /undo /help /exit\n",
         _chat,
+    ),
+    Command(
+        "tune",
+        "glmc.tuning:tune_command",
+        "measure launch parameters on this GPU, into the build",
+        "example:\n  glmc tune build/ --weights CHECKPOINT --dtype bfloat16\n\n"
+        "Writes tuning.json; deleting it brings the defaults back.\n",
+        _tune,
     ),
     Command(
         "quantize",

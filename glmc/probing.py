@@ -335,7 +335,7 @@ class Teller:
     def _attention(self, op: Op, key: str, kind: str, value: torch.Tensor) -> None:
         if not key.endswith(("attention q", "attention k", "attention v")):
             return
-        if op.mnemonic == "attention" and kind == "q":
+        if op.mnemonic in ("attention", "latent_attention") and kind == "q":
             self.tell(op.values[0], value)
         elif op.mnemonic == "kv_write" and kind in "kv":
             self.tell(op.values["kv".index(kind) + 1], value)

@@ -20,7 +20,13 @@ from glmc.frontends.checkpoint import CheckpointHeaders, read_headers, refuse_ou
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.source import Source, resolve_source
 from glmc.frontends.tensor_info import size_in_bytes
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    NoCheckpointError,
+    NotQuantizableError,
+    OutputExistsError,
+    WeightsUnusableError,
+)
 from glmc.ir.lower import lower
 from glmc.writing import umask
 
@@ -83,7 +89,7 @@ def quantize(
             is published in this format, or ``out`` is taken.
     """
     if out.exists():
-        raise GlmcError(f"{out} exists; name a folder that does not, with -o")
+        raise OutputExistsError(f"{out} exists; name a folder that does not, with -o")
     plan = _plan(given, bits, embeddings, variant)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -109,7 +115,7 @@ def _plan(given: str, bits: int, embeddings: bool, variant: str | None) -> Plan:
     source = resolve_source(given)
     floats = load_model(source, variant=variant)
     if floats.quantization != "rows":
-        raise GlmcError(
+        raise NotQuantizableError(
             f"{given}: the spec {floats.spec!r} has no row-quantised format; ChatGLM"
             " models with their own code are published in it"
         )
@@ -139,16 +145,16 @@ def _check(
     """Refuse what is not a whole float checkpoint of the model its config describes."""
     bit = loaded.config.get("quantization_bit")
     if bit:
-        raise GlmcError(
+        raise NotQuantizableError(
             f"{given} is quantised already: its config says quantization_bit {bit};"
             " give the float checkpoint that it was made of"
         )
     if headers.index_only:
-        raise GlmcError(f"{given} holds an index and none of its shards")
+        raise NoCheckpointError(f"{given} holds an index and none of its shards")
     if not found.ok:
         bad = [*found.missing, *found.wrong, *found.unused]
         counts = f"{len(found.missing)} tensors missing, {len(found.wrong)} of another"
-        raise GlmcError(
+        raise CheckpointMismatchError(
             f"{given} is no checkpoint of its own config: {counts} shape or dtype,"
             f" {len(found.unused)} unknown, the first is {bad[0]}. {found.fault or ''}"
         )
@@ -191,7 +197,7 @@ def _converted(
         try:
             tensor = shard.read(name)
         except WeightsError as error:
-            raise GlmcError(str(error)) from error
+            raise WeightsUnusableError(str(error)) from error
         if name in plan.chosen:
             codes, scale = quantize_rows(tensor, plan.bits, name)
             yield name, codes
@@ -224,7 +230,7 @@ def quantize_rows(
         scale[rows] = part.abs().amax(-1) / most
         step = scale[rows].float()[..., None]
         if not torch.isfinite(step).all():
-            raise GlmcError(
+            raise NotQuantizableError(
                 f"{name} holds weights that are not finite, or too large for a scale in"
                 f" {str(weight.dtype).removeprefix('torch.')}; it cannot be quantised"
             )

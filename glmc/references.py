@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from glmc.comparing import Answer, Scenario, answer, first
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ForeignBuildError, GoldenFileError, NoReferenceError
 
 _PROMPT = ("input_ids", "attention_mask", "position_ids", "decode_ids")
 
@@ -30,7 +30,7 @@ def load_transformers(
     try:
         import transformers
     except ImportError:
-        raise GlmcError(
+        raise NoReferenceError(
             "--against transformers: the package transformers is not installed; "
             "`pip install transformers`, or hold the build against a file of golden "
             "numbers with --against golden.safetensors."
@@ -47,7 +47,7 @@ def load_transformers(
         )
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise GlmcError(
+        raise NoReferenceError(
             f"--against transformers: it cannot load {weights} ({reason}). glmc never "
             "runs code that comes with a model; where transformers has no code of its "
             "own for it, use --against golden.safetensors."
@@ -66,7 +66,7 @@ def layers_of(model: nn.Module, count: int) -> nn.ModuleList:
         if len(found) == count:
             return found
     sizes = ", ".join(str(len(found)) for found in lists)
-    raise GlmcError(
+    raise ForeignBuildError(
         f"the build has {count} layers, and the checkpoint's model has lists of "
         f"{sizes or 'none'}; was the build compiled with --set num_layers? Compile it "
         "from the checkpoint's own config."
@@ -105,14 +105,14 @@ def read_golden(path: Path) -> list[tuple[Scenario, Answer]]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise GlmcError(
+        raise GoldenFileError(
             f"--against {path}: this is neither the word transformers nor a "
             f"safetensors file that can be read ({error})."
         ) from None
     names = sorted(name.removesuffix(".input_ids") for name in tensors
                    if name.endswith(".input_ids"))  # fmt: skip
     if not names:
-        raise GlmcError(
+        raise GoldenFileError(
             f"--against {path}: it holds no tensor NAME.input_ids, so there is nothing "
             "to run; write such a file with: glmc verify ... --save FILE"
         )
@@ -125,7 +125,7 @@ def _scenario(
     ids = tensors[f"{name}.input_ids"]
     more, logits = tensors.get(f"{name}.decode_ids"), tensors.get(f"{name}.logits")
     if ids.ndim != 2 or logits is None:
-        raise GlmcError(
+        raise GoldenFileError(
             f"--against {path}: {name} needs input_ids [B,P] and logits [B,P,V]."
         )
     more = ids[:, :0] if more is None else more.reshape(len(ids), -1)

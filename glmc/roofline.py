@@ -14,7 +14,7 @@ from glmc.builds import Build
 from glmc.devices import Device
 from glmc.inspecting import size
 from glmc.ir.cost import Call, Cost
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import OptionValueError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.text import parse_program
@@ -52,7 +52,7 @@ def call_of(batch: int, context: int, tokens: int) -> Call:
         GlmcError: when there is no such call.
     """
     if batch < 1 or tokens < 1 or context < 0:
-        raise GlmcError(
+        raise OptionValueError(
             f"--batch {batch} --context {context} --tokens {tokens}: a call has at"
             " least one row and one token, and no fewer than 0 tokens before it."
         )

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 
 from glmc.builds import Build
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import (
+    GenerationError,
+    OptionValueError,
+    TokenizerUnusableError,
+    WeightsUnusableError,
+)
 from glmc.writing import read_manifest
 
 
@@ -33,7 +38,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 print(text, end="", flush=True)
     except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
+        raise GenerationError(str(error)) from error
     said = (
         {"text": tokenizer.decode(new, skip_special_tokens=True)} if tokenizer else {}
     )
@@ -50,7 +55,7 @@ def token_ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise GlmcError(
+        raise OptionValueError(
             f"--prompt-ids {text!r}: expected token ids such as 64790,64792,30910"
         ) from None
 
@@ -88,7 +93,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
             **_hub(arguments),
         )
     except (ValueError, RuntimeError) as error:
-        raise GlmcError(str(error)) from error
+        raise WeightsUnusableError(str(error)) from error
 
 
 def load_tokenizer(arguments: argparse.Namespace) -> Any:
@@ -104,7 +109,7 @@ def load_tokenizer(arguments: argparse.Namespace) -> Any:
             source, variant=arguments.variant, **_hub(arguments)
         )
     except ValueError as error:
-        raise GlmcError(str(error)) from error
+        raise TokenizerUnusableError(str(error)) from error
 
 
 def _hub(arguments: argparse.Namespace) -> dict[str, Any]:

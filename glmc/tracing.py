@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glmc.builds import Build
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UntraceableError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
 from glmc.ir.recipe import tensors
@@ -53,7 +53,7 @@ def trace(build: Build, target: str) -> dict[str, Any]:
         return trace_line(build, int(found[1]))
     if target in build.manifest["config_keys"]:
         return trace_key(build, target)
-    raise GlmcError(
+    raise UntraceableError(
         f"--trace {target}: name a line as model.py:LINE, or a key of the config "
         f"(glmc inspect {build.path} --keys lists them)."
     )
@@ -66,7 +66,7 @@ def trace_line(build: Build, number: int) -> dict[str, Any]:
         if line.number <= number <= last:
             break
     else:
-        raise GlmcError(
+        raise UntraceableError(
             f"--trace model.py:{number}: there is no op or parameter on this line; "
             "trace a line of a forward, of run, or of an __init__."
         )

@@ -19,7 +19,7 @@ from glmc.comparing import (
     carried,
     scenarios,
 )
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ScenarioError
 from glmc.running import load_model, token_ids
 
 DIFFERS = 1
@@ -70,7 +70,7 @@ def _own(model: Any, given: Scenario) -> Answer:
     try:
         return answer(model, model.layers, carried, given)
     except (ValueError, RuntimeError) as error:
-        raise GlmcError(
+        raise ScenarioError(
             f"the build cannot run the scenario {given.name!r}: {error}"
         ) from error
 

@@ -5,7 +5,7 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from glmc.builds import Build
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op, registry
 from glmc.ir.passes.ledger import count
@@ -32,7 +32,7 @@ def program_of(build: Build, stage: str) -> Program:
     """
     text = build.dump(stage)
     if stage == "model":
-        raise GlmcError(
+        raise NotInBuildError(
             "the stage 'model' holds no graphs; take one of the later ones."
         )
     return parse_program(text)
@@ -67,7 +67,7 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
         near = get_close_matches(name, [*ops, *registry()], n=1)
         other = " It may be fused away; see --diff." if name in registry() else ""
         hint = f"; did you mean {near[0]}?" if near and near[0] != name else "."
-        raise GlmcError(
+        raise NotInBuildError(
             f"the last stage has no op or value {name!r}{hint}{other} "
             f"Its ops are {', '.join(sorted(ops))}."
         )

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import EditedBuildError, NotABuildError
 
 MANIFEST = "manifest.json"
 
@@ -31,7 +31,7 @@ def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> 
     """
     edited = _edited(out)
     if edited and not force:
-        raise GlmcError(edited)
+        raise EditedBuildError(edited)
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -93,7 +93,7 @@ def read_manifest(build: Path) -> dict[str, object]:
         manifest = json.loads(path.read_text("utf-8"))
         assert isinstance(manifest["files"], dict)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise GlmcError(
+        raise NotABuildError(
             f"{build} is not a build: it has no readable {MANIFEST}. "
             f"Make one with: glmc compile CONFIG -o {build}"
         ) from None

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, LayoutError
 from glmc.ir.recipe import Recipe, Tensor, permute, slice_, view
 
 Axes = Mapping[str, int]
@@ -30,7 +30,7 @@ class Atom:
             return int(self.name)
         if self.name not in axes:
             known = ", ".join(sorted(axes))
-            raise GlmcError(f"axis {self.name!r} has no size; known axes are {known}")
+            raise LayoutError(f"axis {self.name!r} has no size; known axes are {known}")
         return axes[self.name]
 
 
@@ -81,7 +81,7 @@ class _Parser:
         self.next = 0
 
     def error(self, what: str, at: int) -> GlmcError:
-        return GlmcError(f"layout {self.text!r}, column {at + 1}: {what}")
+        return LayoutError(f"layout {self.text!r}, column {at + 1}: {what}")
 
     def take(self, kind: str, value: str | None = None) -> str:
         got_kind, got, at = self.tokens[self.next]
@@ -175,7 +175,7 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
         case Product():
             return tuple(atom for inner in axis.axes for atom in _atoms(inner))
         case Concat():
-            raise GlmcError("a layout may concatenate only once along a path")
+            raise LayoutError("a layout may concatenate only once along a path")
 
 
 def _select(
@@ -199,7 +199,7 @@ def _select(
                 start = stop
             break
     if part is not None:
-        raise GlmcError(f"layout {layout!r} has no part {part!r}")
+        raise LayoutError(f"layout {layout!r} has no part {part!r}")
     return source, tuple(dims)
 
 
@@ -224,10 +224,10 @@ def _order(
             size *= _size(atoms[left[0]], axes)
             order.append(left.pop(0))
         if size != _size(name, axes):
-            raise GlmcError(f"layout {layout!r} has no axis {name} of {slot}")
+            raise LayoutError(f"layout {layout!r} has no axis {name} of {slot}")
     order += [i for i in left if _size(atoms[i], axes) == 1]
     if sorted(order) != list(range(len(atoms))):
-        raise GlmcError(f"layout {layout!r} has axes that {tuple(slot)} has not")
+        raise LayoutError(f"layout {layout!r} has axes that {tuple(slot)} has not")
     return order
 
 

@@ -35,7 +35,8 @@ class TensorType(Node):
 class CacheType(Node):
     """``kv[2,128,128]``: one layer's cache: KV heads, key width, value width.
 
-    ``kv[2,128,128,64]`` holds an indexer's keys as well, 64 wide.
+    ``kv[2,128,128,64]`` holds an indexer's keys as well, 64 wide. ``kv[1,576,0]`` holds
+    latents, of which keys and values of all heads are made, and no values beside them.
     """
 
     kv_heads: int

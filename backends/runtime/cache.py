@@ -1,8 +1,14 @@
 """The KV cache: preallocated keys and values of every layer, filled slot by slot."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+
+
+class HostRead(RuntimeError):
+    """Raised where a step that is being recorded needs a value on the host."""
 
 
 class LayerCache:
@@ -31,6 +37,11 @@ class LayerCache:
         return self.cache.length
 
     @property
+    def position(self) -> torch.Tensor:
+        """`past` on the device, int32 [1]: a captured graph reads it anew each time."""
+        return self.cache.position
+
+    @property
     def start(self) -> torch.Tensor | None:
         """First slot of each row that is not padding, int32 [B]; None: no padding."""
         return self.cache.start
@@ -42,6 +53,10 @@ class Cache:
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
     indexer's keys where it has them. Every layer writes the slots of a step; then the
     caller moves on with `advance`.
+
+    `position` int32 [1] is `length` on the device, where kernels read it: a graph that
+    is captured once serves every length up to the capacity. It is the same tensor for
+    the life of the cache.
 
     `start` int32 [B] is the first slot of each row that is not padding, None without
     padding. `prefix` int32 [B] is the slot after the part of each row that sees itself
@@ -60,6 +75,8 @@ class Cache:
     ):
         self.batch = batch
         self.capacity = capacity
+        self.position = torch.zeros(1, dtype=torch.int32, device=device)
+        self._hidden = False
         self.length = 0
         self.learned = 0
         self.start: torch.Tensor | None = None
@@ -77,6 +94,33 @@ class Cache:
         ]
 
     @property
+    def length(self) -> int:
+        """Slots filled so far; setting it sets `position` too."""
+        if self._hidden:
+            raise HostRead("reads on the host how many slots are filled")
+        return self._length
+
+    @length.setter
+    def length(self, slots: int) -> None:
+        self._length = slots
+        self.position.fill_(slots)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Within it only the device knows how far the cache is filled: what a graph
+        records may read `position`, and whoever asks for `length` gets a HostRead."""
+        self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the slots are."""
+        return self.position.device
+
+    @property
     def tokens(self) -> int:
         """Tokens that were read so far, padding included."""
         return self.length - self.learned
@@ -91,8 +135,28 @@ class Cache:
             layer.values[:, :, : self.learned] = next(parts)
 
     def advance(self, tokens: int) -> None:
-        """Counts `tokens` slots that every layer has written."""
-        self.length += tokens
+        """Counts `tokens` slots that every layer has written.
+
+        `position` is added to, not set: in a captured graph it moves on with each
+        replay, while `length` moves where this is called.
+        """
+        self.follow(tokens)
+        self.position += tokens
+
+    def follow(self, tokens: int) -> None:
+        """Counts on the host what `position` has moved on by, in a replay."""
+        self._length += tokens
+
+    def first_rows(self, batch: int) -> "Cache":
+        """A cache of the first `batch` rows: the same slots and the same `position`,
+        with a count, padding and prefix of its own."""
+        rows = copy.copy(self)
+        rows.batch = batch
+        rows.layers = [
+            LayerCache(rows, old.keys[:batch], old.values[:batch], old.index[:batch])
+            for old in self.layers
+        ]
+        return rows
 
     def reserve(self, total: int) -> None:
         """Makes room for `total` slots; growing at least doubles the capacity."""

@@ -8,6 +8,7 @@ import torch
 
 from .cache import Cache
 from .checks import check_ids
+from .decoder import Decoder
 from .generation import generate
 from .inputs import check_cache, positions, read_mask
 from .modules import BaseModel, item, operations
@@ -41,6 +42,24 @@ class CausalLM(BaseModel):
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
     _learned: torch.Tensor | None = None
+    _decoder: Decoder | None = None
+
+    @property
+    def decoder(self) -> Decoder:
+        """What `generate` decodes with; `decoder.forget()` frees what it keeps."""
+        if self._decoder is None:
+            self._decoder = Decoder()
+        return self._decoder
+
+    @property
+    def decode_path(self) -> str:
+        """How the last generation decoded: with a graph replay a token, or eagerly and
+        why."""
+        return self.decoder.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles record their own steps."""
+        return {**self.__dict__, "_decoder": None}
 
     def run(
         self,
@@ -65,8 +84,14 @@ class CausalLM(BaseModel):
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
-        capacity += self.learned
-        cache = Cache(self.cache_shapes, batch, capacity, self.dtype, self.device)
+        return self.begin_cache(self.empty_cache(batch, capacity + self.learned))
+
+    def empty_cache(self, batch: int, slots: int) -> Cache:
+        """A cache without anything in its slots."""
+        return Cache(self.cache_shapes, batch, slots, self.dtype, self.device)
+
+    def begin_cache(self, cache: Cache) -> Cache:
+        """Puts into an empty cache what stands before every sequence."""
         if self.learned:
             cache.begin_with(self.learned_states())
         return cache
@@ -137,8 +162,9 @@ class CausalLM(BaseModel):
         sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
         for none; by default the model's own) and is filled with `pad_token_id`; when
         every row has ended, so does the generation. Returns int64 [B, P + new], or
-        with `stream` an iterator over the new tokens, one int64 [B] a step. Raises
-        ValueError for arguments out of range.
+        with `stream` an iterator over the new tokens, one int64 [B] on the CPU a step:
+        a GPU already computes the next one. Raises ValueError for arguments out of
+        range.
         """
         steps = generate(
             self,
@@ -152,4 +178,5 @@ class CausalLM(BaseModel):
         )
         if stream:
             return steps
-        return torch.cat([input_ids, *(step[:, None] for step in steps)], dim=1)
+        new = torch.stack(list(steps), dim=1).to(input_ids.device)
+        return torch.cat([input_ids, new], dim=1)

@@ -1,11 +1,14 @@
 """Token-by-token generation over a preallocated cache."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 
 from .checks import check_ids
+from .decoding import Session
 from .sampling import Sampler
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def generate(
     first of `eos`) until all rows have ended.
     """
     check_ids(ids, model.vocab_size)
-    _check_length(ids.shape[1], max_new_tokens, model.max_positions)
+    _check_length(ids.shape[1], pos, max_new_tokens, model.max_positions)
     if mask is not None and mask.shape == ids.shape and not bool(mask[:, -1].all()):
         raise ValueError(
             "attention_mask ends a row with 0, so a prompt is padded on the right; "
@@ -38,34 +41,66 @@ def generate(
     stops = [eos] if isinstance(eos, int) else list(eos)
     if pad is None:
         pad = stops[0] if stops else 0
-    return _steps(model, ids, mask, pos, max_new_tokens, sampler, stops, pad)
+    tokens = _tokens(model, ids, mask, pos, max_new_tokens, sampler)
+    return _until(tokens, ids.shape[0], stops, pad)
 
 
-def _steps(
+def _tokens(
     model: "CausalLM",
     ids: torch.Tensor,
     mask: torch.Tensor | None,
     pos: torch.Tensor | None,
-    max_new_tokens: int,
+    new: int,
     sampler: Sampler,
-    stops: list[int],
-    pad: int,
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor]:
+    """The new tokens as they are chosen, int64 [B] on the CPU."""
     batch, prompt = ids.shape
-    cache = model.new_cache(batch, prompt + max_new_tokens)
-    ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
-    ends = torch.tensor(stops, dtype=torch.int64, device=ids.device)
-    for _ in range(max_new_tokens):
-        with torch.no_grad():
-            out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
-            token = sampler(out.logits[:, -1]).masked_fill(ended, pad)
-        yield token
-        ended |= torch.isin(token, ends)
-        if stops and bool(ended.all()):
-            return
-        # The cache knows from here on where each row starts.
-        ids, mask = token[:, None], None
-        pos = None if pos is None else _next(pos)
+    decoder = model.decoder
+    with decoder.session(model, batch, prompt + new, sampler) as session:
+        _read_prompt(model, session, ids, mask, pos)
+        ahead = decoder.ahead
+        if ahead is None:
+            ahead = 1 if ids.is_cuda else 0
+        waiting = deque([session.newest()])
+        begun = 1
+        for n in range(new):
+            while begun < min(new, n + 1 + ahead):
+                session.step()
+                waiting.append(session.newest())
+                begun += 1
+            yield waiting.popleft()()
+
+
+@torch.no_grad()
+def _read_prompt(
+    model: "CausalLM",
+    session: Session,
+    ids: torch.Tensor,
+    mask: torch.Tensor | None,
+    pos: torch.Tensor | None,
+) -> None:
+    """Fills the cache, and chooses the first token."""
+    cache = session.cache
+    out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
+    token = session.sampler(out.logits[:, -1])
+    after = None if pos is None else _next(pos)
+    after = model.scheme(after, cache, token[:, None], None)
+    model.decoder.begun(session, session.begin(token, after))
+
+
+def _until(
+    tokens: Generator[torch.Tensor], batch: int, stops: list[int], pad: int
+) -> Iterator[torch.Tensor]:
+    """`tokens` until every row has had one of `stops`, and `pad` in rows after that."""
+    ended = torch.zeros(batch, dtype=torch.bool, device="cpu")
+    ends = torch.tensor(stops, dtype=torch.int64, device="cpu")
+    with closing(tokens):
+        for token in tokens:
+            shown = token.masked_fill(ended, pad)
+            yield shown
+            ended |= torch.isin(shown, ends)
+            if stops and bool(ended.all()):
+                return
 
 
 def _next(pos: torch.Tensor) -> torch.Tensor:
@@ -77,9 +112,13 @@ def _next(pos: torch.Tensor) -> torch.Tensor:
     return after
 
 
-def _check_length(prompt: int, new: int, limit: int | None) -> None:
+def _check_length(
+    prompt: int, pos: torch.Tensor | None, new: int, limit: int | None
+) -> None:
     if new < 1:
         raise ValueError(f"max_new_tokens is {new}; give 1 or more.")
+    if limit is not None and pos is not None:
+        prompt = max(prompt, int(pos.max()) + 1)
     # The last new token is only answered, never read, so it needs no position.
     if limit is not None and prompt + new - 1 > limit:
         raise ValueError(

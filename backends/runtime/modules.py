@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from .tuning import apply_tuning, present_target
+
 
 def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
     """An uninitialised weight; loading gives it its values and, without `dtype`, the
@@ -18,8 +20,11 @@ def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
 @functools.cache
 def operations(device_type: str) -> ModuleType:
     """The build's module of operations for a kind of device."""
-    name = "kernels" if device_type == "cuda" else "reference"
-    return importlib.import_module(f".{name}", __package__)
+    if device_type != "cuda":
+        return importlib.import_module(".reference", __package__)
+    kernels = importlib.import_module(".kernels", __package__)
+    apply_tuning(kernels, present_target())
+    return kernels
 
 
 def item(output: tuple[Any, ...], key: Any) -> Any:

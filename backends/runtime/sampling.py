@@ -27,9 +27,24 @@ class Sampler:
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
+        self.device = torch.device(device)
         self.generator: torch.Generator | None = None
         if seed is not None:
-            self.generator = torch.Generator(device).manual_seed(seed)
+            self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    @property
+    def settings(self) -> tuple[float, int | None, float | None, bool]:
+        """What a recorded step has of a sampler; the generator's state is apart."""
+        return self.temperature, self.top_k, self.top_p, self.generator is not None
+
+    def state(self) -> torch.Tensor | None:
+        """Where the generator stands, None for greedy choice."""
+        return None if self.temperature == 0 else self._source().get_state()
+
+    def restore(self, state: torch.Tensor | None) -> None:
+        """Goes on drawing from where a sampler of these settings stood."""
+        if state is not None:
+            self._source().set_state(state)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """Ids int64 [B] for `logits` [B, V]."""
@@ -46,8 +61,19 @@ class Sampler:
             probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
         return ids.gather(-1, self._draw(probabilities)[:, None])[:, 0]
 
+    def _source(self) -> torch.Generator:
+        if self.generator is not None:
+            return self.generator
+        if self.device.type == "cuda":
+            return torch.cuda.default_generators[self.device.index]
+        return torch.default_generator
+
     def _draw(self, weights: torch.Tensor) -> torch.Tensor:
-        return torch.multinomial(weights, 1, generator=self.generator)[:, 0]
+        # What torch.multinomial does, and draws, without its look at the weights: on a
+        # GPU that waits for them. The largest w / q, with q exponentially distributed,
+        # is w's with the probability w.
+        spread = torch.empty_like(weights).exponential_(generator=self.generator)
+        return (weights / spread).argmax(-1)
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -190,13 +190,18 @@ def _typed(weight: torch.Tensor, dtype: str) -> torch.Tensor:
 
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:
-    """Largest absolute difference of each program's answers to those of the first."""
+    """Largest difference of each program's answers to those of the first.
+
+    Relative to the largest answer where that is above 1: random weights can make a
+    residual stream grow without bound, and rounding grows with it.
+    """
     checkpoint = random_checkpoint(programs[0])
-    expected = None
+    expected, unit = None, 1.0
     for program in programs:
         answers = run_batch(Executor(program, checkpoint))
-        expected = answers if expected is None else expected
-        yield (answers - expected).abs().max().item()
+        if expected is None:
+            expected, unit = answers, max(1.0, answers.abs().max().item())
+        yield (answers - expected).abs().max().item() / unit
 
 
 def run_batch(model: Executor) -> torch.Tensor:

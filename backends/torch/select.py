@@ -19,6 +19,7 @@ FILES = (
     "attention",
     "moe",
     "sparse",
+    "latent",
     "blocks",
 )
 OPS = Path(__file__).parent / "ops"

@@ -21,7 +21,7 @@ from glmc.backends.triton.resources import Resources, occupancy, problem
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.targets import Target, parse_targets
 from glmc.backends.triton.uses import OpUse
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import AheadOfTimeError, NoTritonError, UnsoundKernelError
 
 FOLDER = "aot"
 INDEX = f"{FOLDER}/resources.json"
@@ -107,7 +107,7 @@ def compile_ahead(
         for spec in aot_specs(uses, dtype, own)
     ]
     if find_spec("triton") is None:
-        raise GlmcError(
+        raise NoTritonError(
             "Compiling kernels ahead of time takes Triton, which is not installed here."
             " Install it (pip install triton; there are builds for Linux only), or"
             " compile without --aot: kernels are then compiled on first use."
@@ -139,7 +139,7 @@ def _ask(
         )
     version, *answers = [json.loads(line) for line in run.stdout.splitlines()] or [{}]
     if run.returncode or not version:
-        raise GlmcError(
+        raise AheadOfTimeError(
             "Compiling kernels ahead of time broke off:"
             f" {_last(run.stderr)}. Leave --aot away to compile them on first use."
         )
@@ -187,7 +187,7 @@ def _complaint(job: Job, reason: str) -> str:
 
 def _refuse(complaints: Sequence[str]) -> None:
     if complaints:
-        raise GlmcError(
+        raise UnsoundKernelError(
             f"--aot: {'; '.join(complaints)}. Nothing was written. Leave the target"
             " out, compile without --aot, or report this with the config."
         )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import specs, structure, tiles
+from glmc.backends.triton import latents, mixtures, specs, structure, tiles
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import KernelDtypeError
 
 Variables = dict[str, object]
 LINE = 88
@@ -41,8 +41,13 @@ KERNELS: Mapping[str, Kernel] = {
     "quantized_linear": Kernel(
         ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
     ),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), specs.moe_experts),
+    "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
+    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
     "attention": Kernel(_ATTENTION, specs.attention),
+    "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
+    "latent_attention": Kernel(
+        ("rows", "softmax", "latent_attention"), latents.latent_attention
+    ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
     ),
@@ -63,12 +68,15 @@ PARTS = (
     "act_mul",
     "quantized_kernels",
     "quantized_linear",
+    "moe_router",
     "moe_experts",
     "softmax",
     "full_attention",
     "attention",
     "prefill",
     "decode",
+    "latent_write",
+    "latent_attention",
     "qkv_prologue",
     "qkv_attention",
 )
@@ -116,7 +124,7 @@ def aot_specs(
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
-        raise GlmcError(
+        raise KernelDtypeError(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
@@ -134,7 +142,11 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     without: tuple[str, ...] = ()
     if not structure.attention_plan(uses).has_kernels:
         without += structure.ATTENTION_OPS
-    if not structure.experts_have_kernels(uses):
+    if not latents.plan(uses):
+        without += ("latent_attention",)
+    if not mixtures.router_form(uses):
+        without += ("moe_router",)
+    if not mixtures.experts_form(uses):
         without += ("moe_experts",)
     if not without:
         return KERNELS
@@ -146,6 +158,8 @@ def _parts(uses: list[OpUse]) -> list[str]:
     wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
     if not structure.weighs(uses):
         wanted.discard("weighted")
+    if not structure.functions(uses):
+        wanted.discard("activations")
     return [part for part in PARTS if part in wanted]
 
 
@@ -191,7 +205,10 @@ def _variables(uses: list[OpUse]) -> Variables:
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
     widths = structure.code_widths(uses)
+    mixed = structure.named(uses, *structure.MOE_OPS)
     return {
+        **mixtures.variables(uses),
+        **latents.variables(uses),
         "widths": widths,
         "biased": any("bias" in use.operands for use in quantized),
         "kernels": structure.products(widths),
@@ -199,14 +216,14 @@ def _variables(uses: list[OpUse]) -> Variables:
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),
         "fns": fns,
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
-        "moe": [(n, *map(json.dumps, pair)) for n, pair in tiles.EXPERTS.items()],
+        "pointwise": bool(structure.named(uses, *structure.POINTWISE_OPS)),
         "window": plan.window,
         "prefixed": plan.prefixed,
         "learned": plan.learned,

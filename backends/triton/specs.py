@@ -107,27 +107,6 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
-def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """Both products of the experts, where they have few rows and where many."""
-    top_k, (_, width, ff) = use.size("experts"), use.sizes("down")
-    sizes: dict[str, Constant] = {"E": width, "F": ff}
-    first: dict[str, Constant] = {"TOP_K": top_k, **sizes}
-    if len(structure.functions(uses)) > 1:
-        first["FN"] = use.text("fn")
-    specs = []
-    for tile in tiles.EXPERTS[BYTES[dtype]]:
-        arguments = _Arguments(dtype).pointers("x", "gate_up", "hidden")
-        arguments.pointers(*_BLOCKS, dtype="*i64").strides(x_row=width)
-        specs.append(_tiled(arguments, "moe_gate_up_kernel", first, tile))
-        arguments = _Arguments(dtype).pointers("hidden", "down", "parts")
-        arguments.pointers("shares", dtype="*fp32").pointers(*_BLOCKS, dtype="*i64")
-        specs.append(_tiled(arguments, "moe_down_kernel", sizes, tile))
-    return specs
-
-
-_BLOCKS = ("order", "experts", "firsts", "ends")
-
-
 def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The product with few rows and the one with many."""
     bits = use.whole("bits")
@@ -157,6 +136,7 @@ def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
     """q | k | v to where attention reads them."""
     shape, kind = HeadShape.of(use), Prologue.of(use)
     arguments = _Arguments(dtype).pointers("qkv", "q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     constants: dict[str, Constant] = {
         "HEADS": shape.heads,
         "KV_HEADS": shape.kv_heads,
@@ -171,7 +151,7 @@ def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
         constants["EPS"] = use.real("eps", 0.0)
     packed = (shape.heads + 2 * shape.kv_heads) * shape.k_dim
     arguments.strides(qkv_batch=packed, qkv_token=packed)
-    arguments.counts("T", "past", "capacity")
+    arguments.counts("T", "capacity")
     kernel = f"{kind.name(structure.prologues(uses))}_kernel"
     return arguments.spec(kernel, constants, tiles.PROLOGUE_WARPS)
 
@@ -288,10 +268,11 @@ def _decode(
     optional: _Optional,
 ) -> AotSpec:
     arguments = _Arguments(dtype).pointers("q", "keys", "values")
+    arguments.pointers("position", dtype="*i32")
     absent = optional.add(arguments, "start", "slopes", "sinks")
     arguments.pointers("parts", "weights", dtype="*fp32")
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
-    arguments.counts("past", "capacity")
+    arguments.counts("capacity")
     return _tiled(arguments, "decode_kernel", constants | absent, tile)
 
 

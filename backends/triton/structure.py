@@ -16,7 +16,9 @@ LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
-ALLOCATING_OPS = (*ATTENTION_OPS, "moe_experts")
+LATENT_OPS = ("latent_write", "latent_attention")
+MOE_OPS = ("moe_router", "moe_experts")
+ALLOCATING_OPS = (*ATTENTION_OPS, *MOE_OPS, "latent_attention")
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
@@ -103,18 +105,6 @@ def named(uses: Iterable[OpUse], *names: str) -> list[OpUse]:
     return [use for use in uses if use.name in names]
 
 
-def experts_have_kernels(uses: Iterable[OpUse]) -> bool:
-    """Whether experts are plain: no biases, no clamps, weights on what they make, and
-    each of them with matrices."""
-    return not any(
-        {"gate_up_bias", "down_bias"} & {*use.operands}
-        or use.whole("zero_experts", 0)
-        or use.attrs.get("limit") is not None
-        or use.text("weigh", "output") == "input"
-        for use in named(uses, "moe_experts")
-    )
-
-
 def weight_in(uses: Iterable[OpUse]) -> str:
     """Where the weights of RMS norms multiply: one answer, or "mixed"."""
     normed = [use for use in named(uses, "qkv_attention") if "q_norm" in use.operands]
@@ -133,8 +123,9 @@ def prologues(uses: Iterable[OpUse]) -> list[Prologue]:
 
 
 def functions(uses: Iterable[OpUse]) -> list[str]:
-    """The activation functions that need a kernel, sorted."""
-    return sorted({use.text("fn") for use in named(uses, *ACTIVATING_OPS)})
+    """The activation functions in kernels, sorted; clamped experts have none."""
+    activating = named(uses, *ACTIVATING_OPS)
+    return sorted({u.text("fn") for u in activating if u.attrs.get("limit") is None})
 
 
 def code_widths(uses: Iterable[OpUse]) -> list[int]:

@@ -7,7 +7,7 @@ Compute Capability") and of AMD's CDNA instruction set architecture guides.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnknownDeviceError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
     found = []
     for name in dict.fromkeys(names):
         if name not in LIMITS:
-            raise GlmcError(
+            raise UnknownDeviceError(
                 f"Unknown target {name!r}: kernels can be compiled for"
                 f" {', '.join(LIMITS)}. cuda:90 is a GPU of compute capability 9.0."
             )

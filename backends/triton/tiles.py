@@ -65,6 +65,54 @@ EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
     2: (_expert_tile(16, 64, 128, 4, 2), _expert_tile(64, 64, 64, 8, 3)),
     4: (_expert_tile(16, 32, 64, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
 }
+# Where a row is multiplied alone: 32 elements of each matrix a thread, four wide loads.
+EXPERT_ROW: Mapping[int, Tile] = {
+    2: {"COLS": 8, "DEPTH": 512, "num_warps": 4},
+    4: {"COLS": 8, "DEPTH": 256, "num_warps": 4},
+}
+# Rows by expert that one program sorts, by how many at a time, and with so many warps.
+SORTED, SORT_STEP, SORT_WARPS = 256, 16, 8
+
+# The router's product: its tile, and up to how many tokens it is not a library's. A
+# program to two experts makes some hundred of them for one token.
+SCORES: Tile = {"COLS": 2, "DEPTH": 1024, "num_warps": 4}
+SCORED_TOKENS = 16
+CHOICE_WARPS = 1
+# Experts that a program holds in registers to choose among them.
+MOST_EXPERTS = 1024
+
+
+# Latent attention. A program of decode holds a tile of latents once, for scores and for
+# the context, and the context of its heads. Bytes of an element -> (widest, tile):
+# channels of a key and a value together for prefill, of a latent for decode.
+_LATENT_PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
+    2: ((320, _tile(64, 32, 8, 2)), (640, _tile(32, 32, 8, 1))),
+    4: ((320, _tile(16, 16, 4, 1)), (640, _tile(16, 16, 8, 1))),
+}
+_LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
+    2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
+    4: ((256, _tile(16, 16, 4, 1)), (512, _tile(16, 16, 8, 1))),
+}
+LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
+LATENT_CONTEXT: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
+LATENT_WRITE_WARPS = 1
+
+
+def latent_prefill(size: int, width: int) -> Tile:
+    """Queries by slots, for keys and values of ``width`` channels together."""
+    tiles = _LATENT_PREFILL[size]
+    return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
+
+
+def latent_decode(size: int, rank: int) -> Tile:
+    """Heads by slots, for latents of ``rank`` channels."""
+    tiles = _LATENT_DECODE[size]
+    return next((tile for limit, tile in tiles if rank <= limit), tiles[-1][1])
+
+
+def latent_splits(heads: int) -> int:
+    """Parts of the cache, so that one sequence alone gives a GPU some 128 programs."""
+    return max(8, min(power_of_two(128 // -(-heads // 16)), 32))
 
 
 # Products with quantised weights. Up to so many rows, each row reads the codes itself:

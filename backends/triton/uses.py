@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, KernelShapeError
 
 Presence = Literal["none", "some", "all"]
 
@@ -73,7 +73,7 @@ class OpUse:
         return tuple(self.size(operand, dim) for dim in range(len(shape)))
 
     def _error(self, reason: str) -> GlmcError:
-        return GlmcError(
+        return KernelShapeError(
             f"The Triton backend cannot specialise {self.name}: {reason}. This is a"
             " mistake in what glmc told its backend about the model; please report it."
         )

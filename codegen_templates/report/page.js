@@ -4,7 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const TABS = { graph: "Graph", code: "Code", ledger: "Ledger", weights: "Weights", keys: "Config" };
+const TABS = { graph: "Graph", code: "Code", ledger: "Ledger", weights: "Weights", roofline: "Roofline", keys: "Config" };
 const last = data.stages.length - 1;
 const lines = new Map(data.links.map(([graph, op, line]) => [`${graph} ${op}`, line]));
 const state = { stage: 0, graph: data.stages[0].graphs.length > 2 ? 1 : 0, op: null };
@@ -25,6 +25,8 @@ function show(tab) {
     $(name).hidden = name !== tab;
     $(`tab-${name}`).setAttribute("aria-selected", name === tab);
   }
+  $("tabs").scrollLeft = $(`tab-${tab}`).offsetLeft - $("tabs").clientWidth / 2;
+  if (tab === "roofline") drawRoofline();  // drawn as wide as it then is
 }
 
 /** How an op reads in the dump; two stages agree on it when it did not change. */
@@ -121,7 +123,7 @@ function parts() {
 
 function table(id, heads, rows) {
   const head = make("tr", {}, ...heads.map((text) => make("th", {}, text)));
-  const body = rows.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, cell))));
+  const body = rows.map((cells) => make("tr", {}, ...cells.map((cell, at) => make("td", { "data-head": heads[at] }, cell))));
   $(id).append(make("div", { class: "table" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body))));
 }
 
@@ -149,13 +151,30 @@ function dumpLines(text) {
   return found;
 }
 
+/** What is coloured in a line: the first group that matched gives the class. */
+const TOKENS = {
+  ir: /(?<string>"[^"]*")|(?<param>@\w+)|(?<value>%\w+)|(?<op>(?<== )[a-z_]\w*(?=\())|(?<word>^(?:program|stem|block|head|prefix_encoder)\b|^ {2}return\b)/g,
+  module: /(?<string>"""|"[^"]*")|(?<param>(?<=self\.)\w+)|(?<op>(?<=ops\.)\w+)|(?<word>^(?:from|import)\b|(?<=^from \S+ )import\b|^ *(?:class|def|return|for|if|else)\b|\b(?:None|True|False)\b)/g,
+};
+
+function coloured(text, tokens) {
+  const parts = [];
+  let at = 0;
+  for (const found of text.matchAll(tokens)) {
+    const [kind] = Object.entries(found.groups).find(([, group]) => group !== undefined);
+    parts.push(text.slice(at, found.index), make("i", { class: kind }, found[0]));
+    at = found.index + found[0].length;
+  }
+  return [...parts, text.slice(at)];
+}
+
 function codeView() {
   const dump = data.stages[last].text.trimEnd().split("\n");
   const irLines = dumpLines(dump);
   const pairs = [...irLines].map(([key, at]) => [at, lines.get(key)]).filter(([, to]) => to);
   const fill = (id, texts, linked) => {
     $(id).replaceChildren(...texts.map((text, at) => {
-      const item = make("li", {}, make("span", {}, text || " "));
+      const item = make("li", {}, make("span", {}, ...coloured(text || " ", TOKENS[id])));
       if (linked.has(at + 1)) {
         item.className = "linked";
         item.tabIndex = 0;
@@ -225,6 +244,7 @@ function start() {
   parts();
   tables();
   codeView();
+  rooflineView();
   search();
   show("graph");
   draw();

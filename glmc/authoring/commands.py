@@ -10,7 +10,7 @@ from glmc.authoring.showing import merged_text
 from glmc.frontends.hub import Hub
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.wording import nearest
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import OutputExistsError, UnknownSpecError
 
 
 def list_command(arguments: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def _find(name: str) -> Path:
         return path
     meant = nearest(name, known)
     hint = f" (did you mean {meant}?)" if meant else ""
-    raise GlmcError(
+    raise UnknownSpecError(
         f"{name} is neither a spec of glmc{hint} nor a .yaml file here; `glmc specs`"
         " lists those there are"
     )
@@ -65,7 +65,7 @@ def new_command(arguments: argparse.Namespace) -> int:
 
     out: Path | None = arguments.out
     if out and out.exists() and not arguments.force:
-        raise GlmcError(f"{out} is there already; --force writes over it")
+        raise OutputExistsError(f"{out} is there already; --force writes over it")
     hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
     made = draft(arguments.checkpoint, hub=hub)
     if out is None:

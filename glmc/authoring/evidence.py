@@ -12,7 +12,7 @@ from glmc.frontends.config import with_text_part
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import Source, resolve_source
 from glmc.frontends.tensor_info import TensorInfo
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import DraftError
 
 Shape = tuple[int, ...]
 _TEXT = re.compile(r"text|lang|llm|decoder")
@@ -82,7 +82,7 @@ def read_evidence(checkpoint: str, hub: Hub, words: Vocabulary) -> Evidence:
     source = resolve_source(checkpoint, hub)
     found = read_headers(checkpoint_files(checkpoint, hub))
     if found.index_only:
-        raise GlmcError(
+        raise DraftError(
             f"{found.where} has an index and none of the files it names, so shapes"
             " are unknown; a draft needs the headers of the weights"
         )
@@ -145,7 +145,7 @@ def _layer_prefix(names: list[str], counts: set[object], where: str) -> str:
             sizes[start] += 1
             indices.setdefault(start, set()).add(found[1])
     if not sizes:
-        raise GlmcError(
+        raise DraftError(
             f"{where}: no tensor has a number in its name, so there are no layers to"
             " describe; is this a language model's checkpoint?"
         )

@@ -10,7 +10,7 @@ from glmc.authoring.roles import Role, Roles, assign
 from glmc.authoring.sheet import Sheet, write_match
 from glmc.authoring.sizes import Finder, Sizes, measure
 from glmc.authoring.vocabulary import Vocabulary
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import DraftError
 
 # Names that no spec has, read as people write them.
 _HINTS = {
@@ -270,7 +270,7 @@ def _outside(evidence: Evidence, words: Vocabulary) -> _Outside:
     matrices = [m for m in rest.values() if m.is_matrix and m.weight]
     embed = take("embed") or max(matrices, key=_rows, default=None)
     if embed is None or not embed.is_matrix or embed.weight is None:
-        raise GlmcError(
+        raise DraftError(
             f"{evidence.source.folder}: no matrix outside the layers looks like a token"
             " embedding; is this a language model's checkpoint?"
         )

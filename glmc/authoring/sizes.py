@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glmc.authoring.evidence import Evidence, Module
 from glmc.authoring.vocabulary import Vocabulary
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import DraftError
 
 # Keys that an expression can name.
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -130,7 +130,7 @@ def _heads(find: Finder) -> Guess:
     found = find.named("dims.H")
     if found:
         return found
-    raise GlmcError(
+    raise DraftError(
         "no config key looks like the number of attention heads, which no header"
         " shows; write `dims.H` in a spec of your own (docs/writing-a-spec.md)"
     )

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from glmc.accounting import account, grouped
 from glmc.authoring.evidence import Evidence
-from glmc.frontends.fates import UnknownKeys
 from glmc.frontends.frontend import LoadedModel, load_model
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, UnknownKeyError
 from glmc.ir.lower import lower
 
 _CLASSES = ("architectures", "auto_map")
@@ -54,7 +53,7 @@ def attempt(path: Path, evidence: Evidence, *, any_class: bool) -> Trial:
     try:
         try:
             loaded = load_model(evidence.source, spec_path=path, ignore_keys=ignored)
-        except UnknownKeys as error:
+        except UnknownKeyError as error:
             unknown = error.keys
             part = f"{evidence.text_in}."
             given = evidence.source.read_config()

@@ -8,7 +8,7 @@ from pathlib import Path
 from glmc.builds import Build
 from glmc.ir.draw.mermaid import mermaid
 from glmc.ir.draw.svg import svg
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import NotInBuildError, OptionsDisagreeError, OutputError
 from glmc.ir.graph import Graph
 from glmc.ir.text import parse_program
 from glmc.report.page import page
@@ -20,7 +20,7 @@ def report_command(arguments: argparse.Namespace) -> int:
     part = arguments.svg or arguments.mermaid
     if part is None:
         if arguments.stage:
-            raise GlmcError(
+            raise OptionsDisagreeError(
                 "--stage is for --svg and --mermaid; the page has all stages."
             )
         text, out = page(build), arguments.out or Path("report.html")
@@ -41,7 +41,7 @@ def _graph(build: Build, part: str, stage: str | None) -> Graph:
     program = parse_program(build.dump(stage)) if stage else build.program
     graphs = {graph.name: graph for graph in program.graphs}
     if part not in graphs:
-        raise GlmcError(
+        raise NotInBuildError(
             f"{build.path} has no part {part!r}; it has {', '.join(graphs)}."
         )
     return graphs[part]
@@ -56,6 +56,6 @@ def _write(out: Path, text: str) -> None:
         Path(name).chmod(0o644)
         Path(name).replace(out)
     except OSError as error:
-        raise GlmcError(
+        raise OutputError(
             f"{out} cannot be written ({error.strerror}); choose another -o."
         ) from None

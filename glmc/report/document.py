@@ -2,15 +2,31 @@
 
 import ast
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from glmc import roofline
 from glmc.builds import Build
+from glmc.devices import DEVICES
 from glmc.inspecting import size, summary
+from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
+
+_CALLS = {
+    "a token after 1,024": Call(1, 1, 1024),
+    "a token after 16,384": Call(1, 1, 16384),
+    "32 rows, a token each after 1,024": Call(32, 1, 1024),
+    "a prompt of 2,048": Call(1, 2048, 0),
+}
+_TEXTS = {
+    "a text of 128 tokens": Call(1, 128, 0),
+    "64 texts of 128 tokens": Call(64, 128, 0),
+}
+_ANY = next(iter(DEVICES.values()))  # costs are the same on all
 
 
 def document(build: Build) -> dict[str, Any]:
@@ -43,6 +59,7 @@ def document(build: Build) -> dict[str, Any]:
         ],
         "code": build.source("model.py"),
         "links": _links(build.program, build.source("model.py")),
+        "roofline": _roofline(build),
     }
 
 
@@ -89,6 +106,30 @@ def _op(program: Program, graph: Graph, op: Op) -> dict[str, Any]:
         },
         "doc": " ".join(doc.split()),
         "launches": op.launches,
+    }
+
+
+def _roofline(build: Build) -> dict[str, Any]:
+    """What ops of the last stage move and do in some calls; the page has the formula.
+
+    A line is (graph, op, what it makes, times, bytes, operations, dtype).
+    """
+    return {
+        "devices": {name: asdict(device) for name, device in DEVICES.items()},
+        "calls": [
+            {
+                "label": label,
+                **asdict(call),
+                "lines": [
+                    (
+                        *(line.graph, line.op, line.makes, line.times),
+                        *(line.cost.nbytes, line.cost.flops, line.cost.dtype),
+                    )
+                    for line in roofline.lines(build.program, call, _ANY)
+                ],
+            }
+            for label, call in (_TEXTS if build.model.is_encoder else _CALLS).items()
+        ],
     }
 
 

@@ -8,6 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from glmc.builds import Build
 from glmc.report.document import document
 
+_SCRIPTS = ("roofline.js", "page.js")  # the last begins; it calls the others
+
 
 def page(build: Build) -> str:
     """A page with its style, its script and its data inside."""
@@ -24,7 +26,7 @@ def page(build: Build) -> str:
         dtype=build.model.dtype,
         version=build.manifest["glmc"],
         style=(assets / "page.css").read_text("utf-8"),
-        script=(assets / "page.js").read_text("utf-8"),
+        script="".join((assets / name).read_text("utf-8") for name in _SCRIPTS),
         data=_embedded(document(build)),
     )
 

@@ -1,4 +1,4 @@
-"""Multi-head latent attention as ops, with the keys and values of all heads cached."""
+"""Multi-head latent attention as ops, with the latents cached."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SELECTION = "selection"
 
 
 def mla(e: Emitter, h: str, a: m.Mla) -> str:
-    """Down and up again, rope on what is left out of the latent, attention, output."""
+    """Down to latents, rope on what is left out of them, attention, output."""
     axes = _axes(a)
     cos, sin = e.tables.names(a.rope)
     turn = {"cos": cos, "sin": sin, "style": a.rope.style}
@@ -44,36 +44,35 @@ def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> str:
 
 
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
-    """The cache with this call's keys and values, each head its own."""
+    """The cache with this call's latents, and the keys that all heads share."""
     down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
     sizes = (a.kv_rank, a.rope.dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
     latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
     if a.kv_scale != 1.0:
         latent = e.emit(ops.Scale, "kv_scaled", x=latent, factor=a.kv_scale)
-    up = e.linear("kv_b", latent, a.kv_b, ("H Dkv", "Lkv"), axes)
-    up = e.emit(ops.Heads, "kvh", x=up, n=a.heads)
-    k, v = e.emit(ops.Split, "kh", "vh", x=up, sizes=(a.nope, a.v_dim))
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
     shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
-    k = e.emit(ops.JoinHeads, "kr", x=k, y=shared)
-    return str(e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v))
+    made = {"kv": "kv", "latent": latent, "shared": shared}
+    return str(e.emit(ops.LatentWrite, "kv_now", **made))
 
 
 def _attend(
     e: Emitter, h: str, a: m.Mla, q: str, kv: str, latent: str, turn: dict[str, Any]
 ) -> str:
     """Attention over all that was cached, or over what an indexer selects of it."""
-    if a.indexer is None:
-        return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, scale=a.scale))
+    axes, selection = _axes(a), None
     if a.indexer == "shared":
         selection = e.carried[SELECTION]
-    else:
-        kv, selection = _select(e, h, a.indexer, kv, latent, _axes(a), turn)
-    if SELECTION in e.carried:
+    elif a.indexer:
+        kv, selection = _select(e, h, a.indexer, kv, latent, axes, turn)
+    if selection and SELECTION in e.carried:
         e.carried[SELECTION] = selection
-    seen = {"kv": kv, "selection": selection, "scale": a.scale}
-    return str(e.emit(ops.SparseAttention, "ctx", q=q, **seen))
+    slot = ("H Dkv", "Lkv")
+    kv_b = e.weight(a.kv_b.weight, slot, axes)
+    bias = e.bias(kv_b, a.kv_b.bias, slot[:1], axes)
+    fields = {"kv_b": kv_b, "bias": bias, "selection": selection, "scale": a.scale}
+    return str(e.emit(ops.LatentAttention, "ctx", q=q, kv=kv, **fields))
 
 
 def _select(

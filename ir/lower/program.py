@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from glmc.ir import model as m
 from glmc.ir import ops
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
@@ -51,17 +51,17 @@ def _check_masks(model: m.Model) -> None:
     found = [step.op for block in model.blocks for step in block.steps]
     full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
     if full and not model.is_encoder:
-        raise GlmcError(
+        raise ModelShapeError(
             f"{model.name} mixes full and causal attention, and only one of them has a "
             "cache; give every attention of the spec the same mask."
         )
     if any(op.window for op in full):
-        raise GlmcError(
+        raise ModelShapeError(
             f"{model.name} has a window in attention with the full mask, which is not "
             "supported; leave out the window, or mask: full."
         )
     if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
-        raise GlmcError(
+        raise ModelShapeError(
             f"{model.name} has a prefix encoder, which makes keys and values of heads, "
             "and latent attention, which has none of its own; leave out one of them."
         )
@@ -299,4 +299,4 @@ def _cache(block: m.Block) -> CacheType:
         index = a.indexer.dim if a.indexer else 0
         return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim, index)
     index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
-    return CacheType.of(a.heads, a.head_dim, a.v_dim, index)
+    return CacheType.of(1, a.kv_rank + a.rope.dim, 0, index)

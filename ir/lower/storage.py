@@ -3,7 +3,7 @@
 import math
 
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnsupportedQuantizationError
 from glmc.ir.recipe import DequantBlocks, DequantRows, Recipe, Tensor
 
 
@@ -23,7 +23,7 @@ def stored_as(storage: m.Storage | None, tensor: Tensor) -> Recipe:
         scale = Tensor(name=name, stored=grid)
         return DequantBlocks(codes=tensor, scale=scale, block=storage.block)
     if width * storage.bits % 8:
-        raise GlmcError(
+        raise UnsupportedQuantizationError(
             f"{tensor.name} has rows of {width} weights, which do not fill whole bytes"
             f" with {storage.bits} bits each; this model has no such format"
         )

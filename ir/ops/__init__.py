@@ -12,7 +12,6 @@ from glmc.ir.ops.elementwise import (
     FirstToken,
     Gate,
     Heads,
-    JoinHeads,
     Linear,
     Mul,
     NormalisedLinear,
@@ -22,6 +21,7 @@ from glmc.ir.ops.elementwise import (
     Xielu,
     ZerosLike,
 )
+from glmc.ir.ops.latent import LatentAttention, LatentWrite
 from glmc.ir.ops.moe import MoeExperts, MoeRouter
 from glmc.ir.ops.norms import (
     AddLayerNorm,
@@ -50,7 +50,7 @@ from glmc.ir.ops.rope import (
     RopeTableSections,
     RopeTableYarn,
 )
-from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection, SparseAttention
+from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection
 
 __all__ = [
     "ActMul",
@@ -72,8 +72,9 @@ __all__ = [
     "Heads",
     "IndexSelect",
     "IndexWrite",
-    "JoinHeads",
     "KvWrite",
+    "LatentAttention",
+    "LatentWrite",
     "LayerNorm",
     "LayerNormHeads",
     "LayerNormalize",
@@ -101,7 +102,6 @@ __all__ = [
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",
-    "SparseAttention",
     "Split",
     "Xielu",
     "ZerosLike",

@@ -243,21 +243,6 @@ class Split(Op):
         return tuple(x.with_last(size) for size in self.sizes)
 
 
-class JoinHeads(Op):
-    """The channels of each head of x and then those of y, whose one head serves all."""
-
-    mnemonic = "join_heads"
-    x: Value
-    y: Value
-
-    def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, y = types["x"], types["y"]
-        expect(len(x.dims) == 4, f"x must be [B,T,heads,width], not {x}")
-        one = y.dims[:-1] == (*x.dims[:2], 1) and y.dtype == x.dtype
-        expect(one, f"{y} is not one head beside {x}")
-        return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
-
-
 class FirstToken(Op):
     """``[B,T,E]`` to its first token ``[B,E]``."""
 

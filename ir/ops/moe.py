@@ -22,6 +22,7 @@ class MoeRouter(Op):
     """
 
     mnemonic = "moe_router"
+    launches = 2
     exact: ClassVar[tuple[str, ...]] = ("weight", "bias", "correction")
     x: Value
     weight: Param
@@ -88,7 +89,7 @@ class MoeExperts(Op):
 
     mnemonic = "moe_experts"
     multiplies = True
-    launches = 3
+    launches = 2
     x: Value
     experts: Value
     weights: Value

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.attention import attention_flops, cache_type
+from glmc.ir.ops.attention import cache_type
 from glmc.ir.types import BYTES, TensorType, Type
 
 
@@ -75,34 +75,3 @@ class IndexSelect(Op):
         """The operands, and every cached key of the indexer once."""
         width = cache_type(types["kv"]).index_dim * BYTES[types["x"].dtype]
         return super().nbytes(types, call) + call.batch * call.slots() * width
-
-
-class SparseAttention(Op):
-    """attention over the slots of a selection only."""
-
-    mnemonic = "sparse_attention"
-    multiplies = True
-    launches = 4
-    q: Value
-    kv: Value
-    selection: Value
-    scale: float
-
-    def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv, selection = types["q"], cache_type(types["kv"]), types["selection"]
-        fits = len(q.dims) == 4 and q.dims[2:] == (kv.kv_heads, kv.k_dim)
-        expect(fits, f"queries {q} do not fit the keys of {kv}")
-        wanted = TensorType(dtype="i64", dims=(*q.dims[:2], "N"))
-        expect(selection == wanted, f"selection {selection} is not {wanted}")
-        dims = (*q.dims[:2], kv.kv_heads * kv.v_dim)
-        return (TensorType(dtype=q.dtype, dims=dims),)
-
-    def flops(self, types: Types, call: Call) -> int:
-        """Both products, as if everything was selected: how much is, no type says."""
-        kv = cache_type(types["kv"])
-        return attention_flops(call, int(types["q"].dims[2]), kv)
-
-    def nbytes(self, types: Types, call: Call) -> int:
-        """The operands and every slot, as if everything was selected."""
-        seen = call.cached(cache_type(types["kv"]), types["q"].dtype, call.slots())
-        return super().nbytes(types, call) + seen

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import UnknownPassError
 from glmc.ir.graph import Program
 from glmc.ir.node import Node
 from glmc.ir.passes import fusions
@@ -56,7 +56,9 @@ def named(names: Iterable[str]) -> tuple[Pass, ...]:
     for name in names:
         if name not in known:
             listed = ", ".join(known)
-            raise GlmcError(f"there is no pass {name!r}; the passes are {listed}.")
+            raise UnknownPassError(
+                f"there is no pass {name!r}; the passes are {listed}."
+            )
     return tuple(known[name] for name in names)
 
 

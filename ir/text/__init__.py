@@ -3,13 +3,11 @@
 The notation is also the one fusions are written in (:mod:`glmc.ir.passes.rewrite`).
 """
 
-from glmc.ir.text.lexer import IRSyntaxError
 from glmc.ir.text.locate import located
 from glmc.ir.text.printer import print_model, print_program
 from glmc.ir.text.reader import parse_model, parse_program
 
 __all__ = [
-    "IRSyntaxError",
     "located",
     "parse_model",
     "parse_program",

@@ -1,10 +1,10 @@
-"""Tokens of the text form, and the error that points into it."""
+"""Tokens of the text form."""
 
 import json
 import re
 from dataclasses import dataclass
 
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import IRSyntaxError
 
 _TOKEN = re.compile(
     r"""(?P<space>(?:\s|\#[^\n]*)+)
@@ -16,15 +16,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-
-
-class IRSyntaxError(GlmcError):
-    """Text that is not IR: where it stops being, and what was expected there."""
-
-    def __init__(self, text: str, at: int, what: str) -> None:
-        self.line = text.count("\n", 0, at) + 1
-        self.column = at - (text.rfind("\n", 0, at) + 1) + 1
-        super().__init__(f"line {self.line}, column {self.column}: {what}")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from glmc.ir.text.lexer import IRSyntaxError, Token, tokenize
+from glmc.ir.errors import DumpRuleError
+from glmc.ir.text.lexer import Token, tokenize
 from glmc.ir.verify import VerifyError
 
 _OPENING, _CLOSING = "([{", ")]}"
 
 
-def located(text: str, error: VerifyError) -> IRSyntaxError:
+def located(text: str, error: VerifyError) -> DumpRuleError:
     """The verifier's error with the line and column of what is wrong in ``text``."""
     tokens = _section(tokenize(text), error.graph)
     at = next((i for i, t in enumerate(tokens) if _defines(tokens, i, error.about)), 0)
@@ -20,7 +21,7 @@ def located(text: str, error: VerifyError) -> IRSyntaxError:
             i for i in range(at + 1, len(tokens)) if tokens[i].text == error.operand
         )
         at = next(reads, at)
-    return IRSyntaxError(text, tokens[at].at, str(error))
+    return DumpRuleError(text, tokens[at].at, str(error))
 
 
 def _defines(tokens: Sequence[Token], at: int, about: str) -> bool:

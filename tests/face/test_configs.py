@@ -14,6 +14,9 @@ from glmc.catalogue import entries, likeness
 from glmc.cli import main
 from glmc.driver import Options, compile_files
 from glmc.frontends.library import builtin_configs
+from glmc.ir.lower import lower
+from glmc.ir.passes import run
+from glmc.ir.text import parse_model, parse_program, print_model, print_program
 from support import GOLDEN
 
 ENTRIES = {entry.name: entry for entry in entries()}
@@ -49,6 +52,15 @@ def test_every_config_compiles(name: str) -> None:
     fates = manifest["config_keys"]
     ignored = {key for key, fate in fates.items() if fate["status"] == "ignored"}
     assert ignored <= {"_name_or_path"}, "only keys that matter are written down"
+
+
+@pytest.mark.parametrize("name", builtin_configs())
+def test_every_stage_parses_back_to_itself(name: str) -> None:
+    model = ENTRIES[name].model
+    assert parse_model(print_model(model)) == model
+    for stage in run(lower(model)):
+        text = print_program(stage.program)
+        assert parse_program(text) == stage.program, stage.name
 
 
 def test_none_is_left_out() -> None:

@@ -1,27 +1,59 @@
 """Emitted code and dumps, line by line, as they were last reviewed.
 
 A change of what is emitted shows up here as a diff to be read. After reading it:
-``UPDATE_GOLDEN=1 python -m pytest tests/face/test_golden_builds.py``.
+``UPDATE_GOLDEN=1 python -m pytest tests/face/test_golden_builds.py`` writes all of them
+anew, and takes away what a build has no more.
 """
 
 import os
-from pathlib import Path
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import PurePath
 
 import pytest
 
 from glmc.driver import Options, compile_files
 from support import GOLDEN, ROOT
 
-FILES = ("model.py", "weights.py", "ir/8-qkv-attention.glmc")
+NAMES = ("all-minilm-l6-v2", "chatglm3-6b", "llama-3.1-70b")
+KEPT = ("model.py", "weights.py", "ir/*.glmc")
 
 
-@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "chatglm3-6b", "llama-3.1-70b"])
-@pytest.mark.parametrize("file", FILES)
-def test_what_is_emitted(name: str, file: str) -> None:
+@cache
+def emitted(name: str) -> Mapping[str, str]:
+    """The module, its weights, and the dump of every stage."""
     config = ROOT / "examples" / "configs" / f"{name}.json"
-    text = compile_files(config, Options()).files[file]
-    kept = GOLDEN / "builds" / name / Path(file).name
+    files = compile_files(config, Options()).files
+    return {
+        file: text
+        for file, text in files.items()
+        if isinstance(text, str) and any(PurePath(file).match(kept) for kept in KEPT)
+    }
+
+
+def golden(name: str) -> Mapping[str, str]:
+    """The same files as they lie there."""
+    folder = GOLDEN / "builds" / name
     if os.environ.get("UPDATE_GOLDEN"):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(text, encoding="utf-8")
-    assert text == kept.read_text("utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        for file, text in emitted(name).items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_text("utf-8") for p in found}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_emitted(name: str) -> None:
+    kept = golden(name)
+    assert sorted(kept) == sorted(emitted(name))
+    for file, text in emitted(name).items():
+        assert text == kept[file], file
+
+
+def test_every_stage_is_among_them() -> None:
+    files = emitted("llama-3.1-70b")
+    assert {"model.py", "weights.py", "ir/0-model.glmc"} <= files.keys()
+    assert {f"{n}-" for n in range(9)} <= {file[3:5] for file in files}

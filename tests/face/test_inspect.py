@@ -176,7 +176,9 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     text = run(capsys, "explain", "multi_query_group_num")
     assert "chatglm: the value where it is absent (specs/chatglm.yaml" in text
     assert text.rstrip().endswith(": 1")
-    assert "merge-qkv" in run(capsys, "explain")
+    contents = run(capsys, "explain")
+    assert "merge-qkv" in contents
+    assert "GLMC012  A config has a key that its spec says nothing about" in contents
     assert "did you mean rope" in refusal(capsys, "explain", "ropee")
 
 

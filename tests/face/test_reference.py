@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from glmc.builds import Build
+from glmc.driver import compile_model
 from glmc.frontends.spec import Spec
+from glmc.gallery import PICTURES, dump, gallery
+from glmc.ir.errors import catalogue
 from glmc.ir.op import registry
 from glmc.ir.passes.pipeline import PIPELINE
 from glmc.reference import pages
@@ -50,7 +55,38 @@ def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     run = build_site(ROOT / "mkdocs.yml", tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "rms_norm" in (tmp_path / "reference" / "ops" / "index.html").read_text()
+    read = {
+        page: (tmp_path / page / "index.html").read_text()
+        for page in ("reference/ops", "reference/gallery", "extending")
+    }
+    assert "rms_norm" in read["reference/ops"]
+    for picture in PICTURES:
+        assert f'id="{picture.config.replace(".", "")}"' in read["reference/gallery"]
+    assert "source: " not in read["extending"]
+    assert "SoftCap" in read["extending"]
+    for code in catalogue():
+        assert (tmp_path / "reference" / "errors" / code / "index.html").is_file()
+
+
+def test_the_gallery_shows_what_inspect_prints(tmp_path: Path) -> None:
+    page = gallery()
+    for picture in PICTURES:
+        assert f"## {picture.config}\n" in page
+    build = compile_model("llama-3.1-8b", tmp_path / "build")
+    text = dump(Build(build).program, "layer")
+    assert f"```glmc\n{text}\n```" in page
+    assert text.splitlines()[-1] == "  return %x1, %mlp"
+    assert page.count("<svg ") == len(PICTURES)
+
+
+def test_control_code_that_is_not_there_is_not_shown() -> None:
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec
+    assert spec.loader
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    with pytest.raises(LookupError, match="has no NoSuchOp"):
+        hooks.source(ROOT / "ir/ops/elementwise.py", "NoSuchOp")
 
 
 def test_control_a_broken_link_is_noticed(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glmc import roofline
 from glmc.builds import Build
 from glmc.cli import main
+from glmc.devices import DEVICES
 from glmc.ir.draw import mermaid, svg
 from glmc.ir.draw.layered import place
 from glmc.report import page
@@ -50,6 +52,18 @@ def test_ops_lead_to_their_lines(build: Build) -> None:
     for graph, at, line in shown["links"]:
         op = shown["stages"][-1]["graphs"][graph]["ops"][at]
         assert f"ops.{op['name']}(" in lines[line - 1]
+
+
+def test_the_roofline_is_that_of_the_command(build: Build) -> None:
+    shown = document(build)["roofline"]
+    assert shown["devices"]["h200"]["bandwidth"] == DEVICES["h200"].bandwidth
+    for call in shown["calls"]:
+        named = roofline.call_of(call["batch"], call["context"], call["tokens"])
+        lines = roofline.lines(build.program, named, DEVICES["h200"])
+        sums = [sum(row[3] * row[at] for row in call["lines"]) for at in (4, 5)]
+        whole = roofline.total(lines)
+        assert sums == [whole.nbytes, whole.flops]
+        assert whole.flops > 0
 
 
 def test_an_edited_module_loses_links_but_not_the_report(

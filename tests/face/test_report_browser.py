@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from glmc import roofline
+from glmc.builds import Build
 from glmc.cli import main
+from glmc.devices import device
 from support import GOLDEN
 
 webdriver = pytest.importorskip("selenium.webdriver")
+Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
@@ -20,10 +24,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("browser")
-    build, file = folder / "build", folder / "report.html"
-    assert main(["compile", str(GOLDEN / "chatglm3"), "-o", str(build)]) == 0
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser") / "build"
+    assert main(["compile", str(GOLDEN / "chatglm3"), "-o", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(build: Path) -> str:
+    file = build.parent / "report.html"
     assert main(["report", str(build), "-o", str(file)]) == 0
     return file.as_uri()
 
@@ -66,6 +75,9 @@ def test_it_fits_the_screen(browser: Any) -> None:
     script = f"return {root}.scrollWidth - {root}.clientWidth"
     for at in (0, 7):
         browser.execute_script(f"state.stage = {at}; draw()")
+        assert browser.execute_script(script) <= 0
+    for tab in ("code", "ledger", "weights", "roofline", "keys", "graph"):
+        browser.execute_script(f"show('{tab}')")
         assert browser.execute_script(script) <= 0
     assert "3 x layer" in one(browser, "#facts").text
 
@@ -111,6 +123,25 @@ def test_search_finds_a_tensor(browser: Any) -> None:
     one(browser, "#query").clear()
     one(browser, "#query").send_keys("no such thing")
     assert texts(browser, "#found li") == ["Nothing of that name."]
+
+
+def test_the_roofline_says_what_inspect_says(browser: Any, build: Path) -> None:
+    one(browser, "#tab-roofline").click()
+    Select(one(browser, "#device")).select_by_visible_text("L4")
+    Select(one(browser, "#call")).select_by_visible_text("a prompt of 2,048")
+    call = roofline.call_of(1, 0, 2048)
+    lines = roofline.lines(Build(build).program, call, device("l4"))
+    floor = roofline.total(lines).floor
+    said = one(browser, "#roofsum b").text
+    number, unit = said.split()
+    assert float(number) * {"µs": 1, "ms": 1e3}[unit] == pytest.approx(floor, rel=0.01)
+    assert len(browser.find_elements("css selector", "#rooftable tbody tr")) == len(
+        lines
+    )
+    bound = [line for line in lines if line.bound == "flops"]
+    assert bound
+    dots = browser.find_elements("css selector", "#roofplot circle.operations")
+    assert len(dots) == len(bound)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

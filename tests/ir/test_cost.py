@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from glmc.builds import Build
 from glmc.ir.cost import Call
 from glmc.ir.op import registry
-from glmc.ir.ops import Attention, Embedding, Linear, QkvAttention
+from glmc.ir.ops import Attention, Embedding, LatentAttention, Linear, QkvAttention
 from glmc.ir.text import parse_program
 from glmc.ir.types import CacheType, TensorType, Type
 from support import GOLDEN
@@ -85,6 +85,22 @@ def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
     # qkv, the context, one slot written, ten slots read; keys and values of 8 each.
     assert cost.nbytes == 2 * (32 + 16 + 16 + 10 * 16)
     assert cost.flops == 2 * 10 * 2 * (8 + 8)
+
+
+def test_latent_attention_takes_the_cheaper_way() -> None:
+    """8 latent and 4 turned channels cached; 3 heads of 5 + 4, values of 6."""
+    kv = CacheType.of(1, 8 + 4, 0)
+    types: dict[str, Type] = {"q": tensor("B", "T", 3, 9), "kv": kv}
+    types["kv_b"] = tensor(3 * (5 + 6), 8)
+    y = result(tensor("B", "T", 3 * 6))
+    op = LatentAttention(q="q", kv="kv", kv_b="w", scale=1.0, results=(y,))
+    decode = op.cost(types, Call(batch=2, context=99))
+    assert decode.nbytes == 2 * (2 * (100 * 12 + 27 + 18) + 33 * 8)
+    # Each query and context times its half of kv_b; 12 and 8 channels for each slot.
+    assert decode.flops == 2 * 2 * (33 * 8 + 3 * 100 * (12 + 8))
+    # All latents times kv_b; 9 and 6 channels for each pair.
+    prompt = op.cost(types, Call(batch=2, tokens=100))
+    assert prompt.flops == 2 * 2 * (100 * 33 * 8 + 3 * 5050 * (9 + 6))
 
 
 @pytest.fixture(scope="module")

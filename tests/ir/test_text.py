@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
+from glmc.ir.errors import IRSyntaxError
 from glmc.ir.lower import lower
 from glmc.ir.passes import run
 from glmc.ir.text import (
-    IRSyntaxError,
     parse_model,
     parse_program,
     print_model,

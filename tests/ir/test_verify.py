@@ -1,10 +1,15 @@
 """The verifier: every rule refuses a program that breaks it."""
 
+from typing import Any
+
 import pytest
 
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
+from glmc.ir.op import OpTypeError
+from glmc.ir.ops import LatentAttention, LatentWrite
 from glmc.ir.text import parse_program, print_program
+from glmc.ir.types import CacheType, TensorType, Type
 from glmc.ir.verify import VerifyError, verify
 from support.models import bert, bidirectional, chatglm, glm
 
@@ -107,3 +112,53 @@ def test_masks_that_do_not_go_together_are_refused() -> None:
     windowed = full.model_copy(update={"steps": (step, full.steps[1])})
     with pytest.raises(GlmcError, match="window"):
         lower(chatglm().model_copy(update={"blocks": (windowed,)}))
+
+
+def f16(*dims: int | str) -> TensorType:
+    return TensorType(dtype="f16", dims=dims)
+
+
+# 3 heads: 5 channels of a key are made of a latent, 8 wide, and 4 turn; values of 6.
+LATENT: dict[str, Any] = {
+    "q": f16("B", "T", 3, 9),
+    "kv": CacheType.of(1, 12, 0),
+    "kv_b": f16(33, 8),
+    "bias": f16(33),
+    "selection": TensorType(dtype="i64", dims=("B", "T", "N")),
+}
+
+
+@pytest.mark.parametrize(
+    ("operand", "wrong", "rule"),
+    [
+        ("q", f16("B", "T", 27), "must be [B,T,heads,width]"),
+        ("q", f16("B", "T", 3, 4), "does not make keys and values"),
+        ("q", f16("B", "T", 4, 9), "does not make keys and values"),
+        ("kv", CacheType.of(2, 12, 0), "does not hold latents"),
+        ("kv", CacheType.of(1, 12, 6), "does not hold latents"),
+        ("kv", CacheType.of(1, 7, 0), "does not make keys and values"),
+        ("kv_b", f16(33), "must have 2 dims"),
+        ("kv_b", f16(15, 8), "does not make keys and values"),
+        ("bias", f16(32), "does not fit"),
+        ("selection", f16("B", "T", "N"), "is not i64[B,T,N]"),
+    ],
+)
+def test_broken_latents_are_refused(operand: str, wrong: Type, rule: str) -> None:
+    fields = {name: name for name in LATENT}
+    op = LatentAttention.model_validate({**fields, "scale": 1.0, "results": ()})
+    assert op.infer(LATENT) == (f16("B", "T", 18),)
+    with pytest.raises(OpTypeError) as caught:
+        op.infer(LATENT | {operand: wrong})
+    assert rule in str(caught.value)
+
+
+def test_a_latent_that_does_not_fill_its_slot_is_refused() -> None:
+    op = LatentWrite(kv="kv", latent="c", shared="k", results=())
+    types = {"kv": LATENT["kv"], "latent": f16("B", "T", 8)}
+    assert op.infer(types | {"shared": f16("B", "T", 1, 4)}) == (LATENT["kv"],)
+    for shared, rule in (
+        (f16("B", "T", 1, 3), "do not fill"),
+        (f16("B", "T", 4), "one"),
+    ):
+        with pytest.raises(OpTypeError, match=rule):
+            op.infer(types | {"shared": shared})

@@ -53,6 +53,18 @@ def test_latent_attention(load: Load) -> None:
     assert plain.q.weight.tensor == "model.layers.{i}.self_attn.q_proj.weight"
 
 
+def test_a_cache_of_latents(load: Load) -> None:
+    """As wide as a latent and the key that all heads share; an indexer's keys beside."""
+    for config, indexed in ((GLM4_MOE_LITE, ()), (GLM_MOE_DSA, (16,))):
+        model = load(config).model
+        op = model.blocks[0].steps[0].op
+        assert isinstance(op, m.Mla)
+        kv = lower(model).blocks[0].kv
+        assert kv is not None
+        assert kv.dims == (1, op.kv_rank + op.rope.dim, 0, *indexed)
+        assert kv.elements() == op.kv_rank + op.rope.dim + sum(indexed)
+
+
 def test_no_learned_prefix_for_latents(load: Load) -> None:
     prefix = m.PrefixEncoder(length=4, table=m.Weight(tensor="prefix.weight"))
     model = load(GLM4_MOE_LITE).model.model_copy(update={"prefix_encoder": prefix})

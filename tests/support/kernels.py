@@ -46,16 +46,38 @@ def pointwise_use(name: str, fn: str, width: int = 64) -> OpUse:
 
 
 def moe_use(
-    fn: str = "silu", *, experts: int = 8, top_k: int = 2, width: int = 64, ff: int = 48
+    fn: str = "silu",
+    *operands: str,
+    experts: int = 8,
+    top_k: int = 2,
+    width: int = 64,
+    ff: int = 48,
+    **attrs: object,
 ) -> OpUse:
-    """moe_experts."""
+    """moe_experts; ``operands`` are biases."""
     shapes: dict[str, tuple[int | str, ...]] = {
         "x": ("B", "T", width),
         "experts": ("B", "T", top_k),
         "gate_up": (experts, 2 * ff, width),
         "down": (experts, width, ff),
     }
-    return OpUse("moe_experts", {"fn": fn}, shapes=shapes)
+    return OpUse("moe_experts", {"fn": fn, **attrs}, frozenset(operands), shapes)
+
+
+def router_use(
+    *operands: str,
+    experts: int = 8,
+    top_k: int = 2,
+    width: int = 64,
+    **attrs: object,
+) -> OpUse:
+    """moe_router; ``operands`` are a bias and a correction."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (experts, width),
+    }
+    given = {"top_k": top_k, "score": "softmax", **attrs}
+    return OpUse("moe_router", given, frozenset(operands), shapes)
 
 
 def qkv_use(
@@ -102,6 +124,34 @@ def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
     """attention on its own, as an unfused model uses it."""
     shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}
     return OpUse("attention", {"scale": 0.2}, shapes=shapes)
+
+
+def latent_uses(
+    heads: int = 3,
+    nope: int = 12,
+    turned: int = 8,
+    v_dim: int = 20,
+    rank: int = 32,
+    *,
+    selects: bool = False,
+) -> list[OpUse]:
+    """latent_attention and the write before it."""
+    kv = (1, rank + turned, 0)
+    written: dict[str, tuple[int | str, ...]] = {
+        "kv": kv,
+        "latent": ("B", "T", rank),
+        "shared": ("B", "T", 1, turned),
+    }
+    read: dict[str, tuple[int | str, ...]] = {
+        "q": ("B", "T", heads, nope + turned),
+        "kv": kv,
+        "kv_b": (heads * (nope + v_dim), rank),
+    }
+    given = {"q", "kv", "kv_b", *(["selection"] if selects else [])}
+    return [
+        OpUse("latent_write", {}, frozenset(written), written),
+        OpUse("latent_attention", {"scale": 0.2}, frozenset(given), read),
+    ]
 
 
 def full_use(heads: int, kv_heads: int, k_dim: int, v_dim: int | None = None) -> OpUse:

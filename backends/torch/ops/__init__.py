@@ -21,7 +21,6 @@ from glmc.backends.torch.ops.elementwise import (
     first_token,
     gate,
     heads,
-    join_heads,
     linear,
     mul,
     normalised_linear,
@@ -31,6 +30,7 @@ from glmc.backends.torch.ops.elementwise import (
     xielu,
     zeros_like,
 )
+from glmc.backends.torch.ops.latent import latent_attention, latent_write
 from glmc.backends.torch.ops.moe import moe_experts, moe_router
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
@@ -59,12 +59,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_sections,
     rope_table_yarn,
 )
-from glmc.backends.torch.ops.sparse import (
-    index_select,
-    index_write,
-    no_selection,
-    sparse_attention,
-)
+from glmc.backends.torch.ops.sparse import index_select, index_write, no_selection
 
 __all__ = [
     "act_mul",
@@ -86,8 +81,9 @@ __all__ = [
     "heads",
     "index_select",
     "index_write",
-    "join_heads",
     "kv_write",
+    "latent_attention",
+    "latent_write",
     "layer_norm",
     "layer_norm_heads",
     "layer_normalize",
@@ -115,7 +111,6 @@ __all__ = [
     "scale_heads",
     "sinusoids",
     "soft_cap",
-    "sparse_attention",
     "split",
     "xielu",
     "zeros_like",

@@ -122,11 +122,6 @@ def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     return x.view(*x.shape[:-1], n, -1)
 
 
-def join_heads(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """[B, T, n, D] and one head [B, T, 1, R] that all share -> [B, T, n, D + R]."""
-    return torch.cat((x, y.expand(*x.shape[:-1], -1)), dim=-1)
-
-
 def first_token(x: torch.Tensor) -> torch.Tensor:
     """The first token of [B, T, E]: a view [B, E]."""
     return x[:, 0]

@@ -9,12 +9,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.attention import (
-    LayerCache,
-    attention,
-    decode_attention,
-    prefill_attention,
-)
+from glmc.backends.torch.ops.attention import LayerCache
 
 # Scores of single heads that are held at a time, so that a long prompt fits.
 SCORES = 1 << 28
@@ -76,19 +71,3 @@ def visible(kv: LayerCache, tokens: int) -> torch.Tensor:
     if kv.start is None:
         return causal[None]
     return (causal & (slots >= kv.start[:, None, None])) | (slots == queries)
-
-
-def sparse_attention(
-    q: torch.Tensor, kv: LayerCache, selection: torch.Tensor, *, scale: float
-) -> torch.Tensor:
-    """attention of queries [B, T, H, D] over the slots of `selection` only."""
-    if selection.shape[-1] == 0:
-        return attention(q, kv, scale=scale)
-    end = kv.past + q.shape[1]
-    keys, values = kv.keys[:, :, :end], kv.values[:, :, :end]
-    seen = torch.zeros(*q.shape[:2], end, dtype=torch.bool, device=q.device)
-    seen.scatter_(-1, selection, True)
-    seen &= visible(kv, q.shape[1])
-    if q.shape[1] == 1:
-        return decode_attention(q, keys, values, ~seen[:, 0], scale=scale)
-    return prefill_attention(q, keys, values, seen[:, None], scale=scale)

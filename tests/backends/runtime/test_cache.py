@@ -31,6 +31,19 @@ def test_shapes_and_state_are_those_of_the_cache() -> None:
     assert repr(cache) == "Cache(layers=2, batch=3, length=2, capacity=5)"
 
 
+def test_the_position_is_the_length_in_one_tensor_for_good() -> None:
+    cache = filled(5, 2)
+    position = cache.position
+    assert position.dtype == torch.int32
+    for advance in (lambda: cache.advance(3), lambda: cache.reserve(40)):
+        advance()
+        assert cache.position is position
+        assert position.tolist() == [cache.length] == [5]
+    cache.length = 4
+    assert cache.layers[1].position is position
+    assert position.tolist() == [4]
+
+
 def test_growth_keeps_the_filled_slots_and_at_least_doubles() -> None:
     cache = filled(5, 4)
     kept = [layer.keys[:, :, :4].clone() for layer in cache.layers]

@@ -35,11 +35,17 @@ def test_streams_one_tensor_a_step(model: CausalLM) -> None:
     assert [int(first), *(int(token) for token in steps)] == whole[0, 4:].tolist()
 
 
+def calls_of(model: CausalLM) -> list[int]:
+    """Grows with each forward pass, by its tokens."""
+    calls: list[int] = []
+    model.layers[0].register_forward_hook(lambda _, x, y: calls.append(y.shape[1]))
+    return calls
+
+
 def test_streaming_is_lazy_but_arguments_are_checked_at_once(model: CausalLM) -> None:
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         model.generate(PROMPT, max_new_tokens=0, stream=True)
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
+    calls = calls_of(model)
     steps = model.generate(PROMPT, max_new_tokens=5, eos_token_id=(), stream=True)
     assert len(calls) == 0
     next(iter(steps))
@@ -47,10 +53,9 @@ def test_streaming_is_lazy_but_arguments_are_checked_at_once(model: CausalLM) ->
 
 
 def test_last_token_costs_no_forward_pass(model: CausalLM) -> None:
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
+    calls = calls_of(model)
     model.generate(PROMPT, max_new_tokens=5, eos_token_id=())
-    assert len(calls) == 5
+    assert calls == [4, 1, 1, 1, 1]
 
 
 def test_positions_count_on_from_those_given(model: CausalLM) -> None:

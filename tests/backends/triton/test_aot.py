@@ -14,12 +14,14 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     full_use,
+    latent_uses,
     moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
     quantized_use,
     render,
+    router_use,
 )
 
 TARGETS = ("cuda:80", "cuda:90")
@@ -70,10 +72,66 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
         ],
         TARGETS,
     ),
-    "mla": ("bf16", [attention_use(64, 64, 256, 256)], TARGETS),
+    "wide heads, many": ("bf16", [attention_use(64, 64, 256, 256)], TARGETS),
+    "deepseek-v3": (
+        "bf16",
+        [
+            *latent_uses(128, 128, 64, 128, 512),
+            moe_use(experts=256, top_k=8, width=7168, ff=2048),
+            router_use(
+                "correction",
+                experts=256,
+                top_k=8,
+                width=7168,
+                score="sigmoid",
+                groups=8,
+                top_groups=4,
+                renormalise=True,
+                scale=2.5,
+            ),
+        ],
+        (*TARGETS, "cuda:100"),
+    ),
+    "glm-4.7-flash, glm-5": (
+        "bf16",
+        [
+            *latent_uses(20, 192, 64, 256, 512),
+            *latent_uses(64, 192, 64, 256, 512, selects=True),
+        ],
+        (*TARGETS, "cuda:100"),
+    ),
+    "latents, f32": ("f32", latent_uses(20, 192, 64, 256, 512), TARGETS),
+    "small latents, f32": ("f32", latent_uses(40, 64, 32, 64, 256), TARGETS),
+    "tiny latents": ("f16", latent_uses(4, 12, 8, 20, 32, selects=True), TARGETS),
     "experts": (
         "bf16",
-        [moe_use(experts=128, top_k=8, width=4096, ff=1408)],
+        [
+            moe_use(experts=128, top_k=8, width=4096, ff=1408),
+            router_use(experts=128, top_k=8, width=4096, renormalise=True),
+        ],
+        TARGETS,
+    ),
+    "gpt-oss": (
+        "bf16",
+        [
+            moe_use(
+                "silu",
+                "gate_up_bias",
+                "down_bias",
+                experts=32,
+                top_k=4,
+                width=2880,
+                ff=2880,
+                alpha=1.702,
+                limit=7.0,
+            ),
+            router_use("bias", experts=32, top_k=4, width=2880, score="logit"),
+        ],
+        (*TARGETS, "cuda:100"),
+    ),
+    "mixtral, as they read": (
+        "f16",
+        [moe_use(experts=8, top_k=2, width=4096, ff=14336, weigh="input")],
         TARGETS,
     ),
     "experts, f16, functions": (
@@ -113,7 +171,8 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "gpt2", "bert", "mla", "int4", "chatglm v1 with a prefix encoder"}
+ALWAYS = {"chatglm3", "gpt2", "bert", "int4", "chatglm v1 with a prefix encoder"}
+ALWAYS |= {"deepseek-v3", "wide heads, many"}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS

@@ -43,7 +43,13 @@ def test_kernels_give_the_logits_of_the_reference(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("glm4_moe-air", marks=pytest.mark.slow), "glm_moe_dsa-shared"],
+    [
+        "glm_moe_dsa-shared",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("glm4_moe-air", "gpt_oss-sinks", "deepseek_v3-groups")
+        ),
+    ],
 )
 def test_kernels_of_experts_and_latent_attention(
     compiled: Callable[[Path], Path], tiny: Callable[[Variant], Tiny], name: str

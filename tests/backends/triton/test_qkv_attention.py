@@ -190,7 +190,7 @@ def test_strides(interpreted: Interpreted) -> None:
         ("channel < ROTARY // 2", "channel <= ROTARY // 2"),
         ("weight + other", "weight + channel"),
         ("q_norm if head < HEADS else k_norm", "q_norm"),
-        ("slot = past + token", "slot = token"),
+        ("slot = tl.load(position) + token", "slot = token"),
         ("qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
     ],
 )

@@ -18,12 +18,14 @@ from support.kernels import (
     TEMPLATES,
     attention_use,
     full_use,
+    latent_uses,
     moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
     quantized_use,
     render,
+    router_use,
 )
 
 TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
@@ -65,6 +67,12 @@ POINTWISE: tuple[tuple[OpUse, ...], ...] = (
     (pointwise_use("act_mul", "gelu_tanh"),),
     (moe_use("silu"),),
     (moe_use("relu"), pointwise_use("act_mul", "silu")),
+    (moe_use("silu", "gate_up_bias", "down_bias", alpha=1.5, limit=7.0),),
+    (moe_use("silu", "down_bias", weigh="input"), pointwise_use("act_mul", "gelu")),
+    (router_use("bias", score="logit", after="softmax"), moe_use(weigh="input")),
+    (router_use("correction", groups=4, renormalise=True), moe_use("silu")),
+    (router_use(groups=4, group_score="max", renormalise=True, least_sum=0.1),),
+    (router_use("bias", "correction", score="logit", after="sigmoid"),),
     (pointwise_use("act_mul", "gelu"), pointwise_use("activation", "gelu_tanh")),
     tuple(pointwise_use("act_mul", fn) for fn in ("silu", "gelu", "relu", "gelu_tanh")),
     (pointwise_use("activation", "tanh"), pointwise_use("act_mul", "silu")),
@@ -86,6 +94,8 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
     yield ()
     yield (attention_use(4, 2, 24, 40),)
     yield (full_use(4, 2, 24, 40),)
+    yield (*latent_uses(),)
+    yield (*latent_uses(selects=True), *latent_uses())
     kinds = [
         qkv_use(rotary=rotary, norm=norm, style=style, window=window, weight_in=place)
         for rotary, style in ((0, "half"), (64, "half"), (32, "interleaved"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from types import ModuleType
@@ -17,12 +18,14 @@ from support.kernels import (
     attention_use,
     filled_cache,
     full_use,
+    latent_uses,
     moe_use,
     norm_use,
     pointwise_use,
     qkv_use,
     quantized_use,
     random,
+    router_use,
 )
 
 Interpreted = Callable[..., ModuleType]
@@ -69,6 +72,23 @@ MODELS: dict[str, list[OpUse]] = {
     "sloped": [qkv_use(extras=("slopes",)), qkv_use()],
     "sunk": [qkv_use(8, 2, extras=("sinks",)), qkv_use(8, 2, window=4)],
     "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
+    "gpt-oss": [
+        moe_use("silu", "gate_up_bias", "down_bias", alpha=1.5, limit=7.0),
+        router_use("bias", score="logit", after="softmax"),
+        pointwise_use("act_mul", "silu", 64),
+    ],
+    "llama 4": [
+        moe_use(experts=130, top_k=1, width=50, weigh="input"),
+        router_use(experts=130, top_k=1, width=50, score="logit", after="sigmoid"),
+    ],
+    "deepseek": [
+        *latent_uses(),
+        *latent_uses(17, 16, 4, 12, 48),
+        router_use("correction", groups=4, top_groups=2, renormalise=True, scale=2.5),
+        router_use("correction", groups=2, renormalise=True, experts=6, width=40),
+    ],
+    "sparse": [*latent_uses(selects=True), *latent_uses()],
+    "least": [router_use(renormalise=True, least_sum=0.1, experts=100)],
     "glm": [qkv_use(4, 4, 64, rotary=64, sections=2, prefix=True)],
     "learned": [qkv_use(4, 2, 64, rotary=32, learned=2)],
     "everything": [
@@ -103,8 +123,16 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
         return
-    if use.name == "moe_experts":
-        mix(module, use, dtype)
+    special = {"moe_experts": mix, "moe_router": route, "latent_attention": latent}
+    if use.name in special:
+        special[use.name](module, use, dtype)
+        return
+    if use.name == "latent_write":
+        sizes = {name: use.size(name) for name in ("latent", "shared")}
+        parts = [random(2, 3, n, dtype=dtype, seed=0) for n in sizes.values()]
+        shape = (1, sum(sizes.values()), 0)
+        kv = filled_cache(shape, batch=2, past=4, tokens=3, dtype=dtype).layers[0]
+        module.latent_write(kv, parts[0], parts[1].unsqueeze(2))
         return
     if use.name == "full_attention":
         (H, D), (K, V) = use.shapes["q"][2:], use.shapes["v"][2:]
@@ -134,14 +162,42 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
 
 
 def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With rows one by one, sorted for both tiles, and more than one program sorts."""
     count, width, _ = use.sizes("down")
     matrices = [
         torch.zeros(use.sizes(name), dtype=dtype) for name in ("gate_up", "down")
     ]
-    for tokens in (1, 20 * count):
+    sizes = {"gate_up_bias": matrices[0].shape[:2], "down_bias": matrices[1].shape[:2]}
+    biases = {n: torch.zeros(sizes[n], dtype=dtype) for n in use.operands & {*sizes}}
+    for tokens in (1, count, 5 * count, 20 * count):
         experts = torch.zeros(1, tokens, use.size("experts"), dtype=torch.int64)
         x = random(1, tokens, width, dtype=dtype, seed=0)
-        module.moe_experts(x, experts, experts.float(), *matrices, **use.attrs)
+        more = {**use.attrs, **biases}
+        module.moe_experts(x, experts, experts.float(), *matrices, **more)
+
+
+def route(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With few tokens; with many the product is a library's."""
+    weight = torch.ones(use.sizes("weight"))
+    vectors = {name: torch.ones(len(weight)) for name in use.operands}
+    x = random(1, 1, use.size("x"), dtype=dtype, seed=0)
+    module.moe_router(x, weight, **use.attrs, **vectors)
+
+
+def latent(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """A prompt and a token; with padding or none, a selection or none."""
+    shape, heads = (1, use.size("kv", 1), 0), use.size("q", 2)
+    kv_b = torch.zeros(use.sizes("kv_b"), dtype=dtype)
+    lengths = (0, 2) if "selection" in use.operands else (None,)
+    for tokens, start, length in itertools.product((1, 3), (None, [0, 1]), lengths):
+        kv = filled_cache(
+            shape, batch=2, past=4, tokens=tokens, dtype=dtype, start=start
+        ).layers[0]
+        q = random(2, tokens, heads, use.size("q"), dtype=dtype, seed=0)
+        more = dict(use.attrs)
+        if length is not None:
+            more["selection"] = torch.zeros(2, tokens, length, dtype=torch.int64)
+        module.latent_attention(q, kv, kv_b, **more)
 
 
 def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:

@@ -1,0 +1,119 @@
+"""Latent attention: over a cache of latents, of which keys and values are made.
+
+The layer's `keys` [B, 1, capacity, R + r] hold a latent, R wide, and then the rotated
+key that all heads share; its `values` have no width. A weight `kv_b`, of shape
+[H * (nope + v), R], makes a head's key and value of a latent. A selection is int64
+[B, T, N], N slots for each query; an empty one (N = 0) stands for all slots.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.torch.ops.attention import (
+    LayerCache,
+    decode_attention,
+    padding_slots,
+    prefill_attention,
+    prefill_mask,
+)
+from glmc.backends.torch.ops.sparse import visible
+
+
+def latent_write(
+    kv: LayerCache, latent: torch.Tensor, shared: torch.Tensor
+) -> LayerCache:
+    """Writes `latent` [B, T, R] and `shared` keys [B, T, 1, r] into slots
+    `past .. past + T`."""
+    slots = kv.keys[:, 0, kv.past : kv.past + latent.shape[1]]
+    slots.copy_(torch.cat((latent, shared.flatten(2)), dim=-1))
+    return kv
+
+
+def latent_attention(
+    q: torch.Tensor,
+    kv: LayerCache,
+    kv_b: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    selection: torch.Tensor | None = None,
+    scale: float,
+) -> torch.Tensor:
+    """Queries [B, T, H, nope + r] of the slots just written -> [B, T, H * v].
+
+    They see the cached slots up to their own, those of `selection` only where it
+    names some. A single query is `absorbed_attention`'s, many are
+    `expanded_attention`'s. `bias` [H * (nope + v)] is that of `kv_b`.
+    """
+    heads, end = q.shape[2], kv.past + q.shape[1]
+    slots = kv.keys[:, 0, :end]
+    nope = q.shape[-1] - slots.shape[-1] + kv_b.shape[1]
+    seen = None
+    if selection is not None and selection.shape[-1]:
+        seen = selected_slots(kv, selection)
+    if q.shape[1] > 1:
+        mask = (
+            prefill_mask(kv, 0, end, None, None, 0) if seen is None else seen[:, None]
+        )
+        up = F.linear(slots[..., : kv_b.shape[1]], kv_b, bias)
+        return expanded_attention(q, slots, up, nope, mask, scale=scale)
+    hidden = padding_slots(kv, 0, end, 0) if seen is None else ~seen[:, 0]
+    weight = kv_b.view(heads, -1, kv_b.shape[1])
+    context = absorbed_attention(q, slots, weight, nope, hidden, scale=scale)
+    if bias is not None:
+        # That of the keys adds the same to every score of a query.
+        context = context + bias.view(heads, -1)[:, nope:]
+    return context.flatten(2)
+
+
+def selected_slots(kv: LayerCache, selection: torch.Tensor) -> torch.Tensor:
+    """True where a query sees a slot of its selection, [B, T, past + T]."""
+    batch, tokens = selection.shape[:2]
+    shape = (batch, tokens, kv.past + tokens)
+    seen = torch.zeros(shape, dtype=torch.bool, device=selection.device)
+    return seen.scatter_(-1, selection, True) & visible(kv, tokens)
+
+
+def expanded_attention(
+    q: torch.Tensor,
+    slots: torch.Tensor,
+    up: torch.Tensor,
+    nope: int,
+    mask: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Attention over keys and values of every head: `up` [B, S, H * (nope + v)] has
+    them, but for the keys' last channels, which are those of `slots` [B, S, R + r]."""
+    parts = up.view(*up.shape[:2], q.shape[2], -1)
+    turned = slots[..., None, slots.shape[-1] - (q.shape[-1] - nope) :]
+    shared = turned.expand(*parts.shape[:3], -1)
+    keys = torch.cat((parts[..., :nope], shared), dim=-1).transpose(1, 2)
+    values = parts[..., nope:].transpose(1, 2)
+    return prefill_attention(q, keys, values, mask, scale=scale)
+
+
+def absorbed_attention(
+    q: torch.Tensor,
+    slots: torch.Tensor,
+    weight: torch.Tensor,
+    nope: int,
+    hidden: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """One query [B, 1, H, nope + r] a row, taken to the latents of `slots` by the key
+    rows of `weight` [H, nope + v, R]; the context [B, 1, H, v] is made by the others.
+
+    All heads attend to the same slots, whose first R channels are keys and values.
+    """
+    rank = weight.shape[-1]
+    rows = q[:, 0].transpose(0, 1)
+    latent = torch.matmul(rows[..., :nope], weight[:, :nope])
+    states = torch.cat((latent, rows[..., nope:]), dim=-1).transpose(0, 1)
+    keys = slots[:, None]
+    context = decode_attention(
+        states[:, None].contiguous(), keys, keys[..., :rank], hidden, scale=scale
+    )
+    mixed = context.view(-1, *weight.shape[::2]).transpose(0, 1)
+    values = torch.matmul(mixed, weight[:, nope:].transpose(1, 2))
+    return values.transpose(0, 1)[:, None]

@@ -1,0 +1,1 @@
+../../../glmc/error_pages.py
