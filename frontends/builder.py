@@ -242,9 +242,9 @@ class _ModelBuilder:
 
     def number(self, resolve: Resolver) -> int:
         """What ``{i}`` is in the tensor names of a layer."""
-        given = self.spec.layer_number
+        given: object = self.spec.layer_number
         if given is None:
-            return int(resolve.scope.variables["i"])  # type: ignore[arg-type]
+            given = resolve.scope.variables["i"]
         return resolve.size("layer_number", given, _MAX_LAYERS, least=0)
 
     @cached_property

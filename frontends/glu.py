@@ -9,9 +9,10 @@ def clamped_glu(
     what: str, resolve: Resolver, spec: ClampedGluSpec | None
 ) -> m.ClampedGlu | None:
     """The clamps, where the layer has any; ``what`` is the spec's key, for messages."""
-    limit = spec and resolve.optional_number(f"{what}.limit", spec.limit)
-    if spec is None or limit is None:
+    if spec is None:
         return None
-    return m.ClampedGlu(
-        alpha=resolve.optional_number(f"{what}.alpha", spec.alpha), limit=limit
-    )
+    limit = resolve.optional_number(f"{what}.limit", spec.limit)
+    if limit is None:
+        return None
+    alpha = resolve.optional_number(f"{what}.alpha", spec.alpha)
+    return m.ClampedGlu(alpha=alpha, limit=limit)

@@ -93,7 +93,7 @@ NormUse = Annotated[NormRef, BeforeValidator(_norm_ref)]
 
 
 class LongRopeFactors(Section):
-    """What multiplies cos and sin of longrope within and beyond the original context."""
+    """Factors of cos and sin of longrope, within and beyond the original context."""
 
     short: Number | None
     long: Number | None

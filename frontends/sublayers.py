@@ -166,8 +166,9 @@ class SublayerBuilder:
             raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
         reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
         more = {"sections": sections, "frequencies": spec.frequencies}
-        more["scaling"] = long_factors(f"{what}.rope", resolve, spec, rope)
-        return rope.model_copy(update={**more, "reverse": reverse})
+        scaling = long_factors(f"{what}.rope", resolve, spec, rope)
+        update = {**more, "reverse": reverse, "scaling": scaling}
+        return rope.model_copy(update=update)
 
     def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
         style = resolve.text(f"{what}.style", given)

@@ -1,4 +1,4 @@
-"""Attention over selected blocks with padding, where transformers means something else."""
+"""Attention over selected blocks with padding, where transformers errs by its word."""
 
 from __future__ import annotations
 

@@ -122,11 +122,15 @@ def molmo_tensors(tensors: Tensors) -> Tensors:
         r"model\.embed_tokens\.weight": "model.transformer.wte.embedding",
         r"model\.norm(.*)": r"model.transformer.ln_f\1",
         r"lm_head(.*)": r"model.transformer.ff_out\1",
-        r"model\.layers(.*)input_layernorm(.*)": r"model.transformer.blocks\1attn_norm\2",
+        r"model\.layers(.*)input_layernorm(.*)": (
+            r"model.transformer.blocks\1attn_norm\2"
+        ),
         r"model\.layers(.*)post_attention_layernorm(.*)": (
             r"model.transformer.blocks\1ff_norm\2"
         ),
-        r"model\.layers(.*)self_attn\.o_proj(.*)": r"model.transformer.blocks\1attn_out\2",
+        r"model\.layers(.*)self_attn\.o_proj(.*)": (
+            r"model.transformer.blocks\1attn_out\2"
+        ),
         r"model\.layers(.*)mlp\.down_proj(.*)": r"model.transformer.blocks\1ff_out\2",
         r"model\.layers(.*)": r"model.transformer.blocks\1",
     }

@@ -126,8 +126,8 @@ class ClampedGlu(Node):
     """How gate and up go together where it is not ``act(gate) * up``.
 
     With ``alpha`` gate · sigmoid(alpha · gate) · (up + 1), gate cut off above ``limit``
-    before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate) cut
-    off above ``limit``, and up beyond ± ``limit`` (Step 3.7).
+    before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate)
+    cut off above ``limit``, and up beyond ± ``limit`` (Step 3.7).
     """
 
     alpha: PositiveFloat | None = None

@@ -1,7 +1,7 @@
 """Block-sparse attention: an indexer selects blocks of the cached tokens.
 
-A selection is ``i64[B,T,G,N]``: for each query and each of G groups of heads the numbers
-of N blocks, -1 where there are fewer. Blocks are counted from the first real token.
+A selection is ``i64[B,T,G,N]``: for each query and each of G groups of heads the
+numbers of N blocks, -1 where there are fewer. Blocks count from the first real token.
 """
 
 from glmc.ir.cost import Call

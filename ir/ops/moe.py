@@ -11,10 +11,11 @@ from glmc.ir.types import TensorType
 class MoeRouter(Op):
     """The experts ``i64[B,T,k]`` of each token, and their weights ``f32[B,T,k]``.
 
-    In fp32: s = score(x Wᵀ + b), logits capped softly before (``softcap``); the ``top_k`` highest of s + correction, among the
-    experts of the ``top_groups`` groups whose best, or two best together, are highest;
-    weighed by s, or for logits by after(s), divided by the sum (``least_sum`` at least)
-    if ``renormalise``, times ``scale``.
+    In fp32: s = score(x Wᵀ + b), logits capped softly before (``softcap``); the
+    ``top_k`` highest of s + correction, among the experts of the ``top_groups`` groups
+    whose best, or two best together, are highest; weighed by s, or for logits by
+    after(s), divided by the sum (``least_sum`` at least) if ``renormalise``, times
+    ``scale``.
 
     ``sparsemixer`` (arXiv:2409.12136) chooses one expert after the other: the one with
     the highest logit m of those left, weighed by its share in the softmax over those
