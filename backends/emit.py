@@ -11,7 +11,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from glmc.backends.layout import assignment, call, item, repeated, tuple_of
+from glmc.backends.layout import (
+    assignment,
+    bracketed,
+    call,
+    item,
+    repeated,
+    tuple_of,
+)
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
@@ -228,24 +235,49 @@ def constructors(program: Program) -> list[str]:
 
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What model.py.j2 shows."""
-    carried = program.carried
     kind = _encoder_view if model.is_encoder else _decoder_view
     return {
         "classes": [_class_view(program, block) for block in program.blocks],
         "members": _members(program),
         "stem": lines(program, program.stem, 8),
-        "carried": ", ".join(carried),
-        "arguments": [*carried, *program.shared],
-        "cached": program.blocks[0].kv is not None,
+        "loop": _loop(program),
+        "step": _layer_call(program),
         "schedule": _schedule(program),
         **kind(model, program),
     }
 
 
+def _loop(program: Program) -> str:
+    """What is at hand for a layer: it, its cache, its parts of the sliced values."""
+    names, each = ["layer"], ["self.layers"]
+    if program.caches:
+        names.append("kv")
+        each.append("cache.layers")
+    for name, whole in program.sliced:
+        names.append(name)
+        each.append(f"{whole}.unbind(2)")
+    if len(each) == 1:
+        return "for layer in self.layers:"
+    opening = f"for {', '.join(names)} in zip("
+    return bracketed(opening, [*each, "strict=True"], "):", 8, magic=False)
+
+
+def _layer_call(program: Program) -> str:
+    """``x = layer(x, cos, sin, kv, ops)``."""
+    carried = program.carried
+    parts = [name for name, _ in program.sliced]
+    cache = ["kv"] if program.caches else []
+    arguments = [*carried, *program.shared, *parts, *cache, "ops"]
+    return call(", ".join(carried), "layer", arguments, 12)
+
+
 def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What is so of models with a cache."""
     *head, logits = lines(program, program.head, 8)
-    shapes = [_cache_shape(block) for block in program.schedule()]
+    shapes = [
+        str(kv) if isinstance(kv, int) else f"({', '.join(map(str, kv.dims))})"
+        for kv in program.caches
+    ]
     return {
         "module": "causal_lm",
         "base": "CausalLM",
@@ -366,12 +398,6 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]
     used = {name for op in graph.ops for name in op.params}
     used -= {name for op in but.ops for name in op.params} if but else set()
     return [param for param in program.params if param.name in used]
-
-
-def _cache_shape(block: Graph) -> str:
-    kv = block.kv
-    assert kv
-    return f"({', '.join(map(str, kv.dims))})"
 
 
 def _positions(model: Model) -> str:

@@ -74,13 +74,16 @@ def repeated(items: Sequence[str]) -> list[str]:
     """A tuple of many items as terms of a sum that repeats its shortest period.
 
     ``a a b a a b a`` becomes ``((a,) * 2 + (b,)) * 2`` and ``(a,)``: what is emitted
-    does not grow with the number of layers. The first runs may be of their own kind.
+    does not grow with the number of layers. The first runs may be of their own kind,
+    and after some layers another period may begin.
     """
     starts = [n for n in range(1, len(items)) if items[n] != items[n - 1]]
     ways = [
         [*_runs(items[:start]), *_periodic(items[start:])]
         for start in [0, *starts[:FIRST_RUNS]]
     ]
+    if len(min(ways, key=len)) > 2:
+        ways += [[*_periodic(items[:at]), *_periodic(items[at:])] for at in starts]
     return min(ways, key=len)
 
 

@@ -235,8 +235,8 @@ def prefill(bench: Bench) -> Iterator[Row]:
         contenders["transformers"] = made
     except Exception as error:  # as in `beside`
         yield {"model": "transformers", "tok/s": None, "why": _of(error)}
-    turns = {
-        name: lambda m=model: (
+    turns: dict[str, Callable[[], float]] = {
+        name: lambda m=model: (  # type: ignore[misc]
             tokens / bench.clock.once(lambda: m(ids, logits_to_keep=1))
         )
         for name, model in contenders.items()

@@ -7,6 +7,7 @@ report is that of a mixture of 60 layers, and Chromium, where there is one, open
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import statistics
 import subprocess
@@ -29,13 +30,16 @@ MIXTURE = ("glm-4.5-air", "--set", "num_hidden_layers=60")
 LIMIT_MB, LIMIT_S = 2.0, 1.0
 
 
-def seconds(*command: str) -> float:
-    """Wall time of a process."""
-    began = time.perf_counter()
+def seconds(*command: str) -> tuple[float, float]:
+    """Wall and CPU time of a process."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, timeout=120
     )
-    return time.perf_counter() - began
+    wall = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, used
 
 
 def glmc(*command: str) -> None:
@@ -44,18 +48,23 @@ def glmc(*command: str) -> None:
 
 
 def looks(build: Path, runs: int) -> list[Row]:
-    """A row a view: seconds, and how many times those of `python -c pass`."""
+    """A row a view: seconds, and how many times the CPU's of `python -c pass`."""
     rows: list[Row] = []
     for view in VIEWS:
         command = [str(build) if word == "BUILD" else word for word in view]
-        times, empty = [], []
+        taken, empty = [], []
         for _ in range(runs):
-            times.append(seconds("-m", "glmc", *command))
-            empty.append(seconds("-c", "pass"))
-        middle = statistics.median(times)
-        ratio = middle / statistics.median(empty)
-        name = " ".join(word for word in view if word != "BUILD")
-        rows.append({"what": name, "wall s": middle, "of python -c pass": ratio})
+            taken.append(seconds("-m", "glmc", *command))
+            empty.append(seconds("-c", "pass")[1])
+        wall, used = map(statistics.median, zip(*taken, strict=True))
+        rows.append(
+            {
+                "what": " ".join(word for word in view if word != "BUILD"),
+                "wall s": wall,
+                "cpu s": used,
+                "times python -c pass": used / statistics.median(empty),
+            }
+        )
     return rows
 
 

@@ -7,11 +7,24 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from glmc.frontends.carried import (
+    check_sources,
+    kv_source,
+    layer_embedding,
+    left_over,
+)
 from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import PerLayer, Spec, StepSpec, TransformSpec
+from glmc.frontends.spec import (
+    AttentionSpec,
+    PerLayer,
+    PerLayerEmbedSpec,
+    Spec,
+    StepSpec,
+    TransformSpec,
+)
 from glmc.frontends.sublayers import SublayerBuilder
 from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
@@ -54,6 +67,8 @@ class _ModelBuilder:
         self.resolve = resolve
         self.layers = resolve.size("layers", spec.layers, _MAX_LAYERS)
         self._check()
+        self.readers: dict[int, tuple[int, Resolver]] = {}
+        """Layers that read the cache of an earlier one: of which, and their values."""
         self.slots = Slots(spec, resolve)
 
     def _check(self) -> None:
@@ -76,7 +91,7 @@ class _ModelBuilder:
             max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=self.embedding(),
-            blocks=tuple(self.blocks()),
+            blocks=check_sources(self.blocks()),
             final_norm=self.parts.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
             positions=self.positions(),
@@ -109,7 +124,15 @@ class _ModelBuilder:
             positions=positions,
             types=self.slots.optional("types"),
             norm=self.parts.norm("embed_norm", resolve, self.spec.embed_norm),
+            per_layer=self.layer_embedding(spec.per_layer),
         )
+
+    def layer_embedding(
+        self, spec: PerLayerEmbedSpec | None
+    ) -> m.PerLayerEmbedding | None:
+        ref = spec.norm if spec else None
+        norm = self.parts.norm("embed.per_layer.norm", self.resolve, ref)
+        return layer_embedding(self.resolve, spec, self.slots, norm)
 
     def head(self) -> m.Head | m.Pooler | None:
         spec, resolve = self.spec.head, self.resolve
@@ -203,6 +226,8 @@ class _ModelBuilder:
             assert self.spec.skip
             pattern = self.spec.layer_root.replace("{i}", str(i)) + "*"
             yield m.Waiver(pattern=pattern, reason=self.spec.skip.because)
+        readers = {layer: resolve for layer, (_, resolve) in self.readers.items()}
+        yield from left_over(self.spec, readers)
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
@@ -217,28 +242,28 @@ class _ModelBuilder:
 
     def blocks(self) -> Iterator[m.Block]:
         """Kinds of block in the order they first appear."""
-        kinds: dict[tuple[m.Step, ...], list[int]] = {}
-        labels: dict[tuple[m.Step, ...], object] = {}
-        known: dict[str, tuple[m.Step, ...]] = {}
+        kinds: dict[m.Block, list[int]] = {}
+        labels: dict[m.Block, object] = {}
+        known: dict[str, m.Block] = {}
         used = self._layer_names()
         resolved = [self.layer(i) for i in range(self.layers) if i not in self.skipped]
         for at, resolve in enumerate(resolved):
             key = repr({name: resolve.scope.variables[name] for name in used})
             if key not in known:
-                known[key] = self.steps(resolve)
+                known[key] = self.block(resolve)
+            source = self.source(resolve)
+            if source is not None:
+                self.readers[at] = source, resolve
             kinds.setdefault(known[key], []).append(at)
             labels.setdefault(known[key], resolve.scope.variables.get("kind"))
         numbers = [self.number(resolve) for resolve in resolved]
-        names = _block_names([labels[steps] for steps in kinds])
-        for name, (steps, layers) in zip(names, kinds.items(), strict=True):
+        names = _block_names([labels[kind] for kind in kinds])
+        for name, (kind, layers) in zip(names, kinds.items(), strict=True):
+            kv_from = tuple(self.readers[n][0] for n in layers if n in self.readers)
+            where = {"name": name, "layers": tuple(layers), "kv_from": kv_from}
             stored = tuple(numbers[at] for at in layers)
-            yield m.Block(
-                name=name,
-                layers=tuple(layers),
-                prefix=self.spec.layer_root,
-                steps=steps,
-                numbers=stored if stored != tuple(layers) else None,
-            )
+            own = stored == tuple(layers)
+            yield kind.model_copy(update={**where, "numbers": None if own else stored})
 
     def number(self, resolve: Resolver) -> int:
         """What ``{i}`` is in the tensor names of a layer."""
@@ -255,6 +280,20 @@ class _ModelBuilder:
             return frozenset()
         layers = ((i, self.layer(i)) for i in range(self.layers))
         return frozenset(i for i, r in layers if r.flag("skip.when", skip.when))
+
+    def source(self, resolve: Resolver) -> int | None:
+        """The layer whose keys and values a layer attends to, if they are not its."""
+        for step in self.spec.block:
+            name, op = self.parts.named(resolve, "block.op", step.op)
+            if isinstance(op, AttentionSpec) and op.kv_from is not None:
+                return kv_source(f"ops.{name}.kv_from", resolve, op)
+        return None
+
+    def block(self, resolve: Resolver) -> m.Block:
+        """A kind of block, before it has a name and layers."""
+        scalar = Slots(self.spec, resolve).optional("layer_scalar")
+        prefix, steps = self.spec.layer_root, self.steps(resolve)
+        return m.Block(name="", layers=(), prefix=prefix, steps=steps, scalar=scalar)
 
     def layer(self, i: int) -> Resolver:
         resolve = self.resolve.bind(i=i)
@@ -281,12 +320,7 @@ class _ModelBuilder:
         return tuple(self.step(resolve, step) for step in kept)
 
     def step(self, resolve: Resolver, step: StepSpec) -> m.Step:
-        name = resolve.text("block.op", step.op)
-        op = self.spec.ops.get(name)
-        if op is None:
-            known = ", ".join(self.spec.ops)
-            expected = f"must be one of the ops {known}"
-            raise resolve.error("block.op", step.op, expected, name)
+        name, op = self.parts.named(resolve, "block.op", step.op)
         made = self.parts.sublayer(resolve, f"ops.{name}", op)
         return m.Step(
             op=made,
@@ -314,7 +348,7 @@ class _ModelBuilder:
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
-    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di"}
+    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
 )
 
 

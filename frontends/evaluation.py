@@ -316,6 +316,31 @@ def _text(value: Value) -> str:
     return str(value)
 
 
+def _last(values: Value, value: Value, before: Value) -> Value:
+    """Index of the last element equal to ``value`` among the first ``before``."""
+    if not isinstance(values, list):
+        raise TypeError(f"{show(values)} is not a list")
+    first = values[: max(_integer(before), 0)]
+    found = [at for at, element in enumerate(first) if same(element, value)]
+    if not found:
+        raise ValueError(f"none of the first {len(first)} is {show(value)}")
+    return found[-1]
+
+
+def _entry(entries: Value, key: Value, known: Value) -> Value:
+    """What an object has under a key or a number, an object of ``known`` keys itself;
+    null where there is none."""
+    if entries is None:
+        return None
+    if not isinstance(entries, Mapping):
+        raise TypeError(f"{show(entries)} is not an object")
+    entry = entries.get(str(key))
+    for name in entry if isinstance(entry, Mapping) else ():
+        if not _contains(known, name):
+            raise ValueError(f"its key {show(name)} is not supported")
+    return entry
+
+
 def _numeric(function: Callable[..., Value]) -> Function:
     return lambda *arguments: function(*map(_number, arguments))
 
@@ -332,4 +357,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "int": _integer,
     "len": _length,
     "str": _text,
+    "last": _last,
+    "entry": _entry,
 }

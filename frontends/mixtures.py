@@ -76,6 +76,7 @@ class Mixture(_Sublayer):
             ff=self.size("ff", spec.ff),
             router=router,
             zero_experts=zero,
+            norm=self.parts.layer_norm(f"{self.what}.norm", self.resolve, spec.norm),
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
             down=self.slots.weight("xdown"),
@@ -89,6 +90,7 @@ class Mixture(_Sublayer):
 
     def router(self, spec: MoeSpec) -> m.Router:
         resolve, what = self.resolve, self.what
+        norm = self.parts.layer_norm(f"{what}.router_norm", resolve, spec.router_norm)
         return m.Router(
             weight=self.slots.weight("router"),
             bias=self.slots.bias("router"),
@@ -97,6 +99,9 @@ class Mixture(_Sublayer):
             jitter=resolve.optional_number(f"{what}.jitter", spec.jitter),
             after=self.after(spec),
             correction=self.slots.optional("correction"),
+            norm=norm,
+            pre_scale=resolve.number(f"{what}.router_scale", spec.router_scale),
+            expert_scale=self.slots.optional("expert_scale"),
             groups=self.size("groups", spec.groups),
             top_groups=self.size("top_groups", spec.top_groups),
             group_score=spec.group_score,

@@ -37,6 +37,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "longrope": frozenset(
         {"factor", "short_factor", "long_factor", "attention_factor"}
     ),
+    "proportional": frozenset({"factor"}),
 }
 _OLD_TYPES: Mapping[str, str] = {"su": "longrope"}
 _NEEDS_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
@@ -55,8 +56,9 @@ def read_rope(
         others: keys beside the rope's own that the spec itself reads.
 
     Returns:
-        ``type``, ``theta``, ``partial`` (share of the head that turns), and whatever
-        the type needs.
+        ``type``, ``theta``, ``partial`` (share of the head that the rope is made for),
+        and whatever the type needs. A ``proportional`` rope is made for the whole head,
+        of which ``turning`` is the share that turns.
 
     Raises:
         GlmcError: on a type or a key that glmc does not know.
@@ -78,6 +80,8 @@ def read_rope(
         "partial": _first(given, config, "partial_rotary_factor", 1.0),
         _CONTEXT: config.get(_CONTEXT),
     }
+    if rope_type == "proportional":
+        params |= {"turning": params["partial"], "partial": 1.0}
     if rope_type in _NEEDS_ORIGINAL:
         # transformers: a top-level key wins over the nested one (Phi3's dialect).
         original = _first(config, given, _ORIGINAL, params[_CONTEXT])
@@ -222,6 +226,17 @@ def _longrope(params: Params, dim: int) -> m.LongRopeScaling:
     )
 
 
+def _proportional(params: Params, dim: int) -> m.ProportionalScaling:
+    share = _number(params, "turning", 1.0)
+    if share > 1:
+        raise ConfigValueError(
+            f"rope type 'proportional': partial_rotary_factor is {share}; it is a share"
+            " of the head, at most 1"
+        )
+    factor = _number(params, "factor", 1.0)
+    return m.ProportionalScaling(turning=int(share * dim // 2), factor=factor)
+
+
 def _factor(params: Params, original: int) -> float:
     if params.get("factor") is not None:
         return _number(params, "factor")
@@ -267,4 +282,5 @@ _RESOLVE: Mapping[str, Callable[[Params, int], m.RopeScaling | None]] = {
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,
+    "proportional": _proportional,
 }

@@ -7,11 +7,19 @@ from glmc.ir import model as m
 from glmc.ir.errors import SpecIncompleteError, SpecKeyError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
-_INPUT_AXES = {"o": {"H", "D", "Dv"}, "down": {"F"}, "sdown": {"F"}, "xdown": {"Fx"}}
+_INPUT_AXES = {
+    "o": {"H", "D", "Dv"},
+    "down": {"F"},
+    "sdown": {"F"},
+    "xdown": {"Fx"},
+    "part_down": {"Ep"},
+}
 _HIDDEN = {"E"}
 
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
-_EMBED_SLOTS = frozenset({"embed", "embed_proj", "positions", "types"})
+_EMBED_SLOTS = frozenset(
+    {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
+)
 _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
@@ -21,8 +29,11 @@ _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
-_MOE_SLOTS = frozenset({"router", "correction", "xgate", "xup", "xdown"})
-_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS
+_MOE_SLOTS = frozenset(
+    {"router", "correction", "expert_scale", "xgate", "xup", "xdown"}
+)
+_PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
+_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
 _FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 

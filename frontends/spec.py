@@ -83,6 +83,8 @@ class NormRef(Section):
     bias: Flag | None = None
     unit_offset: Flag | None = None
     weight_in: Literal["input", "f32"] | None = None
+    bare: bool | None = None
+    """The weight is called as the norm, without ``.weight``."""
 
 
 def _norm_ref(value: object) -> object:
@@ -165,7 +167,12 @@ class BlockIndexerSpec(Section):
 
 
 class AttentionSpec(Section):
-    """Grouped-query attention."""
+    """Grouped-query attention.
+
+    ``kv_from`` is the number of the earlier layer whose keys and values a layer attends
+    to instead of its own, or null; with ``kv_equal`` values are the keys, before norm
+    and rope.
+    """
 
     kind: Literal["attention"]
     heads: Integer
@@ -187,6 +194,8 @@ class AttentionSpec(Section):
     gate: GateSpec | None = None
     indexer: BlockIndexerSpec | None = None
     sub_norm: NormUse | None = None
+    kv_from: Integer | None = None
+    kv_equal: Flag = False
 
 
 class ClampedGluSpec(Section):
@@ -223,7 +232,11 @@ class SharedSpec(Section):
 
 
 class MoeSpec(Section):
-    """A mixture of gated MLPs; ``ff`` is the width of one expert."""
+    """A mixture of gated MLPs; ``ff`` is the width of one expert.
+
+    ``norm`` is of what the experts read, and the router is given it without; it reads
+    ``router_scale`` · ``router_norm`` of that.
+    """
 
     kind: Literal["moe"]
     act: Text
@@ -244,6 +257,31 @@ class MoeSpec(Section):
     glu: ClampedGluSpec | None = None
     weigh: Literal["output", "input"] = "output"
     shared: SharedSpec | None = None
+    norm: NormUse | None = None
+    router_norm: NormUse | None = None
+    router_scale: Number = 1.0
+
+
+class PerLayerInputSpec(Section):
+    """down(act(gate(x)) · e): e is the layer's part of ``embed.per_layer``."""
+
+    kind: Literal["per_layer_input"]
+    act: Text
+
+
+class BranchSpec(Section):
+    """post(op(pre(x))); ``op`` is an ``mlp`` or a ``moe``."""
+
+    op: Text
+    pre: NormUse | None = None
+    post: NormUse | None = None
+
+
+class BranchesSpec(Section):
+    """The sum of feed-forwards that read the same x."""
+
+    kind: Literal["branches"]
+    of: tuple[BranchSpec, ...]
 
 
 class IndexerSpec(Section):
@@ -287,7 +325,13 @@ class AffineSpec(Section):
 
 
 OpSpec = Annotated[
-    AttentionSpec | MlpSpec | MoeSpec | MlaSpec | AffineSpec,
+    AttentionSpec
+    | MlpSpec
+    | MoeSpec
+    | MlaSpec
+    | AffineSpec
+    | PerLayerInputSpec
+    | BranchesSpec,
     Field(discriminator="kind"),
 ]
 
@@ -319,12 +363,28 @@ class SinusoidsSpec(Section):
     offset: int = 0
 
 
+class PerLayerEmbedSpec(Section):
+    """sum_scale · (scale · token + norm(project_scale · project(x))) for every layer.
+
+    ``width`` is that of a layer's part, null for none; ``vocab`` the table's rows.
+    """
+
+    width: Integer | None
+    vocab: Integer
+    scale: Number = 1.0
+    scale_rounded: Flag = False
+    project_scale: Number = 1.0
+    norm: NormUse | None = None
+    sum_scale: Number = 1.0
+
+
 class EmbedSpec(Section):
     """What happens to a token's vector before the first layer."""
 
     scale: Number | None = None
     scale_rounded: Flag = False
     sinusoids: SinusoidsSpec | None = None
+    per_layer: PerLayerEmbedSpec | None = None
 
 
 class TransformSpec(Section):

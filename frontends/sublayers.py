@@ -9,6 +9,7 @@ from glmc.frontends.attention_extras import (
     output_gate,
     query_scale,
 )
+from glmc.frontends.carried import kv_source
 from glmc.frontends.glu import clamped_glu
 from glmc.frontends.mixtures import BlockIndexers, LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
@@ -17,11 +18,13 @@ from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
     AffineSpec,
     AttentionSpec,
+    BranchesSpec,
     MlaSpec,
     MlpSpec,
     MoeSpec,
     NormRef,
     OpSpec,
+    PerLayerInputSpec,
     QkNorm,
     RopeSpec,
     Spec,
@@ -67,6 +70,36 @@ class SublayerBuilder:
                 return Mixture(self, resolve, what, slots).build(op)
             case AffineSpec():
                 return m.Affine(map=slots.projection(op.slot))
+            case BranchesSpec():
+                return self.branches(resolve, what, op)
+            case PerLayerInputSpec():
+                return m.PerLayerInput(
+                    act=self.activation(resolve, f"{what}.act", op.act),
+                    gate=slots.projection("part_gate"),
+                    down=slots.projection("part_down"),
+                )
+
+    def named(self, resolve: Resolver, what: str, name: object) -> tuple[str, OpSpec]:
+        """An op of the spec by its name."""
+        found = resolve.text(what, name)
+        if found in self.spec.ops:
+            return found, self.spec.ops[found]
+        expected = f"must be one of the ops {', '.join(self.spec.ops)}"
+        raise resolve.error(what, name, expected, found)
+
+    def branches(self, resolve: Resolver, what: str, spec: BranchesSpec) -> m.Branches:
+        made = []
+        for branch in spec.of:
+            name, op = self.named(resolve, f"{what}.of", branch.op)
+            if not isinstance(op, MlpSpec | MoeSpec):
+                expected = "must be an op of kind mlp or moe"
+                raise resolve.error(f"{what}.of", branch.op, expected, name)
+            sublayer = self.sublayer(resolve, f"ops.{name}", op)
+            assert isinstance(sublayer, m.Mlp | m.Moe)
+            pre = self.layer_norm(f"{what}.pre", resolve, branch.pre)
+            post = self.layer_norm(f"{what}.post", resolve, branch.post)
+            made.append(m.Branch(op=sublayer, pre=pre, post=post))
+        return m.Branches(branches=tuple(made))
 
     def layer_norm(
         self, what: str, resolve: Resolver, ref: NormRef | None
@@ -85,14 +118,16 @@ class SublayerBuilder:
             return None
         prefix = self.spec.tensor_prefix if prefix is None else prefix
         name = prefix + resolve.text(what, ref.name)
-        own = {key: value for key, value in ref if value is not None and key != "name"}
+        own = {key: value for key, value in ref if value is not None}
+        own.pop("name")
+        suffix = "" if own.pop("bare", False) else ".weight"
         spec = self.spec.norm.model_copy(update=own)
         weight = resolve.flag(f"{what}.weight", spec.weight)
         bias = resolve.flag(f"{what}.bias", spec.bias)
         return m.Norm(
             kind=spec.kind,
             eps=resolve.number(f"{what}.eps", spec.eps),
-            weight=m.Weight(tensor=f"{name}.weight") if weight else None,
+            weight=m.Weight(tensor=name + suffix) if weight else None,
             bias=m.Weight(tensor=f"{name}.bias") if weight and bias else None,
             unit_offset=resolve.flag(f"{what}.unit_offset", spec.unit_offset),
             weight_in=spec.weight_in,
@@ -102,7 +137,11 @@ class SublayerBuilder:
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots
     ) -> m.Attention:
         head_dim = resolve.size(f"{what}.head_dim", spec.head_dim)
+        own = kv_source(f"{what}.kv_from", resolve, spec) is None
+        equal = resolve.flag(f"{what}.kv_equal", spec.kv_equal)
         norms = self.qk_norms(f"{what}.qk_norm", resolve, spec.qk_norm)
+        if not own:
+            norms.pop("k_norm", None)
         return m.Attention(
             **norms,
             heads=resolve.size(f"{what}.heads", spec.heads),
@@ -119,10 +158,12 @@ class SublayerBuilder:
             rope=self.rope(resolve, what, spec.rope, head_dim),
             alibi=alibi(f"{what}.alibi", resolve, spec.alibi),
             q=slots.projection("q"),
-            k=slots.projection("k"),
-            v=slots.projection("v"),
+            k=slots.projection("k") if own else None,
+            v=slots.projection("v") if own and not equal else None,
             o=slots.projection("o"),
-            v_norm=self.layer_norm(f"{what}.v_norm", resolve, spec.v_norm),
+            v_norm=self.layer_norm(f"{what}.v_norm", resolve, spec.v_norm)
+            if own
+            else None,
             q_scale=query_scale(f"{what}.q_scale", resolve, spec.q_scale),
             sinks=slots.optional("sinks"),
             gate=output_gate(f"{what}.gate", resolve, spec.gate, slots),

@@ -5,10 +5,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
-from glmc.frontends.frontend import LoadedModel
 from glmc.frontends.hub import Hub, is_hub_id
 from glmc.ir.errors import (
     CheckpointMismatchError,
@@ -18,6 +17,9 @@ from glmc.ir.errors import (
 )
 from glmc.terminal import show
 from glmc.writing import MANIFEST
+
+if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
+    from glmc.frontends.frontend import LoadedModel
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _unverified(loaded: LoadedModel) -> str | None:
+def _unverified(loaded: "LoadedModel") -> str | None:
     """What to say of a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None

@@ -30,7 +30,7 @@ from glmc.ir.text import (
 )
 from glmc.ir.verify import VerifyError, verify
 from glmc.version import __version__
-from glmc.writing import MANIFEST, digest, read_manifest, write_build
+from glmc.writing import MANIFEST, digest, read_manifest, write_build, writing_to
 
 Dump = TypeVar("Dump", Model, Program)
 
@@ -60,7 +60,8 @@ def ir_command(arguments: argparse.Namespace) -> int:
         what = f"{entry.graph} {entry.at}".strip()
         print(f"{entry.status} {entry.fusion}: {what}: {entry.reason}", file=sys.stderr)
     if arguments.out:
-        arguments.out.write_text(shown, encoding="utf-8")
+        with writing_to(arguments.out):
+            arguments.out.write_text(shown, encoding="utf-8")
     else:
         print(shown, end="")
     return 0

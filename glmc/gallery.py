@@ -68,7 +68,7 @@ def gallery() -> str:
     parts = [
         "# A gallery of dumps",
         "What `glmc inspect BUILD --stage NAME` prints of one block, for some of the"
-        " configs that come with glmc: as plain ops, and as the module is written from it."
+        " configs that come with glmc: as plain ops, and as the module is written."
         " [The IR](../ir.md) explains the notation, [Ops](ops.md) every op.",
     ]
     for picture in PICTURES:

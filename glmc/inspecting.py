@@ -23,8 +23,9 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     """
     model, program = build.model, build.program
     count = parameters(parse_program(build.dump(list(build.stages)[1])))
-    kv = sum(block.kv.elements() for block in program.schedule() if block.kv)
-    kv *= BYTES[model.dtype]
+    # A cache that several layers read is there once.
+    own = [kv.elements() for kv in program.caches if not isinstance(kv, int)]
+    kv = sum(own) * BYTES[model.dtype]
     saved_launches, saved_bytes = totals(build.ledger)
     lengths = lengths or sorted({4096, model.max_positions or 4096})
     return {

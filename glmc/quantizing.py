@@ -28,7 +28,7 @@ from glmc.ir.errors import (
     WeightsUnusableError,
 )
 from glmc.ir.lower import lower
-from glmc.writing import umask
+from glmc.writing import umask, writing_to
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,9 @@ def quantize(
     if out.exists():
         raise OutputExistsError(f"{out} exists; name a folder that does not, with -o")
     plan = _plan(given, bits, embeddings, variant)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    with writing_to(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         written = _write_shards(plan, draft)
         _write_rest(plan, draft)

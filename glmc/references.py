@@ -15,6 +15,7 @@ from torch import nn
 
 from glmc.comparing import Answer, Scenario, answer, first
 from glmc.ir.errors import ForeignBuildError, GoldenFileError, NoReferenceError
+from glmc.writing import writing_to
 
 _PROMPT = ("input_ids", "attention_mask", "position_ids", "decode_ids")
 
@@ -150,7 +151,7 @@ def _scenario(
 
 def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
     """Save scenarios and answers as :func:`read_golden` reads them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
     for given, got in found:
@@ -163,4 +164,5 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
             tensors[f"{given.name}.hidden"] = torch.stack(hidden)
         tensors[f"{given.name}.logits"] = got["logits"][:, :prompt]
         tensors[f"{given.name}.decode_logits"] = got["logits"][:, prompt:]
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    with writing_to(path):
+        path.write_bytes(save({n: value.contiguous() for n, value in tensors.items()}))

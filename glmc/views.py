@@ -116,7 +116,7 @@ def diff_facts(build: Build, before: str, after: str) -> list[dict[str, Any]]:
 
 def _lines(graph: Graph) -> list[str]:
     return [
-        "(" + ", ".join(f"%{value.name}: {value.type}" for value in graph.inputs) + ")",
+        "(" + ", ".join(map(str, graph.inputs)) + ")",
         *(
             f"@{param.name}: {param.type} = {print_recipe(param.recipe, graph.prefix)}"
             for param in graph.params

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from glmc.ir.errors import EditedBuildError, NotABuildError
+from glmc.ir.errors import EditedBuildError, NotABuildError, OutputError
 
 MANIFEST = "manifest.json"
 
@@ -32,6 +33,27 @@ def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> 
     edited = _edited(out)
     if edited and not force:
         raise EditedBuildError(edited)
+    with writing_to(out):
+        _write(out, files, keep=bool(edited))
+
+
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Tell what the system has against writing there as a sentence.
+
+    Raises:
+        OutputError: for any OSError within.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{out} cannot be written ({reason}); choose another -o."
+        ) from None
+
+
+def _write(out: Path, files: Mapping[str, str | bytes], *, keep: bool) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -41,7 +63,7 @@ def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> 
             data = content.encode() if isinstance(content, str) else content
             path.write_bytes(data)
         fresh.chmod(0o777 & ~umask())
-        _swap(out, fresh, keep=bool(edited))
+        _swap(out, fresh, keep=keep)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

@@ -23,6 +23,8 @@ class GraphBuilder:
         shared: dict[str, Param] | None = None,
     ) -> None:
         self.types: dict[str, Type] = dict(inputs)
+        self.each_of: dict[str, str] = {}
+        """Inputs that are a layer's part of a value of the stem, and of which."""
         self.inputs = tuple(Input(name=n, type=t) for n, t in inputs.items())
         self.dtype = dtype
         self.shared = shared or {}
@@ -65,9 +67,13 @@ class GraphBuilder:
 
     def graph(self, name: str, *returns: str, **more: Any) -> Graph:
         """The finished graph."""
+        inputs = (
+            value.model_copy(update={"each_of": self.each_of.get(value.name)})
+            for value in self.inputs
+        )
         return Graph(
             name=name,
-            inputs=self.inputs,
+            inputs=tuple(inputs),
             params=tuple(self.params.values()),
             ops=tuple(self.ops),
             returns=returns,

@@ -2,8 +2,10 @@
 
 A :class:`Program` is a stem (ids to hidden state), blocks (one :class:`Graph` per kind
 of layer) and a head (hidden state to logits). Blocks are applied in layer order; the
-values a block returns replace its first inputs, the *carried* ones, for the next. A
-prefix encoder, where there is one, gives what the cache holds before the first token.
+values a block returns replace its first inputs, the *carried* ones, for the next. All
+layers read the *shared* values of the stem, and of the *sliced* ones each its own part.
+A layer has a cache of its own, or reads that of an earlier one. A prefix encoder, where
+there is one, gives what the cache holds before the first token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,12 @@ class Input(Node):
 
     name: str
     type: TensorType | CacheType
+    each_of: str | None = None
+    """The stem's value ``[B,T,layers,…]`` of which every layer is given its part."""
+
+    def __str__(self) -> str:
+        whole = f" of %{self.each_of}" if self.each_of else ""
+        return f"%{self.name}: {self.type}{whole}"
 
 
 class Graph(Node):
@@ -50,6 +58,8 @@ class Graph(Node):
     """What the tensor names of a block begin with; holds ``{i}``."""
     numbers: tuple[int, ...] | None = None
     """What ``{i}`` is for each of the layers; None: their own numbers."""
+    kv_from: tuple[int, ...] = ()
+    """For each layer the earlier one whose cache it reads; empty: it has its own."""
 
     @cached_property
     def types(self) -> Mapping[str, Type]:
@@ -153,8 +163,26 @@ class Program(Node):
     @property
     def shared(self) -> tuple[str, ...]:
         """Names of the stem's values that every block reads."""
-        names = [value.name for value in self.blocks[0].outer]
-        return tuple(names[len(self.carried) :])
+        rest = self.blocks[0].outer[len(self.carried) :]
+        return tuple(value.name for value in rest if not value.each_of)
+
+    @property
+    def sliced(self) -> tuple[tuple[str, str], ...]:
+        """(input, stem's value) where every layer is given a part of its own."""
+        found = ((value.name, value.each_of) for value in self.blocks[0].outer)
+        return tuple((name, whole) for name, whole in found if whole)
+
+    @property
+    def caches(self) -> list[CacheType | int]:
+        """What each layer has for a cache: its own, or the number of the layer whose
+        cache it reads. Empty where nothing is cached."""
+        source = {
+            layer: other
+            for block in self.blocks
+            for layer, other in zip(block.layers, block.kv_from, strict=False)
+        }
+        kinds = [block.kv for block in self.schedule()]
+        return [source.get(layer, kv) for layer, kv in enumerate(kinds) if kv]
 
     def schedule(self) -> list[Graph]:
         """The block of every layer, in layer order."""

@@ -64,6 +64,8 @@ class Op(Node):
     """Kernels launched on a GPU; 0 for ops that only change the view."""
     multiplies: ClassVar[bool] = False
     """Whether most of its work is matrix products, which GPUs have units for."""
+    fills_cache: ClassVar[bool] = False
+    """Whether it writes to the layer's cache, which must then be the layer's own."""
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 

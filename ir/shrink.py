@@ -11,13 +11,16 @@ from collections.abc import Collection
 from glmc.ir import model as m
 
 HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
-EXPERTS, RANK, LEARNED = 8, 16, 3
+EXPERTS, RANK, LEARNED, PART = 8, 16, 3, 16
 
 
 def shrink(model: m.Model) -> m.Model:
     """The model with tiny sizes and at most two layers of each kind of block."""
     kept = sorted(layer for block in model.blocks for layer in block.layers[:2])
     renumbered = {layer: at for at, layer in enumerate(kept)}
+    for block in model.blocks:  # a cache is read of the last layer of its kind instead
+        last = renumbered[block.layers[:2][-1]]
+        renumbered |= dict.fromkeys(block.layers[2:], last)
     encoder = model.prefix_encoder
     return model.model_copy(
         update={
@@ -26,6 +29,7 @@ def shrink(model: m.Model) -> m.Model:
             "type_vocab": model.type_vocab and TYPES,
             "hidden": HIDDEN,
             "prefix_encoder": encoder and _encoder(encoder),
+            "embed": _embedding(model.embed),
             "max_positions": model.max_positions and POSITIONS,
             "blocks": tuple(
                 _block(block, renumbered, model.axes) for block in model.blocks
@@ -38,14 +42,24 @@ def _encoder(encoder: m.PrefixEncoder) -> m.PrefixEncoder:
     return encoder.model_copy(update={"length": min(encoder.length, LEARNED)})
 
 
+def _embedding(embed: m.Embedding) -> m.Embedding:
+    if embed.per_layer is None:
+        return embed
+    sizes = {"width": min(embed.per_layer.width, PART), "vocab": VOCAB}
+    per_layer = embed.per_layer.model_copy(update=sizes)
+    return embed.model_copy(update={"per_layer": per_layer})
+
+
 def _block(
     block: m.Block, renumbered: dict[int, int], axes: Collection[str]
 ) -> m.Block:
-    layers = tuple(renumbered[n] for n in block.layers if n in renumbered)
+    layers = tuple(renumbered[layer] for layer in block.layers[:2])
+    source = tuple(renumbered[layer] for layer in block.kv_from[:2])
     steps = tuple(
         step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
     )
-    return block.model_copy(update={"layers": layers, "steps": steps, "numbers": None})
+    where = {"layers": layers, "steps": steps, "kv_from": source, "numbers": None}
+    return block.model_copy(update=where)
 
 
 def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
@@ -58,7 +72,10 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
             return _mla(op)
         case m.Attention():
             return _attention(op, axes)
-        case m.Affine():
+        case m.Branches():
+            each = (b.model_copy(update={"op": _op(b.op, axes)}) for b in op.branches)
+            return op.model_copy(update={"branches": tuple(each)})
+        case m.PerLayerInput() | m.Affine():
             return op
 
 
@@ -149,4 +166,7 @@ def _rope(rope: m.Rope, ratio: float) -> m.Rope:
             "long_factor": scaling.long_factor[:half],
         }
         scaling = scaling.model_copy(update=factors)
+    if isinstance(scaling, m.ProportionalScaling):
+        turning = max(1, round(scaling.turning * dim / rope.dim))
+        scaling = scaling.model_copy(update={"turning": turning})
     return rope.model_copy(update={"dim": dim, "scaling": scaling})

@@ -4,12 +4,14 @@
 * the types written on results are those the op infers;
 * every recipe's steps fit, its shape is its parameter's, and parameters are used;
 * blocks agree in inputs and in what they carry, and cover the layers exactly once;
+* a layer that reads the cache of another does not write, and that one comes before it;
 * a prefix encoder gives keys and values for every layer.
 """
 
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op, OpTypeError
 from glmc.ir.recipe import misfit
+from glmc.ir.wording import meant
 
 
 class VerifyError(Exception):
@@ -42,6 +44,7 @@ def verify(program: Program) -> None:
 
 def _graph(program: Program, graph: Graph) -> None:
     defined = {value.name for value in graph.inputs}
+    params = [param.name for param in (*graph.params, *program.params)]
     _unique(graph, "%", [value.name for value in graph.inputs])
     _unique(graph, "@", [param.name for param in graph.params])
     for param in graph.params:
@@ -49,11 +52,11 @@ def _graph(program: Program, graph: Graph) -> None:
     for op in graph.ops:
         at = f"%{op.outs[0]}"
         for name in op.values:
-            message = f"{op.mnemonic} reads undefined %{name}"
+            message = f"{op.mnemonic} reads undefined %{name}{meant(name, defined)}"
             _rule(graph, name in defined, message, at, f"%{name}")
         for name in op.params:
             known = program.param(graph, name) is not None
-            message = f"{op.mnemonic} reads undefined @{name}"
+            message = f"{op.mnemonic} reads undefined @{name}{meant(name, params)}"
             _rule(graph, known, message, at, f"@{name}")
         _types(program, graph, op)
         for name in op.outs:
@@ -108,20 +111,52 @@ def _wiring(program: Program) -> None:
         carried = [block.types[name] for name in block.returns]
         wants = [value.type for value in block.inputs[: len(carried)]]
         _rule(block, carried == wants, "returns are not what the next layer takes")
-    offered = set(program.stem.returns)
-    for value in first.outer:
-        given = value.name in offered
-        _rule(first, given, f"%{value.name} does not come from the stem")
+    _stem_gives(program)
     layers = sorted(layer for block in program.blocks for layer in block.layers)
     covered = layers == list(range(len(layers)))
     _rule(first, covered, f"blocks cover layers {layers}, not each exactly once")
 
+    for block in program.blocks:
+        _sources(program, block)
     if program.prefix_encoder:
         _prefix_encoder(program, program.prefix_encoder)
 
 
+def _stem_gives(program: Program) -> None:
+    """What layers read comes from the stem, and what each has a part of has as many."""
+    first, stem = program.blocks[0], program.stem
+    for value in first.outer:
+        name = value.each_of or value.name
+        given = name in stem.returns
+        _rule(first, given, f"%{name} does not come from the stem")
+        if value.each_of:
+            batch, tokens, *rest = value.type.dims
+            whole = (batch, tokens, program.layers, *rest)
+            fits = stem.types[name].dims == whole
+            _rule(first, fits, f"%{name} is not {list(whole)}, a part for every layer")
+
+
+def _sources(program: Program, block: Graph) -> None:
+    """A layer without a cache of its own reads one that was filled before."""
+    if not block.kv_from:
+        return
+    one = len(block.kv_from) == len(block.layers)
+    _rule(block, one, "kv_from does not have one source for each layer")
+    for op in block.ops:
+        message = f"{op.mnemonic} fills the cache of another layer"
+        _rule(block, not op.fills_cache, message, f"%{op.outs[0]}")
+    schedule = program.schedule()
+    for layer, source in zip(block.layers, block.kv_from, strict=True):
+        _rule(block, source < layer, f"layer {layer} reads the cache of {source}")
+        fits = not schedule[source].kv_from and schedule[source].kv == block.kv
+        message = f"layer {source} has no {block.kv} of its own for layer {layer}"
+        _rule(block, fits, message)
+
+
 def _prefix_encoder(program: Program, graph: Graph) -> None:
     """One result, ``[1, rows, 2 · layers · heads, width]``, which all caches take."""
+    own = not any(block.kv_from for block in program.blocks)
+    _rule(graph, own, "it gives keys and values to layers that have no cache")
     kinds = {block.inputs[-1].type.dims for block in program.schedule()}
     one = len(kinds) == 1 and len(graph.returns) == 1
     _rule(graph, one, "the layers' caches differ, or there is not one result")

@@ -50,6 +50,7 @@ def test_logits(
         "qwen3-tied",
         "glm-partial",
         "glm_moe_dsa-shared",
+        "gemma4_text-shared",
         "gpt2-tied",
     ],
 )
@@ -131,6 +132,12 @@ MISTAKES = (
     ("glm4_moe_lite-yarn", "rope_parameters.mscale_all_dim", 0.8, "prompt"),
     ("glm_moe_dsa-selects", "index_topk", 7, "decode"),
     ("glm_moe_dsa-selects", "index_topk", 64, "padded"),
+    ("llama-proportional", "rope_parameters.factor", 3.1, "prompt"),
+    ("llama-proportional", "rope_parameters.partial_rotary_factor", 0.25, "decode"),
+    ("llama-proportional", "rope_parameters.partial_rotary_factor", 0.75, "far"),
+    ("gemma4_text-shared", "sliding_window", 9, "decode"),
+    ("gemma4_text-experts", "top_k_experts", 3, "prompt"),
+    ("gemma4_text-everything", "final_logit_softcapping", 6.0, "prompt"),
     ("gpt2-tied", "layer_norm_epsilon", 1.9e-2, "prompt"),
     ("gpt2-unscaled", "scale_attn_weights", True, "prompt"),
     ("gpt2-by_layer", "scale_attn_by_inverse_layer_idx", False, "decode"),
@@ -169,6 +176,10 @@ WRONG_LINES = (
         "return x1, moe, selection[..., :3]",
         "padded",
     ),
+    ("gemma4_text-shared", "+ (2,) * 2", "+ (0,) * 2", "decode"),
+    ("gemma4_text-shared", "inputs.unbind(2)", "inputs.flip(2).unbind(2)", "prompt"),
+    ("gemma4_text-equal", "rms_normalize(vh", "rms_normalize(kn", "prompt"),
+    ("gemma4_text-parts", "turning=4", "turning=16", "prompt"),
     ("gpt2-tied", 'fn="gelu_tanh"', 'fn="silu"', "prompt"),
 )
 

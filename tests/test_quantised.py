@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from glmc import compile_model
+from glmc.builds import Build
+from glmc.cli import main
+from glmc.comparing import answer, carried, scenarios
+from glmc.references import write_golden
 from support import EXAMPLES, GOLDEN, builds, edits, quantised
 
 Compile = Callable[[Path], Path]
@@ -150,3 +155,27 @@ def test_emitted_code_is_clean(bits: int, tmp_path: Path) -> None:
             check=False,
         )
         assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_verify_and_bisect_hold_codes_against_floats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reference is the float twin, whose weights numpy made of the codes."""
+    ours, theirs = both("chatglm3", 4, tmp_path)
+    build = compile_model(ours, tmp_path / "build")
+    twin = builds.load(compile_model(theirs, tmp_path / "float"), theirs)
+    numbers = tmp_path / "twin.safetensors"
+    given = scenarios(Build(build).model.vocab, 9, 3)
+    write_golden(numbers, [(s, answer(twin, twin.layers, carried, s)) for s in given])
+    against = ["--weights", str(ours), "--against", str(numbers), "--device", "cpu"]
+    assert main(["verify", str(build), *against]) == 0
+    assert main(["bisect", str(build), *against]) == 0
+    wrong = edits.with_source(
+        build, tmp_path / "wrong", "reference.py", "bits), bias)", "bits) * 1.1, bias)"
+    )
+    assert main(["verify", str(wrong), *against]) == 1
+    capsys.readouterr()
+    assert main(["bisect", str(wrong), *against, "--json"]) == 1
+    culprit = json.loads(capsys.readouterr().out)["culprit"]
+    assert (culprit["stage"], culprit["place"]) == ("reference.py", 0)
+    assert "quantized_linear(%h1" in culprit["op"]

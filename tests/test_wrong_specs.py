@@ -122,6 +122,40 @@ MISTAKES = (
     ("ctrl-sinusoids", "embed: {sinusoids: {inclusive: true}}", "decode"),
     ("bloom-alibi", "ops: {attn: {alibi: {max_bias: 7}}}", "decode"),
     ("falcon-rw", "ops: {attn: {alibi: {scale: 1.0}}}", "padded"),
+    (
+        "gemma4_text-dense",
+        "ops: {attn: {rope: {dim: '=width // 4 if whole else width', "
+        "params: \"={'theta': 1000000.0} if whole else rope(reach)\"}}}",
+        "prompt",
+    ),
+    # What layers hand to later ones
+    (
+        "gemma4_text-shared",
+        "ops: {attn: {kv_from: '=null if source is null else source - 2'}}",
+        "decode",
+    ),
+    ("gemma4_text-parts", "embed: {per_layer: {scale: 1.0}}", "prompt"),
+    ("gemma4_text-parts", "embed: {per_layer: {project_scale: 1.0}}", "prompt"),
+    ("gemma4_text-parts", "embed: {per_layer: {sum_scale: 1.0}}", "decode"),
+    (
+        "gemma4_text-parts",
+        "embed: {per_layer: {norm: null}}\n"
+        "waive: {'*per_layer_projection_norm*': planted}",
+        "prompt",
+    ),
+    (
+        "gemma4_text-parts",
+        "weights: {layer_embed: {layout: 'Vp (Ep L)', "
+        "name: model.embed_tokens_per_layer}}",
+        "prompt",
+    ),
+    ("gemma4_text-parts", "ops: {part: {act: relu}}", "prompt"),
+    (
+        "gemma4_text-dense",
+        "weights: {layer_scalar: null}\nwaive: {'*layer_scalar': planted}",
+        "prompt",
+    ),
+    ("gemma4_text-dense", "ops: {attn: {v_norm: null}}", "prompt"),
     # Windows
     ("cohere2-nope", "ops: {attn: {window: =c.sliding_window}}", "prompt"),
     (
@@ -241,6 +275,30 @@ MISTAKES = (
     (
         "minimax_m3_vl_text-blocks",
         "ops: {attn: {indexer: {block: 5}}}\nignore: {index_block_size: planted}",
+        "prompt",
+    ),
+    (
+        "gemma4_text-experts",
+        "ops: {moe: {norm: null}}\nwaive: {'*_layernorm_2.weight': planted}",
+        "prompt",
+    ),
+    (
+        "gemma4_text-experts",
+        "ops: {moe: {router_norm: {name: pre_feedforward_layernorm_2, bare: false}}}\n"
+        "waive: {'*router.scale': planted}",
+        "prompt",
+    ),
+    ("gemma4_text-experts", "ops: {moe: {router_scale: 1.0}}", "prompt"),
+    (
+        "gemma4_text-experts",
+        "weights: {expert_scale: null}\nwaive: {'*per_expert_scale': planted}",
+        "decode",
+    ),
+    (
+        "gemma4_text-experts",
+        "ops: {both: {of!: [{op: mlp, pre: pre_feedforward_layernorm, "
+        "post: post_feedforward_layernorm_2}, "
+        "{op: moe, post: post_feedforward_layernorm_1}]}}",
         "prompt",
     ),
     # Latents

@@ -46,12 +46,25 @@ class LayerCache:
         """First slot of each row that is not padding, int32 [B]; None: no padding."""
         return self.cache.start
 
+    def slots(self) -> dict[str, torch.Tensor]:
+        """All that is kept for each row and slot, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+
+    def first_rows(self, cache: "Cache") -> "LayerCache":
+        """The same slots, as a layer of a cache with fewer rows."""
+        rows = copy.copy(self)
+        rows.cache = cache
+        for name, slots in self.slots().items():
+            setattr(rows, name, slots[: cache.batch])
+        return rows
+
 
 class Cache:
     """The caches of all layers, and how far they are filled.
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
-    indexer's keys where it has them. Every layer writes the slots of a step; then the
+    indexer's keys where it has them; or the number of an earlier layer whose cache it
+    reads. Every layer with a cache of its own writes the slots of a step; then the
     caller moves on with `advance`.
 
     `position` int32 [1] is `length` on the device, where kernels read it: a graph that
@@ -67,7 +80,7 @@ class Cache:
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, ...]],
+        shapes: Sequence[tuple[int, ...] | int],
         batch: int,
         capacity: int,
         dtype: torch.dtype,
@@ -88,10 +101,16 @@ class Cache:
         def slots(heads: int, dim: int) -> torch.Tensor:
             return torch.empty(batch, heads, capacity, dim, dtype=dtype, device=device)
 
-        self.layers = [
-            LayerCache(self, slots(n, k_dim), slots(n, v_dim), slots(1, sum(index)))
-            for n, k_dim, v_dim, *index in shapes
-        ]
+        self.own: list[LayerCache] = []
+        self.layers: list[LayerCache] = []
+        for shape in shapes:
+            if isinstance(shape, int):
+                self.layers.append(self.layers[shape])
+                continue
+            n, k_dim, v_dim, *index = shape
+            parts = slots(n, k_dim), slots(n, v_dim), slots(1, sum(index))
+            self.own.append(LayerCache(self, *parts))
+            self.layers.append(self.own[-1])
 
     @property
     def length(self) -> int:
@@ -129,8 +148,8 @@ class Cache:
         """Fills the first N slots of every row of an empty cache. `states` is
         [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
         self.learned = self.length = states.shape[1]
-        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.layers)))
-        for layer in self.layers:
+        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.own)))
+        for layer in self.own:
             layer.keys[:, :, : self.learned] = next(parts)
             layer.values[:, :, : self.learned] = next(parts)
 
@@ -152,10 +171,9 @@ class Cache:
         with a count, padding and prefix of its own."""
         rows = copy.copy(self)
         rows.batch = batch
-        rows.layers = [
-            LayerCache(rows, old.keys[:batch], old.values[:batch], old.index[:batch])
-            for old in self.layers
-        ]
+        first = {old: old.first_rows(rows) for old in self.own}
+        rows.own = list(first.values())
+        rows.layers = [first[old] for old in self.layers]
         return rows
 
     def reserve(self, total: int) -> None:
@@ -163,7 +181,7 @@ class Cache:
         if total <= self.capacity:
             return
         self.capacity = max(total, 2 * self.capacity)
-        for layer in self.layers:
+        for layer in self.own:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
             layer.index = self._grown(layer.index)

@@ -33,7 +33,8 @@ class CausalLM(BaseModel):
     """
 
     #: (kv_heads, key_dim, value_dim) of each layer; with an indexer, its key_dim too.
-    cache_shapes: ClassVar[Sequence[tuple[int, ...]]]
+    #: Or the number of an earlier layer, whose cache it reads.
+    cache_shapes: ClassVar[Sequence[tuple[int, ...] | int]]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.

@@ -110,5 +110,7 @@ def _unfit(model: "CausalLM", batch: int, recorder: Recorder | None) -> str | No
 
 
 def _identity(model: "CausalLM") -> Hashable:
-    """Changes with whatever a recorded step has of a model."""
-    return id(model.ops), tuple(weight.data_ptr() for weight in model.parameters())
+    """Changes with whatever a recorded step has of a model. What was made in inference
+    mode cannot be written to outside of it."""
+    weights = tuple(weight.data_ptr() for weight in model.parameters())
+    return id(model.ops), torch.is_inference_mode_enabled(), weights

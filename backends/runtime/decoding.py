@@ -68,7 +68,7 @@ class Kept:
     def __init__(self, cache: Cache, recorder: Recorder):
         # Rows that fill up a bucket attend to slots that nothing was written to.
         for layer in cache.layers:
-            for slots in (layer.keys, layer.values, layer.index):
+            for slots in layer.slots().values():
                 slots.zero_()
         self.cache = cache
         self.recorder = recorder
@@ -152,7 +152,7 @@ class Session:
         there.copy_(ids, non_blocking=True)
         # Not typed in every torch.
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(ids.device))
         return functools.partial(_arrived, there, arrived)
 
     def _eagerly(self) -> None:

@@ -120,8 +120,10 @@ class Executor:
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """A cache for this program that has seen no token yet."""
-        kinds = [block.kv for block in self.program.schedule()]
-        shapes = [tuple(map(int, kv.dims)) for kv in kinds if kv]
+        shapes = [
+            kv if isinstance(kv, int) else tuple(map(int, kv.dims))
+            for kv in self.program.caches
+        ]
         dtype = DTYPES[self.program.dtype]
         encoder = self.program.prefix_encoder
         if encoder is None:
@@ -149,13 +151,14 @@ class Executor:
         program = self.program
         made = self._run(program.stem, dict(given), "")
         env = dict(zip(program.stem.returns, made, strict=True))
-        shared = [env[name] for name in program.shared]
+        shared = {name: env[name] for name in program.shared}
+        parts = {name: env[whole].unbind(2) for name, whole in program.sliced}
         carried = made[: len(program.carried)]
         for layer, block in enumerate(program.schedule()):
-            kv = [caches[layer]] if block.kv else []
-            names = [value.name for value in block.inputs]
-            values = zip(names, [*carried, *shared, *kv], strict=True)
-            carried = self._run(block, dict(values), f"layers.{layer}.")
+            values = dict(zip(program.carried, carried, strict=True)) | shared
+            values |= {name: each[layer] for name, each in parts.items()}
+            values |= {block.inputs[-1].name: caches[layer]} if block.kv else {}
+            carried = self._run(block, values, f"layers.{layer}.")
         names = [value.name for value in program.head.inputs]
         # The head reads the first of what the last layer hands on.
         return self._run(program.head, dict(zip(names, carried, strict=False)), "")

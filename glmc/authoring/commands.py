@@ -11,6 +11,7 @@ from glmc.frontends.hub import Hub
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.wording import nearest
 from glmc.ir.errors import OutputExistsError, UnknownSpecError
+from glmc.writing import writing_to
 
 
 def list_command(arguments: argparse.Namespace) -> int:
@@ -71,7 +72,8 @@ def new_command(arguments: argparse.Namespace) -> int:
     if out is None:
         print(made.text, end="")
         return 0
-    out.write_text(made.text, encoding="utf-8")
+    with writing_to(out):
+        out.write_text(made.text, encoding="utf-8")
     for line in summary(made, str(out)):
         print(line)
     return 0

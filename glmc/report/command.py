@@ -8,10 +8,11 @@ from pathlib import Path
 from glmc.builds import Build
 from glmc.ir.draw.mermaid import mermaid
 from glmc.ir.draw.svg import svg
-from glmc.ir.errors import NotInBuildError, OptionsDisagreeError, OutputError
+from glmc.ir.errors import NotInBuildError, OptionsDisagreeError
 from glmc.ir.graph import Graph
 from glmc.ir.text import parse_program
 from glmc.report.page import page
+from glmc.writing import writing_to
 
 
 def report_command(arguments: argparse.Namespace) -> int:
@@ -49,13 +50,9 @@ def _graph(build: Build, part: str, stage: str | None) -> Graph:
 
 def _write(out: Path, text: str) -> None:
     """The whole file or nothing."""
-    try:
+    with writing_to(out):
         number, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
         with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         Path(name).chmod(0o644)
         Path(name).replace(out)
-    except OSError as error:
-        raise OutputError(
-            f"{out} cannot be written ({error.strerror}); choose another -o."
-        ) from None

@@ -1,15 +1,17 @@
 """Attention over blocks of cached tokens that an indexer selects, as ops."""
 
+from collections.abc import Mapping
+
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
 
 
 def block_attended(
-    e: Emitter, h: str, a: m.Attention, ix: m.BlockIndexer, states: tuple[str, str, str]
+    e: Emitter, h: str, a: m.Attention, ix: m.BlockIndexer, states: Mapping[str, str]
 ) -> str:
     """The context of queries, keys and values that are ready to attend."""
-    q, k, v = states
+    q, k, v = (states[name] for name in "qkv")
     kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
     axes = {"Hi": ix.heads, "Di": ix.dim}
     turn = {}

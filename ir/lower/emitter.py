@@ -8,6 +8,7 @@ from keyword import iskeyword
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
+from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Param
 from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
@@ -38,6 +39,21 @@ class Emitter(GraphBuilder):
         self.tables = tables
         self.carried: dict[str, str] = {}
         """What a block hands on besides the hidden state: input to newest value."""
+
+    @property
+    def part_width(self) -> int:
+        """How wide a layer's part of the per-layer embedding is.
+
+        Raises:
+            ModelShapeError: where the model has no such embedding.
+        """
+        per_layer = self.model.embed.per_layer
+        if per_layer is None:
+            raise ModelShapeError(
+                f"{self.model.name}: a per_layer_input needs embed.per_layer, which"
+                " gives each layer what it reads; add it, or leave out the sublayer."
+            )
+        return per_layer.width
 
     def linear(
         self,

@@ -5,14 +5,17 @@ from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
 
 
-def routed(e: Emitter, h: str, moe: m.Moe) -> str:
-    """Two stacks of matrices, whatever the number of experts."""
+def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
+    """Two stacks of matrices, whatever the number of experts.
+
+    The router reads ``h``, the experts ``x``.
+    """
     axes = {"X": moe.experts, "Fx": moe.ff}
     experts, weights = _route(e, h, moe)
     both = [moe.gate, moe.up]
     gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
-    fields = {"x": h, "experts": experts, "weights": weights, "fn": moe.act}
+    fields = {"x": x, "experts": experts, "weights": weights, "fn": moe.act}
     fields["weigh"] = moe.weigh
     fields["zero_experts"] = moe.zero_experts
     fields |= moe.glu.model_dump() if moe.glu else {}
@@ -29,6 +32,10 @@ def routed(e: Emitter, h: str, moe: m.Moe) -> str:
 
 def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
     router, axes = moe.router, {"X": moe.experts + moe.zero_experts}
+    if router.norm:
+        h = e.norm("router_in", h, router.norm)
+    if router.pre_scale != 1.0:
+        h = e.emit(ops.Scale, "router_scaled", x=h, factor=router.pre_scale)
     weight = e.weight(router.weight, ("X", "E"), axes, dtype="f32")
     vectors = {
         name: each and e.weight(each, ("X",), axes, dtype="f32")
@@ -37,6 +44,10 @@ def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
     how = {name: getattr(router, name) for name in _CHOICE}
     fields = {"x": h, "weight": weight, **vectors, "top_k": moe.top_k, **how}
     experts, weights = e.emit(ops.MoeRouter, "experts", "weights", **fields)
+    if router.expert_scale:
+        scale = e.weight(router.expert_scale, ("X",), axes, dtype="f32")
+        chosen = {"weights": weights, "experts": experts, "scale": scale}
+        weights = e.emit(ops.ScaleExperts, "scaled_weights", **chosen)
     return experts, weights
 
 

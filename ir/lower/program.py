@@ -8,7 +8,7 @@ from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
-from glmc.ir.lower.sublayers import PREFIX, SUBLAYERS
+from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX, SUBLAYERS
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
 
@@ -19,6 +19,8 @@ BOUND = TensorType(dtype="i32", dims=("B",))
 SHORTCUT = "shortcut"
 """The value that a step hands past the layers' sums to the next layer."""
 MASK = TensorType(dtype="bool", dims=("B", "T"))
+LAYER_INPUTS = "layer_inputs"
+"""The stem's value of which every layer is given its part."""
 
 
 def lower(model: m.Model) -> Program:
@@ -60,6 +62,11 @@ def _check_masks(model: m.Model) -> None:
             f"{model.name} has a window in attention with the full mask, which is not "
             "supported; leave out the window, or mask: full."
         )
+    if model.prefix_encoder and any(block.kv_from for block in model.blocks):
+        raise ModelShapeError(
+            f"{model.name} has a prefix encoder, which makes keys and values for every "
+            "layer, and layers that read those of another; leave out one of them."
+        )
     if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
         raise ModelShapeError(
             f"{model.name} has a prefix encoder, which makes keys and values of heads, "
@@ -90,7 +97,7 @@ def _prefix_encoder(
 
 
 def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
-    """Token ids to the first hidden state, and what all layers share."""
+    """Token ids to the first hidden state, and what layers read beside it."""
     seen = _mask(model)
     inputs: dict[str, Type] = {"ids": IDS, "pos": STREAMS if model.positions else IDS}
     if model.embed.types:
@@ -99,6 +106,8 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     x = _embed(e, model.embed)
     handed = [_nothing(e, name, x) for name in _handed_on(model)]
     returns = [x, *handed, *tables.emit(e), *seen]
+    if model.embed.per_layer:
+        returns.append(_layer_inputs(e, model.embed.per_layer, x))
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
 
@@ -165,6 +174,28 @@ def _normed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
     return e.norm(result, x, embed.norm)
 
 
+def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
+    """What each layer reads of each token besides: its part of a row of a second table
+    and of a projection of x, ``[B,T,layers,width]``."""
+    layers = e.model.layers
+    axes = {"L": layers, "Ep": p.width, "Vp": p.vocab}
+    table = e.weight(p.weight, ("Vp", "L Ep"), axes)
+    rows = e.emit(ops.Embedding, "layer_rows", ids="ids", weight=table)
+    if p.scale != 1.0:
+        factor = {"factor": p.scale, "rounded": p.scale_rounded}
+        rows = e.emit(ops.Scale, "layer_rows_scaled", x=rows, **factor)
+    rows = e.emit(ops.Heads, "layer_parts", x=rows, n=layers)
+    y = e.linear("layer_projected", x, p.project, ("L Ep", "E"), axes)
+    if p.project_scale != 1.0:
+        y = e.emit(ops.Scale, "layer_projected_scaled", x=y, factor=p.project_scale)
+    y = e.emit(ops.Heads, "layer_projections", x=y, n=layers)
+    y = e.norm("layer_normed", y, p.norm, ("Ep",), axes) if p.norm else y
+    if p.sum_scale == 1.0:
+        return str(e.emit(ops.Add, LAYER_INPUTS, x=y, y=rows))
+    total = e.emit(ops.Add, "layer_total", x=y, y=rows)
+    return str(e.emit(ops.Scale, LAYER_INPUTS, x=total, factor=p.sum_scale))
+
+
 def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     """The last hidden state to what the model answers."""
     e = Emitter(model, tables, {"x": _hidden(model)}, dict(shared))
@@ -216,11 +247,12 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
     handed = _handed_on(model)
     inputs: dict[str, Type] = {"x": _hidden(model), **handed}
-    inputs |= tables.inputs() | _mask(model)
+    inputs |= tables.inputs() | _mask(model) | _layer_input(model)
     if not model.is_encoder:
         inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
     e.carried = {name: name for name in handed}
+    e.each_of = {LAYER_INPUT: LAYER_INPUTS}
     x = "x"
     read: dict[m.Norm | None, str] = {}
     for at, step in enumerate(block.steps, 1):
@@ -229,7 +261,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
         if step.pre not in read:
             assert step.pre
             read[step.pre] = e.norm(f"h{at}", read[None], step.pre)
-        result = "out" if at == len(block.steps) else f"x{at}"
+        last = at == len(block.steps) and not block.scalar
+        result = "out" if last else f"x{at}"
         if step.shortcut == "end":
             x = _step(e, x, read[step.pre], step, at, f"x{at}")
             x = e.emit(ops.Add, result, x=x, y=SHORTCUT)
@@ -237,8 +270,12 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
             e.carried[SHORTCUT] = _sublayer(e, read[step.pre], step)
         else:
             x = _step(e, x, read[step.pre], step, at, result)
+    if block.scalar:
+        scalar = e.weight(block.scalar, ("1",))
+        x = e.emit(ops.ScaleBy, "out", x=x, weight=scalar)
     returns = (x, *e.carried.values())
-    graph = e.graph(block.name, *returns, layers=block.layers, prefix=block.prefix)
+    where = {"layers": block.layers, "prefix": block.prefix, "kv_from": block.kv_from}
+    graph = e.graph(block.name, *returns, **where)
     return graph.replace(numbers=block.numbers)
 
 
@@ -272,6 +309,14 @@ def _mask(model: m.Model) -> dict[str, Type]:
     steps = [step.op for block in model.blocks for step in block.steps]
     asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
     return {PREFIX: BOUND} if asked else {}
+
+
+def _layer_input(model: m.Model) -> dict[str, Type]:
+    """The part of the per-layer embedding that a layer is given."""
+    if model.embed.per_layer is None:
+        return {}
+    dims = ("B", "T", model.embed.per_layer.width)
+    return {LAYER_INPUT: TensorType(dtype=model.dtype, dims=dims)}
 
 
 def _hidden(model: m.Model) -> TensorType:

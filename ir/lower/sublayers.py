@@ -10,40 +10,44 @@ from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import routed
 
+LAYER_INPUT = "layer_input"
+"""A layer's part of what the stem makes for all of them."""
 PREFIX = "prefix"
 """The value that says where the part ends that sees itself in both directions."""
 
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
-    """Projections, per-head norms, rope, attention (over the cache), output."""
+    """Projections, per-head norms, rope, attention (over the cache), output.
+
+    Keys and values are those of this layer and those that its cache holds; without
+    projections for them they are all in the cache of an earlier layer.
+    """
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
     axes |= {"Dv": a.v_dim} if a.v_dim else {}
-    q = e.linear("q", h, a.q, ("H D", "E"), axes)
-    k = e.linear("k", h, a.k, ("K D", "E"), axes)
-    v = e.linear("v", h, a.v, (f"K {_width(a)}", "E"), axes)
+    states = _projected(e, h, a, axes)
     if a.clip:
-        limited = [(ops.Clamp, f"{n}c", x) for n, x in (("q", q), ("k", k), ("v", v))]
-        q, k, v = (e.emit(op, name, x=x, limit=a.clip) for op, name, x in limited)
+        for name, x in states.items():
+            states[name] = e.emit(ops.Clamp, f"{name}c", x=x, limit=a.clip)
     if a.qk_norm_scope == "full":
-        q, k = _qk_norms(e, a, q, k, axes)
-    q = e.emit(ops.Heads, "qh", x=q, n=a.heads)
-    k = e.emit(ops.Heads, "kh", x=k, n=a.kv_heads)
-    v = e.emit(ops.Heads, "vh", x=v, n=a.kv_heads)
+        _qk_norms(e, a, states, axes)
+    for name, x in states.items():
+        heads = a.heads if name == "q" else a.kv_heads
+        states[name] = e.emit(ops.Heads, f"{name}h", x=x, n=heads)
     steps = [_rotated] if a.qk_norm_scope == "full" else [_qk_norms, _rotated]
     for step in reversed(steps) if a.qk_norm_after_rope else steps:
-        q, k = step(e, a, q, k, axes)
-    if a.v_norm:
-        v = e.norm("vn", v, a.v_norm, (_width(a),), axes)
-    if a.v_scale != 1.0:
-        v = e.emit(ops.Scale, "vs", x=v, factor=a.v_scale)
+        step(e, a, states, axes)
+    if a.v_norm and "v" in states:
+        states["v"] = e.norm("vn", states["v"], a.v_norm, (_width(a),), axes)
+    if a.v_scale != 1.0 and "v" in states:
+        states["v"] = e.emit(ops.Scale, "vs", x=states["v"], factor=a.v_scale)
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
-        q = e.emit(ops.ScaleHeads, "qs", x=q, scale=scale)
+        states["q"] = e.emit(ops.ScaleHeads, "qs", x=states["q"], scale=scale)
     if a.indexer:
-        context = block_attended(e, h, a, a.indexer, (q, k, v))
+        context = block_attended(e, h, a, a.indexer, states)
     else:
-        context = _attended(e, a, q, k, v, axes)
+        context = _attended(e, a, states, axes)
     context = _context(e, a, context, h, axes)
     return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
 
@@ -53,34 +57,45 @@ def _width(a: m.Attention) -> str:
     return "Dv" if a.v_dim else "D"
 
 
-def _qk_norms(
-    e: Emitter, a: m.Attention, q: str, k: str, axes: Axes
-) -> tuple[str, str]:
+States = dict[str, str]
+"""Of ``q``, ``k`` and ``v`` those that a layer makes: the newest value of each."""
+
+
+def _projected(e: Emitter, h: str, a: m.Attention, axes: Axes) -> States:
+    states = {"q": e.linear("q", h, a.q, ("H D", "E"), axes)}
+    if a.k:
+        states["k"] = e.linear("k", h, a.k, ("K D", "E"), axes)
+        states["v"] = states["k"]
+    if a.v:
+        states["v"] = e.linear("v", h, a.v, (f"K {_width(a)}", "E"), axes)
+    return states
+
+
+def _qk_norms(e: Emitter, a: m.Attention, states: States, axes: Axes) -> None:
     """The norms of q and k, over what their scope says."""
-    slots = {"head": ("D", "D"), "full": ("H D", "K D")}
-    slot_q, slot_k = slots.get(a.qk_norm_scope, ("H D", "K D"))
-    each = a.qk_norm_scope == "heads"
-    if a.q_norm:
-        q = e.norm("qn", q, a.q_norm, slot_q.split() if each else (slot_q,), axes)
-    if a.k_norm:
-        k = e.norm("kn", k, a.k_norm, slot_k.split() if each else (slot_k,), axes)
-    return q, k
+    for name, heads, norm in (("q", "H", a.q_norm), ("k", "K", a.k_norm)):
+        slots = {"head": ("D",), "full": (f"{heads} D",), "heads": (heads, "D")}
+        slot = slots[a.qk_norm_scope]
+        if norm and name in states:
+            states[name] = e.norm(f"{name}n", states[name], norm, slot, axes)
 
 
-def _rotated(e: Emitter, a: m.Attention, q: str, k: str, axes: Axes) -> tuple[str, str]:
+def _rotated(e: Emitter, a: m.Attention, states: States, axes: Axes) -> None:
     if not a.rope:
-        return q, k
+        return
     cos, sin = e.tables.names(a.rope)
     how = {"sections": a.rope.sections, "reverse": a.rope.reverse}
     turn = {"cos": cos, "sin": sin, "style": a.rope.style, **how}
-    return e.emit(ops.Rope, "qr", x=q, **turn), e.emit(ops.Rope, "kr", x=k, **turn)
+    for name in ("q", "k"):
+        if name in states:
+            states[name] = e.emit(ops.Rope, f"{name}r", x=states[name], **turn)
 
 
-def _attended(e: Emitter, a: m.Attention, q: str, k: str, v: str, axes: Axes) -> str:
+def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
     """Attention by the mask's kind."""
     if a.mask == "full":
-        fields = {"mask": "mask", "scale": a.scale}
-        return str(e.emit(ops.FullAttention, "ctx", q=q, k=k, v=v, **fields))
+        fields = {**states, "mask": "mask", "scale": a.scale}
+        return str(e.emit(ops.FullAttention, "ctx", **fields))
     seen = {
         "prefix": PREFIX if a.mask == "prefix" else None,
         "slopes": e.tables.slopes(a),
@@ -91,7 +106,9 @@ def _attended(e: Emitter, a: m.Attention, q: str, k: str, v: str, axes: Axes) ->
         "chunk": a.chunk,
         "softcap": a.softcap,
     }
-    kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
+    q, kv = states.pop("q"), "kv"
+    if states:
+        kv = e.emit(ops.KvWrite, "kv_now", kv=kv, **states)
     return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen))
 
 
@@ -146,13 +163,14 @@ def _activation(e: Emitter, result: str, x: str, act: str | m.Xielu) -> str:
 
 def moe(e: Emitter, h: str, moe: m.Moe) -> str:
     """The experts of each token, and the MLP that all tokens share."""
-    y = routed(e, h, moe)
+    x = e.norm("experts_in", h, moe.norm) if moe.norm else h
+    y = routed(e, h, x, moe)
     if not moe.shared:
         return y
-    shared = mlp(e, h, moe.shared)
+    shared = mlp(e, x, moe.shared)
     if moe.shared_gate:
         gate = m.Projection(weight=moe.shared_gate)
-        g = e.linear("shared_gate", h, gate, ("1", "E"))
+        g = e.linear("shared_gate", x, gate, ("1", "E"))
         shared = str(e.emit(ops.Gate, "shared", x=shared, g=g, fn="sigmoid"))
     if not moe.averaged:
         return str(e.emit(ops.Add, "moe", x=y, y=shared))
@@ -165,6 +183,28 @@ def affine(e: Emitter, h: str, op: m.Affine) -> str:
     return e.linear("mapped", h, op.map, ("E_out", "E"))
 
 
+def branches(e: Emitter, h: str, op: m.Branches) -> str:
+    """Feed-forwards side by side, and their sum."""
+    made: list[str] = []
+    for at, branch in enumerate(op.branches, 1):
+        read = e.norm(f"b{at}", h, branch.pre) if branch.pre else h
+        y = SUBLAYERS[type(branch.op)](e, read, branch.op)
+        made.append(e.norm(f"{y}_normed", y, branch.post) if branch.post else y)
+    total, *rest = made
+    for y in rest:
+        total = e.emit(ops.Add, "branches", x=total, y=y)
+    return total
+
+
+def per_layer_input(e: Emitter, h: str, op: m.PerLayerInput) -> str:
+    """An MLP whose gate opens for what the layer was given of each token."""
+    axes = {"Ep": e.part_width}
+    gate = e.linear("gate", h, op.gate, ("Ep", "E"), axes)
+    act = _activation(e, "act", gate, op.act)
+    part = e.emit(ops.Mul, "part", x=act, y=LAYER_INPUT)
+    return e.linear("layered", part, op.down, ("E", "Ep"), axes)
+
+
 Lowering = Callable[[Emitter, str, Any], str]
 
 SUBLAYERS: Mapping[type, Lowering] = {
@@ -173,5 +213,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mlp: mlp,
     m.Moe: moe,
     m.Affine: affine,
+    m.Branches: branches,
+    m.PerLayerInput: per_layer_input,
 }
 """Kind of sublayer to what it becomes: the graph, the normed input, the sublayer."""

@@ -16,6 +16,7 @@ _OPS: Mapping[type, type[Op]] = {
     m.Llama3Scaling: ops.RopeTableLlama3,
     m.YarnScaling: ops.RopeTableYarn,
     m.LongRopeScaling: ops.RopeTableLongRope,
+    m.ProportionalScaling: ops.RopeTableProportional,
 }
 
 

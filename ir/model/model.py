@@ -42,6 +42,11 @@ class Block(Node):
     steps: tuple[Step, ...]
     numbers: tuple[int, ...] | None = None
     """What ``{i}`` is for each of the layers; None: their own numbers."""
+    kv_from: tuple[NonNegativeInt, ...] = ()
+    """For each of the layers the earlier one whose keys and values it attends to; empty
+    where layers have their own."""
+    scalar: Weight | None = None
+    """A learned number, by which the hidden state is multiplied at last."""
 
 
 class Sinusoids(Node):
@@ -53,6 +58,27 @@ class Sinusoids(Node):
 
     inclusive: bool = False
     offset: NonNegativeInt = 0
+
+
+class PerLayerEmbedding(Node):
+    """A second embedding of the tokens, with a part for every layer (Gemma 3n, 4).
+
+    ``sum_scale · (scale · token + norm(project_scale · project(x)))``, x being what the
+    first layer reads. The token's row and the projection are cut into as many parts of
+    ``width`` as there are layers (axes ``L Ep``), and the norm is of each part.
+    """
+
+    width: PositiveInt
+    vocab: PositiveInt
+    """Rows of the table, axis ``Vp``."""
+    weight: Weight
+    scale: PositiveFloat = 1.0
+    scale_rounded: bool = False
+    """The factor is rounded to the dtype of the embedding first."""
+    project: Projection
+    project_scale: PositiveFloat = 1.0
+    norm: Norm | None = None
+    sum_scale: PositiveFloat = 1.0
 
 
 class Embedding(Node):
@@ -69,6 +95,8 @@ class Embedding(Node):
     types: Weight | None = None
     """Learned token types (segments), ``Model.type_vocab`` of them."""
     norm: Norm | None = None
+    per_layer: PerLayerEmbedding | None = None
+    """What :class:`PerLayerInput` of each layer reads besides."""
 
 
 class Transform(Node):

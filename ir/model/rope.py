@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
 
@@ -53,8 +53,25 @@ class LongRopeScaling(Node):
     """With the long divisors; None: the same as with the short ones."""
 
 
+class ProportionalScaling(Node):
+    """Only the ``turning`` fastest pairs of a head turn, at whole-head frequencies.
+
+    Pair j of the ``dim / 2`` turns by ``pos · theta^(-2j/dim) / factor`` below
+    ``turning`` and not at all from there on (Gemma 4). This is not a partial rope: the
+    pairs that stand still lie between those that turn.
+    """
+
+    turning: NonNegativeInt
+    factor: PositiveFloat = 1.0
+
+
 RopeScaling = (
-    LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongRopeScaling
+    LinearScaling
+    | DynamicScaling
+    | Llama3Scaling
+    | YarnScaling
+    | LongRopeScaling
+    | ProportionalScaling
 )
 
 

@@ -64,7 +64,12 @@ class BlockIndexer(Node):
 
 
 class Attention(Node):
-    """Self-attention with grouped key/value heads."""
+    """Self-attention with grouped key/value heads.
+
+    Without ``v`` the values are what ``k`` makes, before its norm and rope. Without
+    ``k`` too, keys and values are those that an earlier layer has cached, and
+    :attr:`Block.kv_from` says which.
+    """
 
     kind: Literal["attention"] = "attention"
     heads: PositiveInt
@@ -90,8 +95,8 @@ class Attention(Node):
     rope: Rope | None = None
     alibi: Alibi | None = None
     q: Projection
-    k: Projection
-    v: Projection
+    k: Projection | None = None
+    v: Projection | None = None
     o: Projection
     q_norm: Norm | None = None
     k_norm: Norm | None = None
@@ -155,10 +160,21 @@ class Affine(Node):
     map: Projection
 
 
+class PerLayerInput(Node):
+    """``down(act(gate(x)) * e)``, e the layer's part of :class:`PerLayerEmbedding`."""
+
+    kind: Literal["per_layer_input"] = "per_layer_input"
+    act: ActivationName
+    gate: Projection
+    """From the hidden state to the width of e."""
+    down: Projection
+
+
 class Router(Node):
     """Which experts a token goes to, and how much each of them counts; all in fp32.
 
-    An expert's score is the softmax or sigmoid of its logit, or the logit itself. The
+    The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
+    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
     ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
     their scores alone.
     """
@@ -188,6 +204,10 @@ class Router(Node):
     """What that sum is at least."""
     scale: PositiveFloat = 1.0
     """The weights are multiplied by this at last."""
+    norm: Norm | None = None
+    pre_scale: PositiveFloat = 1.0
+    expert_scale: Weight | None = None
+    """A factor of each expert, which its weights are multiplied by at last."""
 
 
 class Moe(Node):
@@ -206,6 +226,8 @@ class Moe(Node):
     zero_experts: NonNegativeInt = 0
     """Experts after the others that give back what they read; the router has rows for
     them, and no other weight is theirs."""
+    norm: Norm | None = None
+    """Norm of what the experts read; the router is given it without."""
     gate: Weight
     up: Weight
     down: Weight
@@ -221,6 +243,21 @@ class Moe(Node):
     """A row whose product with the token, through a sigmoid, scales ``shared``."""
     averaged: bool = False
     """The experts and the shared MLP count half each, instead of their sum."""
+
+
+class Branch(Node):
+    """``post(op(pre(x)))``, one of several that read the same x."""
+
+    op: Annotated[Mlp | Moe, Field(discriminator="kind")]
+    pre: Norm | None = None
+    post: Norm | None = None
+
+
+class Branches(Node):
+    """The sum of several feed-forwards side by side, each between norms of its own."""
+
+    kind: Literal["branches"] = "branches"
+    branches: tuple[Branch, ...]
 
 
 class Indexer(Node):
@@ -281,4 +318,7 @@ class Mla(Node):
         return self.nope + self.rope.dim
 
 
-Sublayer = Annotated[Attention | Mla | Mlp | Moe | Affine, Field(discriminator="kind")]
+Sublayer = Annotated[
+    Attention | Mla | Mlp | Moe | Affine | PerLayerInput | Branches,
+    Field(discriminator="kind"),
+]

@@ -16,13 +16,14 @@ from glmc.ir.ops.elementwise import (
     Mul,
     NormalisedLinear,
     Scale,
+    ScaleBy,
     SoftCap,
     Split,
     Xielu,
     ZerosLike,
 )
 from glmc.ir.ops.latent import LatentAttention, LatentWrite
-from glmc.ir.ops.moe import MoeExperts, MoeRouter
+from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
     AddLayerNorm,
     AddRmsNorm,
@@ -47,6 +48,7 @@ from glmc.ir.ops.rope import (
     RopeTableLinear,
     RopeTableLlama3,
     RopeTableLongRope,
+    RopeTableProportional,
     RopeTableSections,
     RopeTableYarn,
 )
@@ -96,9 +98,12 @@ __all__ = [
     "RopeTableLinear",
     "RopeTableLlama3",
     "RopeTableLongRope",
+    "RopeTableProportional",
     "RopeTableSections",
     "RopeTableYarn",
     "Scale",
+    "ScaleBy",
+    "ScaleExperts",
     "ScaleHeads",
     "Sinusoids",
     "SoftCap",

@@ -53,6 +53,7 @@ class KvWrite(Op):
     """Append this call's keys and values ``[B,T,K,D]`` to the layer's cache."""
 
     mnemonic = "kv_write"
+    fills_cache = True
     kv: Value
     k: Value
     v: Value
@@ -165,6 +166,7 @@ class QkvAttention(Op):
     """
 
     mnemonic = "qkv_attention"
+    fills_cache = True
     multiplies = True
     launches = 2
     qkv: Value

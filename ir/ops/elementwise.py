@@ -108,6 +108,18 @@ class Scale(Op):
         return (types["x"],)
 
 
+class ScaleBy(Op):
+    """w · x, rounded to x's dtype, with w a learned number."""
+
+    mnemonic = "scale_by"
+    x: Value
+    weight: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["weight"].dims == (1,), "weight must be one number")
+        return (types["x"],)
+
+
 class Clamp(Op):
     """min(max(x, -limit), limit)."""
 

@@ -16,6 +16,7 @@ class LatentWrite(Op):
     """Append this call's latents ``[B,T,R]`` and shared keys ``[B,T,1,r]``."""
 
     mnemonic = "latent_write"
+    fills_cache = True
     kv: Value
     latent: Value
     shared: Value

@@ -77,6 +77,23 @@ class MoeRouter(Op):
         expect(fits, f"top_k is {self.top_k} of {eligible} eligible experts")
 
 
+class ScaleExperts(Op):
+    """weightₖ · scale[expertₖ]: a learned factor of each chosen expert, in fp32."""
+
+    mnemonic = "scale_experts"
+    exact: ClassVar[tuple[str, ...]] = ("scale",)
+    weights: Value
+    experts: Value
+    scale: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        weights, experts, scale = (types[n] for n in ("weights", "experts", "scale"))
+        fits = weights.dims == experts.dims and weights.dtype == scale.dtype == "f32"
+        expect(fits, f"weights {weights} do not go with {experts} and {scale}")
+        expect(len(scale.dims) == 1, f"{scale} is not one number for each expert")
+        return (weights,)
+
+
 class MoeExperts(Op):
     """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
 

@@ -85,6 +85,19 @@ class RopeTableLongRope(RopeTable):
     long_attention_factor: float | None = None
 
 
+class RopeTableProportional(RopeTable):
+    """The first ``turning`` frequencies, over factor; the other pairs stand still."""
+
+    mnemonic = "rope_table_proportional"
+    turning: int
+    factor: float = 1.0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        fits = 0 <= self.turning <= self.dim // 2
+        expect(fits, f"{self.turning} of {self.dim // 2} pairs cannot turn")
+        return super().infer(types)
+
+
 class RopeTableSections(RopeTable):
     """One table for several streams of positions ``[B,S,T]``, side by side.
 

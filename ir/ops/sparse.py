@@ -26,6 +26,7 @@ class IndexWrite(Op):
     """Append this call's indexer keys ``[B,T,1,D]`` to the layer's cache."""
 
     mnemonic = "index_write"
+    fills_cache = True
     kv: Value
     k: Value
 

@@ -40,7 +40,7 @@ def _headers(program: Program) -> list[str]:
     if program.prefix_encoder:
         heads.insert(0, "prefix_encoder")
     return [
-        f"{head} ({', '.join(f'%{v.name}: {v.type}' for v in graph.inputs)})"
+        f"{head} ({', '.join(map(str, graph.inputs))})"
         for head, graph in zip(heads, program.graphs, strict=True)
     ]
 
@@ -48,7 +48,15 @@ def _headers(program: Program) -> list[str]:
 def _block_header(block: Graph) -> str:
     head = f"block @{block.name}[{print_layers(block.layers)}]"
     numbers = f" as [{print_layers(block.numbers)}]" if block.numbers else ""
-    return f"{head}{numbers} {json.dumps(block.prefix)}"
+    return f"{head}{numbers} {json.dumps(block.prefix)}{_source(block.kv_from)}"
+
+
+def _source(kv_from: Sequence[int]) -> str:
+    """`` kv_from[13]`` where all layers read one cache, else the source of each."""
+    if not kv_from:
+        return ""
+    told = kv_from[:1] if len(set(kv_from)) == 1 else kv_from
+    return f" kv_from[{print_layers(told)}]"
 
 
 def print_layers(layers: Sequence[int]) -> str:

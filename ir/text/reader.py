@@ -16,6 +16,7 @@ from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.printer import node_name
 from glmc.ir.text.syntax import Call, Ref, Statement, ref, statement, type_, value
 from glmc.ir.types import TensorType
+from glmc.ir.wording import meant
 
 
 def parse_model(text: str) -> Model:
@@ -86,8 +87,10 @@ def parse_program(text: str) -> Program:
         block_name = ref(cursor, "@")
         layers = _layers(cursor)
         numbers = _layers(cursor) if cursor.accept("name", "as") else None
-        graph = _graph(cursor, block_name, layers, cursor.string())
-        blocks.append(graph.replace(numbers=numbers))
+        prefix = cursor.string()
+        source = _source(cursor, len(layers))
+        block = _graph(cursor, block_name, layers, prefix)
+        blocks.append(block.replace(kv_from=source, numbers=numbers))
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")
@@ -113,6 +116,16 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
             break
     cursor.take("mark", "]")
     return tuple(layers)
+
+
+def _source(cursor: Cursor, layers: int) -> tuple[int, ...]:
+    """Whose cache each layer reads; one number stands for all."""
+    if not cursor.accept("name", "kv_from"):
+        return ()
+    at, source = cursor.now.at, _layers(cursor)
+    if len(source) not in (1, layers):
+        raise cursor.error(f"kv_from must have 1 or {layers} numbers", at)
+    return source * layers if len(source) == 1 else source
 
 
 def _graph(
@@ -145,7 +158,9 @@ def _inputs(cursor: Cursor) -> tuple[Input, ...]:
             cursor.take("mark", ",")
         name = ref(cursor, "%")
         cursor.take("mark", ":")
-        inputs.append(Input(name=name, type=type_(cursor)))
+        type_of = type_(cursor)
+        whole = ref(cursor, "%") if cursor.accept("name", "of") else None
+        inputs.append(Input(name=name, type=type_of, each_of=whole))
     return tuple(inputs)
 
 
@@ -201,14 +216,16 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.Permute(of=inner, dims=tuple(numbers))
         case "stack", [count]:
             return recipes.Stack(of=inner, count=count)
-    raise cursor.error(f"{raw.name} is not a step of a recipe", raw.at)
+    hint = meant(raw.name, ("cat", "slice", "view", "permute", "stack", *_DEQUANT))
+    raise cursor.error(f"{raw.name} is not a step of a recipe{hint}", raw.at)
 
 
 def build_op(cursor: Cursor, raw: Statement) -> Op:
     """A typed op from its line."""
     cls = registry().get(raw.call.name)
     if cls is None:
-        raise cursor.error(f"there is no op {raw.call.name}", raw.call.at)
+        hint = meant(raw.call.name, registry())
+        raise cursor.error(f"there is no op {raw.call.name}{hint}", raw.call.at)
     results = []
     for name, type_of in raw.results:
         if type_of is None:
@@ -228,7 +245,8 @@ def bind_arguments(cursor: Cursor, cls: type[Op], call: Call) -> dict[str, Any]:
     known = [*cls.operand_fields(), *cls.attribute_fields()]
     for key in call.kwargs:
         if key not in known or key in required:
-            raise cursor.error(f"{call.name} has no argument {key}=", call.at)
+            hint = meant(key, set(known) - set(required))
+            raise cursor.error(f"{call.name} has no argument {key}={hint}", call.at)
     return {**dict(zip(required, call.args, strict=True)), **call.kwargs}
 
 

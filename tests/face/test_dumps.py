@@ -96,7 +96,7 @@ WRONG = [
     (
         "linear(%h1, @qkv,",
         "linear(%h1, @qvk,",
-        "line 21, column 52: layer: linear reads",
+        "column 52: layer: linear reads undefined @qvk; did you mean qkv?",
     ),
     ("%gate_up: f32[B,T,208]", "%gate_up: f32[B,T,9]", "the op gives f32[B,T,208]"),
     ("scale=0.25", "scale=", "line 22, column 125: expected a value, found ','"),

@@ -44,7 +44,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *command: object) -> str:
     assert main([str(part) for part in command]) == 2
     message = capsys.readouterr().err
     assert message.startswith("glmc: ")
-    assert message.count("\n") == 1
+    assert message.count("\n") == 2, "a sentence, and where there is more"
     return message
 
 

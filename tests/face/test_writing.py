@@ -1,13 +1,16 @@
 """Writing: whole or not at all, never over a user's edits, nothing of theirs lost."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from glmc import writing
+from glmc.cli import main
 from glmc.driver import json_text
-from glmc.ir.errors import GlmcError
+from glmc.ir.errors import GlmcError, OutputError
 from glmc.writing import MANIFEST, digest, write_build
+from support import GOLDEN
 
 
 def files(**texts: str) -> dict[str, str]:
@@ -83,7 +86,7 @@ def test_a_failure_leaves_nothing_behind(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(writing, "_swap", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match="no space"):
         write_build(out, files(model__py="two"), force=False)
     assert (out / "model.py").read_text() == "one"
     assert names(tmp_path) == {"build"}
@@ -102,6 +105,36 @@ def test_a_failed_rename_puts_the_old_build_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="refused"):
+    with pytest.raises(OutputError, match="refused"):
         write_build(out, files(model__py="two"), force=False)
     assert (out / "model.py").read_text() == "one"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compile", "chatglm3-6b", "-o", "file/build"],
+        ["ir", "DUMP", "-o", "file/x.glmc"],
+        ["report", "BUILD", "-o", "file/r.html"],
+        ["specs", "new", "CHECKPOINT", "-o", "file/s.yaml"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_cannot_be_written_is_a_sentence(
+    command: list[str],
+    compiled: Callable[[Path], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = compiled(GOLDEN / "chatglm3")
+    (tmp_path / "file").write_text("in the way of a folder")
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "BUILD": str(build),
+        "DUMP": str(build / "ir" / "1-lowered.glmc"),
+        "CHECKPOINT": str(GOLDEN / "chatglm3"),
+    }
+    assert main([places.get(word, word) for word in command]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"glmc: error[GLMC073]: {command[-1]} cannot be written")

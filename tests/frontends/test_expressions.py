@@ -55,6 +55,10 @@ def value(text: str, **variables: object) -> object:
         ("['a'] * 2 + [E]", ["a", "a", 5]),
         ("{'type': 'linear', 'factor': c.n}", {"type": "linear", "factor": 12}),
         ("min(3, 2) + max(1, 2) + abs(-3)", 7),
+        ("last(['a', 'b', 'a', 'b'], 'a', 3) + last([1, 2], 2, 9)", 3),
+        ("entry({'3': {'d': 5}}, 3, ['d']).d", 5),
+        ("entry({'3': {'d': 5}}, 2, ['d']).d ?? 7", 7),
+        ("entry(null, 2, []) is null", True),
         ("int(c.n * c.ratio) + floor(1.5) + ceil(1.5) + len(c.list)", 11),
         ("sqrt(16) + log(1) + exp(0)", 5.0),
         ("null if c.on else missing_is_never_looked_at", None),
@@ -122,6 +126,10 @@ def test_what_is_not_in_the_language(text: str) -> None:
         "not c.n",
         "c",
         "len(3)",
+        "last(3, 1, 1)",
+        "last([1, 2], 2, 1)",
+        "entry(3, 1, [])",
+        "entry({'1': {'e': 5}}, 1, ['d'])",
         "nowhere",
         "nowhere()",
         "c.nothing + 1",
@@ -203,9 +211,8 @@ OPERATORS = st.sampled_from(
         "is_not",
     ]
 ).map(lambda operator: operator.replace("_", " "))
-FUNCTIONS = st.sampled_from(
-    ["min", "max", "abs", "int", "len", "sqrt", "log", "exp", "floor", "ceil"]
-)
+NAMES = "min max abs int len sqrt log exp floor ceil last entry"
+FUNCTIONS = st.sampled_from(NAMES.split())
 
 
 def bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:

@@ -39,6 +39,9 @@ SCALINGS: dict[str, dict[str, Any]] = {
         "factor": 8.0,
         "original_max_position_embeddings": 64,
     },
+    "proportional": {"partial_rotary_factor": 0.25},
+    "proportional whole": {},
+    "proportional factor": {"partial_rotary_factor": 0.5, "factor": 8.0},
     "longrope attention": {
         **FACTORS,
         "factor": 8.0,
@@ -83,6 +86,11 @@ def test_the_same_as_transformers(load: Load, name: str) -> None:
     if kind != "default":
         _, attention = ROPE_INIT_FUNCTIONS[kind](config)
         assert ours.get("attention_factor", 1.0) == pytest.approx(attention, abs=1e-12)
+    if kind == "proportional":
+        frequencies, _ = ROPE_INIT_FUNCTIONS[kind](config)
+        assert ropes[0].dim == 2 * len(frequencies)
+        assert ours["turning"] == int(frequencies.count_nonzero())
+        assert ours["factor"] == pytest.approx(1 / float(frequencies[0]))
     original = theirs.get("original_max_position_embeddings")
     if kind in ("llama3", "yarn", "longrope"):
         assert ours["original_max_positions"] == original
@@ -141,6 +149,10 @@ def test_partial(load: Load, more: dict[str, Any], dim: int) -> None:
         ({"rope_scaling": {"type": "linear", "factor": "4"}}, "found '4'"),
         ({"rope_scaling": {"factor": 4.0}}, "rope type 'default' has no such key"),
         ({"rope_scaling": {"type": "linear", "rope_type": "yarn"}}, "must agree"),
+        (
+            {"rope_scaling": {"type": "proportional", "partial_rotary_factor": 1.5}},
+            "partial_rotary_factor is 1.5; it is a share of the head",
+        ),
         ({"rope_theta": 0.5}, "larger than 1"),
         ({"rope_theta": -1}, "theta must be a number above 0"),
         ({"rope_parameters": {"full_attention": {}}}, "rope_parameters.full_attention"),

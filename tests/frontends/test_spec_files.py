@@ -54,6 +54,38 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
         ("ops: {attn: {window: =0 - 3}}", "ops.attn.window must be a positive whole"),
         ("ops: {attn: {rope: {dim: =D + 2}}}", "must be at most head_dim (16)"),
         ("ops: {attn: {rope: {params: =3}}}", "must be an object, as rope() gives"),
+        ("ops: {attn: {kv_from: =i}}", "must be the number of a layer before layer 0"),
+        ("ops: {attn: {kv_from: '=i - 1'}}", "of a layer before layer 0, found -1"),
+        (
+            "ops: {attn: {kv_from: '=0 if i > 1 else null', kv_heads: '=4 - i'}}",
+            "layer 2 reads the keys and values of layer 0 (kv_from), and needs 2 key "
+            "heads, 16 wide; layer 0 has 4 key heads, 16 wide",
+        ),
+        (
+            "ops: {attn: {kv_from: '=i - 1 if i else null'}}",
+            "`i` is 0, not true, false or null",
+        ),
+        (
+            "ops: {attn: {kv_from: '=i - 1 if i > 0 else null'}}",
+            "layer 2 reads the keys and values of layer 1 (kv_from), and needs 2 key "
+            "heads, 16 wide; layer 1 has none of its own",
+        ),
+        (
+            "ops: {attn: {mask: full, kv_from: '=0 if i > 0 else null'}}",
+            "must be null where the mask is full and nothing is cached",
+        ),
+        (
+            "block: [{op: two}]\nops: {two: {kind: branches, of: [{op: attn}]}}",
+            "ops.two.of must be an op of kind mlp or moe, found 'attn'",
+        ),
+        (
+            "block: [{op: two}]\nops: {two: {kind: branches, of: [{op: feed}]}}",
+            "ops.two.of must be one of the ops attn, mlp, two, found 'feed'",
+        ),
+        (
+            "block: [{op: part}]\nops: {part: {kind: per_layer_input, act: silu}}",
+            "weights has no entry for 'part_gate'",
+        ),
         ("variants: {a: 3}", "my.yaml:2: variants.a must be a mapping"),
         ("variants: {a: {when: =true}}", "variants.a.about: this key is required"),
         ("expect: {a: 3}", "my.yaml:2: expect.a: "),

@@ -15,6 +15,7 @@ from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
+from support.handed import handing_models
 from support.mixtures import mixed_models
 from support.models import bert, chatglm, encoders, glm, models
 
@@ -94,7 +95,7 @@ def test_fused_tensors_are_bound_whole_again() -> None:
     assert '= "h_to_4h.weight"[96,32]\n' in text
 
 
-@given(st.one_of(models(), encoders(), mixed_models()))
+@given(st.one_of(models(), encoders(), mixed_models(), handing_models()))
 @settings(max_examples=50, deadline=None)
 def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
     found = stages(shrink(model))

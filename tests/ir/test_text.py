@@ -14,11 +14,12 @@ from glmc.ir.text import (
     print_model,
     print_program,
 )
+from support.handed import handing_models, sharing, with_parts
 from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
 
 
-@given(st.one_of(models(), encoders(), mixed_models()))
+@given(st.one_of(models(), encoders(), mixed_models(), handing_models()))
 @settings(max_examples=60, deadline=None)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
@@ -36,6 +37,16 @@ def test_a_prefix_encoder_parses_back(projection: bool) -> None:
         assert parse_program(print_program(stage.program)) == stage.program
 
 
+def test_what_layers_read_of_others_is_told_in_the_header() -> None:
+    text = print_program(lower(with_parts(sharing((0, 1)))))
+    assert 'block @reader[2:4] "encoder.layers.{i}." kv_from[0:2] (' in text
+    assert "%layer_input: f16[B,T,6] of %layer_inputs, %kv: kv[2,16,16])" in text
+    assert "kv_from[1] (" in print_program(lower(sharing((1, 1, 1))))
+    broken = text.replace("kv_from[0:2]", "kv_from[0:2,1]")
+    with pytest.raises(IRSyntaxError, match="kv_from must have 1 or 2 numbers"):
+        parse_program(broken)
+
+
 def test_comments_and_blanks_are_free() -> None:
     program = lower(chatglm())
     text = print_program(program)
@@ -46,15 +57,30 @@ def test_comments_and_blanks_are_free() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "expected"),
     [
-        ("= rms_norm(%x,", "= rms_nrom(%x,", "%h1", "there is no op rms_nrom"),
+        (
+            "= rms_norm(%x,",
+            "= rms_nrom(%x,",
+            "%h1",
+            "no op rms_nrom; did you mean rms_norm?",
+        ),
         ("rms_norm(%x,", "rms_norm(@x,", "%h1", "x must be a %name"),
-        ("eps=1e-05", "epps=1e-05", "%h1", "rms_norm has no argument epps="),
+        (
+            "eps=1e-05",
+            "epps=1e-05",
+            "%h1",
+            "no argument epps=; did you mean eps?",
+        ),
         ("eps=1e-05", "eps=fast", "%h1", "eps: Input should be a valid number"),
         ("%h1: f16[B,T,32]", "%h1: f16(B,T,32]", "%h1", "expected [, found '('"),
         ("%h1: f16[B,T,32]  ", "%h1 ", "%h1", "%h1 has no type"),
         ("n=4)", "n=4", "%qh", "expected ), found '%kh'"),
         ("heads(%q, n=4)", "heads(n=4)", "%qh", "heads takes x by position"),
-        (".slice(0, 0, 64)", ".sliced(0, 0, 64)", "@q:", "not a step of a recipe"),
+        (
+            ".slice(0, 0, 64)",
+            ".sliced(0, 0, 64)",
+            "@q:",
+            "did you mean slice?",
+        ),
         ("style=interleaved", "style=wavy", "%qr", "style: Input should be"),
         ("return %out", "retrun %out", "retrun", "expected a %name, found 'retrun'"),
         ('"dense.weight"', '"dense.weight', "dense.weight", "unexpected character"),

@@ -11,6 +11,7 @@ from glmc.ir.ops import LatentAttention, LatentWrite
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.types import CacheType, TensorType, Type
 from glmc.ir.verify import VerifyError, verify
+from support.handed import sharing, with_parts
 from support.models import bert, bidirectional, chatglm, glm
 
 TEXT = print_program(lower(chatglm()))
@@ -73,6 +74,54 @@ def test_a_broken_program_is_refused(old: str, new: str, rule: str) -> None:
     with pytest.raises(VerifyError) as caught:
         verify(parse_program(TEXT.replace(old, new, 1)))
     assert rule in str(caught.value)
+
+
+HANDING = print_program(lower(with_parts(sharing((0, 1)))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("kv_from[0:2]", "kv_from[0,2]", "layer 2 has no kv[2,16,16] of its own"),
+        ("kv_from[0:2]", "kv_from[0,3]", "layer 3 reads the cache of 3"),
+        ("of %layer_inputs", "of %parts", "%parts does not come from the stem"),
+        ("of %layer_inputs", "of %x", "%x is not ['B', 'T', 4, 6], a part for every"),
+        ("attention(%qr, %kv,", "attention(%qr, %kv_2,", "reads undefined %kv_2"),
+    ],
+)
+def test_what_is_handed_on_wrongly_is_refused(old: str, new: str, rule: str) -> None:
+    verify(parse_program(HANDING))
+    assert old in HANDING
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(HANDING.replace(old, new)))
+    assert rule in str(caught.value)
+
+
+def test_a_cache_is_filled_by_the_layer_that_has_it() -> None:
+    program = lower(sharing((0, 1)))
+    own, reader = program.blocks
+    for rule, wrong in (
+        ("kv_write fills the cache", {"ops": own.ops, "params": own.params}),
+        ("one source for each layer", {"kv_from": (0,)}),
+        ("of its own for layer 3", {"kv_from": (0, 2)}),
+    ):
+        blocks = (own, reader.replace(**wrong))
+        with pytest.raises(VerifyError) as caught:
+            verify(program.model_copy(update={"blocks": blocks}))
+        assert rule in str(caught.value)
+
+
+def test_a_part_for_a_layer_needs_an_embedding_that_has_some() -> None:
+    model = with_parts(sharing())
+    embed = model.embed.model_copy(update={"per_layer": None})
+    with pytest.raises(GlmcError, match=r"needs embed\.per_layer"):
+        lower(model.model_copy(update={"embed": embed}))
+
+
+def test_a_prefix_encoder_needs_a_cache_for_every_layer() -> None:
+    encoder = glm().prefix_encoder
+    with pytest.raises(GlmcError, match="layers that read those of another"):
+        lower(sharing().model_copy(update={"prefix_encoder": encoder}))
 
 
 ENCODER = print_program(lower(bert()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import further, mixed, published
+from support import carried, further, mixed, published
 
 Config = dict[str, Any]
 
@@ -164,4 +164,5 @@ FAMILIES = {
     **published.COMPOSITES,
     **{family: mixed.published(family) for family in mixed.CLASSES},
     **{family: further.published(family) for family in further.CLASSES},
+    **{family: carried.published(family) for family in carried.CLASSES},
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import dense, further, mixed
+from support import carried, dense, further, mixed
 
 Config = Mapping[str, Any]
 
@@ -107,6 +107,7 @@ BASE: Mapping[str, Config] = {
     **dense.FAMILIES,
     **mixed.FAMILIES,
     **further.FAMILIES,
+    **carried.FAMILIES,
 }
 
 
@@ -154,6 +155,7 @@ _LLAMA3: Config = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_PROPORTIONAL: Config = {"partial_rotary_factor": 0.5, "factor": 3.0}
 # Lengths for which the ramp between the two betas lies within the 8 frequencies.
 _YARN: Config = {"factor": 4.0, "original_max_position_embeddings": 4096}
 _YARN_ALL: Config = {
@@ -184,6 +186,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("llama", "yarn", _rope("yarn", **_YARN)),
     Variant("llama", "yarn_all", _rope("yarn", **_YARN_ALL)),
     Variant("llama", "longrope", _rope("longrope", **_LONGROPE)),
+    Variant("llama", "proportional", _rope("proportional", **_PROPORTIONAL)),
     Variant("mistral", "window"),
     Variant("mistral", "full", {"sliding_window": None}),
     Variant("mistral", "wide_heads", {"head_dim": 32, "sliding_window": 5}),
@@ -243,7 +246,12 @@ VARIANTS: tuple[Variant, ...] = (
             padding=not {family, f"{family}-{name}"} & further.UNPADDED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
-        for family, cases in {**dense.CASES, **mixed.CASES, **further.CASES}.items()
+        for family, cases in {
+            **dense.CASES,
+            **mixed.CASES,
+            **further.CASES,
+            **carried.CASES,
+        }.items()
         for name, values in cases.items()
     ),
 )

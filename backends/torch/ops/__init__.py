@@ -25,13 +25,14 @@ from glmc.backends.torch.ops.elementwise import (
     mul,
     normalised_linear,
     scale,
+    scale_by,
     soft_cap,
     split,
     xielu,
     zeros_like,
 )
 from glmc.backends.torch.ops.latent import latent_attention, latent_write
-from glmc.backends.torch.ops.moe import moe_experts, moe_router
+from glmc.backends.torch.ops.moe import moe_experts, moe_router, scale_experts
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
     add_rms_norm,
@@ -56,6 +57,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_linear,
     rope_table_llama3,
     rope_table_longrope,
+    rope_table_proportional,
     rope_table_sections,
     rope_table_yarn,
 )
@@ -105,9 +107,12 @@ __all__ = [
     "rope_table_linear",
     "rope_table_llama3",
     "rope_table_longrope",
+    "rope_table_proportional",
     "rope_table_sections",
     "rope_table_yarn",
     "scale",
+    "scale_by",
+    "scale_experts",
     "scale_heads",
     "sinusoids",
     "soft_cap",

@@ -94,6 +94,11 @@ def scale(x: torch.Tensor, *, factor: float, rounded: bool = False) -> torch.Ten
     return x * factor
 
 
+def scale_by(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`weight * x`, with `weight` [1]."""
+    return x * weight
+
+
 def clamp(x: torch.Tensor, *, limit: float) -> torch.Tensor:
     """`x` cut off at plus and minus `limit`."""
     return x.clamp(-limit, limit)

@@ -93,6 +93,14 @@ def eligible_experts(
     return grouped.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)
 
 
+def scale_experts(
+    weights: torch.Tensor, experts: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """`weights` fp32 [B, T, k] times `scale` [X] fp32 of the `experts` int64 [B, T, k]
+    that they belong to."""
+    return weights * scale[experts]
+
+
 def moe_experts(
     x: torch.Tensor,
     experts: torch.Tensor,

@@ -115,6 +115,15 @@ def rope_table_longrope(
     return cos * factor, sin * factor
 
 
+def rope_table_proportional(
+    pos: torch.Tensor, *, dim: int, theta: float, turning: int, factor: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gemma 4: the first `turning` frequencies of the whole head over `factor`, and 0
+    for the other pairs, which stand still."""
+    inv_freq = proportional_frequencies(dim, theta, turning, factor, pos.device)
+    return cos_sin(pos, inv_freq)
+
+
 def rope_table_sections(
     pos: torch.Tensor, *, dim: int, theta: float, frequencies: str = "f32"
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,6 +208,16 @@ def linear_frequencies(
 ) -> torch.Tensor:
     """transformers' `linear`."""
     return (1.0 / theta ** exponents(dim) / factor).to(device)
+
+
+@functools.cache
+def proportional_frequencies(
+    dim: int, theta: float, turning: int, factor: float, device: torch.device
+) -> torch.Tensor:
+    """transformers' `proportional`."""
+    inv_freq = 1.0 / theta ** exponents(dim)
+    inv_freq[turning:] = 0.0
+    return (inv_freq / factor).to(device)
 
 
 # The last few lengths only: beyond `max_positions` every decode step has a new one.

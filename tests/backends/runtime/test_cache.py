@@ -57,8 +57,46 @@ def test_growth_keeps_the_filled_slots_and_at_least_doubles() -> None:
         assert torch.equal(layer.keys[:, :, :4], keys)
 
 
+def test_a_layer_that_reads_another_has_no_storage() -> None:
+    cache = Cache([*SHAPES, 1, 0], 3, 5, torch.bfloat16, "cpu")
+    assert len(cache.own) == 2
+    assert cache.layers[2] is cache.layers[1]
+    assert cache.layers[3] is cache.layers[0]
+    cache.layers[0].keys.normal_()
+    cache.advance(4)
+    kept = cache.layers[0].keys[:, :, :4].clone()
+    cache.reserve(9)
+    assert cache.layers[3].keys.shape[2] == 10
+    assert torch.equal(cache.layers[3].keys[:, :, :4], kept)
+    assert repr(cache) == "Cache(layers=4, batch=3, length=4, capacity=10)"
+    rows = cache.first_rows(2)
+    assert rows.layers[3] is rows.layers[0] is rows.own[0]
+    assert rows.layers[3].keys.data_ptr() == cache.layers[0].keys.data_ptr()
+    rows.reserve(30)
+    assert [layer.keys.shape[2] for layer in rows.layers] == [30] * 4
+    assert cache.layers[0].keys.shape[2] == 10
+
+
 def test_reserving_what_is_there_moves_nothing() -> None:
     cache = filled(5, 4)
     before = [layer.keys.data_ptr() for layer in cache.layers]
     cache.reserve(5)
     assert [layer.keys.data_ptr() for layer in cache.layers] == before
+
+
+def test_the_first_rows_are_the_same_slots() -> None:
+    cache = filled(5, 2)
+    for layer in cache.layers:
+        layer.scales = torch.ones(3, 2, 5)  # type: ignore[attr-defined]
+    rows = cache.first_rows(2)
+    assert rows.position is cache.position
+    assert [layer.cache for layer in rows.layers] == [rows, rows]
+    rows.advance(1)
+    assert (rows.length, cache.length, int(cache.position)) == (3, 2, 3)
+    for layer, whole in zip(rows.layers, cache.layers, strict=True):
+        assert sorted(layer.slots()) == ["index", "keys", "scales", "values"]
+        for name, slots in layer.slots().items():
+            slots.fill_(7)
+            assert slots.is_contiguous()
+            assert (getattr(whole, name)[:2] == 7).all()
+            assert not (getattr(whole, name)[2] == 7).any() or name == "index"

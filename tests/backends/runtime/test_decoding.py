@@ -187,6 +187,16 @@ def test_other_weights_and_ops_are_recorded_anew(
     assert len(tapes.recorded) == 3
 
 
+def test_inference_mode_comes_and_goes(model: CausalLM, recorded: CausalLM) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": ()}
+    want = model.generate(PROMPT, **options)
+    for inference in (False, True, False):
+        with torch.inference_mode(inference):
+            got = recorded.generate(PROMPT, **options)
+        assert torch.equal(got, want)
+        assert recorded.decode_path.startswith("one graph")
+
+
 def test_generations_at_once_do_not_share_slots(
     model: CausalLM, recorded: CausalLM
 ) -> None:

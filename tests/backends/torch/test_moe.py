@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers.models.cohere2_moe import modeling_cohere2_moe as cohere
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
+from transformers.models.gemma4 import modeling_gemma4 as gemma4
 from transformers.models.glm4_moe import modeling_glm4_moe as glm
 from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.phimoe import modeling_phimoe as phimoe
@@ -197,3 +198,27 @@ def test_experts_are_added_up_by_weight() -> None:
         made = down[experts[b, t, k]] @ (torch.nn.functional.silu(gate) * up)
         want[b, t] += weights[b, t, k] * made
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_each_chosen_experts_weight_has_its_factor() -> None:
+    config = transformers.Gemma4TextConfig(
+        hidden_size=E, num_experts=X, top_k_experts=K, rms_norm_eps=1e-3
+    )
+    router = gemma4.Gemma4TextRouter(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in router.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(2, 5, E, generator=generator)
+    _, weights, experts = router(x.flatten(0, 1))
+    read = ops.rms_norm(x, router.scale, eps=1e-3, weight_in="input")
+    read = ops.scale(read, factor=E**-0.5)
+    given = {"top_k": K, "score": "softmax", "renormalise": True}
+    found, plain = ops.moe_router(read, router.proj.weight, **given)
+    got = ops.scale_experts(plain, found, router.per_expert_scale)
+    wanted = sorted_by_expert(experts, weights)
+    mine = sorted_by_expert(found.flatten(0, 1), got.flatten(0, 1))
+    assert torch.equal(mine[0], wanted[0])
+    torch.testing.assert_close(mine[1], wanted[1])
+    unscaled = sorted_by_expert(found.flatten(0, 1), plain.flatten(0, 1))
+    assert (unscaled[1] - wanted[1]).abs().max() > 0.01

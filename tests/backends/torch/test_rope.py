@@ -47,6 +47,8 @@ CASES: list[tuple[str, float, dict[str, Any], bool]] = [
     ("yarn", 1000000.0, YARN, True),
     ("yarn", 150000.0, {**YARN, "truncate": False, "beta_slow": 2.0}, True),
     ("longrope", 10000.0, LONG, True),
+    ("proportional", 1000000.0, {"partial_rotary_factor": 0.25}, False),
+    ("proportional", 10000.0, {"partial_rotary_factor": 1.0, "factor": 3.0}, False),
 ]
 
 
@@ -74,6 +76,9 @@ def ours(
     extra = {"original_max_positions": ORIGINAL} if original else {}
     if kind == "dynamic":
         extra = {"max_positions": ORIGINAL}
+    if kind == "proportional":
+        scaling = dict(scaling)
+        extra = {"turning": int(scaling.pop("partial_rotary_factor") * DIM // 2)}
     return getattr(ops, name)(pos, dim=DIM, theta=theta, **scaling, **extra)
 
 

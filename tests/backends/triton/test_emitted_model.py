@@ -90,7 +90,9 @@ def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> No
         assert 0 < encoders.worst(got, want) <= 2e-5
 
 
-@pytest.mark.parametrize("name", ["gemma2-capped", "bloom-alibi", "granite_swa-sinks"])
+@pytest.mark.parametrize(
+    "name", ["gemma2-capped", "bloom-alibi", "granite_swa-sinks", "gemma4_text-shared"]
+)
 def test_kernels_of_changed_scores_give_the_logits_of_the_reference(
     tiny: Callable[[Variant], Tiny], compiled: Callable[[Path], Path], name: str
 ) -> None:
