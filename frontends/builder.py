@@ -283,7 +283,7 @@ class _ModelBuilder:
 
     def source(self, resolve: Resolver) -> int | None:
         """The layer whose keys and values a layer attends to, if they are not its."""
-        for step in self.spec.block:
+        for step in self.steps_of(resolve):
             name, op = self.parts.named(resolve, "block.op", step.op)
             if isinstance(op, AttentionSpec) and op.kv_from is not None:
                 return kv_source(f"ops.{name}.kv_from", resolve, op)
@@ -316,8 +316,11 @@ class _ModelBuilder:
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
     def steps(self, resolve: Resolver) -> tuple[m.Step, ...]:
-        kept = [s for s in self.spec.block if resolve.flag("block.when", s.when)]
-        return tuple(self.step(resolve, step) for step in kept)
+        return tuple(self.step(resolve, step) for step in self.steps_of(resolve))
+
+    def steps_of(self, resolve: Resolver) -> list[StepSpec]:
+        """The steps that a layer has."""
+        return [s for s in self.spec.block if resolve.flag("block.when", s.when)]
 
     def step(self, resolve: Resolver, step: StepSpec) -> m.Step:
         name, op = self.parts.named(resolve, "block.op", step.op)

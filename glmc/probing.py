@@ -299,8 +299,8 @@ class Teller:
 
     def _here(self, name: str) -> str:
         """The name with the layer's number in it."""
-        here = isinstance(self.place, int)
-        number = self.graph.number_of(self.place) if here else self.place
+        place = self.place
+        number = self.graph.number_of(place) if isinstance(place, int) else place
         return name.replace("{i}", str(number))
 
     def _inside(self, name: str) -> bool:

@@ -1,5 +1,7 @@
 """Mixtures of experts as ops: the router and the experts it chooses among."""
 
+from typing import Any
+
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
@@ -15,7 +17,12 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     both = [moe.gate, moe.up]
     gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
-    fields = {"x": x, "experts": experts, "weights": weights, "fn": moe.act}
+    fields: dict[str, Any] = {
+        "x": x,
+        "experts": experts,
+        "weights": weights,
+        "fn": moe.act,
+    }
     fields["weigh"] = moe.weigh
     fields["zero_experts"] = moe.zero_experts
     fields |= moe.glu.model_dump() if moe.glu else {}
