@@ -218,6 +218,7 @@ class _ModelBuilder:
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
+        yield from self.slots.quantised.waivers()
         if self.spec.beyond_layers:
             for pattern in numbers_from(self.layers):
                 pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
@@ -232,7 +233,7 @@ class _ModelBuilder:
             own = self.slots.optional("head")
             if own:
                 yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
-                if own.storage:
+                if isinstance(own.storage, m.RowQuantized):
                     scale = own.tensor + own.storage.suffix
                     yield m.Waiver(pattern=scale, reason=TIED_HEAD)
         if self.spec.prefix_encoder and self.prefix_encoder() is None:

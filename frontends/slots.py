@@ -76,9 +76,9 @@ class Slots:
         name = self._name(slot, entry, "weight")
         storage = None
         if slot not in _MODEL_SLOTS:
-            storage = self.quantised.in_layer(name)
+            storage = self.quantised.in_layer(slot, name)
         elif slot in _VOCABULARY_SLOTS:
-            storage = self.quantised.vocabulary
+            storage = self.quantised.in_vocabulary(slot, name)
         return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
 
     def bias(self, slot: str) -> m.Weight | None:

@@ -458,18 +458,18 @@ class RowQuantization(Section):
     embeddings: Flag = False
 
 
-class BlockQuantization(Section):
-    """float8 codes with a scale per block, as ``quantization_config`` describes them.
+class PublishedQuantization(Section):
+    """Any format that a ``quantization_config`` describes, and glmc reads.
 
     ``config`` is that object, or null for floats.
     """
 
-    format: Literal["blocks"]
+    format: Literal["published"]
     config: Formula
 
 
 Quantization = Annotated[
-    RowQuantization | BlockQuantization, Field(discriminator="format")
+    RowQuantization | PublishedQuantization, Field(discriminator="format")
 ]
 
 

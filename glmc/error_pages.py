@@ -74,7 +74,7 @@ class Raised:
 
 def raises() -> Iterator[Raised]:
     """All of them, file by file."""
-    names = {cls.__name__ for cls in (GlmcError, *catalogue().values())}
+    names = {GlmcError.__name__, *(cls.__name__ for cls in catalogue().values())}
     for file in _sources():
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

@@ -20,18 +20,17 @@ from .checkpoint import (
     Checkpoint,
     indexed_shards,
 )
+from .evaluation import dequantized, evaluate, kept, row_step
 from .hub import HubError, Repository, is_hub_id
 from .precompiled import offer
 from .recipes import (
     Bind,
     Cat,
-    DequantBlocks,
-    DequantRows,
+    Kept,
+    Quantized,
     Recipe,
     Stack,
     Tensor,
-    dequantized,
-    evaluate,
     shape_of,
 )
 from .storage import FLOATS
@@ -130,17 +129,16 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 size = source.nbytes
                 del source
                 checkpoint.spend(size)
-        case DequantRows(codes) | DequantBlocks(codes) if out.dim() == 2:
-            height = recipe.block[0] if isinstance(recipe, DequantBlocks) else 1
-            for rows in pieces(out, height):
-                source = checkpoint.read(codes.name)[rows]
-                first = 0 if rows is ... else rows.start
-                out[rows].copy_(
-                    dequantized(recipe, source, checkpoint.read, out.dtype, first)
-                )
-                size = source.nbytes
-                del source
-                checkpoint.spend(size)
+        case Quantized() if out.dim() == 2:
+            for rows in pieces(out, row_step(recipe)):
+                cut = slice(None) if rows is ... else rows
+                out[rows].copy_(dequantized(recipe, checkpoint.read, out.dtype, cut))
+                checkpoint.spend(out[rows].nbytes)
+        case Kept():
+            for rows in pieces(out, row_step(recipe)):
+                cut = slice(None) if rows is ... else rows
+                out[rows].copy_(kept(recipe, checkpoint.read, cut))
+                checkpoint.spend(out[rows].nbytes)
         case _:
             out.copy_(evaluate(recipe, checkpoint.read, out.dtype))
             checkpoint.spend(out.nbytes)

@@ -14,6 +14,7 @@ FILES = (
     "elementwise",
     "quantized",
     "norms",
+    "products",
     "rope",
     "positions",
     "attention",

@@ -1,13 +1,19 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import latents, mixtures, specs, structure, tiles
+from glmc.backends.triton import (
+    latents,
+    mixtures,
+    products,
+    specs,
+    structure,
+    tiles,
+)
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
 from glmc.ir.errors import KernelDtypeError
@@ -29,9 +35,11 @@ class Kernel:
     specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
 
 
+QUANTIZED = ("quantized_codes", "quantized_kernels")
 _ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
 
 KERNELS: Mapping[str, Kernel] = {
+    **{name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS},
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
     "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
     "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),
@@ -39,7 +47,7 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "quantized_linear": Kernel(
-        ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
+        ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
     "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
@@ -66,7 +74,16 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
-    "quantized_kernels",
+    "products",
+    "product_gemv",
+    "product_skinny",
+    "product",
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+    *QUANTIZED,
     "quantized_linear",
     "moe_router",
     "moe_experts",
@@ -92,7 +109,7 @@ def render_kernels(
     Raises GlmcError for a use that lacks what its kernels are specialised by.
     """
     every = list(ops)
-    uses = [use for use in every if use.name not in own]
+    uses = _ours(every, own)
     kinds = structure.prologues(uses)
     variables = _variables(uses)
     sections = [_render(env, "module", _module(every, own))]
@@ -101,12 +118,6 @@ def render_kernels(
             for kind in kinds:
                 text = _render(env, part, variables | _prologue(kind))
                 sections.append(text.replace("qkv_prologue", kind.name(kinds)))
-        elif part == "quantized_kernels":
-            for bits in structure.code_widths(uses):
-                text = _render(env, part, variables | {"packed": bits == 4})
-                sections.append(
-                    re.sub(r"\b(gem[mv])(?=_kernel|:)", rf"int{bits}_\1", text)
-                )
         else:
             sections.append(_render(env, part, variables))
     return "\n\n\n".join(sections) + "\n"
@@ -128,13 +139,19 @@ def aot_specs(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
-    uses = [use for use in ops if use.name not in own]
+    uses = _ours(ops, own)
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
         wanted = kernel.specs(use, uses, dtype) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
+
+
+def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
+    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
+    given = products.with_parts(use for use in ops if use.name not in own)
+    return [use for use in given if use.name not in own]
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
@@ -148,6 +165,8 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
         without += ("moe_router",)
     if not mixtures.experts_form(uses):
         without += ("moe_experts",)
+    if structure.named(uses, "full_attention"):
+        without += ("linear",)  # an encoder's products have many rows
     if not without:
         return KERNELS
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
@@ -173,7 +192,9 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name in kernels and name not in own]
     return {
         "launches": bool(ours),
+        "counts": "quantized_linear" in ours,
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
+        "multiplies": any(name in products.OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
@@ -204,19 +225,20 @@ def _variables(uses: list[OpUse]) -> Variables:
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
-    widths = structure.code_widths(uses)
+    multiplied = structure.named(uses, *products.OPS)
     mixed = structure.named(uses, *structure.MOE_OPS)
     return {
+        **products.variables(uses),
         **mixtures.variables(uses),
         **latents.variables(uses),
-        "widths": widths,
-        "biased": any("bias" in use.operands for use in quantized),
-        "kernels": structure.products(widths),
-        "gemv": tiles.GEMV,
+        "grouped": structure.grouped(quantized),
+        "zeroed": any("zeros" in use.operands for use in quantized),
+        "codes_biased": any("bias" in use.operands for use in quantized),
+        "gemv": json.dumps(tiles.GEMV),
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed + multiplied),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),

@@ -111,18 +111,26 @@ def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]
     """The product with few rows and the one with many."""
     bits = use.whole("bits")
     width = use.size("weight") * 8 // bits
-    shared: dict[str, Constant] = {"IN": width, "OUT": use.size("scale")}
-    pointers = ["scale"]
-    biased = structure.named(uses, "quantized_linear")
-    if "bias" in use.operands:
-        pointers.append("bias")
-    elif any("bias" in other.operands for other in biased):
-        shared["bias"] = None
+    run = math.gcd(width * bits // 32, 16)
+    sizes = {"IN": width, "OUT": use.size("weight", 0), "BITS": bits, "RUN": run}
+    shared: dict[str, Constant] = {**sizes}
+    products = structure.named(uses, "quantized_linear")
+    if structure.grouped(products):
+        groups = use.size("scale") if len(use.shapes["scale"]) > 1 else 1
+        parts = max(1, run * 32 // bits * groups // width)
+        shared |= {"GROUP": width // groups, "PARTS": parts}
+    given = [name for name in ("zeros", "bias") if name in use.operands]
+    for name in ("zeros", "bias"):
+        if name not in given and any(name in other.operands for other in products):
+            shared[name] = None
 
     def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
-        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
-        arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
-        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
+        arguments.pointers("scale")
+        for name in given:
+            arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
+        arguments.pointers("out").strides(x_row=width).counts(*counts)
+        return _tiled(arguments, f"quantized_{kernel}_kernel", shared, tile)
 
     return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
 

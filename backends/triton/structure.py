@@ -16,9 +16,22 @@ LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
+PRODUCT_OPS = (
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+)
 LATENT_OPS = ("latent_write", "latent_attention")
 MOE_OPS = ("moe_router", "moe_experts")
-ALLOCATING_OPS = (*ATTENTION_OPS, *MOE_OPS, "latent_attention")
+ALLOCATING_OPS = (
+    *ATTENTION_OPS,
+    *MOE_OPS,
+    *PRODUCT_OPS,
+    "latent_attention",
+    "quantized_linear",
+)
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
@@ -128,16 +141,9 @@ def functions(uses: Iterable[OpUse]) -> list[str]:
     return sorted({u.text("fn") for u in activating if u.attrs.get("limit") is None})
 
 
-def code_widths(uses: Iterable[OpUse]) -> list[int]:
-    """The bits of codes that a kernel multiplies by, sorted."""
-    return sorted({use.whole("bits") for use in named(uses, "quantized_linear")})
-
-
-def products(widths: Sequence[int]) -> tuple[str, str]:
-    """How the launcher of quantized_linear calls its kernels: by name, or looked up."""
-    if len(widths) != 1:
-        return "gemv", "gemm"
-    return f"int{widths[0]}_gemv_kernel", f"int{widths[0]}_gemm_kernel"
+def grouped(quantized: Iterable[OpUse]) -> bool:
+    """Whether some scales are for groups of a row's columns, not for whole rows."""
+    return any(len(use.shapes["scale"]) > 1 for use in quantized)
 
 
 @dataclass(frozen=True)

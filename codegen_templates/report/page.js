@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 const TABS = { graph: "Graph", code: "Code", ledger: "Ledger", weights: "Weights", roofline: "Roofline", keys: "Config" };
 const last = data.stages.length - 1;
 const lines = new Map(data.links.map(([graph, op, line]) => [`${graph} ${op}`, line]));
-const state = { stage: 0, graph: data.stages[0].graphs.length > 2 ? 1 : 0, op: null };
+const state = { stage: 0, graph: Math.max(0, data.stages[0].graphs.findIndex((graph) => graph.layers)), op: null };
 
 /** An element with attributes, listeners (`onclick`) and children. */
 function make(tag, attributes = {}, ...children) {
@@ -20,7 +20,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** What fills a tab when it is first shown, so that the page opens at once. */
+const FILL = { code: codeView, ledger: ledgerTable, weights: weightsTable, roofline: rooflineView, keys: keysTable };
+
 function show(tab) {
+  FILL[tab]?.();
+  delete FILL[tab];
   for (const name of Object.keys(TABS)) {
     $(name).hidden = name !== tab;
     $(`tab-${name}`).setAttribute("aria-selected", name === tab);
@@ -130,11 +135,17 @@ function table(id, heads, rows) {
 const code = (text) => make("code", {}, text);
 const status = (text) => make("span", { class: text }, text);
 
-function tables() {
+function ledgerTable() {
   table("ledger", ["Fusion", "", "Where", "Layers", "At", "Why", "Launches saved"],
     data.ledger.map((e) => [code(e.fusion), status(e.status), e.graph, e.graph ? e.layers : "", code(e.at), e.reason, e.launches_saved || ""]));
+}
+
+function weightsTable() {
   table("weights", ["Parameter", "Type", "Layers", "From the checkpoint"],
     data.weights.map((w) => [code(`@${w.name}`), code(w.type), w.layers, code(w.prefix ? `${w.prefix} ⟶ ${w.recipe}` : w.recipe)]));
+}
+
+function keysTable() {
   table("keys", ["Key", "", "Why", "Where"],
     data.keys.map((k) => [code(k.key), status(k.status), k.reason, k.where]));
 }
@@ -145,7 +156,7 @@ function dumpLines(text) {
   let graph = -1;
   let op = 0;
   text.forEach((content, at) => {
-    if (/^(stem|block|head) /.test(content)) { graph += 1; op = 0; }
+    if (/^(prefix_encoder|stem|block|head) /.test(content)) { graph += 1; op = 0; }
     else if (graph >= 0 && /^ {2}%/.test(content)) { found.set(`${graph} ${op}`, at + 1); op += 1; }
   });
   return found;
@@ -188,10 +199,15 @@ function codeView() {
   const byCode = new Map(pairs.map((pair) => [pair[1], pair]));
   fill("ir", dump, byIr);
   fill("module", data.code.trimEnd().split("\n"), byCode);
-  showCode = (at) => { show("code"); mark(byCode.get(at) ?? [null, at]); };
+  codePairs = byCode;
 }
 
-let showCode = () => {};
+let codePairs = new Map();
+
+function showCode(at) {
+  show("code");
+  mark(codePairs.get(at) ?? [null, at]);
+}
 
 function mark([irLine, codeLine]) {
   for (const [id, at] of [["ir", irLine], ["module", codeLine]]) {
@@ -219,10 +235,11 @@ function entries() {
 }
 
 function search() {
-  const all = entries();
+  let all = null;
   const close = () => { $("found").hidden = true; };
   $("query").addEventListener("input", () => {
     const words = $("query").value.toLowerCase().split(/\s+/).filter(Boolean);
+    all ??= entries();
     const hits = words.length ? all.filter(([label]) => words.every((w) => label.toLowerCase().includes(w))).slice(0, 40) : [];
     $("found").replaceChildren(...hits.map(([label, kind, go]) => make("li", {}, make("button", { type: "button", onclick: () => { close(); go(); } }, label, " ", make("small", {}, kind)))));
     if (words.length && !hits.length) $("found").replaceChildren(make("li", { class: "quiet" }, "Nothing of that name."));
@@ -242,9 +259,6 @@ function start() {
   $("next").addEventListener("click", step(1));
   tabs();
   parts();
-  tables();
-  codeView();
-  rooflineView();
   search();
   show("graph");
   draw();

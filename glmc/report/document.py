@@ -151,12 +151,13 @@ def _weights(program: Program) -> Iterator[Mapping[str, str]]:
 def _links(program: Program, code: str) -> list[tuple[int, int, int]]:
     """(graph, op, line) for every op of the last stage, lines from 1.
 
-    The emitted module has the blocks' statements class by class, then the stem's and
-    the head's in ``run``, an ``ops.NAME(...)`` for each op, in order; where an edited
-    module departs from that, the ops from there on have no line.
+    The emitted module has the statements of the blocks, class by class, then those of
+    the prefix encoder, the stem and the head, an ``ops.NAME(...)`` for each op, in
+    order; where an edited module departs from that, the ops from there on have no line.
     """
     graphs = program.graphs
-    order = [*range(1, len(graphs) - 1), 0, len(graphs) - 1]
+    first, end = len(graphs) - 1 - len(program.blocks), len(graphs) - 1
+    order = [*range(first, end), *range(first), end]
     ops = [(at, n, op) for at in order for n, op in enumerate(graphs[at].ops)]
     found = []
     for (at, n, op), (name, line) in zip(ops, _calls(code), strict=False):

@@ -55,6 +55,8 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
+    GroupQuantized,
+    Mxfp4Quantized,
     Norm,
     Projection,
     RowQuantized,
@@ -77,6 +79,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "GlmPositions",
+    "GroupQuantized",
     "Head",
     "Indexer",
     "LinearScaling",
@@ -86,6 +89,7 @@ __all__ = [
     "Mlp",
     "Model",
     "Moe",
+    "Mxfp4Quantized",
     "Norm",
     "OldName",
     "OutputGate",

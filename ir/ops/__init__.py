@@ -40,6 +40,7 @@ from glmc.ir.ops.positions import (
     ScaleHeads,
     Sinusoids,
 )
+from glmc.ir.ops.products import LayerNormLinear, LinearAct, LinearAdd, RmsNormLinear
 from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
@@ -79,8 +80,11 @@ __all__ = [
     "LatentWrite",
     "LayerNorm",
     "LayerNormHeads",
+    "LayerNormLinear",
     "LayerNormalize",
     "Linear",
+    "LinearAct",
+    "LinearAdd",
     "MoeExperts",
     "MoeRouter",
     "Mul",
@@ -91,6 +95,7 @@ __all__ = [
     "QuantizedLinear",
     "QueryScale",
     "RmsNorm",
+    "RmsNormLinear",
     "RmsNormalize",
     "Rope",
     "RopeTable",

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+from glmc.ir.ops import Add
 from glmc.ir.passes.rewrite import Check, Fusion, Match, Rule
 
 
@@ -18,6 +21,11 @@ def _biases_agree(*names: str) -> Check:
         return "some of the linears have a bias and some have none"
 
     return check
+
+
+def _beside_an_add(_: Program, graph: Graph, __: Op) -> bool:
+    """Where every add went with a product, no norm has one to take."""
+    return any(isinstance(op, Add) for op in graph.ops)
 
 
 MERGE_QKV = Fusion(
@@ -118,6 +126,8 @@ ADD_RMS_NORM = Fusion(
             """,
         ),
     ),
+    candidate=_beside_an_add,
+    wanted="stands beside an add",
 )
 
 ADD_LAYER_NORM = Fusion(
@@ -135,6 +145,8 @@ ADD_LAYER_NORM = Fusion(
             """,
         ),
     ),
+    candidate=_beside_an_add,
+    wanted="stands beside an add",
 )
 
 

@@ -12,9 +12,9 @@ from glmc.ir.node import Node
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
-    DequantBlocks,
-    DequantRows,
+    Kept,
     Permute,
+    Quantized,
     Recipe,
     Slice,
     Stack,
@@ -127,14 +127,17 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
         case Stack(of=of, count=count):
             return f"stack({print_recipe(of, prefix)}, {count})"
-        case DequantRows() | DequantBlocks():
-            codes, scale = (
-                print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)
-            )
-            if isinstance(recipe, DequantRows):
-                return f"dequant_rows({codes}, {scale}, bits={recipe.bits})"
-            block = print_value(recipe.block)
-            return f"dequant_blocks({codes}, {scale}, block={block})"
+        case Kept(of=of, part=part):
+            return f"{print_recipe(of, prefix)}.{part}()"
+        case Quantized():
+            inner = [print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)]
+            for name, value in recipe:
+                if isinstance(value, Tensor) and name not in ("codes", "scale"):
+                    inner.append(f"{name}={print_recipe(value, prefix)}")
+                elif value is not None and not isinstance(value, Tensor):
+                    enum = is_enum(type(recipe), name)
+                    inner.append(f"{name}={print_value(value, enum)}")
+            return f"{node_name(type(recipe))}({', '.join(inner)})"
 
 
 def print_model(model: Model) -> str:

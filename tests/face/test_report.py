@@ -17,6 +17,7 @@ from glmc import roofline
 from glmc.builds import Build
 from glmc.cli import main
 from glmc.devices import DEVICES
+from glmc.driver import compile_model
 from glmc.ir.draw import mermaid, svg
 from glmc.ir.draw.layered import place
 from glmc.report import page
@@ -54,6 +55,16 @@ def test_ops_lead_to_their_lines(build: Build) -> None:
         assert f"ops.{op['name']}(" in lines[line - 1]
 
 
+def test_ops_of_a_prefix_encoder_lead_to_their_lines_too(tmp_path: Path) -> None:
+    out = compile_model("chatglm-6b", tmp_path / "build", sets=["pre_seq_len=16"])
+    shown = document(Build(out))
+    graphs = shown["stages"][-1]["graphs"]
+    assert graphs[0]["name"] == "prefix_encoder"
+    assert len(shown["links"]) == sum(len(graph["ops"]) for graph in graphs)
+    line = next(line for graph, _, line in shown["links"] if graph == 0)
+    assert "ops.embedding(rows" in shown["code"].splitlines()[line - 1]
+
+
 def test_the_roofline_is_that_of_the_command(build: Build) -> None:
     shown = document(build)["roofline"]
     assert shown["devices"]["h200"]["bandwidth"] == DEVICES["h200"].bandwidth
@@ -75,7 +86,7 @@ def test_an_edited_module_loses_links_but_not_the_report(
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "ir").symlink_to(build.path / "ir")
     text = (copy / "model.py").read_text()
-    (copy / "model.py").write_text(text.replace("ops.act_mul", "ops.mine"))
+    (copy / "model.py").write_text(text.replace("ops.linear_add", "ops.mine"))
     assert 0 < len(document(Build(copy))["links"]) < len(document(build)["links"])
     (copy / "model.py").write_text("def (")
     assert document(Build(copy))["links"] == []

@@ -107,16 +107,36 @@ def qkv_use(
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 
 
-def quantized_use(
-    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+def product_use(
+    name: str, rows: int = 48, width: int = 64, *operands: str, **attrs: object
 ) -> OpUse:
-    """quantized_linear."""
+    """linear, or a product fused with what is around it; ``operands`` may be absent."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width),
+        "norm": (width,),
+    }
+    normed = {"eps": 1e-5} if "norm" in name else {}
+    return OpUse(name, {**normed, **attrs}, frozenset(operands), shapes)
+
+
+def quantized_use(
+    bits: int,
+    width: int = 64,
+    rows: int = 48,
+    *,
+    bias: bool = False,
+    group: int = 0,
+    zeros: bool = False,
+) -> OpUse:
+    """quantized_linear; without ``group`` rows have one scale."""
     shapes: dict[str, tuple[int | str, ...]] = {
         "x": ("B", "T", width),
         "weight": (rows, width * bits // 8),
-        "scale": (rows,),
+        "scale": (rows, width // group) if group else (rows,),
     }
-    operands = frozenset({"bias"} if bias else ())
+    given = {"bias": bias, "zeros": zeros}
+    operands = frozenset(name for name, there in given.items() if there)
     return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
 
 

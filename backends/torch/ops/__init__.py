@@ -49,6 +49,12 @@ from glmc.backends.torch.ops.positions import (
     scale_heads,
     sinusoids,
 )
+from glmc.backends.torch.ops.products import (
+    layer_norm_linear,
+    linear_act,
+    linear_add,
+    rms_norm_linear,
+)
 from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
@@ -88,8 +94,11 @@ __all__ = [
     "latent_write",
     "layer_norm",
     "layer_norm_heads",
+    "layer_norm_linear",
     "layer_normalize",
     "linear",
+    "linear_act",
+    "linear_add",
     "moe_experts",
     "moe_router",
     "mul",
@@ -100,6 +109,7 @@ __all__ = [
     "quantized_linear",
     "query_scale",
     "rms_norm",
+    "rms_norm_linear",
     "rms_normalize",
     "rope",
     "rope_table",

@@ -18,6 +18,7 @@ from support.kernels import (
     moe_use,
     norm_use,
     pointwise_use,
+    product_use,
     qkv_use,
     quantized_use,
     render,
@@ -25,8 +26,11 @@ from support.kernels import (
 )
 
 TARGETS = ("cuda:80", "cuda:90")
+EVERY = (*TARGETS, "cuda:100")
 # What a program may take on every GPU from sm_80 on: consumer chips have the least.
 SHARED = 99 * 1024
+
+SILU = {"fn": "silu", "gated": True}
 
 NORMS = [norm_use("rms_norm", 4096), norm_use("add_rms_norm", 4096)]
 SHIFTED = [
@@ -156,10 +160,63 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     ),
     "encoder, f32": ("f32", [full_use(16, 16, 128)], TARGETS),
     "encoder, wide": ("bf16", [full_use(8, 2, 256)], TARGETS),
-    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], TARGETS),
-    "int8": ("bf16", [quantized_use(8, 13696, 4096)], TARGETS),
-    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], TARGETS),
-    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], TARGETS),
+    "products": (
+        "bf16",
+        [
+            product_use("rms_norm_linear", 4608, 4096, "bias", weight_in="f32"),
+            product_use("rms_norm_linear", 27392, 4096, weight_in="f32", **SILU),
+            product_use("linear_add", 4096, 13696),
+        ],
+        EVERY,
+    ),
+    "products, 8B": (
+        "bf16",
+        [
+            product_use("rms_norm_linear", 6144, 4096),
+            product_use("linear_add", 4096, 4096),
+            product_use("rms_norm_linear", 28672, 4096, **SILU),
+            product_use("linear_add", 4096, 14336),
+            product_use("rms_norm_linear", 151936, 4096),
+        ],
+        EVERY,
+    ),
+    "products, 1B": (
+        "f16",
+        [
+            product_use("rms_norm_linear", 3072, 2048),
+            product_use("linear_add", 2048, 2048),
+            product_use("rms_norm_linear", 16384, 2048, **SILU),
+            product_use("linear_add", 2048, 8192),
+        ],
+        EVERY,
+    ),
+    "products, f32": (
+        "f32",
+        [
+            product_use("layer_norm_linear", 2304, 768, "bias", "norm_bias"),
+            product_use("layer_norm_linear", 3072, 768, "norm_bias", fn="gelu"),
+            product_use("rms_norm_linear", 16384, 2048, **SILU),
+            product_use("linear_add", 768, 3072, "bias"),
+        ],
+        EVERY,
+    ),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], EVERY),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)], EVERY),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], EVERY),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], EVERY),
+    "int4-g128": ("bf16", [quantized_use(4, 4096, 6144, group=128)], EVERY),
+    "int4-g32": ("f16", [quantized_use(4, 4096, 6144, group=32)], EVERY),
+    "int4-g128, zeros": (
+        "bf16",
+        [quantized_use(4, 14336, 4096, group=128, zeros=True, bias=True)],
+        EVERY,
+    ),
+    "int8-g128": ("bf16", [quantized_use(8, 4096, 6144, group=128)], EVERY),
+    "int4-g64, f32": (
+        "f32",
+        [quantized_use(4, 4096, 6144, group=64, zeros=True)],
+        EVERY,
+    ),
 }
 
 
@@ -171,8 +228,8 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "gpt2", "bert", "int4", "chatglm v1 with a prefix encoder"}
-ALWAYS |= {"deepseek-v3", "wide heads, many"}
+ALWAYS = {"chatglm3", "gpt2", "bert", "chatglm v1 with a prefix encoder"}
+ALWAYS |= {"deepseek-v3", "wide heads, many", "products", "int4-g128, zeros"}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
