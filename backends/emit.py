@@ -182,13 +182,20 @@ def stored(node: Recipe, indent: int) -> str:
     return item("tensor(", arguments, ")", indent)
 
 
-def binding(path: str, param: Param, layers: str | None, own: str | None = None) -> str:
+def binding(
+    path: str,
+    param: Param,
+    layers: str | None,
+    own: str | None = None,
+    numbers: str | None = None,
+) -> str:
     """One ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own dtype."""
     shape = "(" + ", ".join(str(d) for d in param.type.dims)
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
     arguments += [f"layers={layers}"] if layers else []
     arguments += [f'dtype="{own}"'] if own else []
+    arguments += [f"numbers={numbers}"] if numbers else []
     return item("Bind(", arguments, ")", 4)
 
 

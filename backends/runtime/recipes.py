@@ -153,6 +153,7 @@ class Bind:
 
     `dtype`, by safetensors' name, is that of parameters which keep their own whatever
     the model is loaded in: "F32", or "I8" for codes, which are taken as they are.
+    `numbers` are what `{i}` is in tensor names, where it is not the layer's own number.
     """
 
     path: str
@@ -160,16 +161,18 @@ class Bind:
     shape: Shape
     layers: Sequence[int] | None = None
     dtype: str | None = None
+    numbers: Sequence[int] | None = None
 
     def each(self) -> "Iterator[Bind]":
         """One Bind a parameter, with the layer put in place of `{i}`."""
         if self.layers is None:
             yield self
             return
-        for i in self.layers:
-            here = partial(_at_layer, i=i)
-            recipe = renamed(self.recipe, here)
-            yield Bind(here(self.path), recipe, self.shape, dtype=self.dtype)
+        numbers = self.layers if self.numbers is None else self.numbers
+        for i, number in zip(self.layers, numbers, strict=True):
+            recipe = renamed(self.recipe, partial(_at_layer, i=number))
+            path = _at_layer(self.path, i)
+            yield Bind(path, recipe, self.shape, dtype=self.dtype)
 
 
 def tensor(name: str, *shape: int) -> Tensor:

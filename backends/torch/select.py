@@ -21,6 +21,7 @@ FILES = (
     "moe",
     "sparse",
     "latent",
+    "blocks",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

@@ -38,8 +38,11 @@ class ExpertsForm:
         """The form of one layer; None where it has what no kernel knows of."""
         if not _known(use, _EXPERTS_ATTRS, _EXPERTS_OPERANDS):
             return None
+        clamped = use.attrs.get("limit") is not None
+        if clamped and use.attrs.get("alpha") is None:  # fn, clamped: another gate
+            return None
         return cls(
-            glu=use.attrs.get("limit") is not None,
+            glu=clamped,
             weighs_input=use.text("weigh", "output") == "input",
             gate_up_bias="gate_up_bias" in use.operands,
             down_bias="down_bias" in use.operands,

@@ -35,8 +35,10 @@ from glmc.ir.model.rope import (
 )
 from glmc.ir.model.sublayers import (
     ActivationName,
+    Affine,
     Alibi,
     Attention,
+    BlockIndexer,
     Branch,
     Branches,
     ClampedGlu,
@@ -64,9 +66,11 @@ from glmc.ir.model.weights import (
 
 __all__ = [
     "ActivationName",
+    "Affine",
     "Alibi",
     "Attention",
     "Block",
+    "BlockIndexer",
     "BlockQuantized",
     "Branch",
     "Branches",

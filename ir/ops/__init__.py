@@ -1,11 +1,13 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
 from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
+from glmc.ir.ops.blocks import BlockAttention, BlockSelect
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Clamp,
+    ClampedGlu,
     Embedding,
     FirstToken,
     Gate,
@@ -62,7 +64,10 @@ __all__ = [
     "AddTable",
     "AlibiSlopes",
     "Attention",
+    "BlockAttention",
+    "BlockSelect",
     "Clamp",
+    "ClampedGlu",
     "Embedding",
     "FirstToken",
     "FullAttention",

@@ -235,6 +235,22 @@ class ActMul(Op):
         return 2 * call.size(self.results[0].type.dims)
 
 
+class ClampedGlu(Op):
+    """gate · sigmoid(alpha · gate) · (up + 1), gate at most ``limit``, up within
+    ± ``limit``; without alpha min(fn(gate), limit) · up."""
+
+    mnemonic = "clamped_glu"
+    gate: Value
+    up: Value
+    fn: ActivationFn
+    limit: float
+    alpha: float | None = None
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["gate"] == types["up"], f"{types['gate']} is not {types['up']}")
+        return (types["gate"],)
+
+
 class Split(Op):
     """Views of the last dimension, one per size."""
 

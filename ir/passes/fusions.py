@@ -76,6 +76,20 @@ MERGE_GATE_UP = Fusion(
                 %ff = mul(%act, %up)
             """,
         ),
+        Rule(
+            match="""
+                %gate = linear(%x, @wg, bias=@bg?)
+                %up = linear(%x, @wu, bias=@bu?)
+                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+            """,
+            replace="""
+                @gate_up = cat(@wg, @wu)
+                @gate_up_bias = cat(@bg, @bu)
+                %gate_up = linear(%x, @gate_up, bias=@gate_up_bias)
+                %gate, %up = split(%gate_up, sizes=$sizes)
+                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+            """,
+        ),
     ),
     check=_biases_agree("@bg", "@bu"),
     compute={"sizes": _rows("@wg", "@wu")},
@@ -135,6 +149,14 @@ ADD_LAYER_NORM = Fusion(
     wanted="stands beside an add",
 )
 
+
+def _one_width(match: Match) -> str | None:
+    wide, values = match.type("%qh").dims[-1], match.type("%vh").dims[-1]
+    if wide == values:
+        return None
+    return f"values are {values} wide, and queries and keys {wide}"
+
+
 _SPLIT = """
     %q, %k, %v = split(%qkv, sizes=$sizes)
     %qh = heads(%q, n=$heads)
@@ -191,5 +213,6 @@ QKV_ATTENTION = Fusion(
             replace=f"%ctx = qkv_attention(%qkv, %kv, {_SHAPE})",
         ),
     ),
+    check=_one_width,
     compute={"head_dim": lambda match: match.type("%qh").dims[-1]},
 )

@@ -36,18 +36,19 @@ def print_program(program: Program) -> str:
 
 
 def _headers(program: Program) -> list[str]:
-    blocks = [
-        f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
-        + _source(block.kv_from)
-        for block in program.blocks
-    ]
-    heads = ["stem", *blocks, "head"]
+    heads = ["stem", *map(_block_header, program.blocks), "head"]
     if program.prefix_encoder:
         heads.insert(0, "prefix_encoder")
     return [
         f"{head} ({', '.join(map(str, graph.inputs))})"
         for head, graph in zip(heads, program.graphs, strict=True)
     ]
+
+
+def _block_header(block: Graph) -> str:
+    head = f"block @{block.name}[{print_layers(block.layers)}]"
+    numbers = f" as [{print_layers(block.numbers)}]" if block.numbers else ""
+    return f"{head}{numbers} {json.dumps(block.prefix)}{_source(block.kv_from)}"
 
 
 def _source(kv_from: Sequence[int]) -> str:

@@ -85,10 +85,12 @@ def parse_program(text: str) -> Program:
     blocks = []
     while cursor.accept("name", "block"):
         block_name = ref(cursor, "@")
-        layers, prefix = _layers(cursor), cursor.string()
+        layers = _layers(cursor)
+        numbers = _layers(cursor) if cursor.accept("name", "as") else None
+        prefix = cursor.string()
         source = _source(cursor, len(layers))
         block = _graph(cursor, block_name, layers, prefix)
-        blocks.append(block.replace(kv_from=source) if source else block)
+        blocks.append(block.replace(kv_from=source, numbers=numbers))
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")

@@ -10,11 +10,13 @@ from glmc.backends.torch.ops.attention import (
     kv_write,
     qkv_attention,
 )
+from glmc.backends.torch.ops.blocks import block_attention, block_select
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     clamp,
+    clamped_glu,
     embedding,
     first_token,
     gate,
@@ -76,7 +78,10 @@ __all__ = [
     "add_table",
     "alibi_slopes",
     "attention",
+    "block_attention",
+    "block_select",
     "clamp",
+    "clamped_glu",
     "embedding",
     "first_token",
     "full_attention",
