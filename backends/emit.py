@@ -25,15 +25,17 @@ from glmc.ir.model import Head, Model
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
-    DequantBlocks,
-    DequantRows,
+    Dequant,
+    Kept,
     Permute,
+    Quantized,
     Recipe,
     Slice,
     Stack,
     Tensor,
     View,
 )
+from glmc.ir.text.printer import node_name
 
 # Of kinds of layers that take turns; what is longer is listed.
 LONGEST_PERIOD = 8
@@ -150,17 +152,20 @@ def recipe(node: Recipe, indent: int) -> str:
             return item("cat(", inner, ")", indent)
         case Stack(of=of, count=count):
             return _step("stack", of, [str(count)], indent)
-        case DequantRows(bits=bits):
-            return _dequant("dequant_rows", node, f"bits={bits}", indent)
-        case DequantBlocks(block=block):
-            return _dequant("dequant_blocks", node, f"block={block}", indent)
+        case Kept(of=of, part=part):
+            return _step(f"{part}_of", of, [], indent)
+        case Quantized():
+            return _dequant(node, indent)
 
 
-def _dequant(
-    name: str, node: DequantRows | DequantBlocks, how: str, indent: int
-) -> str:
+def _dequant(node: Dequant, indent: int) -> str:
     inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
-    return item(f"{name}(", [*inner, how], ")", indent)
+    for name, value in node:
+        if isinstance(value, Tensor) and name not in ("codes", "scale"):
+            inner.append(f"{name}={stored(value, indent + 4 + len(name) + 1)}")
+        elif value is not None and not isinstance(value, Tensor):
+            inner.append(f"{name}={quoted(value) if isinstance(value, str) else value}")
+    return item(f"{node_name(type(node))}(", inner, ")", indent)
 
 
 def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
@@ -177,13 +182,20 @@ def stored(node: Recipe, indent: int) -> str:
     return item("tensor(", arguments, ")", indent)
 
 
-def binding(path: str, param: Param, layers: str | None, own: str | None = None) -> str:
+def binding(
+    path: str,
+    param: Param,
+    layers: str | None,
+    own: str | None = None,
+    numbers: str | None = None,
+) -> str:
     """One ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own dtype."""
     shape = "(" + ", ".join(str(d) for d in param.type.dims)
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
     arguments += [f"layers={layers}"] if layers else []
     arguments += [f'dtype="{own}"'] if own else []
+    arguments += [f"numbers={numbers}"] if numbers else []
     return item("Bind(", arguments, ")", 4)
 
 
@@ -215,13 +227,18 @@ def constructors(program: Program) -> list[str]:
     text = " ".join(binding("", param, None) for _, _, param in program.bindings())
     known = (
         "cat",
+        "codes_of",
         "dequant_blocks",
+        "dequant_groups",
+        "dequant_mxfp4",
         "dequant_rows",
         "permute",
+        "scale_of",
         "slice_",
         "stack",
         "tensor",
         "view",
+        "zeros_of",
     )
     return [name for name in known if re.search(rf"\b{name}\(", text)]
 

@@ -110,9 +110,10 @@ def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
     rows = [emit.binding(p.name, p, None, kept.get(p.name)) for p in program.params]
     for block in program.blocks:
         layers = emit.layer_set(block.layers)
+        numbers = emit.layer_set(block.numbers) if block.numbers else None
         kept = emit.own_dtypes(block.params, [block])
         rows += [
-            emit.binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name))
+            emit.binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name), numbers)
             for p in block.params
         ]
     prefix = model.optional_prefix

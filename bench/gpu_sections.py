@@ -25,7 +25,7 @@ class Lengths:
 
     prompt: int = 128
     new: int = 128
-    rounds: int = 5
+    rounds: int = 3
     context: int = 1024
     long: int = 32768
     prefill: int = 2048

@@ -1,7 +1,10 @@
 """A kernel of one's own: the residual add and the norm after it.
 
-    glmc compile examples/configs/chatglm3-6b.json -o build/ \
+    glmc compile examples/configs/chatglm3-6b.json -o build/ --disable linear-add \
         --kernel add_rms_norm=examples/own_kernel.py
+
+Without ``linear-add``, which gives the residual to the product before it, a norm has an
+add to take.
 
 A program takes a row in pieces of BLOCK columns and reads it twice, where the kernel
 that it replaces holds a whole row in registers.

@@ -2,7 +2,7 @@
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import AlibiSpec, GateSpec, QueryScaleSpec
+from glmc.frontends.spec import AlibiSpec, GateSpec, QueryScaleSpec, RopeSpec
 from glmc.ir import model as m
 
 
@@ -14,6 +14,20 @@ def alibi(what: str, resolve: Resolver, spec: AlibiSpec | None) -> m.Alibi | Non
         max_bias=resolve.number(f"{what}.max_bias", spec.max_bias),
         scale=resolve.number(f"{what}.scale", spec.scale),
     )
+
+
+def long_factors(
+    what: str, resolve: Resolver, spec: RopeSpec, rope: m.Rope
+) -> m.RopeScaling | None:
+    """The rope's scaling, with the factors that a config gives for longrope."""
+    given, scaling = spec.long_factors, rope.scaling
+    if given is None or not isinstance(scaling, m.LongRopeScaling):
+        return scaling
+    short = resolve.optional_number(f"{what}.long_factors.short", given.short)
+    long = resolve.optional_number(f"{what}.long_factors.long", given.long)
+    factor = short or scaling.attention_factor
+    update = {"attention_factor": factor, "long_attention_factor": long}
+    return scaling.model_copy(update=update)
 
 
 def query_scale(
@@ -36,4 +50,9 @@ def output_gate(
     if spec is None or not resolve.flag(f"{what}.when", spec.when):
         return None
     projection = slots.projection("attn_gate")
-    return m.OutputGate(projection=projection, act=spec.act, width=spec.width)
+    width = resolve.text(f"{what}.width", spec.width)
+    match width:
+        case "channel" | "head":
+            return m.OutputGate(projection=projection, act=spec.act, width=width)
+    expected = "must be channel or head"
+    raise resolve.error(f"{what}.width", spec.width, expected, width)

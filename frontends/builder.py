@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -216,17 +218,22 @@ class _ModelBuilder:
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
+        yield from self.slots.quantised.waivers()
         if self.spec.beyond_layers:
             for pattern in numbers_from(self.layers):
                 pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
                 yield m.Waiver(pattern=pattern, reason=self.spec.beyond_layers)
+        for i in sorted(self.skipped):
+            assert self.spec.skip
+            pattern = self.spec.layer_root.replace("{i}", str(i)) + "*"
+            yield m.Waiver(pattern=pattern, reason=self.spec.skip.because)
         readers = {layer: resolve for layer, (_, resolve) in self.readers.items()}
         yield from left_over(self.spec, readers)
         if self.spec.head.kind == "lm" and self.tied():
             own = self.slots.optional("head")
             if own:
                 yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
-                if own.storage:
+                if isinstance(own.storage, m.RowQuantized):
                     scale = own.tensor + own.storage.suffix
                     yield m.Waiver(pattern=scale, reason=TIED_HEAD)
         if self.spec.prefix_encoder and self.prefix_encoder() is None:
@@ -240,25 +247,44 @@ class _ModelBuilder:
         labels: dict[m.Block, object] = {}
         known: dict[str, m.Block] = {}
         used = self._layer_names()
-        for i in range(self.layers):
-            resolve = self.layer(i)
+        resolved = [self.layer(i) for i in range(self.layers) if i not in self.skipped]
+        for at, resolve in enumerate(resolved):
             key = repr({name: resolve.scope.variables[name] for name in used})
             if key not in known:
                 known[key] = self.block(resolve)
             source = self.source(resolve)
             if source is not None:
-                self.readers[i] = source, resolve
-            kinds.setdefault(known[key], []).append(i)
+                self.readers[at] = source, resolve
+            kinds.setdefault(known[key], []).append(at)
             labels.setdefault(known[key], resolve.scope.variables.get("kind"))
+        numbers = [self.number(resolve) for resolve in resolved]
         names = _block_names([labels[kind] for kind in kinds])
         for name, (kind, layers) in zip(names, kinds.items(), strict=True):
             kv_from = tuple(self.readers[n][0] for n in layers if n in self.readers)
             where = {"name": name, "layers": tuple(layers), "kv_from": kv_from}
-            yield kind.model_copy(update=where)
+            stored = tuple(numbers[at] for at in layers)
+            own = stored == tuple(layers)
+            yield kind.model_copy(update={**where, "numbers": None if own else stored})
+
+    def number(self, resolve: Resolver) -> int:
+        """What ``{i}`` is in the tensor names of a layer."""
+        given: object = self.spec.layer_number
+        if given is None:
+            given = resolve.scope.variables["i"]
+        return resolve.size("layer_number", given, _MAX_LAYERS, least=0)
+
+    @cached_property
+    def skipped(self) -> frozenset[int]:
+        """The layers that do nothing."""
+        skip = self.spec.skip
+        if skip is None:
+            return frozenset()
+        layers = ((i, self.layer(i)) for i in range(self.layers))
+        return frozenset(i for i, r in layers if r.flag("skip.when", skip.when))
 
     def source(self, resolve: Resolver) -> int | None:
         """The layer whose keys and values a layer attends to, if they are not its."""
-        for step in self.spec.block:
+        for step in self.steps_of(resolve):
             name, op = self.parts.named(resolve, "block.op", step.op)
             if isinstance(op, AttentionSpec) and op.kv_from is not None:
                 return kv_source(f"ops.{name}.kv_from", resolve, op)
@@ -291,8 +317,11 @@ class _ModelBuilder:
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
     def steps(self, resolve: Resolver) -> tuple[m.Step, ...]:
-        here = [s for s in self.spec.block if resolve.flag("block.when", s.when)]
-        return tuple(self.step(resolve, step) for step in here)
+        return tuple(self.step(resolve, step) for step in self.steps_of(resolve))
+
+    def steps_of(self, resolve: Resolver) -> list[StepSpec]:
+        """The steps that a layer has."""
+        return [s for s in self.spec.block if resolve.flag("block.when", s.when)]
 
     def step(self, resolve: Resolver, step: StepSpec) -> m.Step:
         name, op = self.parts.named(resolve, "block.op", step.op)
@@ -306,7 +335,18 @@ class _ModelBuilder:
             residual_scale=resolve.number("block.residual_scale", step.residual_scale),
             scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
+            shortcut=self.shortcut(resolve, step.shortcut),
         )
+
+    def shortcut(
+        self, resolve: Resolver, given: object
+    ) -> Literal["begin", "end"] | None:
+        value = resolve.value(given)
+        match value:
+            case "begin" | "end" | None:
+                return value
+        expected = "must be begin, end or null"
+        raise resolve.error("block.shortcut", given, expected, value)
 
 
 # Axis names that blocks, embedding and head define themselves.

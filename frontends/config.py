@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 
 from glmc.frontends.evaluation import same
+from glmc.frontends.source import Source
 from glmc.frontends.spec import Spec
 from glmc.frontends.wording import show
 from glmc.ir.errors import ConfigContradictionError, ConfigValueError, OptionValueError
@@ -23,6 +24,23 @@ def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, o
             )
         _put(result, path.split("."), _json_or_text(raw), text)
     return result
+
+
+def with_sidecar(source: Source) -> dict[str, object]:
+    """config.json, with what hf_quant_config.json beside it says where it says nothing.
+
+    modelopt writes the one or the other, or both, of the same content.
+    """
+    config = source.read_config()
+    beside = source.read_quantization().get("quantization")
+    parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
+    told = any(key in part for part in parts for key in _QUANTISED)
+    if told or not isinstance(beside, Mapping) or not beside.get("quant_algo"):
+        return config
+    return {**config, "quantization_config": {"quant_method": "modelopt", **beside}}
+
+
+_QUANTISED = ("quantization_config", "compression_config")
 
 
 def _put(config: dict[str, object], path: list[str], value: object, text: str) -> None:

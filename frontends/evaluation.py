@@ -309,6 +309,13 @@ def _length(value: Value) -> int:
     raise TypeError(f"{show(value)} has no length")
 
 
+def _text(value: Value) -> str:
+    """A whole number in decimal, for a name that holds one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{show(value)} is not a whole number")
+    return str(value)
+
+
 def _last(values: Value, value: Value, before: Value) -> Value:
     """Index of the last element equal to ``value`` among the first ``before``."""
     if not isinstance(values, list):
@@ -349,6 +356,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "ceil": _numeric(math.ceil),
     "int": _integer,
     "len": _length,
+    "str": _text,
     "last": _last,
     "entry": _entry,
 }

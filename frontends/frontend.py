@@ -11,6 +11,7 @@ from glmc.frontends.config import (
     apply_sets,
     effective,
     key_of_set,
+    with_sidecar,
     with_text_part,
     without_keys,
 )
@@ -32,7 +33,6 @@ from glmc.ir.errors import (
     ConfigContradictionError,
     ForeignClassError,
     GlmcError,
-    UnsupportedQuantizationError,
     UnsupportedValueError,
 )
 
@@ -65,7 +65,7 @@ class LoadedModel:
     """What the spec says, entry by entry, and where."""
     unverified: str | None
     """Why the spec has not been compared with another implementation, if it has not."""
-    quantization: Literal["rows", "blocks"] | None = None
+    quantization: Literal["rows", "published"] | None = None
     """The format of quantised checkpoints that the spec knows."""
 
 
@@ -91,8 +91,7 @@ def load_model(
             whose meaning glmc does not know.
     """
     where = source.where
-    config = apply_sets(source.read_config(), sets)
-    _check_sidecar(source)
+    config = apply_sets(with_sidecar(source), sets)
     visible = without_keys(config, ignore_keys, where)
     found = load_spec(spec_path) if spec_path else identify(visible, where)
     chosen = choose_variant(found, _scope(visible), variant, where)
@@ -158,18 +157,6 @@ def _scope(config: Mapping[str, object]) -> Scope:
         return read_rope(config, kind, others)
 
     return Scope(config, functions={"rope": rope})
-
-
-def _check_sidecar(source: Source) -> None:
-    """Refuse quantised files that config.json keeps quiet about."""
-    quantization = source.read_quantization().get("quantization")
-    named = isinstance(quantization, Mapping) and quantization.get("quant_algo")
-    if named:
-        raise UnsupportedQuantizationError(
-            f"{source.folder / 'hf_quant_config.json'}: the checkpoint is quantised"
-            f" ({show(named)}), which is not supported yet; compile the model's"
-            " unquantised repository, or remove the file if its weights are float"
-        )
 
 
 def _check_classes(

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import util
 from pathlib import Path
 
+from glmc.frontends.beyond import BEYOND_ATTENTION
 from glmc.frontends.json_text import read_bytes
 from glmc.frontends.sections import validate
 from glmc.frontends.spec import Match
@@ -139,7 +140,7 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     for path in sorted(builtin_specs().values(), key=_generality):
         match = _match(path)
         named = model_type in match.model_type if model_type else _meet(match, classes)
-        if named and (not match.any_key or not config.keys().isdisjoint(match.any_key)):
+        if named and _fits(path, match, config):
             return load_spec(path)
     if not model_type and not classes:
         raise UnidentifiedModelError(
@@ -147,6 +148,12 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
             " what kind of model it is; is it a model's config.json?"
         )
     wanted = model_type or ", ".join(classes)
+    if what := BEYOND_ATTENTION.get(str(wanted)):
+        raise UnknownModelTypeError(
+            f"{where}: models of type {wanted!r} have {what}, which glmc does not do:"
+            " it compiles stacks of attention and feed-forwards, and no spec can say"
+            " more. `glmc specs` lists the types that it compiles"
+        )
     raise UnknownModelTypeError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
@@ -171,8 +178,19 @@ def known_names() -> list[str]:
 
 
 def _generality(path: Path) -> int:
-    """Specs that ask for certain keys are looked at before those that do not."""
-    return int(not _match(path).any_key)
+    """Specs that ask for more than a name are looked at before those that do not."""
+    match = _match(path)
+    return int(not (match.any_key or match.text_model_type))
+
+
+def _fits(path: Path, match: Match, config: Mapping[str, object]) -> bool:
+    """Whether a config that is named as a spec's is told from its namesakes."""
+    if match.any_key and config.keys().isdisjoint(match.any_key):
+        return False
+    if not match.text_model_type:
+        return True
+    part = config.get(str(_read(path)[0].get("text_in")))
+    return isinstance(part, Mapping) and part.get("model_type") in match.text_model_type
 
 
 def _meet(match: Match, classes: tuple[str, ...]) -> bool:

@@ -3,10 +3,11 @@
 from typing import Any, Literal, Protocol
 
 from glmc.frontends.attention_extras import query_scale
+from glmc.frontends.glu import clamped_glu
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
-    ClampedGluSpec,
+    BlockIndexerSpec,
     IndexerSpec,
     MlaSpec,
     MoeSpec,
@@ -65,7 +66,8 @@ class Mixture(_Sublayer):
     def build(self, spec: MoeSpec) -> m.Moe:
         experts, top_k = (self.size(k, getattr(spec, k)) for k in ("experts", "top_k"))
         router = self.router(spec)
-        self.check(experts, top_k, router)
+        zero = self.resolve.size(f"{self.what}.zero", spec.zero_experts, least=0)
+        self.check(experts + zero, top_k, router)
         act = self.parts.activation(self.resolve, f"{self.what}.act", spec.act)
         return m.Moe(
             experts=experts,
@@ -73,6 +75,7 @@ class Mixture(_Sublayer):
             act=act,
             ff=self.size("ff", spec.ff),
             router=router,
+            zero_experts=zero,
             norm=self.parts.layer_norm(f"{self.what}.norm", self.resolve, spec.norm),
             gate=self.slots.weight("xgate"),
             up=self.slots.weight("xup"),
@@ -80,7 +83,7 @@ class Mixture(_Sublayer):
             gate_bias=self.slots.bias("xgate"),
             up_bias=self.slots.bias("xup"),
             down_bias=self.slots.bias("xdown"),
-            glu=self.glu(spec.glu),
+            glu=clamped_glu(f"{self.what}.glu", self.resolve, spec.glu),
             weigh=spec.weigh,
             **self.shared(spec.shared, act),
         )
@@ -91,7 +94,9 @@ class Mixture(_Sublayer):
         return m.Router(
             weight=self.slots.weight("router"),
             bias=self.slots.bias("router"),
+            softcap=resolve.optional_number(f"{what}.softcap", spec.softcap),
             score=spec.score,
+            jitter=resolve.optional_number(f"{what}.jitter", spec.jitter),
             after=self.after(spec),
             correction=self.slots.optional("correction"),
             norm=norm,
@@ -103,14 +108,6 @@ class Mixture(_Sublayer):
             renormalise=resolve.flag(f"{what}.renormalise", spec.renormalise),
             least_sum=resolve.optional_number(f"{what}.least_sum", spec.least_sum),
             scale=resolve.number(f"{what}.scale", spec.scale),
-        )
-
-    def glu(self, spec: ClampedGluSpec | None) -> m.ClampedGlu | None:
-        if spec is None:
-            return None
-        return m.ClampedGlu(
-            alpha=self.resolve.number(f"{self.what}.glu.alpha", spec.alpha),
-            limit=self.resolve.number(f"{self.what}.glu.limit", spec.limit),
         )
 
     def after(self, spec: MoeSpec) -> Literal["softmax", "sigmoid"] | None:
@@ -136,6 +133,7 @@ class Mixture(_Sublayer):
             ff=self.size("shared.ff", spec.ff),
             gate=self.slots.projection("sgate"),
             up=self.slots.projection("sup"),
+            glu=clamped_glu(f"{what}.glu", self.resolve, spec.glu),
             down=self.slots.projection("sdown"),
         )
         gated = self.resolve.flag(f"{what}.gate", spec.gate)
@@ -163,6 +161,28 @@ class Mixture(_Sublayer):
         )
 
 
+class BlockIndexers(_Sublayer):
+    """Builds the :class:`~glmc.ir.model.BlockIndexer` of an attention."""
+
+    def build(self, spec: BlockIndexerSpec | None) -> m.BlockIndexer | None:
+        what = f"{self.what}.indexer"
+        if spec is None or not self.resolve.flag(f"{what}.when", spec.when):
+            return None
+        sizes = {key: self.size(f"indexer.{key}", getattr(spec, key)) for key in _SIZES}
+        local = self.resolve.size(f"{what}.local", spec.local, least=0)
+        norms = {
+            key: self.parts.layer_norm(
+                f"{what}.{key}", self.resolve, getattr(spec, key)
+            )
+            for key in ("q_norm", "k_norm")
+        }
+        q, k = self.slots.projection("iq"), self.slots.projection("ik")
+        return m.BlockIndexer(**sizes, **norms, local=local, q=q, k=k)  # type: ignore[arg-type]
+
+
+_SIZES = ("heads", "dim", "block", "top_k")
+
+
 class LatentAttention(_Sublayer):
     """Builds a :class:`~glmc.ir.model.Mla`."""
 
@@ -185,6 +205,7 @@ class LatentAttention(_Sublayer):
             q=self.slots.projection("q"),
             kv_a=self.slots.projection("kv_a"),
             kv_norm=self.norm("kv_norm", spec.kv_norm, spec.norm),
+            kv_scale=self.resolve.number(f"{self.what}.kv_scale", spec.kv_scale),
             kv_b=self.slots.projection("kv_b"),
             o=self.slots.projection("o"),
             indexer=self.indexer(spec.indexer, rope_dim) if spec.indexer else None,

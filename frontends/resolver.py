@@ -30,11 +30,14 @@ class Resolver:
     def value(self, given: object) -> Value:
         return evaluate(given, self.scope) if isinstance(given, Expression) else given
 
-    def size(self, what: str, given: object, limit: int = _MAX_SIZE) -> int:
-        """A positive integer that no real model exceeds."""
+    def size(
+        self, what: str, given: object, limit: int = _MAX_SIZE, least: int = 1
+    ) -> int:
+        """A positive integer that no real model exceeds; ``least`` 0 allows zero."""
         value = self.value(given)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(what, given, "must be a positive whole number", value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            kind = "positive" if least else "non-negative"
+            raise self.error(what, given, f"must be a {kind} whole number", value)
         if value > limit:
             raise self.error(what, given, f"must be at most {limit}", value)
         return value

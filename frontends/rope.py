@@ -39,6 +39,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     ),
     "proportional": frozenset({"factor"}),
 }
+_OLD_TYPES: Mapping[str, str] = {"su": "longrope"}
 _NEEDS_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
 _CONTEXT = "max_position_embeddings"
 _ORIGINAL = "original_max_position_embeddings"
@@ -112,6 +113,7 @@ def _type(name: str, given: Params) -> str:
             " they are two names for one thing and must agree"
         )
     found = rope_type or old or "default"
+    found = _OLD_TYPES.get(found, found) if isinstance(found, str) else found
     if not isinstance(found, str) or found not in _KEYS:
         known = ", ".join(_KEYS)
         raise UnsupportedValueError(

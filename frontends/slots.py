@@ -8,7 +8,7 @@ from glmc.ir.errors import SpecIncompleteError, SpecKeyError
 
 # The axes a projection sums over, most often the hidden state; a bias has the others.
 _INPUT_AXES = {
-    "o": {"H", "D"},
+    "o": {"H", "D", "Dv"},
     "down": {"F"},
     "sdown": {"F"},
     "xdown": {"Fx"},
@@ -27,13 +27,15 @@ _ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
+_AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset(
     {"router", "correction", "expert_scale", "xgate", "xup", "xdown"}
 )
 _PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
-_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _MLP_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
+_FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 
 
 class Slots:
@@ -74,9 +76,9 @@ class Slots:
         name = self._name(slot, entry, "weight")
         storage = None
         if slot not in _MODEL_SLOTS:
-            storage = self.quantised.in_layer(name)
+            storage = self.quantised.in_layer(slot, name)
         elif slot in _VOCABULARY_SLOTS:
-            storage = self.quantised.vocabulary
+            storage = self.quantised.in_vocabulary(slot, name)
         return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
 
     def bias(self, slot: str) -> m.Weight | None:

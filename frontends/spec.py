@@ -24,12 +24,14 @@ class Match(Section):
     """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys.
 
     ``borrowed_architectures``: classes of other specs that its configs may name too.
+    ``text_model_type``: those of the text part, where namesakes differ in it.
     """
 
     model_type: tuple[Name, ...] = ()
     architectures: tuple[Name, ...] = ()
     borrowed_architectures: tuple[Name, ...] = ()
     any_key: tuple[Name, ...] = ()
+    text_model_type: tuple[Name, ...] = ()
 
 
 class Refusal(Section):
@@ -92,10 +94,18 @@ def _norm_ref(value: object) -> object:
 NormUse = Annotated[NormRef, BeforeValidator(_norm_ref)]
 
 
+class LongRopeFactors(Section):
+    """Factors of cos and sin of longrope, within and beyond the original context."""
+
+    short: Number | None
+    long: Number | None
+
+
 class RopeSpec(Section):
     """Rotary embedding: ``params`` as the function ``rope()`` gives them.
 
-    Layers for which ``when`` is false have none.
+    Layers for which ``when`` is false have none. ``long_factors`` replace, where they
+    are not null, the factor that longrope has by itself.
     """
 
     params: Formula
@@ -105,6 +115,7 @@ class RopeSpec(Section):
     frequencies: Literal["f32", "f16"] = "f32"
     reverse: Flag = False
     when: Flag = True
+    long_factors: LongRopeFactors | None = None
 
 
 class AlibiSpec(Section):
@@ -128,7 +139,7 @@ class GateSpec(Section):
     """The slot ``attn_gate``: the context times act of it."""
 
     act: Literal["sigmoid", "softplus"]
-    width: Literal["channel", "head"] = "channel"
+    width: Text = "channel"
     when: Flag = True
 
 
@@ -139,6 +150,20 @@ class QkNorm(Section):
     k: NormUse
     scope: Literal["head", "heads", "full"] = "head"
     after_rope: Flag = False
+
+
+class BlockIndexerSpec(Section):
+    """What selects the blocks of tokens that a query may see, where ``when`` is true;
+    slots ``iq`` and ``ik``."""
+
+    heads: Integer
+    dim: Integer
+    block: Integer
+    top_k: Integer
+    local: Integer = 0
+    q_norm: NormUse
+    k_norm: NormUse
+    when: Flag = True
 
 
 class AttentionSpec(Section):
@@ -153,6 +178,8 @@ class AttentionSpec(Section):
     heads: Integer
     kv_heads: Integer
     head_dim: Integer
+    v_dim: Integer | None = None
+    v_scale: Number = 1.0
     scale: Number
     window: Integer | None = None
     mask: Literal["causal", "prefix", "full"] = "causal"
@@ -165,9 +192,18 @@ class AttentionSpec(Section):
     v_norm: NormUse | None = None
     q_scale: QueryScaleSpec | None = None
     gate: GateSpec | None = None
+    indexer: BlockIndexerSpec | None = None
     sub_norm: NormUse | None = None
     kv_from: Integer | None = None
     kv_equal: Flag = False
+
+
+class ClampedGluSpec(Section):
+    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, or without alpha
+    act(gate) · up, both clamped; a ``limit`` of null is neither."""
+
+    alpha: Number | None = None
+    limit: Number | None
 
 
 class MlpSpec(Section):
@@ -177,6 +213,7 @@ class MlpSpec(Section):
     act: Text
     ff: Integer
     gated: Flag = True
+    glu: ClampedGluSpec | None = None
     sub_norm: NormUse | None = None
 
 
@@ -190,14 +227,8 @@ class SharedSpec(Section):
     ff: Integer
     gate: Flag = False
     averaged: Flag = False
+    glu: ClampedGluSpec | None = None
     when: Flag = True
-
-
-class ClampedGluSpec(Section):
-    """gate · sigmoid(alpha · gate) · (up + 1), both clamped, not act(gate) · up."""
-
-    alpha: Number
-    limit: Number
 
 
 class MoeSpec(Section):
@@ -210,9 +241,12 @@ class MoeSpec(Section):
     kind: Literal["moe"]
     act: Text
     experts: Integer
+    zero_experts: Integer = 0
     top_k: Integer
     ff: Integer
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: Number | None = None
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: Number | None = None
     after: Text | None = None
     groups: Integer = 1
     top_groups: Integer = 1
@@ -277,13 +311,27 @@ class MlaSpec(Section):
     q_scale: QueryScaleSpec | None = None
     q_norm: Text
     kv_norm: Text
+    kv_scale: Number = 1.0
     norm: NormSpec
     """What the norms of the latents are."""
     indexer: IndexerSpec | None = None
 
 
+class AffineSpec(Section):
+    """One matrix in the place of attention or of a feed-forward."""
+
+    kind: Literal["affine"]
+    slot: Literal["affine_attn", "affine_ff"]
+
+
 OpSpec = Annotated[
-    AttentionSpec | MlpSpec | MoeSpec | MlaSpec | PerLayerInputSpec | BranchesSpec,
+    AttentionSpec
+    | MlpSpec
+    | MoeSpec
+    | MlaSpec
+    | AffineSpec
+    | PerLayerInputSpec
+    | BranchesSpec,
     Field(discriminator="kind"),
 ]
 
@@ -304,6 +352,8 @@ class StepSpec(Section):
     residual_scale: Number = 1.0
     scale: Number = 1.0
     parallel: Flag = False
+    shortcut: Text | None = None
+    """``begin``: handed to the next layer, not added; ``end``: that is added, too."""
 
 
 class SinusoidsSpec(Section):
@@ -408,18 +458,18 @@ class RowQuantization(Section):
     embeddings: Flag = False
 
 
-class BlockQuantization(Section):
-    """float8 codes with a scale per block, as ``quantization_config`` describes them.
+class PublishedQuantization(Section):
+    """Any format that a ``quantization_config`` describes, and glmc reads.
 
     ``config`` is that object, or null for floats.
     """
 
-    format: Literal["blocks"]
+    format: Literal["published"]
     config: Formula
 
 
 Quantization = Annotated[
-    RowQuantization | BlockQuantization, Field(discriminator="format")
+    RowQuantization | PublishedQuantization, Field(discriminator="format")
 ]
 
 
@@ -460,6 +510,10 @@ class Spec(Section):
     max_positions: Integer | None = None
     type_vocab: Integer | None = None
     per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
+    skip: Refusal | None = None
+    """Layers that do nothing in this model, and why; their tensors are waived."""
+    layer_number: Integer | None = None
+    """What ``{i}`` is in the tensor names of layer ``i``, where that is not ``i``."""
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]

@@ -3,13 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from glmc.frontends.attention_extras import alibi, output_gate, query_scale
+from glmc.frontends.attention_extras import (
+    alibi,
+    long_factors,
+    output_gate,
+    query_scale,
+)
 from glmc.frontends.carried import kv_source
-from glmc.frontends.mixtures import LatentAttention, Mixture
+from glmc.frontends.glu import clamped_glu
+from glmc.frontends.mixtures import BlockIndexers, LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import (
+    AffineSpec,
     AttentionSpec,
     BranchesSpec,
     MlaSpec,
@@ -61,6 +68,8 @@ class SublayerBuilder:
                 return self.mlp(resolve, what, op, slots)
             case MoeSpec():
                 return Mixture(self, resolve, what, slots).build(op)
+            case AffineSpec():
+                return m.Affine(map=slots.projection(op.slot))
             case BranchesSpec():
                 return self.branches(resolve, what, op)
             case PerLayerInputSpec():
@@ -138,6 +147,8 @@ class SublayerBuilder:
             heads=resolve.size(f"{what}.heads", spec.heads),
             kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
             head_dim=head_dim,
+            v_dim=resolve.optional_size(f"{what}.v_dim", spec.v_dim),
+            v_scale=resolve.number(f"{what}.v_scale", spec.v_scale),
             scale=resolve.number(f"{what}.scale", spec.scale),
             window=resolve.optional_size(f"{what}.window", spec.window),
             mask=spec.mask,
@@ -156,6 +167,7 @@ class SublayerBuilder:
             q_scale=query_scale(f"{what}.q_scale", resolve, spec.q_scale),
             sinks=slots.optional("sinks"),
             gate=output_gate(f"{what}.gate", resolve, spec.gate, slots),
+            indexer=BlockIndexers(self, resolve, what, slots).build(spec.indexer),
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
         )
 
@@ -195,7 +207,9 @@ class SublayerBuilder:
             raise resolve.error(f"{what}.rope.sections", spec.sections, expected, dim)
         reverse = resolve.flag(f"{what}.rope.reverse", spec.reverse)
         more = {"sections": sections, "frequencies": spec.frequencies}
-        return rope.model_copy(update={**more, "reverse": reverse})
+        scaling = long_factors(f"{what}.rope", resolve, spec, rope)
+        update = {**more, "reverse": reverse, "scaling": scaling}
+        return rope.model_copy(update=update)
 
     def rope_style(self, resolve: Resolver, what: str, given: object) -> m.RopeStyle:
         style = resolve.text(f"{what}.style", given)
@@ -221,6 +235,7 @@ class SublayerBuilder:
             ff=resolve.size(f"{what}.ff", spec.ff),
             gate=slots.projection("gate") if gated else None,
             up=slots.projection("up"),
+            glu=clamped_glu(f"{what}.glu", resolve, spec.glu) if gated else None,
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
             down=slots.projection("down"),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from glmc.ir.model import Model, Waiver
+from glmc.ir.model import Block, Model, Waiver
 
 
 def cut_lists(
@@ -26,10 +26,10 @@ def waive_left_out(model: Model, published: Model) -> Model:
     What the published config waives stays waived as it says it: such a waiver may name
     tensors by the number of layers.
     """
-    kept = {layer for block in model.blocks for layer in block.layers}
+    kept = {number for block in model.blocks for number in _numbers(block)}
     by_prefix: dict[str, set[int]] = {}
     for block in published.blocks:
-        by_prefix.setdefault(block.prefix, set()).update(set(block.layers) - kept)
+        by_prefix.setdefault(block.prefix, set()).update(_numbers(block) - kept)
     reason = "a layer that --set leaves out"
     found = [
         Waiver(pattern=prefix.replace("{i}", glob) + "*", reason=reason)
@@ -42,6 +42,10 @@ def waive_left_out(model: Model, published: Model) -> Model:
     own = [waiver for waiver in model.waivers if waiver.reason not in said]
     others = (*published.waivers, *own)
     return model.model_copy(update={"waivers": (*found, *others)})
+
+
+def _numbers(block: Block) -> set[int]:
+    return set(block.numbers or block.layers)
 
 
 def number_globs(numbers: Iterable[int]) -> Iterator[str]:

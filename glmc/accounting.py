@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
-from glmc.backends.runtime.storage import FLOATS, Need, storage_fault
+from glmc.backends.runtime.storage import FLOATS, Need, float_name, storage_fault
 from glmc.ir.graph import Param, Program
 from glmc.ir.model import Model
-from glmc.ir.recipe import Dequant, DequantBlocks, Tensor, leaves
+from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_kept, leaves
 
 
 class TensorInfo(Protocol):
@@ -74,7 +74,7 @@ def wanted(program: Program) -> dict[str, Need]:
     return {
         name: need
         for layer, param, leaf in _leaves(program)
-        for name, need in _needs(leaf, param, layer)
+        for name, need in _needs(leaf, layer)
     }
 
 
@@ -83,21 +83,26 @@ def needed(
 ) -> dict[str, Need]:
     """The same for one checkpoint, by the names that it uses.
 
-    A weight that the config calls quantised in blocks may be stored as floats: lists of
-    modules that were left out are not always right. It then needs no scale.
+    A weight that the config calls quantised may be stored as floats: lists of modules
+    that were left out are not always right. It then needs no scale.
     """
     found: dict[str, Need] = {}
     for layer, param, leaf in _leaves(program):
         needs = [
-            (_find(name, headers, model), need)
-            for name, need in _needs(leaf, param, layer)
+            (_find(name, headers, model), need) for name, need in _needs(leaf, layer)
         ]
-        if isinstance(leaf, DequantBlocks):
-            (codes, need), (scale, _) = needs
-            if codes in headers and scale not in headers and _is_float(headers[codes]):
-                needs = [(codes, Need(need.shape, None))]
+        if _is_loose(leaf, param) and needs[1][0] not in headers:
+            plain = _find(_name(float_name(leaf.codes.name), layer), headers, model)
+            if plain in headers and _is_float(headers[plain]):
+                needs = [(plain, Need(leaf.shape, None))]
         found |= dict(needs)
     return found
+
+
+def _is_loose(leaf: Tensor | Dequant, param: Param) -> TypeGuard[Dequant]:
+    """Whether floats will do: ops read codes as they are, and all of ChatGLM's are."""
+    made = isinstance(leaf, Quantized) and not is_kept(param.recipe)
+    return made and not isinstance(leaf, DequantRows)
 
 
 def _leaves(
@@ -108,22 +113,21 @@ def _leaves(
             yield layer, param, leaf
 
 
-def _needs(
-    leaf: Tensor | Dequant, param: Param, layer: int | None
-) -> list[tuple[str, Need]]:
-    """What a tensor, or codes and then their scale, must be."""
+def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
+    """What a tensor, or codes and then their scale and so on, must be."""
     if isinstance(leaf, Tensor):
-        own = "I8" if param.type.dtype == "i8" else None
-        return [(_name(leaf, layer), Need(leaf.stored, own))]
-    kind = "F8_E4M3" if isinstance(leaf, DequantBlocks) else "I8"
+        return [(_name(leaf.name, layer), Need(leaf.stored, None))]
     return [
-        (_name(leaf.codes, layer), Need(leaf.codes.stored, kind)),
-        (_name(leaf.scale, layer), Need(leaf.scale.stored, None)),
+        (
+            _name(part.name, layer),
+            Need(part.stored, leaf.dtypes().get(field), field == "scale"),
+        )
+        for field, part in leaf.parts().items()
     ]
 
 
-def _name(tensor: Tensor, layer: int | None) -> str:
-    return tensor.name if layer is None else tensor.name.replace("{i}", str(layer))
+def _name(name: str, layer: int | None) -> str:
+    return name if layer is None else name.replace("{i}", str(layer))
 
 
 def _is_float(info: TensorInfo) -> bool:
@@ -147,7 +151,7 @@ def _spellings(name: str, model: Model) -> Iterator[str]:
 
 
 def _wrong(info: TensorInfo, need: Need) -> str | None:
-    if info.shape is not None and tuple(info.shape) != need.shape:
+    if info.shape is not None and not need.fits(tuple(info.shape)):
         return f"is {list(info.shape)}, the model needs {list(need.shape or ())}"
     if info.dtype is not None and not need.takes(info.dtype):
         kind = f"{need.codes} codes" if need.codes else "a float tensor"

@@ -44,10 +44,11 @@ def blame_build(
 def blame_weights(last: Stage, model: Any) -> Culprit | None:
     """The first parameter that the build assembles in another way than its recipe."""
     have = dict(model.named_parameters())
-    for path, layer, param in last.program.bindings():
+    for path, _, param in last.program.bindings():
         want, got = last.weights[path], have.get(path)
         if got is not None and torch.equal(got.detach().float().cpu(), want.float()):
             continue
+        layer = _layer(path)
         graph = _reader(last.program, layer, param.name)
         readers = [op for op in graph.ops if param.name in op.params]
         op = statement(readers[0]) if readers else ""
@@ -55,6 +56,12 @@ def blame_weights(last: Stage, model: Any) -> Culprit | None:
         why = f"the build assembles {path} in another way than its recipe says"
         return Culprit("weights.py", place, op, why)
     return None
+
+
+def _layer(path: str) -> int | None:
+    """The layer of a parameter such as ``layers.3.q_proj``."""
+    first, _, rest = path.partition(".")
+    return int(rest.partition(".")[0]) if first == "layers" and rest else None
 
 
 def _reader(program: Program, layer: int | None, name: str) -> Graph:

@@ -297,13 +297,19 @@ class Teller:
                     self.tell(op.values[0], value.flatten(2))
         return self.told
 
+    def _here(self, name: str) -> str:
+        """The name with the layer's number in it."""
+        place = self.place
+        number = self.graph.number_of(place) if isinstance(place, int) else place
+        return name.replace("{i}", str(number))
+
     def _inside(self, name: str) -> bool:
-        prefix = self.graph.prefix.replace("{i}", str(self.place))
+        prefix = self._here(self.graph.prefix)
         starts = ("", *self.prefixes)
         return bool(prefix) and any(name.startswith(one + prefix) for one in starts)
 
     def _of(self, module: str, kind: str) -> torch.Tensor | None:
-        at = module.replace("{i}", str(self.place))
+        at = self._here(module)
         bare = [at.removeprefix(prefix) for prefix in self.prefixes]
         names = [at, *(prefix + at for prefix in self.prefixes), *bare]
         found = (self.kept.get(f"{name} {kind}") for name in names)

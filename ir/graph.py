@@ -56,6 +56,8 @@ class Graph(Node):
     """The layers a block is applied at; empty for stem and head."""
     prefix: str = ""
     """What the tensor names of a block begin with; holds ``{i}``."""
+    numbers: tuple[int, ...] | None = None
+    """What ``{i}`` is for each of the layers; None: their own numbers."""
     kv_from: tuple[int, ...] = ()
     """For each layer the earlier one whose cache it reads; empty: it has its own."""
 
@@ -82,6 +84,10 @@ class Graph(Node):
     def outer(self) -> tuple[Input, ...]:
         """The inputs that all layers get alike or from one another: not the cache."""
         return self.inputs[:-1] if self.kv else self.inputs
+
+    def number_of(self, layer: int) -> int:
+        """What ``{i}`` is in the tensor names of one of the block's layers."""
+        return self.numbers[self.layers.index(layer)] if self.numbers else layer
 
     def users(self, value: str) -> list[Op]:
         """The ops that read a value, in order."""
@@ -216,13 +222,15 @@ class Program(Node):
         )
 
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:
-        """(attribute path, layer, parameter) of every parameter, ``{i}`` unfilled."""
+        """(attribute path, what ``{i}`` is in tensor names, parameter) of every
+        parameter."""
         for param in self.params:
             yield param.name, None, param
         for block in self.blocks:
             for layer in block.layers:
                 for param in block.params:
-                    yield f"layers.{layer}.{param.name}", layer, param
+                    path = f"layers.{layer}.{param.name}"
+                    yield path, block.number_of(layer), param
 
 
 __all__ = ["Graph", "Input", "Param", "Program", "Result"]

@@ -61,7 +61,7 @@ class Op(Node):
 
     mnemonic: ClassVar[str]
     launches: ClassVar[int] = 1
-    """Kernels launched on a GPU; 0 for ops that only change the view."""
+    """Kernels launched on a GPU, by a prompt; 0 for ops that only change the view."""
     multiplies: ClassVar[bool] = False
     """Whether most of its work is matrix products, which GPUs have units for."""
     fills_cache: ClassVar[bool] = False
@@ -88,6 +88,10 @@ class Op(Node):
         made = sum(call.nbytes(result.type) for result in self.tensors)
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
+    def launched(self, call: Call) -> int:
+        """Kernels that a call launches; here: as many as any."""
+        return self.launches
+
     def cost(self, types: Mapping[str, Type], call: Call) -> Cost:
         """The floor of a call, given the operands' types; views cost nothing."""
         if not self.launches:
@@ -95,7 +99,7 @@ class Op(Node):
         return Cost(
             nbytes=self.nbytes(types, call),
             flops=self.flops(types, call),
-            launches=self.launches,
+            launches=self.launched(call),
             dtype=dtype_of(types.values()) if self.multiplies else "f32",
         )
 

@@ -89,15 +89,33 @@ class Stack(Node):
         return (self.count, *self.of.shape)
 
 
-class DequantRows(Node):
+class Quantized(Node):
+    """What the leaves that stand for quantised weights have in common.
+
+    Their tensors are the fields that hold one: ``codes``, ``scale`` and, in some
+    formats, more of them.
+    """
+
+    codes: Tensor
+    scale: Tensor
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors of the checkpoint that it is made of, by field."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {k: v for k, v in values.items() if isinstance(v, Tensor)}
+
+    def dtypes(self) -> dict[str, str]:
+        """The stored dtypes, by safetensors' names; a field left out holds floats."""
+        return {"codes": "I8"}
+
+
+class DequantRows(Quantized):
     """``codes`` times the ``scale`` of their row: ChatGLM's weight-only format.
 
     ``codes`` are int8 ``[..., in]``, or with ``bits=4`` ``[..., in / 2]``: two to a
     byte, the even column in the high nibble. ``scale`` is ``[...]``.
     """
 
-    codes: Tensor
-    scale: Tensor
     bits: Literal[4, 8]
 
     @property
@@ -106,23 +124,106 @@ class DequantRows(Node):
         return (*rows, width * 8 // self.bits)
 
 
-class DequantBlocks(Node):
+class DequantBlocks(Quantized):
     """``codes`` (float8 e4m3) times the ``scale`` (float) of their block.
 
-    A checkpoint may hold ``codes`` as plain floats instead; it then has no ``scale``.
+    A block may be a row or the whole matrix. A checkpoint may hold ``codes`` as plain
+    floats instead; it then has no ``scale``.
     """
 
-    codes: Tensor
-    scale: Tensor
     block: tuple[int, int]
 
     @property
     def shape(self) -> Shape:
         return self.codes.stored
 
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "F8_E4M3"}
 
-Dequant = DequantRows | DequantBlocks
-Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant
+
+Packing = Literal["gptq", "gptq_v2", "awq", "packed", "plain"]
+"""How codes of a weight ``[out, in]``, and their zero points, lie in words of int32:
+
+``gptq``     ``[in / n, out]``, a word holds n columns of the weight; its zero points
+             ``[groups, out / n]`` are stored less one
+``gptq_v2``  the same with zero points as they are
+``awq``      ``[in, out / n]``, a word holds rows 0, 2, 4, 6, 1, 3, 5, 7 of eight; zero
+             points likewise
+``packed``   ``[out, in / n]`` and zero points ``[out / n, groups]``, both with half
+             their range added (compressed-tensors)
+``plain``    no words: int8 ``[out, in]`` and ``[out, groups]``
+"""
+
+
+class DequantGroups(Quantized):
+    """``(codes - zeros) * scale``, with one of each for ``group`` columns of a row.
+
+    ``scale`` is ``[groups, out]`` in GPTQ's and AWQ's packing, else ``[out, groups]``.
+    Without ``zeros`` codes are signed. ``index`` is the group of each column where they
+    are not in order (GPTQ's ``desc_act``).
+    """
+
+    zeros: Tensor | None = None
+    index: Tensor | None = None
+    bits: Literal[4, 8]
+    group: int
+    packing: Packing
+
+    @property
+    def shape(self) -> Shape:
+        first, second = self.codes.stored
+        many = 32 // self.bits
+        match self.packing:
+            case "gptq" | "gptq_v2":
+                return (second, first * many)
+            case "awq":
+                return (second * many, first)
+            case "packed":
+                return (first, second * many)
+            case "plain":
+                return (first, second)
+
+    def dtypes(self) -> dict[str, str]:
+        word = "I8" if self.packing == "plain" else "I32"
+        return {"codes": word, "zeros": word, "index": "I32"}
+
+
+class DequantMxfp4(Quantized):
+    """fp4 (e2m1) ``codes``, uint8 ``[..., groups, 16]``, two to a byte and the even
+    one in the low nibble, times two to the power of ``scale``, uint8 ``[..., groups]``,
+    less 127: the MX format of the Open Compute Project."""
+
+    @property
+    def shape(self) -> Shape:
+        *rows, groups, width = self.codes.stored
+        return (*rows, groups * width * 2)
+
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "U8", "scale": "U8"}
+
+
+Dequant = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
+
+
+class Kept(Node):
+    """What kernels read of quantised weights ``[out, in]``, repacked at load time:
+    ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out, groups]``, or
+    ``zeros`` i8 ``[out, groups]``. Rows stay rows."""
+
+    of: DequantRows | DequantGroups
+    part: Literal["codes", "scale", "zeros"]
+
+    @property
+    def shape(self) -> Shape:
+        height, width = self.of.shape
+        if self.part == "codes":
+            return (height, width * self.of.bits // 8)
+        count = math.prod(self.of.scale.stored) // height
+        alone = count == 1 and "zeros" not in self.of.parts()
+        return (height,) if alone else (height, count)
+
+
+Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant | Kept
 
 for _node in (Slice, View, Permute, Cat, Stack):
     _node.model_rebuild()
@@ -186,8 +287,10 @@ def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
 def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
     """What a recipe is assembled from, in order, repeats included."""
     match recipe:
-        case Tensor() | DequantRows() | DequantBlocks():
+        case Tensor() | Quantized():
             yield recipe
+        case Kept(of=of):
+            yield of
         case Cat():
             for part in recipe.parts:
                 yield from leaves(part)
@@ -203,21 +306,35 @@ def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
     """A leaf of a stack's element ``x``."""
     if isinstance(leaf, Tensor):
         return Tensor(name=leaf.name.replace("{x}", str(x)), stored=leaf.stored)
-    parts = {"codes": _stacked(leaf.codes, x), "scale": _stacked(leaf.scale, x)}
+    parts = {name: _stacked(part, x) for name, part in leaf.parts().items()}
     return leaf.model_copy(update=parts)
+
+
+def is_kept(recipe: Recipe) -> bool:
+    """Whether a recipe puts together parts of quantised weights, not the weights."""
+    match recipe:
+        case Kept():
+            return True
+        case Cat(parts=parts):
+            return any(map(is_kept, parts))
+        case Tensor() | Quantized():
+            return False
+    return is_kept(recipe.of)
 
 
 def tensors(recipe: Recipe) -> Iterator[Tensor]:
     """The checkpoint tensors a recipe reads, in order, repeats included."""
     for leaf in leaves(recipe):
-        yield from (leaf,) if isinstance(leaf, Tensor) else (leaf.codes, leaf.scale)
+        yield from (leaf,) if isinstance(leaf, Tensor) else leaf.parts().values()
 
 
 def misfit(recipe: Recipe) -> str | None:
     """The first step of a recipe that does not fit what it is applied to, or None."""
     match recipe:
-        case Tensor() | DequantRows() | DequantBlocks():
+        case Tensor() | Quantized():
             inner: tuple[Recipe, ...] = ()
+        case Kept(of=of):
+            inner = (of,)
         case Cat(parts=parts):
             inner = parts
         case _:

@@ -58,9 +58,8 @@ def _block(
     steps = tuple(
         step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
     )
-    return block.model_copy(
-        update={"layers": layers, "steps": steps, "kv_from": source}
-    )
+    where = {"layers": layers, "steps": steps, "kv_from": source, "numbers": None}
+    return block.model_copy(update=where)
 
 
 def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
@@ -68,7 +67,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
         case m.Mlp():
             return op.model_copy(update={"ff": min(op.ff, FF)})
         case m.Moe():
-            return _moe(op)
+            return _moe(op, axes)
         case m.Mla():
             return _mla(op)
         case m.Attention():
@@ -76,11 +75,11 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
         case m.Branches():
             each = (b.model_copy(update={"op": _op(b.op, axes)}) for b in op.branches)
             return op.model_copy(update={"branches": tuple(each)})
-        case m.PerLayerInput():
+        case m.PerLayerInput() | m.Affine():
             return op
 
 
-def _moe(op: m.Moe) -> m.Moe:
+def _moe(op: m.Moe, axes: Collection[str]) -> m.Moe:
     """Two experts a group, so that a group can be judged by its two best."""
     router = op.router
     groups = min(router.groups, 4)
@@ -90,12 +89,23 @@ def _moe(op: m.Moe) -> m.Moe:
     return op.model_copy(
         update={
             "experts": experts,
+            "zero_experts": min(op.zero_experts, 2 * (experts // groups)),
             "top_k": min(op.top_k, 3, eligible * (experts // groups)),
             "ff": min(op.ff, FF),
             "router": router.model_copy(update=sizes),
-            "shared": op.shared and op.shared.model_copy(update={"ff": FF}),
+            "shared": op.shared and _shared(op.shared, axes),
         }
     )
+
+
+def _shared(mlp: m.Mlp, axes: Collection[str]) -> m.Mlp:
+    """As wide as before where its layout has an axis of its own."""
+    kept = _has_own(mlp.up.weight.layout, axes)
+    return mlp if kept else mlp.model_copy(update={"ff": FF})
+
+
+def _has_own(layout: str | None, axes: Collection[str]) -> bool:
+    return any(re.search(rf"\b{axis}\b", layout or "") for axis in axes)
 
 
 def _mla(op: m.Mla) -> m.Mla:
@@ -121,8 +131,7 @@ def _mla(op: m.Mla) -> m.Mla:
 
 def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
     """Heads that a layout divides by axes of its own are kept."""
-    layout = op.q.weight.layout or ""
-    kept = any(re.search(rf"\b{axis}\b", layout) for axis in axes)
+    kept = _has_own(op.q.weight.layout, axes)
     kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)
@@ -131,11 +140,19 @@ def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
             "heads": kv_heads * group,
             "kv_heads": kv_heads,
             "head_dim": width,
+            "v_dim": op.v_dim and min(op.v_dim, HEAD_DIM - 8),
+            "indexer": op.indexer and _block_indexer(op.indexer, kv_heads),
             "window": op.window and min(op.window, WINDOW),
             "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )
+
+
+def _block_indexer(indexer: m.BlockIndexer, kv_heads: int) -> m.BlockIndexer:
+    """Blocks of two tokens, of which two are seen, so that a prompt holds more."""
+    sizes = {"heads": kv_heads, "dim": HEAD_DIM, "block": 2, "top_k": 2}
+    return indexer.model_copy(update={**sizes, "local": min(indexer.local, 1)})
 
 
 def _rope(rope: m.Rope, ratio: float) -> m.Rope:

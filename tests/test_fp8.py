@@ -188,10 +188,10 @@ def test_float8_files_under_a_float_config_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"quant_method": "gptq"}, "has the method 'gptq', supported is 'fp8'"),
+        ({"quant_method": "hqq"}, "has the method 'hqq', supported are 'fp8'"),
         ({"fmt": "e5m2"}, "fmt is 'e5m2', supported is null or 'e4m3'"),
-        ({"activation_scheme": "static"}, "activation_scheme is 'static'"),
-        ({"weight_block_size": None}, "scales per tensor are not supported"),
+        ({"activation_scheme": "block"}, "activation_scheme is 'block'"),
+        ({"scale_fmt": "int"}, "scale_fmt is 'int', supported is null or 'float'"),
         ({"weight_block_size": [128]}, "expected the two sizes"),
         ({"weight_block_size": [0, -1]}, "expected the two sizes"),
         ({"modules_to_not_convert": "lm_head"}, "expected a list"),

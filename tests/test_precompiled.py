@@ -100,7 +100,7 @@ def test_no_kernel_is_compiled_that_came_with_the_build(
     assert found["told"] == []
     assert found["offered"] == 2 * len(found["asked"])  # two dtypes, one is used
     assert [name for name, hit in found["asked"] if not hit] == []
-    assert {"prefill_kernel", "decode_kernel"} <= {n for n, _ in found["asked"]}
+    assert {"prefill_kernel", "qkv_decode_kernel"} <= {n for n, _ in found["asked"]}
 
 
 def test_control_an_edited_kernel_is_compiled(built: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_control_an_edited_kernel_is_compiled(built: Path, tmp_path: Path) -> No
     (edited / "kernels.py").write_text(kernels)
     asked = ask(edited, tmp_path, run=True)["asked"]
     missed = {name for name, hit in asked if not hit}
-    assert missed == {"prefill_kernel", "decode_kernel"}
+    assert missed == {"prefill_kernel", "qkv_decode_kernel"}
 
 
 def test_another_gpu_is_offered_nothing(built: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_another_triton_is_told_of(built: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_kernel_is_not_offered(built: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(built, tmp_path / "build")
-    binary = next((damaged / "aot/cuda-90").glob("decode_kernel-*.cubin"))
+    binary = next((damaged / "aot/cuda-90").glob("qkv_decode_kernel-*.cubin"))
     binary.write_bytes(b"\x00" + binary.read_bytes()[1:])
     found = ask(damaged, tmp_path, run=False)
     whole = len(list((damaged / "aot/cuda-90").glob("*.cubin")))

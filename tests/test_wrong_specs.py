@@ -227,6 +227,57 @@ MISTAKES = (
     ),
     ("minimax_m2-corrected", "ops: {moe: {score: softmax}}", "padded"),
     (
+        "laguna-capped",
+        "ops: {moe: {softcap: null}}\nignore: {moe_router_logit_softcapping: planted}",
+        "prompt",
+    ),
+    (
+        "phimoe-mixed",
+        "ops: {moe: {jitter: 0.01}}\nignore: {router_jitter_noise: planted}",
+        "prompt",
+    ),
+    (
+        "phimoe-mixed",
+        "ops: {moe: {score: logit, after: softmax, jitter: null}}\n"
+        "ignore: {router_jitter_noise: planted}",
+        "prompt",
+    ),
+    (
+        "step3p7-text",
+        "ops: {moe: {glu: null}}\nignore: {swiglu_limits: planted}",
+        "prompt",
+    ),
+    (
+        "minimax_m3_vl_text-blocks",
+        "ops: {mlp: {glu: {alpha: 1.0}}}",
+        "prompt",
+    ),
+    (
+        "longcat_flash-zero_experts",
+        "block!: [{op: attn, pre: =attn_norm}, {op: moe, when: =first, pre: =ff_norm},"
+        " {op: mlp, pre: =ff_norm, parallel: =first}]\n"
+        "per_layer: {attn_norm: ='input_layernorm.' + half,"
+        " ff_norm: ='post_attention_layernorm.' + half}",
+        "prompt",
+    ),
+    # Values, positions and blocks
+    (
+        "mimo_v2_flash-windows",
+        "ops: {attn: {v_scale: 1.0}}\nignore: {attention_value_scale: planted}",
+        "prompt",
+    ),
+    ("phimoe-longrope", "ops: {attn: {rope: {long_factors: null}}}", "decode"),
+    (
+        "minimax_m3_vl_text-blocks",
+        "ops: {attn: {indexer: {local: 0}}}\nignore: {index_local_blocks: planted}",
+        "decode",
+    ),
+    (
+        "minimax_m3_vl_text-blocks",
+        "ops: {attn: {indexer: {block: 5}}}\nignore: {index_block_size: planted}",
+        "prompt",
+    ),
+    (
         "gemma4_text-experts",
         "ops: {moe: {norm: null}}\nwaive: {'*_layernorm_2.weight': planted}",
         "prompt",
@@ -251,6 +302,7 @@ MISTAKES = (
         "prompt",
     ),
     # Latents
+    ("longcat_flash-zero_experts", "ops: {attn: {kv_scale: 1.0}}", "prompt"),
     ("minicpm3-scaled", "ops: {attn: {rope: {style: interleaved}}}", "decode"),
     ("youtu-latent", "ops: {attn: {norm: {eps: =c.rms_norm_eps}}}", "prompt"),
     (

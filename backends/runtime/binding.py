@@ -13,19 +13,21 @@ from typing import NamedTuple
 
 from .recipes import (
     Bind,
-    DequantBlocks,
     DequantRows,
     Leaf,
+    Quantized,
     Recipe,
     Shape,
     Tensor,
     changed,
+    is_kept,
     leaves,
     names,
     renamed,
     shape_of,
+    weight_shape,
 )
-from .storage import FLOATS, Need, storage_fault
+from .storage import FLOATS, Need, float_name, storage_fault
 
 #: How many different problems of one kind an error lists.
 LISTED = 5
@@ -90,31 +92,36 @@ def resolve(
 def _own(
     recipe: Recipe, spelt: Mapping[str, str], headers: Mapping[str, Header]
 ) -> Recipe:
-    """The recipe in the checkpoint's own names; blocks that it holds as floats, which
+    """The recipe in the checkpoint's own names; weights that it holds as floats, which
     quantisers do with modules of their choice, are plain tensors."""
 
     def settle(leaf: Leaf) -> Recipe:
-        if isinstance(leaf, DequantBlocks) and leaf.scale.name not in headers:
-            found = headers.get(leaf.codes.name)
-            return leaf.codes if found and found.dtype in FLOATS else leaf
-        return leaf
+        if not isinstance(leaf, Quantized) or leaf.scale.name in headers:
+            return leaf
+        plain = float_name(leaf.codes.name)
+        plain = spelt.get(plain, plain)
+        found = headers.get(plain)
+        floats = found is not None and found.dtype in FLOATS
+        return Tensor(plain, weight_shape(leaf)) if floats else leaf
 
-    return changed(renamed(recipe, lambda name: spelt.get(name, name)), settle)
+    own = renamed(recipe, lambda name: spelt.get(name, name))
+    # Ops read codes as they are, and all of ChatGLM's are or none.
+    fixed = is_kept(own) or any(isinstance(leaf, DequantRows) for leaf in leaves(own))
+    return own if fixed else changed(own, settle)
 
 
 def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
     """What the tensors of a parameter must be; a bare name has its shape."""
-    codes = None if bind.dtype in FLOATS else bind.dtype
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():
-                yield leaf, Need(bind.shape, codes)
+                yield leaf, Need(bind.shape, None)
             case Tensor(name, shape):
-                yield name, Need(shape, codes)
+                yield name, Need(shape, None)
             case _:
-                kind = "I8" if isinstance(leaf, DequantRows) else "F8_E4M3"
-                yield leaf.codes.name, Need(leaf.codes.shape, kind)
-                yield leaf.scale.name, Need(leaf.scale.shape, None)
+                for field, part in leaf.parts().items():
+                    kind = leaf.dtypes().get(field)
+                    yield part.name, Need(part.shape, kind, field == "scale")
 
 
 def _own_names(

@@ -6,6 +6,42 @@ from contextlib import contextmanager
 
 import torch
 
+#: What keys and values can be kept as, beside the dtype of the model.
+CACHE_DTYPES = {"int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn}
+
+
+def quantized(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """int8 codes [..., D] of `states` [..., D], and their scales float32 [...].
+
+    One scale for each head of each token, so that a token is written once and for all:
+    its largest channel becomes ±127. The error is at most half a scale.
+    """
+    exact = states.float()
+    scales = exact.abs().amax(-1) / 127
+    codes = exact / torch.where(scales > 0, scales, 1.0)[..., None]
+    return codes.round().to(torch.int8), scales
+
+
+def dequantized(
+    codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """What `quantized` made of states, as `dtype`."""
+    return (codes.float() * scales[..., None]).to(dtype)
+
+
+def stored(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`states` as a cache of floats holds them; float8 at most at its largest."""
+    if dtype == torch.float8_e4m3fn:
+        limit = torch.finfo(dtype).max
+        return states.float().clamp(-limit, limit).to(dtype)
+    return states.to(dtype)
+
+
+def _scales_of(slots: torch.Tensor) -> torch.Tensor | None:
+    if slots.dtype != torch.int8:
+        return None
+    return slots.new_empty(slots.shape[:3], dtype=torch.float32)
+
 
 class HostRead(RuntimeError):
     """Raised where a step that is being recorded needs a value on the host."""
@@ -15,8 +51,10 @@ class LayerCache:
     """Keys and values of one layer, as its attention reads and writes them.
 
     `keys` [B, K, capacity, Dk] and `values` [B, K, capacity, Dv] are contiguous; slots
-    from `past` on hold nothing yet. `index` [B, 1, capacity, Di] holds the keys of an
-    indexer; where a layer has none, its width is 0.
+    from `past` on hold nothing yet. Of an int8 cache they are codes, and `key_scales`
+    and `value_scales` float32 [B, K, capacity] what these are multiplied by; else the
+    scales are None. `index` [B, 1, capacity, Di] holds the keys of an indexer; where a
+    layer has none, its width is 0.
     """
 
     def __init__(
@@ -30,6 +68,37 @@ class LayerCache:
         self.keys = keys
         self.values = values
         self.index = index
+        self.key_scales = _scales_of(keys)
+        self.value_scales = _scales_of(values)
+
+    def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
+        end = begin + k.shape[2]
+        for states, slots, scales in (
+            (k, self.keys, self.key_scales),
+            (v, self.values, self.value_scales),
+        ):
+            if scales is None:
+                slots[:, :, begin:end] = stored(states, slots.dtype)
+            else:
+                codes, scale = quantized(states)
+                slots[:, :, begin:end] = codes
+                scales[:, :, begin:end] = scale
+
+    def read(
+        self, begin: int, end: int, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
+        keys, values = self.keys[:, :, begin:end], self.values[:, :, begin:end]
+        if self.key_scales is None or self.value_scales is None:
+            return keys.to(dtype), values.to(dtype)
+        k_scales = self.key_scales[:, :, begin:end]
+        v_scales = self.value_scales[:, :, begin:end]
+        return dequantized(keys, k_scales, dtype), dequantized(values, v_scales, dtype)
+
+    def counters(self, count: int) -> torch.Tensor:
+        """See `Cache.counters`."""
+        return self.cache.counters(count)
 
     @property
     def past(self) -> int:
@@ -61,6 +130,9 @@ class LayerCache:
 
 class Cache:
     """The caches of all layers, and how far they are filled.
+
+    `dtype` is that of keys and values. As torch.int8 each head of each token is codes
+    with a scale; torch.float8_e4m3fn is rounded to as it is.
 
     `shapes` gives `(kv_heads, key_dim, value_dim)` for each layer, and the width of an
     indexer's keys where it has them; or the number of an earlier layer whose cache it
@@ -95,6 +167,7 @@ class Cache:
         self.start: torch.Tensor | None = None
         self.prefix: torch.Tensor | None = None
         self.anchor: torch.Tensor | None = None
+        self._counters: dict[int, torch.Tensor] = {}
         # Tokens after right padding would land in slots that the padding occupies.
         self.right_padded = False
 
@@ -148,10 +221,18 @@ class Cache:
         """Fills the first N slots of every row of an empty cache. `states` is
         [1, N, 2 * layers * K, D]: of each layer the heads of keys, then of values."""
         self.learned = self.length = states.shape[1]
-        parts = iter(states[0].transpose(0, 1).chunk(2 * len(self.own)))
+        rows = states.transpose(1, 2).expand(self.batch, -1, -1, -1)
+        parts = iter(rows.chunk(2 * len(self.own), dim=1))
         for layer in self.own:
-            layer.keys[:, :, : self.learned] = next(parts)
-            layer.values[:, :, : self.learned] = next(parts)
+            layer.write(0, next(parts), next(parts))
+
+    def counters(self, count: int) -> torch.Tensor:
+        """int32 [count] in which the programs of a kernel count themselves. It is zeros
+        before and after each launch, and the same tensor for all layers and steps."""
+        if count not in self._counters:
+            device = self.position.device
+            self._counters[count] = torch.zeros(count, dtype=torch.int32, device=device)
+        return self._counters[count]
 
     def advance(self, tokens: int) -> None:
         """Counts `tokens` slots that every layer has written.
@@ -185,10 +266,13 @@ class Cache:
             layer.keys = self._grown(layer.keys)
             layer.values = self._grown(layer.values)
             layer.index = self._grown(layer.index)
+            if layer.key_scales is not None and layer.value_scales is not None:
+                layer.key_scales = self._grown(layer.key_scales)
+                layer.value_scales = self._grown(layer.value_scales)
 
     def _grown(self, old: torch.Tensor) -> torch.Tensor:
-        batch, heads, _, dim = old.shape
-        new = old.new_empty(batch, heads, self.capacity, dim)
+        batch, heads, _, *dim = old.shape
+        new = old.new_empty(batch, heads, self.capacity, *dim)
         new[:, :, : self.length] = old[:, :, : self.length]
         return new
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from .cache import Cache
+from .cache import CACHE_DTYPES, Cache
 from .checks import check_ids
 from .decoder import Decoder
 from .generation import generate
@@ -42,6 +42,8 @@ class CausalLM(BaseModel):
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
+    #: What keys and values are kept as; None: the dtype of the model.
+    cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
     _decoder: Decoder | None = None
 
@@ -83,13 +85,31 @@ class CausalLM(BaseModel):
         """
         raise NotImplementedError
 
+    def keep_cache_as(self, name: str) -> None:
+        """Keeps keys and values of new caches as "int8" (codes, and a scale for each
+        head of each token) or "fp8_e4m3". Raises ValueError for another name, and
+        where this model's cache holds more than keys and values."""
+        if name not in CACHE_DTYPES:
+            raise ValueError(
+                f"cache_dtype={name!r} is none that a cache can have; give one of "
+                f"{', '.join(CACHE_DTYPES)}, or leave it out for the model's dtype."
+            )
+        shapes = [shape for shape in self.cache_shapes if not isinstance(shape, int)]
+        if any(len(shape) > 3 or not shape[2] for shape in shapes):
+            raise ValueError(
+                f"cache_dtype={name!r} does not go with this model: its layers cache "
+                "latents or the keys of an indexer, which have no codes. Leave it out."
+            )
+        self.cache_dtype = CACHE_DTYPES[name]
+
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens."""
         return self.begin_cache(self.empty_cache(batch, capacity + self.learned))
 
     def empty_cache(self, batch: int, slots: int) -> Cache:
         """A cache without anything in its slots."""
-        return Cache(self.cache_shapes, batch, slots, self.dtype, self.device)
+        dtype = self.cache_dtype or self.dtype
+        return Cache(self.cache_shapes, batch, slots, dtype, self.device)
 
     def begin_cache(self, cache: Cache) -> Cache:
         """Puts into an empty cache what stands before every sequence."""

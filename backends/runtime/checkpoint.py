@@ -27,7 +27,10 @@ DTYPES = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int8: "I8",
+    torch.int32: "I32",
+    torch.uint8: "U8",
     torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e8m0fnu: "F8_E8M0",
 }
 NAMED_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 MIN_BUDGET = 48 << 20

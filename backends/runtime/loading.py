@@ -20,18 +20,17 @@ from .checkpoint import (
     Checkpoint,
     indexed_shards,
 )
+from .evaluation import dequantized, evaluate, kept, row_step
 from .hub import HubError, Repository, is_hub_id
 from .precompiled import offer
 from .recipes import (
     Bind,
     Cat,
-    DequantBlocks,
-    DequantRows,
+    Kept,
+    Quantized,
     Recipe,
     Stack,
     Tensor,
-    dequantized,
-    evaluate,
     shape_of,
 )
 from .storage import FLOATS
@@ -66,6 +65,7 @@ def load(
     endpoint: str | None = None,
     offline: bool = False,
     tuned: str | Path | None = None,
+    cache_dtype: str | None = None,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
 
@@ -74,7 +74,8 @@ def load(
     once on `device` and filled piece by piece from the mapped files. `progress` shows
     a bar on stderr, by default where that is a terminal. `tuned` is a second folder or
     hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
-    such as a prefix encoder alone. Raises WeightsError where
+    such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
+    values in less memory than the model's dtype does. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
     `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror) and
     `offline` are for hub ids; see `hub.Repository`.
@@ -97,6 +98,8 @@ def load(
     )
     with torch.device("meta"):
         model = model_class()
+    if cache_dtype is not None:
+        model.keep_cache_as(cache_dtype)
     check_parameters(model, binds)
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
@@ -130,17 +133,16 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 size = source.nbytes
                 del source
                 checkpoint.spend(size)
-        case DequantRows(codes) | DequantBlocks(codes) if out.dim() == 2:
-            height = recipe.block[0] if isinstance(recipe, DequantBlocks) else 1
-            for rows in pieces(out, height):
-                source = checkpoint.read(codes.name)[rows]
-                first = 0 if rows is ... else rows.start
-                out[rows].copy_(
-                    dequantized(recipe, source, checkpoint.read, out.dtype, first)
-                )
-                size = source.nbytes
-                del source
-                checkpoint.spend(size)
+        case Quantized() if out.dim() == 2:
+            for rows in pieces(out, row_step(recipe)):
+                cut = slice(None) if rows is ... else rows
+                out[rows].copy_(dequantized(recipe, checkpoint.read, out.dtype, cut))
+                checkpoint.spend(out[rows].nbytes)
+        case Kept():
+            for rows in pieces(out, row_step(recipe)):
+                cut = slice(None) if rows is ... else rows
+                out[rows].copy_(kept(recipe, checkpoint.read, cut))
+                checkpoint.spend(out[rows].nbytes)
         case _:
             out.copy_(evaluate(recipe, checkpoint.read, out.dtype))
             checkpoint.spend(out.nbytes)

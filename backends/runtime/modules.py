@@ -54,6 +54,13 @@ class BaseModel(Block):
     #: `reference` elsewhere.
     ops: ModuleType | None = None
 
+    def keep_cache_as(self, name: str) -> None:
+        """Says what keys and values are kept as. Raises ValueError: there are none."""
+        raise ValueError(
+            f"cache_dtype={name!r} is for models that generate, which keep keys and "
+            "values of the tokens before; this model keeps none. Leave it out."
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

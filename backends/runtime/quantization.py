@@ -3,7 +3,13 @@
 Rows: int8 codes, one scale per row, as ChatGLM's `quantization_bit`; with 4 bits two
 codes lie in a byte, the even column in the high nibble, each in two's complement.
 Blocks: float8 (e4m3) codes, one float32 scale per block of rows and columns.
+Groups: int4 or int8 codes, one scale and maybe a zero point per group of a row's
+columns, as GPTQ, AWQ and compressed-tensors publish them.
+Mxfp4: fp4 (e2m1) codes, one exponent for 32 of them.
 """
+
+import math
+from dataclasses import dataclass
 
 import torch
 
@@ -42,3 +48,194 @@ def dequantize_blocks(
     spread = scale.float().repeat_interleave(block[0], -2)[..., :height, :]
     spread = spread.repeat_interleave(block[1], -1)[..., :width]
     return (codes.float() * spread).to(dtype)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows of codes with what their groups share, whatever they were packed in.
+
+    `codes` and `zeros` have half their range taken off, so that they fit an int8.
+    """
+
+    #: int8 [O, I]
+    codes: torch.Tensor
+    #: float [O, G]
+    scale: torch.Tensor
+    #: int8 [O, G], or None where codes are signed.
+    zeros: torch.Tensor | None
+    #: int [I], the group of each column, or None where groups are neighbours.
+    index: torch.Tensor | None
+
+    def weights(self, group: int, dtype: torch.dtype) -> torch.Tensor:
+        """(codes - zeros) * scale [O, I], in float32, rounded to `dtype` once."""
+        values = self.codes.float()
+        if self.zeros is not None:
+            values -= self._spread(self.zeros, group).float()
+        return values.mul_(self._spread(self.scale, group).float()).to(dtype)
+
+    def _spread(self, shared: torch.Tensor, group: int) -> torch.Tensor:
+        """What groups share, once for each column."""
+        if self.index is not None:
+            return shared[:, self.index.long()]
+        return shared.repeat_interleave(group, -1)[:, : self.codes.shape[1]]
+
+
+def grouped(
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    zeros: torch.Tensor | None = None,
+    index: torch.Tensor | None = None,
+    *,
+    bits: int,
+    packing: str,
+    rows: slice = slice(None),
+) -> Groups:
+    """The `rows` of a weight [O, I] as they are stored; see `code_rows`."""
+    return Groups(
+        code_rows(codes, bits, packing, rows),
+        scale_rows(scale, packing, rows),
+        None if zeros is None else zero_rows(zeros, bits, packing, rows),
+        index,
+    )
+
+
+def code_rows(
+    codes: torch.Tensor, bits: int, packing: str, rows: slice
+) -> torch.Tensor:
+    """int8 codes [O, I] of some `rows`, which start and stop at whole words.
+
+    `packing` says how n = 32 / bits codes lie in words of int32, least bits first:
+    "gptq" and "gptq_v2" [I / n, O]; "awq" [I, O / n], with rows 0, 2, 4, 6, 1, 3, 5, 7
+    of eight in a word; "packed" [O, I / n]. These have half their range taken off.
+    "plain" is int8 [O, I], and "rows" what `unpack` takes.
+    """
+    if packing in ("plain", "rows"):
+        return codes[rows] if packing == "plain" else unpack(codes[rows], bits)
+    if packing == "packed":
+        found = words_to_codes(codes[rows], bits)
+    elif packing == "awq":
+        found = in_awq_order(words_to_codes(codes[:, _words(rows, bits)], bits)).T
+    else:
+        found = words_to_codes(codes[:, rows].T, bits)
+    return (found - (1 << bits - 1)).view(torch.int8)
+
+
+def scale_rows(scale: torch.Tensor, packing: str, rows: slice) -> torch.Tensor:
+    """The scale [O, G] of some `rows`, or [O] where it is for whole rows."""
+    return scale[:, rows].T if packing.startswith(("gptq", "awq")) else scale[rows]
+
+
+def zero_rows(
+    zeros: torch.Tensor, bits: int, packing: str, rows: slice
+) -> torch.Tensor:
+    """int8 zero points [O, G] of some `rows`, with half the codes' range taken off.
+
+    "gptq", "gptq_v2" and "awq" store [G, O / n], the first of them one less than they
+    are; "packed" [O / n, G], and "plain" int8 [O, G].
+    """
+    if packing == "plain":
+        return zeros[rows]
+    words = _words(rows, bits)
+    found = words_to_codes(
+        zeros[words].T if packing == "packed" else zeros[:, words], bits
+    )
+    if packing == "awq":
+        found = in_awq_order(found)
+    if packing == "gptq":
+        # Sums of bytes wrap around, and so did the subtraction when it was written.
+        found = found + 1 & (1 << bits) - 1
+    return (found - (1 << bits - 1)).view(torch.int8).T
+
+
+def _words(rows: slice, bits: int) -> slice:
+    """The words that hold some rows, n = 32 / bits of them in each."""
+    many = 32 // bits
+    start, stop = rows.start, rows.stop
+    return slice(start and start // many, stop and -(-stop // many))
+
+
+def words_to_codes(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """uint8 codes [..., n * I] from int32 words [..., I], the least bits first."""
+    # Flat, because a dimension of one may have any stride.
+    octets = words.contiguous().flatten().view(torch.uint8)
+    octets = octets.reshape(*words.shape[:-1], -1)
+    if bits == 8:
+        return octets
+    return torch.stack([octets & 15, octets >> 4], dim=-1).flatten(-2)
+
+
+def in_awq_order(codes: torch.Tensor) -> torch.Tensor:
+    """Codes [..., I] as they lie in AWQ's words, in the order of the matrix."""
+    eights = codes.reshape(*codes.shape[:-1], -1, 8)
+    return eights[..., [0, 4, 1, 5, 2, 6, 3, 7]].flatten(-2)
+
+
+#: What the codes of fp4 (e2m1) stand for: sign, two bits of exponent, one of mantissa.
+FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def dequantize_mxfp4(
+    codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Weights [..., O, 32 G] of `dtype`: fp4 times a power of two, exact in bfloat16.
+
+    `codes` are uint8 [..., O, G, 16], the even column in the low nibble, and `scale`
+    [..., O, G] holds exponents plus 127.
+    """
+    values = torch.tensor([*FP4, *(-one for one in FP4)], dtype=dtype)
+    made = torch.empty(*codes.shape[:-1], 2 * codes.shape[-1], dtype=dtype)
+    # One expert at a time: the exponents are exact in float32 alone.
+    for out, one, power in zip(made, codes, scale, strict=True):
+        nibbles = torch.stack([one & 15, one >> 4], dim=-1).flatten(-2)
+        factor = torch.exp2(power.float() - 127)[..., None]
+        out.copy_(values[nibbles.int()].float() * factor)
+    return made.flatten(-2)
+
+
+def run_of(width: int, bits: int) -> int:
+    """Neighbouring columns that the same bits of neighbouring words hold; see
+    `pack_codes`."""
+    return math.gcd(width * bits // 32, 16)
+
+
+def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes [O, I] as the kernels read them: int8 [O, I * bits / 8].
+
+    Seen as words of int32, n = 32 / bits codes each, word j of every `run` words holds
+    the columns j, run + j, 2 run + j, ... of the run * n that they stand for, least
+    bits first: one plane of bits of neighbouring words is neighbouring columns.
+    """
+    run = run_of(codes.shape[1], bits)
+    planes = codes.reshape(len(codes), -1, 32 // bits, run).transpose(-1, -2)
+    if bits == 4:
+        low, high = planes[..., ::2] & 15, planes[..., 1::2] << 4
+        planes = low | high
+    return planes.reshape(len(codes), -1)
+
+
+def unpack_codes(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """int8 codes [O, I] from what `pack_codes` made of them."""
+    if bits == 4:
+        # Shifts of int8 are arithmetic: they carry the sign of the nibble along.
+        packed = torch.stack([packed << 4 >> 4, packed >> 4], dim=-1).flatten(-2)
+    run = run_of(packed.shape[-1], bits)
+    planes = packed.reshape(*packed.shape[:-1], -1, run, 32 // bits)
+    return planes.transpose(-1, -2).flatten(-3)
+
+
+def dequantize(
+    packed: torch.Tensor,
+    scale: torch.Tensor,
+    dtype: torch.dtype,
+    bits: int,
+    zeros: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Weights [O, I] of `dtype` from codes as `pack_codes` makes them.
+
+    `scale` is [O], or with `zeros` in int8 [O, G]; each weight is rounded once.
+    """
+    codes = unpack_codes(packed, bits)
+    if scale.dim() == 1:
+        return codes.to(dtype) * scale.to(dtype)[..., None]
+    group = codes.shape[1] // scale.shape[1]
+    return Groups(codes, scale, zeros, None).weights(group, dtype)

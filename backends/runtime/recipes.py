@@ -2,19 +2,18 @@
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
 `cat`, `slice_`, `view`, `permute` or `stack` of recipes, or the weights that quantised
-tensors stand for, as `dequant_rows` or `dequant_blocks`. `{i}` in a name stands for the
+tensors stand for, as `dequant_rows` and its like give. `{i}` in a name stands for the
 layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, Self, TypeAlias
 
-if TYPE_CHECKING:
-    import torch
+from .storage import fits
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -69,29 +68,83 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class DequantRows:
-    """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
+class Quantized:
+    """What quantised weights are made of: the fields that hold a tensor."""
 
     codes: Tensor
     scale: Tensor
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors of the checkpoint, by field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in values.items() if isinstance(v, Tensor)}
+
+    def with_parts(self, change: "Callable[[Tensor], Tensor]") -> Self:
+        """The same of other tensors."""
+        parts: dict[str, Any] = {k: change(part) for k, part in self.parts().items()}
+        return replace(self, **parts)
+
+    def dtypes(self) -> dict[str, str]:
+        """The stored dtypes, by safetensors' names; a field left out holds floats."""
+        return {"codes": "I8"}
+
+
+@dataclass(frozen=True)
+class DequantRows(Quantized):
+    """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
+
     bits: int
 
 
 @dataclass(frozen=True)
-class DequantBlocks:
+class DequantBlocks(Quantized):
     """float8 `codes` times the `scale` of their block of rows and columns.
 
     Where a checkpoint holds `codes` as plain floats, `scale` is not read.
     """
 
-    codes: Tensor
-    scale: Tensor
     block: tuple[int, int]
 
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "F8_E4M3"}
 
-Dequant: TypeAlias = DequantRows | DequantBlocks
+
+@dataclass(frozen=True)
+class DequantGroups(Quantized):
+    """int4 or int8 `codes`, less the zero point and times the scale that `group`
+    columns of a row share; `packing` says where they lie (see `quantization`)."""
+
+    bits: int
+    group: int
+    packing: str
+    zeros: Tensor | None = None
+    index: Tensor | None = None
+
+    def dtypes(self) -> dict[str, str]:
+        word = "I8" if self.packing == "plain" else "I32"
+        return {"codes": word, "zeros": word, "index": "I32"}
+
+
+@dataclass(frozen=True)
+class DequantMxfp4(Quantized):
+    """fp4 `codes`, two to a byte, with the exponent in `scale` that 32 share."""
+
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "U8", "scale": "U8"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What ops read of quantised weights: the codes, repacked (see `quantization`),
+    their scale, or their zeros."""
+
+    of: "DequantRows | DequantGroups"
+    part: str
+
+
+Dequant: TypeAlias = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
 Leaf: TypeAlias = str | Tensor | Dequant
-Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Stack | Dequant
+Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Stack | Dequant | Kept
 
 
 @dataclass(frozen=True)
@@ -100,6 +153,7 @@ class Bind:
 
     `dtype`, by safetensors' name, is that of parameters which keep their own whatever
     the model is loaded in: "F32", or "I8" for codes, which are taken as they are.
+    `numbers` are what `{i}` is in tensor names, where it is not the layer's own number.
     """
 
     path: str
@@ -107,16 +161,18 @@ class Bind:
     shape: Shape
     layers: Sequence[int] | None = None
     dtype: str | None = None
+    numbers: Sequence[int] | None = None
 
     def each(self) -> "Iterator[Bind]":
         """One Bind a parameter, with the layer put in place of `{i}`."""
         if self.layers is None:
             yield self
             return
-        for i in self.layers:
-            here = partial(_at_layer, i=i)
-            recipe = renamed(self.recipe, here)
-            yield Bind(here(self.path), recipe, self.shape, dtype=self.dtype)
+        numbers = self.layers if self.numbers is None else self.numbers
+        for i, number in zip(self.layers, numbers, strict=True):
+            recipe = renamed(self.recipe, partial(_at_layer, i=number))
+            path = _at_layer(self.path, i)
+            yield Bind(path, recipe, self.shape, dtype=self.dtype)
 
 
 def tensor(name: str, *shape: int) -> Tensor:
@@ -162,6 +218,40 @@ def dequant_blocks(
     return DequantBlocks(codes, scale, block)
 
 
+def dequant_groups(
+    codes: Tensor,
+    scale: Tensor,
+    *,
+    zeros: Tensor | None = None,
+    index: Tensor | None = None,
+    bits: int,
+    group: int,
+    packing: str,
+) -> DequantGroups:
+    """Codes of 8 or 4 bits, with a scale and a zero point for `group` of them."""
+    return DequantGroups(codes, scale, bits, group, packing, zeros, index)
+
+
+def codes_of(of: DequantRows | DequantGroups) -> Kept:
+    """The codes that stand for weights, as int8 in the order that kernels read."""
+    return Kept(of, "codes")
+
+
+def scale_of(of: DequantRows | DequantGroups) -> Kept:
+    """Their scale, for each row or each group of a row."""
+    return Kept(of, "scale")
+
+
+def zeros_of(of: DequantRows | DequantGroups) -> Kept:
+    """What is taken off the codes of each group of a row."""
+    return Kept(of, "zeros")
+
+
+def dequant_mxfp4(codes: Tensor, scale: Tensor) -> DequantMxfp4:
+    """Codes in fp4, each times two to the power that 32 of them share."""
+    return DequantMxfp4(codes, scale)
+
+
 def names(recipe: Recipe) -> Iterator[str]:
     """The checkpoint tensors a recipe reads."""
     for leaf in leaves(recipe):
@@ -171,7 +261,7 @@ def names(recipe: Recipe) -> Iterator[str]:
             case Tensor(name, _):
                 yield name
             case _:
-                yield from (leaf.codes.name, leaf.scale.name)
+                yield from (part.name for part in leaf.parts().values())
 
 
 def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
@@ -183,10 +273,7 @@ def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
                 return rename(leaf)
             case Tensor(name, shape):
                 return Tensor(rename(name), shape)
-        codes, scale = (
-            Tensor(rename(part.name), part.shape) for part in (leaf.codes, leaf.scale)
-        )
-        return replace(leaf, codes=codes, scale=scale)
+        return leaf.with_parts(lambda part: Tensor(rename(part.name), part.shape))
 
     return changed(recipe, change)
 
@@ -200,6 +287,10 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
             return Stack(tuple(changed(part, change) for part in parts))
         case Slice(of) | View(of) | Permute(of):
             return replace(recipe, of=changed(of, change))
+        case Kept(of):
+            inner = changed(of, change)
+            assert isinstance(inner, DequantRows | DequantGroups)
+            return Kept(inner, recipe.part)
     return change(recipe)
 
 
@@ -209,10 +300,20 @@ def leaves(recipe: Recipe) -> "Iterator[Leaf]":
         case Cat(parts) | Stack(parts):
             for part in parts:
                 yield from leaves(part)
-        case Slice(of) | View(of) | Permute(of):
+        case Slice(of) | View(of) | Permute(of) | Kept(of):
             yield from leaves(of)
         case _:
             yield recipe
+
+
+def is_kept(recipe: Recipe) -> bool:
+    """Whether a recipe puts together parts of quantised weights, not the weights."""
+    match recipe:
+        case Cat(parts) | Stack(parts):
+            return any(map(is_kept, parts))
+        case Slice(of) | View(of) | Permute(of):
+            return is_kept(of)
+    return isinstance(recipe, Kept)
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
@@ -243,64 +344,45 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
             return tuple(old[dim] for dim in dims)
         case Stack(parts):
             return _stack_shape([shape_of(part, shape) for part in parts])
-        case DequantRows(codes, scale, bits):
-            shape_of(scale, shape)
-            *rows, width = shape_of(codes, shape)
-            return (*rows, width * 8 // bits)
-        case DequantBlocks(codes, scale, _):
-            shape_of(scale, shape)
-            return shape_of(codes, shape)
+        case Quantized():
+            for field, part in recipe.parts().items():
+                found = shape(part.name)
+                loose = field == "scale" and fits(found, part.shape)
+                if found != part.shape and not loose:
+                    told = f"{list(found)}, {list(part.shape)} is needed"
+                    raise ValueError(f"{part.name} is {told}")
+            return weight_shape(recipe)
+        case Kept(of, part):
+            return kept_shape(of, part, shape_of(of, shape))
 
 
-def evaluate(
-    recipe: Recipe,
-    read: "Callable[[str], torch.Tensor]",
-    dtype: "torch.dtype | None" = None,
-) -> "torch.Tensor":
-    """The tensor a recipe describes; a view of what `read(name)` returns where the
-    steps allow it. `dtype` is that of dequantised weights, float32 by default."""
+def weight_shape(recipe: Dequant) -> Shape:
+    """The shape of the weights that quantised tensors stand for."""
+    *rows, height, width = (1, *recipe.codes.shape)
     match recipe:
-        case str():
-            return read(recipe)
-        case Tensor(name, _):
-            return read(name)
-        case Cat(parts, dim):
-            import torch
-
-            return torch.cat([evaluate(part, read, dtype) for part in parts], dim)
-        case Slice(of, dim, start, stop):
-            return evaluate(of, read, dtype).narrow(dim, start, stop - start)
-        case View(of, shape):
-            return evaluate(of, read, dtype).reshape(shape)
-        case Permute(of, dims):
-            return evaluate(of, read, dtype).permute(dims)
-        case Stack(parts):
-            import torch
-
-            return torch.stack([evaluate(part, read, dtype) for part in parts])
-        case DequantRows() | DequantBlocks():
-            return dequantized(recipe, read(recipe.codes.name), read, dtype)
+        case DequantRows(bits=bits):
+            return (*rows, height, width * 8 // bits)[1:]
+        case DequantMxfp4():
+            return (*rows, height * width * 2)[1:]
+        case DequantGroups(bits=bits, packing=packing):
+            many = 32 // bits
+            return {
+                "gptq": (width, height * many),
+                "gptq_v2": (width, height * many),
+                "awq": (width * many, height),
+                "packed": (height, width * many),
+            }.get(packing, (height, width))
+    return recipe.codes.shape
 
 
-def dequantized(
-    recipe: Dequant,
-    codes: "torch.Tensor",
-    read: "Callable[[str], torch.Tensor]",
-    dtype: "torch.dtype | None",
-    first: int = 0,
-) -> "torch.Tensor":
-    """The weights of `codes`, which are rows of the recipe's from `first` on."""
-    import torch
-
-    from .quantization import dequantize_blocks, dequantize_rows
-
-    dtype = dtype or torch.float32
-    scale = read(recipe.scale.name)
-    if isinstance(recipe, DequantRows):
-        scale = scale[first : first + len(codes)]
-        return dequantize_rows(codes, scale, dtype, recipe.bits)
-    begin = first // recipe.block[0]
-    return dequantize_blocks(codes, scale[begin:], dtype, recipe.block)
+def kept_shape(of: DequantRows | DequantGroups, part: str, weight: Shape) -> Shape:
+    """The shape of a part of weights [O, I]; rows stay rows."""
+    height, width = weight
+    if part == "codes":
+        return (height, width * of.bits // 8)
+    count = math.prod(of.scale.shape) // height
+    alone = count == 1 and "zeros" not in of.parts()
+    return (height,) if alone else (height, count)
 
 
 def _at_layer(name: str, i: int) -> str:

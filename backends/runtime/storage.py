@@ -10,16 +10,45 @@ from typing import NamedTuple, Protocol
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
+#: How names of codes end, where they are not called as the weights would be.
+CODES = (".qweight", ".weight_packed")
+#: A dtype of scales: powers of two, as some float8 checkpoints hold them.
+EXPONENTS = "F8_E8M0"
+
+
 class Need(NamedTuple):
     """What a tensor must be: its shape, where known, and the dtype of its codes, or
-    None where it is to be floats."""
+    None where it is to be floats. The dimensions of scales may lack ones."""
 
     shape: tuple[int, ...] | None
     codes: str | None
+    scale: bool = False
 
     def takes(self, dtype: str) -> bool:
         """Whether a tensor of `dtype` will do."""
-        return dtype == self.codes if self.codes else dtype in FLOATS
+        if self.codes:
+            return dtype == self.codes
+        return dtype in FLOATS or (self.scale and dtype == EXPONENTS)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of `shape` will do."""
+        if self.scale:
+            return fits(shape, self.shape or ())
+        return shape == self.shape
+
+
+def fits(found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    """Whether scales are as many as needed: one may be published as `[]` or `[1]`, and
+    those of rows as `[rows]` or `[rows, 1]`."""
+    return [n for n in found if n != 1] == [n for n in needed if n != 1]
+
+
+def float_name(codes: str) -> str:
+    """What weights are called where they are stored as floats, by their codes' name."""
+    for ending in CODES:
+        if codes.endswith(ending):
+            return f"{codes.removesuffix(ending)}.weight"
+    return codes.removesuffix("_blocks")
 
 
 class Found(Protocol):
@@ -43,7 +72,7 @@ def storage_fault(
     met = any(need.codes and found.dtype == need.codes for _, need, found in both)
     for name, need, found in both:
         dtype = found.dtype or _dtype_by_names(name, need, headers)
-        if dtype is None or (need.codes is None and dtype in FLOATS):
+        if dtype is None or (need.codes is None and need.takes(dtype)):
             continue
         bits = _bits(need, found)
         if need.codes == dtype == "I8":
@@ -56,6 +85,30 @@ def storage_fault(
             return _codes_in_files(name, bits[1] if found.shape else None, met)
         if need.codes != dtype:
             return _other_codes(name, need.codes, dtype)
+    return _other_names(needs, headers)
+
+
+def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str | None:
+    """What names alone tell, of formats that have names of their own for codes."""
+    for name, need in needs.items():
+        if name in headers:
+            continue
+        plain = float_name(name)
+        if need.codes and plain in headers:
+            return (
+                f"The config says that weights are stored as codes ({name}), and the"
+                f" files hold floats ({plain}); compile the model again with"
+                " --set quantization_config=null, or where only some weights are"
+                " floats with --disable keep-quantized."
+            )
+        stem = name.removesuffix(".weight")
+        coded = next((stem + end for end in CODES if stem + end in headers), None)
+        if coded:
+            return (
+                f"The files hold codes ({coded}), and the config says that weights are"
+                " floats; compile the model again from the config.json of this"
+                " checkpoint."
+            )
     return None
 
 
@@ -64,7 +117,7 @@ def _dtype_by_names(name: str, need: Need, headers: Mapping[str, Found]) -> str 
     if name + "_scale_inv" in headers:
         return "F8_E4M3"
     if name + "_scale" in headers:
-        return "I8"
+        return need.codes or "I8"
     return "F32" if need.codes == "I8" else None
 
 

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 
 from glmc.backends.runtime.cache import Cache
-from glmc.backends.runtime.quantization import dequantize_blocks, dequantize_rows
+from glmc.backends.runtime.quantization import (
+    code_rows,
+    dequantize_blocks,
+    dequantize_mxfp4,
+    dequantize_rows,
+    grouped,
+    pack_codes,
+    scale_rows,
+    zero_rows,
+)
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
@@ -20,8 +29,12 @@ from glmc.ir.recipe import (
     Cat,
     Dequant,
     DequantBlocks,
+    DequantGroups,
+    DequantMxfp4,
     DequantRows,
+    Kept,
     Permute,
+    Quantized,
     Recipe,
     Slice,
     Stack,
@@ -54,14 +67,46 @@ def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
 def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
     """Codes over their whole range, and scales that make the weights as large as
     those of a float matrix."""
-    name, scale = _name(leaf.codes, layer), _name(leaf.scale, layer)
+    made: dict[str, torch.Tensor] = {}
+    for field, part in leaf.parts().items():
+        name = _name(part, layer)
+        if field == "scale" and not isinstance(leaf, DequantMxfp4):
+            made[name] = _gains(leaf, name)
+        elif field == "index":
+            made[name] = _shuffled(name, leaf)
+        else:
+            made[name] = _codes(name, part.stored, leaf.dtypes()[field])
+            if field == "scale":  # exponents of some such size
+                made[name] = made[name] % 4 + 123
+    return made
+
+
+def _gains(leaf: Dequant, name: str) -> torch.Tensor:
+    gains = _random(name, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
+    if isinstance(leaf, DequantRows | DequantGroups):
+        return gains / float(2 ** (leaf.bits - 2))
+    return gains
+
+
+def _codes(name: str, shape: Sequence[int], dtype: str) -> torch.Tensor:
+    """Any bits at all, but for float8, of which not all are numbers."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    gains = _random(scale, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
-    if isinstance(leaf, DequantBlocks):
-        noise = torch.randn(*leaf.codes.stored, generator=generator)
-        return {name: noise.to(torch.float8_e4m3fn), scale: gains}
-    codes = torch.randint(-127, 128, leaf.codes.stored, generator=generator)
-    return {name: codes.to(torch.int8), scale: gains / 2 ** (leaf.bits - 2)}
+    if dtype == "F8_E4M3":
+        return torch.randn(*shape, generator=generator).to(torch.float8_e4m3fn)
+    if dtype == "I8":
+        return torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+    if dtype == "U8":
+        return torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
+    low, high = -(1 << 31), 1 << 31
+    return torch.randint(low, high, shape, generator=generator).to(torch.int32)
+
+
+def _shuffled(name: str, leaf: Dequant) -> torch.Tensor:
+    """The group of each column, in no order."""
+    assert isinstance(leaf, DequantGroups)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    order = torch.randperm(leaf.shape[-1], generator=generator)
+    return (order // leaf.group).to(torch.int32)
 
 
 def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
@@ -97,12 +142,51 @@ def assemble(
         case Stack(of=of, count=count):
             each = [assemble(of, checkpoint, layer, at) for at in range(count)]
             return torch.stack(each)
-        case DequantRows() | DequantBlocks():
-            codes = checkpoint[_name(recipe.codes, layer, x)]
-            scale = checkpoint[_name(recipe.scale, layer, x)]
-            if isinstance(recipe, DequantRows):
-                return dequantize_rows(codes, scale, torch.float32, recipe.bits)
-            return dequantize_blocks(codes, scale, torch.float32, recipe.block)
+        case Kept():
+            return _kept(recipe, checkpoint, layer, x)
+        case Quantized():
+            return _dequantized(recipe, checkpoint, layer, x)
+
+
+def _kept(
+    node: Kept,
+    checkpoint: Mapping[str, torch.Tensor],
+    layer: int | None,
+    x: int | None,
+) -> torch.Tensor:
+    """A part of quantised weights, repacked as builds repack it."""
+    leaf, rows = node.of, slice(None)
+    packing = leaf.packing if isinstance(leaf, DequantGroups) else "rows"
+    stored = checkpoint[_name(leaf.parts()[node.part], layer, x)]
+    if node.part == "codes":
+        return pack_codes(code_rows(stored, leaf.bits, packing, rows), leaf.bits)
+    if node.part == "zeros":
+        return zero_rows(stored, leaf.bits, packing, rows)
+    stored = stored.reshape(leaf.scale.stored)
+    return scale_rows(stored, packing, rows).reshape(node.shape)
+
+
+def _dequantized(
+    leaf: Dequant,
+    checkpoint: Mapping[str, torch.Tensor],
+    layer: int | None,
+    x: int | None,
+) -> torch.Tensor:
+    """What a leaf stands for, by the arithmetic that builds carry."""
+    parts: dict[str, Any] = {
+        field: checkpoint[_name(part, layer, x)] for field, part in leaf.parts().items()
+    }
+    parts["scale"] = parts["scale"].reshape(leaf.scale.stored)
+    match leaf:
+        case DequantRows(bits=bits):
+            return dequantize_rows(**parts, dtype=torch.float32, bits=bits)
+        case DequantBlocks(block=block):
+            return dequantize_blocks(**parts, dtype=torch.float32, block=block)
+        case DequantGroups(bits=bits, packing=packing, group=group):
+            groups = grouped(**parts, bits=bits, packing=packing)
+            return groups.weights(group, torch.float32)
+        case DequantMxfp4():
+            return dequantize_mxfp4(**parts, dtype=torch.float32)
 
 
 class Executor:

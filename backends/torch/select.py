@@ -14,12 +14,14 @@ FILES = (
     "elementwise",
     "quantized",
     "norms",
+    "products",
     "rope",
     "positions",
     "attention",
     "moe",
     "sparse",
     "latent",
+    "blocks",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

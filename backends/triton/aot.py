@@ -84,6 +84,7 @@ def compile_ahead(
     dtypes: Sequence[str],
     targets: Sequence[str],
     own: Collection[str] = (),
+    cache: str = "",
 ) -> Ahead:
     """Compile every kernel of a model, as its launchers launch it.
 
@@ -93,6 +94,7 @@ def compile_ahead(
         dtypes: "f32", "f16", "bf16": of weights, activations and cache.
         targets: "cuda:90", "hip:gfx942"; see ``targets.LIMITS``.
         own: ops whose kernel is the user's, which is not compiled.
+        cache: "int8" or "fp8_e4m3" where the cache is not in the model's dtype.
 
     Raises:
         GlmcError: for a target or dtype there is none of, where Triton is missing,
@@ -104,7 +106,7 @@ def compile_ahead(
         Job(spec, dtype, target)
         for target in places
         for dtype in dict.fromkeys(dtypes)
-        for spec in aot_specs(uses, dtype, own)
+        for spec in aot_specs(uses, dtype, own, cache)
     ]
     if find_spec("triton") is None:
         raise NoTritonError(

@@ -38,8 +38,11 @@ class ExpertsForm:
         """The form of one layer; None where it has what no kernel knows of."""
         if not _known(use, _EXPERTS_ATTRS, _EXPERTS_OPERANDS):
             return None
+        clamped = use.attrs.get("limit") is not None
+        if clamped and use.attrs.get("alpha") is None:  # fn, clamped: another gate
+            return None
         return cls(
-            glu=use.attrs.get("limit") is not None,
+            glu=clamped,
             weighs_input=use.text("weigh", "output") == "input",
             gate_up_bias="gate_up_bias" in use.operands,
             down_bias="down_bias" in use.operands,
@@ -99,11 +102,8 @@ def router_form(uses: Iterable[OpUse]) -> RouterForm | None:
 def variables(uses: Sequence[OpUse]) -> dict[str, object]:
     """What the templates of experts and routers are rendered with."""
     experts, router = experts_form(uses), router_form(uses)
-    several = len(structure.functions(uses)) > 1
-    arguments = ", FN" if several else ""
     return {
         "experts": experts and asdict(experts),
-        "arguments": ", ALPHA, LIMIT" if experts and experts.glu else arguments,
         "moe": [
             (size, *map(json.dumps, [*pair, tiles.EXPERT_ROW[size]]))
             for size, pair in tiles.EXPERTS.items()
@@ -126,17 +126,17 @@ def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """Rows one by one; and blocks of them, with what sorts a few of these."""
     form = ExpertsForm.of(use)
     assert form
-    sizes = {"E": use.size("down", 1), "F": use.size("down", 2)}
+    sizes: dict[str, Constant] = {"E": use.size("down", 1), "F": use.size("down", 2)}
     top_k: dict[str, Constant] = {"TOP_K": use.size("experts")}
     act: dict[str, Constant] = {}
     if form.glu:
         act = {"ALPHA": use.real("alpha"), "LIMIT": use.real("limit")}
     elif len(structure.functions(uses)) > 1:
         act = {"FN": use.text("fn")}
-    made = {"size": use.size("x"), "dtype": dtype, "form": form}
+    width = use.size("x")
     row = tiles.EXPERT_ROW[BYTES[dtype]]
-    chosen = _Experts(**made, chosen=("chosen",))
-    blocks = _Experts(**made, chosen=_BLOCKS)
+    chosen = _Experts(width, dtype, form, ("chosen",))
+    blocks = _Experts(width, dtype, form, _BLOCKS)
     specs = [
         _tiled(chosen.first(), "moe_row_gate_up_kernel", top_k | sizes | act, row),
         _tiled(chosen.second("out"), "moe_row_down_kernel", top_k | sizes, row),
@@ -152,7 +152,7 @@ def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
 class _Experts:
     """The arguments of both products: of a row each, or of sorted blocks."""
 
-    size: int
+    width: int
     dtype: str
     form: ExpertsForm
     chosen: tuple[str, ...]
@@ -163,7 +163,7 @@ class _Experts:
         if self.form.gate_up_bias:
             made.pointers("gate_up_bias")
         self._choice(made, self.form.weighs_input)
-        return made.pointers("hidden").strides(x_row=self.size)
+        return made.pointers("hidden").strides(x_row=self.width)
 
     def second(self, out: str) -> _Arguments:
         """Those of the product after them."""

@@ -1,13 +1,27 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends.triton import latents, mixtures, specs, structure, tiles
+from glmc.backends import layout
+from glmc.backends.triton import (
+    latents,
+    mixtures,
+    products,
+    specs,
+    structure,
+    tiles,
+)
 from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse, presence
 from glmc.ir.errors import KernelDtypeError
@@ -23,15 +37,22 @@ class Kernel:
     parts  templates of its section, in the order of their text; parts that several
            ops share are emitted once
     specs  what its launcher asks the compiler for: (use, all uses, dtype) -> specs
+    cached whether that depends on the dtype of the cache, which is then given too
     """
 
     parts: tuple[str, ...]
-    specs: Callable[[OpUse, list[OpUse], str], list[AotSpec]]
+    specs: Callable[..., list[AotSpec]]
+    cached: bool = False
 
 
-_ATTENTION = ("rows", "softmax", "attention", "prefill", "decode")
+QUANTIZED = ("quantized_codes", "quantized_kernels")
+_ATTENTION = ("rows", "softmax", "kv_cache", "scores", "prefill", "decode_parts")
+_QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
+# Rendered for each kind of layer.
+_BY_KIND = {"qkv_heads": "heads", "qkv_prologue": "prologue", "qkv_decode": "decode"}
 
 KERNELS: Mapping[str, Kernel] = {
+    **{name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS},
     "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
     "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
     "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),
@@ -39,11 +60,11 @@ KERNELS: Mapping[str, Kernel] = {
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
     "quantized_linear": Kernel(
-        ("rows", "quantized_kernels", "quantized_linear"), specs.quantized_linear
+        ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
     "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
-    "attention": Kernel(_ATTENTION, specs.attention),
+    "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
     "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
     "latent_attention": Kernel(
         ("rows", "softmax", "latent_attention"), latents.latent_attention
@@ -52,7 +73,7 @@ KERNELS: Mapping[str, Kernel] = {
         ("rows", "softmax", "full_attention"), specs.full_attention
     ),
     "qkv_attention": Kernel(
-        (*_ATTENTION, "weighted", "qkv_prologue", "qkv_attention"), specs.qkv_attention
+        (*_ATTENTION, *_QKV, "qkv_attention"), specs.qkv_attention, True
     ),
 }
 # The order of the parts in kernels.py.
@@ -66,18 +87,33 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
-    "quantized_kernels",
+    "products",
+    "product_gemv",
+    "product_skinny",
+    "product",
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+    *QUANTIZED,
     "quantized_linear",
     "moe_router",
     "moe_experts",
     "softmax",
     "full_attention",
-    "attention",
+    "kv_cache",
+    "scores",
     "prefill",
+    "decode_parts",
     "decode",
+    "attention",
     "latent_write",
     "latent_attention",
+    "kv_store",
+    "qkv_heads",
     "qkv_prologue",
+    "qkv_decode",
     "qkv_attention",
 )
 
@@ -92,35 +128,31 @@ def render_kernels(
     Raises GlmcError for a use that lacks what its kernels are specialised by.
     """
     every = list(ops)
-    uses = [use for use in every if use.name not in own]
+    uses = _ours(every, own)
     kinds = structure.prologues(uses)
     variables = _variables(uses)
     sections = [_render(env, "module", _module(every, own))]
     for part in _parts(uses):
-        if part == "qkv_prologue":
+        if part in _BY_KIND:
             for kind in kinds:
-                text = _render(env, part, variables | _prologue(kind))
-                sections.append(text.replace("qkv_prologue", kind.name(kinds)))
-        elif part == "quantized_kernels":
-            for bits in structure.code_widths(uses):
-                text = _render(env, part, variables | {"packed": bits == 4})
-                sections.append(
-                    re.sub(r"\b(gem[mv])(?=_kernel|:)", rf"int{bits}_\1", text)
-                )
+                text = _render(env, part, variables | _kind(kind, kinds))
+                for name, short in _BY_KIND.items():
+                    text = text.replace(name, kind.name(kinds, short))
+                sections.append(text)
         else:
             sections.append(_render(env, part, variables))
     return "\n\n\n".join(sections) + "\n"
 
 
 def aot_specs(
-    ops: Iterable[OpUse], dtype: str, own: Collection[str] = ()
+    ops: Iterable[OpUse], dtype: str, own: Collection[str] = (), cache: str = ""
 ) -> list[AotSpec]:
     """Every kernel of the model as its launchers launch it, each once.
 
     What launches the kernels of ``own`` is the user's, and unknown here.
 
-    ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache. Raises
-    GlmcError for another one.
+    ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache; ``cache`` is
+    "int8" or "fp8_e4m3" where that has its own. Raises GlmcError for another dtype.
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
@@ -128,13 +160,20 @@ def aot_specs(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {known}. Choose one of them."
         )
-    uses = [use for use in ops if use.name not in own]
+    uses = _ours(ops, own)
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
-        wanted = kernel.specs(use, uses, dtype) if kernel else []
+        given = (use, uses, dtype, *([cache] if kernel and kernel.cached else []))
+        wanted = kernel.specs(*given) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
+
+
+def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
+    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
+    given = products.with_parts(use for use in ops if use.name not in own)
+    return [use for use in given if use.name not in own]
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
@@ -148,6 +187,8 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
         without += ("moe_router",)
     if not mixtures.experts_form(uses):
         without += ("moe_experts",)
+    if structure.named(uses, "full_attention"):
+        without += ("linear",)  # an encoder's products have many rows
     if not without:
         return KERNELS
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
@@ -173,10 +214,19 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     ours = [name for name in names if name in kernels and name not in own]
     return {
         "launches": bool(ours),
+        "standard": "\n".join(_standard(ours)),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
         "imports": "\n".join(_imports(names, own, kernels)),
         "exported": names,
     }
+
+
+def _standard(ours: list[str]) -> Iterator[str]:
+    """Imports of what launchers keep their counters with, and divide sizes by."""
+    if any(name in products.OPS for name in ours):
+        yield "import functools"
+    if "quantized_linear" in ours:
+        yield "import math"
 
 
 def _imports(
@@ -204,19 +254,20 @@ def _variables(uses: list[OpUse]) -> Variables:
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
     quantized = structure.named(uses, "quantized_linear")
-    widths = structure.code_widths(uses)
+    multiplied = structure.named(uses, *products.OPS)
     mixed = structure.named(uses, *structure.MOE_OPS)
     return {
+        **products.variables(uses),
         **mixtures.variables(uses),
         **latents.variables(uses),
-        "widths": widths,
-        "biased": any("bias" in use.operands for use in quantized),
-        "kernels": structure.products(widths),
-        "gemv": tiles.GEMV,
+        "grouped": structure.grouped(quantized),
+        "zeroed": any("zeros" in use.operands for use in quantized),
+        "codes_biased": any("bias" in use.operands for use in quantized),
+        "gemv": json.dumps(tiles.GEMV),
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
         "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed),
+        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed + multiplied),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),
@@ -224,36 +275,66 @@ def _variables(uses: list[OpUse]) -> Variables:
         "act": f"_{fns[0]}" if fns else "",
         "tile": tiles.POINTWISE,
         "pointwise": bool(structure.named(uses, *structure.POINTWISE_OPS)),
-        "window": plan.window,
-        "prefixed": plan.prefixed,
-        "learned": plan.learned,
-        "capped": plan.capped,
-        "sloped": plan.sloped,
-        "sunk": plan.sunk,
-        "changed": plan.sloped or plan.capped != "none",
-        "extras": plan.extras,
-        "offsets": structure.offsets(kinds),
+        "call": layout.call,
+        "bracketed": layout.bracketed,
         "rms_offset": structure.offset(uses, structure.RMS_OPS),
         "layer_offset": structure.offset(uses, structure.LAYER_OPS),
-        "sectioned": structure.sectioned(kinds),
+        **_attending(plan),
+        **_kinds(kinds),
+    }
+
+
+def _attending(plan: structure.AttentionPlan) -> Variables:
+    """What the templates of attention ask for."""
+    constants = [(option.constant, option.keyword) for option in plan.options]
+    names = [constant for constant, _ in constants]
+    return {
+        "window": plan.presence["window"],
+        "chunked": plan.presence["chunk"],
+        "capped": plan.presence["softcap"],
+        "learned": plan.has("learned"),
+        "prefixed": plan.has("prefix"),
+        "sloped": plan.has("slopes"),
+        "sunk": plan.has("sinks"),
+        "pointers": list(plan.pointers),
+        "vectors": list(plan.vectors),
+        "constants": constants,
+        "given": [keyword for _, keyword in constants],
+        "keywords": [(option.keyword, option.default) for option in plan.options],
+        "scored": [name for name in ("SCALE", "CAP") if name in names],
+        "ranged": [name for name in ("WINDOW", "CHUNK") if name in names],
         "splits": plan.splits,
+        "fan": tiles.FAN,
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
-        "combine_warps": tiles.COMBINE_WARPS,
-        "several": len(kinds) > 1,
-        "prologues": [
+    }
+
+
+def _kinds(kinds: Sequence[structure.Prologue]) -> Variables:
+    """What the launcher of qkv_attention asks for."""
+    rope = len(kinds) > 1 or any(kind.rope for kind in kinds)
+    norm = len(kinds) > 1 or any(kind.norm for kind in kinds)
+    sectioned, offsets = structure.sectioned(kinds), structure.offsets(kinds)
+    return {
+        "sectioned": sectioned,
+        "offsets": offsets,
+        "key": ["style", "weight_in"]
+        + ["sections"] * sectioned
+        + ["unit_offset"] * offsets,
+        "inputs": ["cos", "sin"] * rope + ["q_norm", "k_norm", "eps"] * norm,
+        "kinds": [
             {
-                "function": f"_{k.name(kinds)}",
-                "key": k.key(kinds),
-                "rope": k.rope,
-                "norm": k.norm,
+                "prologue": f"_{kind.name(kinds, 'prologue')}",
+                "decode": f"_{kind.name(kinds, 'decode')}",
+                "key": kind.key(kinds),
             }
-            for k in kinds
+            for kind in kinds
         ],
     }
 
 
-def _prologue(kind: structure.Prologue) -> Variables:
+def _kind(kind: structure.Prologue, kinds: Sequence[structure.Prologue]) -> Variables:
+    """What the functions of one kind of layer ask for."""
     return {
         "rope": kind.rope,
         "norm": kind.norm,
@@ -262,4 +343,8 @@ def _prologue(kind: structure.Prologue) -> Variables:
         "unit_offset": kind.unit_offset,
         "weighted": f"_weighted_{kind.weight_in}",
         "warps": tiles.PROLOGUE_WARPS,
+        "rotation": ["cos", "sin"] * kind.rope,
+        "sizes": ["D"] + ["ROTARY"] * kind.rope + ["EPS"] * kind.norm + ["BLOCK"],
+        # The width of a call depends on the name, which is put in later.
+        "qkv_heads": f"_{kind.name(kinds, 'heads')}",
     }

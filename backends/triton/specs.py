@@ -111,71 +111,135 @@ def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]
     """The product with few rows and the one with many."""
     bits = use.whole("bits")
     width = use.size("weight") * 8 // bits
-    shared: dict[str, Constant] = {"IN": width, "OUT": use.size("scale")}
-    pointers = ["scale"]
-    biased = structure.named(uses, "quantized_linear")
-    if "bias" in use.operands:
-        pointers.append("bias")
-    elif any("bias" in other.operands for other in biased):
-        shared["bias"] = None
+    run = math.gcd(width * bits // 32, 16)
+    sizes = {"IN": width, "OUT": use.size("weight", 0), "BITS": bits, "RUN": run}
+    shared: dict[str, Constant] = {**sizes}
+    products = structure.named(uses, "quantized_linear")
+    if structure.grouped(products):
+        groups = use.size("scale") if len(use.shapes["scale"]) > 1 else 1
+        parts = max(1, run * 32 // bits * groups // width)
+        shared |= {"GROUP": width // groups, "PARTS": parts}
+    given = [name for name in ("zeros", "bias") if name in use.operands]
+    for name in ("zeros", "bias"):
+        if name not in given and any(name in other.operands for other in products):
+            shared[name] = None
 
     def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
-        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i8")
-        arguments.pointers(*pointers, "out").strides(x_row=width).counts(*counts)
-        return _tiled(arguments, f"int{bits}_{kernel}_kernel", shared, tile)
+        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
+        arguments.pointers("scale")
+        for name in given:
+            arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
+        arguments.pointers("out").strides(x_row=width).counts(*counts)
+        return _tiled(arguments, f"quantized_{kernel}_kernel", shared, tile)
 
     return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
 
 
-def qkv_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """The prologue of this kind of layer, and attention over what it stored."""
-    return [prologue(use, uses, dtype), *attention(use, uses, dtype)]
+def qkv_attention(
+    use: OpUse, uses: list[OpUse], dtype: str, cache: str = ""
+) -> list[AotSpec]:
+    """Of a prompt the prologue, and attention over what it stored; all of it for one
+    token. With and without left padding."""
+    specs = [_prologue(use, uses, dtype, cache)]
+    for padded in (False, True):
+        specs.append(_prefill(use, uses, dtype, cache, padded))
+        specs.append(_qkv_decode(use, uses, dtype, cache, padded))
+    return specs
 
 
-def prologue(use: OpUse, uses: list[OpUse], dtype: str) -> AotSpec:
-    """q | k | v to where attention reads them."""
-    shape, kind = HeadShape.of(use), Prologue.of(use)
-    arguments = _Arguments(dtype).pointers("qkv", "q", "keys", "values")
-    arguments.pointers("position", dtype="*i32")
+def attention(
+    use: OpUse, uses: list[OpUse], dtype: str, cache: str = ""
+) -> list[AotSpec]:
+    """Prefill and decode, with and without left padding."""
+    return [
+        make(use, uses, dtype, cache, padded)
+        for padded in (False, True)
+        for make in (_prefill, _decode)
+    ]
+
+
+def _cache(arguments: _Arguments, cache: str) -> dict[str, Constant]:
+    """Keys and values: in the dtype of the model, as float8, or as int8 with scales."""
+    kind = {"int8": "*i8", "fp8_e4m3": "*u8"}.get(cache)
+    arguments.pointers("keys", "values", dtype=kind)
+    if cache == "int8":
+        arguments.pointers("key_scales", "value_scales", dtype="*fp32")
+        return {}
+    return {"key_scales": None, "value_scales": None}
+
+
+def _turned(
+    use: OpUse, arguments: _Arguments, shape: HeadShape, block: int
+) -> dict[str, Constant]:
+    """What the heads of packed q | k | v are normalised and turned by."""
     constants: dict[str, Constant] = {
         "HEADS": shape.heads,
         "KV_HEADS": shape.kv_heads,
         "D": shape.k_dim,
-        "BLOCK": tiles.power_of_two(shape.k_dim),
+        "BLOCK": block,
     }
+    kind = Prologue.of(use)
     if kind.rope:
         arguments.pointers("cos", "sin", dtype="*fp32")
         constants["ROTARY"] = 2 * use.size("cos")
     if kind.norm:
         arguments.pointers("q_norm", "k_norm")
         constants["EPS"] = use.real("eps", 0.0)
-    packed = (shape.heads + 2 * shape.kv_heads) * shape.k_dim
-    arguments.strides(qkv_batch=packed, qkv_token=packed)
-    arguments.counts("T", "capacity")
-    kernel = f"{kind.name(structure.prologues(uses))}_kernel"
+    arguments.strides(qkv_batch=_packed(shape))
+    return constants
+
+
+def _packed(shape: HeadShape) -> int:
+    """Elements of a token of q | k | v."""
+    return (shape.heads + 2 * shape.kv_heads) * shape.k_dim
+
+
+def _prologue(use: OpUse, uses: list[OpUse], dtype: str, cache: str) -> AotSpec:
+    """q | k | v to where attention reads them."""
+    shape, kinds = HeadShape.of(use), structure.prologues(uses)
+    arguments = _Arguments(dtype).pointers("qkv", "q")
+    arguments.pointers("position", dtype="*i32")
+    constants = _cache(arguments, cache)
+    constants |= _turned(use, arguments, shape, tiles.power_of_two(shape.k_dim))
+    arguments.strides(qkv_token=_packed(shape)).counts("T", "capacity")
+    kernel = f"{Prologue.of(use).name(kinds, 'prologue')}_kernel"
     return arguments.spec(kernel, constants, tiles.PROLOGUE_WARPS)
 
 
-def attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """Prefill and decode, with and without left padding, and what combines decode."""
-    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
-    size = BYTES[dtype]
-    constants: dict[str, Constant] = {"SCALE": use.real("scale")}
-    if plan.window != "none":
-        constants["WINDOW"] = use.window()
-    if plan.learned:
-        constants["LEARNED"] = use.whole("learned", 0)
-    if plan.capped != "none":
-        constants["CAP"] = use.optional("softcap")
-    constants |= _sizes(shape)
-    optional = _Optional.of(use, plan, dtype)
-    specs = []
-    for padded in (False, True):
-        given = optional.padded(padded)
-        specs.append(_prefill(shape, dtype, constants, plan.prefill[size], given))
-        parts: dict[str, Constant] = {"SPLITS": plan.splits}
-        specs.append(_decode(shape, dtype, constants | parts, plan.decode[size], given))
-    return [*specs, _combine(shape, dtype, plan.splits)]
+def _qkv_decode(
+    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
+) -> AotSpec:
+    """One token from q | k | v to its context."""
+    shape, kinds = HeadShape.of(use), structure.prologues(uses)
+    plan = structure.attention_plan(uses)
+    arguments = _Arguments(dtype).pointers("qkv")
+    constants = _options(use, plan) | _cache(arguments, cache)
+    constants |= _turned(use, arguments, shape, tiles.dot_block(shape.k_dim))
+    constants |= _split(arguments, plan)
+    optional = _Optional.of(use, plan, dtype).padded(padded)
+    constants |= optional.add(arguments, "start", *plan.vectors)
+    kernel = f"{Prologue.of(use).name(kinds, 'decode')}_kernel"
+    return _tiled(arguments, kernel, constants, plan.decode[BYTES[dtype]])
+
+
+def _split(arguments: _Arguments, plan: structure.AttentionPlan) -> dict[str, Constant]:
+    """What decode needs to attend to parts of the cache and to join them."""
+    arguments.pointers("position", "arrived", dtype="*i32")
+    arguments.pointers("parts", "weights", dtype="*fp32")
+    arguments.pointers("out").counts("capacity")
+    return {"SPLITS": plan.splits, "FAN": tiles.FAN}
+
+
+def _options(use: OpUse, plan: structure.AttentionPlan) -> dict[str, Constant]:
+    """The constants that follow from the attributes."""
+    values: dict[str, Constant] = {
+        "SCALE": use.real("scale"),
+        "WINDOW": use.window(),
+        "LEARNED": use.whole("learned", 0),
+        "CHUNK": use.optional_whole("chunk"),
+        "CAP": use.optional("softcap"),
+    }
+    return {option.constant: values[option.constant] for option in plan.options}
 
 
 @dataclass(frozen=True)
@@ -188,12 +252,10 @@ class _Optional:
     def of(cls, use: OpUse, plan: structure.AttentionPlan, dtype: str) -> "_Optional":
         """Those that the kernels of a model have; None where this layer has none."""
         kinds = {"prefix": "*i32", "slopes": "*fp32", "sinks": POINTERS[dtype]}
-        there = {"prefix": plan.prefixed, "slopes": plan.sloped, "sinks": plan.sunk}
         return cls(
             {
-                name: kind if name in use.operands else None
-                for name, kind in kinds.items()
-                if there[name]
+                name: kinds[name] if name in use.operands else None
+                for name in plan.pointers
             }
         )
 
@@ -246,34 +308,30 @@ def _sizes(shape: HeadShape) -> dict[str, Constant]:
 
 
 def _prefill(
-    shape: HeadShape,
-    dtype: str,
-    constants: dict[str, Constant],
-    tile: tiles.Tile,
-    optional: _Optional,
+    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
 ) -> AotSpec:
-    arguments = _Arguments(dtype).pointers("q", "keys", "values")
-    absent = optional.add(arguments, "start", "prefix", "slopes", "sinks")
+    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    arguments = _Arguments(dtype).pointers("q", "out")
+    constants = _options(use, plan) | _sizes(shape) | _cache(arguments, cache)
+    optional = _Optional.of(use, plan, dtype).padded(padded)
+    constants |= optional.add(arguments, "start", *plan.pointers)
     row = shape.heads * shape.k_dim
-    arguments.pointers("out").strides(q_batch=row, q_token=row, q_head=shape.k_dim)
+    arguments.strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
-    return _tiled(arguments, "prefill_kernel", constants | absent, tile)
+    return _tiled(arguments, "prefill_kernel", constants, plan.prefill[BYTES[dtype]])
 
 
 def _decode(
-    shape: HeadShape,
-    dtype: str,
-    constants: dict[str, Constant],
-    tile: tiles.Tile,
-    optional: _Optional,
+    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
 ) -> AotSpec:
-    arguments = _Arguments(dtype).pointers("q", "keys", "values")
-    arguments.pointers("position", dtype="*i32")
-    absent = optional.add(arguments, "start", "slopes", "sinks")
-    arguments.pointers("parts", "weights", dtype="*fp32")
+    shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    arguments = _Arguments(dtype).pointers("q")
+    constants = _options(use, plan) | _sizes(shape) | _cache(arguments, cache)
+    constants |= _split(arguments, plan)
+    optional = _Optional.of(use, plan, dtype).padded(padded)
+    constants |= optional.add(arguments, "start", *plan.vectors)
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
-    arguments.counts("capacity")
-    return _tiled(arguments, "decode_kernel", constants | absent, tile)
+    return _tiled(arguments, "decode_kernel", constants, plan.decode[BYTES[dtype]])
 
 
 def _tiled(
@@ -285,14 +343,3 @@ def _tiled(
     launch = dict(tile)
     warps, stages = launch.pop("num_warps"), launch.pop("num_stages", None)
     return arguments.spec(kernel, constants | launch, warps, stages)
-
-
-def _combine(shape: HeadShape, dtype: str, splits: int) -> AotSpec:
-    arguments = _Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
-    constants: dict[str, Constant] = {
-        "SPLITS": splits,
-        "V_DIM": shape.v_dim,
-        "V_BLOCK": tiles.dot_block(shape.v_dim),
-    }
-    arguments.pointers("out")
-    return arguments.spec("decode_combine_kernel", constants, tiles.COMBINE_WARPS)

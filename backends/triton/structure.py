@@ -16,15 +16,28 @@ LAYER_OPS = ("layer_norm", "add_layer_norm")
 POINTWISE_OPS = ("activation", "act_mul")
 ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
+PRODUCT_OPS = (
+    "linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+)
 LATENT_OPS = ("latent_write", "latent_attention")
 MOE_OPS = ("moe_router", "moe_experts")
-ALLOCATING_OPS = (*ATTENTION_OPS, *MOE_OPS, "latent_attention")
+ALLOCATING_OPS = (
+    *ATTENTION_OPS,
+    *MOE_OPS,
+    *PRODUCT_OPS,
+    "latent_attention",
+    "quantized_linear",
+)
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
 
 @dataclass(frozen=True, order=True)
 class Prologue:
-    """A kind of layer as the prologue of qkv_attention sees it."""
+    """A kind of layer as qkv_attention sees it before it attends."""
 
     rope: bool
     norm: bool
@@ -44,10 +57,11 @@ class Prologue:
             unit_offset=use.flag("unit_offset"),
         )
 
-    def name(self, kinds: Sequence["Prologue"]) -> str:
-        """Name of its kernel: says no more than tells it from the other kinds."""
+    def name(self, kinds: Sequence["Prologue"], part: str) -> str:
+        """Name of one of its functions ("heads", "prologue", "decode"): says no more
+        than tells it from the other kinds."""
         if len(kinds) == 1:
-            return "qkv_prologue"
+            return f"qkv_{part}"
         parts = ["qkv", "norm" if self.norm else "", "rope" if self.rope else ""]
         parts += [self.style] if len({k.style for k in kinds}) > 1 else []
         parts += [self.weight_in] if len({k.weight_in for k in kinds}) > 1 else []
@@ -55,10 +69,10 @@ class Prologue:
         parts += [f"sections_{self.sections}"] if several else []
         differ = len({k.unit_offset for k in kinds}) > 1
         parts += ["offset"] if differ and self.unit_offset else []
-        return "_".join(filter(None, [*parts, "prologue"]))
+        return "_".join(filter(None, [*parts, part]))
 
     def key(self, kinds: Sequence["Prologue"]) -> str:
-        """The source text of what the launcher looks a layer's prologue up by."""
+        """The source text of what the launcher looks a layer's functions up by."""
         parts = [str(self.rope), str(self.norm)]
         parts += [json.dumps(self.style), json.dumps(self.weight_in)]
         parts += [str(self.sections)] if sectioned(kinds) else []
@@ -128,50 +142,69 @@ def functions(uses: Iterable[OpUse]) -> list[str]:
     return sorted({u.text("fn") for u in activating if u.attrs.get("limit") is None})
 
 
-def code_widths(uses: Iterable[OpUse]) -> list[int]:
-    """The bits of codes that a kernel multiplies by, sorted."""
-    return sorted({use.whole("bits") for use in named(uses, "quantized_linear")})
+def grouped(quantized: Iterable[OpUse]) -> bool:
+    """Whether some scales are for groups of a row's columns, not for whole rows."""
+    return any(len(use.shapes["scale"]) > 1 for use in quantized)
 
 
-def products(widths: Sequence[int]) -> tuple[str, str]:
-    """How the launcher of quantized_linear calls its kernels: by name, or looked up."""
-    if len(widths) != 1:
-        return "gemv", "gemm"
-    return f"int{widths[0]}_gemv_kernel", f"int{widths[0]}_gemm_kernel"
+@dataclass(frozen=True)
+class Option:
+    """An attribute of attention that some layer of the model has.
+
+    constant  the constant of kernels that it becomes
+    keyword   the argument it comes from, and what that is where it is left out
+    """
+
+    constant: str
+    keyword: str
+    default: str
+
+
+SCALE = Option("SCALE", "scale", "")
+OPTIONS = (
+    Option("WINDOW", "window", "=None"),
+    Option("LEARNED", "learned", "=0"),
+    Option("CHUNK", "chunk", "=None"),
+    Option("CAP", "softcap", "=None"),
+)
+POINTERS = ("prefix", "slopes", "sinks")
+"""Optional operands of attention."""
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What all attention layers share: by bytes of an element where it is a tile."""
+    """What all attention layers share: by bytes of an element where it is a tile.
 
-    window: Presence
-    prefixed: bool
-    learned: bool
-    capped: Presence
-    sloped: bool
-    sunk: bool
-    chunked: bool
+    presence  of each option: "none" | "some" | "all" layers
+    pointers  the optional operands that some layer has
+    """
+
+    presence: Mapping[str, Presence]
+    pointers: tuple[str, ...]
     splits: int
     prefill: Mapping[int, tiles.Tile]
     decode: Mapping[int, tiles.Tile]
 
+    def has(self, name: str) -> bool:
+        """Whether some layer has this option or operand."""
+        return name in self.pointers or self.presence.get(name, "none") != "none"
+
     @property
-    def extras(self) -> list[str]:
-        """The arguments of attention beside scale and window, and a prefix."""
-        given = {
-            "learned": self.learned,
-            "slopes": self.sloped,
-            "sinks": self.sunk,
-            "softcap": self.capped != "none",
-        }
-        names = [name for name, there in given.items() if there]
-        return [] if names == ["learned"] else names
+    def vectors(self) -> tuple[str, ...]:
+        """The optional operands that are one number for each head. Decode takes no
+        others: a prefix lies before any token that is decoded."""
+        return tuple(name for name in self.pointers if name != "prefix")
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The scale, and what else kernels are specialised by."""
+        return (SCALE, *(option for option in OPTIONS if self.has(option.keyword)))
 
     @property
     def has_kernels(self) -> bool:
-        """Whether there are kernels for what these layers have together."""
-        alone = [self.prefixed and bool(self.extras), self.sloped and self.sunk]
-        return not self.chunked and not any(alone)
+        """Whether there are kernels for what these layers have together: not for
+        chunks beside slots that are seen from any chunk."""
+        return not (self.has("chunk") and (self.has("prefix") or self.has("learned")))
 
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
@@ -181,15 +214,17 @@ def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:
     width = max((shape.width() for shape in shapes), default=16)
     kv_heads = min((shape.kv_heads for shape in shapes), default=1)
     group = max((shape.heads // shape.kv_heads for shape in shapes), default=1)
+    given = {
+        option.keyword: presence(
+            use.attrs.get(option.keyword) not in (None, 0) for use in attending
+        )
+        for option in OPTIONS
+    }
+    there = {name for use in attending for name in use.operands}
     return AttentionPlan(
-        window=presence(use.window() is not None for use in attending),
-        prefixed=any("prefix" in use.operands for use in attending),
-        learned=any(use.whole("learned", 0) for use in attending),
-        capped=presence(use.attrs.get("softcap") is not None for use in attending),
-        sloped=any("slopes" in use.operands for use in attending),
-        sunk=any("sinks" in use.operands for use in attending),
-        chunked=any(use.attrs.get("chunk") is not None for use in attending),
-        splits=tiles.splits(kv_heads, width),
+        presence=given,
+        pointers=tuple(name for name in POINTERS if name in there),
+        splits=tiles.splits(kv_heads),
         prefill={n: tiles.prefill(n, width) for n in tiles.ELEMENT_SIZES},
         decode={n: tiles.decode(n, width, group) for n in tiles.ELEMENT_SIZES},
     )

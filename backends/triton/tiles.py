@@ -10,7 +10,6 @@ Tile = Mapping[str, int]
 
 POINTWISE: Tile = {"block": 1024, "warps": 4}
 PROLOGUE_WARPS = 1
-COMBINE_WARPS = 4
 
 
 # Rows times width that a program of decode accumulates at most, and from where on it
@@ -63,7 +62,7 @@ def _expert_tile(rows: int, cols: int, depth: int, warps: int, stages: int) -> T
 # Bytes of an element -> tiles where experts have few rows, and where they have many.
 EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
     2: (_expert_tile(16, 64, 128, 4, 2), _expert_tile(64, 64, 64, 8, 3)),
-    4: (_expert_tile(16, 32, 64, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
+    4: (_expert_tile(16, 32, 32, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
 }
 # Where a row is multiplied alone: 32 elements of each matrix a thread, four wide loads.
 EXPERT_ROW: Mapping[int, Tile] = {
@@ -87,7 +86,7 @@ MOST_EXPERTS = 1024
 # channels of a key and a value together for prefill, of a latent for decode.
 _LATENT_PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((320, _tile(64, 32, 8, 2)), (640, _tile(32, 32, 8, 1))),
-    4: ((320, _tile(16, 16, 4, 1)), (640, _tile(16, 16, 8, 1))),
+    4: ((640, _tile(16, 16, 4, 1)),),
 }
 _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
@@ -118,16 +117,65 @@ def latent_splits(heads: int) -> int:
 # Products with quantised weights. Up to so many rows, each row reads the codes itself:
 # after the first they come from cache, and a matrix unit would be mostly idle.
 GEMV_ROWS = 4
-GEMV: Tile = {"ROWS": 4, "COLUMNS": 1024, "num_warps": 4}
+GEMV: Tile = {"ROWS": 4, "WORDS": 256, "num_warps": 4}
 
 
-def _gemm(tokens: int, outputs: int, columns: int, warps: int, stages: int) -> Tile:
-    sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "COLUMNS": columns}
+def _gemm(tokens: int, outputs: int, words: int, warps: int, stages: int) -> Tile:
+    sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "WORDS": words}
     return {**sizes, "num_warps": warps, "num_stages": stages}
 
 
 # Bytes of an element -> tile.
-GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 64, 4, 3), 4: _gemm(32, 32, 32, 4, 2)}
+GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 16, 4, 3), 4: _gemm(32, 32, 16, 4, 2)}
+
+
+# Products with float weights. Up to so many rows of x, each row reads the weights for
+# itself; up to so many more, a matrix unit takes them together; a library beyond.
+ONE_ROW, FEW_ROWS = 1, 16
+
+
+def _gemv(rows: int) -> Tile:
+    return {"ROWS": rows, "COLUMNS": 1024, "SPAN": 4096, "num_warps": 4}
+
+
+def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Tile:
+    sizes = {"ROWS": rows, "COLUMNS": columns, "PARTS": parts}
+    return {**sizes, "num_warps": warps, "num_stages": stages}
+
+
+# Outputs that there are at least -> tile, the most outputs first. A GPU has some 100 to
+# 150 cores and wants several programs on each: with fewer outputs a program takes fewer
+# rows of a weight, and more programs share the columns of a row.
+LINEAR_GEMV: Mapping[int, Tile] = {8192: _gemv(8), 2048: _gemv(4), 0: _gemv(2)}
+LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
+    2: {
+        8192: _skinny(32, 128, 1, 4, 4),
+        4096: _skinny(32, 128, 2, 4, 4),
+        2048: _skinny(32, 128, 4, 4, 4),
+        0: _skinny(16, 128, 8, 4, 4),
+    },
+    4: {
+        8192: _skinny(32, 64, 1, 4, 2),
+        2048: _skinny(32, 64, 4, 4, 2),
+        0: _skinny(16, 64, 8, 4, 2),
+    },
+}
+
+
+def tile_of(table: Mapping[int, Tile], outputs: int) -> Tile:
+    """The tile for so many outputs; the emitted launcher looks it up likewise."""
+    return next(tile for least, tile in table.items() if outputs >= least)
+
+
+def counters() -> int:
+    """Programs whose columns are split, at most: those of one output less than the
+    least of the tile before."""
+    return max(
+        -(-(more - 1) // tile["ROWS"])
+        for table in LINEAR_SKINNY.values()
+        for more, tile in zip(table, [*table.values()][1:], strict=False)
+        if tile["PARTS"] > 1
+    )
 
 
 def power_of_two(size: int) -> int:
@@ -145,10 +193,12 @@ def row_warps(block: int) -> int:
     return max(1, min(block // 512, 16))
 
 
-def splits(kv_heads: int, width: int) -> int:
-    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs.
+# Parts of the cache that one program joins. SPLITS are at most FAN * FAN: neighbours
+# are joined first, then what they became.
+FAN = 8
 
-    Bounded from above by what the combining kernel holds in registers.
-    """
+
+def splits(kv_heads: int) -> int:
+    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs."""
     wanted = power_of_two(256 // max(kv_heads, 1))
-    return max(8, min(wanted, 64, 16384 // width))
+    return max(FAN, min(wanted, FAN * FAN))

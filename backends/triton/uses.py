@@ -49,13 +49,17 @@ class OpUse:
         """A number attribute, None where it is absent or None."""
         return None if self.attrs.get(attr) is None else self.real(attr)
 
+    def optional_whole(self, attr: str) -> int | None:
+        """An integer attribute, None where it is absent or None."""
+        return None if self.attrs.get(attr) is None else self.whole(attr)
+
     def flag(self, attr: str) -> bool:
         """A boolean attribute, false where it is absent."""
         return self.attrs.get(attr, False) is True
 
     def window(self) -> int | None:
         """The sliding window, None for a layer that sees everything before it."""
-        return None if self.attrs.get("window") is None else self.whole("window")
+        return self.optional_whole("window")
 
     def size(self, operand: str, dim: int = -1) -> int:
         """A known size of an operand. Raises GlmcError where it is unknown."""

@@ -49,6 +49,8 @@ def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> st
     sizes = (a.kv_rank, a.rope.dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
     latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
+    if a.kv_scale != 1.0:
+        latent = e.emit(ops.Scale, "kv_scaled", x=latent, factor=a.kv_scale)
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
     shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
     made = {"kv": "kv", "latent": latent, "shared": shared}

@@ -1,5 +1,7 @@
 """Mixtures of experts as ops: the router and the experts it chooses among."""
 
+from typing import Any
+
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
@@ -15,8 +17,14 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     both = [moe.gate, moe.up]
     gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
-    fields = {"x": x, "experts": experts, "weights": weights, "fn": moe.act}
+    fields: dict[str, Any] = {
+        "x": x,
+        "experts": experts,
+        "weights": weights,
+        "fn": moe.act,
+    }
     fields["weigh"] = moe.weigh
+    fields["zero_experts"] = moe.zero_experts
     fields |= moe.glu.model_dump() if moe.glu else {}
     if moe.gate_bias and moe.up_bias:
         pair = [moe.gate_bias, moe.up_bias]
@@ -30,7 +38,7 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
 
 
 def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
-    router, axes = moe.router, {"X": moe.experts}
+    router, axes = moe.router, {"X": moe.experts + moe.zero_experts}
     if router.norm:
         h = e.norm("router_in", h, router.norm)
     if router.pre_scale != 1.0:
@@ -52,7 +60,9 @@ def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
 
 # The attributes of a router that are those of its op.
 _CHOICE = (
+    "softcap",
     "score",
+    "jitter",
     "after",
     "groups",
     "top_groups",

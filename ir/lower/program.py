@@ -16,6 +16,8 @@ IDS = TensorType(dtype="i64", dims=("B", "T"))
 STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
 """What :class:`~glmc.ir.model.GlmPositions` gives."""
 BOUND = TensorType(dtype="i32", dims=("B",))
+SHORTCUT = "shortcut"
+"""The value that a step hands past the layers' sums to the next layer."""
 MASK = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
 """The stem's value of which every layer is given its part."""
@@ -102,12 +104,19 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
         inputs["types"] = IDS
     e = Emitter(model, tables, inputs | seen)
     x = _embed(e, model.embed)
-    handed = [e.emit(ops.NoSelection, name, ids="ids") for name in _handed_on(model)]
+    handed = [_nothing(e, name, x) for name in _handed_on(model)]
     returns = [x, *handed, *tables.emit(e), *seen]
     if model.embed.per_layer:
         returns.append(_layer_inputs(e, model.embed.per_layer, x))
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
+
+
+def _nothing(e: Emitter, name: str, x: str) -> str:
+    """What the first layer receives of a value that layers hand on."""
+    if name == SELECTION:
+        return str(e.emit(ops.NoSelection, name, ids="ids"))
+    return str(e.emit(ops.ZerosLike, name, x=x))
 
 
 def _embed(e: Emitter, embed: m.Embedding) -> str:
@@ -253,22 +262,26 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
             assert step.pre
             read[step.pre] = e.norm(f"h{at}", read[None], step.pre)
         last = at == len(block.steps) and not block.scalar
-        x = _step(e, x, read[step.pre], step, at, "out" if last else f"x{at}")
+        result = "out" if last else f"x{at}"
+        if step.shortcut == "end":
+            x = _step(e, x, read[step.pre], step, at, f"x{at}")
+            x = e.emit(ops.Add, result, x=x, y=SHORTCUT)
+        elif step.shortcut == "begin":
+            e.carried[SHORTCUT] = _sublayer(e, read[step.pre], step)
+        else:
+            x = _step(e, x, read[step.pre], step, at, result)
     if block.scalar:
         scalar = e.weight(block.scalar, ("1",))
         x = e.emit(ops.ScaleBy, "out", x=x, weight=scalar)
     returns = (x, *e.carried.values())
     where = {"layers": block.layers, "prefix": block.prefix, "kv_from": block.kv_from}
-    return e.graph(block.name, *returns, **where)
+    graph = e.graph(block.name, *returns, **where)
+    return graph.replace(numbers=block.numbers)
 
 
 def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str:
     """after(residual_scale · r + scale · post(op(h))), where r is x or h, pre(x)."""
-    y = SUBLAYERS[type(step.op)](e, h, step.op)
-    if step.post:
-        y = e.norm(f"{y}_normed", y, step.post)
-    if step.scale != 1.0:
-        y = e.emit(ops.Scale, f"{y}_scaled", x=y, factor=step.scale)
+    y = _sublayer(e, h, step)
     r = h if step.residual == "normed" else x
     if step.residual_scale != 1.0:
         r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
@@ -276,6 +289,16 @@ def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str
         return str(e.emit(ops.Add, result, x=r, y=y))
     total = e.emit(ops.Add, f"total{at}", x=r, y=y)
     return e.norm(result, total, step.after)
+
+
+def _sublayer(e: Emitter, h: str, step: m.Step) -> str:
+    """scale · post(op(h))."""
+    y = SUBLAYERS[type(step.op)](e, h, step.op)
+    if step.post:
+        y = e.norm(f"{y}_normed", y, step.post)
+    if step.scale != 1.0:
+        y = e.emit(ops.Scale, f"{y}_scaled", x=y, factor=step.scale)
+    return y
 
 
 def _mask(model: m.Model) -> dict[str, Type]:
@@ -302,17 +325,23 @@ def _hidden(model: m.Model) -> TensorType:
 
 def _handed_on(model: m.Model) -> dict[str, Type]:
     """What layers hand on besides the hidden state."""
-    found = [step.op for block in model.blocks for step in block.steps]
-    if not any(isinstance(op, m.Mla) and op.indexer == "shared" for op in found):
-        return {}
-    return {SELECTION: TensorType(dtype="i64", dims=("B", "T", "N"))}
+    steps = [step for block in model.blocks for step in block.steps]
+    found: dict[str, Type] = {}
+    if any(isinstance(s.op, m.Mla) and s.op.indexer == "shared" for s in steps):
+        found[SELECTION] = TensorType(dtype="i64", dims=("B", "T", "N"))
+    if any(step.shortcut for step in steps):
+        found[SHORTCUT] = _hidden(model)
+    return found
 
 
 def _cache(block: m.Block) -> CacheType:
-    """The cache of a block's one attention."""
+    """The cache of a block's attention; an empty one where it has none."""
     found = [s.op for s in block.steps if isinstance(s.op, m.Attention | m.Mla)]
+    if not found:
+        return CacheType.of(0, 0, 0)
     a = found[0]
     if isinstance(a, m.Attention):
-        return CacheType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.head_dim)
+        index = a.indexer.dim if a.indexer else 0
+        return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim, index)
     index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
     return CacheType.of(1, a.kv_rank + a.rope.dim, 0, index)

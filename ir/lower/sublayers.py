@@ -5,6 +5,7 @@ from typing import Any
 
 from glmc.ir import model as m
 from glmc.ir import ops
+from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import routed
@@ -23,6 +24,7 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     """
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
+    axes |= {"Dv": a.v_dim} if a.v_dim else {}
     states = _projected(e, h, a, axes)
     if a.clip:
         for name, x in states.items():
@@ -36,12 +38,23 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     for step in reversed(steps) if a.qk_norm_after_rope else steps:
         step(e, a, states, axes)
     if a.v_norm and "v" in states:
-        states["v"] = e.norm("vn", states["v"], a.v_norm, ("D",), axes)
+        states["v"] = e.norm("vn", states["v"], a.v_norm, (_width(a),), axes)
+    if a.v_scale != 1.0 and "v" in states:
+        states["v"] = e.emit(ops.Scale, "vs", x=states["v"], factor=a.v_scale)
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
         states["q"] = e.emit(ops.ScaleHeads, "qs", x=states["q"], scale=scale)
-    context = _context(e, a, _attended(e, a, states, axes), h, axes)
-    return e.linear("attn", context, a.o, ("E", "H D"), axes)
+    if a.indexer:
+        context = block_attended(e, h, a, a.indexer, states)
+    else:
+        context = _attended(e, a, states, axes)
+    context = _context(e, a, context, h, axes)
+    return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
+
+
+def _width(a: m.Attention) -> str:
+    """The axis of a value's channels."""
+    return "Dv" if a.v_dim else "D"
 
 
 States = dict[str, str]
@@ -54,7 +67,7 @@ def _projected(e: Emitter, h: str, a: m.Attention, axes: Axes) -> States:
         states["k"] = e.linear("k", h, a.k, ("K D", "E"), axes)
         states["v"] = states["k"]
     if a.v:
-        states["v"] = e.linear("v", h, a.v, ("K D", "E"), axes)
+        states["v"] = e.linear("v", h, a.v, (f"K {_width(a)}", "E"), axes)
     return states
 
 
@@ -102,11 +115,11 @@ def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
 def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:
     """What happens to the context before the output projection."""
     if a.gate:
-        slot = "H" if a.gate.width == "head" else "H D"
+        slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
         context = str(e.emit(ops.Gate, "gated", x=context, g=gate, fn=a.gate.act))
     if a.sub_norm:
-        context = e.norm("ctx_normed", context, a.sub_norm, ("H D",), axes)
+        context = e.norm("ctx_normed", context, a.sub_norm, (f"H {_width(a)}",), axes)
     return context
 
 
@@ -121,14 +134,21 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
     if mlp.gate:
         gate = e.linear("gate", h, mlp.gate, ("F", "E"), axes)
         up = e.linear("up", h, mlp.up, ("F", "E"), axes)
-        act = _activation(e, "act", gate, mlp.act)
-        ff = str(e.emit(ops.Mul, "ff", x=act, y=up))
+        ff = _gated(e, mlp, gate, up)
     else:
         up = e.linear("up", h, mlp.up, ("F", "E"), axes)
         ff = _activation(e, "ff", up, mlp.act)
     if mlp.sub_norm:
         ff = e.norm("ff_normed", ff, mlp.sub_norm, ("F",), axes)
     return e.linear("mlp", ff, mlp.down, ("E", "F"), axes)
+
+
+def _gated(e: Emitter, mlp: m.Mlp, gate: str, up: str) -> str:
+    if mlp.glu:
+        fields = {"gate": gate, "up": up, "fn": mlp.act, **mlp.glu.model_dump()}
+        return str(e.emit(ops.ClampedGlu, "ff", **fields))
+    act = _activation(e, "act", gate, mlp.act)
+    return str(e.emit(ops.Mul, "ff", x=act, y=up))
 
 
 def _activation(e: Emitter, result: str, x: str, act: str | m.Xielu) -> str:
@@ -156,6 +176,11 @@ def moe(e: Emitter, h: str, moe: m.Moe) -> str:
         return str(e.emit(ops.Add, "moe", x=y, y=shared))
     total = e.emit(ops.Add, "moe_sum", x=y, y=shared)
     return str(e.emit(ops.Scale, "moe", x=total, factor=0.5))
+
+
+def affine(e: Emitter, h: str, op: m.Affine) -> str:
+    """One matrix."""
+    return e.linear("mapped", h, op.map, ("E_out", "E"))
 
 
 def branches(e: Emitter, h: str, op: m.Branches) -> str:
@@ -187,6 +212,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mla: mla,
     m.Mlp: mlp,
     m.Moe: moe,
+    m.Affine: affine,
     m.Branches: branches,
     m.PerLayerInput: per_layer_input,
 }

@@ -35,8 +35,10 @@ from glmc.ir.model.rope import (
 )
 from glmc.ir.model.sublayers import (
     ActivationName,
+    Affine,
     Alibi,
     Attention,
+    BlockIndexer,
     Branch,
     Branches,
     ClampedGlu,
@@ -53,6 +55,8 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
+    GroupQuantized,
+    Mxfp4Quantized,
     Norm,
     Projection,
     RowQuantized,
@@ -62,9 +66,11 @@ from glmc.ir.model.weights import (
 
 __all__ = [
     "ActivationName",
+    "Affine",
     "Alibi",
     "Attention",
     "Block",
+    "BlockIndexer",
     "BlockQuantized",
     "Branch",
     "Branches",
@@ -73,6 +79,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "GlmPositions",
+    "GroupQuantized",
     "Head",
     "Indexer",
     "LinearScaling",
@@ -82,6 +89,7 @@ __all__ = [
     "Mlp",
     "Model",
     "Moe",
+    "Mxfp4Quantized",
     "Norm",
     "OldName",
     "OutputGate",

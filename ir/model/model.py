@@ -26,6 +26,9 @@ class Step(Node):
     scale: PositiveFloat = 1.0
     parallel: bool = False
     """Reads the x that the step before it read, and is added to that step's sum."""
+    shortcut: Literal["begin", "end"] | None = None
+    """``begin``: what the step makes is not added, but handed to the next layer.
+    ``end``: what the layer before handed on is added after this step's sum."""
 
 
 class Block(Node):
@@ -37,6 +40,8 @@ class Block(Node):
     prefix: str
     """What the tensor names of a layer begin with, e.g. ``model.layers.{i}.``"""
     steps: tuple[Step, ...]
+    numbers: tuple[int, ...] | None = None
+    """What ``{i}`` is for each of the layers; None: their own numbers."""
     kv_from: tuple[NonNegativeInt, ...] = ()
     """For each of the layers the earlier one whose keys and values it attends to; empty
     where layers have their own."""

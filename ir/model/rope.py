@@ -49,6 +49,8 @@ class LongRopeScaling(Node):
     long_factor: tuple[PositiveFloat, ...]
     original_max_positions: PositiveInt
     attention_factor: PositiveFloat
+    long_attention_factor: PositiveFloat | None = None
+    """With the long divisors; None: the same as with the short ones."""
 
 
 class ProportionalScaling(Node):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
@@ -43,6 +43,26 @@ class OutputGate(Node):
     width: Literal["channel", "head"] = "channel"
 
 
+class BlockIndexer(Node):
+    """Which blocks of cached tokens a query may see (MiniMax-M3).
+
+    Each of ``heads`` groups of query heads has a query of its own, one key serves them
+    all; both are normed and turned like the attention's. A block is as good as the
+    highest product of the query with its keys. The ``top_k`` best are seen, among them
+    the query's own and those before it, ``local`` together.
+    """
+
+    heads: PositiveInt
+    dim: PositiveInt
+    block: PositiveInt
+    top_k: PositiveInt
+    local: NonNegativeInt = 0
+    q: Projection
+    k: Projection
+    q_norm: Norm
+    k_norm: Norm
+
+
 class Attention(Node):
     """Self-attention with grouped key/value heads.
 
@@ -55,6 +75,10 @@ class Attention(Node):
     heads: PositiveInt
     kv_heads: PositiveInt
     head_dim: PositiveInt
+    v_dim: PositiveInt | None = None
+    """Width of a value, axis ``Dv``; None: that of a key, axis ``D``."""
+    v_scale: PositiveFloat = 1.0
+    """What multiplies the values."""
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
@@ -86,6 +110,7 @@ class Attention(Node):
     sinks: Weight | None = None
     """A logit of each head that takes part in the softmax and has no value."""
     gate: OutputGate | None = None
+    indexer: BlockIndexer | None = None
     sub_norm: Norm | None = None
     """Norm of the context before the output projection."""
 
@@ -102,6 +127,18 @@ class Xielu(Node):
     eps: float = -1e-6
 
 
+class ClampedGlu(Node):
+    """How gate and up go together where it is not ``act(gate) * up``.
+
+    With ``alpha`` gate · sigmoid(alpha · gate) · (up + 1), gate cut off above ``limit``
+    before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate)
+    cut off above ``limit``, and up beyond ± ``limit`` (Step 3.7).
+    """
+
+    alpha: PositiveFloat | None = None
+    limit: PositiveFloat
+
+
 class Mlp(Node):
     """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))`` without a gate."""
 
@@ -110,9 +147,17 @@ class Mlp(Node):
     ff: PositiveInt
     gate: Projection | None = None
     up: Projection
+    glu: ClampedGlu | None = None
     sub_norm: Norm | None = None
     """Norm of what ``down`` reads."""
     down: Projection
+
+
+class Affine(Node):
+    """``y = W x + b`` in the place of an attention or a feed-forward (DeciLM)."""
+
+    kind: Literal["affine"] = "affine"
+    map: Projection
 
 
 class PerLayerInput(Node):
@@ -136,7 +181,13 @@ class Router(Node):
 
     weight: Weight
     bias: Weight | None = None
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: PositiveFloat | None = None
+    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
+    and each weighs as its share in a softmax over those that are not chosen yet and
+    whose logit is at most twice this, relatively, below the highest."""
     after: Literal["softmax", "sigmoid"] | None = None
     """What becomes of the logits of the chosen experts, where logits are the scores."""
     correction: Weight | None = None
@@ -159,16 +210,6 @@ class Router(Node):
     """A factor of each expert, which its weights are multiplied by at last."""
 
 
-class ClampedGlu(Node):
-    """gate · sigmoid(alpha · gate) · (up + 1), as gpt-oss has it.
-
-    Before, gate is cut off above ``limit``, and up beyond ± ``limit``.
-    """
-
-    alpha: PositiveFloat
-    limit: PositiveFloat
-
-
 class Moe(Node):
     """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
 
@@ -182,6 +223,9 @@ class Moe(Node):
     act: ActivationName
     ff: PositiveInt
     router: Router
+    zero_experts: NonNegativeInt = 0
+    """Experts after the others that give back what they read; the router has rows for
+    them, and no other weight is theirs."""
     norm: Norm | None = None
     """Norm of what the experts read; the router is given it without."""
     gate: Weight
@@ -191,7 +235,6 @@ class Moe(Node):
     up_bias: Weight | None = None
     down_bias: Weight | None = None
     glu: ClampedGlu | None = None
-    """How gate and up go together, where it is not ``act(gate) * up``."""
     weigh: Literal["output", "input"] = "output"
     """What is multiplied by an expert's weight: what it makes, or what it reads."""
     shared: Mlp | None = None
@@ -261,6 +304,8 @@ class Mla(Node):
     kv_a: Projection
     """Hidden state to latent and shared key."""
     kv_norm: Norm
+    kv_scale: PositiveFloat = 1.0
+    """What multiplies the normed latent."""
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
     o: Projection
@@ -274,5 +319,6 @@ class Mla(Node):
 
 
 Sublayer = Annotated[
-    Attention | Mla | Mlp | Moe | PerLayerInput | Branches, Field(discriminator="kind")
+    Attention | Mla | Mlp | Moe | Affine | PerLayerInput | Branches,
+    Field(discriminator="kind"),
 ]

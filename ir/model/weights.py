@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from glmc.ir.node import Node
+from glmc.ir.recipe import Packing
 
 
 class RowQuantized(Node):
@@ -19,13 +20,34 @@ class RowQuantized(Node):
 
 
 class BlockQuantized(Node):
-    """float8 (e4m3) codes with one scale per block of rows and columns."""
+    """float8 (e4m3) codes with one scale per block of rows and columns, or for each
+    row (``"row"``) or the whole matrix (``"matrix"``)."""
 
-    block: tuple[PositiveInt, PositiveInt] = (128, 128)
+    block: tuple[PositiveInt, PositiveInt] | Literal["row", "matrix"] = (128, 128)
     suffix: str = "_scale_inv"
 
 
-Storage = RowQuantized | BlockQuantized
+class GroupQuantized(Node):
+    """int4 or int8 codes with a scale, and with ``zeros`` a zero point, per group of
+    columns of each row; see :data:`~glmc.ir.recipe.Packing` for where they lie."""
+
+    packing: Packing
+    bits: Literal[4, 8]
+    group: PositiveInt | None
+    """Columns that share a scale; None: all of a row's."""
+    zeros: bool = False
+    ordered: bool = True
+    """Whether columns of a group are neighbours; else there is an index of groups."""
+
+
+class Mxfp4Quantized(Node):
+    """fp4 (e2m1) codes with a shared exponent for 32 of them, as gpt-oss's experts.
+
+    The stored matrix is the float one with its last two dimensions swapped.
+    """
+
+
+Storage = RowQuantized | BlockQuantized | GroupQuantized | Mxfp4Quantized
 
 
 class Weight(Node):

@@ -1,11 +1,13 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
 from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
+from glmc.ir.ops.blocks import BlockAttention, BlockSelect
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
     Clamp,
+    ClampedGlu,
     Embedding,
     FirstToken,
     Gate,
@@ -38,6 +40,7 @@ from glmc.ir.ops.positions import (
     ScaleHeads,
     Sinusoids,
 )
+from glmc.ir.ops.products import LayerNormLinear, LinearAct, LinearAdd, RmsNormLinear
 from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.rope import (
     Rope,
@@ -61,7 +64,10 @@ __all__ = [
     "AddTable",
     "AlibiSlopes",
     "Attention",
+    "BlockAttention",
+    "BlockSelect",
     "Clamp",
+    "ClampedGlu",
     "Embedding",
     "FirstToken",
     "FullAttention",
@@ -74,8 +80,11 @@ __all__ = [
     "LatentWrite",
     "LayerNorm",
     "LayerNormHeads",
+    "LayerNormLinear",
     "LayerNormalize",
     "Linear",
+    "LinearAct",
+    "LinearAdd",
     "MoeExperts",
     "MoeRouter",
     "Mul",
@@ -86,6 +95,7 @@ __all__ = [
     "QuantizedLinear",
     "QueryScale",
     "RmsNorm",
+    "RmsNormLinear",
     "RmsNormalize",
     "Rope",
     "RopeTable",

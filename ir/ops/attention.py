@@ -206,6 +206,10 @@ class QkvAttention(Op):
         _masking(types, self.window, self.learned)
         return (qkv.with_last(self.heads * self.head_dim),)
 
+    def launched(self, call: Call) -> int:
+        """One for a token; of a prompt, every query needs all keys to be there."""
+        return 1 if call.tokens == 1 else self.launches
+
     def flops(self, types: Types, call: Call) -> int:
         """Norms, rotations and both products of attention."""
         heads, work = self.heads + self.kv_heads, 0

@@ -34,6 +34,23 @@ class Embedding(Op):
         return call.nbytes(types["ids"]) + 2 * rows
 
 
+def product_type(types: Types) -> TensorType:
+    """The type of x Wᵀ + b, from those of ``x``, ``weight`` and perhaps ``bias``."""
+    x, weight, bias = types["x"], types["weight"], types.get("bias")
+    expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
+    expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
+    expect(x.dtype == weight.dtype, f"{x} and {weight} differ in dtype")
+    if bias:
+        expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
+    return x.with_last(weight.dims[0])
+
+
+def product_flops(types: Types, call: Call) -> int:
+    """A multiply-add for each row of x and each weight; the bias with it."""
+    rows = call.size(types["x"].dims[:-1])
+    return 2 * rows * call.size(types["weight"].dims)
+
+
 class Linear(Op):
     """y = x Wᵀ + b, with W as ``[out, in]``."""
 
@@ -44,18 +61,11 @@ class Linear(Op):
     bias: Param | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, weight, bias = types["x"], types["weight"], types.get("bias")
-        expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
-        expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
-        expect(x.dtype == weight.dtype, f"{x} and {weight} differ in dtype")
-        if bias:
-            expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
-        return (x.with_last(weight.dims[0]),)
+        return (product_type(types),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A multiply-add for each row of x and each weight; the bias with it."""
-        rows = call.size(types["x"].dims[:-1])
-        return 2 * rows * call.size(types["weight"].dims)
+        """See :func:`product_flops`."""
+        return product_flops(types, call)
 
 
 class NormalisedLinear(Op):
@@ -223,6 +233,22 @@ class ActMul(Op):
     def flops(self, types: Types, call: Call) -> int:
         """The activation, counted as one operation, and the product."""
         return 2 * call.size(self.results[0].type.dims)
+
+
+class ClampedGlu(Op):
+    """gate · sigmoid(alpha · gate) · (up + 1), gate at most ``limit``, up within
+    ± ``limit``; without alpha min(fn(gate), limit) · up."""
+
+    mnemonic = "clamped_glu"
+    gate: Value
+    up: Value
+    fn: ActivationFn
+    limit: float
+    alpha: float | None = None
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["gate"] == types["up"], f"{types['gate']} is not {types['up']}")
+        return (types["gate"],)
 
 
 class Split(Op):

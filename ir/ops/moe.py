@@ -11,10 +11,15 @@ from glmc.ir.types import TensorType
 class MoeRouter(Op):
     """The experts ``i64[B,T,k]`` of each token, and their weights ``f32[B,T,k]``.
 
-    In fp32: s = score(x Wᵀ + b); the ``top_k`` highest of s + correction, among the
-    experts of the ``top_groups`` groups whose best, or two best together, are highest;
-    weighed by s, or for logits by after(s), divided by the sum (``least_sum`` at least)
-    if ``renormalise``, times ``scale``.
+    In fp32: s = score(x Wᵀ + b), logits capped softly before (``softcap``); the
+    ``top_k`` highest of s + correction, among the experts of the ``top_groups`` groups
+    whose best, or two best together, are highest; weighed by s, or for logits by
+    after(s), divided by the sum (``least_sum`` at least) if ``renormalise``, times
+    ``scale``.
+
+    ``sparsemixer`` (arXiv:2409.12136) chooses one expert after the other: the one with
+    the highest logit m of those left, weighed by its share in the softmax over those
+    left whose logit s is not too low: (m - s) / max(|s|, m) <= 2 · ``jitter``.
     """
 
     mnemonic = "moe_router"
@@ -25,7 +30,9 @@ class MoeRouter(Op):
     bias: Param | None = None
     correction: Param | None = None
     top_k: int
-    score: Literal["softmax", "sigmoid", "logit"]
+    softcap: float | None = None
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: float | None = None
     after: Literal["softmax", "sigmoid"] | None = None
     groups: int = 1
     top_groups: int = 1
@@ -45,6 +52,10 @@ class MoeRouter(Op):
             expect(fits, f"{name} {each} does not fit {weight}")
         raw = self.score == "logit"
         expect(raw == bool(self.after), "after is for logits, and logits need it")
+        mixes = self.score == "sparsemixer"
+        expect(mixes == bool(self.jitter), "jitter is for sparsemixer, which needs it")
+        alone = not (types.get("correction") or self.groups > 1 or self.renormalise)
+        expect(alone or not mixes, "sparsemixer chooses and weighs in its own way")
         self._check_groups(int(weight.dims[0]))
         chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
         return chosen, TensorType(dtype="f32", dims=chosen.dims)
@@ -90,6 +101,8 @@ class MoeExperts(Op):
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
     Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
+    With ``limit`` alone fn(gate) is at most that, and up within ± that. Experts beyond
+    the X of the stacks, ``zero_experts`` of them, make of x what it is.
     """
 
     mnemonic = "moe_experts"
@@ -106,6 +119,7 @@ class MoeExperts(Op):
     alpha: float | None = None
     limit: float | None = None
     weigh: Literal["output", "input"] = "output"
+    zero_experts: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, gate_up, down = types["x"], types["gate_up"], types["down"]
@@ -121,8 +135,7 @@ class MoeExperts(Op):
             each = types.get(name)
             fits = not each or each.dims == stack.dims[:2]
             expect(fits, f"{name} {each} does not fit {stack}")
-        both = (self.alpha is None) == (self.limit is None)
-        expect(both, "alpha and limit go together")
+        expect(self.limit is not None or self.alpha is None, "alpha needs a limit")
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:

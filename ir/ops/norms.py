@@ -14,7 +14,8 @@ LAYER_FLOPS = 7
 """Operations on an element: sum, centre, square, sum, scale, weight, bias."""
 
 
-def _fits(x: TensorType, *vectors: TensorType | None) -> None:
+def expect_vectors(x: TensorType, *vectors: TensorType | None) -> None:
+    """Weights and biases of norms have a number for each channel of x."""
     for vector in vectors:
         if vector:
             expect(vector.dims == x.dims[-1:], f"{vector} does not fit {x}")
@@ -36,7 +37,7 @@ class RmsNorm(Op):
     unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        _fits(types["x"], types["weight"])
+        expect_vectors(types["x"], types["weight"])
         return (types["x"],)
 
     def flops(self, types: Types, call: Call) -> int:
@@ -58,7 +59,7 @@ class LayerNorm(Op):
     unit_offset: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        _fits(types["x"], types["weight"], types.get("bias"))
+        expect_vectors(types["x"], types["weight"], types.get("bias"))
         return (types["x"],)
 
     def flops(self, types: Types, call: Call) -> int:
@@ -115,7 +116,7 @@ class AddRmsNorm(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
-        _fits(types["x"], types["weight"])
+        expect_vectors(types["x"], types["weight"])
         return (types["x"], types["x"])
 
     def flops(self, types: Types, call: Call) -> int:
@@ -136,7 +137,7 @@ class AddLayerNorm(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["x"] == types["y"], f"{types['x']} is not {types['y']}")
-        _fits(types["x"], types["weight"], types.get("bias"))
+        expect_vectors(types["x"], types["weight"], types.get("bias"))
         return (types["x"], types["x"])
 
     def flops(self, types: Types, call: Call) -> int:

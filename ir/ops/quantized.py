@@ -1,8 +1,10 @@
-"""Ops that read weights as they are stored: int8 codes, one scale per row.
+"""Ops that read weights as codes of 4 or 8 bits, with a scale per row or per group.
 
-``weight`` holds the codes: i8 ``[rows, in]``, or with ``bits=4`` i8 ``[rows, in / 2]``,
-two to a byte, the even column in the high nibble. ``scale`` is ``[rows]``. What an op
-computes with is ``code · scale``, rounded to the dtype of ``scale``.
+``weight`` holds the codes of ``[rows, in]`` as bytes: i8 ``[rows, in * bits / 8]``, in
+the order that :mod:`glmc.backends.runtime.quantization` packs them in. ``scale`` is
+``[rows]`` or ``[rows, groups]``, where a group is ``in / groups`` neighbours of a row;
+``zeros``, i8 ``[rows, groups]``, is what is taken off the codes of a group. What an op
+computes with is ``(code - zero) · scale``, rounded to the dtype of ``scale``.
 """
 
 from glmc.ir.cost import Call
@@ -10,29 +12,39 @@ from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
 
-def _width(weight: TensorType, scale: TensorType, bits: int) -> int:
+def _width(types: Types, bits: int) -> int:
     """Columns of the matrix that the codes stand for."""
+    weight, scale, zeros = types["weight"], types["scale"], types.get("zeros")
     expect(bits in (4, 8), f"codes have 4 or 8 bits, not {bits}")
     expect(weight.dtype == "i8", f"codes must be i8, not {weight}")
     expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
-    expect(scale.dims == weight.dims[:1], f"scale {scale} does not fit {weight}")
-    return int(weight.dims[1]) * 8 // bits
+    expect(scale.dims[:1] == weight.dims[:1], f"scale {scale} does not fit {weight}")
+    width = int(weight.dims[1]) * 8 // bits
+    expect(len(scale.dims) in (1, 2), f"scale must have 1 or 2 dims, not {scale}")
+    if len(scale.dims) == 2:
+        groups = int(scale.dims[1])
+        expect(width % groups == 0, f"{groups} groups do not divide {width} columns")
+    if zeros:
+        expect(zeros.dtype == "i8", f"zeros must be i8, not {zeros}")
+        expect(zeros.dims == scale.dims, f"zeros {zeros} do not fit scale {scale}")
+    return width
 
 
 class QuantizedLinear(Op):
-    """y = x Wᵀ + b, with W the rows of int8 or int4 codes times their scales."""
+    """y = x Wᵀ + b, with W int8 or int4 codes, less their zeros, times their scales."""
 
     mnemonic = "quantized_linear"
     multiplies = True
     x: Value
     weight: Param
     scale: Param
+    zeros: Param | None = None
     bias: Param | None = None
     bits: int
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, weight, scale = types["x"], types["weight"], types["scale"]
-        width = _width(weight, scale, self.bits)
+        width = _width(types, self.bits)
         expect(x.dims[-1] == width, f"{x} does not multiply {width} columns")
         expect(x.dtype == scale.dtype, f"{x} and scale {scale} differ in dtype")
         bias = types.get("bias")
@@ -58,7 +70,8 @@ class QuantizedEmbedding(Op):
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         ids, scale = types["ids"], types["scale"]
         expect(ids.dtype == "i64", f"ids must be i64, not {ids}")
-        width = _width(types["weight"], scale, self.bits)
+        width = _width(types, self.bits)
+        expect(len(scale.dims) == 1, f"scale must have 1 dim, not {scale}")
         return (TensorType(dtype=scale.dtype, dims=(*ids.dims, width)),)
 
     def nbytes(self, types: Types, call: Call) -> int:

@@ -71,13 +71,18 @@ class RopeTableYarn(RopeTable):
 
 
 class RopeTableLongRope(RopeTable):
-    """LongRoPE (arXiv:2402.13753): one divisor per frequency, short or long."""
+    """LongRoPE (arXiv:2402.13753): one divisor per frequency, short or long.
+
+    The tables carry ``attention_factor``, or with the long divisors
+    ``long_attention_factor`` where there is one.
+    """
 
     mnemonic = "rope_table_longrope"
     short_factor: tuple[float, ...]
     long_factor: tuple[float, ...]
     original_max_positions: int
     attention_factor: float
+    long_attention_factor: float | None = None
 
 
 class RopeTableProportional(RopeTable):

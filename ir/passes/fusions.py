@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+from glmc.ir.ops import Add
 from glmc.ir.passes.rewrite import Check, Fusion, Match, Rule
 
 
@@ -18,6 +21,11 @@ def _biases_agree(*names: str) -> Check:
         return "some of the linears have a bias and some have none"
 
     return check
+
+
+def _beside_an_add(_: Program, graph: Graph, __: Op) -> bool:
+    """Where every add went with a product, no norm has one to take."""
+    return any(isinstance(op, Add) for op in graph.ops)
 
 
 MERGE_QKV = Fusion(
@@ -68,6 +76,20 @@ MERGE_GATE_UP = Fusion(
                 %ff = mul(%act, %up)
             """,
         ),
+        Rule(
+            match="""
+                %gate = linear(%x, @wg, bias=@bg?)
+                %up = linear(%x, @wu, bias=@bu?)
+                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+            """,
+            replace="""
+                @gate_up = cat(@wg, @wu)
+                @gate_up_bias = cat(@bg, @bu)
+                %gate_up = linear(%x, @gate_up, bias=@gate_up_bias)
+                %gate, %up = split(%gate_up, sizes=$sizes)
+                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+            """,
+        ),
     ),
     check=_biases_agree("@bg", "@bu"),
     compute={"sizes": _rows("@wg", "@wu")},
@@ -104,6 +126,8 @@ ADD_RMS_NORM = Fusion(
             """,
         ),
     ),
+    candidate=_beside_an_add,
+    wanted="stands beside an add",
 )
 
 ADD_LAYER_NORM = Fusion(
@@ -121,7 +145,17 @@ ADD_LAYER_NORM = Fusion(
             """,
         ),
     ),
+    candidate=_beside_an_add,
+    wanted="stands beside an add",
 )
+
+
+def _one_width(match: Match) -> str | None:
+    wide, values = match.type("%qh").dims[-1], match.type("%vh").dims[-1]
+    if wide == values:
+        return None
+    return f"values are {values} wide, and queries and keys {wide}"
+
 
 _SPLIT = """
     %q, %k, %v = split(%qkv, sizes=$sizes)
@@ -153,7 +187,7 @@ def _named(text: str, q: str, k: str) -> str:
 
 QKV_ATTENTION = Fusion(
     name="qkv-attention",
-    doc="Rope, cache write and attention work on the packed product: two launches.",
+    doc="Norm, rope, cache write and attention of a token in one launch.",
     rules=(
         Rule(
             match=_SPLIT
@@ -179,5 +213,6 @@ QKV_ATTENTION = Fusion(
             replace=f"%ctx = qkv_attention(%qkv, %kv, {_SHAPE})",
         ),
     ),
+    check=_one_width,
     compute={"head_dim": lambda match: match.type("%qh").dims[-1]},
 )

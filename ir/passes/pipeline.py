@@ -6,7 +6,7 @@ from typing import Protocol
 from glmc.ir.errors import UnknownPassError
 from glmc.ir.graph import Program
 from glmc.ir.node import Node
-from glmc.ir.passes import fusions
+from glmc.ir.passes import fusions, products
 from glmc.ir.passes.carry import CarryResidual
 from glmc.ir.passes.ledger import Entry
 from glmc.ir.passes.quantized import KeepQuantized
@@ -28,12 +28,16 @@ class Pass(Protocol):
 PIPELINE: tuple[Pass, ...] = (
     fusions.MERGE_QKV,
     fusions.MERGE_GATE_UP,
+    KeepQuantized(),
     fusions.ACT_MUL,
+    products.LINEAR_ACT,
+    products.LINEAR_ADD,
     CarryResidual(),
     fusions.ADD_RMS_NORM,
     fusions.ADD_LAYER_NORM,
+    products.RMS_NORM_LINEAR,
+    products.LAYER_NORM_LINEAR,
     fusions.QKV_ATTENTION,
-    KeepQuantized(),
 )
 
 

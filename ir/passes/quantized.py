@@ -1,13 +1,15 @@
 """Leave quantised weights as they are stored, where an op can read them so.
 
 Lowering says what a quantised weight means: codes times scales, made at load time.
-This pass moves the product into the op. It comes after the merges, because per-row
-scales allow whatever is done to whole rows: what concatenates, cuts or reorders rows of
-the weight does the same to its codes and to its scales.
+This pass moves the product into the op. It comes after the merges, because scales of a
+row, or of groups of its columns, allow whatever is done to whole rows: what
+concatenates, cuts or reorders rows of the weight does the same to its codes, to its
+scales and to its zero points.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
 from glmc.ir.graph import Graph, Param, Program
@@ -16,9 +18,11 @@ from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
 from glmc.ir.passes.ledger import Entry, count
 from glmc.ir.recipe import (
     Cat,
-    DequantBlocks,
+    DequantGroups,
     DequantRows,
+    Kept,
     Permute,
+    Quantized,
     Recipe,
     Slice,
     Stack,
@@ -41,13 +45,38 @@ _TAKES: Mapping[type[Op], type[Op]] = {
 _NAME = "keep-quantized"
 
 
+_FORMS = DequantRows | DequantGroups
+"""What kernels read, once it is repacked: codes of 4 or 8 bits in rows."""
+
+_WORD, _RUN = 32, 16
+"""Bits of the words that codes are repacked in, and the columns of a row that lie in
+the same bits of neighbouring words; see ``pack_codes`` of the runtime."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A quantised weight in its parts, and what they have in common."""
+
+    bits: int
+    group: int
+    codes: Recipe
+    scale: Recipe
+    zeros: Recipe | None
+
+
 @dataclass(frozen=True)
 class Stored:
-    """A quantised parameter in two: its codes and its scales."""
+    """A quantised parameter in its parts."""
 
     codes: Param
     scale: Param
+    zeros: Param | None
     bits: int
+
+    @property
+    def params(self) -> list[Param]:
+        """All of them."""
+        return [self.codes, self.scale, *([self.zeros] if self.zeros else [])]
 
 
 class Refusal(Exception):
@@ -76,7 +105,7 @@ class KeepQuantized:
 
 
 def _absent() -> Entry:
-    reason = "no weight of the model is stored as rows of codes"
+    reason = "no weight of the model is stored as codes that an op reads"
     return Entry(
         fusion=_NAME, graph="", layers=0, status="absent", at="", reason=reason
     )
@@ -92,19 +121,19 @@ def _change(
     taken = [param.name for param in params]
     kept: list[Param] = []
     for param in params:
-        if not any(isinstance(leaf, DequantRows) for leaf in leaves(param.recipe)):
+        if not any(isinstance(leaf, _FORMS) for leaf in leaves(param.recipe)):
             kept.append(param)
             continue
         users = [op for graph in graphs for op in graph.ops if param.name in op.params]
         graph = next(graph for graph in graphs if users[0] in graph.ops)
         try:
-            stored = _stored(param, users, dtype, unique(f"{param.name}_scale", taken))
+            stored = _stored(param, users, dtype, taken)
         except Refusal as refusal:
             kept.append(param)
             entries.append(_entry(graph, users, "refused", str(refusal)))
             continue
-        kept += [stored.codes, stored.scale]
-        taken.append(stored.scale.name)
+        kept += stored.params
+        taken += [own.name for own in stored.params]
         graphs = [_reading(graph, stored) for graph in graphs]
         entries.append(_entry(graph, users, "applied", _saving(param, stored)))
     return tuple(kept), graphs
@@ -124,13 +153,15 @@ def _entry(graph: Graph, users: Sequence[Op], status: str, reason: str) -> Entry
 
 
 def _saving(param: Param, stored: Stored) -> str:
-    now = stored.codes.type.nbytes() + stored.scale.type.nbytes()
+    now = sum(own.type.nbytes() for own in stored.params)
     share = now / param.type.nbytes()
     return f"@{param.name} stays {stored.codes.type}: {share:.0%} of {param.type}"
 
 
-def _stored(param: Param, users: Sequence[Op], dtype: str, scale_name: str) -> Stored:
-    """Codes and scales of a parameter.
+def _stored(
+    param: Param, users: Sequence[Op], dtype: str, taken: Sequence[str]
+) -> Stored:
+    """Codes, scales and zero points of a parameter, named apart from ``taken``.
 
     Raises:
         Refusal: when an op that reads it, or its recipe, needs the weights themselves.
@@ -138,49 +169,91 @@ def _stored(param: Param, users: Sequence[Op], dtype: str, scale_name: str) -> S
     for op in users:
         if type(op) not in _TAKES or getattr(op, "weight", None) != param.name:
             raise Refusal(f"@{param.name} is read by {op.mnemonic}, which takes floats")
-    bits, codes, scale = _split(param.recipe)
-    if len(codes.shape) != 2:
+    pieces = _split(param.recipe)
+    if len(pieces.codes.shape) != 2:
         raise Refusal(f"@{param.name} is no matrix")
-    codes_type = TensorType(dtype="i8", dims=codes.shape)
-    scale_type = TensorType(dtype=dtype, dims=scale.shape)
+    looked_up = any(isinstance(op, Embedding) for op in users)
+    if looked_up and len(pieces.scale.shape) > 1:
+        raise Refusal(f"@{param.name} is looked up, and its rows have several scales")
+
+    def own(name: str, kind: str, recipe: Recipe) -> Param:
+        return Param(
+            name=name, type=TensorType(dtype=kind, dims=recipe.shape), recipe=recipe
+        )
+
+    zeros = unique(f"{param.name}_zeros", taken)
     return Stored(
-        codes=Param(name=param.name, type=codes_type, recipe=codes),
-        scale=Param(name=scale_name, type=scale_type, recipe=scale),
-        bits=bits,
+        codes=own(param.name, "i8", pieces.codes),
+        scale=own(unique(f"{param.name}_scale", taken), dtype, pieces.scale),
+        zeros=own(zeros, "i8", pieces.zeros) if pieces.zeros else None,
+        bits=pieces.bits,
     )
 
 
-def _split(recipe: Recipe) -> tuple[int, Recipe, Recipe]:
-    """(bits, recipe of the codes, recipe of the scales).
+def _split(recipe: Recipe) -> Pieces:
+    """The parts of what a recipe makes.
 
     Raises:
-        Refusal: on a step that does not leave rows whole, or parts stored differently.
+        Refusal: on a step that does not leave rows whole, parts stored differently, or
+            groups that do not go with the words that codes are repacked in.
     """
     match recipe:
-        case DequantRows():
-            return recipe.bits, recipe.codes, recipe.scale
+        case DequantRows() | DequantGroups():
+            return _leaf(recipe)
         case Cat():
             return _joined(recipe)
         case Tensor():
             raise Refusal("a part of it is stored as floats")
-        case DequantBlocks():
-            raise Refusal("a part of it is stored as blocks of float8")
-    bits, codes, scale = _split(recipe.of)
-    return bits, _step(recipe, codes), _step(recipe, scale, vector=True)
+        case Quantized():
+            raise Refusal("a part of it is stored otherwise than in rows of codes")
+        case Kept():
+            raise AssertionError("this pass runs once")
+    of = _split(recipe.of)
+    zeros = None if of.zeros is None else _step(recipe, of.zeros)
+    codes, scale = (_step(recipe, part) for part in (of.codes, of.scale))
+    return replace(of, codes=codes, scale=scale, zeros=zeros)
 
 
-def _joined(recipe: Cat) -> tuple[int, Recipe, Recipe]:
+def _leaf(leaf: DequantRows | DequantGroups) -> Pieces:
+    if len(leaf.shape) != 2:
+        raise Refusal("it is a stack of matrices")
+    width = leaf.shape[-1]
+    group = leaf.group if isinstance(leaf, DequantGroups) else width
+    group = min(group, width)
+    run = math.gcd(width * leaf.bits // _WORD, _RUN)
+    tile = run * _WORD // leaf.bits
+    if "index" in leaf.parts():
+        raise Refusal("its groups are of columns that are no neighbours (desc_act)")
+    if width * leaf.bits % _WORD:
+        raise Refusal(f"rows of {width} codes do not fill words of {_WORD} bits")
+    if width % group or group % run or (tile % group and group % tile):
+        raise Refusal(f"groups of {group} do not divide rows of {width} codes")
+    zeros = Kept(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
+    codes, scale = Kept(of=leaf, part="codes"), Kept(of=leaf, part="scale")
+    return Pieces(leaf.bits, group, codes, scale, zeros)
+
+
+def _joined(recipe: Cat) -> Pieces:
     _whole(recipe, recipe.dim)
-    bits, codes, scales = zip(*map(_split, recipe.parts), strict=True)
-    if len(set(bits)) > 1:
+    parts = [_split(part) for part in recipe.parts]
+    first = parts[0]
+    if len({part.bits for part in parts}) > 1:
         raise Refusal("its parts are stored with different bits")
-    return bits[0], cat(codes, recipe.dim), cat(scales, recipe.dim)
+    kinds = {(part.group, part.zeros is None) for part in parts}
+    if len(kinds) > 1:
+        raise Refusal("its parts are stored in different groups")
+    zeros = [part.zeros for part in parts if part.zeros]
+    return replace(
+        first,
+        codes=cat([part.codes for part in parts], recipe.dim),
+        scale=cat([part.scale for part in parts], recipe.dim),
+        zeros=cat(zeros, recipe.dim) if zeros else None,
+    )
 
 
-def _step(
-    recipe: Slice | View | Permute | Stack, of: Recipe, vector: bool = False
-) -> Recipe:
-    """A step on rows, done to codes, or to the ``vector`` of scales."""
+def _step(recipe: Slice | View | Permute | Stack, of: Recipe) -> Recipe:
+    """A step on rows, done to a part: codes and groups have a last dimension of their
+    own, and scales of whole rows have none."""
     match recipe:
         case Stack(count=count):
             return Stack(of=of, count=count)
@@ -190,17 +263,16 @@ def _step(
         case View(to=to):
             if to[-1] != recipe.of.shape[-1]:
                 raise Refusal("it is reshaped across its rows")
-            rows = to[:-1]
-            return view(of, rows if vector else (*rows, of.shape[-1]))
+            return view(of, (*to[:-1], *of.shape[len(recipe.of.shape) - 1 :]))
         case Permute(dims=dims):
             if dims[-1] != len(dims) - 1:
                 raise Refusal("it is stored transposed")
-            return permute(of, dims[:-1] if vector else dims)
+            return permute(of, dims[: len(of.shape)])
 
 
 def _whole(recipe: Recipe, dim: int) -> None:
     if dim == len(recipe.shape) - 1:
-        raise Refusal("its rows are cut or joined, and a row has one scale")
+        raise Refusal("its rows are cut or joined")
 
 
 def _reading(graph: Graph, stored: Stored) -> Graph:
@@ -215,4 +287,6 @@ def _reading(graph: Graph, stored: Stored) -> Graph:
 def _quantized(op: Op, stored: Stored) -> Op:
     operands = {field: name for field, _, name in op.operands()}
     fields = {**operands, "scale": stored.scale.name, "bits": stored.bits}
+    if stored.zeros:
+        fields["zeros"] = stored.zeros.name
     return _TAKES[type(op)](results=op.results, **fields)

@@ -49,6 +49,7 @@ class Match:
 
 
 Check = Callable[[Match], str | None]
+Candidate = Callable[[Program, Graph, Op], bool]
 Compute = Mapping[str, Callable[[Match], Any]]
 
 
@@ -76,6 +77,8 @@ class Fusion:
 
     ``rules`` are alternatives, tried in order. ``compute`` gives attributes of the
     replacement that the match does not name; ``check`` refuses a match with a reason.
+    ``candidate`` says which ops of the kind the rules end in the fusion is for, and
+    ``wanted`` says so in words: others are left alone, and it is no miss.
     """
 
     name: str
@@ -83,6 +86,25 @@ class Fusion:
     rules: tuple[Rule, ...]
     check: Check | None = None
     compute: Compute = field(default_factory=dict)
+    candidate: Candidate | None = None
+    wanted: str = ""
+
+    @cached_property
+    def anchors(self) -> frozenset[type[Op]]:
+        """The kinds of op that the rules end in."""
+        return frozenset(rule.pattern.anchor.cls for rule in self.rules)
+
+    @cached_property
+    def needed(self) -> frozenset[type[Op]]:
+        """The kinds of op without which no rule matches."""
+        kinds = [{line.cls for line in rule.pattern.ops} for rule in self.rules]
+        return frozenset(set.intersection(*kinds))
+
+    def considers(self, program: Program, graph: Graph, op: Op) -> bool:
+        """Whether an op is a candidate."""
+        if type(op) not in self.anchors:
+            return False
+        return self.candidate is None or self.candidate(program, graph, op)
 
     def run(self, program: Program) -> tuple[Program, list[Entry]]:
         """Apply to every graph of a program."""
@@ -93,12 +115,18 @@ class Fusion:
             entries.extend(found)
             return graph
 
-        return program.map_graphs(change), entries or [_absent(self)]
+        return program.map_graphs(change), entries or [_absent(self, program)]
 
 
-def _absent(fusion: Fusion) -> Entry:
-    wanted = sorted({rule.pattern.anchor.cls.mnemonic for rule in fusion.rules})
-    reason = f"the model has no {' or '.join(wanted)}"
+def _absent(fusion: Fusion, program: Program) -> Entry:
+    there = {type(op) for graph in program.graphs for op in graph.ops}
+    anchors = sorted(cls.mnemonic for cls in fusion.anchors)
+    reason = f"no {' or '.join(anchors)} {fusion.wanted}"
+    if not there & fusion.anchors and len(anchors) > 1:
+        reason = f"the model has no {' or '.join(anchors)}"
+    for cls in sorted(fusion.needed - there, key=lambda cls: cls not in fusion.anchors):
+        reason = f"the model has no {cls.mnemonic}"
+        break
     return Entry(
         fusion=fusion.name, graph="", layers=0, status="absent", at="", reason=reason
     )
@@ -118,7 +146,7 @@ def _apply_all(
         made = _made(match.graph, graph)
         settled |= {name: None for op in made for name in op.outs}
         entries.append(_entry(fusion, match, graph, made))
-    return graph, entries + list(_refusals(fusion, graph, settled))
+    return graph, entries + list(_refusals(fusion, program, graph, settled))
 
 
 def _apply_one(
@@ -126,8 +154,9 @@ def _apply_one(
 ) -> tuple[Match, Graph] | None:
     for rule in fusion.rules:
         for match in matches(rule.pattern, program, graph):
-            anchor = graph.ops[match.ops[-1]].outs[0]
-            if anchor in settled:
+            last = graph.ops[match.ops[-1]]
+            anchor = last.outs[0]
+            if anchor in settled or not fusion.considers(program, graph, last):
                 continue
             reason = (fusion.check and fusion.check(match)) or _illegal(rule, match)
             after = reason or _rewrite(fusion, rule, match)
@@ -293,14 +322,17 @@ def _names(ops: list[Op]) -> str:
 
 
 def _refusals(
-    fusion: Fusion, graph: Graph, settled: Mapping[str, str | None]
+    fusion: Fusion,
+    program: Program,
+    graph: Graph,
+    settled: Mapping[str, str | None],
 ) -> Iterator[Entry]:
     """Candidates left over: ops of an anchor's kind that no rule took or made."""
     for op in graph.ops:
-        rules = [r for r in fusion.rules if type(op) is r.pattern.anchor.cls]
         made_here = settled.get(op.outs[0], "") is None
-        if not rules or made_here:
+        if made_here or not fusion.considers(program, graph, op):
             continue
+        rules = [r for r in fusion.rules if type(op) is r.pattern.anchor.cls]
         reason = settled.get(op.outs[0]) or "; or ".join(
             dict.fromkeys(_mismatch(rule.pattern, graph, op) for rule in rules)
         )

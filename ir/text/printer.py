@@ -12,9 +12,9 @@ from glmc.ir.node import Node
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
-    DequantBlocks,
-    DequantRows,
+    Kept,
     Permute,
+    Quantized,
     Recipe,
     Slice,
     Stack,
@@ -36,18 +36,19 @@ def print_program(program: Program) -> str:
 
 
 def _headers(program: Program) -> list[str]:
-    blocks = [
-        f"block @{block.name}[{print_layers(block.layers)}] {json.dumps(block.prefix)}"
-        + _source(block.kv_from)
-        for block in program.blocks
-    ]
-    heads = ["stem", *blocks, "head"]
+    heads = ["stem", *map(_block_header, program.blocks), "head"]
     if program.prefix_encoder:
         heads.insert(0, "prefix_encoder")
     return [
         f"{head} ({', '.join(map(str, graph.inputs))})"
         for head, graph in zip(heads, program.graphs, strict=True)
     ]
+
+
+def _block_header(block: Graph) -> str:
+    head = f"block @{block.name}[{print_layers(block.layers)}]"
+    numbers = f" as [{print_layers(block.numbers)}]" if block.numbers else ""
+    return f"{head}{numbers} {json.dumps(block.prefix)}{_source(block.kv_from)}"
 
 
 def _source(kv_from: Sequence[int]) -> str:
@@ -126,14 +127,17 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
         case Stack(of=of, count=count):
             return f"stack({print_recipe(of, prefix)}, {count})"
-        case DequantRows() | DequantBlocks():
-            codes, scale = (
-                print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)
-            )
-            if isinstance(recipe, DequantRows):
-                return f"dequant_rows({codes}, {scale}, bits={recipe.bits})"
-            block = print_value(recipe.block)
-            return f"dequant_blocks({codes}, {scale}, block={block})"
+        case Kept(of=of, part=part):
+            return f"{print_recipe(of, prefix)}.{part}()"
+        case Quantized():
+            inner = [print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)]
+            for name, value in recipe:
+                if isinstance(value, Tensor) and name not in ("codes", "scale"):
+                    inner.append(f"{name}={print_recipe(value, prefix)}")
+                elif value is not None and not isinstance(value, Tensor):
+                    enum = is_enum(type(recipe), name)
+                    inner.append(f"{name}={print_value(value, enum)}")
+            return f"{node_name(type(recipe))}({', '.join(inner)})"
 
 
 def print_model(model: Model) -> str:

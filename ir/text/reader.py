@@ -85,10 +85,12 @@ def parse_program(text: str) -> Program:
     blocks = []
     while cursor.accept("name", "block"):
         block_name = ref(cursor, "@")
-        layers, prefix = _layers(cursor), cursor.string()
+        layers = _layers(cursor)
+        numbers = _layers(cursor) if cursor.accept("name", "as") else None
+        prefix = cursor.string()
         source = _source(cursor, len(layers))
         block = _graph(cursor, block_name, layers, prefix)
-        blocks.append(block.replace(kv_from=source) if source else block)
+        blocks.append(block.replace(kv_from=source, numbers=numbers))
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")
@@ -176,10 +178,15 @@ def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
     return tuple(params)
 
 
-_DEQUANT: Mapping[str, type[recipes.DequantRows] | type[recipes.DequantBlocks]] = {
+_DEQUANT: Mapping[str, type[recipes.Dequant]] = {
     "dequant_rows": recipes.DequantRows,
     "dequant_blocks": recipes.DequantBlocks,
+    "dequant_groups": recipes.DequantGroups,
+    "dequant_mxfp4": recipes.DequantMxfp4,
 }
+
+
+_PARTS = ("codes", "scale", "zeros")
 
 
 def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
@@ -201,7 +208,11 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
         return recipes.Cat(parts=parts, **raw.kwargs)
     if raw.name in _DEQUANT:
         codes, scale = (_recipe(cursor, part, prefix) for part in raw.args)
-        fields = {"codes": codes, "scale": scale, **raw.kwargs}
+        more = {
+            name: _recipe(cursor, item, prefix) if isinstance(item, Call) else item
+            for name, item in raw.kwargs.items()
+        }
+        fields = {"codes": codes, "scale": scale, **more}
         return _DEQUANT[raw.name].model_validate(fields)
     of, *numbers = raw.args
     inner = _recipe(cursor, of, prefix)
@@ -214,7 +225,11 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.Permute(of=inner, dims=tuple(numbers))
         case "stack", [count]:
             return recipes.Stack(of=inner, count=count)
-    hint = meant(raw.name, ("cat", "slice", "view", "permute", "stack", *_DEQUANT))
+        case (("codes" | "scale" | "zeros"), []):
+            return recipes.Kept.model_validate({"of": inner, "part": raw.name})
+    hint = meant(
+        raw.name, ("cat", "slice", "view", "permute", "stack", *_PARTS, *_DEQUANT)
+    )
     raise cursor.error(f"{raw.name} is not a step of a recipe{hint}", raw.at)
 
 

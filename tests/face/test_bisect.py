@@ -193,7 +193,7 @@ def test_the_command(
     assert "no difference" in capsys.readouterr().out
     wrong = tmp_path / "wrong"
     shutil.copytree(right, wrong)
-    dump = wrong / "ir" / "8-qkv-attention.glmc"
+    dump = wrong / "ir" / "13-qkv-attention.glmc"
     dump.write_text(dump.read_text().replace("style=interleaved", "style=half"))
     assert main(["bisect", str(wrong), *command, "--json"]) == 1
     culprit = json.loads(capsys.readouterr().out)["culprit"]

@@ -53,7 +53,7 @@ def test_passes_by_name_and_all_of_them(
     build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lowered, out = build / "ir" / "1-lowered.glmc", tmp_path / "out.glmc"
-    last = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    last = (build / "ir" / "13-qkv-attention.glmc").read_text()
     assert output(capsys, "ir", lowered, "--pipeline") == last
     assert output(capsys, "ir", build / "ir" / "0-model.glmc", "--pipeline") == last
     assert main(["ir", str(lowered), "--passes", "merge-gate-up,act-mul"]) == 0
@@ -89,26 +89,26 @@ def test_an_unknown_pass_is_told_with_the_known_ones(
 # What is edited, and the line, column and expectation it must be told with.
 WRONG = [
     (
-        "linear(%h1, @qkv,",
-        "linear(%h9, @qkv,",
-        "line 21, column 47: layer: linear reads",
+        "rms_norm_linear(%x, @input_layernorm,",
+        "rms_norm_linear(%h, @input_layernorm,",
+        "line 19, column 40: layer: rms_norm_linear reads",
     ),
     (
-        "linear(%h1, @qkv,",
-        "linear(%h1, @qvk,",
-        "column 52: layer: linear reads undefined @qvk; did you mean qkv?",
+        "@input_layernorm, @qkv,",
+        "@input_layernorm, @qvk,",
+        "layer: rms_norm_linear reads undefined @qvk; did you mean qkv?",
     ),
-    ("%gate_up: f32[B,T,208]", "%gate_up: f32[B,T,9]", "the op gives f32[B,T,208]"),
-    ("scale=0.25", "scale=", "line 22, column 125: expected a value, found ','"),
+    ("%ff: f32[B,T,104]", "%ff: f32[B,T,9]", "the op gives f32[B,T,104]"),
+    ("scale=0.25", "scale=", "line 20, column 109: expected a value, found ','"),
     ("scale=0.25", "scala=0.25", "qkv_attention has no argument scala="),
     ("scale=0.25", "scale=wide", "scale: Input should be a valid number"),
     ("style=interleaved", "style=spiral", "'half' or 'interleaved'"),
-    ("act_mul(", "act_mull(", "line 26, column 40: there is no op act_mull"),
-    ("return %x1, %mlp", "return %x1, %mpl", "line 28, column 15: layer: returns"),
-    ("@dense: f32[64,64]", "@dense: f32[64,6]", "line 16, column 3: layer: @dense"),
+    ("linear_add(%ff", "linear_ad(%ff", "line 23, column 24: there is no op linear_ad"),
+    ("return %out", "return %uot", "line 24, column 10: layer: returns"),
+    ("@dense: f32[64,64]", "@dense: f32[64,6]", "line 15, column 3: layer: @dense"),
     ("[0:3]", "[0:2.5]", "expected a whole number, found 2.5"),
     ("[0:3]", "[0:2,3]", "blocks cover layers [0, 1, 3], not each exactly once"),
-    ("%attn: f32", "%ctx: f32", "line 23, column 3: layer: %ctx is defined twice"),
+    ("%x1: f32", "%ctx: f32", "line 21, column 3: layer: %ctx is defined twice"),
     ("%logits: f32[B,T,160]", "%logits:", "expected a name, found '='"),
 ]
 
@@ -117,7 +117,7 @@ WRONG = [
 def test_a_wrong_edit_is_told_with_its_place(
     old: str, new: str, told: str, build: Path
 ) -> None:
-    text = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    text = (build / "ir" / "13-qkv-attention.glmc").read_text()
     message = refusal(text, old, new)
     assert told in message
     assert message.startswith("F: line ")
@@ -181,20 +181,20 @@ def test_a_lowered_dump_builds_the_unfused_model(
 
 
 def test_an_edit_reaches_the_emitted_code(build: Path, tmp_path: Path) -> None:
-    for dump in ("0-model.glmc", "8-qkv-attention.glmc"):
+    for dump in ("0-model.glmc", "13-qkv-attention.glmc"):
         text = (build / "ir" / dump).read_text()
         (tmp_path / dump).write_text(text.replace("fn=silu", "fn=relu"))
-    files = rebuild(tmp_path / "8-qkv-attention.glmc")
-    assert 'ops.act_mul(gate_up, fn="relu")' in files["model.py"]
-    same = rebuild(build / "ir" / "8-qkv-attention.glmc")
+    files = rebuild(tmp_path / "13-qkv-attention.glmc")
+    assert 'fn="relu"' in files["model.py"]
+    same = rebuild(build / "ir" / "13-qkv-attention.glmc")
     for name in ("weights.py", "kernels.py", "reference.py"):
         assert same[name] == (build / name).read_text()
 
 
 def test_a_model_dump_goes_through_the_pipeline(build: Path, tmp_path: Path) -> None:
-    files = rebuild(build / "ir" / "0-model.glmc", disable=["act-mul"])
+    files = rebuild(build / "ir" / "0-model.glmc", disable=["linear-act"])
     assert "ops.qkv_attention(" in files["model.py"]
-    assert "ops.act_mul(" not in files["model.py"]
+    assert "ops.act_mul(" in files["model.py"]
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -202,7 +202,7 @@ def test_a_model_dump_goes_through_the_pipeline(build: Path, tmp_path: Path) -> 
 
 
 def test_what_does_not_belong_together_is_refused(build: Path, tmp_path: Path) -> None:
-    text = (build / "ir" / "8-qkv-attention.glmc").read_text()
+    text = (build / "ir" / "13-qkv-attention.glmc").read_text()
     dump = tmp_path / "mine.glmc"
     dump.write_text(text)
     with pytest.raises(GlmcError, match=r"copy 0-model\.glmc"):

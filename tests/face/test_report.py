@@ -86,7 +86,7 @@ def test_an_edited_module_loses_links_but_not_the_report(
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "ir").symlink_to(build.path / "ir")
     text = (copy / "model.py").read_text()
-    (copy / "model.py").write_text(text.replace("ops.act_mul", "ops.mine"))
+    (copy / "model.py").write_text(text.replace("ops.linear_add", "ops.mine"))
     assert 0 < len(document(Build(copy))["links"]) < len(document(build)["links"])
     (copy / "model.py").write_text("def (")
     assert document(Build(copy))["links"] == []

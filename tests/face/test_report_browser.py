@@ -92,7 +92,7 @@ def test_the_slider_steps_through_the_stages(browser: Any) -> None:
             break
         one(browser, "#next").click()
     assert seen[0] == "lowered"
-    assert seen[-2:] == ["qkv-attention", "keep-quantized"]
+    assert seen[-2:] == ["layer-norm-linear", "qkv-attention"]
     assert boxes[0] > boxes[-1]
     assert len(fresh["qkv-attention"]) == 1
     assert "qkv_attention" in fresh["qkv-attention"][0]
@@ -106,11 +106,11 @@ def test_an_op_says_what_it_is_and_leads_to_its_line(browser: Any) -> None:
     box = one(browser, '#drawing .op[data-op="0"]')
     browser.execute_script("arguments[0].dispatchEvent(new Event('click'))", box)
     said = one(browser, "#details").text
-    assert "add_rms_norm(%x, %delta, @input_layernorm" in said
+    assert "rms_norm_linear(%x, @input_layernorm" in said
     assert '@input_layernorm = "input_layernorm.weight"[64]' in said
     one(browser, "#details button").click()
-    assert "ops.add_rms_norm(" in one(browser, "#module .picked").text
-    assert "add_rms_norm(%x, %delta" in one(browser, "#ir .picked").text
+    assert "ops.rms_norm_linear(" in one(browser, "#module .picked").text
+    assert "rms_norm_linear(%x, @input" in one(browser, "#ir .picked").text
 
 
 def test_search_finds_a_tensor(browser: Any) -> None:

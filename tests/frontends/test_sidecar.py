@@ -20,7 +20,7 @@ def folder(tmp_path: Path, sidecar: object) -> Path:
 
 def test_a_quantised_repository_is_not_compiled_as_float(tmp_path: Path) -> None:
     given = folder(tmp_path, {"quantization": {"quant_algo": "NVFP4"}})
-    with pytest.raises(GlmcError, match=r"hf_quant_config\.json.*NVFP4"):
+    with pytest.raises(GlmcError, match=r"config\.json: .*NVFP4.*unquantised"):
         load_model(resolve_source(str(given)))
 
 

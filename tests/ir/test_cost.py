@@ -12,8 +12,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glmc.builds import Build
 from glmc.ir.cost import Call
-from glmc.ir.op import registry
-from glmc.ir.ops import Attention, Embedding, LatentAttention, Linear, QkvAttention
+from glmc.ir.graph import Program
+from glmc.ir.op import Op, registry
+from glmc.ir.ops import (
+    ActMul,
+    Add,
+    Attention,
+    Embedding,
+    LatentAttention,
+    Linear,
+    LinearAdd,
+    QkvAttention,
+    RmsNorm,
+    RmsNormLinear,
+)
 from glmc.ir.text import parse_program
 from glmc.ir.types import CacheType, TensorType, Type
 from support import GOLDEN
@@ -85,6 +97,9 @@ def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
     # qkv, the context, one slot written, ten slots read; keys and values of 8 each.
     assert cost.nbytes == 2 * (32 + 16 + 16 + 10 * 16)
     assert cost.flops == 2 * 10 * 2 * (8 + 8)
+    # A token in one launch, a prompt in two.
+    assert cost.launches == 1
+    assert op.cost(types, Call(tokens=2)).launches == 2
 
 
 def test_latent_attention_takes_the_cheaper_way() -> None:
@@ -115,15 +130,25 @@ def test_products_are_what_torch_counts(build: Build) -> None:
         model(torch.tensor([[5, 6, 7], [7, 6, 5]]), logits_to_keep=3)
     counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
     assert set(counts) >= {"aten.mm", "aten.addmm"}
-    call = Call(batch=2, tokens=3)
-    flops = sum(
-        op.cost(build.program.operand_types(graph, op), call).flops
+    products = parse_program(build.dump("act-mul"))
+    assert flops_of(products, Linear) == counts["aten.mm"] + counts["aten.addmm"]
+
+
+def flops_of(program: Program, *kinds: type[Op]) -> int:
+    """Of all ops of some kinds in a call of two rows of three tokens."""
+    return sum(
+        op.cost(program.operand_types(graph, op), Call(batch=2, tokens=3)).flops
         * (len(graph.layers) or 1)
-        for graph in build.program.graphs
+        for graph in program.graphs
         for op in graph.ops
-        if isinstance(op, Linear)
+        if isinstance(op, kinds)
     )
-    assert flops == counts["aten.mm"] + counts["aten.addmm"]
+
+
+def test_fused_products_do_what_their_parts_do(build: Build) -> None:
+    parts = (Linear, RmsNorm, Add, ActMul)
+    before = flops_of(parse_program(build.dump("act-mul")), *parts)
+    assert flops_of(build.program, RmsNormLinear, LinearAdd) == before
 
 
 def test_every_op_of_a_model_costs_something_unless_it_is_a_view(build: Build) -> None:

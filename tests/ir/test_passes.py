@@ -10,14 +10,14 @@ from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
-from glmc.ir.passes import Stage, fusions, run
+from glmc.ir.passes import Stage, fusions, products, run
 from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
 from support.handed import handing_models
 from support.mixtures import mixed_models
-from support.models import bert, chatglm, encoders, glm, models
+from support.models import bert, changed, chatglm, encoders, glm, models, sandwich
 
 TOLERANCE = 1e-4
 
@@ -30,40 +30,88 @@ def block_ops(program: Program) -> list[str]:
     return [op.mnemonic for op in program.blocks[0].ops]
 
 
-def test_a_chatglm_block_fuses_to_eight_ops() -> None:
+def test_a_chatglm_block_fuses_to_five_ops() -> None:
     final = list(stages(chatglm()).values())[-1].program
     assert block_ops(final) == [
-        "add_rms_norm",
-        "linear",
+        "rms_norm_linear",
         "qkv_attention",
-        "linear",
-        "add_rms_norm",
-        "linear",
-        "act_mul",
-        "linear",
+        "linear_add",
+        "rms_norm_linear",
+        "linear_add",
     ]
+    # Attention and what prepares its operands are two launches.
+    assert sum(op.launches for op in final.blocks[0].ops) == 6
     assert [p.name for p in final.blocks[0].params if p.name == "qkv"] == ["qkv"]
-    assert final.carried == ("x", "delta")
+    assert final.carried == ("x",)
 
 
-def test_a_block_of_the_first_glm_fuses_too() -> None:
-    final = list(stages(glm()).values())[-1].program
+def test_a_block_of_the_first_glm_keeps_the_norms_that_two_ops_read() -> None:
+    found = stages(glm())
+    final = list(found.values())[-1].program
     assert block_ops(final) == [
-        "add_layer_norm",
+        "layer_norm",
         "linear",
         "qkv_attention",
-        "linear",
         "scale",
-        "add_layer_norm",
-        "linear",
-        "act_mul",
-        "linear",
+        "linear_add",
+        "layer_norm",
+        "linear_act",
         "scale",
+        "linear_add",
     ]
+    reasons = [e.reason for e in found["layer-norm-linear"].ledger]
+    assert reasons[:2] == ["%h1 is also read by scale", "%h2 is also read by scale"]
     (attend,) = (op for op in final.blocks[0].ops if op.mnemonic == "qkv_attention")
     given = attend.attributes()
     assert (given["sections"], given["learned"]) == (2, 7)
     assert ("prefix", "%", "prefix") in attend.operands()
+
+
+def test_adds_that_no_product_takes_are_carried_to_the_norms() -> None:
+    found = stages(sandwich())
+    assert block_ops(found["qkv-attention"].program) == [
+        "add_rms_norm",
+        "linear",
+        "qkv_attention",
+        "linear",
+        "rms_norm",
+        "add_rms_norm",
+        "linear_act",
+        "linear",
+        "rms_norm",
+    ]
+    assert {e.reason for e in found["linear-add"].ledger} == {
+        "%attn_normed is made by rms_norm, not linear",
+        "%mlp_normed is made by rms_norm, not linear",
+    }
+    (entry,) = found["rms-norm-linear"].ledger
+    wanted = "no linear or linear_act reads an rms_norm in a decode step"
+    assert (entry.status, entry.reason) == ("absent", wanted)
+
+
+def test_where_products_take_every_add_none_is_missed() -> None:
+    found = stages(chatglm())
+    for name, reason in {
+        "carry-residual": "no layer ends in an add",
+        "add-rms-norm": "the model has no add",
+    }.items():
+        (entry,) = found[name].ledger
+        assert (entry.status, entry.reason) == ("absent", reason)
+
+
+def test_last_adds_stay_together() -> None:
+    """A layer that scales what it adds ends in an add of its own: so do all layers."""
+    model = chatglm()
+    first = model.blocks[0].model_copy(update={"name": "plain", "layers": (0,)})
+    second = changed(first.model_copy(update={"name": "scaled"}), scale=0.5)
+    blocks = (first, second.model_copy(update={"layers": (1,)}))
+    found = stages(model.model_copy(update={"blocks": blocks}))
+    reasons = {(e.graph, e.at): e.reason for e in found["linear-add"].ledger}
+    assert reasons["plain", "%out"] == (
+        "scaled does not end in linear + add, and last adds are carried together"
+    )
+    assert reasons["scaled", "%out"] == "%mlp_scaled is made by scale, not linear"
+    assert {e.status for e in found["carry-residual"].ledger} == {"applied"}
 
 
 @pytest.mark.parametrize("projection", [False, True])
@@ -83,7 +131,7 @@ def test_passes_keep_the_meaning_of_a_prefix(projection: bool) -> None:
 )
 def test_a_fusion_that_forgets_the_prefix_is_caught(old: str, new: str) -> None:
     """The control of the test above."""
-    before = stages(shrink(glm()))["add-layer-norm"].program
+    before = stages(shrink(glm()))["layer-norm-linear"].program
     after, _ = broken(fusions.QKV_ATTENTION, old, new).run(before)
     assert list(compare([before, after]))[1] > TOLERANCE
 
@@ -121,6 +169,8 @@ def test_a_bert_block_fuses_to_norms_that_add() -> None:
     ]
     (entry,) = found["carry-residual"].ledger
     assert (entry.status, entry.reason) == ("absent", "no layer ends in an add")
+    for name in ("linear-act", "linear-add", "layer-norm-linear"):
+        assert [e.status for e in found[name].ledger] == ["absent"]
 
 
 def broken(fusion: Fusion, old: str, new: str) -> Fusion:
@@ -137,8 +187,11 @@ def broken(fusion: Fusion, old: str, new: str) -> Fusion:
     [
         (fusions.MERGE_GATE_UP, "cat(@wg, @wu)", "cat(@wu, @wg)"),
         (fusions.MERGE_QKV, "cat(@bq, @bk, @bv)", "cat(@bq, @bv, @bk)"),
-        (fusions.ADD_RMS_NORM, "%x, %y, @w, eps=$eps", "%x, %x, @w, eps=$eps"),
-        (fusions.ADD_RMS_NORM, "eps=$eps", "eps=0.5"),
+        (products.LINEAR_ACT, "fn=$fn", "fn=relu"),
+        (products.LINEAR_ADD, "linear_add(%x, @w, %r, bias=@b)", "add(%r, %r)"),
+        (products.RMS_NORM_LINEAR, "eps=$eps", "eps=0.5"),
+        (products.RMS_NORM_LINEAR, "bias=@b, ", ""),
+        (products.RMS_NORM_LINEAR, "fn=$fn", "fn=relu"),
         (fusions.ACT_MUL, "fn=$fn", "fn=relu"),
         (fusions.QKV_ATTENTION, "style=$style", "style=half"),
         (fusions.QKV_ATTENTION, "scale=$scale", "scale=1.0"),
@@ -149,14 +202,27 @@ def test_a_fusion_that_means_something_else_is_caught(
     fusion: Fusion, old: str, new: str
 ) -> None:
     """The control of ``--verify-passes``: a planted mistake in each kind of rule."""
-    before = lower(shrink(chatglm()))
+    assert difference(chatglm(), fusion, old, new) > TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("%x, %y, @w, eps=$eps", "%x, %x, @w, eps=$eps"), ("eps=$eps", "eps=0.5")],
+)
+def test_a_norm_that_adds_something_else_is_caught(old: str, new: str) -> None:
+    assert difference(sandwich(), fusions.ADD_RMS_NORM, old, new) > TOLERANCE
+
+
+def difference(model: m.Model, fusion: Fusion, old: str, new: str) -> float:
+    """How far a broken fusion leads from the program that it is given."""
+    before = lower(shrink(model))
     for stage in run(before):
         if stage.name == fusion.name:
             break
         before = stage.program
     after, entries = broken(fusion, old, new).run(before)
     assert any(entry.status == "applied" for entry in entries)
-    assert list(compare([before, after]))[1] > TOLERANCE
+    return list(compare([before, after]))[1]
 
 
 def test_a_fusion_that_means_something_else_is_caught_in_an_encoder() -> None:
@@ -218,9 +284,13 @@ def test_disabled_passes_do_not_run() -> None:
     assert names == [
         "lowered",
         "merge-gate-up",
+        "keep-quantized",
+        "linear-act",
+        "linear-add",
         "carry-residual",
         "add-rms-norm",
         "add-layer-norm",
+        "rms-norm-linear",
+        "layer-norm-linear",
         "qkv-attention",
-        "keep-quantized",
     ]

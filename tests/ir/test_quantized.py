@@ -10,7 +10,7 @@ from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
+from glmc.ir.passes import Stage, run
 from glmc.ir.passes.ledger import Entry
 from glmc.ir.recipe import tensors
 from support.models import chatglm
@@ -44,10 +44,31 @@ def stored(model: m.Model, storage: m.Storage, layout: str | None = None) -> m.M
 
 
 def ledger(model: m.Model) -> list[Entry]:
-    return list(list(run(lower(model)))[-1].ledger)
+    return list(kept(list(run(lower(model)))).ledger)
 
 
-STORAGES = [m.RowQuantized(bits=4), m.RowQuantized(bits=8), m.BlockQuantized()]
+def kept(stages: list[Stage]) -> Stage:
+    """What keep-quantized left."""
+    return next(stage for stage in stages if stage.name == "keep-quantized")
+
+
+def groups(packing: str, bits: int = 4, **more: Any) -> m.Storage:
+    fields = {"packing": packing, "bits": bits, "group": 16, **more}
+    return m.GroupQuantized.model_validate(fields)
+
+
+STORAGES = [
+    m.RowQuantized(bits=4),
+    m.RowQuantized(bits=8),
+    m.BlockQuantized(),
+    m.BlockQuantized(block="row"),
+    m.BlockQuantized(block="matrix"),
+    groups("gptq", zeros=True),
+    groups("gptq_v2", 8, zeros=True, ordered=False),
+    groups("awq", zeros=True),
+    groups("packed", 8, group=None),
+    groups("plain", 8, zeros=True),
+]
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)
@@ -67,7 +88,7 @@ def test_rows_that_are_taken_apart_keep_their_scales(
 ) -> None:
     model = stored(chatglm(), m.RowQuantized.model_validate({"bits": bits}), layout)
     stages = list(run(lower(model)))
-    assert {entry.status for entry in stages[-1].ledger} == {"applied"}
+    assert {entry.status for entry in kept(stages).ledger} == {"applied"}
     block = stages[-1].program.blocks[0]
     codes, scale = block.param("qkv"), block.param("qkv_scale")
     assert codes is not None
@@ -75,7 +96,8 @@ def test_rows_that_are_taken_apart_keep_their_scales(
     assert codes.type.dims == (128, 32 * bits // 8)
     assert scale.type.dims == (128,)
     sources = [tensor.name for tensor in tensors(scale.recipe)]
-    assert set(sources) == {"encoder.layers.{i}.qkv.weight_scale"}
+    stem = "encoder.layers.{i}.qkv.weight"
+    assert set(sources) == {stem, f"{stem}_scale"}
     assert max(compare([stage.program for stage in stages])) <= TOLERANCE
 
 
@@ -103,6 +125,21 @@ def test_a_part_of_floats_makes_the_whole_at_load_time() -> None:
     block = block.model_copy(update={"steps": steps})
     entries = ledger(model.model_copy(update={"blocks": (block,)}))
     assert "a part of it is stored as floats" in {entry.reason for entry in entries}
+
+
+@pytest.mark.parametrize(
+    ("storage", "reason"),
+    [
+        (groups("gptq", zeros=True, ordered=False), "desc_act"),
+        (groups("plain", 8, group=24), "groups of 24 do not divide rows of 32 codes"),
+        (groups("plain", 8, group=4), "groups of 4 do not divide rows of 32 codes"),
+    ],
+)
+def test_groups_that_no_kernel_reads_are_made_at_load_time(
+    storage: m.Storage, reason: str
+) -> None:
+    refused = {e.reason for e in ledger(stored(chatglm(), storage)) if e.reason}
+    assert any(reason in text for text in refused), refused
 
 
 def test_floats_have_no_candidates() -> None:

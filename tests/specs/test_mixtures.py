@@ -54,7 +54,7 @@ def test_latent_attention(load: Load) -> None:
 
 
 def test_a_cache_of_latents(load: Load) -> None:
-    """As wide as a latent and the key that all heads share; an indexer's keys beside."""
+    """As wide as a latent and the shared key; the keys of an indexer beside it."""
     for config, indexed in ((GLM4_MOE_LITE, ()), (GLM_MOE_DSA, (16,))):
         model = load(config).model
         op = model.blocks[0].steps[0].op

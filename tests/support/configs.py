@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import carried, mixed, published
+from support import carried, further, mixed, published
 
 Config = dict[str, Any]
 
@@ -163,5 +163,6 @@ FAMILIES = {
     **{family: published.published(family) for family in published.CLASSES},
     **published.COMPOSITES,
     **{family: mixed.published(family) for family in mixed.CLASSES},
+    **{family: further.published(family) for family in further.CLASSES},
     **{family: carried.published(family) for family in carried.CLASSES},
 }

@@ -107,23 +107,57 @@ def qkv_use(
     return OpUse("qkv_attention", merged, frozenset(given), shapes)
 
 
-def quantized_use(
-    bits: int, width: int = 64, rows: int = 48, *, bias: bool = False
+def product_use(
+    name: str, rows: int = 48, width: int = 64, *operands: str, **attrs: object
 ) -> OpUse:
-    """quantized_linear."""
+    """linear, or a product fused with what is around it; ``operands`` may be absent."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", width),
+        "weight": (rows, width),
+        "norm": (width,),
+    }
+    normed = {"eps": 1e-5} if "norm" in name else {}
+    return OpUse(name, {**normed, **attrs}, frozenset(operands), shapes)
+
+
+def quantized_use(
+    bits: int,
+    width: int = 64,
+    rows: int = 48,
+    *,
+    bias: bool = False,
+    group: int = 0,
+    zeros: bool = False,
+) -> OpUse:
+    """quantized_linear; without ``group`` rows have one scale."""
     shapes: dict[str, tuple[int | str, ...]] = {
         "x": ("B", "T", width),
         "weight": (rows, width * bits // 8),
-        "scale": (rows,),
+        "scale": (rows, width // group) if group else (rows,),
     }
-    operands = frozenset({"bias"} if bias else ())
+    given = {"bias": bias, "zeros": zeros}
+    operands = frozenset(name for name, there in given.items() if there)
     return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
 
 
-def attention_use(heads: int, kv_heads: int, k_dim: int, v_dim: int) -> OpUse:
-    """attention on its own, as an unfused model uses it."""
-    shapes = {"q": ("B", "T", heads, k_dim), "kv": (kv_heads, k_dim, v_dim)}
-    return OpUse("attention", {"scale": 0.2}, shapes=shapes)
+def attention_use(
+    heads: int = 4,
+    kv_heads: int = 2,
+    k_dim: int = 64,
+    v_dim: int = 0,
+    *,
+    prefix: bool = False,
+    extras: Sequence[str] = (),
+    **attrs: object,
+) -> OpUse:
+    """attention on its own, as an unfused model uses it; values are as wide as keys
+    where ``v_dim`` is 0, and ``extras`` are operands."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "q": ("B", "T", heads, k_dim),
+        "kv": (kv_heads, k_dim, v_dim or k_dim),
+    }
+    given = frozenset([*extras, *(("prefix",) if prefix else ())])
+    return OpUse("attention", {"scale": 0.2, **attrs}, given, shapes)
 
 
 def latent_uses(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glmc.ir.graph import Program
-from glmc.ir.passes import PIPELINE, Entry, fusions
+from glmc.ir.passes import PIPELINE, Entry, fusions, products
 from glmc.ir.passes.carry import CarryResidual
 from glmc.ir.passes.rewrite import Fusion, Rule
-from support.misreadings import BIASES, GLM, GPT2, LLAMA, QWEN3
+from support.misreadings import BIASES, GLM, GPT2, LLAMA, QWEN3, SANDWICH
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,11 @@ class BrokenCarry(CarryResidual):
         return after.model_copy(update={"blocks": blocks}), entries
 
 
-QKV, GATE_UP, ACT, NORM, LAYER_NORM, ATTENTION = (
+QKV, GATE_UP, ACT, NORM, ATTENTION = (
     fusions.MERGE_QKV,
     fusions.MERGE_GATE_UP,
     fusions.ACT_MUL,
     fusions.ADD_RMS_NORM,
-    fusions.ADD_LAYER_NORM,
     fusions.QKV_ATTENTION,
 )
 
@@ -93,23 +92,53 @@ MISPASSES: Sequence[Mispass] = (
     Mispass("another activation", LLAMA, swapped(ACT, "fn=$fn", "fn=relu"), "act_mul"),
     Mispass(
         "a sum twice",
-        LLAMA,
+        SANDWICH,
         swapped(NORM, "%x, %y, @w", "%x, %x, @w"),
         "add_rms_norm",
         0,
     ),
-    Mispass("an eps", LLAMA, swapped(NORM, "eps=$eps", "eps=0.5"), "add_rms_norm"),
+    Mispass("an eps", SANDWICH, swapped(NORM, "eps=$eps", "eps=0.5"), "add_rms_norm"),
     Mispass(
-        "results swapped", LLAMA, swapped(NORM, "%s, %h =", "%h, %s ="), "add_rms_norm"
+        "results swapped",
+        SANDWICH,
+        swapped(NORM, "%s, %h =", "%h, %s ="),
+        "add_rms_norm",
     ),
     Mispass(
-        "a bias left out", GPT2, swapped(LAYER_NORM, " bias=@b,", ""), "add_layer_norm"
-    ),
-    Mispass(
-        "an eps of a LayerNorm",
+        "the activation of a product",
         GPT2,
-        swapped(LAYER_NORM, "eps=$eps", "eps=0.5"),
-        "add_layer_norm",
+        swapped(products.LINEAR_ACT, "fn=$fn", "fn=relu"),
+        "linear_act",
+    ),
+    Mispass(
+        "a residual of its own",
+        LLAMA,
+        swapped(products.LINEAR_ADD, "linear_add(%x, @w, %r, bias=@b)", "add(%r, %r)"),
+        "add",
+    ),
+    Mispass(
+        "the eps of a product's norm",
+        LLAMA,
+        swapped(products.RMS_NORM_LINEAR, "eps=$eps", "eps=0.5"),
+        "rms_norm_linear",
+    ),
+    Mispass(
+        "a bias of a product left out",
+        BIASES,
+        swapped(products.RMS_NORM_LINEAR, "bias=@b, ", ""),
+        "rms_norm_linear",
+    ),
+    Mispass(
+        "the bias of a product's norm left out",
+        GPT2,
+        swapped(products.LAYER_NORM_LINEAR, "norm_bias=@shift, ", ""),
+        "layer_norm_linear",
+    ),
+    Mispass(
+        "the eps of a product's LayerNorm",
+        GPT2,
+        swapped(products.LAYER_NORM_LINEAR, "eps=$eps", "eps=0.5"),
+        "layer_norm_linear",
     ),
     Mispass(
         "another style",
@@ -145,6 +174,6 @@ MISPASSES: Sequence[Mispass] = (
         swapped(ATTENTION, "cos=%cos, sin=%sin", "cos=%sin, sin=%cos"),
         "qkv_attention",
     ),
-    Mispass("a residual lost", LLAMA, BrokenCarry(), "return"),
-    Mispass("an output lost", GLM, BrokenCarry(which=(0, 0)), "return"),
+    Mispass("a residual lost", SANDWICH, BrokenCarry(), "return"),
+    Mispass("an output lost", SANDWICH, BrokenCarry(which=(0, 0)), "return"),
 )

@@ -33,53 +33,52 @@ MISPRINTS: Sequence[Misprint] = (
         "theta", LLAMA, MODEL, "theta=10000.0", "theta=10500.0", "rope_table", "stem"
     ),
     Misprint("scale", LLAMA, MODEL, "scale=0.25", "scale=0.3", "qkv_attention"),
-    Misprint("activation", LLAMA, MODEL, 'fn="silu"', 'fn="gelu"', "act_mul"),
+    Misprint("activation", LLAMA, MODEL, 'fn="silu"', 'fn="gelu"', "rms_norm_linear"),
     Misprint(
         "final eps",
         LLAMA,
         MODEL,
-        "self.norm, eps=0.01",
-        "self.norm, eps=0.1",
-        "add_rms_norm",
+        "self.lm_head, eps=0.01",
+        "self.lm_head, eps=0.1",
+        "rms_norm_linear",
         "head",
     ),
-    Misprint("a bias", BIASES, MODEL, "bias=self.qkv_bias", "bias=None", "linear"),
+    Misprint(
+        "a bias", BIASES, MODEL, "bias=self.qkv_bias", "bias=None", "rms_norm_linear"
+    ),
     Misprint(
         "an operand",
         LLAMA,
         MODEL,
-        "x0, attn, self.post",
-        "x, attn, self.post",
-        "add_rms_norm",
-        1,
+        "self.o_proj, x)",
+        "self.o_proj, ctx)",
+        "linear_add",
     ),
     Misprint(
         "a norm",
         LLAMA,
         MODEL,
-        "attn, self.post_attention_layernorm",
-        "attn, self.input_layernorm",
-        "add_rms_norm",
+        "            self.post_attention_layernorm",
+        "            self.input_layernorm",
+        "rms_norm_linear",
     ),
     Misprint(
         "an op left out",
         LLAMA,
         MODEL,
-        "ops.act_mul(gate_up, ",
-        "ops.activation(gate_up, ",
-        "act_mul",
+        "gated=True",
+        "gated=False",
+        "rms_norm_linear",
     ),
     Misprint("heads", LLAMA, MODEL, "kv_heads=2", "kv_heads=1", "qkv_attention"),
-    Misprint(
-        "what is handed on", LLAMA, MODEL, "return x1, mlp", "return x1, x1", "", None
-    ),
+    Misprint("what is handed on", LLAMA, MODEL, "return out", "return x1", "", None),
     Misprint(
         "v for k",
         LLAMA,
         WEIGHTS,
         "self_attn.k_proj.weight",
         "self_attn.v_proj.weight",
-        "linear",
+        "rms_norm_linear",
     ),
     Misprint(
         "gate twice",
@@ -87,7 +86,7 @@ MISPRINTS: Sequence[Misprint] = (
         WEIGHTS,
         "mlp.up_proj.weight",
         "mlp.gate_proj.weight",
-        "linear",
+        "rms_norm_linear",
     ),
     Misprint(
         "a norm's weights",
@@ -95,7 +94,7 @@ MISPRINTS: Sequence[Misprint] = (
         WEIGHTS,
         ".input_layernorm.weight",
         ".post_attention_layernorm.weight",
-        "add_rms_norm",
+        "rms_norm_linear",
     ),
     Misprint(
         "a layer's weights",
@@ -103,7 +102,7 @@ MISPRINTS: Sequence[Misprint] = (
         WEIGHTS,
         "layers.{i}.mlp.down",
         "layers.0.mlp.down",
-        "linear",
+        "linear_add",
         1,
     ),
     Misprint(
@@ -112,7 +111,7 @@ MISPRINTS: Sequence[Misprint] = (
         WEIGHTS,
         f"permute(tensor({C_PROJ}, 64, 64), 1, 0)",
         C_PROJ,
-        "linear",
+        "linear_add",
     ),
     Misprint(
         "a sign of rope",
@@ -123,7 +122,12 @@ MISPRINTS: Sequence[Misprint] = (
         "qkv_attention",
     ),
     Misprint(
-        "no eps", LLAMA, OPS, "keepdim=True) + eps", "keepdim=True)", "add_rms_norm"
+        "no eps",
+        LLAMA,
+        OPS,
+        "keepdim=True) + eps",
+        "keepdim=True)",
+        "rms_norm_linear",
     ),
     Misprint(
         "halves",
@@ -131,7 +135,7 @@ MISPRINTS: Sequence[Misprint] = (
         OPS,
         "ACTIVATIONS[fn](gate) * up",
         "ACTIVATIONS[fn](up) * gate",
-        "act_mul",
+        "rms_norm_linear",
     ),
     Misprint(
         "decoding's scale",
@@ -174,9 +178,9 @@ MISPRINTS: Sequence[Misprint] = (
         "another eps in a kernel",
         LLAMA,
         KERNELS,
-        "/ E + EPS",
-        "/ E + 9 * EPS",
-        "add_rms_norm",
+        "/ IN + EPS",
+        "/ IN + 9 * EPS",
+        "rms_norm_linear",
     ),
     Misprint(
         "a sigmoid in a kernel",
@@ -184,7 +188,7 @@ MISPRINTS: Sequence[Misprint] = (
         KERNELS,
         "x * tl.sigmoid(x)",
         "x * tl.sigmoid(-x)",
-        "act_mul",
+        "rms_norm_linear",
     ),
     Misprint(
         "a sign in a kernel",

@@ -159,8 +159,8 @@ def only(layer: int, change: Change) -> Change:
 
 _NAMES = ("llama-gqa", "llama-mha", "llama-biases", "qwen3-window", "glm-partial")
 LLAMA, MHA, BIASES, QWEN3, GLM = _NAMES
-GPT2 = "gpt2-tied"
-BASES = (*_NAMES, GPT2)
+GPT2, SANDWICH = "gpt2-tied", "glm4-sandwich"
+BASES = (*_NAMES, GPT2, SANDWICH)
 
 MISREADINGS: Sequence[Misreading] = (
     Misreading("rope style", LLAMA, rope(style="interleaved"), "rope"),

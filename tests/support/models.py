@@ -105,6 +105,19 @@ def chatglm(layers: int = 2) -> m.Model:
     )
 
 
+def changed(block: m.Block, **changes: Any) -> m.Block:
+    """A block with something changed in each of its steps."""
+    steps = tuple(step.model_copy(update=changes) for step in block.steps)
+    return block.model_copy(update={"steps": steps})
+
+
+def sandwich() -> m.Model:
+    """The same with a norm after each sublayer too: no product reaches the residual."""
+    model = chatglm()
+    block = changed(model.blocks[0], post=norm("layers.{i}.post"))
+    return model.model_copy(update={"blocks": (block,)})
+
+
 ropes = st.builds(
     m.Rope,
     dim=st.sampled_from([8, 16]),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from support.reference import PROMPT, Tensors, cached
+from support.variants import Variant
 
 Scenario = Callable[[Any, Tensors], float]
 TOLERANCE = 5e-5
@@ -47,6 +48,13 @@ def far(model: Any, expected: Tensors) -> float:
 SCENARIOS: Mapping[str, Scenario] = {
     f.__name__: f for f in (prompt, decode, padded, padded_by_mask, far)
 }
+
+
+def of(variant: Variant) -> list[str]:
+    """The scenarios that mean something for a variant."""
+    without = set() if variant.far else {"far"}
+    without |= set() if variant.padding else {"padded", "padded_by_mask"}
+    return [name for name in SCENARIOS if name not in without]
 
 
 def _call(

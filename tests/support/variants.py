@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import carried, dense, mixed
+from support import carried, dense, further, mixed
 
 Config = Mapping[str, Any]
 
@@ -106,6 +106,7 @@ BASE: Mapping[str, Config] = {
     },
     **dense.FAMILIES,
     **mixed.FAMILIES,
+    **further.FAMILIES,
     **carried.FAMILIES,
 }
 
@@ -118,6 +119,7 @@ class Variant:
     name: str
     values: Config = field(default_factory=dict)
     far: bool = True  # whether positions beyond 16k mean anything (not: learned ones)
+    padding: bool = True  # whether transformers means the same with padding on the left
     attention: str = "eager"  # which of transformers' implementations is right
 
     def __str__(self) -> str:
@@ -239,10 +241,17 @@ VARIANTS: tuple[Variant, ...] = (
             family,
             name,
             values,
-            far=not {family, f"{family}-{name}"} & (dense.NEAR | mixed.NEAR),
+            far=not {family, f"{family}-{name}"}
+            & (dense.NEAR | mixed.NEAR | further.NEAR),
+            padding=not {family, f"{family}-{name}"} & further.UNPADDED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
-        for family, cases in {**dense.CASES, **mixed.CASES, **carried.CASES}.items()
+        for family, cases in {
+            **dense.CASES,
+            **mixed.CASES,
+            **further.CASES,
+            **carried.CASES,
+        }.items()
         for name, values in cases.items()
     ),
 )

@@ -10,11 +10,13 @@ from glmc.backends.torch.ops.attention import (
     kv_write,
     qkv_attention,
 )
+from glmc.backends.torch.ops.blocks import block_attention, block_select
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
     clamp,
+    clamped_glu,
     embedding,
     first_token,
     gate,
@@ -47,6 +49,12 @@ from glmc.backends.torch.ops.positions import (
     scale_heads,
     sinusoids,
 )
+from glmc.backends.torch.ops.products import (
+    layer_norm_linear,
+    linear_act,
+    linear_add,
+    rms_norm_linear,
+)
 from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.rope import (
     rope,
@@ -70,7 +78,10 @@ __all__ = [
     "add_table",
     "alibi_slopes",
     "attention",
+    "block_attention",
+    "block_select",
     "clamp",
+    "clamped_glu",
     "embedding",
     "first_token",
     "full_attention",
@@ -83,8 +94,11 @@ __all__ = [
     "latent_write",
     "layer_norm",
     "layer_norm_heads",
+    "layer_norm_linear",
     "layer_normalize",
     "linear",
+    "linear_act",
+    "linear_add",
     "moe_experts",
     "moe_router",
     "mul",
@@ -95,6 +109,7 @@ __all__ = [
     "quantized_linear",
     "query_scale",
     "rms_norm",
+    "rms_norm_linear",
     "rms_normalize",
     "rope",
     "rope_table",

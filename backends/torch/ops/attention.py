@@ -23,6 +23,14 @@ class LayerCache(Protocol):
     keys: torch.Tensor
     values: torch.Tensor
 
+    def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
+
+    def read(
+        self, begin: int, end: int, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
+
     @property
     def past(self) -> int:
         """Slots filled before this step."""
@@ -34,9 +42,7 @@ class LayerCache(Protocol):
 
 def kv_write(kv: LayerCache, k: torch.Tensor, v: torch.Tensor) -> LayerCache:
     """Writes `k` and `v` [B, T, K, D] into slots `past .. past + T` of the cache."""
-    end = kv.past + k.shape[1]
-    kv.keys[:, :, kv.past : end] = k.transpose(1, 2)
-    kv.values[:, :, kv.past : end] = v.transpose(1, 2)
+    kv.write(kv.past, k.transpose(1, 2), v.transpose(1, 2))
     return kv
 
 
@@ -68,7 +74,7 @@ def attention(
         return scored_attention(
             q, kv, visible, slopes=slopes, sinks=sinks, scale=scale, softcap=softcap
         )
-    keys, values = kv.keys[:, :, begin:end], kv.values[:, :, begin:end]
+    keys, values = kv.read(begin, end, q.dtype)
     if q.shape[1] == 1:
         hidden = padding_slots(kv, begin, end, learned)
         return decode_attention(q, keys, values, hidden, scale=scale)
@@ -136,7 +142,7 @@ def scored_attention(
     batch, tokens, _, width = q.shape
     end = kv.past + tokens
     begin = end - visible.shape[-1]
-    keys, values = kv.keys[:, :, None, begin:end], kv.values[:, :, None, begin:end]
+    keys, values = (states[:, :, None] for states in kv.read(begin, end, q.dtype))
     shape = (kv.keys.shape[1], -1, 1, 1)
     grouped = q.view(batch, tokens, shape[0], -1, width).permute(0, 2, 3, 1, 4)
     scores = torch.matmul(grouped, keys.transpose(-1, -2)).float() * scale

@@ -55,6 +55,23 @@ def act_mul(gate_up: torch.Tensor, *, fn: str) -> torch.Tensor:
     return ACTIVATIONS[fn](gate) * up
 
 
+def clamped_glu(
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    *,
+    fn: str,
+    limit: float,
+    alpha: float | None = None,
+) -> torch.Tensor:
+    """`gate * sigmoid(alpha * gate) * (up + 1)` (gpt-oss), `gate` at most `limit`, `up`
+    within ± `limit`; without `alpha`, `fn(gate)` at most `limit` times such an `up`."""
+    up = up.clamp(-limit, limit)
+    if alpha is None:
+        return ACTIVATIONS[fn](gate).clamp(max=limit) * up
+    gate = gate.clamp(max=limit)
+    return gate * torch.sigmoid(gate * alpha) * (up + 1)
+
+
 def xielu(
     x: torch.Tensor,
     alpha_p: torch.Tensor,

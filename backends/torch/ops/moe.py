@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.elementwise import act_mul
+from glmc.backends.torch.ops.elementwise import act_mul, clamped_glu
 
 
 def moe_router(
@@ -13,7 +13,9 @@ def moe_router(
     bias: torch.Tensor | None = None,
     correction: torch.Tensor | None = None,
     top_k: int,
+    softcap: float | None = None,
     score: str,
+    jitter: float | None = None,
     after: str | None = None,
     groups: int = 1,
     top_groups: int = 1,
@@ -25,11 +27,18 @@ def moe_router(
     """The experts of `x` [B, T, E]: ids int64 and weights fp32, both [B, T, top_k].
 
     `weight` [X, E], `bias` [X] and `correction` [X] are fp32, and so is everything
-    here: the choice of experts must not hang on rounding. `correction` counts for the
+    here: the choice of experts must not hang on rounding. Logits are capped softly
+    within ± `softcap` where it is given. `correction` counts for the
     choice only, and `after` is applied to the scores of the chosen. The sum that
     renormalises has 1e-20 added, as published.
     """
     logits = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    if score == "sparsemixer":
+        assert jitter is not None
+        experts, weights = sparsemixer(logits, top_k, jitter)
+        return experts, weights * scale
     scores = expert_scores(logits, score)
     choice = scores if correction is None else scores + correction
     if groups > 1:
@@ -49,6 +58,26 @@ def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
     if score == "logit":
         return logits
     return logits.softmax(-1) if score == "softmax" else logits.sigmoid()
+
+
+def sparsemixer(
+    logits: torch.Tensor, top_k: int, jitter: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and weights [..., top_k] of `logits` [..., X], chosen one after the other.
+
+    An expert weighs as its share in a softmax over those that are left and whose logit
+    is at most `2 * jitter` below the highest m, relative to max(|logit|, m)
+    (https://arxiv.org/abs/2409.12136, without its noise).
+    """
+    left, chosen, weights = logits, [], []
+    for _ in range(top_k):
+        best, expert = left.max(-1, keepdim=True)
+        below = (best - logits) / torch.maximum(logits.abs(), best)
+        near = left.masked_fill(below > 2 * jitter, -torch.inf)
+        chosen.append(expert)
+        weights.append(near.softmax(-1).gather(-1, expert))
+        left = left.scatter(-1, expert, -torch.inf)
+    return torch.cat(chosen, -1), torch.cat(weights, -1)
 
 
 def eligible_experts(
@@ -85,14 +114,15 @@ def moe_experts(
     alpha: float | None = None,
     limit: float | None = None,
     weigh: str = "output",
+    zero_experts: int = 0,
 ) -> torch.Tensor:
     """Each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
     `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
     "input" it is the token that is weighed, not what an expert makes of it. The biases
-    are [X, 2F] and [X, E]; with `alpha` and `limit`, `clamped_glu` takes `fn`'s place.
+    are [X, 2F] and [X, E]; with `limit`, gate and up go through `clamped_glu`.
     The experts that some token goes to are run one after the other, each on all of its
-    tokens.
+    tokens; the `zero_experts` after the X give back what they read.
     """
     tokens = x.flatten(0, -2)
     chosen, shares = experts.flatten(0, -2), weights.flatten(0, -2)
@@ -102,23 +132,21 @@ def moe_experts(
         read, share = tokens[token], shares[token, place, None]
         if weigh == "input":
             read = (read * share).to(read.dtype)
-        biases = (
-            None if bias is None else bias[expert] for bias in (gate_up_bias, down_bias)
-        )
-        hidden = F.linear(read, gate_up[expert], next(biases))
-        if alpha is None or limit is None:
-            hidden = act_mul(hidden, fn=fn)
+        if expert >= len(down):
+            part = read
         else:
-            hidden = clamped_glu(hidden, alpha, limit)
-        part = F.linear(hidden, down[expert], next(biases))
+            hidden = F.linear(read, gate_up[expert], at(gate_up_bias, expert))
+            if limit is None:
+                hidden = act_mul(hidden, fn=fn)
+            else:
+                gate, up = hidden.chunk(2, dim=-1)
+                hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha)
+            part = F.linear(hidden, down[expert], at(down_bias, expert))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))
     return out.view_as(x)
 
 
-def clamped_glu(gate_up: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
-    """gate · sigmoid(`alpha` · gate) · (up + 1) of `gate_up` [..., 2F], gate | up: the
-    gate at most `limit`, up within ± `limit` (gpt-oss)."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
-    return gate * torch.sigmoid(gate * alpha) * (up + 1)
+def at(stack: torch.Tensor | None, index: int) -> torch.Tensor | None:
+    """One of a stack of biases, where there are any."""
+    return None if stack is None else stack[index]

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.runtime.quantization import dequantize_rows
+from glmc.backends.runtime.quantization import dequantize, unpack_codes
 
 
 def quantized_linear(
@@ -12,18 +12,21 @@ def quantized_linear(
     scale: torch.Tensor,
     *,
     bits: int,
+    zeros: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`x @ W.T + bias`: [..., I] -> [..., O], with W the codes times their scales.
 
-    `weight` is int8 [O, I], or [O, I / 2] where `bits` is 4; `scale` is [O].
+    `weight` is int8 [O, I * bits / 8] as `pack_codes` makes it; `scale` is [O], or
+    [O, G] with one for I / G columns, of whose codes `zeros` int8 [O, G] is taken off.
     """
-    return F.linear(x, dequantize_rows(weight, scale, x.dtype, bits), bias)
+    return F.linear(x, dequantize(weight, scale, x.dtype, bits, zeros), bias)
 
 
 def quantized_embedding(
     ids: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, *, bits: int
 ) -> torch.Tensor:
-    """Rows at `ids` int64 [B, T] of int8 codes [V, E], or [V, E / 2] where `bits` is 4,
-    times their `scale` [V] -> [B, T, E]."""
-    return dequantize_rows(weight[ids], scale[ids], scale.dtype, bits)
+    """Rows at `ids` int64 [B, T] of codes int8 [V, E * bits / 8], as `pack_codes` makes
+    them, times their `scale` [V] -> [B, T, E]."""
+    codes = unpack_codes(weight[ids], bits)
+    return codes.to(scale.dtype) * scale[ids][..., None]

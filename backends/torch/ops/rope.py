@@ -98,14 +98,21 @@ def rope_table_longrope(
     long_factor: tuple[float, ...],
     original_max_positions: int,
     attention_factor: float,
+    long_attention_factor: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """LongRoPE: one divisor a frequency, the long set as soon as any position of the
-    call lies beyond `original_max_positions`; the table carries `attention_factor`."""
+    call lies beyond `original_max_positions`; the table carries `attention_factor`, or
+    with the long set `long_attention_factor` where that is given."""
     short = longrope_frequencies(dim, theta, tuple(short_factor), pos.device)
     long = longrope_frequencies(dim, theta, tuple(long_factor), pos.device)
     # Chosen on the device: a Python `if` would wait for the GPU at every step.
-    inv_freq = torch.where(pos.max() + 1 > original_max_positions, long, short)
-    return cos_sin(pos, inv_freq, attention_factor)
+    beyond = pos.max() + 1 > original_max_positions
+    inv_freq = torch.where(beyond, long, short)
+    if long_attention_factor is None:
+        return cos_sin(pos, inv_freq, attention_factor)
+    cos, sin = cos_sin(pos, inv_freq)
+    factor = torch.where(beyond, long_attention_factor, attention_factor)
+    return cos * factor, sin * factor
 
 
 def rope_table_proportional(

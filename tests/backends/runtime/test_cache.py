@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from glmc.backends.runtime.cache import Cache
@@ -100,3 +101,45 @@ def test_the_first_rows_are_the_same_slots() -> None:
             assert slots.is_contiguous()
             assert (getattr(whole, name)[:2] == 7).all()
             assert not (getattr(whole, name)[2] == 7).any() or name == "index"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_int8_is_at_most_half_a_step_off(dtype: torch.dtype) -> None:
+    cache = Cache([(2, 8, 4)], 3, 5, torch.int8, "cpu")
+    layer = cache.layers[0]
+    k, v = torch.randn(3, 2, 4, 8, dtype=dtype), torch.randn(3, 2, 4, 4, dtype=dtype)
+    k[0, 0, 1] = 0.0
+    k[1, 1, 2] *= 1000
+    layer.write(1, k, v)
+    for got, want in zip(layer.read(1, 5, torch.float32), (k, v), strict=True):
+        step = want.float().abs().amax(-1, keepdim=True) / 127
+        assert ((got - want.float()).abs() <= step * 0.5001).all()
+        assert not torch.equal(got, want.float())
+    assert layer.keys.nbytes == 3 * 2 * 5 * 8
+
+
+def test_float8_is_a_sixteenth_off_at_most_and_never_nan() -> None:
+    cache = Cache([(2, 8, 4)], 3, 5, torch.float8_e4m3fn, "cpu")
+    layer = cache.layers[0]
+    k, v = torch.randn(3, 2, 4, 8), 1e4 * torch.randn(3, 2, 4, 4)
+    layer.write(0, k, v)
+    keys, values = layer.read(0, 4, torch.float32)
+    # Three bits of fraction; below 2^-6 steps of 2^-9.
+    assert ((keys - k).abs() <= (k.abs() / 16).clamp(min=2.0**-10)).all()
+    assert values.abs().max() == 448
+    assert torch.equal(values.sign(), v.sign())
+
+
+def test_codes_grow_with_their_scales() -> None:
+    cache = Cache(SHAPES, 3, 4, torch.int8, "cpu")
+    for layer, (heads, k_dim, v_dim) in zip(cache.layers, SHAPES, strict=True):
+        states = (torch.randn(3, heads, 3, dim) for dim in (k_dim, v_dim))
+        layer.write(0, *states)
+    cache.advance(3)
+    kept = [layer.read(0, 3, torch.float32) for layer in cache.layers]
+    cache.reserve(20)
+    for layer, before in zip(cache.layers, kept, strict=True):
+        assert layer.key_scales is not None
+        assert layer.key_scales.shape[2] == layer.keys.shape[2] == 20
+        for now, then in zip(layer.read(0, 3, torch.float32), before, strict=True):
+            assert torch.equal(now, then)

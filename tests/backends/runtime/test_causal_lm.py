@@ -148,3 +148,35 @@ def test_refuses_positions_that_were_not_learned(
         model(IDS[:, :1], past_key_values=cache)
     with pytest.raises(ValueError, match="reaches position 9"):
         model(IDS[:, :1], position_ids=torch.tensor([[9]]))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("int8", 0.03), ("fp8_e4m3", 0.2)])
+def test_a_cache_of_codes_answers_nearly_the_same(
+    model: CausalLM, name: str, limit: float
+) -> None:
+    def logits() -> torch.Tensor:
+        out = model(IDS[:, :4])
+        rest = [
+            model(IDS[:, n : n + 1], None, None, out.past_key_values) for n in (4, 5)
+        ]
+        return torch.cat([out.logits, *(step.logits for step in rest)], 1)
+
+    exact = logits()
+    full = model.new_cache(1, 64).layers[0].keys.nbytes
+    model.keep_cache_as(name)
+    off = (logits() - exact).abs().max() / exact.abs().max()
+    assert 0 < off < limit
+    assert model.new_cache(1, 64).layers[0].keys.nbytes * 4 == full
+
+
+def test_a_cache_that_there_is_none_of_is_refused(model: CausalLM) -> None:
+    with pytest.raises(ValueError, match=r"'int3'.*int8, fp8_e4m3"):
+        model.keep_cache_as("int3")
+
+
+def test_a_cache_with_an_indexers_keys_is_not_coded(model: CausalLM) -> None:
+    class Indexed(type(model)):  # type: ignore[misc]
+        cache_shapes = ((2, 8, 8, 4),)
+
+    with pytest.raises(ValueError, match="indexer"):
+        Indexed().keep_cache_as("int8")

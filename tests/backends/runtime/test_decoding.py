@@ -12,6 +12,7 @@ import torch
 from glmc.backends.runtime.cache import Cache, HostRead
 from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.decoder import Decoder
+from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.graphs import Watch, refusal, waits
 from glmc.backends.torch import ops as reference
 from glmc.backends.torch.ops.attention import decode_attention
@@ -29,9 +30,10 @@ def attend(q: torch.Tensor, kv: Any, length: torch.Tensor, scale: float) -> Any:
     hidden = (slots >= length)[None]
     if kv.start is not None:
         hidden = hidden | (slots < kv.start[:, None])
-    return decode_attention(
-        q, kv.keys, kv.values, hidden.expand(len(q), -1), scale=scale
-    )
+    hidden = hidden.expand(len(q), -1)
+    # What nothing was written to may be nan, and nan times 0 is.
+    values = kv.values.masked_fill(hidden[:, None, :, None], 0.0)
+    return decode_attention(q, kv.keys, values, hidden, scale=scale)
 
 
 def on_device(
@@ -126,6 +128,31 @@ def test_positions_count_on_from_those_given(
         options |= {"max_new_tokens": 6, "eos_token_id": ()}
         want = model.generate(PROMPT, **options)
         assert torch.equal(recorded.generate(PROMPT, **options), want)
+
+
+def test_two_streams_of_positions(
+    model: CausalLM, recorded: CausalLM, tapes: Tapes
+) -> None:
+    """As ChatGLM-6B counts them, in rows of different prompts."""
+    for one in (model, recorded):
+        one.scheme = GlmPositions(gmask=48, mask=47, sop=49)  # type: ignore[misc]
+        run = one.run
+        one.run = lambda ids, pos, *rest, run=run: run(  # type: ignore[method-assign]
+            ids, pos[:, 0] + 3 * pos[:, 1], *rest
+        )
+    for prompts, mask in (
+        (
+            [[5, 48, 49, 7], [9, 8, 48, 49], [0, 48, 49, 3]],
+            [[1] * 4] * 2 + [[0, 1, 1, 1]],
+        ),
+        ([[7, 9, 48, 49]], [[1] * 4]),
+    ):
+        ids, real = torch.tensor(prompts), torch.tensor(mask)
+        want = model.generate(ids, real, max_new_tokens=7, eos_token_id=())
+        got = recorded.generate(ids, real, max_new_tokens=7, eos_token_id=())
+        assert torch.equal(got, want)
+        assert recorded.decode_path.startswith("one graph")
+    assert tapes.replays == 12
 
 
 SAMPLED: list[dict[str, Any]] = [

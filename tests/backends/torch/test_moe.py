@@ -12,6 +12,7 @@ from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
 from transformers.models.gemma4 import modeling_gemma4 as gemma4
 from transformers.models.glm4_moe import modeling_glm4_moe as glm
 from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
+from transformers.models.phimoe import modeling_phimoe as phimoe
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen
 
 from glmc.backends.torch import ops
@@ -131,6 +132,19 @@ def test_experts_that_read_weighed_tokens() -> None:
     got = ops.moe_experts(x, experts, share, *stacks, fn="relu", weigh="input")
     want = ops.moe_experts(x, experts, share.square(), *stacks, fn="relu")
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("jitter", [0.01, 0.3])
+def test_sparsemixer(jitter: float) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 9, E), torch.randn(X, E)
+    weights, experts = phimoe.sparsemixer((x @ weight.T).flatten(0, 1), jitter, False)
+    how = {"top_k": 2, "score": "sparsemixer", "jitter": jitter}
+    got = [value.flatten(0, 1) for value in ops.moe_router(x, weight, **how)]
+    torch.testing.assert_close(got[0], experts)
+    torch.testing.assert_close(got[1], weights)
+    other = ops.moe_router(x, weight, **{**how, "jitter": 2 * jitter})[1]
+    assert not torch.allclose(other.flatten(0, 1), weights)
 
 
 def test_biases_and_a_clamped_glu() -> None:

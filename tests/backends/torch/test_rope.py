@@ -100,6 +100,28 @@ def test_dynamic_table_at_each_length(last: int) -> None:
         assert torch.equal(table, expected)
 
 
+@pytest.mark.parametrize("places", [NEAR, FAR], ids=["near", "far"])
+def test_longrope_with_a_factor_of_its_own_for_long_texts(
+    places: tuple[int, ...],
+) -> None:
+    """Phi-3.5-MoE: the short divisors' tables times one number, the long ones'
+    times another."""
+    divisors = {
+        "short_factor": [1.0 + 0.1 * i for i in range(DIM // 2)],
+        "long_factor": [2.0 + 0.3 * i for i in range(DIM // 2)],
+        "attention_factor": 1.0,
+    }
+    pos = torch.tensor([places])
+    plain = published("longrope", 10000.0, divisors, True, pos)
+    own = {**divisors, "attention_factor": 1.2, "long_attention_factor": 1.3}
+    found = ours("longrope", 10000.0, own, True, pos)
+    factor = 1.3 if max(places) + 1 > ORIGINAL else 1.2
+    for table, expected in zip(found, plain, strict=True):
+        torch.testing.assert_close(table, expected * factor)
+        other = expected * (2.5 - factor)
+        assert not torch.allclose(table, other)
+
+
 def test_control_another_order_of_operations_is_seen() -> None:
     """theta ** (-2i / dim) in one step is as right, but not the published bits."""
     pos = torch.tensor([FAR])

@@ -18,6 +18,7 @@ from support.kernels import (
     moe_use,
     norm_use,
     pointwise_use,
+    product_use,
     qkv_use,
     quantized_use,
     render,
@@ -25,8 +26,11 @@ from support.kernels import (
 )
 
 TARGETS = ("cuda:80", "cuda:90")
+EVERY = (*TARGETS, "cuda:100")
 # What a program may take on every GPU from sm_80 on: consumer chips have the least.
 SHARED = 99 * 1024
+
+SILU = {"fn": "silu", "gated": True}
 
 NORMS = [norm_use("rms_norm", 4096), norm_use("add_rms_norm", 4096)]
 SHIFTED = [
@@ -61,6 +65,16 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     "multi-query, 71 heads": ("bf16", [qkv_use(71, 1, 64, rotary=64)], TARGETS),
     "wide heads": ("bf16", [qkv_use(8, 4, 256, rotary=256, window=512)], TARGETS),
     "wide heads, f32": ("f32", [qkv_use(16, 1, 256, rotary=256)], TARGETS),
+    "chunks in some layers": (
+        "bf16",
+        [qkv_use(40, 8, 128, rotary=128, chunk=8192), qkv_use(40, 8, 128)],
+        (*TARGETS, "cuda:100"),
+    ),
+    "sinks and slopes": (
+        "bf16",
+        [qkv_use(64, 8, 64, extras=("slopes", "sinks"), window=128, softcap=30.0)],
+        (*TARGETS, "cuda:100"),
+    ),
     "odd heads": ("f16", [qkv_use(32, 32, 80, rotary=32)], TARGETS),
     "odd heads, f32": ("f32", [*NORMS, qkv_use(64, 2, 96, rotary=96)], TARGETS),
     "keys unlike values": ("bf16", [attention_use(16, 16, 192, 128)], TARGETS),
@@ -156,10 +170,63 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
     ),
     "encoder, f32": ("f32", [full_use(16, 16, 128)], TARGETS),
     "encoder, wide": ("bf16", [full_use(8, 2, 256)], TARGETS),
-    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], TARGETS),
-    "int8": ("bf16", [quantized_use(8, 13696, 4096)], TARGETS),
-    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], TARGETS),
-    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], TARGETS),
+    "products": (
+        "bf16",
+        [
+            product_use("rms_norm_linear", 4608, 4096, "bias", weight_in="f32"),
+            product_use("rms_norm_linear", 27392, 4096, weight_in="f32", **SILU),
+            product_use("linear_add", 4096, 13696),
+        ],
+        EVERY,
+    ),
+    "products, 8B": (
+        "bf16",
+        [
+            product_use("rms_norm_linear", 6144, 4096),
+            product_use("linear_add", 4096, 4096),
+            product_use("rms_norm_linear", 28672, 4096, **SILU),
+            product_use("linear_add", 4096, 14336),
+            product_use("rms_norm_linear", 151936, 4096),
+        ],
+        EVERY,
+    ),
+    "products, 1B": (
+        "f16",
+        [
+            product_use("rms_norm_linear", 3072, 2048),
+            product_use("linear_add", 2048, 2048),
+            product_use("rms_norm_linear", 16384, 2048, **SILU),
+            product_use("linear_add", 2048, 8192),
+        ],
+        EVERY,
+    ),
+    "products, f32": (
+        "f32",
+        [
+            product_use("layer_norm_linear", 2304, 768, "bias", "norm_bias"),
+            product_use("layer_norm_linear", 3072, 768, "norm_bias", fn="gelu"),
+            product_use("rms_norm_linear", 16384, 2048, **SILU),
+            product_use("linear_add", 768, 3072, "bias"),
+        ],
+        EVERY,
+    ),
+    "int4": ("f16", [quantized_use(4, 4096, 4608, bias=True)], EVERY),
+    "int8": ("bf16", [quantized_use(8, 13696, 4096)], EVERY),
+    "int4, f32": ("f32", [quantized_use(4, 4096, 27392)], EVERY),
+    "int8, f32": ("f32", [quantized_use(8, 4096, 4608, bias=True)], EVERY),
+    "int4-g128": ("bf16", [quantized_use(4, 4096, 6144, group=128)], EVERY),
+    "int4-g32": ("f16", [quantized_use(4, 4096, 6144, group=32)], EVERY),
+    "int4-g128, zeros": (
+        "bf16",
+        [quantized_use(4, 14336, 4096, group=128, zeros=True, bias=True)],
+        EVERY,
+    ),
+    "int8-g128": ("bf16", [quantized_use(8, 4096, 6144, group=128)], EVERY),
+    "int4-g64, f32": (
+        "f32",
+        [quantized_use(4, 4096, 6144, group=64, zeros=True)],
+        EVERY,
+    ),
 }
 
 
@@ -171,8 +238,8 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "gpt2", "bert", "int4", "chatglm v1 with a prefix encoder"}
-ALWAYS |= {"deepseek-v3", "wide heads, many"}
+ALWAYS = {"chatglm3", "gpt2", "bert", "chatglm v1 with a prefix encoder"}
+ALWAYS |= {"deepseek-v3", "wide heads, many", "products", "int4-g128, zeros"}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
@@ -198,6 +265,16 @@ def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
         assert all(len(c.binary) > 1000 for c in found)
         if target.startswith("cuda"):
             assert all(c.resources.shared <= SHARED for c in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["int8", "fp8_e4m3"])
+@pytest.mark.parametrize(("heads", "width"), [((32, 8), 128), ((16, 2), 256)])
+def test_a_cache_of_codes(heads: tuple[int, int], width: int, cache: str) -> None:
+    uses = [qkv_use(*heads, width, rotary=width, norm=True)]
+    found = compile_ahead(render(*uses), uses, ["bf16"], TARGETS, cache=cache).kernels
+    assert len(found) == 5 * len(TARGETS)
+    assert all(c.resources.shared <= SHARED for c in found)
 
 
 @pytest.mark.slow
@@ -270,8 +347,8 @@ def test_compiling_twice_gives_the_same_bytes_and_no_path_of_this_machine() -> N
 
 def test_the_table_tells_specialisations_apart() -> None:
     text = table(Ahead("3.7.1", compiled("chatglm3")))
-    assert text.count("decode_kernel[no start]") == 4
-    assert text.count("decode_kernel[start]") == 4
+    assert text.count("qkv_decode_kernel[no start]") == 4
+    assert text.count("qkv_decode_kernel[start]") == 4
     assert text.count("qkv_prologue_kernel  ") == 4
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
+from glmc.backends.triton import OpUse
 from support.kernels import (
     attention_use,
     examples,
@@ -46,10 +47,12 @@ def compare(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     splits: int = 4,
+    fan: int = 2,
 ) -> None:
     """The context of every real query of a batch of two.
 
-    The cache is split into fewer parts than on a GPU: each costs the interpreter time.
+    The cache is split into fewer parts than on a GPU, each of which costs the
+    interpreter time, and these are joined two at a time.
     """
     (H, K), (D, V), batch = heads, dims, 2
     cache = filled_cache(
@@ -64,12 +67,14 @@ def compare(
     # As a view of packed q | k | v, with strides of its own.
     packed = random(batch, tokens, (H + 1) * D, dtype=dtype, seed=seed)
     q = packed[..., : H * D].unflatten(-1, (H, D))
-    attrs: dict[str, Any] = {"scale": D**-0.5, "window": window}
+    attrs: dict[str, Any] = {"scale": D**-0.5}
+    if window is not None:
+        attrs["window"] = window
     if prefix is not None:
         attrs["prefix"] = torch.tensor(prefix, dtype=torch.int32)
     if learned:
         attrs["learned"] = learned
-    with mock.patch.object(module, "SPLITS", splits):
+    with mock.patch.multiple(module, SPLITS=splits, FAN=fan):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
     assert got.shape == want.shape
@@ -87,9 +92,7 @@ def module_for(
     dims: tuple[int, int],
     window: int | None,
 ) -> ModuleType:
-    if dims[0] == dims[1]:
-        return interpreted(qkv_use(*heads, dims[0], window=window))
-    return interpreted(attention_use(*heads, *dims))
+    return interpreted(attention_use(*heads, *dims, window=window))
 
 
 @few
@@ -166,7 +169,7 @@ def test_decode_across_the_border_of_a_part(
     interpreted: Interpreted, length: int
 ) -> None:
     # 4 parts of 16 slots: the 65th is the first that makes them larger.
-    module = interpreted(qkv_use(2, 1, 16))
+    module = interpreted(attention_use(2, 1, 16))
     assert module.DECODE[4]["SLOTS"] == 16
     compare(module, tokens=1, past=length - 1, heads=(2, 1), dims=(16, 16))
 
@@ -175,10 +178,11 @@ def test_decode_across_the_border_of_a_part(
 def test_parts_of_the_cache(
     interpreted: Interpreted, kv_heads: int, splits: int
 ) -> None:
-    module = interpreted(qkv_use(32, kv_heads, 16))
+    module = interpreted(attention_use(32, kv_heads, 16))
     assert splits == module.SPLITS
     if kv_heads == 1:
-        compare(module, tokens=1, past=90, heads=(32, 1), dims=(16, 16), splits=splits)
+        sizes: dict[str, Any] = {"heads": (32, 1), "dims": (16, 16)}
+        compare(module, tokens=1, past=150, splits=splits, fan=module.FAN, **sizes)
 
 
 @pytest.mark.parametrize("tokens", [1, 20])
@@ -192,7 +196,7 @@ def test_values_of_another_width(interpreted: Interpreted, tokens: int) -> None:
 def test_some_layers_with_a_window(
     interpreted: Interpreted, tokens: int, window: int | None
 ) -> None:
-    module = interpreted(qkv_use(window=5), qkv_use())
+    module = interpreted(attention_use(window=5), attention_use())
     compare(module, tokens=tokens, past=30, heads=(4, 2), dims=(64, 64), window=window)
 
 
@@ -207,7 +211,7 @@ def test_prefix_and_learned_slots(
     learned: int,
 ) -> None:
     compare(
-        interpreted(qkv_use(prefix=True, learned=learned)),
+        interpreted(attention_use(prefix=True, learned=learned)),
         tokens=tokens,
         past=past,
         heads=(4, 2),
@@ -219,7 +223,7 @@ def test_prefix_and_learned_slots(
 
 
 def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
-    module = interpreted(qkv_use(learned=4))
+    module = interpreted(attention_use(learned=4))
     for tokens in (1, 9):
         compare(
             module,
@@ -235,7 +239,7 @@ def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("tl.maximum(seen, bound - 1)", "tl.maximum(seen, bound)"),
+        ("slot < bound", "slot <= bound"),
         ("tl.maximum(stop, bound)", "stop"),
         ("slot < LEARNED", "slot < LEARNED - 1"),
         ("slot >= first", "slot > first"),
@@ -256,16 +260,34 @@ def test_a_mistake_in_the_prefix_is_caught(
                 module, tokens=tokens, past=past, prefix=prefix, start=[3, 8], **sizes
             )
 
-    check(interpreted(qkv_use(prefix=True, learned=3)))
+    check(interpreted(attention_use(prefix=True, learned=3)))
     with pytest.raises(AssertionError):
-        check(interpreted(qkv_use(prefix=True, learned=3), edit=edit))
+        check(interpreted(attention_use(prefix=True, learned=3), edit=edit))
 
 
+SLOPES = {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])}
+SINKS = {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])}
+PREFIX = {"prefix": torch.tensor([9, 11], dtype=torch.int32)}
 EXTRAS: dict[str, dict[str, object]] = {
-    "capped": {"softcap": 2.0},
-    "sloped": {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])},
-    "sunk": {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])},
+    "capped": {"softcap": 2.0, "window": 30},
+    "sloped": {**SLOPES, "window": 30},
+    "sunk": {**SINKS, "window": 30},
+    "chunked": {"chunk": 17},
+    "sloped and sunk": {**SLOPES, **SINKS},
+    "sloped, with a prefix": {**SLOPES, **PREFIX, "learned": 2},
+    "sunk and capped, with a prefix": {**SINKS, **PREFIX, "softcap": 2.0},
+    "all but a prefix": {**SLOPES, **SINKS, "chunk": 17, "window": 30, "softcap": 2.0},
 }
+
+
+def use_of(extra: dict[str, object]) -> OpUse:
+    tensors = [name for name in ("slopes", "sinks") if name in extra]
+    attrs = {
+        name: value
+        for name, value in extra.items()
+        if not isinstance(value, torch.Tensor)
+    }
+    return attention_use(4, 2, 16, extras=tensors, prefix="prefix" in extra, **attrs)
 
 
 def check_extra(
@@ -285,39 +307,53 @@ def check_extra(
     )
     reference.kv_write(layer, keys, values)
     q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
-    attrs = {"scale": 0.25, "window": 30, **extra}
-    with mock.patch.object(module, "SPLITS", 4):
+    attrs = {"scale": 0.25, **extra}
+    with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
     real = torch.arange(past, past + tokens) >= torch.tensor([0, 3])[:, None]
     torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64), (1, 2)])
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64)])
 @pytest.mark.parametrize("name", EXTRAS)
 def test_changed_scores(
-    interpreted: Interpreted, name: str, beside: bool, tokens: int, past: int
+    interpreted: Interpreted, name: str, tokens: int, past: int
 ) -> None:
-    extra = EXTRAS[name]
-    if name == "capped":
-        use = qkv_use(4, 2, 16, window=30, softcap=2.0)
-    else:
-        use = qkv_use(4, 2, 16, window=30, extras=[*extra])
-    module = interpreted(use, *([qkv_use(4, 2, 16)] if beside else []))
-    check_extra(module, extra, tokens=tokens, past=past)
-    if beside:
-        check_extra(module, {}, tokens=tokens, past=past)
+    module = interpreted(use_of(EXTRAS[name]))
+    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
+
+
+@pytest.mark.parametrize(("tokens", "past"), [(20, 13), (1, 34)])
+@pytest.mark.parametrize("name", ["capped", "sloped", "sunk", "chunked"])
+def test_changed_scores_in_some_layers(
+    interpreted: Interpreted, name: str, tokens: int, past: int
+) -> None:
+    module = interpreted(use_of(EXTRAS[name]), attention_use(4, 2, 16))
+    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
+    check_extra(module, {}, tokens=tokens, past=past)
+
+
+@pytest.mark.parametrize("past", [2, 16, 17, 18, 33, 34, 35])
+def test_chunks_begin_at_the_first_real_slot(
+    interpreted: Interpreted, past: int
+) -> None:
+    extra: dict[str, object] = {"chunk": 17}
+    module = interpreted(use_of(extra))
+    check_extra(module, extra, tokens=1, past=past)
 
 
 @pytest.mark.parametrize(
     ("name", "right", "wrong"),
     [
         ("capped", "2.0 / CAP * scores", "1.0 / CAP * scores"),
-        ("sloped", "(past + 1 - stop)", "0"),
-        ("sloped", "slope[:, None] * distance", "slope[:, None]"),
-        ("sunk", "& (split == 0)", ""),
-        ("sunk", "tl.where(sink > LOWEST, 1.0, 0.0)", "tl.zeros_like(sink)"),
+        ("sloped", "(past - slot)[None, :]", "(stop - slot)[None, :]"),
+        ("sloped", "scores -= slope * distance", "scores -= slope"),
+        ("sunk", "there & (split == 0)", "there"),
+        ("sunk", "tl.where(sunk, 1.0, total)", "total"),
+        ("chunked", "slot[None, :] >= chunk[:, None]", "slot[None, :] >= 0"),
+        ("chunked", "tl.maximum(past - first, 0) // CHUNK * CHUNK", "0"),
+        ("chunked", "begin + (own - begin) // CHUNK", "own // CHUNK"),
     ],
 )
 def test_a_planted_mistake_in_changed_scores_is_caught(
@@ -327,10 +363,7 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
         assert right in text
         return text.replace(right, wrong)
 
-    cap = {"softcap": 2.0} if name == "capped" else {}
-    operands = [] if name == "capped" else [*EXTRAS[name]]
-    use = qkv_use(4, 2, 16, window=30, extras=operands, **cap)
-    module = interpreted(use, edit=edit)
+    module = interpreted(use_of(EXTRAS[name]), edit=edit)
 
     def check() -> None:
         for tokens, past in ((40, 0), (1, 64)):
@@ -340,9 +373,9 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
         check()
 
 
-def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
+def test_chunks_with_a_prefix_have_no_kernel() -> None:
     """What no kernel is made for is the reference's, and is named as such."""
-    text = render(qkv_use(chunk=8))
+    text = render(qkv_use(chunk=8, prefix=True))
     assert "from .reference import qkv_attention" in text
     assert "_kernel" not in text
 
@@ -351,14 +384,14 @@ def test_chunks_have_no_kernel(interpreted: Interpreted) -> None:
 def test_a_group_of_more_heads_than_a_program_takes(
     interpreted: Interpreted, heads: tuple[int, int]
 ) -> None:
-    module = interpreted(qkv_use(*heads, 256))
+    module = interpreted(attention_use(*heads, 256))
     assert module.DECODE[4]["ROWS"] == 32
     compare(module, tokens=1, past=20, heads=heads, dims=(256, 256))
 
 
 def test_bfloat16_values_in_float32(interpreted: Interpreted) -> None:
     """The interpreter gets bf16 wrong; its values, cast, are what can be tried here."""
-    module = interpreted(qkv_use())
+    module = interpreted(attention_use())
     q = random(1, 5, 4, 64, dtype=torch.bfloat16, seed=0).float()
     layer = filled_cache(
         (2, 64, 64), batch=1, past=5, tokens=0, dtype=torch.float32
@@ -374,7 +407,7 @@ def test_bfloat16_values_in_float32(interpreted: Interpreted) -> None:
 def test_a_batch_does_not_change_a_sequence(
     interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = interpreted(qkv_use())
+    module = interpreted(attention_use())
     monkeypatch.setattr(module, "SPLITS", 4)
     layer = filled_cache(
         (2, 64, 64), batch=3, past=50, tokens=0, dtype=torch.float32
@@ -395,13 +428,14 @@ def test_a_batch_does_not_change_a_sequence(
     ("right", "wrong"),
     [
         ("distance >= 0", "distance >= 1"),
+        ("visible = slot < stop", "visible = slot <= stop"),
         ("distance < WINDOW", "distance <= WINDOW"),
         ("begin, past + origin - WINDOW + 1", "begin, past + origin - WINDOW + 2"),
         ("first, past - WINDOW + 1", "first, past - WINDOW + 2"),
         ("total * decay", "total"),
         ("context *= decay[:, None]", "context *= 1.0"),
-        ("past + 1 - first, SPLITS", "past - first, SPLITS"),
-        ("weight - tl.max(weight, axis=0)", "weight - weight"),
+        ("seen = tl.maximum(end - first, 1)", "seen = tl.maximum(end - first - 1, 1)"),
+        ("tl.exp2(weight - top), 0.0", "tl.exp2(weight - weight), 0.0"),
         ("begin = tl.load(start + batch)", "begin = 0"),
         (
             "batch * KV_HEADS + head // (HEADS // KV_HEADS)",
@@ -428,6 +462,6 @@ def test_a_planted_mistake_is_caught(
                 window=window,
             )
 
-    check(interpreted(qkv_use(window=9)))
+    check(interpreted(attention_use(window=9)))
     with pytest.raises(AssertionError):
-        check(interpreted(qkv_use(window=9), edit=edit))
+        check(interpreted(attention_use(window=9), edit=edit))

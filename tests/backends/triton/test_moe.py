@@ -245,7 +245,7 @@ def routed(
     x = random(*tokens, width, dtype=dtype, seed=seed)
     f32 = torch.float32
     weight = random(experts, width, dtype=f32, seed=seed + 1) / width**0.5
-    more = {n: random(experts, dtype=f32, seed=len(n)) for n in names}
+    more = {n: random(experts, dtype=f32, seed=len(n)) / 5 for n in names}
     given = {"top_k": top_k, **attrs, **more}
     sides: list[Any] = [module, reference]
     return [side.moe_router(x, weight, **given) for side in sides]

@@ -18,6 +18,7 @@ from support.kernels import examples, filled_cache, qkv_use, random
 Interpreted = Callable[..., ModuleType]
 
 TOLERANCE = {torch.float32: 4e-6, torch.float16: 8e-3}
+F32 = torch.float32
 few = examples(30)
 
 
@@ -73,7 +74,7 @@ def compare(
         for _ in range(2)
     )
     # Fewer parts of the cache than on a GPU: each costs the interpreter time.
-    with mock.patch.object(module, "SPLITS", 4):
+    with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.qkv_attention(kv=ours.layers[0], **given)
     want = reference.qkv_attention(kv=theirs.layers[0], **given)
     tolerance = TOLERANCE[dtype]
@@ -101,7 +102,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
         "norm": draw(st.booleans()),
         "style": draw(st.sampled_from(["half", "interleaved"])),
         "weight_in": draw(st.sampled_from(["input", "f32"])),
-        "window": draw(st.none() | st.integers(1, 9)),
+        **draw(st.just({}) | st.fixed_dictionaries({"window": st.integers(1, 9)})),
     }
 
 
@@ -184,25 +185,113 @@ def test_strides(interpreted: Interpreted) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
+    ("tokens", "right", "wrong"),
     [
-        ("tl.where(first, -partner, partner)", "tl.where(first, partner, -partner)"),
-        ("channel < ROTARY // 2", "channel <= ROTARY // 2"),
-        ("weight + other", "weight + channel"),
-        ("q_norm if head < HEADS else k_norm", "q_norm"),
-        ("slot = tl.load(position) + token", "slot = token"),
-        ("qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
+        (3, "tl.where(first, -partner, partner)", "tl.where(first, partner, -partner)"),
+        (3, "channel < ROTARY // 2", "channel <= ROTARY // 2"),
+        (3, "weight + other", "weight + channel"),
+        (3, "source, True, cos, sin, k_norm", "source, True, cos, sin, q_norm"),
+        (3, "slot = tl.load(position) + token", "slot = token"),
+        (3, "qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
+        (1, "row, True, cos, sin, k_norm", "row, True, cos, sin, q_norm"),
+        (1, "place = group * capacity + past", "place = group * capacity"),
+        (1, "cos += batch * (ROTARY // 2)", "cos += 0"),
+        (1, "if split == 0:", "if split < 2:"),
+        (1, "_scores(products[:, None], SCALE)", "products[:, None]"),
+        (1, "first = split // FAN * FAN", "first = 0"),
+        (1, "before == count - 1", "before == 0"),
+        (1, "power[:, None] * part", "part"),
+        (1, "count = tl.cdiv(used, FAN)", "count = 1"),
     ],
 )
 def test_a_planted_mistake_is_caught(
-    interpreted: Interpreted, right: str, wrong: str
+    interpreted: Interpreted, tokens: int, right: str, wrong: str
 ) -> None:
     def edit(text: str) -> str:
         assert right in text
         return text.replace(right, wrong)
 
     layer = {"rotary": 64, "norm": True}
-    given = arguments(4, 2, 64, batch=2, tokens=3, **layer)
-    compare(interpreted(qkv_use(**layer)), given, past=5)
+    given = arguments(4, 2, 64, batch=2, tokens=tokens, **layer)
+    module = interpreted(qkv_use(**layer), edit=edit)
     with pytest.raises(AssertionError):
-        compare(interpreted(qkv_use(**layer), edit=edit), given, past=5)
+        compare(module, given, past=50)
+
+
+def test_control_without_a_mistake(interpreted: Interpreted) -> None:
+    layer = {"rotary": 64, "norm": True}
+    for tokens in (1, 3):
+        given = arguments(4, 2, 64, batch=2, tokens=tokens, **layer)
+        compare(interpreted(qkv_use(**layer)), given, past=50)
+
+
+def test_whoever_comes_last_gives_the_same_bits(interpreted: Interpreted) -> None:
+    def backwards(text: str) -> str:
+        right = "split = tl.program_id(0)"
+        assert right in text
+        return text.replace(right, "split = SPLITS - 1 - tl.program_id(0)")
+
+    given = arguments(4, 1, 32, batch=2, tokens=1, rotary=32)
+    answers = []
+    for edit in (str, backwards):
+        module = interpreted(qkv_use(4, 1, 32, rotary=32), edit=edit)
+        cache = filled_cache((1, 32, 32), batch=2, past=90, tokens=1, dtype=F32)
+        with mock.patch.multiple(module, SPLITS=6, FAN=3):
+            answers.append(module.qkv_attention(kv=cache.layers[0], **given))
+    assert torch.equal(*answers)
+
+
+def check_steps(module: ModuleType) -> None:
+    """What one launch leaves, the next begins with: steps over one cache."""
+    ours, theirs = (
+        filled_cache((2, 32, 32), batch=2, past=60, tokens=4, dtype=F32)
+        for _ in range(2)
+    )
+    with mock.patch.multiple(module, SPLITS=4, FAN=2):
+        for step in range(3):
+            given = arguments(4, 2, 32, batch=2, tokens=1, rotary=32, seed=step)
+            got = module.qkv_attention(kv=ours.layers[0], **given)
+            want = reference.qkv_attention(kv=theirs.layers[0], **given)
+            torch.testing.assert_close(got, want, atol=4e-6, rtol=4e-6)
+            for cache in (ours, theirs):
+                cache.advance(1)
+    (count,) = ours._counters
+    assert count == 2 * 2 * 3
+    assert not ours.counters(count).any()
+
+
+def test_programs_count_themselves_down_to_zero(interpreted: Interpreted) -> None:
+    def forget(text: str) -> str:
+        right = "tl.store(arrived, 0, mask=last)"
+        assert right in text
+        return text.replace(right, "pass")
+
+    use = qkv_use(4, 2, 32, rotary=32)
+    check_steps(interpreted(use))
+    with pytest.raises(AssertionError):
+        check_steps(interpreted(use, edit=forget))
+
+
+def test_one_launch_a_token(
+    interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = interpreted(qkv_use(rotary=64, norm=True))
+    launched = []
+
+    class Recorder:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
+        def __getitem__(self, grid: Any) -> Any:
+            launched.append(grid)
+            return self.kernel[grid]
+
+    for name, value in vars(module).copy().items():
+        if name.endswith("_kernel"):
+            monkeypatch.setattr(module, name, Recorder(value))
+    compare(
+        module, arguments(4, 2, 64, batch=2, tokens=1, rotary=64, norm=True), past=3
+    )
+    assert len(launched) == 1
+    compare(module, arguments(4, 2, 64, batch=2, tokens=2, rotary=64, norm=True))
+    assert len(launched) == 3

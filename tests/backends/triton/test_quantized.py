@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
+from glmc.backends.triton import OpUse
 from support.kernels import examples, quantized_use, random
 
 Interpreted = Callable[..., ModuleType]
@@ -21,15 +23,32 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
 DTYPES = st.sampled_from([torch.float32, torch.float16])
 
 
-def stored(
-    rows: int, width: int, bits: int, dtype: torch.dtype, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Any bytes as codes, and scales that make weights of about 1 / sqrt(width)."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (rows, width * bits // 8)
-    codes = torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
-    scale = torch.rand(rows, generator=generator) + 0.5
-    return codes, (scale / (2 ** (bits - 2) * width**0.5)).to(dtype)
+class Case(NamedTuple):
+    """A product: any codes, and scales that make weights of about 1 / sqrt(width)."""
+
+    bits: int
+    width: int
+    rows: int
+    group: int = 0
+    zeros: bool = False
+
+    @property
+    def use(self) -> OpUse:
+        return quantized_use(
+            self.bits, self.width, self.rows, group=self.group, zeros=self.zeros
+        )
+
+    def operands(self, dtype: torch.dtype, seed: int) -> tuple[tuple[Any, ...], Any]:
+        """(codes and scale, zeros)."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (self.rows, self.width * self.bits // 8)
+        codes = torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
+        groups = (self.rows, self.width // self.group) if self.group else (self.rows,)
+        scale = torch.rand(groups, generator=generator) + 0.5
+        scale = (scale / (2 ** (self.bits - 2) * self.width**0.5)).to(dtype)
+        half = 2 ** (self.bits - 1)
+        zeros = torch.randint(-half, half, groups, generator=generator).to(torch.int8)
+        return (codes, scale), zeros if self.zeros else None
 
 
 def close(got: torch.Tensor, want: torch.Tensor) -> None:
@@ -38,93 +57,114 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
     torch.testing.assert_close(got, want, atol=tolerance, rtol=tolerance)
 
 
+@st.composite
+def cases(draw: st.DrawFn, bits: int) -> Case:
+    """Rows that end within a tile; groups of a part of a tile, or of several."""
+    group = draw(st.sampled_from([0, 0, 16, 32, 64, 128]))
+    most = {0: 80, 16: 12, 32: 8, 64: 6, 128: 4}[group]
+    count = draw(st.integers(1, most) | st.just(1100 // (group or 8)))
+    width = count * (group or 32 // bits)
+    zeros = bool(group) and draw(st.booleans())
+    return Case(bits, width, draw(st.integers(1, 70)), group, zeros)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
-@examples(14)
+@examples(20)
 @given(
+    data=st.data(),
     dtype=DTYPES,
     tokens=st.integers(1, 40),
-    width=st.integers(1, 70) | st.sampled_from([512, 1025, 1100]),
-    rows=st.integers(1, 70),
     bias=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_product(
     interpreted: Interpreted,
     bits: int,
+    data: st.DataObject,
     dtype: torch.dtype,
     tokens: int,
-    width: int,
-    rows: int,
     bias: bool,
     seed: int,
 ) -> None:
-    width *= 2 if bits == 4 else 1
-    module = interpreted(quantized_use(bits), quantized_use(bits, bias=True))
-    codes, scale = stored(rows, width, bits, dtype, seed)
-    x = random(1, tokens, width, dtype=dtype, seed=seed)
-    given_bias = random(rows, dtype=dtype, seed=seed + 1) if bias else None
-    got = module.quantized_linear(x, codes, scale, bits=bits, bias=given_bias)
-    want = reference.quantized_linear(x, codes, scale, bits=bits, bias=given_bias)
-    close(got, want)
+    case = data.draw(cases(bits))
+    every = (quantized_use(bits, group=32, zeros=True), quantized_use(bits, bias=True))
+    plain = (quantized_use(bits), quantized_use(bits, bias=True))
+    module = interpreted(*(every if case.group else plain))
+    operands, zeros = case.operands(dtype, seed)
+    x = random(1, tokens, case.width, dtype=dtype, seed=seed)
+    more = random(case.rows, dtype=dtype, seed=seed + 1) if bias else None
+    how = {"bits": bits, "zeros": zeros, "bias": more}
+    got = module.quantized_linear(x, *operands, **how)
+    close(got, reference.quantized_linear(x, *operands, **how))
 
 
-def test_both_widths_in_one_model(interpreted: Interpreted) -> None:
-    module = interpreted(quantized_use(4), quantized_use(8))
-    for bits in (4, 8):
-        codes, scale = stored(20, 64, bits, torch.float32, 3)
+def test_all_kinds_in_one_model(interpreted: Interpreted) -> None:
+    kinds = [
+        Case(4, 64, 20),
+        Case(8, 64, 20),
+        Case(4, 128, 33, 32, zeros=True),
+        Case(8, 128, 33, 64),
+    ]
+    module = interpreted(*(case.use for case in kinds))
+    for case in kinds:
+        operands, zeros = case.operands(torch.float32, 3)
         for tokens in (2, 9):
-            x = random(1, tokens, 64, dtype=torch.float32, seed=1)
-            close(
-                module.quantized_linear(x, codes, scale, bits=bits),
-                reference.quantized_linear(x, codes, scale, bits=bits),
-            )
+            x = random(1, tokens, case.width, dtype=torch.float32, seed=1)
+            how = {"bits": case.bits, "zeros": zeros}
+            got = module.quantized_linear(x, *operands, **how)
+            close(got, reference.quantized_linear(x, *operands, **how))
 
 
 @pytest.mark.parametrize("layout", ["last token", "every other", "transposed", "row"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_strides(interpreted: Interpreted, bits: int, layout: str) -> None:
-    whole = random(2, 12, 40, dtype=torch.float32, seed=0)
+    whole = random(2, 16, 40, dtype=torch.float32, seed=0)
     x = {
         "last token": whole[:, -1:],
         "every other": whole[:, ::2],
         "transposed": whole.transpose(1, 2),
         "row": whole[:, :1].expand(-1, 9, -1),
     }[layout]
-    codes, scale = stored(20, x.shape[-1], bits, torch.float32, 3)
-    module = interpreted(quantized_use(bits))
-    got = module.quantized_linear(x, codes, scale, bits=bits)
-    close(got, reference.quantized_linear(x, codes, scale, bits=bits))
+    case = Case(bits, x.shape[-1], 20)
+    operands, _ = case.operands(torch.float32, 3)
+    got = interpreted(case.use).quantized_linear(x, *operands, bits=bits)
+    close(got, reference.quantized_linear(x, *operands, bits=bits))
 
 
 @pytest.mark.parametrize(
-    ("bits", "right", "wrong"),
+    ("case", "right", "wrong"),
     [
-        (4, "pair >> 4", "pair >> 3"),
-        (4, "even, odd = tl.split", "odd, even = tl.split"),
-        (4, "(pair << 28) >> 28", "pair & 15"),
-        (8, "result = total * gain[None, :]", "result = total"),
-        (8, "tl.sum(total, 1) * gain", "tl.sum(total, 1)"),
-        (8, "column < IN - begin", "column < IN"),
+        (Case(4, 1096, 33), "0x41C00000", "0x41800000"),
+        (Case(4, 1096, 33), "word % RUN", "word"),
+        (Case(4, 1096, 33), "23 - BITS * (plane + 1)", "22 - BITS * (plane + 1)"),
+        (Case(8, 1100, 33), "result = total * gain[None, :]", "result = total"),
+        (Case(8, 1100, 33), "tl.sum(total, 1) * gain", "tl.sum(total, 1)"),
+        (Case(8, 1100, 33), "total -= RAISE", "total += RAISE"),
+        (Case(8, 1100, 33), "word < IN // PLANES - begin", "word < IN // PLANES"),
+        (Case(4, 1152, 33, 32), "* RUN) // GROUP", "* RUN) // GROUP // 2"),
+        (Case(4, 1152, 33, 128, zeros=True), "(point + RAISE)", "(point + 23)"),
+        (Case(8, 1152, 33, 64, zeros=True), "point += ", "point -= "),
     ],
 )
 def test_a_planted_mistake_is_caught(
-    interpreted: Interpreted, bits: int, right: str, wrong: str
+    interpreted: Interpreted, case: Case, right: str, wrong: str
 ) -> None:
     def edit(text: str) -> str:
         assert right in text
         return text.replace(right, wrong)
 
-    use, dtype = quantized_use(bits), torch.float32
-    codes, scale = stored(33, 1100, bits, dtype, 5)
+    dtype = torch.float32
+    operands, zeros = case.operands(dtype, 5)
     whole = random(9, 2000, dtype=dtype, seed=2)  # what follows a row is no zero
     worst = []
     for change in (str, edit):
-        module = interpreted(use, edit=change)
+        module = interpreted(case.use, edit=change)
         off = 0.0
         for tokens in (1, 9):
-            x = whole[:tokens, :1100]
-            got = module.quantized_linear(x, codes, scale, bits=bits)
-            want = reference.quantized_linear(x, codes, scale, bits=bits)
+            x = whole[:tokens, : case.width]
+            how = {"bits": case.bits, "zeros": zeros}
+            got = module.quantized_linear(x, *operands, **how)
+            want = reference.quantized_linear(x, *operands, **how)
             off = max(off, (got - want).abs().max().item())
         worst.append(off)
     assert worst[0] < TOLERANCE[dtype]

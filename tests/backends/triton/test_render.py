@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from support.kernels import (
     moe_use,
     norm_use,
     pointwise_use,
+    product_use,
     qkv_use,
     quantized_use,
     render,
@@ -86,6 +88,41 @@ QUANTIZED: tuple[tuple[OpUse, ...], ...] = (
     (quantized_use(8, bias=True),),
     (quantized_use(4), quantized_use(4, bias=True)),
     (quantized_use(4), quantized_use(8)),
+    (quantized_use(4, group=32), quantized_use(8, bias=True)),
+    (quantized_use(4, group=32, zeros=True), quantized_use(4, bias=True)),
+)
+
+
+SILU = {"fn": "silu", "gated": True}
+PRODUCTS: tuple[tuple[OpUse, ...], ...] = (
+    (),
+    (product_use("linear"),),
+    (product_use("linear", 48, 64, "bias"), product_use("linear_add")),
+    (product_use("rms_norm_linear"), product_use("rms_norm_linear", **SILU)),
+    (
+        product_use("rms_norm_linear", 48, 64, "bias", weight_in="f32"),
+        product_use("rms_norm_linear", unit_offset=True, fn="relu"),
+        product_use("linear_add", 48, 64, "bias"),
+    ),
+    (
+        product_use("layer_norm_linear", 48, 64, "norm_bias", "bias"),
+        product_use("layer_norm_linear", 48, 64, "norm_bias", fn="gelu"),
+    ),
+    (
+        product_use("layer_norm_linear"),
+        product_use("rms_norm_linear", fn="gelu", gated=True),
+        product_use("rms_norm_linear", fn="relu"),
+    ),
+    (
+        product_use("layer_norm_linear", unit_offset=True),
+        product_use("rms_norm_linear", weight_in="f32", unit_offset=True),
+        product_use("linear_act", fn="silu"),
+    ),
+    (product_use("linear_act", **SILU), product_use("linear_act", fn="gelu")),
+    (
+        product_use("rms_norm_linear", weight_in="f32"),
+        product_use("linear_act", **SILU),
+    ),
 )
 
 
@@ -111,6 +148,10 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
         qkv_use(extras=("slopes",)),
         qkv_use(rotary=64, extras=("sinks",), window=8, softcap=5.0),
         qkv_use(rotary=64, chunk=8),
+        qkv_use(extras=("slopes", "sinks"), chunk=8, softcap=5.0),
+        qkv_use(extras=("slopes", "sinks"), prefix=True, learned=4),
+        attention_use(extras=("sinks",), window=8, softcap=5.0),
+        attention_use(prefix=True, learned=4),
     ]
     for kind in kinds:
         yield (kind,)
@@ -120,10 +161,12 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
 
 def models() -> Iterator[tuple[OpUse, ...]]:
     """Every choice of each part, and every pair of norms with attention."""
-    others = itertools.cycle(itertools.product(POINTWISE, REFERENCES, QUANTIZED))
+    rest = (PRODUCTS, POINTWISE, REFERENCES, QUANTIZED)
+    others = itertools.cycle(itertools.product(*rest))
     for norms, attention in itertools.product(NORMS, attentions()):
-        pointwise, names, quantized = next(others)
-        model = (*norms, *attention, *pointwise, *quantized, *map(OpUse, names))
+        product, pointwise, names, quantized = next(others)
+        kernels = (*norms, *attention, *pointwise, *product, *quantized)
+        model = (*kernels, *map(OpUse, names))
         if model:
             yield model
 
@@ -164,7 +207,9 @@ def test_all_names_are_bound_and_exported() -> None:
 
 @pytest.mark.parametrize("template", sorted((TEMPLATES / "kernels").glob("*.j2")))
 def test_a_template_parses_unrendered(template: Path) -> None:
-    ast.parse(template.read_text(encoding="utf-8"))
+    """With a name wherever something is put in."""
+    text = template.read_text(encoding="utf-8")
+    ast.parse(re.sub(r"\{\{.*?\}\}", "_", text))
 
 
 def test_structure_that_no_layer_uses_is_not_emitted() -> None:
@@ -185,15 +230,17 @@ def test_structure_that_no_layer_uses_is_not_emitted() -> None:
 
 def test_a_model_of_mixed_layers_chooses_by_its_arguments() -> None:
     text = render(qkv_use(rotary=64), qkv_use(window=4))
-    assert '(True, False, "half", "input"): _qkv_rope_prologue' in text
-    assert '(False, False, "half", "input"): _qkv_prologue' in text
+    assert (
+        '(True, False, "half", "input"): (_qkv_rope_prologue, _qkv_rope_decode' in text
+    )
+    assert '(False, False, "half", "input"): (_qkv_prologue, _qkv_decode' in text
     assert "if WINDOW is not None" in text
 
 
 def test_a_model_without_kernels_imports_no_triton() -> None:
-    text = render(OpUse("linear"), OpUse("embedding"))
+    text = render(OpUse("heads"), OpUse("embedding"))
     assert "import triton" not in text
-    assert "from .reference import embedding, linear" in text
+    assert "from .reference import embedding, heads" in text
 
 
 def test_equal_models_give_equal_text() -> None:
@@ -222,7 +269,12 @@ def test_a_use_without_what_its_kernel_needs_is_named() -> None:
 
 def test_kernels_read_no_global() -> None:
     """Triton's key of a kernel that does depends on what was called before it."""
-    text = render(qkv_use(rotary=64, norm=True, window=7), *NORMS[2], *POINTWISE[2])
+    text = render(
+        qkv_use(rotary=64, norm=True, window=7),
+        *NORMS[2],
+        *POINTWISE[2],
+        *PRODUCTS[3],
+    )
     tree = ast.parse(text)
     known = {"tl", "triton", "range", "float"}
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]

@@ -22,6 +22,7 @@ from support.kernels import (
     moe_use,
     norm_use,
     pointwise_use,
+    product_use,
     qkv_use,
     quantized_use,
     random,
@@ -97,7 +98,25 @@ MODELS: dict[str, list[OpUse]] = {
     ],
     "int4": [quantized_use(4, 128, 70), quantized_use(4, 128, 64, bias=True)],
     "int8": [quantized_use(8, 100, 33)],
+    "products": [
+        product_use("rms_norm_linear", 96, 64),
+        product_use("rms_norm_linear", 96, 80, fn="silu", gated=True),
+        product_use("linear_add", 33, 100),
+        product_use("linear", 8200, 16, "bias"),
+    ],
+    "normed products": [
+        product_use("rms_norm_linear", 40, 64, weight_in="f32", unit_offset=True),
+        product_use("rms_norm_linear", 40, 64),
+        product_use("layer_norm_linear", 48, 48, "norm_bias", "bias", fn="gelu"),
+        product_use("layer_norm_linear", 2048, 20),
+        product_use("linear_act", 66, 32, fn="silu", gated=True),
+    ],
     "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
+    "groups": [
+        quantized_use(4, 128, 70, group=32, zeros=True),
+        quantized_use(4, 128, 64, group=64, bias=True),
+        quantized_use(8, 96, 33),
+    ],
 }
 
 
@@ -153,6 +172,9 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     if use.name == "quantized_linear":
         multiply(module, use, dtype)
         return
+    if "linear" in use.name:
+        project(module, use, dtype)
+        return
     width = int(use.shapes["weight"][0])
     vectors = [random(width, dtype=dtype, seed=n) for n in range(2)]
     x = random(2, 3, width, dtype=dtype, seed=0)
@@ -202,13 +224,31 @@ def latent(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
 
 def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     """With few rows and with many."""
-    rows, width = use.size("scale"), use.size("x")
-    codes = torch.zeros(rows, use.size("weight"), dtype=torch.int8)
-    vector = torch.ones(rows, dtype=dtype)
-    bias = {"bias": vector} if "bias" in use.operands else {}
+    (rows, packed), width = use.sizes("weight"), use.size("x")
+    codes = torch.zeros(rows, packed, dtype=torch.int8)
+    scale = torch.ones(use.sizes("scale"), dtype=dtype)
+    more = {
+        "bias": torch.ones(rows, dtype=dtype),
+        "zeros": torch.zeros(use.sizes("scale"), dtype=torch.int8),
+    }
+    given = {name: more[name] for name in use.operands}
     for tokens in (1, 9):
         x = random(1, tokens, width, dtype=dtype, seed=0)
-        module.quantized_linear(x, codes, vector, **use.attrs, **bias)
+        module.quantized_linear(x, codes, scale, **use.attrs, **given)
+
+
+def project(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """With one row, a few and many."""
+    rows, width = use.sizes("weight")
+    weight, norm = torch.ones(rows, width, dtype=dtype), torch.ones(width, dtype=dtype)
+    sizes = {"bias": rows, "norm_bias": width}
+    given = {name: torch.ones(sizes[name], dtype=dtype) for name in use.operands}
+    for tokens in (1, 5, 17):
+        x = random(1, tokens, width, dtype=dtype, seed=0)
+        operands = [norm, weight] if "norm" in use.name else [weight]
+        if use.name == "linear_add":
+            operands.append(random(1, tokens, rows, dtype=dtype, seed=1))
+        getattr(module, use.name)(x, *operands, **use.attrs, **given)
 
 
 def attend(

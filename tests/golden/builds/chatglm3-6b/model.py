@@ -23,11 +23,15 @@ class Layer(Block):
         self.gate_up = parameter(27392, 4096)
         self.dense_4h_to_h = parameter(4096, 13696)
 
-    def forward(self, x, delta, cos, sin, kv, ops):
-        x0, h1 = ops.add_rms_norm(
-            x, delta, self.input_layernorm, eps=1e-05, weight_in="f32"
+    def forward(self, x, cos, sin, kv, ops):
+        qkv = ops.rms_norm_linear(
+            x,
+            self.input_layernorm,
+            self.qkv,
+            bias=self.qkv_bias,
+            eps=1e-05,
+            weight_in="f32",
         )
-        qkv = ops.linear(h1, self.qkv, bias=self.qkv_bias)
         ctx = ops.qkv_attention(
             qkv,
             kv,
@@ -39,14 +43,18 @@ class Layer(Block):
             scale=0.08838834764831845,
             style="interleaved",
         )
-        attn = ops.linear(ctx, self.dense)
-        x1, h2 = ops.add_rms_norm(
-            x0, attn, self.post_attention_layernorm, eps=1e-05, weight_in="f32"
+        x1 = ops.linear_add(ctx, self.dense, x)
+        ff = ops.rms_norm_linear(
+            x1,
+            self.post_attention_layernorm,
+            self.gate_up,
+            eps=1e-05,
+            weight_in="f32",
+            fn="silu",
+            gated=True,
         )
-        gate_up = ops.linear(h2, self.gate_up)
-        ff = ops.act_mul(gate_up, fn="silu")
-        mlp = ops.linear(ff, self.dense_4h_to_h)
-        return x1, mlp
+        out = ops.linear_add(ff, self.dense_4h_to_h, x1)
+        return out
 
 
 class Model(CausalLM):
@@ -69,11 +77,9 @@ class Model(CausalLM):
     def run(self, ids, pos, cache, keep, ops):
         x = ops.embedding(ids, self.word_embeddings)
         cos, sin = ops.rope_table(pos, dim=64, theta=10000.0)
-        delta = ops.zeros_like(x)
         for layer, kv in zip(self.layers, cache.layers, strict=True):
-            x, delta = layer(x, delta, cos, sin, kv, ops)
-        x, delta = x[:, -keep:], delta[:, -keep:]
-        _, h = ops.add_rms_norm(
-            x, delta, self.final_layernorm, eps=1e-05, weight_in="f32"
+            x = layer(x, cos, sin, kv, ops)
+        x = x[:, -keep:]
+        return ops.rms_norm_linear(
+            x, self.final_layernorm, self.output_layer, eps=1e-05, weight_in="f32"
         )
-        return ops.linear(h, self.output_layer)

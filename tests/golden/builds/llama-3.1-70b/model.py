@@ -22,9 +22,8 @@ class Layer(Block):
         self.gate_up = parameter(57344, 8192)
         self.down_proj = parameter(8192, 28672)
 
-    def forward(self, x, delta, cos, sin, kv, ops):
-        x0, h1 = ops.add_rms_norm(x, delta, self.input_layernorm, eps=1e-05)
-        qkv = ops.linear(h1, self.qkv)
+    def forward(self, x, cos, sin, kv, ops):
+        qkv = ops.rms_norm_linear(x, self.input_layernorm, self.qkv, eps=1e-05)
         ctx = ops.qkv_attention(
             qkv,
             kv,
@@ -36,12 +35,17 @@ class Layer(Block):
             scale=0.08838834764831845,
             style="half",
         )
-        attn = ops.linear(ctx, self.o_proj)
-        x1, h2 = ops.add_rms_norm(x0, attn, self.post_attention_layernorm, eps=1e-05)
-        gate_up = ops.linear(h2, self.gate_up)
-        ff = ops.act_mul(gate_up, fn="silu")
-        mlp = ops.linear(ff, self.down_proj)
-        return x1, mlp
+        x1 = ops.linear_add(ctx, self.o_proj, x)
+        ff = ops.rms_norm_linear(
+            x1,
+            self.post_attention_layernorm,
+            self.gate_up,
+            eps=1e-05,
+            fn="silu",
+            gated=True,
+        )
+        out = ops.linear_add(ff, self.down_proj, x1)
+        return out
 
 
 class Model(CausalLM):
@@ -72,9 +76,7 @@ class Model(CausalLM):
             high_freq_factor=4.0,
             original_max_positions=8192,
         )
-        delta = ops.zeros_like(x)
         for layer, kv in zip(self.layers, cache.layers, strict=True):
-            x, delta = layer(x, delta, cos, sin, kv, ops)
-        x, delta = x[:, -keep:], delta[:, -keep:]
-        _, h = ops.add_rms_norm(x, delta, self.norm, eps=1e-05)
-        return ops.linear(h, self.lm_head)
+            x = layer(x, cos, sin, kv, ops)
+        x = x[:, -keep:]
+        return ops.rms_norm_linear(x, self.norm, self.lm_head, eps=1e-05)

@@ -1,0 +1,73 @@
+"""Matrix products with the norm before them or what follows: their parts in a row."""
+
+import torch
+
+from glmc.backends.torch.ops.elementwise import act_mul, activation, linear
+from glmc.backends.torch.ops.norms import layer_norm, rms_norm
+
+
+def linear_add(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    residual: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`residual + linear(x)`: the product is rounded to the dtype before the sum."""
+    return residual + linear(x, weight, bias=bias)
+
+
+def linear_act(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    fn: str,
+    gated: bool = False,
+) -> torch.Tensor:
+    """`activation(linear(x))`, or `act_mul` of it where the rows of `weight` [2F, I]
+    are `gated`: gate | up."""
+    return _activated(linear(x, weight, bias=bias), fn, gated)
+
+
+def rms_norm_linear(
+    x: torch.Tensor,
+    norm: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    eps: float,
+    weight_in: str = "input",
+    unit_offset: bool = False,
+    fn: str | None = None,
+    gated: bool = False,
+) -> torch.Tensor:
+    """`linear` of `rms_norm(x)` with the weight `norm`, and what follows in
+    `linear_act` where `fn` is given."""
+    h = rms_norm(x, norm, eps=eps, weight_in=weight_in, unit_offset=unit_offset)
+    return _activated(linear(h, weight, bias=bias), fn, gated)
+
+
+def layer_norm_linear(
+    x: torch.Tensor,
+    norm: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    norm_bias: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float,
+    unit_offset: bool = False,
+    fn: str | None = None,
+    gated: bool = False,
+) -> torch.Tensor:
+    """`linear` of `layer_norm(x)` with the weight `norm`, and what follows in
+    `linear_act` where `fn` is given."""
+    h = layer_norm(x, norm, bias=norm_bias, eps=eps, unit_offset=unit_offset)
+    return _activated(linear(h, weight, bias=bias), fn, gated)
+
+
+def _activated(y: torch.Tensor, fn: str | None, gated: bool) -> torch.Tensor:
+    """What a product becomes: itself, activated, or gated."""
+    if fn is None:
+        return y
+    return act_mul(y, fn=fn) if gated else activation(y, fn=fn)

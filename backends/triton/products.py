@@ -1,0 +1,190 @@
+"""Products with float weights: what the kernels of a model have to know of them all."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from glmc.backends.layout import item
+from glmc.backends.triton import structure, tiles
+from glmc.backends.triton.specs import BYTES, AotSpec, Constant, _Arguments, _tiled
+from glmc.backends.triton.uses import OpUse, Presence, presence
+
+NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
+OPS = structure.PRODUCT_OPS
+PARTS = ("rows", "products", "product_gemv", "product_skinny", "product")
+
+
+def with_parts(uses: Iterable[OpUse]) -> Iterator[OpUse]:
+    """The uses, and after each product the ops that its launcher calls on many rows."""
+    for use in uses:
+        yield use
+        if use.name in NORMING:
+            yield _norm(use)
+        if use.name in OPS and "fn" in use.attrs:
+            yield _activation(use)
+
+
+def _norm(use: OpUse) -> OpUse:
+    names = ("eps", "weight_in", "unit_offset")
+    attrs = {name: use.attrs[name] for name in names if name in use.attrs}
+    bias = frozenset({"bias"} if "norm_bias" in use.operands else ())
+    shapes = {"weight": use.shapes["norm"]} if "norm" in use.shapes else {}
+    return OpUse(NORMING[use.name], attrs, bias, shapes)
+
+
+def _activation(use: OpUse) -> OpUse:
+    name, operand = ("act_mul", "gate_up") if use.flag("gated") else ("activation", "x")
+    shapes = {operand: use.shapes["weight"][:1]} if "weight" in use.shapes else {}
+    return OpUse(name, {"fn": use.attrs["fn"]}, shapes=shapes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which arguments the kernels have, because some product needs them."""
+
+    biased: bool
+    added: bool
+    rms: bool
+    layer: bool
+    shifted: bool
+    unit: Presence
+    gated: bool
+    chosen: bool
+    mixed: bool
+
+    @property
+    def simple(self) -> bool:
+        """Whether the only norm is an RMSNorm, the same everywhere."""
+        return self.rms and not (self.layer or self.mixed or self.unit == "some")
+
+    @classmethod
+    def of(cls, uses: Iterable[OpUse]) -> "Plan":
+        """From all uses of a model, :func:`with_parts`."""
+        every = list(uses)
+        found = structure.named(every, *OPS)
+        normed = structure.named(found, *NORMING)
+        acting = [use for use in found if "fn" in use.attrs]
+        several = len(structure.functions(every)) > 1
+        return cls(
+            biased=any("bias" in use.operands for use in found),
+            added=bool(structure.named(found, "linear_add")),
+            rms=bool(structure.named(found, "rms_norm_linear")),
+            layer=bool(structure.named(found, "layer_norm_linear")),
+            shifted=any("norm_bias" in use.operands for use in found),
+            unit=presence(use.flag("unit_offset") for use in normed),
+            gated=any(use.flag("gated") for use in acting),
+            chosen=any(several or not use.flag("gated") for use in acting),
+            mixed=structure.weight_in(every) == "mixed",
+        )
+
+
+def variables(uses: list[OpUse]) -> Mapping[str, object]:
+    """What the templates of products show."""
+    plan = Plan.of(uses)
+    gemv = {
+        least: _without_span(tile) if not (plan.rms or plan.layer) else tile
+        for least, tile in tiles.LINEAR_GEMV.items()
+    }
+    return {
+        **{name: getattr(plan, name) for name in vars(plan) if name != "mixed"},
+        "simple": plan.simple,
+        "acts": {name: _acts(structure.named(uses, name)) for name in OPS},
+        "table_gemv": _rows(gemv, 4),
+        "table_skinny": [
+            (size, _rows(table, 8)) for size, table in tiles.LINEAR_SKINNY.items()
+        ],
+        "one": tiles.ONE_ROW,
+        "few_rows": tiles.FEW_ROWS,
+        "counters": tiles.counters(),
+    }
+
+
+def _acts(uses: Iterable[OpUse]) -> list[str]:
+    """How an op's products are activated."""
+    acting = [use for use in uses if "fn" in use.attrs]
+    return sorted({"gated" if use.flag("gated") else "alone" for use in acting})
+
+
+def _without_span(tile: tiles.Tile) -> tiles.Tile:
+    return {name: size for name, size in tile.items() if name != "SPAN"}
+
+
+def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
+    """``8192: {"ROWS": 8, ...}`` for each, laid out."""
+    return [
+        item(
+            f"{least}: {{",
+            [f"{json.dumps(k)}: {v}" for k, v in tile.items()],
+            "}",
+            indent,
+        )
+        for least, tile in table.items()
+    ]
+
+
+def specs(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The product with one row and the one with a few."""
+    plan = Plan.of(uses)
+    outputs = use.size("weight", 0)
+    skinny = dict(tiles.tile_of(tiles.LINEAR_SKINNY[BYTES[dtype]], outputs))
+    return [
+        _gemv(use, plan, dtype, tiles.tile_of(tiles.LINEAR_GEMV, outputs)),
+        _skinny(use, plan, dtype, skinny | {"TOKENS": tiles.FEW_ROWS}),
+    ]
+
+
+def _gemv(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
+    arguments, constants = _shared(use, plan, dtype)
+    _strides(arguments, use, plan)
+    if not (plan.rms or plan.layer):
+        tile = _without_span(tile)
+    return _tiled(arguments, "product_gemv_kernel", constants, tile)
+
+
+def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
+    arguments, constants = _shared(use, plan, dtype)
+    if tile["PARTS"] > 1:
+        arguments.pointers("sums", dtype="*fp32").pointers("arrived", dtype="*i32")
+    else:
+        constants |= {"sums": None, "arrived": None}
+    _strides(arguments, use, plan)
+    return _tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
+
+
+def _shared(
+    use: OpUse, plan: Plan, dtype: str
+) -> tuple[_Arguments, dict[str, Constant]]:
+    """Pointers up to the result, and what is known when compiling."""
+    arguments = _Arguments(dtype).pointers("x", "weight")
+    normed, added = use.name in NORMING, use.name == "linear_add"
+    optional = {
+        "bias": (plan.biased, "bias" in use.operands),
+        "norm": (plan.rms or plan.layer, normed),
+        "norm_bias": (plan.shifted, "norm_bias" in use.operands),
+        "residual": (plan.added, added),
+    }
+    rows, width = use.sizes("weight")
+    constants: dict[str, Constant] = {"IN": width, "OUT": rows}
+    for name, (there, given) in optional.items():
+        if given:
+            arguments.pointers(name)
+        elif there:
+            constants[name] = None
+    arguments.pointers("out")
+    chosen: dict[str, tuple[bool, Constant]] = {
+        "EPS": (plan.rms or plan.layer, use.real("eps") if normed else None),
+        "CENTRED": (plan.rms and plan.layer, use.name == "layer_norm_linear"),
+        "WEIGHT_IN": (plan.rms and plan.mixed, use.text("weight_in", "input")),
+        "UNIT_OFFSET": (plan.unit == "some", use.flag("unit_offset")),
+        "FN": (plan.chosen, use.text("fn") if "fn" in use.attrs else None),
+        "GATED": (plan.gated, use.flag("gated")),
+    }
+    constants |= {name: value for name, (there, value) in chosen.items() if there}
+    return arguments, constants
+
+
+def _strides(arguments: _Arguments, use: OpUse, plan: Plan) -> None:
+    rows, width = use.sizes("weight")
+    arguments.strides(x_row=width)
+    if plan.added:
+        arguments.strides(residual_row=rows if use.name == "linear_add" else 0)

@@ -1,0 +1,25 @@
+"""Model types that are known and that no spec can express, and what they have."""
+
+from collections.abc import Mapping
+
+_HAS: Mapping[str, str] = {
+    "gated delta rule layers": "olmo_hybrid",
+    "gated delta rule layers with short convolutions": (
+        "kimi_k3 kimi_linear qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text"
+        " qwen3_next"
+    ),
+    "linear attention layers (Lightning Attention)": "minimax",
+    "recurrent layers": "recurrent_gemma rwkv xlstm",
+    "several residual streams that are mixed": "gemma3n gemma3n_text",
+    "several residual streams that are mixed (hyper-connections), and attention over"
+    " compressed blocks of tokens": "deepseek_ref deepseek_v4",
+    "short convolutions": "lfm2 lfm2_moe",
+    "state space layers (Mamba)": (
+        "bamba falcon_h1 falcon_mamba granitemoehybrid jamba mamba mamba2 nemotron_h"
+        " zamba zamba2"
+    ),
+}
+BEYOND_ATTENTION: Mapping[str, str] = {
+    name: what for what, names in _HAS.items() for name in names.split()
+}
+"""Type to what it has beside attention and feed-forwards in one residual stream."""

@@ -1,0 +1,18 @@
+"""How gate and up of a feed-forward go together: a node from a spec."""
+
+from glmc.frontends.resolver import Resolver
+from glmc.frontends.spec import ClampedGluSpec
+from glmc.ir import model as m
+
+
+def clamped_glu(
+    what: str, resolve: Resolver, spec: ClampedGluSpec | None
+) -> m.ClampedGlu | None:
+    """The clamps, where the layer has any; ``what`` is the spec's key, for messages."""
+    if spec is None:
+        return None
+    limit = resolve.optional_number(f"{what}.limit", spec.limit)
+    if limit is None:
+        return None
+    alpha = resolve.optional_number(f"{what}.alpha", spec.alpha)
+    return m.ClampedGlu(alpha=alpha, limit=limit)

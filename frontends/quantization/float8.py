@@ -1,0 +1,115 @@
+"""float8 checkpoints: transformers' own, fbgemm's and modelopt's."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from glmc.frontends.quantization.modules import Modules
+from glmc.frontends.quantization.scheme import (
+    UNQUANTISED,
+    Config,
+    Keys,
+    Scheme,
+    names_in,
+)
+from glmc.frontends.wording import show
+from glmc.ir import model as m
+from glmc.ir.errors import UnsupportedQuantizationError
+
+_ROUNDING = "a scale for rounding activations or the cache, which stay as they are"
+ACTIVATIONS: Mapping[str, str] = {
+    f"*.{name}": _ROUNDING
+    for name in (
+        *("input_scale", "activation_scale", "input_scale_ub", "output_scale"),
+        *("q_scale", "k_scale", "v_scale", "kv_scale"),
+    )
+}
+"""What static quantisation of activations leaves in a checkpoint, and why it may."""
+
+# How activations would be rounded does not matter: glmc leaves them as they are.
+_FP8 = Keys(
+    valued={
+        "quant_method": ("fp8",),
+        "fmt": (None, "e4m3", "float8_e4m3fn"),
+        "activation_scheme": (None, "dynamic", "static"),
+        # Scales that are powers of two are numbers like others.
+        "scale_fmt": (None, "float", "ue8m0"),
+        "modules_to_convert": (None,),
+    },
+    read=frozenset({"weight_block_size", "modules_to_not_convert"}),
+    harmless=frozenset({"weight_per_tensor", "act_per_tensor", "dequantize"}),
+)
+_FBGEMM = Keys(
+    valued={"quant_method": ("fbgemm_fp8",)},
+    read=frozenset({"modules_to_not_convert"}),
+    harmless=frozenset({"activation_scale_ub"}),
+)
+_MODELOPT = Keys(
+    valued={
+        "quant_method": (None, "modelopt"),
+        "group_size": (None,),
+        "has_zero_point": (None, False),
+        "pre_quant_scale": (None, False),
+    },
+    read=frozenset({"quant_algo", "exclude_modules", "ignore", "config_groups"}),
+    harmless=frozenset({"producer", "kv_cache_quant_algo", "kv_cache_scheme"}),
+)
+_ALGORITHMS: Mapping[str, m.Storage] = {
+    "FP8": m.BlockQuantized(block="matrix", suffix="_scale"),
+    "FP8_PER_CHANNEL_PER_TOKEN": m.BlockQuantized(block="row", suffix="_scale"),
+}
+
+
+def fp8(config: Config) -> Scheme:
+    """``weight_scale_inv`` for each block, or without ``weight_block_size`` one."""
+    _FP8.check(config)
+    return Scheme(
+        storage=m.BlockQuantized(block=_block(config)),
+        skipped=Modules.of(names_in(config, "modules_to_not_convert")),
+        waived=ACTIVATIONS,
+        routers=True,
+    )
+
+
+def fbgemm(config: Config) -> Scheme:
+    """``weight_scale`` for each row."""
+    _FBGEMM.check(config)
+    return Scheme(
+        storage=m.BlockQuantized(block="row", suffix="_scale"),
+        skipped=Modules.of(names_in(config, "modules_to_not_convert")),
+        waived=ACTIVATIONS,
+        routers=True,
+    )
+
+
+def modelopt(config: Config) -> Scheme:
+    """``weight_scale`` for each matrix; what hf_quant_config.json says too."""
+    algorithm = config.get("quant_algo")
+    storage = _ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
+    if storage is None:
+        raise UnsupportedQuantizationError(
+            f"the checkpoint is quantised with modelopt's {show(algorithm)}, supported"
+            f" is {' or '.join(map(show, _ALGORITHMS))}; {UNQUANTISED}"
+        )
+    _MODELOPT.check(config)
+    listed = (*names_in(config, "exclude_modules"), *names_in(config, "ignore"))
+    return Scheme(
+        storage=storage,
+        skipped=Modules.of(listed),
+        waived=ACTIVATIONS,
+        head=True,
+        routers=True,
+    )
+
+
+def _block(config: Config) -> tuple[int, int] | Literal["matrix"]:
+    value = config.get("weight_block_size")
+    if value is None:
+        return "matrix"
+    sizes = value if isinstance(value, list | tuple) else []
+    whole = [n for n in sizes if isinstance(n, int) and not isinstance(n, bool)]
+    if len(sizes) != 2 or len(whole) != 2 or not all(0 < n < 1 << 20 for n in whole):
+        raise UnsupportedQuantizationError(
+            f"quantization_config.weight_block_size is {show(value)}, expected the two"
+            " sizes of a block, as in [128, 128], or null for one scale per matrix"
+        )
+    return whole[0], whole[1]

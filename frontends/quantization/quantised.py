@@ -1,0 +1,114 @@
+"""Which tensors of a model are quantised: by the spec's section and the config."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from glmc.frontends.quantization.compressed import compressed
+from glmc.frontends.quantization.float8 import fbgemm, fp8, modelopt
+from glmc.frontends.quantization.grouped import awq, gptq
+from glmc.frontends.quantization.mx import mxfp4
+from glmc.frontends.quantization.scheme import UNQUANTISED, Config, Scheme
+from glmc.frontends.resolver import Resolver
+from glmc.frontends.spec import PublishedQuantization, RowQuantization, Spec
+from glmc.frontends.wording import show
+from glmc.ir import model as m
+from glmc.ir.errors import UnsupportedQuantizationError
+
+METHODS: Mapping[str, Callable[[Config], Scheme]] = {
+    "fp8": fp8,
+    "fbgemm_fp8": fbgemm,
+    "modelopt": modelopt,
+    "gptq": gptq,
+    "awq": awq,
+    "compressed-tensors": compressed,
+    "mxfp4": mxfp4,
+}
+"""``quant_method`` of a ``quantization_config`` to what reads it."""
+
+_ROUTERS = frozenset({"router", "shared_gate", "correction"})
+_EXPERTS = frozenset({"xgate", "xup", "xdown"})
+
+
+class Quantised:
+    """Which tensors a config says are quantised, and how.
+
+    Raises:
+        GlmcError: when it asks for a format that glmc does not read.
+    """
+
+    def __init__(self, spec: Spec, resolve: Resolver) -> None:
+        self._resolve, self._layer_count = resolve, spec.layers
+        self._scheme: Scheme | None = None
+        self._vocabulary: m.Storage | None = None
+        if isinstance(spec.quantization, RowQuantization):
+            self._read_rows(spec.quantization, resolve)
+        elif isinstance(spec.quantization, PublishedQuantization):
+            self._scheme = _published(spec.quantization, resolve)
+
+    def in_layer(self, slot: str, tensor: str) -> m.Storage | None:
+        """How a layer's ``tensor``, a module's ``.weight``, is stored; None: floats."""
+        scheme = self._scheme
+        if scheme is None or (slot in _ROUTERS and not scheme.routers):
+            return None
+        if scheme.experts_only and slot not in _EXPERTS:
+            return None
+        return self._storage(scheme, tensor)
+
+    def in_vocabulary(self, slot: str, tensor: str) -> m.Storage | None:
+        """How embedding (slot ``embed``) and ``head`` are stored; None: as floats."""
+        if self._scheme and self._scheme.head and slot == "head":
+            return self._storage(self._scheme, tensor)
+        return self._vocabulary
+
+    def waivers(self) -> Iterator[m.Waiver]:
+        """Tensors of the format that nothing is computed with."""
+        for pattern, reason in (self._scheme.waived if self._scheme else {}).items():
+            yield m.Waiver(pattern=pattern, reason=reason)
+
+    def _storage(self, scheme: Scheme, tensor: str) -> m.Storage | None:
+        """How a tensor is stored in this layer and in all that follow.
+
+        Where a list leaves it out of some layers only it counts as quantised: such a
+        weight may be stored as floats, and published lists are not always right.
+        """
+        # Experts of a layer are stored alike.
+        module = tensor.removesuffix(".weight").replace("{x}", "0")
+        first = self._resolve.scope.variables.get("i")
+        last = self._resolve.size("layers", self._layer_count)
+        layers = range(first if isinstance(first, int) else 0, last)
+        if scheme.skipped and scheme.skipped.hold_in_all(module, layers):
+            return None
+        if scheme.chosen and not scheme.chosen.hold(
+            module.replace("{i}", str(layers.start))
+        ):
+            return None
+        return scheme.storage
+
+    def _read_rows(self, spec: RowQuantization, resolve: Resolver) -> None:
+        bits = resolve.value(spec.bits)
+        if bits in (None, 0) and not isinstance(bits, bool):
+            return
+        if bits not in (4, 8) or isinstance(bits, bool):
+            expected = f"must be 0, 4 or 8; {UNQUANTISED}"
+            raise resolve.error("quantization.bits", spec.bits, expected, bits)
+        storage = m.RowQuantized(bits=bits)
+        self._scheme = Scheme(storage, routers=True)
+        if resolve.flag("quantization.embeddings", spec.embeddings):
+            self._vocabulary = storage
+
+
+def _published(spec: PublishedQuantization, resolve: Resolver) -> Scheme | None:
+    config = resolve.value(spec.config)
+    if config is None:
+        return None
+    if not isinstance(config, Mapping):
+        expected = "must be an object"
+        raise resolve.error("quantization.config", spec.config, expected, config)
+    method = config.get("quant_method", "modelopt" if "quant_algo" in config else None)
+    read = METHODS.get(method) if isinstance(method, str) else None
+    if read is None:
+        supported = ", ".join(map(show, METHODS))
+        raise UnsupportedQuantizationError(
+            f"quantization_config has the method {show(method)}, supported are"
+            f" {supported}; {UNQUANTISED}"
+        )
+    return read(config)

@@ -1,0 +1,118 @@
+"""What a quantisation method makes of a config, and how configs are checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from glmc.frontends.quantization.modules import NO_MODULES, Modules
+from glmc.frontends.wording import show
+from glmc.ir import model as m
+from glmc.ir.errors import (
+    ConfigValueError,
+    UnknownKeyError,
+    UnsupportedQuantizationError,
+)
+
+UNQUANTISED = "compile the repository of the unquantised model"
+
+Config = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Which matrices of a model are quantised, and how they are stored."""
+
+    storage: m.Storage
+    skipped: Modules = NO_MODULES
+    """Modules that are left as floats."""
+    chosen: Modules | None = None
+    """The only modules that are not; None: every linear map."""
+    waived: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that nothing is computed with: glob pattern to reason."""
+    head: bool = False
+    """Whether the head is a linear map like the others."""
+    routers: bool = False
+    """Whether what chooses experts is."""
+    experts_only: bool = False
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a method's config: what their values may be.
+
+    ``valued``   key to the values that say what glmc does
+    ``read``     keys that the method reads
+    ``harmless`` keys that say nothing about how weights are stored
+    """
+
+    valued: Mapping[str, tuple[object, ...]]
+    read: frozenset[str]
+    harmless: frozenset[str] = frozenset()
+
+    def check(self, config: Config, where: str = "quantization_config") -> None:
+        """Refuse what the method does not know.
+
+        Raises:
+            GlmcError: on an unknown key, or a value that glmc does not read.
+        """
+        for key, value in config.items():
+            if key in self.read or key in self.harmless:
+                continue
+            known = self.valued.get(key)
+            if known is None:
+                raise UnknownKeyError(
+                    f"{where}.{show(key)} is {show(value)}, and glmc does not know what"
+                    " it says about the weights. If it has no effect on them, compile"
+                    f" with --ignore-key {where}.{key}"
+                )
+            if not any(value is one or value == one for one in known):
+                supported = " or ".join(map(show, known))
+                raise UnsupportedQuantizationError(
+                    f"{where}.{key} is {show(value)}, supported is {supported};"
+                    f" {UNQUANTISED}"
+                )
+
+
+def names_in(config: Config, key: str) -> tuple[str, ...]:
+    """A list of module names or patterns; absent or null is none.
+
+    Raises:
+        GlmcError: when it is no list.
+    """
+    value = config.get(key)
+    names = [] if value is None else value
+    if not isinstance(names, list | tuple):
+        raise ConfigValueError(
+            f"quantization_config.{key} is {show(value)}, expected a list of module"
+            " names"
+        )
+    return tuple(name for name in names if isinstance(name, str) and name)
+
+
+def whole(config: Config, key: str, least: int) -> int:
+    """A whole number of a sane size.
+
+    Raises:
+        GlmcError: when it is none.
+    """
+    value = config.get(key)
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    if plain and isinstance(value, int) and least <= value < 1 << 20:
+        return value
+    raise UnsupportedQuantizationError(
+        f"quantization_config.{key} is {show(value)}, expected a whole number from"
+        f" {least}; {UNQUANTISED}"
+    )
+
+
+def flag(config: Config, key: str, default: bool) -> bool:
+    """A truth value.
+
+    Raises:
+        GlmcError: when it is something else.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool):
+        return value
+    raise ConfigValueError(
+        f"quantization_config.{key} is {show(value)}, expected true or false"
+    )

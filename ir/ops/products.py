@@ -1,0 +1,120 @@
+"""Matrix products fused with what stands before and after them: one family.
+
+A product may norm its operand, activate what it makes, and join the residual stream.
+Each rounds where its parts, one after the other, round: the norm and the product to the
+dtype of ``x``. Launches are those of a few rows, as in decode.
+"""
+
+from typing import ClassVar
+
+from glmc.ir.cost import Call
+from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.ops.elementwise import ActivationFn, product_flops, product_type
+from glmc.ir.ops.norms import LAYER_FLOPS, RMS_FLOPS, WeightIn, expect_vectors
+from glmc.ir.types import TensorType
+
+
+class LinearAdd(Op):
+    """residual + (x Wᵀ + b): the product joins the residual stream as it is written."""
+
+    mnemonic = "linear_add"
+    multiplies = True
+    x: Value
+    weight: Param
+    residual: Value
+    bias: Param | None = None
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        made = product_type(types)
+        expect(types["residual"] == made, f"{types['residual']} is not {made}")
+        return (made,)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The product and the sum."""
+        return product_flops(types, call) + call.size(types["residual"].dims)
+
+
+class _Activating(Op):
+    """What is made of x Wᵀ + b; ``norm_flops`` are those on an element of x before."""
+
+    multiplies = True
+    norm_flops: ClassVar[int] = 0
+
+    def activated(self, types: Types, fn: str | None, gated: bool) -> TensorType:
+        """The type of fn(y), or of fn(gate) · up where y is ``gate | up``."""
+        made = product_type(types)
+        if not gated:
+            return made
+        expect(fn is not None, "a gate needs an activation, fn")
+        width = int(made.dims[-1])
+        expect(width % 2 == 0, f"{types['weight']} has no two halves of rows")
+        return made.with_last(width // 2)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """The norm and the product; an activation and a gate are one operation each."""
+        given = self.attributes()
+        after = ("fn" in given) + ("gated" in given)
+        before = self.norm_flops * call.size(types["x"].dims)
+        made = call.size(self.results[0].type.dims)
+        return before + product_flops(types, call) + after * made
+
+
+class LinearAct(_Activating):
+    """fn(x Wᵀ + b).
+
+    ``gated``: the rows of W are ``gate | up``, and the result is fn(gate) · up.
+    """
+
+    mnemonic = "linear_act"
+    x: Value
+    weight: Param
+    bias: Param | None = None
+    fn: ActivationFn
+    gated: bool = False
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (self.activated(types, self.fn, self.gated),)
+
+
+class RmsNormLinear(_Activating):
+    """rms_norm(x) Wᵀ + b, with the weight ``norm``; then fn and gate as in linear_act,
+    where they are given.
+    """
+
+    mnemonic = "rms_norm_linear"
+    norm_flops = RMS_FLOPS
+    x: Value
+    norm: Param
+    weight: Param
+    bias: Param | None = None
+    eps: float
+    weight_in: WeightIn = "input"
+    unit_offset: bool = False
+    fn: ActivationFn | None = None
+    gated: bool = False
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect_vectors(types["x"], types["norm"])
+        return (self.activated(types, self.fn, self.gated),)
+
+
+class LayerNormLinear(_Activating):
+    """layer_norm(x) Wᵀ + b, with the weight ``norm`` and ``norm_bias``; then fn and
+    gate as in linear_act, where they are given.
+    """
+
+    mnemonic = "layer_norm_linear"
+    norm_flops = LAYER_FLOPS
+    x: Value
+    norm: Param
+    weight: Param
+    norm_bias: Param | None = None
+    bias: Param | None = None
+    eps: float
+    unit_offset: bool = False
+    fn: ActivationFn | None = None
+    gated: bool = False
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect_vectors(types["x"], types["norm"], types.get("norm_bias"))
+        return (self.activated(types, self.fn, self.gated),)

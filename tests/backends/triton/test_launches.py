@@ -1,0 +1,58 @@
+"""How many kernels a decoded token launches: what the ops say, and what is launched."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glmc.builds import Build
+from support import GOLDEN, builds
+from support.kernels import interpreter
+
+# Products: q, k and v; output with residual; gate and up; down with residual.
+PRODUCTS = 4
+# What attention takes beside them: what prepares its operands, the parts, their sum.
+ATTENTION = 3
+
+
+class Counted:
+    """A kernel that counts its launches."""
+
+    def __init__(self, kernel: Any, launches: Counter[str]):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.launches[self.kernel.__name__] += 1
+        return self.kernel[grid]
+
+
+def test_a_decoded_token_launches_few_kernels_a_layer(
+    compiled: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = compiled(GOLDEN / "chatglm3")
+    build = builds.import_build(folder)
+    model = build.load(GOLDEN / "chatglm3", device="cpu", dtype="float32")
+    launches: Counter[str] = Counter()
+    with torch.no_grad(), interpreter():
+        kernels = importlib.import_module(f"{build.__name__}.kernels")
+        model.ops = kernels
+        out = model(input_ids=torch.tensor([[5, 6, 7]]))
+        for name, value in vars(kernels).copy().items():
+            if name.endswith("_kernel"):
+                monkeypatch.setattr(kernels, name, Counted(value, launches))
+        model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+    layers = len(model.layers)
+    assert launches.pop("product_gemv_kernel") == PRODUCTS * layers + 1  # the head's
+    assert sum(launches.values()) <= ATTENTION * layers
+    program = Build(folder).program
+    (block,) = program.blocks
+    said = {op.mnemonic: op.launches for op in block.ops}
+    assert said.pop("qkv_attention") <= ATTENTION
+    assert said == {"rms_norm_linear": 1, "linear_add": 1}
+    assert len(block.ops) == PRODUCTS + 1
