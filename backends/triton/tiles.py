@@ -50,7 +50,8 @@ def decode(size: int, width: int, group: int) -> Tile:
     rows = min(dot_block(group), max(16, DECODE_AREA // width))
     slots = 16 if size == 4 else 64 if width <= 128 else 32
     # Heads of 16 leave four warps nothing to share: on sm_80 ptxas spilled a word.
-    warps = 8 if rows * width > WIDE_AREA else 4 if width > 16 else 2
+    wide = rows * width > (WIDE_AREA if size < 4 else WIDE_AREA // 4)
+    warps = 8 if wide else 4 if width > 16 else 2
     return _tile(rows, slots, warps, 1 if size == 4 else 2)
 
 
