@@ -68,7 +68,9 @@ KERNELS: Mapping[str, Kernel] = {
     "moe_experts": Kernel(("rows", "activations", *_EXPERTS), mixtures.moe_experts),
     "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
     "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
-    "latent_attention": Kernel(("rows", "softmax", *_LATENTS), latents.latent_attention),
+    "latent_attention": Kernel(
+        ("rows", "softmax", *_LATENTS), latents.latent_attention
+    ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
     ),
