@@ -70,7 +70,8 @@ class Transformers:
     """A model of transformers as the reference."""
 
     model: Any
-    layers: int
+    layers: Sequence[int]
+    """What each layer of the build is called in the checkpoint."""
     given: Sequence[Scenario]
     prefixes: Sequence[str]
     answers: Sequence[tuple[Scenario, Answer]] = ()
@@ -92,11 +93,11 @@ class Transformers:
         if place == "head":
             teller.tell(graph.returns[0], rows["logits"])
         elif place == "stem":
-            first = references.layers_of(self.model, self.layers)[0]
+            first = next(iter(references.layers_of(self.model, self.layers).values()))
             name = next(n for n, m in self.model.named_modules() if m is first)
             teller.tell(graph.returns[0], self._kept[at].get(f"{name} in"))
         else:
-            teller.tell(graph.returns[0], rows[f"layer {place}"])
+            teller.tell(graph.returns[0], rows.get(f"layer {place}"))
         return teller.all()
 
 
@@ -288,7 +289,7 @@ def _reference(build: Build, arguments: argparse.Namespace) -> Reference:
     program = build.program
     given = scenarios(build.model.vocab, 9, 3)
     return Transformers(
-        model, program.layers, given, prefixes(build.model.optional_prefix)
+        model, program.numbers, given, prefixes(build.model.optional_prefix)
     )
 
 

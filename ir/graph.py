@@ -221,6 +221,19 @@ class Program(Node):
             f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
         )
 
+    @property
+    def summands(self) -> tuple[int, ...]:
+        """Which carried values add up to the hidden state: those the head reads."""
+        read = {value.name for value in self.head.inputs}
+        return tuple(at for at, name in enumerate(self.carried) if name in read)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What ``{i}`` is in the tensor names of each layer, in order."""
+        return tuple(
+            block.number_of(layer) for layer, block in enumerate(self.schedule())
+        )
+
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:
         """(attribute path, what ``{i}`` is in tensor names, parameter) of every
         parameter."""
