@@ -46,6 +46,8 @@ class Kernel:
 
 
 QUANTIZED = ("quantized_codes", "quantized_kernels")
+_EXPERTS = ("moe_act", "moe_rows", "moe_blocks", "moe_sort", "moe_experts")
+_LATENTS = ("latent_tiles", "latent_prefill", "latent_decode", "latent_attention")
 _ATTENTION = ("rows", "softmax", "kv_cache", "scores", "prefill", "decode_parts")
 _QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
 # Rendered for each kind of layer.
@@ -63,11 +65,11 @@ KERNELS: Mapping[str, Kernel] = {
         ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
+    "moe_experts": Kernel(("rows", "activations", *_EXPERTS), mixtures.moe_experts),
     "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
     "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
     "latent_attention": Kernel(
-        ("rows", "softmax", "latent_attention"), latents.latent_attention
+        ("rows", "softmax", *_LATENTS), latents.latent_attention
     ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
@@ -99,7 +101,7 @@ PARTS = (
     *QUANTIZED,
     "quantized_linear",
     "moe_router",
-    "moe_experts",
+    *_EXPERTS,
     "softmax",
     "full_attention",
     "kv_cache",
@@ -109,7 +111,7 @@ PARTS = (
     "decode",
     "attention",
     "latent_write",
-    "latent_attention",
+    *_LATENTS,
     "kv_store",
     "qkv_heads",
     "qkv_prologue",
