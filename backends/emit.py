@@ -19,6 +19,7 @@ from glmc.backends.layout import (
     repeated,
     tuple_of,
 )
+from glmc.backends.template_cache import TemplateCache
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
@@ -51,6 +52,7 @@ def environment() -> Environment:
     """The jinja2 environment of all templates: ``#%`` begins a control line."""
     return Environment(
         loader=PackageLoader("glmc.codegen_templates", ""),
+        bytecode_cache=TemplateCache(),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -224,7 +226,9 @@ def _every(layers: tuple[int, ...]) -> str | None:
 
 def constructors(program: Program) -> list[str]:
     """Names of the recipe constructors that weights.py imports."""
-    text = " ".join(binding("", param, None) for _, _, param in program.bindings())
+    graphs = (param for graph in program.graphs for param in graph.params)
+    rows = (binding("", param, None) for param in (*program.params, *graphs))
+    called = set(re.findall(r"\b(\w+)\(", " ".join(rows)))
     known = (
         "cat",
         "codes_of",
@@ -240,7 +244,7 @@ def constructors(program: Program) -> list[str]:
         "view",
         "zeros_of",
     )
-    return [name for name in known if re.search(rf"\b{name}\(", text)]
+    return [name for name in known if name in called]
 
 
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
