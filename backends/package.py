@@ -92,7 +92,9 @@ def _siblings(tree: ast.AST) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield str(node.module)
-        elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, ast.expr):
             yield from _siblings(node)
 
 
