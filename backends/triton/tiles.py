@@ -37,6 +37,8 @@ _PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     ),
 }
 ELEMENT_SIZES = tuple(_PREFILL)
+# Channels of the widest head that these are for.
+WIDEST_HEAD = 512
 
 
 def prefill(size: int, width: int) -> Tile:
