@@ -81,7 +81,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         f"{applied} fusions applied; see: glmc inspect {arguments.out}"
     )
     if missing:
-        print(f"on a GPU these run as torch code: {', '.join(missing)}; see --ledger")
+        ops, why = ", ".join(missing), f"glmc inspect {arguments.out} --ledger"
+        print(f"on a GPU these run as torch code: {ops}; why: {why}")
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")

@@ -65,6 +65,17 @@ def unfit(uses: Iterable[OpUse]) -> str | None:
 
 
 def _unfit(use: OpUse) -> str | None:
+    shape = LatentShape.of(use)
+    if tiles.dot_block(shape.rank) > tiles.WIDEST_LATENT:
+        return (
+            f"{use.name}: a program holds latents of {tiles.WIDEST_LATENT} channels at"
+            f" most, not of {shape.rank}"
+        )
+    if shape.expanded > tiles.WIDEST_EXPANDED:
+        return (
+            f"{use.name}: a program holds {tiles.WIDEST_EXPANDED} channels of a key and"
+            f" its value at most, each part rounded up, not {shape.expanded}"
+        )
     return use.beyond(_ATTRS, _OPERANDS)
 
 

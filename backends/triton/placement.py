@@ -20,28 +20,50 @@ class Place:
     reason: str = ""
 
 
-_VIEW = "a view: nothing is launched"
-_LOOKUP = "a lookup of single rows, which torch's is as fast as any"
-_ONCE = "made once a call, for all layers"
-_ELEMENTWISE = "elementwise, on what single tokens have, and no fusion took it"
-_HEADS = "norms of short vectors, on what single tokens have, and no fusion took them"
-_COPY = "a copy of what single tokens have into the cache, and no fusion took it"
-
-TORCH: Mapping[str, str] = {
-    **dict.fromkeys(("split", "heads", "first_token"), _VIEW),
-    **dict.fromkeys(("embedding", "quantized_embedding", "add_table"), _LOOKUP),
-    **dict.fromkeys(("rope_table", "rope_table_linear", "rope_table_dynamic"), _ONCE),
-    **dict.fromkeys(("rope_table_llama3", "rope_table_yarn"), _ONCE),
-    **dict.fromkeys(("rope_table_longrope", "rope_table_proportional"), _ONCE),
-    **dict.fromkeys(("rope_table_sections", "sinusoids", "alibi_slopes"), _ONCE),
-    **dict.fromkeys(("query_scale", "zeros_like", "no_selection"), _ONCE),
-    **dict.fromkeys(("add", "mul", "scale", "scale_by", "scale_heads"), _ELEMENTWISE),
-    **dict.fromkeys(("clamp", "soft_cap", "gate", "xielu"), _ELEMENTWISE),
-    **dict.fromkeys(("clamped_glu", "scale_experts", "rope"), _ELEMENTWISE),
-    **dict.fromkeys(("layer_norm_heads", "rms_normalize", "layer_normalize"), _HEADS),
-    **dict.fromkeys(("kv_write", "index_write"), _COPY),
+_BY_DESIGN: Mapping[str, tuple[str, ...]] = {
+    "a view: nothing is launched": ("split", "heads", "first_token"),
+    "a lookup of single rows, which torch does as fast as any": (
+        "embedding",
+        "quantized_embedding",
+        "add_table",
+    ),
+    "made once a call, for all layers": (
+        "rope_table",
+        "rope_table_linear",
+        "rope_table_dynamic",
+        "rope_table_llama3",
+        "rope_table_yarn",
+        "rope_table_longrope",
+        "rope_table_proportional",
+        "rope_table_sections",
+        "sinusoids",
+        "alibi_slopes",
+        "query_scale",
+        "zeros_like",
+        "no_selection",
+    ),
+    "reads and writes what its tokens have, and no fusion took it": (
+        "add",
+        "mul",
+        "scale",
+        "scale_by",
+        "scale_heads",
+        "scale_experts",
+        "clamp",
+        "clamped_glu",
+        "soft_cap",
+        "gate",
+        "xielu",
+        "rope",
+        "layer_norm_heads",
+        "rms_normalize",
+        "layer_normalize",
+        "kv_write",
+        "index_write",
+    ),
 }
-"""The ops that are torch's by design, and why. Each moves little, or is a library's."""
+TORCH: Mapping[str, str] = {op: why for why, ops in _BY_DESIGN.items() for op in ops}
+"""The ops that are torch's by design, and why. None reads a matrix, or the cache."""
 _ENCODER = "an encoder multiplies all tokens of a text, and a library does that best"
 
 Judge = Callable[[list[OpUse], str], str | None]
