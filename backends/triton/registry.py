@@ -17,6 +17,7 @@ from glmc.backends import layout
 from glmc.backends.triton import (
     latents,
     mixtures,
+    placement,
     products,
     specs,
     structure,
@@ -179,21 +180,16 @@ def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
-    """The kernels that fit a model; where one does not, ops are the reference's."""
-    without: tuple[str, ...] = ()
-    if not structure.attention_plan(uses).has_kernels:
-        without += structure.ATTENTION_OPS
-    if not latents.plan(uses):
-        without += ("latent_attention",)
-    if not mixtures.router_form(uses):
-        without += ("moe_router",)
-    if not mixtures.experts_form(uses):
-        without += ("moe_experts",)
-    if structure.named(uses, "full_attention"):
-        without += ("linear",)  # an encoder's products have many rows
-    if not without:
-        return KERNELS
+    """The kernels that fit a model; the other ops are the reference's."""
+    without = placement.unfit(uses)
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
+
+
+def places(
+    ops: Iterable[OpUse], own: Collection[str] = ()
+) -> Mapping[str, placement.Place]:
+    """Where each op of a model runs on a GPU; ``own`` are the user's."""
+    return placement.places(_ours(ops, own), KERNELS, own)
 
 
 def _parts(uses: list[OpUse]) -> list[str]:

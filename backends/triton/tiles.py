@@ -37,6 +37,8 @@ _PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     ),
 }
 ELEMENT_SIZES = tuple(_PREFILL)
+# Channels of the widest head that these are for.
+WIDEST_HEAD = 512
 
 
 def prefill(size: int, width: int) -> Tile:
@@ -93,6 +95,7 @@ _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
     4: ((256, _tile(16, 16, 4, 1)), (512, _tile(16, 16, 8, 1))),
 }
+WIDEST_EXPANDED, WIDEST_LATENT = 640, 512
 LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
 LATENT_CONTEXT: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
 LATENT_WRITE_WARPS = 1
