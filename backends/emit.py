@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from glmc.backends.layout import call
+from glmc.backends.template_cache import TemplateCache
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
 
@@ -18,6 +19,7 @@ def environment() -> Environment:
     """The jinja2 environment of all templates: ``#%`` begins a control line."""
     return Environment(
         loader=PackageLoader("glmc.codegen_templates", ""),
+        bytecode_cache=TemplateCache(),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

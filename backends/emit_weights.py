@@ -138,7 +138,9 @@ def _every(layers: tuple[int, ...]) -> str | None:
 
 def constructors(program: Program) -> list[str]:
     """Names of the recipe constructors that weights.py imports."""
-    text = " ".join(binding("", param, None) for _, _, param in program.bindings())
+    graphs = (param for graph in program.graphs for param in graph.params)
+    rows = (binding("", param, None) for param in (*program.params, *graphs))
+    called = set(re.findall(r"\b(\w+)\(", " ".join(rows)))
     known = (
         "cat",
         "codes_of",
@@ -154,7 +156,7 @@ def constructors(program: Program) -> list[str]:
         "view",
         "zeros_of",
     )
-    return [name for name in known if re.search(rf"\b{name}\(", text)]
+    return [name for name in known if name in called]
 
 
 def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:

@@ -9,10 +9,11 @@ from glmc.backends.emit import environment
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
 from glmc.backends.torch.select import reference_module
-from glmc.backends.triton import OpUse, render_kernels
+from glmc.backends.triton import OpUse, places, render_kernels
 from glmc.ir.graph import Graph, Program
 from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
+from glmc.ir.passes.ledger import Placement, count
 
 
 def package(
@@ -92,7 +93,9 @@ def _siblings(tree: ast.AST) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield str(node.module)
-        elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, ast.expr):
             yield from _siblings(node)
 
 
@@ -114,6 +117,23 @@ def op_names(program: Program) -> set[str]:
 def uses(program: Program) -> Iterable[OpUse]:
     """Every op of a program as the Triton backend sees it."""
     return [_use(program, graph, op) for graph in program.graphs for op in graph.ops]
+
+
+def placements(program: Program, own: Collection[str] = ()) -> list[Placement]:
+    """Where each op of a program runs on a GPU; ``own`` have kernels of the user."""
+    found = places(uses(program), own)
+    return [
+        Placement(
+            op=op.mnemonic,
+            graph=graph.name,
+            layers=count(graph),
+            at=", ".join(f"%{name}" for name in op.outs),
+            where=found[op.mnemonic].where,
+            reason=found[op.mnemonic].reason,
+        )
+        for graph in program.graphs
+        for op in graph.ops
+    ]
 
 
 def _use(program: Program, graph: Graph, op: Op) -> OpUse:
