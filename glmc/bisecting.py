@@ -70,7 +70,7 @@ class Transformers:
     """A model of transformers as the reference."""
 
     model: Any
-    layers: Sequence[int]
+    numbers: Sequence[int]
     """What each layer of the build is called in the checkpoint."""
     given: Sequence[Scenario]
     prefixes: Sequence[str]
@@ -78,7 +78,7 @@ class Transformers:
     _kept: dict[int, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = references.answers(self.model, self.layers, self.given)
+        found = references.answers(self.model, self.numbers, self.given)
         self.answers = list(found)
 
     def told(self, at: int, program: Program, graph: Graph, place: Place) -> Told:
@@ -86,14 +86,14 @@ class Transformers:
         if at not in self._kept:
             kept = Kept()
             with watched_modules(self.model, kept):
-                list(references.answers(self.model, self.layers, [self.given[at]]))
+                list(references.answers(self.model, self.numbers, [self.given[at]]))
             self._kept[at] = kept.whole()
         teller = Teller(program, graph, place, self._kept[at], self.prefixes)
         rows = self.answers[at][1]
         if place == "head":
             teller.tell(graph.returns[0], rows["logits"])
         elif place == "stem":
-            first = next(iter(references.layers_of(self.model, self.layers).values()))
+            first = next(iter(references.layers_of(self.model, self.numbers).values()))
             name = next(n for n, m in self.model.named_modules() if m is first)
             teller.tell(graph.returns[0], self._kept[at].get(f"{name} in"))
         else:
