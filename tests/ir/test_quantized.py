@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
-from glmc.ir.passes import Stage, run
+from glmc.ir.passes import Stage, products, run
 from glmc.ir.passes.ledger import Entry
+from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.recipe import tensors
+from glmc.ir.text import parse_program, print_program
+from glmc.ir.verify import verify
 from support.models import chatglm
 
 TOLERANCE = 1e-4
@@ -75,6 +79,53 @@ STORAGES = [
 def test_every_stage_computes_the_same(storage: m.Storage) -> None:
     programs = [stage.program for stage in run(lower(stored(chatglm(), storage)))]
     assert max(compare(programs)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "storage", [m.RowQuantized(bits=4), groups("gptq", zeros=True)], ids=str
+)
+def test_codes_fuse_as_floats_do(storage: m.Storage) -> None:
+    final = list(run(lower(stored(chatglm(), storage))))[-1].program
+    ops = final.blocks[0].ops
+    assert [op.mnemonic for op in ops] == [
+        "rms_norm_linear",
+        "qkv_attention",
+        "linear_add",
+        "rms_norm_linear",
+        "linear_add",
+    ]
+    assert all(op.attributes()["bits"] == 4 for op in ops if "linear" in op.mnemonic)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "old", "new"),
+    [
+        (products.LINEAR_ADD, "zeros=@zeros, ", ""),
+        (products.RMS_NORM_LINEAR, "zeros=@zeros, ", ""),
+        (products.LINEAR_ACT, "zeros=@zeros, ", ""),
+    ],
+)
+def test_a_fusion_that_loses_zero_points_is_caught(
+    fusion: Fusion, old: str, new: str
+) -> None:
+    """The control of the checks above."""
+    before = lower(stored(chatglm(), groups("gptq", zeros=True)))
+    for stage in run(before):
+        if stage.name == fusion.name:
+            break
+        before = stage.program
+    rules = [Rule(rule.match, rule.replace.replace(old, new)) for rule in fusion.rules]
+    after, entries = replace(fusion, rules=tuple(rules)).run(before)
+    assert any(entry.status == "applied" for entry in entries)
+    assert max(compare([before, after])) > TOLERANCE
+
+
+def test_a_scale_without_codes_is_refused() -> None:
+    final = list(run(lower(stored(chatglm(), m.RowQuantized(bits=8)))))[-1].program
+    text = print_program(final)
+    assert "bits=8" in text
+    with pytest.raises(GlmcError, match="scale goes with codes, which have bits"):
+        verify(parse_program(text.replace(", bits=8", "")))
 
 
 # As ChatGLM-6B has it: q, k and v of one head beside each other, taken apart by rows.

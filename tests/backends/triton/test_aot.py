@@ -13,6 +13,7 @@ from glmc.backends.triton.targets import LIMITS
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
+    coded_use,
     full_use,
     latent_uses,
     moe_use,
@@ -207,6 +208,37 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
             product_use("layer_norm_linear", 3072, 768, "norm_bias", fn="gelu"),
             product_use("rms_norm_linear", 16384, 2048, **SILU),
             product_use("linear_add", 768, 3072, "bias"),
+        ],
+        EVERY,
+    ),
+    "coded products": (
+        "f16",
+        [
+            coded_use("rms_norm_linear", 4, 4608, 4096, "bias", weight_in="f32"),
+            coded_use("rms_norm_linear", 8, 27392, 4096, weight_in="f32", **SILU),
+            coded_use("linear_add", 4, 4096, 13696),
+            coded_use("linear_add", 8, 4096, 4096),
+            product_use("rms_norm_linear", 65024, 4096, weight_in="f32"),
+        ],
+        EVERY,
+    ),
+    "coded products, 8B": (
+        "bf16",
+        [
+            coded_use("rms_norm_linear", 4, 6144, 4096, "zeros", group=128),
+            coded_use("linear_add", 4, 4096, 4096, "zeros", group=128),
+            coded_use("rms_norm_linear", 4, 28672, 4096, group=128, **SILU),
+            coded_use("linear_add", 4, 4096, 14336, group=128),
+            product_use("rms_norm_linear", 128256, 4096),
+        ],
+        EVERY,
+    ),
+    "coded products, f32": (
+        "f32",
+        [
+            coded_use("layer_norm_linear", 8, 2304, 768, "bias", "norm_bias"),
+            coded_use("rms_norm_linear", 4, 16384, 2048, "zeros", group=64, **SILU),
+            coded_use("linear_add", 4, 768, 3072, "bias", group=32),
         ],
         EVERY,
     ),

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from glmc import compile_model
 from glmc.builds import Build
-from support import GOLDEN, builds
+from support import GOLDEN, builds, quantised
 from support.kernels import interpreter
 
 # Products: q, k and v; output with residual; gate and up; down with residual.
@@ -32,12 +33,12 @@ class Counted:
         return self.kernel[grid]
 
 
-def test_a_decoded_token_launches_few_kernels_a_layer(
-    compiled: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = compiled(GOLDEN / "chatglm3")
+def decoded(
+    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Counter[str], int]:
+    """What one decoded token launches, and the layers of the model."""
     build = builds.import_build(folder)
-    model = build.load(GOLDEN / "chatglm3", device="cpu", dtype="float32")
+    model = build.load(checkpoint, device="cpu", dtype="float32")
     launches: Counter[str] = Counter()
     with torch.no_grad(), interpreter():
         kernels = importlib.import_module(f"{build.__name__}.kernels")
@@ -47,7 +48,11 @@ def test_a_decoded_token_launches_few_kernels_a_layer(
             if name.endswith("_kernel"):
                 monkeypatch.setattr(kernels, name, Counted(value, launches))
         model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
-    layers = len(model.layers)
+    return launches, len(model.layers)
+
+
+def check(folder: Path, launches: Counter[str], layers: int) -> None:
+    """Five ops a layer, and no more launches than they say."""
     assert launches.pop("product_gemv_kernel") == PRODUCTS * layers + 1  # the head's
     assert sum(launches.values()) <= ATTENTION * layers
     program = Build(folder).program
@@ -56,3 +61,25 @@ def test_a_decoded_token_launches_few_kernels_a_layer(
     assert said.pop("qkv_attention") <= ATTENTION
     assert said == {"rms_norm_linear": 1, "linear_add": 1}
     assert len(block.ops) == PRODUCTS + 1
+
+
+def test_a_decoded_token_launches_few_kernels_a_layer(
+    compiled: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = compiled(GOLDEN / "chatglm3")
+    check(folder, *decoded(folder, GOLDEN / "chatglm3", monkeypatch))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_take_no_more(
+    bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = GOLDEN / "chatglm3"
+    stored = quantised.quantised(quantised.tensors_of(source), bits)
+    checkpoint = quantised.write(
+        tmp_path / "q", source, stored, {"quantization_bit": bits}
+    )
+    folder = compile_model(checkpoint, tmp_path / "build")
+    launches, layers = decoded(folder, checkpoint, monkeypatch)
+    assert "quantized_gemm_kernel" not in launches
+    check(folder, launches, layers)
