@@ -19,6 +19,7 @@ ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
 PRODUCT_OPS = (
     "linear",
+    "quantized_linear",
     "linear_add",
     "linear_act",
     "rms_norm_linear",
@@ -31,7 +32,6 @@ ALLOCATING_OPS = (
     *MOE_OPS,
     *PRODUCT_OPS,
     "latent_attention",
-    "quantized_linear",
 )
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
