@@ -46,8 +46,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     add("--disable", action="append", default=[], metavar="PASS",
         help="leave a pass out (repeatable)")  # fmt: skip
     add("--strict", action="store_true",
-        help="fail when a fusion had candidates and took none, or an op that runs long"
-        " has no kernel")  # fmt: skip
+        help="fail when a fusion had candidates and took none, or an op that"
+        " should have a kernel has none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
     add("--kernel", action="append", default=[], metavar="OP=FILE", dest="kernels",

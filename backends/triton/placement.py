@@ -71,7 +71,9 @@ _JUDGES: Mapping[str, Judge] = {
     **dict.fromkeys(structure.ALL_ATTENTION_OPS, structure.attention_unfit),
     **dict.fromkeys(structure.MOE_OPS, mixtures.unfit),
     "latent_attention": lambda uses, _: latents.unfit(uses),
-    "quantized_linear": lambda uses, _: structure.codes_unfit(uses),
+    **dict.fromkeys(
+        (*structure.PRODUCT_OPS, "quantized_linear"), structure.codes_unfit
+    ),
 }
 
 

@@ -175,8 +175,12 @@ def aot_specs(
 
 def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
     """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
-    given = products.with_parts(use for use in ops if use.name not in own)
-    return [use for use in given if use.name not in own]
+    given = [use for use in ops if use.name not in own]
+    # The reference calls no kernel, so the parts of what it runs are not asked for.
+    refused = placement.unfit(given)
+    parts = products.with_parts(use for use in given if use.name not in refused)
+    rest = [use for use in given if use.name in refused]
+    return [use for use in (*parts, *rest) if use.name not in own]
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:

@@ -148,24 +148,27 @@ def grouped(quantized: Iterable[OpUse]) -> bool:
     return any(len(use.shapes["scale"]) > 1 for use in quantized)
 
 
-def codes_unfit(quantized: Iterable[OpUse]) -> str | None:
-    """Why the kernels of quantized_linear do not take a model's uses of it.
+def codes_unfit(uses: Iterable[OpUse], name: str) -> str | None:
+    """Why the kernels of a product do not take the codes that it multiplies by."""
+    coded = [use for use in named(uses, name) if "bits" in use.attrs]
+    return next(filter(None, map(_codes_unfit, coded)), None)
 
-    A tile of columns has its codes in the same words, so it must lie within groups of
-    equal scale, or groups within the rows of one plane of it; see the template.
-    """
-    for use in named(quantized, "quantized_linear"):
-        width = use.size("weight") * 8 // use.whole("bits")
-        if use.size("weight") % 4:
-            return f"{use.name}: rows of {width} codes do not fill words of 32 bits"
-        group = width // use.size("scale") if len(use.shapes["scale"]) > 1 else width
-        run = math.gcd(use.size("weight") // 4, 16)
-        tile = run * 32 // use.whole("bits")
-        if group != width and (group % run or (tile % group and group % tile)):
-            return (
-                f"{use.name}: groups of {group} columns do not fit the tiles of {tile}"
-                f" that kernels read from rows of {width}"
-            )
+
+def _codes_unfit(use: OpUse) -> str | None:
+    """A tile of columns has its codes in the same words: it lies within one group of
+    equal scale, or its groups are whole planes of the words."""
+    bits = use.whole("bits")
+    width = use.size("weight") * 8 // bits
+    if width * bits % 32:
+        return f"{use.name}: rows of {width} codes do not fill words of 32 bits"
+    groups = use.size("scale") if len(use.shapes["scale"]) > 1 else 1
+    group, run = width // groups, math.gcd(width * bits // 32, 16)
+    tile = run * 32 // bits
+    if groups > 1 and (group % run or (tile % group and group % tile)):
+        return (
+            f"{use.name}: groups of {group} columns do not fit the tiles of {tile} that"
+            f" kernels read from rows of {width}"
+        )
     return None
 
 
