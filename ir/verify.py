@@ -50,7 +50,6 @@ def _graph(program: Program, graph: Graph) -> None:
     for param in graph.params:
         _assembled(graph.name, param)
     for op in graph.ops:
-        at = f"%{op.outs[0]}"
         for name in op.values:
             if name not in defined:
                 raise _undefined(graph, op, f"%{name}", meant(name, defined))
