@@ -69,6 +69,11 @@ class Rule:
         return Pattern(self.match)
 
     @cached_property
+    def kinds(self) -> frozenset[type[Op]]:
+        """The kinds of op that it matches."""
+        return frozenset(line.cls for line in self.pattern.ops)
+
+    @cached_property
     def replacement(self) -> tuple[list[ParamLine], list[PatternOp]]:
         """The compiled right side."""
         return parse_replacement(self.replace)
@@ -100,8 +105,7 @@ class Fusion:
     @cached_property
     def needed(self) -> frozenset[type[Op]]:
         """The kinds of op without which no rule matches."""
-        kinds = [{line.cls for line in rule.pattern.ops} for rule in self.rules]
-        return frozenset(set.intersection(*kinds))
+        return frozenset.intersection(*(rule.kinds for rule in self.rules))
 
     def considers(self, program: Program, graph: Graph, op: Op) -> bool:
         """Whether an op is a candidate."""
@@ -123,7 +127,7 @@ class Fusion:
 
 def _absent(fusion: Fusion, program: Program) -> Entry:
     there = {type(op) for graph in program.graphs for op in graph.ops}
-    anchors = sorted(cls.mnemonic for cls in fusion.anchors)
+    anchors = sorted(cls.mnemonic for cls in fusion.anchors & there or fusion.anchors)
     reason = f"no {' or '.join(anchors)} {fusion.wanted}"
     if not there & fusion.anchors and len(anchors) > 1:
         reason = f"the model has no {' or '.join(anchors)}"
@@ -332,11 +336,14 @@ def _refusals(
     settled: Mapping[str, str | None],
 ) -> Iterator[Entry]:
     """Candidates left over: ops of an anchor's kind that no rule took or made."""
+    there = {type(op) for op in graph.ops}
     for op in graph.ops:
         made_here = settled.get(op.outs[0], "") is None
         if made_here or not fusion.considers(program, graph, op):
             continue
         rules = [r for r in fusion.rules if type(op) is r.pattern.anchor.cls]
+        # What the graph has nothing of is no reason, where another rule has one.
+        rules = [rule for rule in rules if rule.kinds <= there] or rules
         reason = settled.get(op.outs[0]) or "; or ".join(
             dict.fromkeys(_mismatch(rule.pattern, graph, op) for rule in rules)
         )
