@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from glmc.backends.layout import call
+from glmc.backends.layout import bracketed, call
 from glmc.backends.template_cache import TemplateCache
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
@@ -40,7 +40,7 @@ def lines(
     """The statements of a graph's ops."""
     read = set(graph.returns) | {name for op in graph.ops for name in op.values}
     return [
-        call(_target(op, read), f"ops.{op.mnemonic}", _arguments(op), indent)
+        call(_target(op, read), f"ops.{op.mnemonic}", _arguments(op, indent), indent)
         for op in (graph.ops if ops is None else ops)
     ]
 
@@ -50,14 +50,20 @@ def _target(op: Op, read: set[str]) -> str:
     return ", ".join(name if name in read else "_" for name in op.outs)
 
 
-def _arguments(op: Op) -> list[str]:
+def _arguments(op: Op, indent: int) -> list[str]:
+    """What an op is called with; a tuple that is too long is broken already."""
     required = op.operand_fields()
     arguments = []
     for field, sigil, name in op.operands():
         actual = f"self.{name}" if sigil == "@" else name
         arguments.append(actual if required[field][1] else f"{field}={actual}")
-    keywords = op.attributes().items()
-    return arguments + [f"{key}={literal(value)}" for key, value in keywords]
+    for key, value in op.attributes().items():
+        if isinstance(value, tuple) and len(value) > 1:
+            row = bracketed(f"{key}=(", list(map(literal, value)), "),", indent + 4)
+            arguments.append(row[:-1])
+        else:
+            arguments.append(f"{key}={literal(value)}")
+    return arguments
 
 
 def literal(value: Any) -> str:

@@ -25,7 +25,6 @@ from glmc.emission import blame_build
 from glmc.ir.errors import WeightsUnusableError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.text import parse_program
 from glmc.probing import (
     Kept,
     Place,
@@ -263,7 +262,7 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
     from glmc.running import import_build
 
     names = list(build.stages)[1:]
-    programs = {name: parse_program(build.dump(name)) for name in names}
+    programs = {name: build.program_at(name) for name in names}
     folder = Path(arguments.weights)
     try:
         weights = Weights(folder, build.model.optional_prefix)
@@ -305,7 +304,7 @@ def _with_hints(build: Build, found: Culprit) -> Culprit:
     if found.stage != READING or not found.op:
         return found
     first = list(build.stages)[1]
-    ops = [op for graph in parse_program(build.dump(first)).graphs for op in graph.ops]
+    ops = [op for graph in build.program_at(first).graphs for op in graph.ops]
     wanted = {found.op, *found.suspects}
     lines = dict.fromkeys(
         f"{line['where']} {line['entry']}: {line['says']}"

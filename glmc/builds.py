@@ -95,7 +95,19 @@ class Build:
     @cached_property
     def program(self) -> Program:
         """The program of the last stage: what the emitted module does."""
-        return parse_program(self.dump(list(self.stages)[-1]))
+        return self.program_at(list(self.stages)[-1])
+
+    def program_at(self, stage: str) -> Program:
+        """The program of a stage; what several passes left alike is read once."""
+        text = self.dump(stage)
+        if text not in self._programs:
+            self._programs[text] = parse_program(text)
+        return self._programs[text]
+
+    @cached_property
+    def _programs(self) -> dict[str, Program]:
+        """Dump to what it says."""
+        return {}
 
     @cached_property
     def ledger(self) -> list[Entry]:

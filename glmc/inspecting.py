@@ -9,8 +9,7 @@ from typing import Any, get_args
 from glmc.builds import Build
 from glmc.ir.graph import Graph, Program
 from glmc.ir.passes.ledger import Entry, Placement, Where, launches, totals
-from glmc.ir.recipe import Tensor, leaves
-from glmc.ir.text import parse_program
+from glmc.ir.recipe import Tensor, counted
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
 
@@ -22,7 +21,7 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     and what the model was made for.
     """
     model, program = build.model, build.program
-    count = parameters(parse_program(build.dump(list(build.stages)[1])))
+    count = parameters(build.program_at(list(build.stages)[1]))
     # A cache that several layers read is there once.
     own = [kv.elements() for kv in program.caches if not isinstance(kv, int)]
     kv = sum(own) * BYTES[model.dtype]
@@ -66,16 +65,16 @@ def parameters(lowered: Program) -> int:
     """
     found = {}
     for _, layer, param in lowered.bindings():
-        for leaf in leaves(param.recipe):
+        for leaf, times in counted(param.recipe):
             name = (leaf if isinstance(leaf, Tensor) else leaf.codes).name
-            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape)
+            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape) * times
     return sum(found.values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:
     found = []
     for name, stage in list(build.stages.items())[1:]:
-        program = parse_program(build.dump(name))
+        program = build.program_at(name)
         ops = [op for graph in program.schedule() for op in graph.ops]
         ops += [*program.stem.ops, *program.head.ops]
         found.append(

@@ -13,7 +13,6 @@ from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
 
 _CALLS = {
@@ -35,9 +34,7 @@ def document(build: Build) -> dict[str, Any]:
     ``drawings`` holds each drawing once; a graph that a pass left alone names the one
     of the stage before.
     """
-    programs = {
-        name: parse_program(build.dump(name)) for name in list(build.stages)[1:]
-    }
+    programs = {name: build.program_at(name) for name in list(build.stages)[1:]}
     drawings: dict[str, int] = {}
     stages = [
         {

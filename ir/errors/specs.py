@@ -85,6 +85,11 @@ class SpecIncompleteError(GlmcError):
     code = "GLMC031"
     next_step = "Add the entry; the spec of a similar family shows how it looks."
 
+    def __init__(self, message: str, entry: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
+        """The keys that lead to what is at fault, with dots; empty if none does."""
+
 
 class UnknownSpecError(GlmcError):
     """There is no spec of that name.

@@ -43,6 +43,13 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
         ("dims: {E: =c.hidden_size // M}", "unknown name 'M'"),
         ("dims: {V: null}\nignore: {vocab_size: rows}", "dims must define V"),
         ("block:\n  - {op: attention}", "block.op must be one of the ops attn, mlp"),
+        (
+            "ops:\n  attn:\n    rope: {style: sideways}",
+            "my.yaml:4: spec 'my': ops.attn.rope.style must be half or interleaved",
+        ),
+        ("ops: {attn: {heads: =H +}}", "`=H +`: invalid syntax where it ends"),
+        ("ops: {mlp!: {act: silu}}", "ops.mlp: the key 'kind' is required and missing"),
+        ("ops: {mlp: {kind: mpl}}", "the key 'kind' must be one of attention, mlp, "),
         ("weights: {qq: x}", "there is no slot 'qq'"),
         ("weights: {q+k: x}", "the slot 'q' has two entries"),
         ("weights: {q: null}", "weights has no entry for 'q'"),
