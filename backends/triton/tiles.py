@@ -45,6 +45,14 @@ def prefill(size: int, width: int) -> Tile:
     return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
 
 
+# Bytes of an element -> targets on which prefill reads the cache by descriptors (TMA).
+# Products of float32 take whole tiles in registers, and kernels with TMA spilled there.
+DESCRIBED: Mapping[int, tuple[str, ...]] = {
+    2: ("cuda:90", "cuda:100", "cuda:120"),
+    4: (),
+}
+
+
 def decode(size: int, width: int, group: int) -> Tile:
     """Heads of a group by slots; a group too large for one program takes several."""
     rows = min(dot_block(group), max(16, DECODE_AREA // width))
