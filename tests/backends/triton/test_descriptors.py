@@ -55,9 +55,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> On:
     return believe
 
 
-@settings(examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    tokens=st.integers(2, 70),
+    tokens=st.integers(2, 50),
     past=st.integers(0, 40),
     heads=GROUPS,
     dims=st.tuples(DIMS, DIMS),
