@@ -50,6 +50,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+def from_name(value: object) -> object:
+    """Before validation: a bare name is a section of which only that is said."""
+    return {"name": value} if isinstance(value, str | Expression) else value
+
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
-from glmc.ir.passes.ledger import Entry
+from glmc.ir.passes.ledger import Entry, Placement
 from glmc.ir.text import parse_model, parse_program
 from glmc.writing import MANIFEST, read_manifest
 
@@ -100,4 +100,16 @@ class Build:
     @cached_property
     def ledger(self) -> list[Entry]:
         """Every candidate of every fusion."""
-        return [Entry(**entry) for entry in json.loads(self._read("ir/ledger.json"))]
+        return [Entry(**entry) for entry in self._ledger["fusions"]]
+
+    @cached_property
+    def placements(self) -> list[Placement]:
+        """Where each op of the last stage runs on a GPU."""
+        return [Placement(**row) for row in self._ledger["backend"]]
+
+    @cached_property
+    def _ledger(self) -> Mapping[str, Any]:
+        found = json.loads(self._read("ir/ledger.json"))
+        # Builds of before placements were written down are lists of fusions.
+        fusions = {"fusions": found, "backend": []}
+        return fusions if isinstance(found, list) else dict(found)

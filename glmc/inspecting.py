@@ -4,11 +4,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, get_args
 
 from glmc.builds import Build
 from glmc.ir.graph import Graph, Program
-from glmc.ir.passes.ledger import Entry, launches, totals
+from glmc.ir.passes.ledger import Entry, Placement, Where, launches, totals
 from glmc.ir.recipe import Tensor, leaves
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_layers
@@ -161,6 +161,21 @@ def ledger_text(entries: Iterable[Entry]) -> str:
     saved_launches, saved_bytes = totals(entries)
     total = f"{saved_launches} launches a call and {size(saved_bytes)} a token"
     return "\n".join([*lines, f"  in all: {total} saved"])
+
+
+def placements_text(rows: Iterable[Placement]) -> str:
+    """For a terminal: what runs each op on a GPU, and why some have no kernel."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        ops = places.setdefault((row.where, row.reason), [])
+        ops += [row.op] if row.op not in ops else []
+    lines = ["on a GPU"] if places else []
+    for where in get_args(Where):
+        for (place, reason), ops in places.items():
+            if place == where:
+                lines.append(f"  {where:<9} {', '.join(ops)}")
+                lines += [f"            {reason}"] if reason else []
+    return "\n".join(lines)
 
 
 def size(count: int) -> str:

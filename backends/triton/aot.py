@@ -191,7 +191,8 @@ def _refuse(complaints: Sequence[str]) -> None:
     if complaints:
         raise UnsoundKernelError(
             f"--aot: {'; '.join(complaints)}. Nothing was written. Leave the target"
-            " out, compile without --aot, or report this with the config."
+            " out, name other dtypes with --aot-dtype, compile without --aot, or report"
+            " this with the config."
         )
 
 

@@ -1,6 +1,7 @@
-"""Products with float weights: what the kernels of a model have to know of them all."""
+"""Products: what the kernels of a model have to know of them all."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ def with_parts(uses: Iterable[OpUse]) -> Iterator[OpUse]:
             yield _norm(use)
         if use.name in OPS and "fn" in use.attrs:
             yield _activation(use)
+        if use.name in OPS and "bits" in use.attrs:
+            yield _gemm(use)
 
 
 def _norm(use: OpUse) -> OpUse:
@@ -38,10 +41,20 @@ def _activation(use: OpUse) -> OpUse:
     return OpUse(name, {"fn": use.attrs["fn"]}, shapes=shapes)
 
 
+def _gemm(use: OpUse) -> OpUse:
+    names = ("weight", "scale", "zeros")
+    shapes = {name: use.shapes[name] for name in names if name in use.shapes}
+    operands = use.operands & {"zeros", "bias"}
+    return OpUse("quantized_gemm", {"bits": use.attrs["bits"]}, operands, shapes)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which arguments the kernels have, because some product needs them."""
 
+    coded: Presence
+    grouped: bool
+    zeroed: bool
     biased: bool
     added: bool
     rms: bool
@@ -64,8 +77,12 @@ class Plan:
         found = structure.named(every, *OPS)
         normed = structure.named(found, *NORMING)
         acting = [use for use in found if "fn" in use.attrs]
+        codes = [use for use in found if "bits" in use.attrs]
         several = len(structure.functions(every)) > 1
         return cls(
+            coded=presence("bits" in use.attrs for use in found),
+            grouped=structure.grouped(codes),
+            zeroed=any("zeros" in use.operands for use in codes),
             biased=any("bias" in use.operands for use in found),
             added=bool(structure.named(found, "linear_add")),
             rms=bool(structure.named(found, "rms_norm_linear")),
@@ -81,19 +98,17 @@ class Plan:
 def variables(uses: list[OpUse]) -> Mapping[str, object]:
     """What the templates of products show."""
     plan = Plan.of(uses)
-    gemv = {
-        least: _without_span(tile) if not (plan.rms or plan.layer) else tile
-        for least, tile in tiles.LINEAR_GEMV.items()
-    }
     return {
         **{name: getattr(plan, name) for name in vars(plan) if name != "mixed"},
         "simple": plan.simple,
         "acts": {name: _acts(structure.named(uses, name)) for name in OPS},
-        "table_gemv": _rows(gemv, 4),
-        "table_skinny": [
-            (size, _rows(table, 8)) for size, table in tiles.LINEAR_SKINNY.items()
-        ],
+        "many": _many(uses, plan),
+        "table_gemv": _rows(_gemv_tiles(plan, False), 4),
+        "table_skinny": _by_size(tiles.LINEAR_SKINNY),
+        "code_gemv": _rows(_gemv_tiles(plan, True), 4),
+        "code_skinny": _by_size(tiles.CODE_SKINNY),
         "one": tiles.ONE_ROW,
+        "coded_rows": tiles.CODE_GEMV_ROWS,
         "few_rows": tiles.FEW_ROWS,
         "counters": tiles.counters(),
     }
@@ -105,8 +120,28 @@ def _acts(uses: Iterable[OpUse]) -> list[str]:
     return sorted({"gated" if use.flag("gated") else "alone" for use in acting})
 
 
-def _without_span(tile: tiles.Tile) -> tiles.Tile:
-    return {name: size for name, size in tile.items() if name != "SPAN"}
+def _many(uses: list[OpUse], plan: Plan) -> str:
+    """What multiplies many rows in launchers of fused products."""
+    if plan.coded == "none":
+        return "torch.nn.functional.linear"
+    fused = (name for name in OPS if name not in ("linear", "quantized_linear"))
+    several = plan.coded == "some" and structure.named(uses, *fused)
+    return "_many" if several else "quantized_gemm"
+
+
+def _gemv_tiles(plan: Plan, coded: bool) -> Mapping[int, tiles.Tile]:
+    """The tiles of gemv; a span is of norms."""
+    table = tiles.CODE_GEMV if coded else tiles.LINEAR_GEMV
+    if plan.rms or plan.layer:
+        return table
+    return {
+        least: {name: size for name, size in tile.items() if name != "SPAN"}
+        for least, tile in table.items()
+    }
+
+
+def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> list[object]:
+    return [(size, _rows(tiles_of, 8)) for size, tiles_of in table.items()]
 
 
 def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
@@ -124,11 +159,13 @@ def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
 
 def specs(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The product with one row and the one with a few."""
-    plan = Plan.of(uses)
+    plan, coded = Plan.of(uses), "bits" in use.attrs
     outputs = use.size("weight", 0)
-    skinny = dict(tiles.tile_of(tiles.LINEAR_SKINNY[BYTES[dtype]], outputs))
+    tables = tiles.CODE_SKINNY if coded else tiles.LINEAR_SKINNY
+    skinny = dict(tiles.tile_of(tables[BYTES[dtype]], outputs))
+    gemv = tiles.tile_of(_gemv_tiles(plan, coded), outputs)
     return [
-        _gemv(use, plan, dtype, tiles.tile_of(tiles.LINEAR_GEMV, outputs)),
+        _gemv(use, plan, dtype, gemv),
         _skinny(use, plan, dtype, skinny | {"TOKENS": tiles.FEW_ROWS}),
     ]
 
@@ -136,8 +173,6 @@ def specs(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
 def _gemv(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
     arguments, constants = _shared(use, plan, dtype)
     _strides(arguments, use, plan)
-    if not (plan.rms or plan.layer):
-        tile = _without_span(tile)
     return _tiled(arguments, "product_gemv_kernel", constants, tile)
 
 
@@ -155,19 +190,23 @@ def _shared(
     use: OpUse, plan: Plan, dtype: str
 ) -> tuple[_Arguments, dict[str, Constant]]:
     """Pointers up to the result, and what is known when compiling."""
-    arguments = _Arguments(dtype).pointers("x", "weight")
+    coded = "bits" in use.attrs
+    arguments = _Arguments(dtype).pointers("x")
+    arguments.pointers("weight", dtype="*i32" if coded else None)
     normed, added = use.name in NORMING, use.name == "linear_add"
     optional = {
+        "scales": (plan.coded != "none", coded),
+        "zeros": (plan.zeroed, "zeros" in use.operands),
         "bias": (plan.biased, "bias" in use.operands),
         "norm": (plan.rms or plan.layer, normed),
         "norm_bias": (plan.shifted, "norm_bias" in use.operands),
         "residual": (plan.added, added),
     }
-    rows, width = use.sizes("weight")
-    constants: dict[str, Constant] = {"IN": width, "OUT": rows}
+    constants: dict[str, Constant] = {"IN": _width(use), "OUT": use.size("weight", 0)}
+    constants |= _codes(use, plan)
     for name, (there, given) in optional.items():
         if given:
-            arguments.pointers(name)
+            arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
         elif there:
             constants[name] = None
     arguments.pointers("out")
@@ -183,8 +222,26 @@ def _shared(
     return arguments, constants
 
 
+def _width(use: OpUse) -> int:
+    """Columns of the matrix, whatever it is stored as."""
+    stored = use.size("weight")
+    return stored * 8 // use.whole("bits") if "bits" in use.attrs else stored
+
+
+def _codes(use: OpUse, plan: Plan) -> dict[str, Constant]:
+    """How codes lie, where some weights are codes; floats are words of one plane."""
+    if plan.coded == "none":
+        return {}
+    width, coded = _width(use), "bits" in use.attrs
+    bits = use.whole("bits") if coded else None
+    run = math.gcd(use.size("weight") // 4, 16) if coded else 1
+    groups = use.size("scale") if coded and len(use.shapes["scale"]) > 1 else 1
+    constants: dict[str, Constant] = {"BITS": bits, "RUN": run}
+    return constants | ({"GROUP": width // groups} if plan.grouped else {})
+
+
 def _strides(arguments: _Arguments, use: OpUse, plan: Plan) -> None:
-    rows, width = use.sizes("weight")
-    arguments.strides(x_row=width)
+    arguments.strides(x_row=_width(use))
     if plan.added:
+        rows = use.size("weight", 0)
         arguments.strides(residual_row=rows if use.name == "linear_add" else 0)

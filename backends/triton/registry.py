@@ -17,6 +17,7 @@ from glmc.backends import layout
 from glmc.backends.triton import (
     latents,
     mixtures,
+    placement,
     products,
     specs,
     structure,
@@ -45,7 +46,8 @@ class Kernel:
     cached: bool = False
 
 
-QUANTIZED = ("quantized_codes", "quantized_kernels")
+_EXPERTS = ("moe_act", "moe_rows", "moe_blocks", "moe_sort", "moe_experts")
+_LATENTS = ("latent_tiles", "latent_prefill", "latent_decode", "latent_attention")
 _ATTENTION = ("rows", "softmax", "kv_cache", "scores", "prefill", "decode_parts")
 _QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
 # Rendered for each kind of layer.
@@ -59,15 +61,15 @@ KERNELS: Mapping[str, Kernel] = {
     "add_layer_norm": Kernel(("rows", "add_layer_norm"), specs.norm),
     "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
     "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
-    "quantized_linear": Kernel(
-        ("rows", *QUANTIZED, "quantized_linear"), specs.quantized_linear
+    "quantized_gemm": Kernel(
+        ("rows", "quantized_codes", "quantized_gemm"), specs.quantized_gemm
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
+    "moe_experts": Kernel(("rows", "activations", *_EXPERTS), mixtures.moe_experts),
     "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
     "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
     "latent_attention": Kernel(
-        ("rows", "softmax", "latent_attention"), latents.latent_attention
+        ("rows", "softmax", *_LATENTS), latents.latent_attention
     ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
@@ -87,19 +89,20 @@ PARTS = (
     "activations",
     "activation",
     "act_mul",
+    "quantized_codes",
+    "quantized_gemm",
     "products",
     "product_gemv",
     "product_skinny",
     "product",
     "linear",
+    "quantized_linear",
     "linear_add",
     "linear_act",
     "rms_norm_linear",
     "layer_norm_linear",
-    *QUANTIZED,
-    "quantized_linear",
     "moe_router",
-    "moe_experts",
+    *_EXPERTS,
     "softmax",
     "full_attention",
     "kv_cache",
@@ -109,7 +112,7 @@ PARTS = (
     "decode",
     "attention",
     "latent_write",
-    "latent_attention",
+    *_LATENTS,
     "kv_store",
     "qkv_heads",
     "qkv_prologue",
@@ -183,21 +186,16 @@ def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
-    """The kernels that fit a model; where one does not, ops are the reference's."""
-    without: tuple[str, ...] = ()
-    if not structure.attention_plan(uses).has_kernels:
-        without += structure.ATTENTION_OPS
-    if not latents.plan(uses):
-        without += ("latent_attention",)
-    if not mixtures.router_form(uses):
-        without += ("moe_router",)
-    if not mixtures.experts_form(uses):
-        without += ("moe_experts",)
-    if structure.named(uses, "full_attention"):
-        without += ("linear",)  # an encoder's products have many rows
-    if not without:
-        return KERNELS
+    """The kernels that fit a model; the other ops are the reference's."""
+    without = placement.unfit(uses)
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
+
+
+def places(
+    ops: Iterable[OpUse], own: Collection[str] = ()
+) -> Mapping[str, placement.Place]:
+    """Where each op of a model runs on a GPU; ``own`` are the user's."""
+    return placement.places(_ours(ops, own), KERNELS, own)
 
 
 def _parts(uses: list[OpUse]) -> list[str]:
@@ -219,9 +217,10 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     kernels = kernels_of(uses)
     ours = [name for name in names if name in kernels and name not in own]
     described = any(kernels[name].cached for name in ours)
+    coded = any(use.name in ours and "bits" in use.attrs for use in uses)
     return {
         "launches": bool(ours),
-        "standard": "\n".join(_standard(ours)),
+        "standard": "\n".join(_standard(ours, coded)),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
         "described": described,
         "imports": "\n".join(_imports(names, own, kernels, described)),
@@ -229,11 +228,11 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     }
 
 
-def _standard(ours: list[str]) -> Iterator[str]:
+def _standard(ours: list[str], coded: bool) -> Iterator[str]:
     """Imports of what launchers keep their counters with, and divide sizes by."""
     if any(name in products.OPS for name in ours):
         yield "import functools"
-    if "quantized_linear" in ours:
+    if coded:
         yield "import math"
 
 
@@ -263,21 +262,17 @@ def _variables(uses: list[OpUse]) -> Variables:
     norms = bool(structure.named(uses, *structure.RMS_OPS) or shifted)
     fns = structure.functions(uses)
     place = structure.weight_in(uses)
-    quantized = structure.named(uses, "quantized_linear")
+    quantized = structure.named(uses, "quantized_gemm")
     multiplied = structure.named(uses, *products.OPS)
     mixed = structure.named(uses, *structure.MOE_OPS)
     return {
         **products.variables(uses),
         **mixtures.variables(uses),
         **latents.variables(uses),
-        "grouped": structure.grouped(quantized),
-        "zeroed": any("zeros" in use.operands for use in quantized),
         "codes_biased": any("bias" in use.operands for use in quantized),
-        "gemv": json.dumps(tiles.GEMV),
         "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
-        "few": tiles.GEMV_ROWS,
         "norms": norms,
-        "by_rows": norms or bool(fns) or bool(quantized) or bool(mixed + multiplied),
+        "by_rows": norms or bool(fns) or bool(mixed + multiplied),
         "weight_in": place,
         "weighted": f"_weighted_{place}",
         "shift": presence("bias" in use.operands for use in shifted),

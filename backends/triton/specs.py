@@ -132,14 +132,14 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
 
-def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """The product with few rows and the one with many."""
+def quantized_gemm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
+    """The product of codes with many rows."""
     bits = use.whole("bits")
     width = use.size("weight") * 8 // bits
     run = math.gcd(width * bits // 32, 16)
     sizes = {"IN": width, "OUT": use.size("weight", 0), "BITS": bits, "RUN": run}
     shared: dict[str, Constant] = {**sizes}
-    products = structure.named(uses, "quantized_linear")
+    products = structure.named(uses, "quantized_gemm")
     if structure.grouped(products):
         groups = use.size("scale") if len(use.shapes["scale"]) > 1 else 1
         parts = max(1, run * 32 // bits * groups // width)
@@ -149,15 +149,14 @@ def quantized_linear(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]
         if name not in given and any(name in other.operands for other in products):
             shared[name] = None
 
-    def spec(kernel: str, tile: tiles.Tile, *counts: str) -> AotSpec:
-        arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
-        arguments.pointers("scale")
-        for name in given:
-            arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
-        arguments.pointers("out").strides(x_row=width).counts(*counts)
-        return _tiled(arguments, f"quantized_{kernel}_kernel", shared, tile)
-
-    return [spec("gemv", tiles.GEMV), spec("gemm", tiles.GEMM[BYTES[dtype]], "M")]
+    arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
+    arguments.pointers("scale")
+    for name in given:
+        arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
+    arguments.pointers("out").strides(x_row=width).counts("M")
+    return [
+        _tiled(arguments, "quantized_gemm_kernel", shared, tiles.GEMM[BYTES[dtype]])
+    ]
 
 
 def qkv_attention(

@@ -5,6 +5,7 @@ template are emitted at all.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ ACTIVATING_OPS = (*POINTWISE_OPS, "moe_experts")
 ATTENTION_OPS = ("attention", "qkv_attention")
 PRODUCT_OPS = (
     "linear",
+    "quantized_linear",
     "linear_add",
     "linear_act",
     "rms_norm_linear",
@@ -30,7 +32,6 @@ ALLOCATING_OPS = (
     *MOE_OPS,
     *PRODUCT_OPS,
     "latent_attention",
-    "quantized_linear",
 )
 ALL_ATTENTION_OPS = (*ATTENTION_OPS, "full_attention")
 
@@ -147,6 +148,27 @@ def grouped(quantized: Iterable[OpUse]) -> bool:
     return any(len(use.shapes["scale"]) > 1 for use in quantized)
 
 
+def codes_unfit(quantized: Iterable[OpUse]) -> str | None:
+    """Why the kernels of quantized_linear do not take a model's uses of it.
+
+    A tile of columns has its codes in the same words, so it must lie within groups of
+    equal scale, or groups within the rows of one plane of it; see the template.
+    """
+    for use in named(quantized, "quantized_linear"):
+        width = use.size("weight") * 8 // use.whole("bits")
+        if use.size("weight") % 4:
+            return f"{use.name}: rows of {width} codes do not fill words of 32 bits"
+        group = width // use.size("scale") if len(use.shapes["scale"]) > 1 else width
+        run = math.gcd(use.size("weight") // 4, 16)
+        tile = run * 32 // use.whole("bits")
+        if group != width and (group % run or (tile % group and group % tile)):
+            return (
+                f"{use.name}: groups of {group} columns do not fit the tiles of {tile}"
+                f" that kernels read from rows of {width}"
+            )
+    return None
+
+
 @dataclass(frozen=True)
 class Option:
     """An attribute of attention that some layer of the model has.
@@ -200,11 +222,27 @@ class AttentionPlan:
         """The scale, and what else kernels are specialised by."""
         return (SCALE, *(option for option in OPTIONS if self.has(option.keyword)))
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether there are kernels for what these layers have together: not for
-        chunks beside slots that are seen from any chunk."""
-        return not (self.has("chunk") and (self.has("prefix") or self.has("learned")))
+
+def attention_unfit(uses: Iterable[OpUse], name: str) -> str | None:
+    """Why the kernels of an attention op do not take a model's layers."""
+    attending = named(uses, *ALL_ATTENTION_OPS)
+    plan, width = attention_plan(attending), widest(attending)
+    if width > tiles.WIDEST_HEAD:
+        return (
+            f"{name}: a program holds heads of {tiles.WIDEST_HEAD} channels at most,"
+            f" not of {width}"
+        )
+    # Slots that are seen from any chunk.
+    beside = [what for what in ("prefix", "learned") if plan.has(what)]
+    if plan.has("chunk") and beside:
+        return f"{name}: no kernel takes chunks together with {' and '.join(beside)}"
+    return None
+
+
+def widest(attending: Iterable[OpUse]) -> int:
+    """Channels of the widest head of a key or a value."""
+    shapes = map(HeadShape.of, attending)
+    return max((max(s.k_dim, s.v_dim) for s in shapes), default=0)
 
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:

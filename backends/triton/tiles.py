@@ -37,6 +37,8 @@ _PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     ),
 }
 ELEMENT_SIZES = tuple(_PREFILL)
+# Channels of the widest head that these are for.
+WIDEST_HEAD = 512
 
 
 def prefill(size: int, width: int) -> Tile:
@@ -103,6 +105,7 @@ _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
     4: ((256, _tile(16, 16, 4, 1)), (512, _tile(16, 16, 8, 1))),
 }
+WIDEST_EXPANDED, WIDEST_LATENT = 640, 512
 LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
 LATENT_CONTEXT: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
 LATENT_WRITE_WARPS = 1
@@ -125,12 +128,7 @@ def latent_splits(heads: int) -> int:
     return max(8, min(power_of_two(128 // -(-heads // 16)), 32))
 
 
-# Products with quantised weights. Up to so many rows, each row reads the codes itself:
-# after the first they come from cache, and a matrix unit would be mostly idle.
-GEMV_ROWS = 4
-GEMV: Tile = {"ROWS": 4, "WORDS": 256, "num_warps": 4}
-
-
+# Products of codes with many rows.
 def _gemm(tokens: int, outputs: int, words: int, warps: int, stages: int) -> Tile:
     sizes = {"TOKENS": tokens, "OUTPUTS": outputs, "WORDS": words}
     return {**sizes, "num_warps": warps, "num_stages": stages}
@@ -173,6 +171,31 @@ LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
 }
 
 
+# The same for codes, whose columns are words. Up to so many rows each reads the codes
+# itself: after the first they come from cache, and a matrix unit would be mostly idle.
+CODE_GEMV_ROWS = 4
+
+
+def _code_gemv(rows: int) -> Tile:
+    return {"ROWS": rows, "COLUMNS": 256, "SPAN": 4096, "num_warps": 4}
+
+
+CODE_GEMV: Mapping[int, Tile] = {2048: _code_gemv(4), 0: _code_gemv(2)}
+CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
+    2: {
+        8192: _skinny(32, 32, 1, 4, 3),
+        4096: _skinny(32, 32, 2, 4, 3),
+        2048: _skinny(32, 32, 4, 4, 3),
+        0: _skinny(16, 32, 8, 4, 3),
+    },
+    4: {
+        8192: _skinny(32, 16, 1, 4, 2),
+        2048: _skinny(32, 16, 4, 4, 2),
+        0: _skinny(16, 16, 8, 4, 2),
+    },
+}
+
+
 def tile_of(table: Mapping[int, Tile], outputs: int) -> Tile:
     """The tile for so many outputs; the emitted launcher looks it up likewise."""
     return next(tile for least, tile in table.items() if outputs >= least)
@@ -183,7 +206,7 @@ def counters() -> int:
     least of the tile before."""
     return max(
         -(-(more - 1) // tile["ROWS"])
-        for table in LINEAR_SKINNY.values()
+        for table in (*LINEAR_SKINNY.values(), *CODE_SKINNY.values())
         for more, tile in zip(table, [*table.values()][1:], strict=False)
         if tile["PARTS"] > 1
     )

@@ -52,7 +52,7 @@ def document(build: Build) -> dict[str, Any]:
         "facts": _facts(build),
         "stages": stages,
         "drawings": list(drawings),
-        "ledger": [entry.model_dump() for entry in build.ledger],
+        "ledger": [*_ledger(build)],
         "weights": list(_weights(build.program)),
         "keys": [
             {"key": key, **fate} for key, fate in build.manifest["config_keys"].items()
@@ -61,6 +61,15 @@ def document(build: Build) -> dict[str, Any]:
         "links": _links(build.program, build.source("model.py")),
         "roofline": _roofline(build),
     }
+
+
+def _ledger(build: Build) -> Iterator[dict[str, Any]]:
+    """Fusions, and below them what of the ops has no kernel, in the same columns."""
+    yield from (entry.model_dump() for entry in build.ledger)
+    for row in build.placements:
+        if row.reason:
+            told = {"fusion": row.op, "status": row.where, "launches_saved": 0}
+            yield row.model_dump() | told
 
 
 def _facts(build: Build) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ class SpecSyntaxError(GlmcError):
 class SpecKeyError(GlmcError):
     """A spec has a key or a value that the spec language does not.
 
-    Each section takes the keys of its class in frontends/spec.py and no others, so that
+    Each section takes the keys of its class in frontends/spec/ and no others, so that
     a misspelt key is an error and not a key without effect.
     """
 

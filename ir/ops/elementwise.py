@@ -46,9 +46,9 @@ def product_type(types: Types) -> TensorType:
 
 
 def product_flops(types: Types, call: Call) -> int:
-    """A multiply-add for each row of x and each weight; the bias with it."""
-    rows = call.size(types["x"].dims[:-1])
-    return 2 * rows * call.size(types["weight"].dims)
+    """A multiply-add for each row of x and each weight; scales and bias with it."""
+    rows = call.size(types["weight"].dims[:1])
+    return 2 * call.size(types["x"].dims) * rows
 
 
 class Linear(Op):

@@ -3,6 +3,9 @@
 A product may norm its operand, activate what it makes, and join the residual stream.
 Each rounds where its parts, one after the other, round: the norm and the product to the
 dtype of ``x``. Launches are those of a few rows, as in decode.
+
+``weight`` is floats ``[out, in]``, or with ``bits`` the codes of such a matrix, with
+``scale`` and perhaps ``zeros``: see :mod:`glmc.ir.ops.quantized`.
 """
 
 from typing import ClassVar
@@ -11,7 +14,18 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import ActivationFn, product_flops, product_type
 from glmc.ir.ops.norms import LAYER_FLOPS, RMS_FLOPS, WeightIn, expect_vectors
+from glmc.ir.ops.quantized import quantized_product_type
 from glmc.ir.types import TensorType
+
+
+def _made(types: Types, bits: int | None) -> TensorType:
+    """The type of x Wᵀ + b, with W as floats or, with ``bits``, as codes."""
+    if bits is not None:
+        expect("scale" in types, f"codes of {bits} bits need a scale")
+        return quantized_product_type(types, bits)
+    for name in ("scale", "zeros"):
+        expect(name not in types, f"{name} goes with codes, which have bits")
+    return product_type(types)
 
 
 class LinearAdd(Op):
@@ -22,10 +36,13 @@ class LinearAdd(Op):
     x: Value
     weight: Param
     residual: Value
+    scale: Param | None = None
+    zeros: Param | None = None
     bias: Param | None = None
+    bits: int | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        made = product_type(types)
+        made = _made(types, self.bits)
         expect(types["residual"] == made, f"{types['residual']} is not {made}")
         return (made,)
 
@@ -40,9 +57,11 @@ class _Activating(Op):
     multiplies = True
     norm_flops: ClassVar[int] = 0
 
-    def activated(self, types: Types, fn: str | None, gated: bool) -> TensorType:
+    def activated(
+        self, types: Types, bits: int | None, fn: str | None, gated: bool
+    ) -> TensorType:
         """The type of fn(y), or of fn(gate) · up where y is ``gate | up``."""
-        made = product_type(types)
+        made = _made(types, bits)
         if not gated:
             return made
         expect(fn is not None, "a gate needs an activation, fn")
@@ -68,12 +87,15 @@ class LinearAct(_Activating):
     mnemonic = "linear_act"
     x: Value
     weight: Param
+    scale: Param | None = None
+    zeros: Param | None = None
     bias: Param | None = None
+    bits: int | None = None
     fn: ActivationFn
     gated: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        return (self.activated(types, self.fn, self.gated),)
+        return (self.activated(types, self.bits, self.fn, self.gated),)
 
 
 class RmsNormLinear(_Activating):
@@ -86,7 +108,10 @@ class RmsNormLinear(_Activating):
     x: Value
     norm: Param
     weight: Param
+    scale: Param | None = None
+    zeros: Param | None = None
     bias: Param | None = None
+    bits: int | None = None
     eps: float
     weight_in: WeightIn = "input"
     unit_offset: bool = False
@@ -95,7 +120,7 @@ class RmsNormLinear(_Activating):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect_vectors(types["x"], types["norm"])
-        return (self.activated(types, self.fn, self.gated),)
+        return (self.activated(types, self.bits, self.fn, self.gated),)
 
 
 class LayerNormLinear(_Activating):
@@ -108,8 +133,11 @@ class LayerNormLinear(_Activating):
     x: Value
     norm: Param
     weight: Param
+    scale: Param | None = None
+    zeros: Param | None = None
     norm_bias: Param | None = None
     bias: Param | None = None
+    bits: int | None = None
     eps: float
     unit_offset: bool = False
     fn: ActivationFn | None = None
@@ -117,4 +145,4 @@ class LayerNormLinear(_Activating):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect_vectors(types["x"], types["norm"], types.get("norm_bias"))
-        return (self.activated(types, self.fn, self.gated),)
+        return (self.activated(types, self.bits, self.fn, self.gated),)

@@ -9,6 +9,7 @@ computes with is ``(code - zero) · scale``, rounded to the dtype of ``scale``.
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.ops.elementwise import product_flops
 from glmc.ir.types import TensorType
 
 
@@ -30,6 +31,19 @@ def _width(types: Types, bits: int) -> int:
     return width
 
 
+def quantized_product_type(types: Types, bits: int) -> TensorType:
+    """The type of x Wᵀ + b, from those of ``x``, ``weight``, ``scale`` and perhaps
+    ``zeros`` and ``bias``."""
+    x, weight, scale = types["x"], types["weight"], types["scale"]
+    width = _width(types, bits)
+    expect(x.dims[-1] == width, f"{x} does not multiply {width} columns")
+    expect(x.dtype == scale.dtype, f"{x} and scale {scale} differ in dtype")
+    bias = types.get("bias")
+    if bias:
+        expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
+    return x.with_last(weight.dims[0])
+
+
 class QuantizedLinear(Op):
     """y = x Wᵀ + b, with W int8 or int4 codes, less their zeros, times their scales."""
 
@@ -43,19 +57,11 @@ class QuantizedLinear(Op):
     bits: int
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, weight, scale = types["x"], types["weight"], types["scale"]
-        width = _width(types, self.bits)
-        expect(x.dims[-1] == width, f"{x} does not multiply {width} columns")
-        expect(x.dtype == scale.dtype, f"{x} and scale {scale} differ in dtype")
-        bias = types.get("bias")
-        if bias:
-            expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
-        return (x.with_last(weight.dims[0]),)
+        return (quantized_product_type(types, self.bits),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A multiply-add for each row of x and each weight; the scales with them."""
-        rows = call.size(types["weight"].dims[:1])
-        return 2 * call.size(types["x"].dims) * rows
+        """See :func:`~glmc.ir.ops.elementwise.product_flops`."""
+        return product_flops(types, call)
 
 
 class QuantizedEmbedding(Op):

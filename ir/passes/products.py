@@ -4,18 +4,41 @@ With few rows a product takes as long as reading its weights; the norm before it
 activation or sum after it cost a launch each and a round trip of the hidden state. With
 many rows the kernels do them apart (see the backend). So these fusions are for models
 that decode: an encoder has no few rows, and keeps its norms with the adds before them.
+
+A product multiplies by floats or by codes; what it fuses with does not ask which, so
+each rule stands once and is made for both.
 """
+
+from collections.abc import Iterator
 
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.ops import Add, LayerNorm, Linear, RmsNorm
+from glmc.ir.ops import Add, LayerNorm, Linear, QuantizedLinear, RmsNorm
 from glmc.ir.passes.rewrite import Candidate, Fusion, Match, Rule
+
+_PRODUCTS = (Linear, QuantizedLinear)
+_OPERANDS = (
+    ("%y = linear(%{x}, @w, bias=@b?)", "bias=@b"),
+    (
+        "%y = quantized_linear(%{x}, @w, @scale, zeros=@zeros?, bias=@b?, bits=$bits)",
+        "bias=@b, scale=@scale, zeros=@zeros, bits=$bits",
+    ),
+)
+"""A product with floats and one with codes; what either leaves in a replacement."""
+_ACTIVATED = (
+    """
+        %y = linear_act(%h, @w, scale=@scale?, zeros=@zeros?, bias=@b?, bits=$bits,
+            fn=$fn, gated=$gated)
+    """,
+    "bias=@b, scale=@scale, zeros=@zeros, bits=$bits, fn=$fn, gated=$gated",
+)
+"""A product that is activated already, of either kind."""
 
 
 def _decodes(program: Program, graph: Graph, op: Op) -> bool:
-    """Whether an op stands with linears, in a model that decodes token by token."""
+    """Whether an op stands with products, in a model that decodes token by token."""
     cached = any(block.kv for block in program.blocks)
-    return cached and any(isinstance(other, Linear) for other in graph.ops)
+    return cached and any(isinstance(other, _PRODUCTS) for other in graph.ops)
 
 
 def _reads(kind: type[Op]) -> Candidate:
@@ -47,94 +70,79 @@ def _ends_in_a_product(block: Graph) -> bool:
     last = block.producers.get(block.returns[0])
     if not isinstance(last, Add):
         return True
-    return any(isinstance(block.producers.get(name), Linear) for name in last.values)
+    return any(isinstance(block.producers.get(n), _PRODUCTS) for n in last.values)
+
+
+def _followed(then: str, replace: str) -> Iterator[Rule]:
+    """Rules for a product, ``%y``, that something reads."""
+    for product, operands in _OPERANDS:
+        match = f"{product.format(x='x')}\n{then}"
+        yield Rule(match=match, replace=replace.format(operands=operands))
+
+
+def _normed(norm: str, replace: str) -> Iterator[Rule]:
+    """Rules for a product of what a norm made, ``%h``, activated or not."""
+    plain = ((product.format(x="h"), operands) for product, operands in _OPERANDS)
+    for product, operands in (_ACTIVATED, *plain):
+        match = f"{norm}\n{product}"
+        yield Rule(match=match, replace=replace.format(operands=operands))
 
 
 LINEAR_ACT = Fusion(
     name="linear-act",
     doc="A product is activated, and gated, before it is written.",
     rules=(
-        Rule(
-            match="""
-                %y = linear(%x, @w, bias=@b?)
-                %ff = act_mul(%y, fn=$fn)
-            """,
-            replace="%ff = linear_act(%x, @w, bias=@b, fn=$fn, gated=true)",
+        *_followed(
+            "%ff = act_mul(%y, fn=$fn)",
+            "%ff = linear_act(%x, @w, {operands}, fn=$fn, gated=true)",
         ),
-        Rule(
-            match="""
-                %y = linear(%x, @w, bias=@b?)
-                %ff = activation(%y, fn=$fn)
-            """,
-            replace="%ff = linear_act(%x, @w, bias=@b, fn=$fn)",
+        *_followed(
+            "%ff = activation(%y, fn=$fn)",
+            "%ff = linear_act(%x, @w, {operands}, fn=$fn)",
         ),
     ),
     candidate=_decodes,
-    wanted="follows a linear of a decode step",
+    wanted="follows a product of a decode step",
 )
 
 LINEAR_ADD = Fusion(
     name="linear-add",
     doc="A product is added to the residual stream as it is written.",
-    rules=(
-        Rule(
-            match="""
-                %y = linear(%x, @w, bias=@b?)
-                %s = add(%r, %y)
-            """,
-            replace="%s = linear_add(%x, @w, %r, bias=@b)",
-        ),
+    rules=tuple(
+        _followed("%s = add(%r, %y)", "%s = linear_add(%x, @w, %r, {operands})")
     ),
     check=_last_adds_agree,
     candidate=_decodes,
-    wanted="stands beside a linear of a decode step",
+    wanted="stands beside a product of a decode step",
 )
-
-_RMS_NORM = """
-    %h = rms_norm(%x, @norm, eps=$eps, weight_in=$weight_in, unit_offset=$offset)
-"""
-_RMS = "eps=$eps, weight_in=$weight_in, unit_offset=$offset"
 
 RMS_NORM_LINEAR = Fusion(
     name="rms-norm-linear",
     doc="The product norms its operand as it reads it.",
-    rules=(
-        Rule(
-            match=_RMS_NORM + "%y = linear_act(%h, @w, bias=@b?, fn=$fn, gated=$gated)",
-            replace=f"""
-                %y = rms_norm_linear(%x, @norm, @w, bias=@b, {_RMS}, fn=$fn,
-                    gated=$gated)
+    rules=tuple(
+        _normed(
+            "%h = rms_norm(%x, @norm, eps=$eps, weight_in=$place, unit_offset=$offset)",
+            """
+                %y = rms_norm_linear(%x, @norm, @w, {operands}, eps=$eps,
+                    weight_in=$place, unit_offset=$offset)
             """,
-        ),
-        Rule(
-            match=_RMS_NORM + "%y = linear(%h, @w, bias=@b?)",
-            replace=f"%y = rms_norm_linear(%x, @norm, @w, bias=@b, {_RMS})",
-        ),
+        )
     ),
     candidate=_reads(RmsNorm),
     wanted="reads an rms_norm in a decode step",
 )
 
-_LAYER_NORM = """
-    %h = layer_norm(%x, @norm, bias=@shift?, eps=$eps, unit_offset=$offset)
-"""
-_LAYER = "norm_bias=@shift, bias=@b, eps=$eps, unit_offset=$offset"
-
 LAYER_NORM_LINEAR = Fusion(
     name="layer-norm-linear",
     doc="The product norms its operand as it reads it.",
-    rules=(
-        Rule(
-            match=_LAYER_NORM
-            + "%y = linear_act(%h, @w, bias=@b?, fn=$fn, gated=$gated)",
-            replace=f"""
-                %y = layer_norm_linear(%x, @norm, @w, {_LAYER}, fn=$fn, gated=$gated)
+    rules=tuple(
+        _normed(
+            "%h = layer_norm(%x, @norm, bias=@shift?, eps=$eps, unit_offset=$offset)",
+            """
+                %y = layer_norm_linear(%x, @norm, @w, norm_bias=@shift, {operands},
+                    eps=$eps, unit_offset=$offset)
             """,
-        ),
-        Rule(
-            match=_LAYER_NORM + "%y = linear(%h, @w, bias=@b?)",
-            replace=f"%y = layer_norm_linear(%x, @norm, @w, {_LAYER})",
-        ),
+        )
     ),
     candidate=_reads(LayerNorm),
     wanted="reads a layer_norm in a decode step",

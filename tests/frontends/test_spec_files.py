@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from glmc.frontends.library import _match, _naming, builtin_specs
 from support.configs import LLAMA, MISTRAL
 from support.loading import Load, Refusal
 
@@ -109,3 +110,12 @@ def test_circles_and_unknown_parents(refusal: Refusal, tmp_path: Path) -> None:
 def test_what_a_spec_is_for_is_not_inherited(refusal: Refusal) -> None:
     message = refusal(MISTRAL | {"architectures": ["LlamaForCausalLM"]})
     assert "describes MistralForCausalLM" in message
+
+
+def test_a_name_that_a_spec_is_for_stands_in_its_text() -> None:
+    """What :func:`identify` looks for before it reads a spec."""
+    for path in builtin_specs().values():
+        match = _match(path)
+        for name in (*match.model_type, *match.architectures):
+            assert path in _naming([name]), f"{path.name}: {name}"
+    assert not _naming(["no_such_model"])

@@ -122,6 +122,23 @@ def product_use(
     return OpUse(name, {**normed, **attrs}, frozenset(operands), shapes)
 
 
+def coded_use(
+    name: str,
+    bits: int,
+    rows: int = 48,
+    width: int = 64,
+    *operands: str,
+    group: int = 0,
+    **attrs: object,
+) -> OpUse:
+    """A product whose weight is codes; without ``group`` rows have one scale."""
+    use = product_use(name, rows, width, *operands, **attrs)
+    scale = (rows, width // group) if group else (rows,)
+    packed = (rows, width * bits // 8)
+    shapes = {**use.shapes, "weight": packed, "scale": scale, "zeros": scale}
+    return OpUse(name, {**use.attrs, "bits": bits}, use.operands | {"scale"}, shapes)
+
+
 def quantized_use(
     bits: int,
     width: int = 64,
@@ -132,14 +149,9 @@ def quantized_use(
     zeros: bool = False,
 ) -> OpUse:
     """quantized_linear; without ``group`` rows have one scale."""
-    shapes: dict[str, tuple[int | str, ...]] = {
-        "x": ("B", "T", width),
-        "weight": (rows, width * bits // 8),
-        "scale": (rows, width // group) if group else (rows,),
-    }
     given = {"bias": bias, "zeros": zeros}
-    operands = frozenset(name for name, there in given.items() if there)
-    return OpUse("quantized_linear", {"bits": bits}, operands, shapes)
+    names = [name for name, there in given.items() if there]
+    return coded_use("quantized_linear", bits, rows, width, *names, group=group)
 
 
 def attention_use(

@@ -1,9 +1,13 @@
-"""Matrix products with the norm before them or what follows: their parts in a row."""
+"""Matrix products with the norm before them or what follows: their parts in a row.
+
+With `bits` a weight is codes, and `scale` and `zeros` are as in `quantized_linear`.
+"""
 
 import torch
 
 from glmc.backends.torch.ops.elementwise import act_mul, activation, linear
 from glmc.backends.torch.ops.norms import layer_norm, rms_norm
+from glmc.backends.torch.ops.quantized import quantized_linear
 
 
 def linear_add(
@@ -11,23 +15,29 @@ def linear_add(
     weight: torch.Tensor,
     residual: torch.Tensor,
     *,
+    scale: torch.Tensor | None = None,
+    zeros: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
+    bits: int | None = None,
 ) -> torch.Tensor:
     """`residual + linear(x)`: the product is rounded to the dtype before the sum."""
-    return residual + linear(x, weight, bias=bias)
+    return residual + _multiplied(x, weight, scale, zeros, bias, bits)
 
 
 def linear_act(
     x: torch.Tensor,
     weight: torch.Tensor,
     *,
+    scale: torch.Tensor | None = None,
+    zeros: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
+    bits: int | None = None,
     fn: str,
     gated: bool = False,
 ) -> torch.Tensor:
     """`activation(linear(x))`, or `act_mul` of it where the rows of `weight` [2F, I]
     are `gated`: gate | up."""
-    return _activated(linear(x, weight, bias=bias), fn, gated)
+    return _activated(_multiplied(x, weight, scale, zeros, bias, bits), fn, gated)
 
 
 def rms_norm_linear(
@@ -35,7 +45,10 @@ def rms_norm_linear(
     norm: torch.Tensor,
     weight: torch.Tensor,
     *,
+    scale: torch.Tensor | None = None,
+    zeros: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
+    bits: int | None = None,
     eps: float,
     weight_in: str = "input",
     unit_offset: bool = False,
@@ -45,7 +58,7 @@ def rms_norm_linear(
     """`linear` of `rms_norm(x)` with the weight `norm`, and what follows in
     `linear_act` where `fn` is given."""
     h = rms_norm(x, norm, eps=eps, weight_in=weight_in, unit_offset=unit_offset)
-    return _activated(linear(h, weight, bias=bias), fn, gated)
+    return _activated(_multiplied(h, weight, scale, zeros, bias, bits), fn, gated)
 
 
 def layer_norm_linear(
@@ -53,8 +66,11 @@ def layer_norm_linear(
     norm: torch.Tensor,
     weight: torch.Tensor,
     *,
+    scale: torch.Tensor | None = None,
+    zeros: torch.Tensor | None = None,
     norm_bias: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
+    bits: int | None = None,
     eps: float,
     unit_offset: bool = False,
     fn: str | None = None,
@@ -63,7 +79,21 @@ def layer_norm_linear(
     """`linear` of `layer_norm(x)` with the weight `norm`, and what follows in
     `linear_act` where `fn` is given."""
     h = layer_norm(x, norm, bias=norm_bias, eps=eps, unit_offset=unit_offset)
-    return _activated(linear(h, weight, bias=bias), fn, gated)
+    return _activated(_multiplied(h, weight, scale, zeros, bias, bits), fn, gated)
+
+
+def _multiplied(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor | None,
+    zeros: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    bits: int | None,
+) -> torch.Tensor:
+    """The product with floats, or with codes, which have `bits` and a `scale`."""
+    if bits is None or scale is None:
+        return linear(x, weight, bias=bias)
+    return quantized_linear(x, weight, scale, bits=bits, zeros=zeros, bias=bias)
 
 
 def _activated(y: torch.Tensor, fn: str | None, gated: bool) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
 from glmc.backends.triton import OpUse, tiles
-from support.kernels import examples, product_use, random
+from support.kernels import coded_use, examples, product_use, random
 
 Interpreted = Callable[..., ModuleType]
 
@@ -43,17 +43,46 @@ MODELS: Mapping[str, list[OpUse]] = {
         product_use("linear_act", fn="relu"),
         product_use("linear_act", 48, 64, "bias", fn="silu", gated=True),
     ],
+    "chatglm, int4": [
+        coded_use("rms_norm_linear", 4, 48, 64, "bias"),
+        coded_use("rms_norm_linear", 4, fn="silu", gated=True),
+        coded_use("linear_add", 4),
+        product_use("rms_norm_linear"),
+    ],
+    "int8 alone": [
+        coded_use("layer_norm_linear", 8, 48, 64, "norm_bias", "bias", fn="gelu"),
+        coded_use("linear_add", 8, 48, 64, "bias"),
+        coded_use("quantized_linear", 8),
+    ],
+    "groups": [
+        coded_use("rms_norm_linear", 4, 48, 64, "zeros", group=32),
+        coded_use("rms_norm_linear", 4, 48, 128, group=128, fn="silu", gated=True),
+        coded_use("linear_add", 8, 48, 64, "zeros", "bias", group=16),
+        coded_use("linear_act", 4, fn="silu"),
+        product_use("linear_add"),
+    ],
+    "groups alone": [
+        coded_use("layer_norm_linear", 4, 48, 64, group=64, unit_offset=True),
+        coded_use("linear_add", 4, 48, 64, group=32),
+    ],
 }
 
 
 def case(
     use: OpUse, tokens: int, width: int, rows: int, dtype: torch.dtype, seed: int
 ) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """Operands and keywords of a call; the rows of a gated weight are even."""
+    """Operands and keywords of a call; the rows of a gated weight are even, and codes
+    fill words and groups."""
     rows += rows % 2 if use.flag("gated") else 0
+    codes: dict[str, torch.Tensor] = {}
+    if "bits" in use.attrs:
+        several = len(use.shapes["scale"]) > 1
+        unit = use.size("x") // use.size("scale") if several else 8
+        width = -(-width // unit) * unit
+        codes = quantised(use, width, rows, width // unit * several, dtype, seed)
     x = random(1, tokens, width, dtype=dtype, seed=seed)
     weight = random(rows, width, dtype=torch.float32, seed=seed + 1) / width**0.5
-    operands = [weight.to(dtype)]
+    operands = [codes.pop("weight", weight.to(dtype))]
     if "norm" in use.name:
         operands.insert(0, random(width, dtype=dtype, seed=seed + 2))
     if use.name == "linear_add":
@@ -61,9 +90,28 @@ def case(
     sizes = {"bias": rows, "norm_bias": width}
     given = {
         name: random(sizes[name], dtype=dtype, seed=seed + len(name))
-        for name in use.operands
+        for name in use.operands & {*sizes}
     }
-    return [x, *operands], {**use.attrs, **given}
+    return [x, *operands], {**use.attrs, **given, **codes}
+
+
+def quantised(
+    use: OpUse, width: int, rows: int, groups: int, dtype: torch.dtype, seed: int
+) -> dict[str, torch.Tensor]:
+    """Any codes, and scales that make weights of about 1 / sqrt(width)."""
+    bits, generator = use.whole("bits"), torch.Generator().manual_seed(seed)
+
+    def whole(half: int, *shape: int) -> torch.Tensor:
+        found = torch.randint(-half, half, shape, generator=generator)
+        return found.to(torch.int8)
+
+    shape = (rows, groups) if groups else (rows,)
+    scale = torch.rand(shape, generator=generator) + 0.5
+    made = {"weight": whole(128, rows, width * bits // 8)}
+    made["scale"] = (scale / (2 ** (bits - 2) * width**0.5)).to(dtype)
+    if "zeros" in use.operands:
+        made["zeros"] = whole(2 ** (bits - 1), *shape)
+    return made
 
 
 def close(got: torch.Tensor, want: torch.Tensor) -> None:

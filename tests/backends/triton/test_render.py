@@ -18,6 +18,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     TEMPLATES,
     attention_use,
+    coded_use,
     full_use,
     latent_uses,
     moe_use,
@@ -97,6 +98,14 @@ SILU = {"fn": "silu", "gated": True}
 PRODUCTS: tuple[tuple[OpUse, ...], ...] = (
     (),
     (product_use("linear"),),
+    (coded_use("linear_add", 4), coded_use("linear_act", 8, fn="silu")),
+    (coded_use("rms_norm_linear", 4, 48, 64, "bias", **SILU), product_use("linear")),
+    (coded_use("layer_norm_linear", 4, 48, 64, "zeros", group=32),),
+    (
+        coded_use("rms_norm_linear", 4, 48, 64, "zeros", group=32),
+        coded_use("linear_add", 8, group=64),
+        product_use("rms_norm_linear", fn="gelu"),
+    ),
     (product_use("linear", 48, 64, "bias"), product_use("linear_add")),
     (product_use("rms_norm_linear"), product_use("rms_norm_linear", **SILU)),
     (

@@ -16,6 +16,7 @@ from glmc.backends.triton import AotSpec, OpUse, aot_specs
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
+    coded_use,
     filled_cache,
     full_use,
     latent_uses,
@@ -111,6 +112,18 @@ MODELS: dict[str, list[OpUse]] = {
         product_use("layer_norm_linear", 2048, 20),
         product_use("linear_act", 66, 32, fn="silu", gated=True),
     ],
+    "coded products": [
+        coded_use("rms_norm_linear", 4, 96, 64, "bias"),
+        coded_use("rms_norm_linear", 4, 96, 64, fn="silu", gated=True),
+        coded_use("linear_add", 8, 2100, 100),
+        product_use("linear", 8200, 16),
+    ],
+    "coded products, groups": [
+        coded_use("layer_norm_linear", 4, 40, 64, "norm_bias", "zeros", group=32),
+        coded_use("linear_add", 4, 40, 128, group=128),
+        coded_use("linear_act", 8, 66, 32, "bias", fn="silu", gated=True),
+        coded_use("quantized_linear", 8, 40, 64, group=16),
+    ],
     "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
     "groups": [
         quantized_use(4, 128, 70, group=32, zeros=True),
@@ -169,9 +182,6 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         x = random(2, 3, int(width), dtype=dtype, seed=0)
         getattr(module, use.name)(x, **use.attrs)
         return
-    if use.name == "quantized_linear":
-        multiply(module, use, dtype)
-        return
     if "linear" in use.name:
         project(module, use, dtype)
         return
@@ -222,27 +232,15 @@ def latent(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         module.latent_attention(q, kv, kv_b, **more)
 
 
-def multiply(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
-    """With few rows and with many."""
-    (rows, packed), width = use.sizes("weight"), use.size("x")
-    codes = torch.zeros(rows, packed, dtype=torch.int8)
-    scale = torch.ones(use.sizes("scale"), dtype=dtype)
-    more = {
-        "bias": torch.ones(rows, dtype=dtype),
-        "zeros": torch.zeros(use.sizes("scale"), dtype=torch.int8),
-    }
-    given = {name: more[name] for name in use.operands}
-    for tokens in (1, 9):
-        x = random(1, tokens, width, dtype=dtype, seed=0)
-        module.quantized_linear(x, codes, scale, **use.attrs, **given)
-
-
 def project(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     """With one row, a few and many."""
-    rows, width = use.sizes("weight")
-    weight, norm = torch.ones(rows, width, dtype=dtype), torch.ones(width, dtype=dtype)
-    sizes = {"bias": rows, "norm_bias": width}
-    given = {name: torch.ones(sizes[name], dtype=dtype) for name in use.operands}
+    rows, width = use.size("weight", 0), use.size("x")
+    coded = "bits" in use.attrs
+    kinds = {"weight": torch.int8 if coded else dtype, "zeros": torch.int8}
+    names = use.operands | {"weight"}
+    sizes = {"bias": (rows,), "norm_bias": (width,), **use.shapes}
+    given = {n: torch.ones(sizes[n], dtype=kinds.get(n, dtype)) for n in names}
+    weight, norm = given.pop("weight"), torch.ones(width, dtype=dtype)
     for tokens in (1, 5, 17):
         x = random(1, tokens, width, dtype=dtype, seed=0)
         operands = [norm, weight] if "norm" in use.name else [weight]
