@@ -48,7 +48,7 @@ def compare(
     reference.kv_write(layer, keys, values)
     # As a view of packed q | k | v, with strides of its own.
     packed = random(batch, tokens, (H + 1) * D, dtype=dtype, seed=seed)
-    q = packed[..., : H * D].unflatten(-1, (H, D))
+    q = packed[..., : H * D].view(batch, tokens, H, D)
     attrs: dict[str, Any] = {"scale": D**-0.5}
     if window is not None:
         attrs["window"] = window
@@ -71,7 +71,7 @@ def compare(
 SLOPES = {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])}
 SINKS = {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])}
 PREFIX = {"prefix": torch.tensor([9, 11], dtype=torch.int32)}
-EXTRAS: dict[str, dict[str, object]] = {
+EXTRAS: dict[str, dict[str, Any]] = {
     "capped": {"softcap": 2.0, "window": 30},
     "sloped": {**SLOPES, "window": 30},
     "sunk": {**SINKS, "window": 30},
@@ -83,7 +83,7 @@ EXTRAS: dict[str, dict[str, object]] = {
 }
 
 
-def use_of(extra: dict[str, object]) -> OpUse:
+def use_of(extra: dict[str, Any]) -> OpUse:
     tensors = [name for name in ("slopes", "sinks") if name in extra]
     attrs = {
         name: value
@@ -94,7 +94,7 @@ def use_of(extra: dict[str, object]) -> OpUse:
 
 
 def check_extra(
-    module: ModuleType, extra: dict[str, object], *, tokens: int, past: int
+    module: ModuleType, extra: dict[str, Any], *, tokens: int, past: int
 ) -> None:
     """A padded batch against the reference, over several parts of the cache."""
     layer = filled_cache(
@@ -110,7 +110,7 @@ def check_extra(
     )
     reference.kv_write(layer, keys, values)
     q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
-    attrs = {"scale": 0.25, **extra}
+    attrs: dict[str, Any] = {"scale": 0.25, **extra}
     with mock.patch.multiple(module, SPLITS=4, FAN=2):
         got = module.attention(q, layer, **attrs)
     want = reference.attention(q, layer, **attrs)
