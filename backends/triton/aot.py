@@ -106,7 +106,7 @@ def compile_ahead(
         Job(spec, dtype, target)
         for target in places
         for dtype in dict.fromkeys(dtypes)
-        for spec in aot_specs(uses, dtype, own, cache)
+        for spec in aot_specs(uses, dtype, own, cache, target.name)
     ]
     if find_spec("triton") is None:
         raise NoTritonError(

@@ -38,7 +38,7 @@ class Kernel:
     parts  templates of its section, in the order of their text; parts that several
            ops share are emitted once
     specs  what its launcher asks the compiler for: (use, all uses, dtype) -> specs
-    cached whether that depends on the dtype of the cache, which is then given too
+    cached whether that depends on how the cache is kept, which is then given too
     """
 
     parts: tuple[str, ...]
@@ -148,14 +148,19 @@ def render_kernels(
 
 
 def aot_specs(
-    ops: Iterable[OpUse], dtype: str, own: Collection[str] = (), cache: str = ""
+    ops: Iterable[OpUse],
+    dtype: str,
+    own: Collection[str] = (),
+    cache: str = "",
+    target: str = "",
 ) -> list[AotSpec]:
     """Every kernel of the model as its launchers launch it, each once.
 
     What launches the kernels of ``own`` is the user's, and unknown here.
 
     ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache; ``cache`` is
-    "int8" or "fp8_e4m3" where that has its own. Raises GlmcError for another dtype.
+    "int8" or "fp8_e4m3" where that has its own; ``target`` is the GPU, one without
+    features of its own where it is left out. Raises GlmcError for another dtype.
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
@@ -164,10 +169,11 @@ def aot_specs(
             f" {known}. Choose one of them."
         )
     uses = _ours(ops, own)
+    kept = specs.Kept(cache, target in tiles.DESCRIBED[specs.BYTES[dtype]])
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
-        given = (use, uses, dtype, *([cache] if kernel and kernel.cached else []))
+        given = (use, uses, dtype, *([kept] if kernel and kernel.cached else []))
         wanted = kernel.specs(*given) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
@@ -214,12 +220,14 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     names = sorted({use.name for use in uses})
     kernels = kernels_of(uses)
     ours = [name for name in names if name in kernels and name not in own]
+    described = any(kernels[name].cached for name in ours)
     coded = any(use.name in ours and "bits" in use.attrs for use in uses)
     return {
         "launches": bool(ours),
         "standard": "\n".join(_standard(ours, coded)),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
-        "imports": "\n".join(_imports(names, own, kernels)),
+        "described": described,
+        "imports": "\n".join(_imports(names, own, kernels, described)),
         "exported": names,
     }
 
@@ -233,12 +241,14 @@ def _standard(ours: list[str], coded: bool) -> Iterator[str]:
 
 
 def _imports(
-    names: list[str], own: Collection[str], kernels: Collection[str]
+    names: list[str], own: Collection[str], kernels: Collection[str], described: bool
 ) -> Iterator[str]:
     yield from (f"from .own.{name} import {name}" for name in names if name in own)
     rest = [name for name in names if name not in own and name not in kernels]
     if rest:
         yield _import(rest)
+    if described:
+        yield "from .tuning import present_target"
 
 
 def _import(names: list[str]) -> str:
@@ -304,9 +314,14 @@ def _attending(plan: structure.AttentionPlan) -> Variables:
         "ranged": [name for name in ("WINDOW", "CHUNK") if name in names],
         "splits": plan.splits,
         "fan": tiles.FAN,
+        "described": [(n, _tuple(targets)) for n, targets in tiles.DESCRIBED.items()],
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
     }
+
+
+def _tuple(names: Iterable[str]) -> str:
+    return layout.tuple_of([json.dumps(name) for name in names], 4)
 
 
 def _kinds(kinds: Sequence[structure.Prologue]) -> Variables:

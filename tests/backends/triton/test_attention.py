@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
-from support.attending import TOLERANCE, compare
+from support.attention import TOLERANCE, compare
 from support.kernels import (
     attention_use,
     examples,

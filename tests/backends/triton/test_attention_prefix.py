@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.attending import compare
+from support.attention import compare
 from support.kernels import attention_use
 
 Interpreted = Callable[..., ModuleType]

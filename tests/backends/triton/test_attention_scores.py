@@ -4,65 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from unittest import mock
 
 import pytest
-import torch
 
-from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse
-from support.kernels import attention_use, filled_cache, qkv_use, random, render
+from support.attention import EXTRAS, check_extra, use_of
+from support.kernels import attention_use, qkv_use, render
 
 Interpreted = Callable[..., ModuleType]
-
-SLOPES = {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])}
-SINKS = {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])}
-PREFIX = {"prefix": torch.tensor([9, 11], dtype=torch.int32)}
-EXTRAS: dict[str, dict[str, object]] = {
-    "capped": {"softcap": 2.0, "window": 30},
-    "sloped": {**SLOPES, "window": 30},
-    "sunk": {**SINKS, "window": 30},
-    "chunked": {"chunk": 17},
-    "sloped and sunk": {**SLOPES, **SINKS},
-    "sloped, with a prefix": {**SLOPES, **PREFIX, "learned": 2},
-    "sunk and capped, with a prefix": {**SINKS, **PREFIX, "softcap": 2.0},
-    "all but a prefix": {**SLOPES, **SINKS, "chunk": 17, "window": 30, "softcap": 2.0},
-}
-
-
-def use_of(extra: dict[str, object]) -> OpUse:
-    tensors = [name for name in ("slopes", "sinks") if name in extra]
-    attrs = {
-        name: value
-        for name, value in extra.items()
-        if not isinstance(value, torch.Tensor)
-    }
-    return attention_use(4, 2, 16, extras=tensors, prefix="prefix" in extra, **attrs)
-
-
-def check_extra(
-    module: ModuleType, extra: dict[str, object], *, tokens: int, past: int
-) -> None:
-    """A padded batch against the reference, over several parts of the cache."""
-    layer = filled_cache(
-        (2, 16, 16),
-        batch=2,
-        past=past,
-        tokens=tokens,
-        dtype=torch.float32,
-        start=[0, 3],
-    ).layers[0]
-    keys, values = (
-        random(2, tokens, 2, 16, dtype=torch.float32, seed=n) for n in (1, 2)
-    )
-    reference.kv_write(layer, keys, values)
-    q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
-    attrs = {"scale": 0.25, **extra}
-    with mock.patch.multiple(module, SPLITS=4, FAN=2):
-        got = module.attention(q, layer, **attrs)
-    want = reference.attention(q, layer, **attrs)
-    real = torch.arange(past, past + tokens) >= torch.tensor([0, 3])[:, None]
-    torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64)])
