@@ -90,7 +90,8 @@ def _opened(first: str, terms: Sequence[str], last: str, indent: int) -> str:
 
 def _unwrapped(term: str) -> tuple[list[str], str]:
     """``((a,) * 2 + (b,)) * 3``: the terms inside, and ``) * 3``."""
-    terms, depth, begin = [], 0, 1
+    terms: list[str] = []
+    depth, begin = 0, 1
     for at, sign in enumerate(term):
         depth += (sign == "(") - (sign == ")")
         if depth == 0:

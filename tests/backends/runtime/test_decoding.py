@@ -342,7 +342,8 @@ def stale(qkv: torch.Tensor, kv: Any, **options: Any) -> torch.Tensor:
     past = kv.cache._length
     position = torch.tensor([past], dtype=torch.int32)
     slots = {"keys": kv.keys, "values": kv.values, "start": kv.start}
-    seen = SimpleNamespace(**slots, past=past, position=position)
+    ways = {"write": kv.write, "read": kv.read}
+    seen = SimpleNamespace(**slots, **ways, past=past, position=position)
     return on_device(qkv, seen, **options)
 
 
