@@ -61,13 +61,43 @@ def tuple_of(items: Sequence[str], indent: int) -> str:
 
 
 def assignment(target: str, terms: Sequence[str], indent: int) -> str:
-    """``target = term + term``, one term a line where it is too long."""
+    """``target = term + term``, broken where it is too long.
+
+    Three terms and more go into a bracket of their own; of one or two, the last is
+    opened if what stands before it fits on a line, else the first.
+    """
     line = f"{target} = {' + '.join(terms)}"
     if indent + len(line) <= WIDTH:
         return line
+    if len(terms) > 2:
+        return _opened(f"{target} = (", terms, ")", indent)
+    *before, last = terms
+    first = f"{target} = {' + '.join([*before, '('])}"
+    if indent + len(first) <= WIDTH:
+        inner, tail = _unwrapped(last)
+        return _opened(first, inner, tail, indent)
+    inner, tail = _unwrapped(terms[0])
+    return _opened(f"{target} = (", inner, f"{tail} + {last}", indent)
+
+
+def _opened(first: str, terms: Sequence[str], last: str, indent: int) -> str:
+    """A sum between two brackets, on one line if it fits, else one term a line."""
     pad = " " * (indent + 4)
-    body = f"\n{pad}+ ".join(terms)
-    return f"{target} = (\n{pad}{body}\n{' ' * indent})"
+    fits = len(pad) + len(" + ".join(terms)) <= WIDTH
+    body = (" + " if fits else f"\n{pad}+ ").join(terms)
+    return f"{first}\n{pad}{body}\n{' ' * indent}{last}"
+
+
+def _unwrapped(term: str) -> tuple[list[str], str]:
+    """``((a,) * 2 + (b,)) * 3``: the terms inside, and ``) * 3``."""
+    terms, depth, begin = [], 0, 1
+    for at, sign in enumerate(term):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return [*terms, term[begin:at]], term[at:]
+        if depth == 1 and term.startswith(" + ", at):
+            terms, begin = [*terms, term[begin:at]], at + 3
+    raise ValueError(f"{term} does not begin with a bracket that closes")
 
 
 def repeated(items: Sequence[str]) -> list[str]:

@@ -1,17 +1,19 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
 import ast
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from glmc.backends import emit
-from glmc.backends.layout import WIDTH, bracketed, item
+from glmc.backends.emit import environment
+from glmc.backends.emit_model import model_view
+from glmc.backends.emit_weights import weights_view
 from glmc.backends.torch.select import reference_module
-from glmc.backends.triton import OpUse, render_kernels
+from glmc.backends.triton import OpUse, places, render_kernels
 from glmc.ir.graph import Graph, Program
 from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
+from glmc.ir.passes.ledger import Placement, count
 
 
 def package(
@@ -25,17 +27,17 @@ def package(
         source: one sentence that says where the build comes from.
         own: ops whose kernel is the user's.
     """
-    env = emit.environment()
+    env = environment()
     head = {"title": title(model), "source": source}
     emitted = {
         "__init__.py": env.get_template("init.py.j2").render(
             head | {"usage": _usage(model)}
         ),
         "model.py": env.get_template("model.py.j2").render(
-            head | dict(emit.model_view(model, program))
+            head | dict(model_view(model, program))
         ),
         "weights.py": env.get_template("weights.py.j2").render(
-            _weights_view(model, program)
+            weights_view(model, program)
         ),
         "reference.py": reference_module(op_names(program)),
         "kernels.py": render_kernels(uses(program), env, own),
@@ -91,7 +93,9 @@ def _siblings(tree: ast.AST) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield str(node.module)
-        elif not (isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, ast.expr):
             yield from _siblings(node)
 
 
@@ -105,36 +109,6 @@ def title(model: Model) -> str:
     return f"{model.name}: {sizes}."
 
 
-def _weights_view(model: Model, program: Program) -> Mapping[str, object]:
-    kept = emit.own_dtypes(program.params, program.graphs)
-    rows = [emit.binding(p.name, p, None, kept.get(p.name)) for p in program.params]
-    for block in program.blocks:
-        layers = emit.layer_set(block.layers)
-        numbers = emit.layer_set(block.numbers) if block.numbers else None
-        kept = emit.own_dtypes(block.params, [block])
-        rows += [
-            emit.binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name), numbers)
-            for p in block.params
-        ]
-    prefix = model.optional_prefix
-    return {
-        "constructors": emit.constructors(program),
-        "rows": rows,
-        "optional_prefix": emit.quoted(prefix) if prefix else "None",
-        "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
-        "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
-    }
-
-
-def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """``target = (("a", "b"), ...)``."""
-    rows = [item("(", [emit.quoted(text) for text in pair], ")", 4) for pair in pairs]
-    if len(rows) != 1:
-        return bracketed(f"{target} = (", rows, ")", 0)
-    line = f"{target} = ({rows[0]},)"
-    return line if len(line) <= WIDTH else f"{target} = (\n    {rows[0]},\n)"
-
-
 def op_names(program: Program) -> set[str]:
     """Mnemonics of every op in a program."""
     return {op.mnemonic for graph in program.graphs for op in graph.ops}
@@ -143,6 +117,23 @@ def op_names(program: Program) -> set[str]:
 def uses(program: Program) -> Iterable[OpUse]:
     """Every op of a program as the Triton backend sees it."""
     return [_use(program, graph, op) for graph in program.graphs for op in graph.ops]
+
+
+def placements(program: Program, own: Collection[str] = ()) -> list[Placement]:
+    """Where each op of a program runs on a GPU; ``own`` have kernels of the user."""
+    found = places(uses(program), own)
+    return [
+        Placement(
+            op=op.mnemonic,
+            graph=graph.name,
+            layers=count(graph),
+            at=", ".join(f"%{name}" for name in op.outs),
+            where=found[op.mnemonic].where,
+            reason=found[op.mnemonic].reason,
+        )
+        for graph in program.graphs
+        for op in graph.ops
+    ]
 
 
 def _use(program: Program, graph: Graph, op: Op) -> OpUse:

@@ -103,8 +103,8 @@ def parse_expression(text: str, where: str) -> Expression:
             warnings.simplefilter("ignore")
             tree = ast.parse(_STRING_OR_MARK.sub(_python_mark, text), mode="eval").body
     except SyntaxError as error:
-        at = f"column {error.offset}" if error.offset else "somewhere"
-        raise _refuse(text, where, f"{error.msg} at {at}") from None
+        at = f"at column {error.offset}" if error.offset else "where it ends"
+        raise _refuse(text, where, f"{error.msg} {at}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise _refuse(text, where, str(error) or "nested too deeply") from None
     _check(tree, text, where)

@@ -28,11 +28,13 @@ from glmc.frontends.tokens import read_tokens
 from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.wording import listed, show
+from glmc.frontends.yaml_tree import position_of
 from glmc.ir import model as m
 from glmc.ir.errors import (
     ConfigContradictionError,
     ForeignClassError,
     GlmcError,
+    SpecIncompleteError,
     UnsupportedValueError,
 )
 
@@ -115,6 +117,10 @@ def load_model(
     dtype = _dtype(visible, where)
     try:
         model = build_model(spec, _scope(full), dtype, tokens)
+    except SpecIncompleteError as error:
+        if error.entry:
+            error.within(str(position_of(chosen.tree, error.entry.split("."))))
+        raise error.within(where) from None
     except GlmcError as error:
         raise error.within(where) from None
     return LoadedModel(

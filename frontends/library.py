@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import util
@@ -137,7 +137,8 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
         raise UnidentifiedModelError(
             f"{where}: model_type must be a string, found {model_type!r}"
         )
-    for path in sorted(builtin_specs().values(), key=_generality):
+    names = (model_type,) if model_type else classes
+    for path in sorted(_naming(names), key=_generality):
         match = _match(path)
         named = model_type in match.model_type if model_type else _meet(match, classes)
         if named and _fits(path, match, config):
@@ -159,6 +160,15 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
         " drafts another, and --spec FILE takes one"
     )
+
+
+def _naming(names: Collection[str]) -> list[Path]:
+    """The specs that may be for one of these names: it stands somewhere in their text.
+
+    Looking is quick; to parse a hundred YAML documents takes as long as to compile.
+    """
+    texts = {path: path.read_text("utf-8") for path in builtin_specs().values()}
+    return [path for path, text in texts.items() if any(n in text for n in names)]
 
 
 def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:

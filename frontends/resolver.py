@@ -77,7 +77,7 @@ class Resolver:
     def error(self, what: str, given: object, expected: str, value: Value) -> GlmcError:
         if not isinstance(given, Expression):
             told = f"{what} {expected}, found {show(value)}"
-            return SpecIncompleteError(f"spec {self.arch!r}: {told}")
+            return SpecIncompleteError(f"spec {self.arch!r}: {told}", entry=what)
         if given.config_path:
             found = "is missing" if value is None else f"is {show(value)}"
             told = f"{given.config_path} {found}; it {expected}"

@@ -50,6 +50,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+def from_name(value: object) -> object:
+    """Before validation: a bare name is a section of which only that is said."""
+    return {"name": value} if isinstance(value, str | Expression) else value
+
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -88,6 +93,12 @@ def _complaint(error: Mapping[str, Any]) -> str:
             return "this key is required and missing"
         case "extra_forbidden":
             return "no such key in the spec language at this place"
+        case "union_tag_not_found":
+            return f"the key {error['ctx']['discriminator']} is required and missing"
+        case "union_tag_invalid":
+            of, tag = error["ctx"], error["ctx"]["tag"]
+            tags = of["expected_tags"].replace("'", "")
+            return f"the key {of['discriminator']} must be one of {tags}, found {tag!r}"
         case "value_error":
             return f"{error['ctx']['error']}, found {error['input']!r}"
     message = str(error["msg"]).replace("Input should be", "expected")

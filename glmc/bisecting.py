@@ -25,7 +25,6 @@ from glmc.emission import blame_build
 from glmc.ir.errors import WeightsUnusableError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.text import parse_program
 from glmc.probing import (
     Kept,
     Place,
@@ -70,14 +69,15 @@ class Transformers:
     """A model of transformers as the reference."""
 
     model: Any
-    layers: int
+    numbers: Sequence[int]
+    """What each layer of the build is called in the checkpoint."""
     given: Sequence[Scenario]
     prefixes: Sequence[str]
     answers: Sequence[tuple[Scenario, Answer]] = ()
     _kept: dict[int, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = references.answers(self.model, self.layers, self.given)
+        found = references.answers(self.model, self.numbers, self.given)
         self.answers = list(found)
 
     def told(self, at: int, program: Program, graph: Graph, place: Place) -> Told:
@@ -85,18 +85,18 @@ class Transformers:
         if at not in self._kept:
             kept = Kept()
             with watched_modules(self.model, kept):
-                list(references.answers(self.model, self.layers, [self.given[at]]))
+                list(references.answers(self.model, self.numbers, [self.given[at]]))
             self._kept[at] = kept.whole()
         teller = Teller(program, graph, place, self._kept[at], self.prefixes)
         rows = self.answers[at][1]
         if place == "head":
             teller.tell(graph.returns[0], rows["logits"])
         elif place == "stem":
-            first = references.layers_of(self.model, self.layers)[0]
+            first = next(iter(references.layers_of(self.model, self.numbers).values()))
             name = next(n for n, m in self.model.named_modules() if m is first)
             teller.tell(graph.returns[0], self._kept[at].get(f"{name} in"))
         else:
-            teller.tell(graph.returns[0], rows[f"layer {place}"])
+            teller.tell(graph.returns[0], rows.get(f"layer {place}"))
         return teller.all()
 
 
@@ -262,7 +262,7 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
     from glmc.running import import_build
 
     names = list(build.stages)[1:]
-    programs = {name: parse_program(build.dump(name)) for name in names}
+    programs = {name: build.program_at(name) for name in names}
     folder = Path(arguments.weights)
     try:
         weights = Weights(folder, build.model.optional_prefix)
@@ -288,7 +288,7 @@ def _reference(build: Build, arguments: argparse.Namespace) -> Reference:
     program = build.program
     given = scenarios(build.model.vocab, 9, 3)
     return Transformers(
-        model, program.layers, given, prefixes(build.model.optional_prefix)
+        model, program.numbers, given, prefixes(build.model.optional_prefix)
     )
 
 
@@ -304,7 +304,7 @@ def _with_hints(build: Build, found: Culprit) -> Culprit:
     if found.stage != READING or not found.op:
         return found
     first = list(build.stages)[1]
-    ops = [op for graph in parse_program(build.dump(first)).graphs for op in graph.ops]
+    ops = [op for graph in build.program_at(first).graphs for op in graph.ops]
     wanted = {found.op, *found.suspects}
     lines = dict.fromkeys(
         f"{line['where']} {line['entry']}: {line['says']}"

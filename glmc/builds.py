@@ -11,7 +11,7 @@ from typing import Any
 from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
-from glmc.ir.passes.ledger import Entry
+from glmc.ir.passes.ledger import Entry, Placement
 from glmc.ir.text import parse_model, parse_program
 from glmc.writing import MANIFEST, read_manifest
 
@@ -95,9 +95,33 @@ class Build:
     @cached_property
     def program(self) -> Program:
         """The program of the last stage: what the emitted module does."""
-        return parse_program(self.dump(list(self.stages)[-1]))
+        return self.program_at(list(self.stages)[-1])
+
+    def program_at(self, stage: str) -> Program:
+        """The program of a stage; what several passes left alike is read once."""
+        text = self.dump(stage)
+        if text not in self._programs:
+            self._programs[text] = parse_program(text)
+        return self._programs[text]
+
+    @cached_property
+    def _programs(self) -> dict[str, Program]:
+        """Dump to what it says."""
+        return {}
 
     @cached_property
     def ledger(self) -> list[Entry]:
         """Every candidate of every fusion."""
-        return [Entry(**entry) for entry in json.loads(self._read("ir/ledger.json"))]
+        return [Entry(**entry) for entry in self._ledger["fusions"]]
+
+    @cached_property
+    def placements(self) -> list[Placement]:
+        """Where each op of the last stage runs on a GPU."""
+        return [Placement(**row) for row in self._ledger["backend"]]
+
+    @cached_property
+    def _ledger(self) -> Mapping[str, Any]:
+        found = json.loads(self._read("ir/ledger.json"))
+        # Builds of before placements were written down are lists of fusions.
+        fusions = {"fusions": found, "backend": []}
+        return fusions if isinstance(found, list) else dict(found)

@@ -35,6 +35,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         )
     from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
+    from glmc.ir.passes.ledger import fallen_back
     from glmc.writing import write_build
 
     options = Options(
@@ -58,6 +59,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
+    missing = fallen_back(compiled.placed)
     facts: dict[str, Any] = {
         "build": str(arguments.out),
         "model": compiled.loaded.model.name,
@@ -67,6 +69,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "fusions_applied": applied,
         "verified": compiled.verified,
         "own_kernels": dict(compiled.own),
+        "without_kernel": missing,
     }
     if compiled.ahead:
         facts["aot"] = rows(compiled.ahead)
@@ -77,6 +80,9 @@ def compile_command(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {facts['model']}, {facts['layers']} layers, "
         f"{applied} fusions applied; see: glmc inspect {arguments.out}"
     )
+    if missing:
+        ops, why = ", ".join(missing), f"glmc inspect {arguments.out} --ledger"
+        print(f"on a GPU these run as torch code: {ops}; why: {why}")
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
@@ -121,7 +127,8 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         return text, {"stages": dumps}
     if arguments.ledger:
         rows = [entry.model_dump() for entry in build.ledger]
-        return inspecting.ledger_text(build.ledger), {"ledger": rows}
+        placed = [row.model_dump() for row in build.placements]
+        return _ledger(build), {"ledger": rows, "backend": placed}
     if arguments.diff:
         graphs = views.diff_facts(build, *arguments.diff)
         facts = {"stages": arguments.diff, "graphs": graphs}
@@ -146,11 +153,19 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     parts = [
         inspecting.summary_text(facts),
         build.dump(list(build.stages)[-1]).rstrip(),
-        inspecting.ledger_text(build.ledger),
+        _ledger(build),
         "more: --stage, --diff, --op, --weights, --keys, --trace, --cost, --json;"
         " glmc explain",
     ]
     return "\n\n".join(parts), facts
+
+
+def _ledger(build: Build) -> str:
+    """Fusions, and what runs their ops on a GPU."""
+    from glmc.inspecting import ledger_text, placements_text
+
+    parts = (ledger_text(build.ledger), placements_text(build.placements))
+    return "\n\n".join(filter(None, parts))
 
 
 def _lengths(text: str | None) -> list[int]:

@@ -4,7 +4,7 @@ An answer holds the hidden state after every layer and the logits, over the prom
 the tokens that were then fed one at a time with the cache.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ and two right implementations round in different places.
 Answer = Mapping[str, torch.Tensor]
 """``layer 0``, ``layer 1``, … and ``logits``, each ``[B,P+D,·]``."""
 Read = Callable[[Any], torch.Tensor]
+Layers = Iterable[tuple[int, nn.Module]]
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,13 @@ def scenarios(vocab: int, prompt: int = 18, decode: int = 6) -> list[Scenario]:
 
 
 @torch.no_grad()
-def answer(
-    model: nn.Module, layers: nn.ModuleList, read: Read, given: Scenario
-) -> Answer:
+def answer(model: nn.Module, layers: Layers, read: Read, given: Scenario) -> Answer:
     """What a model answers; it is called as models of transformers are.
 
     Args:
         model: takes input_ids, attention_mask, position_ids, past_key_values; gives
             logits and past_key_values.
-        layers: its decoder layers.
+        layers: its decoder layers, by the numbers that their rows have.
         read: the hidden state in what a layer returns.
         given: the scenario.
     """
@@ -117,7 +116,7 @@ def calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]
 
 @contextmanager
 def _watching(
-    layers: nn.ModuleList, read: Read, found: dict[str, list[torch.Tensor]]
+    layers: Layers, read: Read, found: dict[str, list[torch.Tensor]]
 ) -> Iterator[None]:
     """Keep the hidden state after every layer while the body runs."""
 
@@ -126,7 +125,7 @@ def _watching(
 
     handles = [
         layer.register_forward_hook(partial(keep, f"layer {at}"))
-        for at, layer in enumerate(layers)
+        for at, layer in layers
     ]
     try:
         yield
@@ -135,14 +134,15 @@ def _watching(
             handle.remove()
 
 
-def carried(out: Any) -> torch.Tensor:
+def carried(out: Any, summands: Sequence[int] | None = None) -> torch.Tensor:
     """The hidden state in what an emitted layer returns.
 
     A layer may hand on the operands of its last add; their sum is the hidden state.
+    ``summands`` says which values these are, where there are others like them.
     """
     if isinstance(out, torch.Tensor):
         return out
-    return added(out)
+    return added(out if summands is None else [out[at] for at in summands])
 
 
 def added(values: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from glmc.backends.own_kernels import (
     own_files,
     read_kernels,
 )
-from glmc.backends.package import package, uses
+from glmc.backends.package import package, placements, uses
 from glmc.backends.runtime.storage import storage_fault
 from glmc.backends.triton.aot import Ahead, compile_ahead
 from glmc.backends.triton.aot import files as aot_files
@@ -25,6 +25,7 @@ from glmc.ir.errors import (
     CheckpointMismatchError,
     FusionSilentError,
     GlmcError,
+    KernelMissingError,
     OptionsDisagreeError,
     PassChangedResultsError,
     UnknownPassError,
@@ -33,6 +34,7 @@ from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
+from glmc.ir.passes.ledger import Placement, fallen_back
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
@@ -80,6 +82,8 @@ class Compilation:
     """The kernels, where they were compiled ahead of time."""
     own: Mapping[str, float] = field(default_factory=dict)
     """Op to largest difference of the user's kernels that were put in."""
+    placed: tuple[Placement, ...] = ()
+    """Where each op of the last stage runs on a GPU."""
 
 
 def compile_model(
@@ -127,14 +131,17 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     program = stages[-1].program
     files: dict[str, str | bytes] = {}
     own = read_kernels(options.kernels, loaded.source.folder, _launched(program))
+    placed = tuple(placements(program, {kernel.op for kernel in own}))
+    if options.strict:
+        _strict_kernels(placed)
     checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
     files |= package(loaded.model, program, _origin(loaded), checked)
     files |= own_files(own)
-    files |= ir_files(loaded.model, stages)
+    files |= ir_files(loaded.model, stages, placed)
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
-    return Compilation(loaded, stages, files, verified, ahead, checked)
+    return Compilation(loaded, stages, files, verified, ahead, checked, placed)
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
@@ -173,6 +180,18 @@ def _strict(stages: Iterable[Stage]) -> None:
         raise FusionSilentError(
             f"--strict: these fusions matched nothing: {', '.join(silent)}. "
             f"Leave them out with {names}, or compile without --strict."
+        )
+
+
+def _strict_kernels(placed: Iterable[Placement]) -> None:
+    """Fail when an op runs as the reference does, for want of a kernel."""
+    missing = fallen_back(placed)
+    if missing:
+        options = " ".join(f"--kernel {op}=FILE" for op in missing)
+        raise KernelMissingError(
+            "--strict: on a GPU these ops would run as the torch code of reference.py:"
+            f" {'; '.join(missing.values())}. Compile without --strict, or give kernels"
+            f" of your own: {options}."
         )
 
 
@@ -233,7 +252,9 @@ def _origin(loaded: LoadedModel) -> str:
     return f"Written by glmc {__version__} from a config.json ({spec})."
 
 
-def ir_files(model: Model, stages: Iterable[Stage]) -> dict[str, str]:
+def ir_files(
+    model: Model, stages: Iterable[Stage], placed: Iterable[Placement]
+) -> dict[str, str]:
     """The dumps of a build and its ledger."""
     stages = list(stages)
     files = {MODEL_FILE: print_model(model)}
@@ -241,8 +262,9 @@ def ir_files(model: Model, stages: Iterable[Stage]) -> dict[str, str]:
         _stage_file(at, stage): print_program(stage.program)
         for at, stage in enumerate(stages, 1)
     }
-    entries = [entry.model_dump() for stage in stages for entry in stage.ledger]
-    files["ir/ledger.json"] = json_text(entries)
+    fusions = [entry.model_dump() for stage in stages for entry in stage.ledger]
+    backend = [row.model_dump() for row in placed]
+    files["ir/ledger.json"] = json_text({"fusions": fusions, "backend": backend})
     return files
 
 

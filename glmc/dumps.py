@@ -174,7 +174,7 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
     Raises:
         GlmcError: when a dump is wrong, or the two do not belong together.
     """
-    from glmc.backends.package import package
+    from glmc.backends.package import package, placements
 
     text = read_text(path)
     if is_model(text):
@@ -189,7 +189,9 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
         doc = "As read from a dump."
         stages = (Stage(name="edited", doc=doc, program=program),)
     origin = f"Written by glmc {__version__} from a dump of its IR."
-    files = package(model, stages[-1].program, origin) | ir_files(model, stages)
+    program = stages[-1].program
+    files = package(model, program, origin)
+    files |= ir_files(model, stages, placements(program))
     files[MANIFEST] = _manifest(path, text, model, stages, files)
     return files
 

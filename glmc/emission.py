@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -79,10 +80,11 @@ def _blame_ops(
 ) -> Culprit | None:
     """Compare the emitted model with the last stage; then follow it op by op."""
     model.ops = ops
+    read = partial(carried, summands=last.program.summands)
     file = ops.__name__.rpartition(".")[2] + ".py"
     for given, want in right:
         try:
-            mine = answer(model, model.layers, carried, given)
+            mine = answer(model, enumerate(model.layers), read, given)
             row = first_row([(given, want)], [(given, mine)])
             if row is None:
                 continue
@@ -106,6 +108,8 @@ def _follow(
         place: _calls_at(last, given, place) for place, _ in places(row, program)
     }
 
+    read = partial(carried, summands=program.summands)
+
     def look(
         place: Place,
         graph: Graph,
@@ -128,7 +132,7 @@ def _follow(
 
     try:
         with following(model, ops, program, look):
-            answer(model, model.layers, carried, given)
+            answer(model, enumerate(model.layers), read, given)
     except _Found as found:
         return found.culprit
     except Called as called:

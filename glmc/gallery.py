@@ -30,7 +30,7 @@ PICTURES = (
         "llama-3.1-8b",
         "layer",
         "The plainest decoder: three projections become one, gate and up become one,"
-        " both adds move into norms, and the last add moves into the next layer.",
+        " and products take the norms before them, the activation and both adds.",
     ),
     Picture(
         "chatglm3-6b",

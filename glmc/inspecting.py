@@ -4,13 +4,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, get_args
 
 from glmc.builds import Build
 from glmc.ir.graph import Graph, Program
-from glmc.ir.passes.ledger import Entry, launches, totals
-from glmc.ir.recipe import Tensor, leaves
-from glmc.ir.text import parse_program
+from glmc.ir.passes.ledger import Entry, Placement, Where, launches, totals
+from glmc.ir.recipe import Tensor, counted
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
 
@@ -22,7 +21,7 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     and what the model was made for.
     """
     model, program = build.model, build.program
-    count = parameters(parse_program(build.dump(list(build.stages)[1])))
+    count = parameters(build.program_at(list(build.stages)[1]))
     # A cache that several layers read is there once.
     own = [kv.elements() for kv in program.caches if not isinstance(kv, int)]
     kv = sum(own) * BYTES[model.dtype]
@@ -66,16 +65,16 @@ def parameters(lowered: Program) -> int:
     """
     found = {}
     for _, layer, param in lowered.bindings():
-        for leaf in leaves(param.recipe):
+        for leaf, times in counted(param.recipe):
             name = (leaf if isinstance(leaf, Tensor) else leaf.codes).name
-            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape)
+            found[name.replace("{i}", str(layer))] = math.prod(leaf.shape) * times
     return sum(found.values())
 
 
 def _stages(build: Build) -> list[dict[str, Any]]:
     found = []
     for name, stage in list(build.stages.items())[1:]:
-        program = parse_program(build.dump(name))
+        program = build.program_at(name)
         ops = [op for graph in program.schedule() for op in graph.ops]
         ops += [*program.stem.ops, *program.head.ops]
         found.append(
@@ -161,6 +160,21 @@ def ledger_text(entries: Iterable[Entry]) -> str:
     saved_launches, saved_bytes = totals(entries)
     total = f"{saved_launches} launches a call and {size(saved_bytes)} a token"
     return "\n".join([*lines, f"  in all: {total} saved"])
+
+
+def placements_text(rows: Iterable[Placement]) -> str:
+    """For a terminal: what runs each op on a GPU, and why some have no kernel."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        ops = places.setdefault((row.where, row.reason), [])
+        ops += [row.op] if row.op not in ops else []
+    lines = ["on a GPU"] if places else []
+    for where in get_args(Where):
+        for (place, reason), ops in places.items():
+            if place == where:
+                lines.append(f"  {where:<9} {', '.join(ops)}")
+                lines += [f"            {reason}"] if reason else []
+    return "\n".join(lines)
 
 
 def size(count: int) -> str:

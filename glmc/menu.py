@@ -46,7 +46,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     add("--disable", action="append", default=[], metavar="PASS",
         help="leave a pass out (repeatable)")  # fmt: skip
     add("--strict", action="store_true",
-        help="fail when a fusion had candidates and took none")  # fmt: skip
+        help="fail when a fusion had candidates and took none, or an op that"
+        " should have a kernel has none")  # fmt: skip
     add("--verify-passes", action="store_true",
         help="run a shrunken model before and after each pass")  # fmt: skip
     add("--kernel", action="append", default=[], metavar="OP=FILE", dest="kernels",
@@ -64,7 +65,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group().add_argument
     view("--stage", metavar="NAME", help="print the IR after one stage")
     view("--stages", action="store_true", help="print the IR of all")
-    view("--ledger", action="store_true", help="only the fusion ledger")
+    view("--ledger", action="store_true", help="only the ledger: fusions, and kernels")
     view("--diff", nargs=2, metavar=("A", "B"), help="what changed between two stages")
     view("--op", metavar="NAME", help="every use of an op, or who makes %%NAME")
     view("--weights", action="store_true", help="where every parameter comes from")

@@ -103,7 +103,8 @@ def stage_answer(executor: Stage, given: Scenario) -> Answer:
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if op is graph.ops[-1] and path:
-            hidden = added([env[name] for name in graph.returns])
+            summands = executor.program.summands
+            hidden = added([env[graph.returns[at]] for at in summands])
             kept.add(f"layer {place_of(path, graph)}", hidden)
 
     executor.watch = watch

@@ -56,16 +56,25 @@ def load_transformers(
     return model.eval().to(device)
 
 
-def layers_of(model: nn.Module, count: int) -> nn.ModuleList:
-    """The decoder layers of a model of transformers.
+def layers_of(model: nn.Module, numbers: Sequence[int]) -> dict[int, nn.Module]:
+    """The layers of a model of transformers, by the build's that end as they do.
+
+    Args:
+        model: the model.
+        numbers: what each layer of the build is called in the checkpoint. One of
+            transformers that became several ends with the last of them; one that has
+            no number does nothing in this model, and is left out.
 
     Raises:
         GlmcError: when it has no list of that many layers.
     """
+    last = {number: at for at, number in enumerate(numbers)}
+    count = max(last) + 1
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     for found in lists:
-        if len(found) == count:
-            return found
+        left_out = len(last) < count <= len(found)
+        if len(found) == count or left_out:
+            return {last[n]: layer for n, layer in enumerate(found) if n in last}
     sizes = ", ".join(str(len(found)) for found in lists)
     raise ForeignBuildError(
         f"the build has {count} layers, and the checkpoint's model has lists of "
@@ -75,14 +84,14 @@ def layers_of(model: nn.Module, count: int) -> nn.ModuleList:
 
 
 def answers(
-    model: nn.Module, count: int, given: Sequence[Scenario]
+    model: nn.Module, numbers: Sequence[int], given: Sequence[Scenario]
 ) -> Iterator[tuple[Scenario, Answer]]:
     """What a model of transformers answers.
 
     Rotary modules of a dynamic scaling keep the longest length they have seen; each
     scenario gets fresh ones.
     """
-    layers = layers_of(model, count)
+    layers = layers_of(model, numbers)
     pristine = {
         name: copy.deepcopy(module)
         for name, module in model.named_modules()
@@ -91,7 +100,7 @@ def answers(
     for one in given:
         for name, module in pristine.items():
             model.set_submodule(name, copy.deepcopy(module))
-        yield one, answer(model, layers, first, one)
+        yield one, answer(model, layers.items(), first, one)
 
 
 def read_golden(path: Path) -> list[tuple[Scenario, Answer]]:
@@ -140,7 +149,15 @@ def _scenario(
     found: dict[str, torch.Tensor] = {}
     hidden = tensors.get(f"{name}.hidden")
     if hidden is not None:
-        found = {f"layer {at}": one for at, one in enumerate(hidden)}
+        layers = tensors.get(f"{name}.layers", torch.arange(len(hidden)))
+        if layers.shape != hidden.shape[:1]:
+            raise GoldenFileError(
+                f"--against {path}: {name}.layers has the shape {list(layers.shape)}, "
+                f"and names the {len(hidden)} layers that {name}.hidden holds."
+            )
+        found = {
+            f"layer {at}": one for at, one in zip(layers.tolist(), hidden, strict=True)
+        }
     after = tensors.get(f"{name}.decode_logits")
     if after is None:
         given = replace(given, more=ids[:, :0])
@@ -159,9 +176,11 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
         parts = zip(_PROMPT, (given.ids, given.mask, given.positions, given.more),
                     strict=True)  # fmt: skip
         tensors |= {f"{given.name}.{k}": v for k, v in parts if v is not None}
-        hidden = [value for name, value in got.items() if name != "logits"]
+        hidden = {name: value for name, value in got.items() if name != "logits"}
         if hidden:
-            tensors[f"{given.name}.hidden"] = torch.stack(hidden)
+            layers = [int(name.removeprefix("layer ")) for name in hidden]
+            tensors[f"{given.name}.layers"] = torch.tensor(layers)
+            tensors[f"{given.name}.hidden"] = torch.stack(list(hidden.values()))
         tensors[f"{given.name}.logits"] = got["logits"][:, :prompt]
         tensors[f"{given.name}.decode_logits"] = got["logits"][:, prompt:]
     with writing_to(path):

@@ -17,7 +17,6 @@ from glmc.ir.cost import Call, Cost
 from glmc.ir.errors import OptionValueError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.text import parse_program
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def total(of: Iterable[Line], *, once: bool = False) -> Total:
 def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
     """What each pass took off the whole call."""
     sums = [
-        (name, total(lines(parse_program(build.dump(name)), call, on)))
+        (name, total(lines(build.program_at(name), call, on)))
         for name in list(build.stages)[1:]
     ]
     return [

@@ -4,16 +4,19 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glmc import references
+from glmc.builds import Build
 from glmc.comparing import (
     TOLERANCES,
     Answer,
     Comparison,
+    Read,
     Scenario,
     answer,
     carried,
@@ -30,10 +33,11 @@ def verify_command(arguments: argparse.Namespace) -> int:
     """``glmc verify``; 0 when all differences are within the tolerance, else 1."""
     arguments.device = device_of(arguments)
     model = load_model(arguments)
+    read = partial(carried, summands=Build(arguments.build).program.summands)
     tolerance = arguments.tolerance or TOLERANCES[arguments.dtype]
     compared, kept = Comparison(tolerance), []
     for given, expected in reference(arguments, model):
-        compared.add(given, _own(model, given), expected)
+        compared.add(given, _own(model, read, given), expected)
         kept.append((given, expected))
     if arguments.save:
         references.write_golden(arguments.save, kept)
@@ -63,12 +67,13 @@ def reference(
     theirs = references.load_transformers(
         arguments.weights, arguments.dtype, arguments.device, arguments.revision
     )
-    yield from references.answers(theirs, len(model.layers), given)
+    build = Build(arguments.build)
+    yield from references.answers(theirs, build.program.numbers, given)
 
 
-def _own(model: Any, given: Scenario) -> Answer:
+def _own(model: Any, read: Read, given: Scenario) -> Answer:
     try:
-        return answer(model, model.layers, carried, given)
+        return answer(model, enumerate(model.layers), read, given)
     except (ValueError, RuntimeError) as error:
         raise ScenarioError(
             f"the build cannot run the scenario {given.name!r}: {error}"

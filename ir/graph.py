@@ -10,7 +10,7 @@ there is one, gives what the cache holds before the first token.
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
@@ -18,9 +18,6 @@ from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import CacheType, TensorType, Type
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 
 class Param(Node):
@@ -96,21 +93,6 @@ class Graph(Node):
     def param(self, name: str) -> Param | None:
         """A parameter of this graph by name."""
         return next((param for param in self.params if param.name == name), None)
-
-    def digraph(self) -> "nx.MultiDiGraph[int]":
-        """Ops by index as nodes; an edge for every value one op hands to another."""
-        import networkx as nx  # not for those who only look at a graph
-
-        graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
-        maker: dict[str, int] = {}
-        for at, op in enumerate(self.ops):
-            graph.add_node(at, op=op)
-            for field, _, name in op.operands():
-                if name in maker:
-                    source = self.ops[maker[name]].outs.index(name)
-                    graph.add_edge(maker[name], at, source=source, field=field)
-            maker |= dict.fromkeys(op.outs, at)
-        return graph
 
     def _repr_svg_(self) -> str:
         """What a notebook shows of a graph."""
@@ -219,6 +201,19 @@ class Program(Node):
         """What a notebook shows of a program: stem, each kind of block, head."""
         return "".join(
             f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
+        )
+
+    @property
+    def summands(self) -> tuple[int, ...]:
+        """Which carried values add up to the hidden state: those the head reads."""
+        read = {value.name for value in self.head.inputs}
+        return tuple(at for at, name in enumerate(self.carried) if name in read)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What ``{i}`` is in the tensor names of each layer, in order."""
+        return tuple(
+            block.number_of(layer) for layer, block in enumerate(self.schedule())
         )
 
     def bindings(self) -> Iterator[tuple[str, int | None, Param]]:

@@ -10,6 +10,5 @@ class Node(BaseModel):
     see :mod:`glmc.ir.text`.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True
-    )
+    # A class's validator is built when its first record is: no model has every op.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -302,6 +302,25 @@ def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
             yield from leaves(recipe.of)
 
 
+def counted(recipe: Recipe) -> Iterator[tuple[Tensor | Dequant, int]]:
+    """The leaves as they are written, and how many tensors ``{x}`` makes each stand
+    for: a layer's hundreds of experts are one leaf.
+    """
+    match recipe:
+        case Tensor() | Quantized():
+            yield recipe, 1
+        case Kept(of=of):
+            yield of, 1
+        case Cat():
+            for part in recipe.parts:
+                yield from counted(part)
+        case Stack(of=of, count=count):
+            for leaf, times in counted(of):
+                yield leaf, times * count
+        case _:
+            yield from counted(recipe.of)
+
+
 def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
     """A leaf of a stack's element ``x``."""
     if isinstance(leaf, Tensor):

@@ -50,14 +50,12 @@ def _graph(program: Program, graph: Graph) -> None:
     for param in graph.params:
         _assembled(graph.name, param)
     for op in graph.ops:
-        at = f"%{op.outs[0]}"
         for name in op.values:
-            message = f"{op.mnemonic} reads undefined %{name}{meant(name, defined)}"
-            _rule(graph, name in defined, message, at, f"%{name}")
+            if name not in defined:
+                raise _undefined(graph, op, f"%{name}", meant(name, defined))
         for name in op.params:
-            known = program.param(graph, name) is not None
-            message = f"{op.mnemonic} reads undefined @{name}{meant(name, params)}"
-            _rule(graph, known, message, at, f"@{name}")
+            if name not in params:
+                raise _undefined(graph, op, f"@{name}", meant(name, params))
         _types(program, graph, op)
         for name in op.outs:
             new = name not in defined
@@ -67,6 +65,11 @@ def _graph(program: Program, graph: Graph) -> None:
         known = name in defined
         _rule(graph, known, f"returns undefined %{name}", "return", f"%{name}")
     _parameters(graph)
+
+
+def _undefined(graph: Graph, op: Op, operand: str, hint: str) -> VerifyError:
+    message = f"{op.mnemonic} reads undefined {operand}{hint}"
+    return VerifyError(graph.name, message, f"%{op.outs[0]}", operand)
 
 
 def _unique(graph: Graph, sigil: str, names: list[str]) -> None:

@@ -46,6 +46,7 @@ knobs.compilation.listener = listen
 import build, build.kernels
 capability = (int(arch) // 10, int(arch) % 10)
 torch.cuda.get_device_capability = lambda device: capability
+build.kernels.present_target = lambda device: f"cuda:{arch}"
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     offered = build.loading.offer(torch.device("cuda"))
@@ -112,6 +113,17 @@ def test_control_an_edited_kernel_is_compiled(built: Path, tmp_path: Path) -> No
     asked = ask(edited, tmp_path, run=True)["asked"]
     missed = {name for name, hit in asked if not hit}
     assert missed == {"prefill_kernel", "qkv_decode_kernel"}
+
+
+def test_control_another_form_of_prefill_is_compiled(
+    built: Path, tmp_path: Path
+) -> None:
+    edited = shutil.copytree(built, tmp_path / "build")
+    text = (edited / "kernels.py").read_text()
+    assert '2: ("cuda:90", ' in text
+    (edited / "kernels.py").write_text(text.replace('2: ("cuda:90", ', "2: ("))
+    asked = ask(edited, tmp_path, run=True)["asked"]
+    assert {name for name, hit in asked if not hit} == {"prefill_kernel"}
 
 
 def test_another_gpu_is_offered_nothing(built: Path, tmp_path: Path) -> None:

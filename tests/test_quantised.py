@@ -166,7 +166,9 @@ def test_verify_and_bisect_hold_codes_against_floats(
     twin = builds.load(compile_model(theirs, tmp_path / "float"), theirs)
     numbers = tmp_path / "twin.safetensors"
     given = scenarios(Build(build).model.vocab, 9, 3)
-    write_golden(numbers, [(s, answer(twin, twin.layers, carried, s)) for s in given])
+    write_golden(
+        numbers, [(s, answer(twin, enumerate(twin.layers), carried, s)) for s in given]
+    )
     against = ["--weights", str(ours), "--against", str(numbers), "--device", "cpu"]
     assert main(["verify", str(build), *against]) == 0
     assert main(["bisect", str(build), *against]) == 0

@@ -24,9 +24,8 @@ from .recipes import (
     leaves,
     names,
     renamed,
-    shape_of,
-    weight_shape,
 )
+from .shapes import shape_of, weight_shape
 from .storage import FLOATS, Need, float_name, storage_fault
 
 #: How many different problems of one kind an error lists.

@@ -30,9 +30,8 @@ from .recipes import (
     Stack,
     Tensor,
     View,
-    kept_shape,
-    weight_shape,
 )
+from .shapes import kept_shape, weight_shape
 
 Read: TypeAlias = Callable[[str], torch.Tensor]
 

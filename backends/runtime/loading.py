@@ -31,8 +31,8 @@ from .recipes import (
     Recipe,
     Stack,
     Tensor,
-    shape_of,
 )
+from .shapes import shape_of
 from .storage import FLOATS
 
 if TYPE_CHECKING:

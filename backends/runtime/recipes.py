@@ -7,13 +7,10 @@ layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self, TypeAlias
-
-from .storage import fits
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -316,104 +313,9 @@ def is_kept(recipe: Recipe) -> bool:
     return isinstance(recipe, Kept)
 
 
-def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
-    """The shape a recipe gives, with `shape(name)` that of a tensor.
-
-    Raises ValueError with the reason where a step does not fit its source.
-    """
-    match recipe:
-        case str():
-            return shape(recipe)
-        case Tensor(name, needed):
-            if shape(name) != needed:
-                raise ValueError(f"{list(shape(name))}, {list(needed)} is needed")
-            return needed
-        case Cat(parts, dim):
-            return _cat_shape([shape_of(part, shape) for part in parts], dim)
-        case Slice(of, dim, start, stop):
-            return _slice_shape(shape_of(of, shape), dim, start, stop)
-        case View(of, new):
-            old = shape_of(of, shape)
-            if math.prod(old) != math.prod(new):
-                raise ValueError(f"{list(old)} cannot be viewed as {list(new)}")
-            return new
-        case Permute(of, dims):
-            old = shape_of(of, shape)
-            if sorted(dims) != list(range(len(old))):
-                raise ValueError(f"{list(old)} cannot be permuted by {dims}")
-            return tuple(old[dim] for dim in dims)
-        case Stack(parts):
-            return _stack_shape([shape_of(part, shape) for part in parts])
-        case Quantized():
-            for field, part in recipe.parts().items():
-                found = shape(part.name)
-                loose = field == "scale" and fits(found, part.shape)
-                if found != part.shape and not loose:
-                    told = f"{list(found)}, {list(part.shape)} is needed"
-                    raise ValueError(f"{part.name} is {told}")
-            return weight_shape(recipe)
-        case Kept(of, part):
-            return kept_shape(of, part, shape_of(of, shape))
-
-
-def weight_shape(recipe: Dequant) -> Shape:
-    """The shape of the weights that quantised tensors stand for."""
-    *rows, height, width = (1, *recipe.codes.shape)
-    match recipe:
-        case DequantRows(bits=bits):
-            return (*rows, height, width * 8 // bits)[1:]
-        case DequantMxfp4():
-            return (*rows, height * width * 2)[1:]
-        case DequantGroups(bits=bits, packing=packing):
-            many = 32 // bits
-            return {
-                "gptq": (width, height * many),
-                "gptq_v2": (width, height * many),
-                "awq": (width * many, height),
-                "packed": (height, width * many),
-            }.get(packing, (height, width))
-    return recipe.codes.shape
-
-
-def kept_shape(of: DequantRows | DequantGroups, part: str, weight: Shape) -> Shape:
-    """The shape of a part of weights [O, I]; rows stay rows."""
-    height, width = weight
-    if part == "codes":
-        return (height, width * of.bits // 8)
-    count = math.prod(of.scale.shape) // height
-    alone = count == 1 and "zeros" not in of.parts()
-    return (height,) if alone else (height, count)
-
-
 def _at_layer(name: str, i: int) -> str:
     return name.replace("{i}", str(i))
 
 
 def _with_index(name: str, x: int) -> str:
     return name.replace("{x}", str(x))
-
-
-def _cat_shape(parts: list[Shape], dim: int) -> Shape:
-    first = parts[0]
-    if dim >= len(first) or any(
-        len(part) != len(first)
-        or part[:dim] + part[dim + 1 :] != first[:dim] + first[dim + 1 :]
-        for part in parts
-    ):
-        listed = ", ".join(str(list(part)) for part in parts)
-        raise ValueError(f"{listed} do not fit together along dimension {dim}")
-    return (*first[:dim], sum(part[dim] for part in parts), *first[dim + 1 :])
-
-
-def _stack_shape(shapes: list[Shape]) -> Shape:
-    first = shapes[0]
-    for other in shapes:
-        if other != first:
-            raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
-    return (len(shapes), *first)
-
-
-def _slice_shape(old: Shape, dim: int, start: int, stop: int) -> Shape:
-    if dim >= len(old) or not 0 <= start < stop <= old[dim]:
-        raise ValueError(f"{list(old)} has no {start}:{stop} in dimension {dim}")
-    return (*old[:dim], stop - start, *old[dim + 1 :])

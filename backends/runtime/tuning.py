@@ -7,6 +7,7 @@ a target ("cuda:90") the tiles that were faster there, by the place of what they
 the file, and on other targets, the defaults hold. Nothing is tuned at run time.
 """
 
+import functools
 import hashlib
 import json
 import warnings
@@ -48,8 +49,13 @@ def _leaves(path: str, table: Any) -> Iterator[tuple[str, Tile]]:
             yield from _leaves(f"{path}/{key}", part)
 
 
+@functools.cache
 def present_target(device: torch.device | str = "cuda") -> str:
-    """What tiles were measured on: `cuda:90`, or an AMD architecture, `hip:gfx942`."""
+    """What tiles were measured on: `cuda:90`, or an AMD architecture, `hip:gfx942`;
+    what is no GPU is its kind, `cpu`."""
+    kind = torch.device(device).type
+    if kind != "cuda":
+        return kind
     if torch.version.hip:
         name: str = torch.cuda.get_device_properties(device).gcnArchName
         return f"hip:{name.partition(':')[0]}"

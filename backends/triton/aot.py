@@ -106,7 +106,7 @@ def compile_ahead(
         Job(spec, dtype, target)
         for target in places
         for dtype in dict.fromkeys(dtypes)
-        for spec in aot_specs(uses, dtype, own, cache)
+        for spec in aot_specs(uses, dtype, own, cache, target.name)
     ]
     if find_spec("triton") is None:
         raise NoTritonError(
@@ -191,7 +191,8 @@ def _refuse(complaints: Sequence[str]) -> None:
     if complaints:
         raise UnsoundKernelError(
             f"--aot: {'; '.join(complaints)}. Nothing was written. Leave the target"
-            " out, compile without --aot, or report this with the config."
+            " out, name other dtypes with --aot-dtype, compile without --aot, or report"
+            " this with the config."
         )
 
 

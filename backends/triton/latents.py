@@ -58,16 +58,32 @@ class LatentPlan:
     decode: dict[int, tiles.Tile]
 
 
-def plan(uses: Iterable[OpUse]) -> LatentPlan | None:
+def unfit(uses: Iterable[OpUse]) -> str | None:
+    """Why the kernels of ``latent_attention`` do not take a model's uses of it."""
+    reasons = map(_unfit, structure.named(uses, "latent_attention"))
+    return next(filter(None, reasons), None)
+
+
+def _unfit(use: OpUse) -> str | None:
+    shape = LatentShape.of(use)
+    if tiles.dot_block(shape.rank) > tiles.WIDEST_LATENT:
+        return (
+            f"{use.name}: a program holds latents of {tiles.WIDEST_LATENT} channels at"
+            f" most, not of {shape.rank}"
+        )
+    if shape.expanded > tiles.WIDEST_EXPANDED:
+        return (
+            f"{use.name}: a program holds {tiles.WIDEST_EXPANDED} channels of a key and"
+            f" its value at most, each part rounded up, not {shape.expanded}"
+        )
+    return use.beyond(_ATTRS, _OPERANDS)
+
+
+def plan(uses: Sequence[OpUse]) -> LatentPlan | None:
     """One set of tiles, fit for the widest; None where there is no such layer, or one
-    has what no kernel knows of."""
+    that is :func:`unfit`."""
     attending = structure.named(uses, "latent_attention")
-    known = all(
-        {name for name, value in use.attrs.items() if value} <= _ATTRS
-        and use.operands <= _OPERANDS
-        for use in attending
-    )
-    if not attending or not known:
+    if not attending or unfit(attending):
         return None
     shapes = [LatentShape.of(use) for use in attending]
     rank, heads = max(s.rank for s in shapes), min(s.heads for s in shapes)

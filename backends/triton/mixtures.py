@@ -5,7 +5,7 @@ kernel knows of, the op is the reference's.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from glmc.backends.triton import structure, tiles
@@ -34,19 +34,21 @@ class ExpertsForm:
     down_bias: bool
 
     @classmethod
-    def of(cls, use: OpUse) -> "ExpertsForm | None":
-        """The form of one layer; None where it has what no kernel knows of."""
-        if not _known(use, _EXPERTS_ATTRS, _EXPERTS_OPERANDS):
-            return None
-        clamped = use.attrs.get("limit") is not None
-        if clamped and use.attrs.get("alpha") is None:  # fn, clamped: another gate
-            return None
+    def of(cls, use: OpUse) -> "ExpertsForm":
+        """The form of one layer that is not :meth:`unfit`."""
         return cls(
-            glu=clamped,
+            glu=use.attrs.get("limit") is not None,
             weighs_input=use.text("weigh", "output") == "input",
             gate_up_bias="gate_up_bias" in use.operands,
             down_bias="down_bias" in use.operands,
         )
+
+    @staticmethod
+    def unfit(use: OpUse) -> str | None:
+        """What a layer has that no kernel knows of."""
+        if use.attrs.get("limit") is not None and use.attrs.get("alpha") is None:
+            return f"{use.name}: no kernel clamps {use.text('fn')} without an alpha"
+        return use.beyond(_EXPERTS_ATTRS, _EXPERTS_OPERANDS)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,8 @@ class RouterForm:
     biased: bool
 
     @classmethod
-    def of(cls, use: OpUse) -> "RouterForm | None":
-        """The form of one layer; None where it has what no kernel knows of."""
-        if not _known(use, _ROUTER_ATTRS, _ROUTER_OPERANDS):
-            return None
-        if use.size("weight", 0) > tiles.MOST_EXPERTS:
-            return None
+    def of(cls, use: OpUse) -> "RouterForm":
+        """The form of one layer that is not :meth:`unfit`."""
         grouped = use.whole("groups", 1) > 1
         return cls(
             score=use.text("score"),
@@ -80,30 +78,48 @@ class RouterForm:
             biased="bias" in use.operands,
         )
 
+    @staticmethod
+    def unfit(use: OpUse) -> str | None:
+        """What a layer has that no kernel knows of."""
+        experts = use.size("weight", 0)
+        if experts > tiles.MOST_EXPERTS:
+            return (
+                f"{use.name}: a program chooses among {tiles.MOST_EXPERTS} experts at"
+                f" most, not {experts}"
+            )
+        return use.beyond(_ROUTER_ATTRS, _ROUTER_OPERANDS)
 
-def _known(use: OpUse, attrs: frozenset[str], operands: frozenset[str]) -> bool:
-    """Whether the kernels know all that an op has; what is off counts as absent."""
-    given = {name for name, value in use.attrs.items() if value}
-    return given <= attrs and use.operands <= operands
+
+_FORMS: Mapping[str, type[ExpertsForm] | type[RouterForm]] = {
+    "moe_experts": ExpertsForm,
+    "moe_router": RouterForm,
+}
 
 
-def experts_form(uses: Iterable[OpUse]) -> ExpertsForm | None:
-    """The form that all experts of a model have; None without one."""
-    forms = {ExpertsForm.of(use) for use in structure.named(uses, "moe_experts")}
-    return forms.pop() if len(forms) == 1 else None
+def unfit(uses: Iterable[OpUse], name: str) -> str | None:
+    """Why the kernels of ``moe_experts`` or ``moe_router`` do not take a model's uses:
+    a layer has what they do not know of, or layers differ in form."""
+    found = structure.named(uses, name)
+    reasons = filter(None, map(_FORMS[name].unfit, found))
+    if reason := next(reasons, None):
+        return reason
+    forms = {_FORMS[name].of(use) for use in found}
+    differ = f"{name}: its {len(forms)} kinds of layer differ in form, kernels have one"
+    return differ if len(forms) > 1 else None
 
 
-def router_form(uses: Iterable[OpUse]) -> RouterForm | None:
-    """The form that all routers of a model have; None without one."""
-    forms = {RouterForm.of(use) for use in structure.named(uses, "moe_router")}
-    return forms.pop() if len(forms) == 1 else None
+def _form(uses: Iterable[OpUse], name: str) -> dict[str, object] | None:
+    """The form that all uses of an op have; None where its kernels are not used."""
+    found = structure.named(uses, name)
+    return (
+        None if not found or unfit(found, name) else asdict(_FORMS[name].of(found[0]))
+    )
 
 
 def variables(uses: Sequence[OpUse]) -> dict[str, object]:
     """What the templates of experts and routers are rendered with."""
-    experts, router = experts_form(uses), router_form(uses)
     return {
-        "experts": experts and asdict(experts),
+        "experts": _form(uses, "moe_experts"),
         "moe": [
             (size, *map(json.dumps, [*pair, tiles.EXPERT_ROW[size]]))
             for size, pair in tiles.EXPERTS.items()
@@ -113,7 +129,7 @@ def variables(uses: Sequence[OpUse]) -> dict[str, object]:
             "step": tiles.SORT_STEP,
             "warps": tiles.SORT_WARPS,
         },
-        "router": router and asdict(router),
+        "router": _form(uses, "moe_router"),
         "scores": {
             "tile": tiles.SCORES,
             "most": tiles.SCORED_TOKENS,
@@ -125,7 +141,6 @@ def variables(uses: Sequence[OpUse]) -> dict[str, object]:
 def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """Rows one by one; and blocks of them, with what sorts a few of these."""
     form = ExpertsForm.of(use)
-    assert form
     sizes: dict[str, Constant] = {"E": use.size("down", 1), "F": use.size("down", 2)}
     top_k: dict[str, Constant] = {"TOP_K": use.size("experts")}
     act: dict[str, Constant] = {}
@@ -198,7 +213,6 @@ def _sorts(use: OpUse, dtype: str) -> list[AotSpec]:
 def moe_router(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The scores of few tokens, and the choice."""
     form = RouterForm.of(use)
-    assert form
     count, width = use.size("weight", 0), use.size("weight", 1)
     biased = ["bias"] if form.biased else []
     arguments = _Arguments(dtype).pointers("x")

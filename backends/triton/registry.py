@@ -17,6 +17,7 @@ from glmc.backends import layout
 from glmc.backends.triton import (
     latents,
     mixtures,
+    placement,
     products,
     specs,
     structure,
@@ -37,7 +38,7 @@ class Kernel:
     parts  templates of its section, in the order of their text; parts that several
            ops share are emitted once
     specs  what its launcher asks the compiler for: (use, all uses, dtype) -> specs
-    cached whether that depends on the dtype of the cache, which is then given too
+    cached whether that depends on how the cache is kept, which is then given too
     """
 
     parts: tuple[str, ...]
@@ -45,6 +46,8 @@ class Kernel:
     cached: bool = False
 
 
+_EXPERTS = ("moe_act", "moe_rows", "moe_blocks", "moe_sort", "moe_experts")
+_LATENTS = ("latent_tiles", "latent_prefill", "latent_decode", "latent_attention")
 _ATTENTION = ("rows", "softmax", "kv_cache", "scores", "prefill", "decode_parts")
 _QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
 # Rendered for each kind of layer.
@@ -62,11 +65,11 @@ KERNELS: Mapping[str, Kernel] = {
         ("rows", "quantized_codes", "quantized_gemm"), specs.quantized_gemm
     ),
     "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
-    "moe_experts": Kernel(("rows", "activations", "moe_experts"), mixtures.moe_experts),
+    "moe_experts": Kernel(("rows", "activations", *_EXPERTS), mixtures.moe_experts),
     "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
     "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
     "latent_attention": Kernel(
-        ("rows", "softmax", "latent_attention"), latents.latent_attention
+        ("rows", "softmax", *_LATENTS), latents.latent_attention
     ),
     "full_attention": Kernel(
         ("rows", "softmax", "full_attention"), specs.full_attention
@@ -99,7 +102,7 @@ PARTS = (
     "rms_norm_linear",
     "layer_norm_linear",
     "moe_router",
-    "moe_experts",
+    *_EXPERTS,
     "softmax",
     "full_attention",
     "kv_cache",
@@ -109,7 +112,7 @@ PARTS = (
     "decode",
     "attention",
     "latent_write",
-    "latent_attention",
+    *_LATENTS,
     "kv_store",
     "qkv_heads",
     "qkv_prologue",
@@ -145,14 +148,19 @@ def render_kernels(
 
 
 def aot_specs(
-    ops: Iterable[OpUse], dtype: str, own: Collection[str] = (), cache: str = ""
+    ops: Iterable[OpUse],
+    dtype: str,
+    own: Collection[str] = (),
+    cache: str = "",
+    target: str = "",
 ) -> list[AotSpec]:
     """Every kernel of the model as its launchers launch it, each once.
 
     What launches the kernels of ``own`` is the user's, and unknown here.
 
     ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache; ``cache`` is
-    "int8" or "fp8_e4m3" where that has its own. Raises GlmcError for another dtype.
+    "int8" or "fp8_e4m3" where that has its own; ``target`` is the GPU, one without
+    features of its own where it is left out. Raises GlmcError for another dtype.
     """
     if dtype not in specs.POINTERS:
         known = ", ".join(specs.POINTERS)
@@ -161,10 +169,11 @@ def aot_specs(
             f" {known}. Choose one of them."
         )
     uses = _ours(ops, own)
+    kept = specs.Kept(cache, target in tiles.DESCRIBED[specs.BYTES[dtype]])
     found: list[AotSpec] = []
     for use in uses:
         kernel = kernels_of(uses).get(use.name)
-        given = (use, uses, dtype, *([cache] if kernel and kernel.cached else []))
+        given = (use, uses, dtype, *([kept] if kernel and kernel.cached else []))
         wanted = kernel.specs(*given) if kernel else []
         found += [spec for spec in wanted if spec not in found]
     return found
@@ -172,26 +181,25 @@ def aot_specs(
 
 def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
     """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
-    given = products.with_parts(use for use in ops if use.name not in own)
-    return [use for use in given if use.name not in own]
+    given = [use for use in ops if use.name not in own]
+    # The reference calls no kernel, so the parts of what it runs are not asked for.
+    refused = placement.unfit(given)
+    parts = products.with_parts(use for use in given if use.name not in refused)
+    rest = [use for use in given if use.name in refused]
+    return [use for use in (*parts, *rest) if use.name not in own]
 
 
 def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
-    """The kernels that fit a model; where one does not, ops are the reference's."""
-    without: tuple[str, ...] = ()
-    if not structure.attention_plan(uses).has_kernels:
-        without += structure.ATTENTION_OPS
-    if not latents.plan(uses):
-        without += ("latent_attention",)
-    if not mixtures.router_form(uses):
-        without += ("moe_router",)
-    if not mixtures.experts_form(uses):
-        without += ("moe_experts",)
-    if structure.named(uses, "full_attention"):
-        without += ("linear",)  # an encoder's products have many rows
-    if not without:
-        return KERNELS
+    """The kernels that fit a model; the other ops are the reference's."""
+    without = placement.unfit(uses)
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
+
+
+def places(
+    ops: Iterable[OpUse], own: Collection[str] = ()
+) -> Mapping[str, placement.Place]:
+    """Where each op of a model runs on a GPU; ``own`` are the user's."""
+    return placement.places(_ours(ops, own), KERNELS, own)
 
 
 def _parts(uses: list[OpUse]) -> list[str]:
@@ -212,12 +220,14 @@ def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
     names = sorted({use.name for use in uses})
     kernels = kernels_of(uses)
     ours = [name for name in names if name in kernels and name not in own]
+    described = any(kernels[name].cached for name in ours)
     coded = any(use.name in ours and "bits" in use.attrs for use in uses)
     return {
         "launches": bool(ours),
         "standard": "\n".join(_standard(ours, coded)),
         "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
-        "imports": "\n".join(_imports(names, own, kernels)),
+        "described": described,
+        "imports": "\n".join(_imports(names, own, kernels, described)),
         "exported": names,
     }
 
@@ -231,12 +241,14 @@ def _standard(ours: list[str], coded: bool) -> Iterator[str]:
 
 
 def _imports(
-    names: list[str], own: Collection[str], kernels: Collection[str]
+    names: list[str], own: Collection[str], kernels: Collection[str], described: bool
 ) -> Iterator[str]:
     yield from (f"from .own.{name} import {name}" for name in names if name in own)
     rest = [name for name in names if name not in own and name not in kernels]
     if rest:
         yield _import(rest)
+    if described:
+        yield "from .tuning import present_target"
 
 
 def _import(names: list[str]) -> str:
@@ -302,9 +314,14 @@ def _attending(plan: structure.AttentionPlan) -> Variables:
         "ranged": [name for name in ("WINDOW", "CHUNK") if name in names],
         "splits": plan.splits,
         "fan": tiles.FAN,
+        "described": [(n, _tuple(targets)) for n, targets in tiles.DESCRIBED.items()],
         "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
         "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
     }
+
+
+def _tuple(names: Iterable[str]) -> str:
+    return layout.tuple_of([json.dumps(name) for name in names], 4)
 
 
 def _kinds(kinds: Sequence[structure.Prologue]) -> Variables:

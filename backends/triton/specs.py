@@ -35,6 +35,21 @@ class AotSpec:
     num_stages: int | None = None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How the cache is kept and read.
+
+    dtype      "int8" or "fp8_e4m3", or "" for the model's
+    described  whether prefill reads it by descriptors, where rows allow for that
+    """
+
+    dtype: str = ""
+    described: bool = False
+
+
+PLAIN = Kept()
+
+
 @dataclass
 class _Arguments:
     """The arguments of a kernel, gathered in the order of its launch."""
@@ -47,6 +62,16 @@ class _Arguments:
         kind = dtype or POINTERS[self.dtype]
         self.signature |= dict.fromkeys(names, kind)
         self.aligned += names
+        return self
+
+    def described(self, slots: int, **widths: int) -> "_Arguments":
+        """Makes those of some pointers descriptors whose rows are whole 16 bytes."""
+        kind = POINTERS[self.dtype].removeprefix("*")
+        for name, width in widths.items():
+            if width * BYTES[self.dtype] % 16 == 0:
+                block = f"[1, {slots}, {tiles.dot_block(width)}]"
+                self.signature[name] = f"tensordesc<{kind}{block}>"
+                self.aligned.remove(name)
         return self
 
     def strides(self, **sizes: int) -> "_Arguments":
@@ -135,7 +160,7 @@ def quantized_gemm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
 
 
 def qkv_attention(
-    use: OpUse, uses: list[OpUse], dtype: str, cache: str = ""
+    use: OpUse, uses: list[OpUse], dtype: str, cache: Kept = PLAIN
 ) -> list[AotSpec]:
     """Of a prompt the prologue, and attention over what it stored; all of it for one
     token. With and without left padding."""
@@ -147,7 +172,7 @@ def qkv_attention(
 
 
 def attention(
-    use: OpUse, uses: list[OpUse], dtype: str, cache: str = ""
+    use: OpUse, uses: list[OpUse], dtype: str, cache: Kept = PLAIN
 ) -> list[AotSpec]:
     """Prefill and decode, with and without left padding."""
     return [
@@ -157,11 +182,11 @@ def attention(
     ]
 
 
-def _cache(arguments: _Arguments, cache: str) -> dict[str, Constant]:
+def _cache(arguments: _Arguments, cache: Kept) -> dict[str, Constant]:
     """Keys and values: in the dtype of the model, as float8, or as int8 with scales."""
-    kind = {"int8": "*i8", "fp8_e4m3": "*u8"}.get(cache)
+    kind = {"int8": "*i8", "fp8_e4m3": "*u8"}.get(cache.dtype)
     arguments.pointers("keys", "values", dtype=kind)
-    if cache == "int8":
+    if cache.dtype == "int8":
         arguments.pointers("key_scales", "value_scales", dtype="*fp32")
         return {}
     return {"key_scales": None, "value_scales": None}
@@ -193,7 +218,7 @@ def _packed(shape: HeadShape) -> int:
     return (shape.heads + 2 * shape.kv_heads) * shape.k_dim
 
 
-def _prologue(use: OpUse, uses: list[OpUse], dtype: str, cache: str) -> AotSpec:
+def _prologue(use: OpUse, uses: list[OpUse], dtype: str, cache: Kept) -> AotSpec:
     """q | k | v to where attention reads them."""
     shape, kinds = HeadShape.of(use), structure.prologues(uses)
     arguments = _Arguments(dtype).pointers("qkv", "q")
@@ -206,7 +231,7 @@ def _prologue(use: OpUse, uses: list[OpUse], dtype: str, cache: str) -> AotSpec:
 
 
 def _qkv_decode(
-    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
+    use: OpUse, uses: list[OpUse], dtype: str, cache: Kept, padded: bool
 ) -> AotSpec:
     """One token from q | k | v to its context."""
     shape, kinds = HeadShape.of(use), structure.prologues(uses)
@@ -307,21 +332,24 @@ def _sizes(shape: HeadShape) -> dict[str, Constant]:
 
 
 def _prefill(
-    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
+    use: OpUse, uses: list[OpUse], dtype: str, cache: Kept, padded: bool
 ) -> AotSpec:
     shape, plan = HeadShape.of(use), structure.attention_plan(uses)
+    tile = plan.prefill[BYTES[dtype]]
     arguments = _Arguments(dtype).pointers("q", "out")
     constants = _options(use, plan) | _sizes(shape) | _cache(arguments, cache)
+    if cache.described and not cache.dtype:
+        arguments.described(tile["SLOTS"], keys=shape.k_dim, values=shape.v_dim)
     optional = _Optional.of(use, plan, dtype).padded(padded)
     constants |= optional.add(arguments, "start", *plan.pointers)
     row = shape.heads * shape.k_dim
     arguments.strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
-    return _tiled(arguments, "prefill_kernel", constants, plan.prefill[BYTES[dtype]])
+    return _tiled(arguments, "prefill_kernel", constants, tile)
 
 
 def _decode(
-    use: OpUse, uses: list[OpUse], dtype: str, cache: str, padded: bool
+    use: OpUse, uses: list[OpUse], dtype: str, cache: Kept, padded: bool
 ) -> AotSpec:
     shape, plan = HeadShape.of(use), structure.attention_plan(uses)
     arguments = _Arguments(dtype).pointers("q")

@@ -5,6 +5,7 @@ template are emitted at all.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,6 +148,30 @@ def grouped(quantized: Iterable[OpUse]) -> bool:
     return any(len(use.shapes["scale"]) > 1 for use in quantized)
 
 
+def codes_unfit(uses: Iterable[OpUse], name: str) -> str | None:
+    """Why the kernels of a product do not take the codes that it multiplies by."""
+    coded = [use for use in named(uses, name) if "bits" in use.attrs]
+    return next(filter(None, map(_codes_unfit, coded)), None)
+
+
+def _codes_unfit(use: OpUse) -> str | None:
+    """A tile of columns has its codes in the same words: it lies within one group of
+    equal scale, or its groups are whole planes of the words."""
+    bits = use.whole("bits")
+    width = use.size("weight") * 8 // bits
+    if width * bits % 32:
+        return f"{use.name}: rows of {width} codes do not fill words of 32 bits"
+    groups = use.size("scale") if len(use.shapes["scale"]) > 1 else 1
+    group, run = width // groups, math.gcd(width * bits // 32, 16)
+    tile = run * 32 // bits
+    if groups > 1 and (group % run or (tile % group and group % tile)):
+        return (
+            f"{use.name}: groups of {group} columns do not fit the tiles of {tile} that"
+            f" kernels read from rows of {width}"
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class Option:
     """An attribute of attention that some layer of the model has.
@@ -200,11 +225,27 @@ class AttentionPlan:
         """The scale, and what else kernels are specialised by."""
         return (SCALE, *(option for option in OPTIONS if self.has(option.keyword)))
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether there are kernels for what these layers have together: not for
-        chunks beside slots that are seen from any chunk."""
-        return not (self.has("chunk") and (self.has("prefix") or self.has("learned")))
+
+def attention_unfit(uses: Iterable[OpUse], name: str) -> str | None:
+    """Why the kernels of an attention op do not take a model's layers."""
+    attending = named(uses, *ALL_ATTENTION_OPS)
+    plan, width = attention_plan(attending), widest(attending)
+    if width > tiles.WIDEST_HEAD:
+        return (
+            f"{name}: a program holds heads of {tiles.WIDEST_HEAD} channels at most,"
+            f" not of {width}"
+        )
+    # Slots that are seen from any chunk.
+    beside = [what for what in ("prefix", "learned") if plan.has(what)]
+    if plan.has("chunk") and beside:
+        return f"{name}: no kernel takes chunks together with {' and '.join(beside)}"
+    return None
+
+
+def widest(attending: Iterable[OpUse]) -> int:
+    """Channels of the widest head of a key or a value."""
+    shapes = map(HeadShape.of, attending)
+    return max((max(s.k_dim, s.v_dim) for s in shapes), default=0)
 
 
 def attention_plan(uses: Iterable[OpUse]) -> AttentionPlan:

@@ -37,6 +37,8 @@ _PREFILL: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     ),
 }
 ELEMENT_SIZES = tuple(_PREFILL)
+# Channels of the widest head that these are for.
+WIDEST_HEAD = 512
 
 
 def prefill(size: int, width: int) -> Tile:
@@ -45,13 +47,24 @@ def prefill(size: int, width: int) -> Tile:
     return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
 
 
+# Bytes of an element -> targets on which prefill reads the cache by descriptors (TMA).
+# Products of float32 take whole tiles in registers, and kernels with TMA spilled there.
+DESCRIBED: Mapping[int, tuple[str, ...]] = {
+    2: ("cuda:90", "cuda:100", "cuda:120"),
+    4: (),
+}
+
+
 def decode(size: int, width: int, group: int) -> Tile:
     """Heads of a group by slots; a group too large for one program takes several."""
     rows = min(dot_block(group), max(16, DECODE_AREA // width))
     slots = 16 if size == 4 else 64 if width <= 128 else 32
     # Heads of 16 leave four warps nothing to share: on sm_80 ptxas spilled a word.
-    warps = 8 if rows * width > WIDE_AREA else 4 if width > 16 else 2
-    return _tile(rows, slots, warps, 1 if size == 4 else 2)
+    wide = rows * width > (WIDE_AREA if size < 4 else WIDE_AREA // 4)
+    warps = 8 if wide else 4 if width > 16 else 2
+    # With one stage, wide rows of float32 were held in registers whole, and spilled.
+    stages = 1 if size == 4 and width < 256 else 2
+    return _tile(rows, slots, warps, stages)
 
 
 def _expert_tile(rows: int, cols: int, depth: int, warps: int, stages: int) -> Tile:
@@ -92,6 +105,7 @@ _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     2: ((256, _tile(16, 32, 4, 2)), (512, _tile(16, 32, 8, 2))),
     4: ((256, _tile(16, 16, 4, 1)), (512, _tile(16, 16, 8, 1))),
 }
+WIDEST_EXPANDED, WIDEST_LATENT = 640, 512
 LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
 LATENT_CONTEXT: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
 LATENT_WRITE_WARPS = 1

@@ -1,6 +1,6 @@
 """How a model uses an op: all that the choice of kernels looks at."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -75,6 +75,13 @@ class OpUse:
         """All sizes of a parameter. Raises GlmcError where one is unknown."""
         shape = self.shapes.get(operand, ())
         return tuple(self.size(operand, dim) for dim in range(len(shape)))
+
+    def beyond(self, attrs: Set[str], operands: Set[str]) -> str | None:
+        """What it has that kernels which know these do not; what is off counts as
+        absent."""
+        given = {name for name, value in self.attrs.items() if value}
+        more = sorted((given - attrs) | (self.operands - operands))
+        return f"{self.name}: no kernel takes its {', '.join(more)}" if more else None
 
     def _error(self, reason: str) -> GlmcError:
         return KernelShapeError(

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import linecache
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ from glmc.backends.triton.targets import LIMITS, Target
 # Neither 1, which Triton would take for a constant, nor a multiple of 16.
 UNALIGNED = 17
 ALIGNED = 16
+DESCRIPTOR = re.compile(r"tensordesc<(?P<dtype>\w+)(?P<block>\[[\d, ]+\])>")
 
 
 class Absent:
@@ -82,7 +84,7 @@ def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
     gets into a binary. Triton reads the source through ``linecache``.
     """
     package = "glmc_ahead"
-    for beside in ("", ".reference", ".own", *(f".own.{op}" for op in own)):
+    for beside in ("", ".reference", ".tuning", ".own", *(f".own.{op}" for op in own)):
         sys.modules[package + beside] = _stand_in(package + beside)
     module = ModuleType(f"{package}.kernels")
     module.__package__ = package
@@ -143,9 +145,20 @@ def compile_spec(module: ModuleType, spec: AotSpec, target: Target) -> dict[str,
 
 def _sample(spec: AotSpec, name: str) -> Any:
     kind = spec.signature[name]
+    if found := DESCRIPTOR.fullmatch(kind):
+        return _described(found["dtype"], json.loads(found["block"]))
     if kind.startswith("*"):
         return Pointer(kind.removeprefix("*"))
     return ALIGNED if name in spec.aligned else UNALIGNED
+
+
+def _described(dtype: str, block: list[int]) -> Any:
+    """Stands for a descriptor of a tensor: its type is all that is asked for."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    sample = TensorDescriptor.__new__(TensorDescriptor)
+    sample.base, sample.block_shape = Pointer(dtype), block
+    return sample
 
 
 def _metadata(metadata: Any) -> str:

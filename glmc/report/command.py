@@ -10,7 +10,6 @@ from glmc.ir.draw.mermaid import mermaid
 from glmc.ir.draw.svg import svg
 from glmc.ir.errors import NotInBuildError, OptionsDisagreeError
 from glmc.ir.graph import Graph
-from glmc.ir.text import parse_program
 from glmc.report.page import page
 from glmc.writing import writing_to
 
@@ -39,7 +38,7 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 def _graph(build: Build, part: str, stage: str | None) -> Graph:
     """A part of the program of a stage, by name."""
-    program = parse_program(build.dump(stage)) if stage else build.program
+    program = build.program_at(stage) if stage else build.program
     graphs = {graph.name: graph for graph in program.graphs}
     if part not in graphs:
         raise NotInBuildError(

@@ -13,7 +13,6 @@ from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
 
 _CALLS = {
@@ -35,9 +34,7 @@ def document(build: Build) -> dict[str, Any]:
     ``drawings`` holds each drawing once; a graph that a pass left alone names the one
     of the stage before.
     """
-    programs = {
-        name: parse_program(build.dump(name)) for name in list(build.stages)[1:]
-    }
+    programs = {name: build.program_at(name) for name in list(build.stages)[1:]}
     drawings: dict[str, int] = {}
     stages = [
         {
@@ -52,7 +49,7 @@ def document(build: Build) -> dict[str, Any]:
         "facts": _facts(build),
         "stages": stages,
         "drawings": list(drawings),
-        "ledger": [entry.model_dump() for entry in build.ledger],
+        "ledger": [*_ledger(build)],
         "weights": list(_weights(build.program)),
         "keys": [
             {"key": key, **fate} for key, fate in build.manifest["config_keys"].items()
@@ -61,6 +58,15 @@ def document(build: Build) -> dict[str, Any]:
         "links": _links(build.program, build.source("model.py")),
         "roofline": _roofline(build),
     }
+
+
+def _ledger(build: Build) -> Iterator[dict[str, Any]]:
+    """Fusions, and below them what of the ops has no kernel, in the same columns."""
+    yield from (entry.model_dump() for entry in build.ledger)
+    for row in build.placements:
+        if row.reason:
+            told = {"fusion": row.op, "status": row.where, "launches_saved": 0}
+            yield row.model_dump() | told
 
 
 def _facts(build: Build) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ from glmc.ir.errors.files import (
 from glmc.ir.errors.kernels import (
     AheadOfTimeError,
     KernelDtypeError,
+    KernelMissingError,
     KernelRefusedError,
     KernelShapeError,
     NoTritonError,
@@ -117,6 +118,7 @@ __all__ = [
     "IncompleteCheckpointError",
     "JsonError",
     "KernelDtypeError",
+    "KernelMissingError",
     "KernelRefusedError",
     "KernelShapeError",
     "LayoutError",

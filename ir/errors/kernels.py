@@ -1,4 +1,4 @@
-"""GLMC060 to 066: kernels, and the machines they are compiled for."""
+"""GLMC060 to 067: kernels, and the machines they are compiled for."""
 
 from glmc.ir.errors.base import GlmcError
 
@@ -78,3 +78,19 @@ class KernelShapeError(GlmcError):
 
     code = "GLMC066"
     next_step = "Report it with the config that was compiled."
+
+
+class KernelMissingError(GlmcError):
+    """With --strict: an op has no kernel that takes it.
+
+    On a GPU such an op runs as the torch code of reference.py, which is slower and
+    never wrong, so without `--strict` it is only a line in the ledger, with its reason.
+    Ops that are torch's by design are not meant: lookups, views, what is made once a
+    call.
+    """
+
+    code = "GLMC067"
+    next_step = (
+        "Compile without `--strict`, or give the op a kernel of your own with"
+        " `--kernel OP=FILE`."
+    )

@@ -17,7 +17,7 @@ class SpecSyntaxError(GlmcError):
 class SpecKeyError(GlmcError):
     """A spec has a key or a value that the spec language does not.
 
-    Each section takes the keys of its class in frontends/spec.py and no others, so that
+    Each section takes the keys of its class in frontends/spec/ and no others, so that
     a misspelt key is an error and not a key without effect.
     """
 
@@ -84,6 +84,11 @@ class SpecIncompleteError(GlmcError):
 
     code = "GLMC031"
     next_step = "Add the entry; the spec of a similar family shows how it looks."
+
+    def __init__(self, message: str, entry: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
+        """The keys that lead to what is at fault, with dots; empty if none does."""
 
 
 class UnknownSpecError(GlmcError):

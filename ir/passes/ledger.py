@@ -1,4 +1,7 @@
-"""The ledger: every candidate of every fusion, applied or refused, and why."""
+"""The ledger: every candidate of every fusion, applied or refused, and why.
+
+And of every op of the last stage, where a backend runs it.
+"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -24,6 +27,30 @@ class Entry(Node):
     """Kernel launches saved per layer and call."""
     bytes_saved: int = 0
     """Activation bytes not moved, per layer and token."""
+
+
+Where = Literal["kernel", "own", "torch", "reference"]
+"""What runs an op on a GPU: a kernel, one of the user's, torch by design, or the
+reference for want of a kernel."""
+
+
+class Placement(Node):
+    """Where a backend runs an op of the last stage."""
+
+    op: str
+    graph: str
+    layers: int
+    """How many layers this graph stands for (1 for stem and head)."""
+    at: str
+    """Its results."""
+    where: Where
+    reason: str
+    """Why it has no kernel; empty where it has one."""
+
+
+def fallen_back(placements: Iterable[Placement]) -> dict[str, str]:
+    """Op to reason of those that run as the reference does, for want of a kernel."""
+    return {row.op: row.reason for row in placements if row.where == "reference"}
 
 
 def launches(ops: Iterable[Op]) -> int:
@@ -55,4 +82,14 @@ def totals(entries: Iterable[Entry]) -> tuple[int, int]:
     )
 
 
-__all__ = ["Entry", "Program", "count", "launches", "totals", "traffic"]
+__all__ = [
+    "Entry",
+    "Placement",
+    "Program",
+    "Where",
+    "count",
+    "fallen_back",
+    "launches",
+    "totals",
+    "traffic",
+]

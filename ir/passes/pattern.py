@@ -8,16 +8,13 @@ have its default, an optional operand that it leaves out must be absent.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glmc.ir import ops as _ops  # noqa: F401  (registers the ops)
 from glmc.ir.op import Op, registry
 from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.reader import bind_arguments
 from glmc.ir.text.syntax import Call, Ref, Statement, call, ref, statement
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 Binding = dict[str, Any]
 """Pattern names with their sigil (``%x``, ``@w``, ``$eps``) to what they stand for."""
@@ -84,28 +81,14 @@ class Pattern:
             for at, name in enumerate(line.results)
         }
 
-    @cached_property
-    def digraph(self) -> "nx.MultiDiGraph[int]":
-        """The pattern as a graph of the same form as :meth:`Graph.digraph`."""
-        import networkx as nx  # not for those who only name a pass
-
-        graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
-        index = {id(line): at for at, line in enumerate(self.ops)}
-        for at, line in enumerate(self.ops):
-            graph.add_node(at, op=line)
-            for field, item in line.fields.items():
-                if isinstance(item, Ref) and item.name in self.producers:
-                    maker, source = self.producers[item.name]
-                    if item.sigil == "%":
-                        graph.add_edge(index[id(maker)], at, source=source, field=field)
-        return graph
-
 
 def unify(line: PatternOp, op: Op, bound: Binding) -> str | None:
     """Bind a line's names to an op; the reason why it cannot be, or None."""
     if type(op) is not line.cls:
         made = ", ".join(f"%{name}" for name in op.outs)
         return f"{made} is made by {op.mnemonic}, not {line.cls.mnemonic}"
+    if len(op.outs) != len(line.results):
+        return f"{op.mnemonic} gives {len(op.outs)} values, not {len(line.results)}"
     for name, actual in zip(line.results, op.outs, strict=True):
         bound["%" + name] = actual
     for field in (*op.operand_fields(), *op.attribute_fields()):

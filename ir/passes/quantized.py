@@ -226,8 +226,12 @@ def _leaf(leaf: DequantRows | DequantGroups) -> Pieces:
         raise Refusal("its groups are of columns that are no neighbours (desc_act)")
     if width * leaf.bits % _WORD:
         raise Refusal(f"rows of {width} codes do not fill words of {_WORD} bits")
-    if width % group or group % run or (tile % group and group % tile):
+    if width % group:
         raise Refusal(f"groups of {group} do not divide rows of {width} codes")
+    if group % run or (tile % group and group % tile):
+        raise Refusal(
+            f"groups of {group} do not fit the tiles of {tile} codes that kernels read"
+        )
     zeros = Kept(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
     codes, scale = Kept(of=leaf, part="codes"), Kept(of=leaf, part="scale")
     return Pieces(leaf.bits, group, codes, scale, zeros)

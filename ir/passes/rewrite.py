@@ -1,13 +1,16 @@
 """The rewriting engine: find a fusion's matches, check that they are legal, apply.
 
-Matches are found with networkx's VF2 on the graph of ops and then unified operand by
-operand. A matched value that is read outside the match must be made again by the
-replacement; a rule that needs more has a ``check`` that returns a reason.
+The lines of a pattern are unified with ops one after the other, with a step back where
+one finds none: patterns are short, and their lines share names. A matched value that is
+read outside the match must be made again by the replacement; a rule that needs more has
+a ``check`` that returns a reason.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from glmc.ir.build import infer, unique
@@ -172,31 +175,26 @@ def _apply_one(
 
 def matches(pattern: Pattern, program: Program, graph: Graph) -> Iterator[Match]:
     """Where a pattern fits, first ops first; one match for each set of ops."""
-    from networkx.algorithms.isomorphism import MultiDiGraphMatcher
-
-    host = graph.digraph()
-    matcher = MultiDiGraphMatcher(host, pattern.digraph, _same_op, _has_edges)
-    places = []
-    for mapping in matcher.subgraph_monomorphisms_iter():
-        place = {line: at for at, line in mapping.items()}
-        places.append(tuple(place[line] for line in range(len(pattern.ops))))
     seen: set[frozenset[int]] = set()
-    for indices in sorted(places):
-        bound: Binding = {}
-        pairs = zip(pattern.ops, indices, strict=True)
-        fits = all(unify(line, graph.ops[at], bound) is None for line, at in pairs)
-        if fits and frozenset(indices) not in seen:
+    for indices, bound in _places(pattern.ops, graph, (), {}):
+        if frozenset(indices) not in seen:
             seen.add(frozenset(indices))
             yield Match(program, graph, indices, bound)
 
 
-def _same_op(host: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
-    return type(host["op"]) is line["op"].cls
-
-
-def _has_edges(host: Mapping[Any, Any], pattern: Mapping[Any, Any]) -> bool:
-    have = [(edge["source"], edge["field"]) for edge in host.values()]
-    return all((e["source"], e["field"]) in have for e in pattern.values())
+def _places(
+    lines: list[PatternOp], graph: Graph, taken: tuple[int, ...], bound: Binding
+) -> Iterator[tuple[tuple[int, ...], Binding]]:
+    """Line by line, every op that it can be after what the lines before it bound."""
+    if len(taken) == len(lines):
+        yield taken, bound
+        return
+    line = lines[len(taken)]
+    for at, op in enumerate(graph.ops):
+        if type(op) is line.cls and at not in taken:
+            further = dict(bound)
+            if unify(line, op, further) is None:
+                yield from _places(lines, graph, (*taken, at), further)
 
 
 def _illegal(rule: Rule, match: Match) -> str | None:
@@ -281,24 +279,30 @@ def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Grap
 
 def _ordered(ops: list[Op], graph: Graph, match: Match) -> tuple[Op, ...] | None:
     """Ops in topological order, each as near as can be to where it stood."""
-    import networkx as nx
-
     last = graph.ops[match.ops[-1]]
     place = {out: at for at, op in enumerate(graph.ops) for out in op.outs}
     end = place[last.outs[0]]
-    order: nx.DiGraph[int] = nx.DiGraph()
     maker = {name: at for at, op in enumerate(ops) for name in op.outs}
-    for at, op in enumerate(ops):
-        order.add_node(at)
-        order.add_edges_from((maker[n], at) for n in op.values if n in maker)
+    sorter = TopologicalSorter(
+        {at: [maker[n] for n in op.values if n in maker] for at, op in enumerate(ops)}
+    )
 
-    def key(at: int) -> tuple[int, int]:
-        return (min((place.get(out, end) for out in ops[at].outs), default=end), at)
+    def stood(at: int) -> int:
+        return min((place.get(out, end) for out in ops[at].outs), default=end)
 
     try:
-        return tuple(ops[at] for at in nx.lexicographical_topological_sort(order, key))
-    except nx.NetworkXUnfeasible:
+        sorter.prepare()
+    except CycleError:
         return None
+    ready: list[tuple[int, int]] = []
+    ordered: list[Op] = []
+    while sorter.is_active():
+        for at in sorter.get_ready():
+            heappush(ready, (stood(at), at))
+        _, first = heappop(ready)
+        ordered.append(ops[first])
+        sorter.done(first)
+    return tuple(ordered)
 
 
 def _made(before: Graph, after: Graph) -> list[Op]:

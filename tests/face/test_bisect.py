@@ -51,7 +51,7 @@ class Case:
         """Four tokens: the interpreter of kernels is slow."""
         given = scenarios(self.build.model.vocab, 3, 1)[:1]
         theirs = self.reference
-        return Numbers(list(references.answers(theirs.model, theirs.layers, given)))
+        return Numbers(list(references.answers(theirs.model, theirs.numbers, given)))
 
     def programs(self, passes: Any = PIPELINE) -> dict[str, Program]:
         stages = run(lower(self.build.model), passes=passes)
@@ -70,7 +70,7 @@ def case(tiny: MakeTiny, compiled: Compile) -> Callable[[str], Case]:
             prefix = build.model.optional_prefix
             given = scenarios(build.model.vocab, 9, 3)
             reference = Transformers(
-                theirs, build.model.layers, given, prefixes(prefix)
+                theirs, build.program.numbers, given, prefixes(prefix)
             )
             weights = Weights(checkpoint, prefix)
             known[name] = Case(checkpoint, build, weights, reference)

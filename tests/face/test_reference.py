@@ -75,7 +75,7 @@ def test_the_gallery_shows_what_inspect_prints(tmp_path: Path) -> None:
     build = compile_model("llama-3.1-8b", tmp_path / "build")
     text = dump(Build(build).program, "layer")
     assert f"```glmc\n{text}\n```" in page
-    assert text.splitlines()[-1] == "  return %x1, %mlp"
+    assert text.splitlines()[-1] == "  return %out"
     assert page.count("<svg ") == len(PICTURES)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from glmc import references
 from glmc.cli import main
 from glmc.comparing import difference
 from support import GOLDEN, edits
@@ -19,6 +20,7 @@ from support.variants import BY_NAME, Tiny, Variant
 
 Compile = Callable[[Path], Path]
 MakeTiny = Callable[[Variant], Tiny]
+HALVED, SKIPPING = "longcat_flash-biases", "mllama-text"
 NUMBERS = GOLDEN / "chatglm3" / "golden.safetensors"
 
 
@@ -67,6 +69,50 @@ def test_every_layer_against_transformers(
     rows = facts["differences"]["padded decode"]
     assert list(rows) == ["layer 0", "layer 1", "layer 2", "logits"]
     assert all(0 < value < 1e-5 for value in rows.values())
+
+
+@pytest.mark.parametrize(("name", "layers"), [(HALVED, [1, 3]), (SKIPPING, [0, 1, 2])])
+def test_layers_of_another_number_than_those_of_transformers(
+    name: str,
+    layers: list[int],
+    tiny: MakeTiny,
+    compiled: Compile,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is one layer there and two here ends with the second; a skipped one is none.
+
+    The numbers that are saved say which layers they are of.
+    """
+    case, numbers = tiny(BY_NAME[name]), tmp_path / "numbers.safetensors"
+    build = compiled(case.checkpoint)
+    code, facts = verify(capsys, build, case.checkpoint, "--save", numbers)
+    assert code == 0
+    rows = facts["differences"]["padded decode"]
+    assert list(rows) == [*(f"layer {layer}" for layer in layers), "logits"]
+    assert all(0 < value < 1e-5 for value in rows.values())
+    code, again = verify(capsys, build, case.checkpoint, "--against", numbers)
+    assert (code, again["differences"]) == (0, facts["differences"])
+
+
+def test_control_layers_that_do_not_correspond_differ(
+    tiny: MakeTiny,
+    compiled: Compile,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first half of a layer is not that layer."""
+    layers_of = references.layers_of
+
+    def halves(model: Any, numbers: Any) -> Any:
+        return {at - 1: layer for at, layer in layers_of(model, numbers).items()}
+
+    monkeypatch.setattr(references, "layers_of", halves)
+    case = tiny(BY_NAME[HALVED])
+    code, facts = verify(capsys, compiled(case.checkpoint), case.checkpoint)
+    assert code == 1
+    assert facts["differences"]["single prompt"]["layer 0"] > 1e-2
+    assert facts["differences"]["single prompt"]["logits"] < 1e-5
 
 
 def test_a_difference_is_found_where_it_begins(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from glmc.frontends.library import _match, _naming, builtin_specs
 from support.configs import LLAMA, MISTRAL
 from support.loading import Load, Refusal
 
@@ -42,6 +43,13 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
         ("dims: {E: =c.hidden_size // M}", "unknown name 'M'"),
         ("dims: {V: null}\nignore: {vocab_size: rows}", "dims must define V"),
         ("block:\n  - {op: attention}", "block.op must be one of the ops attn, mlp"),
+        (
+            "ops:\n  attn:\n    rope: {style: sideways}",
+            "my.yaml:4: spec 'my': ops.attn.rope.style must be half or interleaved",
+        ),
+        ("ops: {attn: {heads: =H +}}", "`=H +`: invalid syntax where it ends"),
+        ("ops: {mlp!: {act: silu}}", "ops.mlp: the key 'kind' is required and missing"),
+        ("ops: {mlp: {kind: mpl}}", "the key 'kind' must be one of attention, mlp, "),
         ("weights: {qq: x}", "there is no slot 'qq'"),
         ("weights: {q+k: x}", "the slot 'q' has two entries"),
         ("weights: {q: null}", "weights has no entry for 'q'"),
@@ -109,3 +117,12 @@ def test_circles_and_unknown_parents(refusal: Refusal, tmp_path: Path) -> None:
 def test_what_a_spec_is_for_is_not_inherited(refusal: Refusal) -> None:
     message = refusal(MISTRAL | {"architectures": ["LlamaForCausalLM"]})
     assert "describes MistralForCausalLM" in message
+
+
+def test_a_name_that_a_spec_is_for_stands_in_its_text() -> None:
+    """What :func:`identify` looks for before it reads a spec."""
+    for path in builtin_specs().values():
+        match = _match(path)
+        for name in (*match.model_type, *match.architectures):
+            assert path in _naming([name]), f"{path.name}: {name}"
+    assert not _naming(["no_such_model"])

@@ -185,7 +185,7 @@ def test_a_part_of_floats_makes_the_whole_at_load_time() -> None:
     [
         (groups("gptq", zeros=True, ordered=False), "desc_act"),
         (groups("plain", 8, group=24), "groups of 24 do not divide rows of 32 codes"),
-        (groups("plain", 8, group=4), "groups of 4 do not divide rows of 32 codes"),
+        (groups("plain", 8, group=4), "groups of 4 do not fit the tiles of 32 codes"),
     ],
 )
 def test_groups_that_no_kernel_reads_are_made_at_load_time(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -18,6 +19,7 @@ import torch
 from hypothesis import Phase, settings
 
 from glmc import codegen_templates
+from glmc.backends.runtime import tuning
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.triton import OpUse, render_kernels
 
@@ -224,6 +226,7 @@ def emitted(text: str) -> types.ModuleType:
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "reference.py").write_text("def __getattr__(name): return name\n")
+    shutil.copy(str(tuning.__file__), folder / "tuning.py")
     (folder / "kernels.py").write_text(text, encoding="utf-8")
     for part in ("", ".kernels"):
         file = folder / (f"{part[1:] or '__init__'}.py")

@@ -161,8 +161,8 @@ MISPRINTS: Sequence[Misprint] = (
         "a slot too far",
         LLAMA,
         OPS,
-        "] = k.transpose(1, 2)",
-        "] = k.roll(1, 1).transpose(1, 2)",
+        "kv.write(kv.past, k.transpose(1, 2)",
+        "kv.write(kv.past, k.roll(1, 1).transpose(1, 2)",
         "qkv_attention",
     ),
     Misprint(

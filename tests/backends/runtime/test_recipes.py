@@ -18,12 +18,12 @@ from glmc.backends.runtime.recipes import (
     names,
     permute,
     renamed,
-    shape_of,
     slice_,
     stack,
     tensor,
     view,
 )
+from glmc.backends.runtime.shapes import shape_of
 
 A, B = torch.arange(24.0).view(6, 4), torch.arange(8.0).view(2, 4)
 STORED = {"a": A, "b": B, "e.0.w": B, "e.1.w": 2 * B, "e.2.w": 3 * B}

@@ -6,12 +6,18 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from glmc.backends.runtime.tuning import TuningError, apply_tuning, tiles
+from glmc.backends.runtime.tuning import (
+    TuningError,
+    apply_tuning,
+    present_target,
+    tiles,
+)
 
 TILE = {"ROWS": 64, "SLOTS": 32, "num_warps": 4, "num_stages": 3}
 
@@ -57,6 +63,21 @@ def test_the_present_targets_tiles_are_taken(kernels: ModuleType) -> None:
     assert kernels.DECODE[2] == faster
     assert kernels.DECODE[4]["ROWS"] == 16
     assert kernels.MOE[2] == ({"COLS": 64}, {"COLS": 32})
+
+
+def test_the_present_target_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    present_target.cache_clear()
+    try:
+        assert present_target("cpu") == "cpu"
+        assert present_target(torch.device("cuda")) == "cuda:90"
+        # A capability of AMD's GPUs says something else than NVIDIA's.
+        properties = SimpleNamespace(gcnArchName="gfx90a:sramecc+:xnack-")
+        monkeypatch.setattr(torch.version, "hip", "7.0")
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+        assert present_target(torch.device("cuda:1")) == "hip:gfx90a"
+    finally:
+        present_target.cache_clear()
 
 
 def test_without_a_file_the_defaults_hold(kernels: ModuleType) -> None:

@@ -309,6 +309,17 @@ def test_a_cache_of_codes(heads: tuple[int, int], width: int, cache: str) -> Non
     assert all(c.resources.shared <= SHARED for c in found)
 
 
+def test_prefill_reads_by_descriptors_where_the_target_has_them() -> None:
+    copies = {
+        c.job.target.name: c.resources.instructions.get("TMA", 0)
+        for c in compiled("chatglm3")
+        if c.job.spec.kernel == "prefill_kernel"
+    }
+    assert copies["cuda:80"] == copies["hip:gfx942"] == 0
+    assert copies["cuda:90"] >= 2  # keys and values
+    assert copies["cuda:100"] >= 2
+
+
 @pytest.mark.slow
 def test_tensor_cores_are_used_where_there_are_some() -> None:
     prefill = {

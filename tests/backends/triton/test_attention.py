@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -13,77 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse
+from support.attention import TOLERANCE, compare
 from support.kernels import (
     attention_use,
     examples,
     filled_cache,
-    qkv_use,
     random,
-    render,
 )
 
 Interpreted = Callable[..., ModuleType]
 
-TOLERANCE = {torch.float32: 3e-6, torch.float16: 3e-3}
 DTYPES = st.sampled_from(list(TOLERANCE))
 DIMS = st.sampled_from([1, 7, 16, 33, 64, 80, 96, 128, 256])
 WINDOWS = st.none() | st.integers(1, 40)
 GROUPS = st.sampled_from([(1, 1), (2, 1), (2, 2), (5, 1), (6, 2), (17, 1)])
 few = examples(30)
-
-
-def compare(
-    module: ModuleType,
-    *,
-    tokens: int,
-    past: int,
-    heads: tuple[int, int],
-    dims: tuple[int, int],
-    start: list[int] | None = None,
-    window: int | None = None,
-    prefix: list[int] | None = None,
-    learned: int = 0,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    splits: int = 4,
-    fan: int = 2,
-) -> None:
-    """The context of every real query of a batch of two.
-
-    The cache is split into fewer parts than on a GPU, each of which costs the
-    interpreter time, and these are joined two at a time.
-    """
-    (H, K), (D, V), batch = heads, dims, 2
-    cache = filled_cache(
-        (K, D, V), batch=batch, past=past, tokens=tokens, dtype=dtype, start=start
-    )
-    layer = cache.layers[0]
-    keys, values = (
-        random(batch, tokens, K, width, dtype=dtype, seed=seed + width)
-        for width in (D, V)
-    )
-    reference.kv_write(layer, keys, values)
-    # As a view of packed q | k | v, with strides of its own.
-    packed = random(batch, tokens, (H + 1) * D, dtype=dtype, seed=seed)
-    q = packed[..., : H * D].unflatten(-1, (H, D))
-    attrs: dict[str, Any] = {"scale": D**-0.5}
-    if window is not None:
-        attrs["window"] = window
-    if prefix is not None:
-        attrs["prefix"] = torch.tensor(prefix, dtype=torch.int32)
-    if learned:
-        attrs["learned"] = learned
-    with mock.patch.multiple(module, SPLITS=splits, FAN=fan):
-        got = module.attention(q, layer, **attrs)
-    want = reference.attention(q, layer, **attrs)
-    assert got.shape == want.shape
-    assert got.dtype == dtype
-    assert not got.isnan().any()
-    slots = torch.arange(past, past + tokens)
-    real = slots >= torch.tensor(start or [0] * batch)[:, None]
-    tolerance = TOLERANCE[dtype]
-    torch.testing.assert_close(got[real], want[real], atol=tolerance, rtol=tolerance)
 
 
 def module_for(
@@ -198,186 +141,6 @@ def test_some_layers_with_a_window(
 ) -> None:
     module = interpreted(attention_use(window=5), attention_use())
     compare(module, tokens=tokens, past=30, heads=(4, 2), dims=(64, 64), window=window)
-
-
-@pytest.mark.parametrize("learned", [0, 3])
-@pytest.mark.parametrize("start", [None, [3, 11]])
-@pytest.mark.parametrize(("tokens", "past"), [(40, 3), (5, 20), (1, 20)])
-def test_prefix_and_learned_slots(
-    interpreted: Interpreted,
-    tokens: int,
-    past: int,
-    start: list[int] | None,
-    learned: int,
-) -> None:
-    compare(
-        interpreted(attention_use(prefix=True, learned=learned)),
-        tokens=tokens,
-        past=past,
-        heads=(4, 2),
-        dims=(64, 64),
-        start=start,
-        prefix=[min(13, past + tokens), min(37, past + tokens)],
-        learned=learned,
-    )
-
-
-def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
-    module = interpreted(attention_use(learned=4))
-    for tokens in (1, 9):
-        compare(
-            module,
-            tokens=tokens,
-            past=12,
-            heads=(4, 2),
-            dims=(64, 64),
-            start=[4, 9],
-            learned=4,
-        )
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("slot < bound", "slot <= bound"),
-        ("tl.maximum(stop, bound)", "stop"),
-        ("slot < LEARNED", "slot < LEARNED - 1"),
-        ("slot >= first", "slot > first"),
-        ("    real = first\n", "    real = 0\n"),
-    ],
-)
-def test_a_mistake_in_the_prefix_is_caught(
-    interpreted: Interpreted, right: str, wrong: str
-) -> None:
-    def edit(text: str) -> str:
-        assert right in text
-        return text.replace(right, wrong)
-
-    def check(module: ModuleType) -> None:
-        sizes: dict[str, Any] = {"heads": (4, 2), "dims": (64, 64), "learned": 3}
-        for tokens, past, prefix in ((50, 3, [20, 53]), (1, 30, [9, 9])):
-            compare(
-                module, tokens=tokens, past=past, prefix=prefix, start=[3, 8], **sizes
-            )
-
-    check(interpreted(attention_use(prefix=True, learned=3)))
-    with pytest.raises(AssertionError):
-        check(interpreted(attention_use(prefix=True, learned=3), edit=edit))
-
-
-SLOPES = {"slopes": torch.tensor([0.5, 0.25, 0.125, 0.3])}
-SINKS = {"sinks": torch.tensor([-1.0, 3.0, 0.0, 1.5])}
-PREFIX = {"prefix": torch.tensor([9, 11], dtype=torch.int32)}
-EXTRAS: dict[str, dict[str, object]] = {
-    "capped": {"softcap": 2.0, "window": 30},
-    "sloped": {**SLOPES, "window": 30},
-    "sunk": {**SINKS, "window": 30},
-    "chunked": {"chunk": 17},
-    "sloped and sunk": {**SLOPES, **SINKS},
-    "sloped, with a prefix": {**SLOPES, **PREFIX, "learned": 2},
-    "sunk and capped, with a prefix": {**SINKS, **PREFIX, "softcap": 2.0},
-    "all but a prefix": {**SLOPES, **SINKS, "chunk": 17, "window": 30, "softcap": 2.0},
-}
-
-
-def use_of(extra: dict[str, object]) -> OpUse:
-    tensors = [name for name in ("slopes", "sinks") if name in extra]
-    attrs = {
-        name: value
-        for name, value in extra.items()
-        if not isinstance(value, torch.Tensor)
-    }
-    return attention_use(4, 2, 16, extras=tensors, prefix="prefix" in extra, **attrs)
-
-
-def check_extra(
-    module: ModuleType, extra: dict[str, object], *, tokens: int, past: int
-) -> None:
-    """A padded batch against the reference, over several parts of the cache."""
-    layer = filled_cache(
-        (2, 16, 16),
-        batch=2,
-        past=past,
-        tokens=tokens,
-        dtype=torch.float32,
-        start=[0, 3],
-    ).layers[0]
-    keys, values = (
-        random(2, tokens, 2, 16, dtype=torch.float32, seed=n) for n in (1, 2)
-    )
-    reference.kv_write(layer, keys, values)
-    q = 3 * random(2, tokens, 4, 16, dtype=torch.float32, seed=3)
-    attrs = {"scale": 0.25, **extra}
-    with mock.patch.multiple(module, SPLITS=4, FAN=2):
-        got = module.attention(q, layer, **attrs)
-    want = reference.attention(q, layer, **attrs)
-    real = torch.arange(past, past + tokens) >= torch.tensor([0, 3])[:, None]
-    torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("tokens", "past"), [(40, 0), (20, 33), (1, 64)])
-@pytest.mark.parametrize("name", EXTRAS)
-def test_changed_scores(
-    interpreted: Interpreted, name: str, tokens: int, past: int
-) -> None:
-    module = interpreted(use_of(EXTRAS[name]))
-    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
-
-
-@pytest.mark.parametrize(("tokens", "past"), [(20, 13), (1, 34)])
-@pytest.mark.parametrize("name", ["capped", "sloped", "sunk", "chunked"])
-def test_changed_scores_in_some_layers(
-    interpreted: Interpreted, name: str, tokens: int, past: int
-) -> None:
-    module = interpreted(use_of(EXTRAS[name]), attention_use(4, 2, 16))
-    check_extra(module, EXTRAS[name], tokens=tokens, past=past)
-    check_extra(module, {}, tokens=tokens, past=past)
-
-
-@pytest.mark.parametrize("past", [2, 16, 17, 18, 33, 34, 35])
-def test_chunks_begin_at_the_first_real_slot(
-    interpreted: Interpreted, past: int
-) -> None:
-    extra: dict[str, object] = {"chunk": 17}
-    module = interpreted(use_of(extra))
-    check_extra(module, extra, tokens=1, past=past)
-
-
-@pytest.mark.parametrize(
-    ("name", "right", "wrong"),
-    [
-        ("capped", "2.0 / CAP * scores", "1.0 / CAP * scores"),
-        ("sloped", "(past - slot)[None, :]", "(stop - slot)[None, :]"),
-        ("sloped", "scores -= slope * distance", "scores -= slope"),
-        ("sunk", "there & (split == 0)", "there"),
-        ("sunk", "tl.where(sunk, 1.0, total)", "total"),
-        ("chunked", "slot[None, :] >= chunk[:, None]", "slot[None, :] >= 0"),
-        ("chunked", "tl.maximum(past - first, 0) // CHUNK * CHUNK", "0"),
-        ("chunked", "begin + (own - begin) // CHUNK", "own // CHUNK"),
-    ],
-)
-def test_a_planted_mistake_in_changed_scores_is_caught(
-    interpreted: Interpreted, name: str, right: str, wrong: str
-) -> None:
-    def edit(text: str) -> str:
-        assert right in text
-        return text.replace(right, wrong)
-
-    module = interpreted(use_of(EXTRAS[name]), edit=edit)
-
-    def check() -> None:
-        for tokens, past in ((40, 0), (1, 64)):
-            check_extra(module, EXTRAS[name], tokens=tokens, past=past)
-
-    with pytest.raises(AssertionError):
-        check()
-
-
-def test_chunks_with_a_prefix_have_no_kernel() -> None:
-    """What no kernel is made for is the reference's, and is named as such."""
-    text = render(qkv_use(chunk=8, prefix=True))
-    assert "from .reference import qkv_attention" in text
-    assert "_kernel" not in text
 
 
 @pytest.mark.parametrize("heads", [(40, 1), (33, 1)])

@@ -297,26 +297,42 @@ def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
         return False
     constants = all(given[name] == value for name, value in spec.constants.items())
     return constants and all(
-        POINTERS[given[name].dtype] == kind
-        if isinstance(given[name], torch.Tensor)
-        else (kind == "i32" and isinstance(given[name], int))
-        for name, kind in spec.signature.items()
+        kind_of(given[name]) == kind for name, kind in spec.signature.items()
     )
 
 
+def kind_of(argument: Any) -> str:
+    """What Triton calls an argument."""
+    if isinstance(argument, torch.Tensor):
+        return POINTERS[argument.dtype]
+    if hasattr(argument, "block_shape"):
+        kind = POINTERS[argument.base.dtype].removeprefix("*")
+        return f"tensordesc<{kind}{argument.block_shape}>"
+    return "i32" if isinstance(argument, int) else "none"
+
+
+CASES = [(model, "cuda:80") for model in MODELS]
+CASES += [(name, "cuda:90") for name in ("rope", "mixed", "attention", "everything")]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "target"), CASES)
 def test_specs_are_the_launches(
-    interpreted: Interpreted, model: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    interpreted: Interpreted,
+    model: str,
+    target: str,
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = interpreted(*MODELS[model])
+    monkeypatch.setattr(module, "present_target", lambda device: target, raising=False)
     found: list[dict[str, Any]] = []
     for name, value in vars(module).copy().items():
         if name.endswith("_kernel"):
             monkeypatch.setattr(module, name, Recorder(value, found))
     for use in MODELS[model]:
         launch(module, use, DTYPES[dtype])
-    specs = aot_specs(MODELS[model], dtype)
+    specs = aot_specs(MODELS[model], dtype, target=target)
     for launched in found:
         matching = [spec for spec in specs if says(spec, launched)]
         assert len(matching) == 1, launched
@@ -326,6 +342,21 @@ def test_specs_are_the_launches(
             assert aligned % 16 == 0, name
     unused = [spec for spec in specs if not any(says(spec, got) for got in found)]
     assert not unused
+
+
+def test_descriptors_are_asked_for_where_the_target_has_them() -> None:
+    use = attention_use(4, 2, 64, 20)
+    signatures = {
+        target: next(
+            spec.signature
+            for spec in aot_specs([use], "bf16", target=target)
+            if spec.kernel == "prefill_kernel"
+        )
+        for target in ("cuda:80", "cuda:90")
+    }
+    assert signatures["cuda:80"]["keys"] == "*bf16"
+    assert signatures["cuda:90"]["keys"] == "tensordesc<bf16[1, 64, 64]>"
+    assert signatures["cuda:90"]["values"] == "*bf16"  # 40 bytes a row
 
 
 def test_specs_are_json() -> None:

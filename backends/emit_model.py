@@ -1,0 +1,188 @@
+"""What model.py.j2 is filled with: the classes of layers, and what runs around them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from glmc.backends.emit import class_name, lines, literal, own_dtypes, parameters
+from glmc.backends.layout import assignment, bracketed, call, repeated
+from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.lower.sublayers import PREFIX
+from glmc.ir.model import Head, Model
+
+TORCH_DTYPES = {
+    "f32": "torch.float32",
+    "f16": "torch.float16",
+    "bf16": "torch.bfloat16",
+}
+
+
+def model_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What model.py.j2 shows."""
+    kind = _encoder_view if model.is_encoder else _decoder_view
+    return {
+        "classes": [_class_view(program, block) for block in program.blocks],
+        "members": _members(program),
+        "stem": lines(program, program.stem, 8),
+        "loop": _loop(program),
+        "step": _layer_call(program),
+        "schedule": _schedule(program),
+        **kind(model, program),
+    }
+
+
+def _loop(program: Program) -> str:
+    """What is at hand for a layer: it, its cache, its parts of the sliced values."""
+    names, each = ["layer"], ["self.layers"]
+    if program.caches:
+        names.append("kv")
+        each.append("cache.layers")
+    for name, whole in program.sliced:
+        names.append(name)
+        each.append(f"{whole}.unbind(2)")
+    if len(each) == 1:
+        return "for layer in self.layers:"
+    opening = f"for {', '.join(names)} in zip("
+    return bracketed(opening, [*each, "strict=True"], "):", 8, magic=False)
+
+
+def _layer_call(program: Program) -> str:
+    """``x = layer(x, cos, sin, kv, ops)``."""
+    carried = program.carried
+    parts = [name for name, _ in program.sliced]
+    cache = ["kv"] if program.caches else []
+    arguments = [*carried, *program.shared, *parts, *cache, "ops"]
+    return call(", ".join(carried), "layer", arguments, 12)
+
+
+def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models with a cache."""
+    *head, logits = lines(program, program.head, 8)
+    shapes = [
+        str(kv) if isinstance(kv, int) else f"({', '.join(map(str, kv.dims))})"
+        for kv in program.caches
+    ]
+    return {
+        "module": "causal_lm",
+        "base": "CausalLM",
+        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}].",
+        "attributes": [
+            assignment("cache_shapes", repeated(shapes), 4),
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"eos_token_id = {literal(model.tokens.eos)}",
+            f"pad_token_id = {model.tokens.pad!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+            *_prefix_attributes(model),
+        ],
+        "inputs": "ids, pos, cache, keep, ops",
+        "scheme": model.positions is not None,
+        "bounds": [name for name in program.stem.returns if name == PREFIX],
+        "encoder": _encoder(program),
+        "head": [_keep(program), *head],
+        "answer": logits.partition(" = ")[2],
+    }
+
+
+def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
+    """What is so of models without one."""
+    answers = program.head.returns
+    masked = isinstance(model.head, Head)
+    what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
+    return {
+        "module": "encoder",
+        "base": "MaskedLM" if masked else "Encoder",
+        "about": f"Token ids [B, T] to {what}, every token seeing every other.",
+        "attributes": [
+            f"max_positions = {_positions(model)}",
+            f"vocab_size = {model.vocab}",
+            f"type_vocab_size = {model.type_vocab!r}",
+            f"default_dtype = {TORCH_DTYPES[model.dtype]}",
+        ],
+        "inputs": "ids, pos, types, mask, ops",
+        "scheme": False,
+        "bounds": [],
+        "encoder": None,
+        "head": lines(program, program.head, 8),
+        "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
+    }
+
+
+def _prefix_attributes(model: Model) -> list[str]:
+    """Where positions come from and what stands before a sequence, if they are said."""
+    found = []
+    if model.prefix_encoder:
+        found.append(f"learned = {model.prefix_encoder.length}")
+    if model.positions:
+        ids = [f"{name}={value}" for name, value in model.positions]
+        found.append(call("scheme", "GlmPositions", ids, 4))
+    return found
+
+
+def _encoder(program: Program) -> Mapping[str, Any] | None:
+    graph = program.prefix_encoder
+    if graph is None:
+        return None
+    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+
+
+def _members(program: Program) -> list[str]:
+    """The parameters of prefix encoder, stem and head around the layers."""
+    kinds = program.blocks
+    each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
+    if len(kinds) > 1:
+        each = "layer() for layer in LAYERS"
+    encoder = program.prefix_encoder
+    kept = own_dtypes(program.params, program.graphs)
+    return [
+        *(parameters(_of(program, encoder), kept) if encoder else ()),
+        *parameters(_of(program, program.stem), kept),
+        f"self.layers = nn.ModuleList({each})",
+        *parameters(_of(program, program.head, program.stem), kept),
+    ]
+
+
+def _schedule(program: Program) -> str:
+    """``LAYERS = ...``, where layers are of several classes."""
+    if len(program.blocks) == 1:
+        return ""
+    names = [class_name(block) for block in program.schedule()]
+    return assignment("LAYERS", repeated(names), 0)
+
+
+def _class_view(program: Program, block: Graph) -> Mapping[str, Any]:
+    names = [value.name for value in block.inputs]
+    return {
+        "name": class_name(block),
+        "layers": _layers_text(block.layers),
+        "parameters": parameters(block.params, own_dtypes(block.params, [block])),
+        "signature": ", ".join(["self", *names, "ops"]),
+        "lines": lines(program, block, 8),
+        "returns": ", ".join(block.returns),
+    }
+
+
+def _layers_text(layers: tuple[int, ...]) -> str:
+    if len(layers) == 1:
+        return f"Layer {layers[0]}."
+    if layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f"Layers {layers[0]} to {layers[-1]}."
+    shown = ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")
+    return f"{len(layers)} layers: {shown}."
+
+
+def _keep(program: Program) -> str:
+    """The last positions of every carried value that the head reads."""
+    names = [value.name for value in program.head.inputs]
+    return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
+
+
+def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]:
+    """The program's parameters that a graph reads, and another does not."""
+    used = {name for op in graph.ops for name in op.params}
+    used -= {name for op in but.ops for name in op.params} if but else set()
+    return [param for param in program.params if param.name in used]
+
+
+def _positions(model: Model) -> str:
+    """Only a learned table ends; rotary positions go on."""
+    return repr(model.max_positions) if model.embed.positions else "None"

@@ -1,0 +1,168 @@
+"""What weights.py.j2 is filled with: the table of parameters and their recipes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from glmc.backends.emit import own_dtypes, quoted
+from glmc.backends.layout import WIDTH, bracketed, item, tuple_of
+from glmc.ir.graph import Param, Program
+from glmc.ir.model import Model
+from glmc.ir.recipe import (
+    Cat,
+    Dequant,
+    Kept,
+    Permute,
+    Quantized,
+    Recipe,
+    Slice,
+    Stack,
+    Tensor,
+    View,
+)
+from glmc.ir.text.printer import node_name
+
+# Of kinds of layers that take turns; what is longer is listed.
+LONGEST_PERIOD = 8
+
+
+def weights_view(model: Model, program: Program) -> Mapping[str, object]:
+    """What weights.py.j2 shows."""
+    kept = own_dtypes(program.params, program.graphs)
+    rows = [binding(p.name, p, None, kept.get(p.name)) for p in program.params]
+    for block in program.blocks:
+        layers = layer_set(block.layers)
+        numbers = layer_set(block.numbers) if block.numbers else None
+        kept = own_dtypes(block.params, [block])
+        rows += [
+            binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name), numbers)
+            for p in block.params
+        ]
+    prefix = model.optional_prefix
+    return {
+        "constructors": constructors(program),
+        "rows": rows,
+        "optional_prefix": quoted(prefix) if prefix else "None",
+        "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
+        "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
+    }
+
+
+def binding(
+    path: str,
+    param: Param,
+    layers: str | None,
+    own: str | None = None,
+    numbers: str | None = None,
+) -> str:
+    """One ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own dtype."""
+    shape = "(" + ", ".join(str(d) for d in param.type.dims)
+    shape += ",)" if len(param.type.dims) == 1 else ")"
+    arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
+    arguments += [f"layers={layers}"] if layers else []
+    arguments += [f'dtype="{own}"'] if own else []
+    arguments += [f"numbers={numbers}"] if numbers else []
+    return item("Bind(", arguments, ")", 4)
+
+
+def recipe(node: Recipe, indent: int) -> str:
+    """A recipe as constructor calls of the build's ``recipes`` module."""
+    match node:
+        case Tensor(name=name):
+            return quoted(name)
+        case Slice(of=of, dim=dim, start=start, stop=stop):
+            numbers = [str(dim), str(start), str(stop)]
+            return _step("slice_", of, numbers, indent)
+        case View(of=of, to=to):
+            return _step("view", of, [str(size) for size in to], indent)
+        case Permute(of=of, dims=dims):
+            return _step("permute", of, [str(dim) for dim in dims], indent)
+        case Cat(parts=parts, dim=dim):
+            inner = [stored(part, indent + 4) for part in parts]
+            inner += [f"dim={dim}"] if dim else []
+            return item("cat(", inner, ")", indent)
+        case Stack(of=of, count=count):
+            return _step("stack", of, [str(count)], indent)
+        case Kept(of=of, part=part):
+            return _step(f"{part}_of", of, [], indent)
+        case Quantized():
+            return _dequant(node, indent)
+
+
+def _dequant(node: Dequant, indent: int) -> str:
+    inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
+    for name, value in node:
+        if isinstance(value, Tensor) and name not in ("codes", "scale"):
+            inner.append(f"{name}={stored(value, indent + 4 + len(name) + 1)}")
+        elif value is not None and not isinstance(value, Tensor):
+            inner.append(f"{name}={quoted(value) if isinstance(value, str) else value}")
+    return item(f"{node_name(type(node))}(", inner, ")", indent)
+
+
+def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
+    inner = stored(of, indent + 4)
+    return item(f"{name}(", [inner, *numbers], ")", indent)
+
+
+def stored(node: Recipe, indent: int) -> str:
+    """An operand of a step or cat: a tensor is written with its stored shape."""
+    if not isinstance(node, Tensor):
+        return recipe(node, indent)
+    sizes = [str(size) for size in node.stored]
+    arguments = [quoted(node.name), *sizes]
+    return item("tensor(", arguments, ")", indent)
+
+
+def layer_set(layers: tuple[int, ...]) -> str:
+    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a tuple."""
+    steps = {b - a for a, b in pairwise(layers)}
+    if len(steps) > 1:
+        return _every(layers) or tuple_of([str(layer) for layer in layers], 8)
+    step = steps.pop() if steps else 1
+    first, stop = layers[0], layers[-1] + 1
+    if step != 1:
+        return f"range({first}, {stop}, {step})"
+    return f"range({first}, {stop})" if first else f"range({stop})"
+
+
+def _every(layers: tuple[int, ...]) -> str | None:
+    """``[i for i in range(3, 78) if i % 4 in (0, 1, 3)]``, where a period fits."""
+    span = range(layers[0], layers[-1] + 1)
+    for period in range(2, LONGEST_PERIOD + 1):
+        rests = tuple(sorted({layer % period for layer in layers}))
+        if layers == tuple(i for i in span if i % period in rests):
+            written = span if span.start else f"range({span.stop})"
+            return f"[i for i in {written} if i % {period} in {rests}]"
+    return None
+
+
+def constructors(program: Program) -> list[str]:
+    """Names of the recipe constructors that weights.py imports."""
+    graphs = (param for graph in program.graphs for param in graph.params)
+    rows = (binding("", param, None) for param in (*program.params, *graphs))
+    called = set(re.findall(r"\b(\w+)\(", " ".join(rows)))
+    known = (
+        "cat",
+        "codes_of",
+        "dequant_blocks",
+        "dequant_groups",
+        "dequant_mxfp4",
+        "dequant_rows",
+        "permute",
+        "scale_of",
+        "slice_",
+        "stack",
+        "tensor",
+        "view",
+        "zeros_of",
+    )
+    return [name for name in known if name in called]
+
+
+def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """``target = (("a", "b"), ...)``."""
+    rows = [item("(", [quoted(text) for text in pair], ")", 4) for pair in pairs]
+    if len(rows) != 1:
+        return bracketed(f"{target} = (", rows, ")", 0)
+    line = f"{target} = ({rows[0]},)"
+    return line if len(line) <= WIDTH else f"{target} = (\n    {rows[0]},\n)"

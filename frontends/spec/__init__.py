@@ -1,0 +1,102 @@
+"""What a spec may say: the sections of an architecture's YAML file.
+
+Their attributes are literals or expressions; :mod:`glmc.frontends.builder` evaluates
+them against a config.
+"""
+
+from glmc.frontends.spec.architecture import (
+    AffineSpec,
+    OpSpec,
+    PerLayer,
+    Spec,
+    StepSpec,
+    Variant,
+)
+from glmc.frontends.spec.attention import (
+    AttentionSpec,
+    BlockIndexerSpec,
+    GateSpec,
+    IndexerSpec,
+    MlaSpec,
+    QkNorm,
+    QueryScaleSpec,
+)
+from glmc.frontends.spec.ends import (
+    EmbedSpec,
+    HeadSpec,
+    PerLayerEmbedSpec,
+    PrefixEncoderSpec,
+    TokensSpec,
+    TransformSpec,
+)
+from glmc.frontends.spec.feedforward import (
+    BranchesSpec,
+    BranchSpec,
+    ClampedGluSpec,
+    MlpSpec,
+    MoeSpec,
+    PerLayerInputSpec,
+    SharedSpec,
+)
+from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
+from glmc.frontends.spec.norms import NormRef, NormSpec, NormUse
+from glmc.frontends.spec.positions import (
+    AlibiSpec,
+    LongRopeFactors,
+    PositionsSpec,
+    RopeSpec,
+    SinusoidsSpec,
+)
+from glmc.frontends.spec.weights import (
+    PublishedQuantization,
+    Quantization,
+    RowQuantization,
+    WeightSpec,
+    WeightUse,
+)
+
+__all__ = [
+    "AffineSpec",
+    "AlibiSpec",
+    "AttentionSpec",
+    "BlockIndexerSpec",
+    "BranchSpec",
+    "BranchesSpec",
+    "Check",
+    "ClampedGluSpec",
+    "EmbedSpec",
+    "Expectation",
+    "GateSpec",
+    "HeadSpec",
+    "IndexerSpec",
+    "LongRopeFactors",
+    "Match",
+    "MlaSpec",
+    "MlpSpec",
+    "MoeSpec",
+    "NormRef",
+    "NormSpec",
+    "NormUse",
+    "OpSpec",
+    "PerLayer",
+    "PerLayerEmbedSpec",
+    "PerLayerInputSpec",
+    "PositionsSpec",
+    "PrefixEncoderSpec",
+    "PublishedQuantization",
+    "QkNorm",
+    "Quantization",
+    "QueryScaleSpec",
+    "Refusal",
+    "RopeSpec",
+    "RowQuantization",
+    "SharedSpec",
+    "SinusoidsSpec",
+    "Spec",
+    "StepSpec",
+    "TokensSpec",
+    "TransformSpec",
+    "Variant",
+    "WeightSpec",
+    "WeightUse",
+]

@@ -1,0 +1,136 @@
+"""One architecture: the sections together."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from glmc.frontends.expressions import Expression
+from glmc.frontends.sections import Flag, Formula, Integer, Name, Number, Section, Text
+from glmc.frontends.spec.attention import AttentionSpec, MlaSpec
+from glmc.frontends.spec.ends import EmbedSpec, HeadSpec, PrefixEncoderSpec, TokensSpec
+from glmc.frontends.spec.feedforward import (
+    BranchesSpec,
+    MlpSpec,
+    MoeSpec,
+    PerLayerInputSpec,
+)
+from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
+from glmc.frontends.spec.norms import NormSpec, NormUse
+from glmc.frontends.spec.positions import PositionsSpec
+from glmc.frontends.spec.weights import Quantization, WeightUse
+
+
+class PerLayer(Section):
+    """A value that depends on the layer ``i``, one of ``one_of`` if that is given."""
+
+    value: Formula
+    one_of: tuple[Name, ...] | None = None
+
+
+def _per_layer(value: object) -> object:
+    return {"value": value} if isinstance(value, Expression) else value
+
+
+def _expectation(value: object) -> object:
+    return {"values": value} if isinstance(value, list) else value
+
+
+class AffineSpec(Section):
+    """One matrix in the place of attention or of a feed-forward."""
+
+    kind: Literal["affine"]
+    slot: Literal["affine_attn", "affine_ff"]
+
+
+OpSpec = Annotated[
+    AttentionSpec
+    | MlpSpec
+    | MoeSpec
+    | MlaSpec
+    | AffineSpec
+    | PerLayerInputSpec
+    | BranchesSpec,
+    Field(discriminator="kind"),
+]
+
+
+class StepSpec(Section):
+    """after(residual_scale · r + scale · post(op(pre(x)))).
+
+    r is x, or with residual normed pre(x); a parallel step reads the x of the last.
+    Layers for which ``when`` is false leave the step out.
+    """
+
+    op: Text
+    when: Flag = True
+    pre: NormUse | None = None
+    post: NormUse | None = None
+    after: NormUse | None = None
+    residual: Literal["stream", "normed"] = "stream"
+    residual_scale: Number = 1.0
+    scale: Number = 1.0
+    parallel: Flag = False
+    shortcut: Text | None = None
+    """``begin``: handed to the next layer, not added; ``end``: that is added, too."""
+
+
+class Spec(Section):
+    """One architecture, after inheritance and with its variant chosen."""
+
+    arch: Name
+    verified: Name | Literal[False] = False
+    """What tests compare its logits with: ``transformers``, or ``golden`` vectors."""
+    caveat: Name | None = None
+    """What a user of a spec that is not verified should know."""
+    match: Match = Match()
+    text_in: Name | None = None
+    """The config key that may hold the keys of the text model."""
+    tensor_prefix: Name = ""
+    """What the names of all tensors begin with."""
+    defaults: dict[Name, Any] = {}
+    aliases: dict[Name, Name] = {}
+    ignore: dict[Name, Name] = {}
+    expect: dict[Name, Annotated[Expectation, BeforeValidator(_expectation)]] = {}
+    refuse: dict[Name, Refusal] = {}
+    checks: dict[Name, Check] = {}
+    dims: dict[Name, Integer]
+    let: dict[Name, Formula] = {}
+    layers: Integer
+    max_positions: Integer | None = None
+    type_vocab: Integer | None = None
+    per_layer: dict[Name, Annotated[PerLayer, BeforeValidator(_per_layer)]] = {}
+    skip: Refusal | None = None
+    """Layers that do nothing in this model, and why; their tensors are waived."""
+    layer_number: Integer | None = None
+    """What ``{i}`` is in the tensor names of layer ``i``, where that is not ``i``."""
+    norm: NormSpec
+    block: tuple[StepSpec, ...]
+    ops: dict[Name, OpSpec]
+    embed: EmbedSpec = EmbedSpec()
+    embed_norm: NormUse | None = None
+    final_norm: NormUse | None = None
+    head: HeadSpec = HeadSpec()
+    positions: PositionsSpec | None = None
+    prefix_encoder: PrefixEncoderSpec | None = None
+    tokens: TokensSpec = TokensSpec()
+    layer_prefix: Name
+    optional_prefix: Name | None = None
+    old_names: dict[Name, Name] = {}
+    weights: dict[Name, WeightUse]
+    waive: dict[Name, Name] = {}
+    beyond_layers: Name | None = None
+    """Why a checkpoint may hold layers after the last one of the model."""
+    quantization: Quantization | None = None
+
+    @property
+    def layer_root(self) -> str:
+        """What the names of a layer's tensors begin with."""
+        return self.tensor_prefix + self.layer_prefix
+
+
+class Variant(Section):
+    """A named overlay, taken when ``when`` holds or the user asks for it."""
+
+    about: Name
+    when: Formula | None = None
+    spec: dict[Name, Any] = {}

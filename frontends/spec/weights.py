@@ -1,0 +1,51 @@
+"""Where weights lie in a checkpoint, and how they are stored."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from glmc.frontends.sections import Flag, Formula, Section, Text, from_name
+
+
+class WeightSpec(Section):
+    """Where a slot lies: module name, stored layout, whether it has a bias.
+
+    A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own.
+    """
+
+    name: Text
+    layout: Text | None = None
+    bias: Flag = False
+    bias_name: Text | None = None
+    bare: bool = False
+    """The tensor is called as its module, without ``.weight``."""
+
+
+WeightUse = Annotated[WeightSpec, BeforeValidator(from_name)]
+
+
+class RowQuantization(Section):
+    """ChatGLM's weight-only format: int8 or int4 codes, one scale per row.
+
+    ``bits`` is 4 or 8, or 0 or null for floats; ``embeddings`` tells whether embedding
+    and head are quantised too, and not the layers alone.
+    """
+
+    format: Literal["rows"]
+    bits: Formula
+    embeddings: Flag = False
+
+
+class PublishedQuantization(Section):
+    """Any format that a ``quantization_config`` describes, and glmc reads.
+
+    ``config`` is that object, or null for floats.
+    """
+
+    format: Literal["published"]
+    config: Formula
+
+
+Quantization = Annotated[
+    RowQuantization | PublishedQuantization, Field(discriminator="format")
+]
