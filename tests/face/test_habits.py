@@ -39,7 +39,7 @@ def test_every_dump_is_coloured_whole(build: Build) -> None:
         assert "".join(word for _, word in tokens) == text
         assert not [word for kind, word in tokens if kind is Error]
     words = {word: kind for kind, word in tokens}
-    assert words["linear"] is Name.Function
+    assert words["rms_norm_linear"] is Name.Function
     assert words["%x"] is Name.Variable
     assert words["block"] is Keyword.Declaration
 

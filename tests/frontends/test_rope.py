@@ -141,7 +141,7 @@ def test_partial(load: Load, more: dict[str, Any], dim: int) -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"rope_scaling": {"type": "su", "factor": 2}}, "'su' is not one of default"),
+        ({"rope_scaling": {"type": "sou", "factor": 2}}, "'sou' is not one of default"),
         ({"rope_scaling": {"type": ["yarn"]}}, "is not one of"),
         ({"rope_scaling": "linear"}, "rope_scaling must be an object"),
         ({"rope_scaling": {"type": "linear"}}, "factor must be a number above 0"),

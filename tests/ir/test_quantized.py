@@ -17,7 +17,7 @@ from glmc.ir.passes.ledger import Entry
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.recipe import tensors
 from glmc.ir.text import parse_program, print_program
-from glmc.ir.verify import verify
+from glmc.ir.verify import VerifyError, verify
 from support.models import chatglm
 
 TOLERANCE = 1e-4
@@ -126,7 +126,7 @@ def test_a_scale_without_codes_is_refused() -> None:
     text = print_program(final)
     bare = re.sub(r"(= \w*linear\w*\(.*), bits=8", r"\1", text)
     assert bare != text
-    with pytest.raises(GlmcError, match="scale goes with codes, which have bits"):
+    with pytest.raises(VerifyError, match="scale goes with codes, which have bits"):
         verify(parse_program(bare))
 
 
