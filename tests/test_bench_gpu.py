@@ -78,8 +78,8 @@ def test_kinds_of_calls_are_those_of_the_layers(
     bench: Any, load: Callable[[str], ModuleType]
 ) -> None:
     rows = {row["op"]: row for row in load("gpu_sections").per_kernel(bench)}
-    assert rows["linear float32[192, 64]"]["calls"] == 2  # gate and up, merged
-    assert rows["linear float32[128, 64]"]["calls"] == 3  # qkv, and the head
+    assert rows["rms_norm_linear float32[192, 64]"]["calls"] == 2  # gate and up, merged
+    assert rows["rms_norm_linear float32[128, 64]"]["calls"] == 3  # qkv, and the head
     assert rows["qkv_attention"]["calls"] == 2
 
 

@@ -85,7 +85,7 @@ def learn(known: Mapping[str, Path]) -> Vocabulary:
             words.ignored.setdefault(key, f"{name}: {reason}")
         for glob, reason in tree.get("waive", {}).items():
             words.waived.setdefault(glob, reason)
-    # What one spec waives, others compute with: experts' matrices that one leaves unused.
+    # What one spec waives, others compute with: matrices of experts that do nothing.
     for glob in list(words.waived):
         if words.slots_by_last(glob.removesuffix(".weight").rpartition(".")[2]):
             del words.waived[glob]
