@@ -55,9 +55,12 @@ if expected == "hits":
     model.ops = build.kernels
     ids = torch.tensor([[0, 5, 6], [5, 6, 7]])
     with torch.no_grad():
+        model(ids.repeat(1, 8))  # more rows than products of few take
         for mask in (None, torch.tensor([[0, 1, 1], [1, 1, 1]])):
             out = model(ids, attention_mask=mask)
             model(ids[:, :1], past_key_values=out.past_key_values)
+        alone = model(ids[:1]).past_key_values
+        model(ids[:1, :1], past_key_values=alone)
         for _ in model.generate(ids[:1], max_new_tokens=3, stream=True):
             pass
 print(json.dumps({

@@ -91,7 +91,14 @@ def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["gemma2-capped", "bloom-alibi", "granite_swa-sinks", "gemma4_text-shared"]
+    "name",
+    [
+        "gemma4_text-shared",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("gemma2-capped", "bloom-alibi", "granite_swa-sinks")
+        ),
+    ],
 )
 def test_kernels_of_changed_scores_give_the_logits_of_the_reference(
     tiny: Callable[[Variant], Tiny], compiled: Callable[[Path], Path], name: str
