@@ -173,11 +173,15 @@ def test_verify_and_bisect_hold_codes_against_floats(
     assert main(["verify", str(build), *against]) == 0
     assert main(["bisect", str(build), *against]) == 0
     wrong = edits.with_source(
-        build, tmp_path / "wrong", "reference.py", "bits), bias)", "bits) * 1.1, bias)"
+        build,
+        tmp_path / "wrong",
+        "reference.py",
+        "bits, zeros), bias)",
+        "bits, zeros) * 1.1, bias)",
     )
     assert main(["verify", str(wrong), *against]) == 1
     capsys.readouterr()
     assert main(["bisect", str(wrong), *against, "--json"]) == 1
     culprit = json.loads(capsys.readouterr().out)["culprit"]
     assert (culprit["stage"], culprit["place"]) == ("reference.py", 0)
-    assert "quantized_linear(%h1" in culprit["op"]
+    assert "rms_norm_linear(%x" in culprit["op"]
