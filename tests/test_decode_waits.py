@@ -52,7 +52,7 @@ def test_steps_wait_for_nothing(
 ) -> None:
     checkpoint = tiny(BY_NAME[name]).checkpoint
     build = builds.import_build(compiled(checkpoint))
-    text = Path(build.__file__).with_name("model.py").read_text()
+    text = Path(str(build.__file__)).with_name("model.py").read_text()
     expected = [op for op in WAITING if f"ops.{op}(" in text]
     asker = waits(build, checkpoint)
     if expected:

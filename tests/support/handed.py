@@ -60,7 +60,7 @@ def handing_models(draw: st.DrawFn) -> m.Model:
     each what is drawn."""
     source = draw(st.sampled_from([(0,), (1, 1), (0, 1), (1, 0, 1)]))
     head_norm = st.sampled_from([None, norm(f"{PREFIX}head_norm")])
-    changes = {"q_norm": draw(head_norm), "k_norm": draw(head_norm)}
+    changes: dict[str, Any] = {"q_norm": draw(head_norm), "k_norm": draw(head_norm)}
     changes["v_norm"] = draw(st.sampled_from([None, _bare("rms"), _bare("layer")]))
     if draw(st.booleans()):
         changes["v"] = None
@@ -84,6 +84,7 @@ def handing_models(draw: st.DrawFn) -> m.Model:
     for block in model.blocks:
         attend, feed, *rest = block.steps
         if side:
+            assert isinstance(feed.op, m.Mlp)
             both = m.Branches(branches=draw(_branches(feed.op)))
             feed = feed.model_copy(update={"op": both, "pre": None})
         steps = (attend, feed, *rest)

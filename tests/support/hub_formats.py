@@ -173,7 +173,7 @@ def float8(
 
     def make(weight: Array) -> Made:
         sizes = {"row": (1, weight.shape[1]), "matrix": weight.shape}.get(str(block))
-        height, width = sizes or block  # type: ignore[assignment, misc]
+        height, width = sizes or block  # type: ignore[str-unpack]
         grid = -(-weight.shape[0] // height), -(-weight.shape[1] // width)
         scale = torch.empty(grid)
         codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
@@ -192,7 +192,10 @@ def float8(
                 codes[place] = (part / step).to(codes.dtype)
                 made[place] = codes[place].float() * step
         stored = scale.reshape(scales.get("shape", grid))
-        found = {"weight": codes, ending: stored.to(scales.get("dtype", stored.dtype))}
+        found: dict[str, Any] = {
+            "weight": codes,
+            ending: stored.to(scales.get("dtype", stored.dtype)),
+        }
         return found | {"input_scale": torch.tensor(1.0)}, made.numpy()
 
     return make
