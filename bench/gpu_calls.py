@@ -168,6 +168,7 @@ def costs(calls: Iterable[Call], ops: ModuleType, clock: Clock) -> Iterator[Cost
     for call in calls:
         kinds.setdefault(call.kind, []).append(call)
     for kind, same in kinds.items():
+        # mypy infers no type for a default that binds the loop variable.
         run = clock.launched(lambda same=same: [call.run(ops) for call in same])  # type: ignore[misc]
         moved = sum(moves(call, call.run(ops)) for call in same) / len(same)
         yield Cost(kind, len(same), clock.median(run) / len(same), moved)

@@ -9,6 +9,7 @@ import triton.language as tl
 BLOCK = 16384
 
 
+# Triton has no types, and reads the annotations of a kernel as its own.
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def read_kernel(data, out, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """A program adds up BLOCK numbers, so that none of the loads can be left out."""

@@ -178,6 +178,7 @@ def beside(bench: Bench) -> Iterator[Row]:
                 "why": _of(error),
             }
     turns: dict[str, Callable[[], float]] = {
+        # mypy infers no type for a default that binds the loop variable.
         name: lambda g=generate: gpu_models.token_rate(g, bench.clock, new)  # type: ignore[misc]
         for name, generate in ready.items()
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Constant, _Arguments, _tiled
+from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse
 
 _OPERANDS = frozenset({"q", "kv", "kv_b", "selection"})
@@ -116,7 +116,7 @@ def variables(uses: Sequence[OpUse]) -> dict[str, object]:
 def latent_write(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     """The copy of latents and shared keys into the cache."""
     rank, turned = use.size("latent"), use.size("shared")
-    arguments = _Arguments(dtype).pointers("latent", "shared", "keys")
+    arguments = Arguments(dtype).pointers("latent", "shared", "keys")
     arguments.pointers("position", dtype="*i32")
     strides = {"latent_batch": rank, "latent_token": rank}
     arguments.strides(**strides, shared_batch=turned, shared_token=turned)
@@ -153,7 +153,7 @@ class _Launch:
 
     def prefill(self) -> AotSpec:
         """Of many queries."""
-        made = _Arguments(self.dtype).pointers("q", "up", "keys")
+        made = Arguments(self.dtype).pointers("q", "up", "keys")
         absent = self._optional(made, "seen", "*i1")
         made.pointers("out").strides(**self._rows("q_batch", "q_token"))
         made.strides(q_head=self.shape.nope + self.shape.turned)
@@ -161,20 +161,20 @@ class _Launch:
         names = ("HEADS", "NOPE", "TURNED", "V_DIM", "RANK")
         sizes = self.shape.constants(*names) | self._blocks("NOPE", "TURNED", "V")
         tile = self.plan.prefill[BYTES[self.dtype]]
-        return _tiled(made, "latent_prefill_kernel", sizes | absent, tile)
+        return tiled(made, "latent_prefill_kernel", sizes | absent, tile)
 
     def decode(self) -> AotSpec:
         """Of one."""
-        made = _Arguments(self.dtype).pointers("states", "keys")
+        made = Arguments(self.dtype).pointers("states", "keys")
         absent = self._optional(made, "selection", "*i64")
         made.pointers("parts", "weights", dtype="*fp32")
         made.counts(*(("N",) if self.plan.selects else ()), "capacity")
         sizes = self.shape.constants("HEADS", "TURNED", "RANK")
         sizes |= self._blocks("RANK", "TURNED") | {"SPLITS": self.plan.splits}
         tile = self.plan.decode[BYTES[self.dtype]]
-        return _tiled(made, "latent_decode_kernel", sizes | absent, tile)
+        return tiled(made, "latent_decode_kernel", sizes | absent, tile)
 
-    def _optional(self, made: _Arguments, name: str, kind: str) -> dict[str, Constant]:
+    def _optional(self, made: Arguments, name: str, kind: str) -> dict[str, Constant]:
         """The position, and what a launch may leave out."""
         made.pointers("position", dtype="*i32")
         absent: dict[str, Constant] = {"SCALE": self.use.real("scale")}
@@ -201,15 +201,15 @@ class _Launch:
 
 def _query(shape: LatentShape, dtype: str) -> AotSpec:
     width = shape.nope + shape.turned
-    arguments = _Arguments(dtype).pointers("q", "kv_b", "states")
+    arguments = Arguments(dtype).pointers("q", "kv_b", "states")
     arguments.strides(q_batch=shape.heads * width, q_head=width)
     sizes = shape.constants("HEADS", "NOPE", "TURNED", "V_DIM", "RANK")
     sizes["TURNED_BLOCK"] = tiles.power_of_two(shape.turned)
-    return _tiled(arguments, "latent_query_kernel", sizes, tiles.LATENT_QUERY)
+    return tiled(arguments, "latent_query_kernel", sizes, tiles.LATENT_QUERY)
 
 
 def _context(shape: LatentShape, dtype: str, splits: int) -> AotSpec:
-    arguments = _Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
+    arguments = Arguments(dtype).pointers("parts", "weights", dtype="*fp32")
     arguments.pointers("kv_b", "out")
     sizes = shape.constants("HEADS", "NOPE", "V_DIM", "RANK") | {"SPLITS": splits}
-    return _tiled(arguments, "latent_context_kernel", sizes, tiles.LATENT_CONTEXT)
+    return tiled(arguments, "latent_context_kernel", sizes, tiles.LATENT_CONTEXT)

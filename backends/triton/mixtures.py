@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Constant, _Arguments, _tiled
+from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse
 
 _EXPERTS_ATTRS = frozenset({"fn", "alpha", "limit", "weigh"})
@@ -153,13 +153,13 @@ def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     chosen = _Experts(width, dtype, form, ("chosen",))
     blocks = _Experts(width, dtype, form, _BLOCKS)
     specs = [
-        _tiled(chosen.first(), "moe_row_gate_up_kernel", top_k | sizes | act, row),
-        _tiled(chosen.second("out"), "moe_row_down_kernel", top_k | sizes, row),
+        tiled(chosen.first(), "moe_row_gate_up_kernel", top_k | sizes | act, row),
+        tiled(chosen.second("out"), "moe_row_down_kernel", top_k | sizes, row),
     ]
     for tile in tiles.EXPERTS[BYTES[dtype]]:
         gate_up = top_k | sizes | act
-        specs.append(_tiled(blocks.first(), "moe_gate_up_kernel", gate_up, tile))
-        specs.append(_tiled(blocks.second("parts"), "moe_down_kernel", sizes, tile))
+        specs.append(tiled(blocks.first(), "moe_gate_up_kernel", gate_up, tile))
+        specs.append(tiled(blocks.second("parts"), "moe_down_kernel", sizes, tile))
     return specs + _sorts(use, dtype)
 
 
@@ -172,23 +172,23 @@ class _Experts:
     form: ExpertsForm
     chosen: tuple[str, ...]
 
-    def first(self) -> _Arguments:
+    def first(self) -> Arguments:
         """Those of gate and up."""
-        made = _Arguments(self.dtype).pointers("x", "gate_up")
+        made = Arguments(self.dtype).pointers("x", "gate_up")
         if self.form.gate_up_bias:
             made.pointers("gate_up_bias")
         self._choice(made, self.form.weighs_input)
         return made.pointers("hidden").strides(x_row=self.width)
 
-    def second(self, out: str) -> _Arguments:
+    def second(self, out: str) -> Arguments:
         """Those of the product after them."""
-        made = _Arguments(self.dtype).pointers("hidden", "down")
+        made = Arguments(self.dtype).pointers("hidden", "down")
         if self.form.down_bias:
             made.pointers("down_bias")
         self._choice(made, not self.form.weighs_input)
         return made.pointers(out)
 
-    def _choice(self, made: _Arguments, weighs: bool) -> None:
+    def _choice(self, made: Arguments, weighs: bool) -> None:
         made.pointers(*self.chosen, dtype="*i64")
         if weighs:
             made.pointers("shares", dtype="*fp32")
@@ -202,7 +202,7 @@ def _sorts(use: OpUse, dtype: str) -> list[AotSpec]:
     reached += [many] if count * few["ROWS"] < 2 * tiles.SORTED else []
     found = []
     for tile in reached:
-        arguments = _Arguments(dtype).pointers("chosen", *_BLOCKS, dtype="*i64")
+        arguments = Arguments(dtype).pointers("chosen", *_BLOCKS, dtype="*i64")
         arguments.counts("M")
         sizes: dict[str, Constant] = {"ROWS": tile["ROWS"], "BLOCK": tiles.SORTED}
         sizes["STEP"] = tiles.SORT_STEP
@@ -215,16 +215,16 @@ def moe_router(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     form = RouterForm.of(use)
     count, width = use.size("weight", 0), use.size("weight", 1)
     biased = ["bias"] if form.biased else []
-    arguments = _Arguments(dtype).pointers("x")
+    arguments = Arguments(dtype).pointers("x")
     arguments.pointers("weight", *biased, "logits", dtype="*fp32").strides(x_row=width)
     sizes: dict[str, Constant] = {"X": count, "E": width}
-    scores = _tiled(arguments, "moe_scores_kernel", sizes, tiles.SCORES)
+    scores = tiled(arguments, "moe_scores_kernel", sizes, tiles.SCORES)
     return [scores, _choice(use, form, count)]
 
 
 def _choice(use: OpUse, form: RouterForm, count: int) -> AotSpec:
     corrected = ["correction"] if form.corrected else []
-    arguments = _Arguments("f32").pointers("logits", *corrected)
+    arguments = Arguments("f32").pointers("logits", *corrected)
     arguments.pointers("chosen", dtype="*i64").pointers("weights")
     top_k, groups = use.whole("top_k"), use.whole("groups", 1)
     constants: dict[str, Constant] = {"X": count, "TOP_K": top_k}

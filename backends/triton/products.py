@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glmc.backends.layout import item
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Constant, _Arguments, _tiled
+from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse, Presence, presence
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
@@ -173,7 +173,7 @@ def specs(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
 def _gemv(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
     arguments, constants = _shared(use, plan, dtype)
     _strides(arguments, use, plan)
-    return _tiled(arguments, "product_gemv_kernel", constants, tile)
+    return tiled(arguments, "product_gemv_kernel", constants, tile)
 
 
 def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
@@ -183,15 +183,15 @@ def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
     else:
         constants |= {"sums": None, "arrived": None}
     _strides(arguments, use, plan)
-    return _tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
+    return tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
 
 
 def _shared(
     use: OpUse, plan: Plan, dtype: str
-) -> tuple[_Arguments, dict[str, Constant]]:
+) -> tuple[Arguments, dict[str, Constant]]:
     """Pointers up to the result, and what is known when compiling."""
     coded = "bits" in use.attrs
-    arguments = _Arguments(dtype).pointers("x")
+    arguments = Arguments(dtype).pointers("x")
     arguments.pointers("weight", dtype="*i32" if coded else None)
     normed, added = use.name in NORMING, use.name == "linear_add"
     optional = {
@@ -240,7 +240,7 @@ def _codes(use: OpUse, plan: Plan) -> dict[str, Constant]:
     return constants | ({"GROUP": width // groups} if plan.grouped else {})
 
 
-def _strides(arguments: _Arguments, use: OpUse, plan: Plan) -> None:
+def _strides(arguments: Arguments, use: OpUse, plan: Plan) -> None:
     arguments.strides(x_row=_width(use))
     if plan.added:
         rows = use.size("weight", 0)

@@ -51,20 +51,20 @@ PLAIN = Kept()
 
 
 @dataclass
-class _Arguments:
+class Arguments:
     """The arguments of a kernel, gathered in the order of its launch."""
 
     dtype: str
     signature: dict[str, str] = field(default_factory=dict)
     aligned: list[str] = field(default_factory=list)
 
-    def pointers(self, *names: str, dtype: str | None = None) -> "_Arguments":
+    def pointers(self, *names: str, dtype: str | None = None) -> "Arguments":
         kind = dtype or POINTERS[self.dtype]
         self.signature |= dict.fromkeys(names, kind)
         self.aligned += names
         return self
 
-    def described(self, slots: int, **widths: int) -> "_Arguments":
+    def described(self, slots: int, **widths: int) -> "Arguments":
         """Makes those of some pointers descriptors whose rows are whole 16 bytes."""
         kind = POINTERS[self.dtype].removeprefix("*")
         for name, width in widths.items():
@@ -74,12 +74,12 @@ class _Arguments:
                 self.aligned.remove(name)
         return self
 
-    def strides(self, **sizes: int) -> "_Arguments":
+    def strides(self, **sizes: int) -> "Arguments":
         self.signature |= dict.fromkeys(sizes, "i32")
         self.aligned += [name for name, size in sizes.items() if size % 16 == 0]
         return self
 
-    def counts(self, *names: str) -> "_Arguments":
+    def counts(self, *names: str) -> "Arguments":
         self.signature |= dict.fromkeys(names, "i32")
         return self
 
@@ -112,7 +112,7 @@ def norm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         pointers.append("bias")
     elif any("bias" in u.operands for u in structure.named(uses, *structure.LAYER_OPS)):
         constants["bias"] = None
-    arguments = _Arguments(dtype).pointers(*pointers, *["total"][: int(added)], "out")
+    arguments = Arguments(dtype).pointers(*pointers, *["total"][: int(added)], "out")
     arguments.strides(**{f"{name}_row": width for name in ("x", "y")[: 1 + int(added)]})
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.row_warps(block))]
 
@@ -127,7 +127,7 @@ def pointwise(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     }
     if len(structure.functions(uses)) > 1:
         constants["FN"] = use.text("fn")
-    arguments = _Arguments(dtype).pointers(operand, "out")
+    arguments = Arguments(dtype).pointers(operand, "out")
     arguments.strides(**{f"{operand}_row": packed})
     return [arguments.spec(f"{use.name}_kernel", constants, tiles.POINTWISE["warps"])]
 
@@ -149,14 +149,12 @@ def quantized_gemm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         if name not in given and any(name in other.operands for other in products):
             shared[name] = None
 
-    arguments = _Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
+    arguments = Arguments(dtype).pointers("x").pointers("codes", dtype="*i32")
     arguments.pointers("scale")
     for name in given:
         arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
     arguments.pointers("out").strides(x_row=width).counts("M")
-    return [
-        _tiled(arguments, "quantized_gemm_kernel", shared, tiles.GEMM[BYTES[dtype]])
-    ]
+    return [tiled(arguments, "quantized_gemm_kernel", shared, tiles.GEMM[BYTES[dtype]])]
 
 
 def qkv_attention(
@@ -182,7 +180,7 @@ def attention(
     ]
 
 
-def _cache(arguments: _Arguments, cache: Kept) -> dict[str, Constant]:
+def _cache(arguments: Arguments, cache: Kept) -> dict[str, Constant]:
     """Keys and values: in the dtype of the model, as float8, or as int8 with scales."""
     kind = {"int8": "*i8", "fp8_e4m3": "*u8"}.get(cache.dtype)
     arguments.pointers("keys", "values", dtype=kind)
@@ -193,7 +191,7 @@ def _cache(arguments: _Arguments, cache: Kept) -> dict[str, Constant]:
 
 
 def _turned(
-    use: OpUse, arguments: _Arguments, shape: HeadShape, block: int
+    use: OpUse, arguments: Arguments, shape: HeadShape, block: int
 ) -> dict[str, Constant]:
     """What the heads of packed q | k | v are normalised and turned by."""
     constants: dict[str, Constant] = {
@@ -221,7 +219,7 @@ def _packed(shape: HeadShape) -> int:
 def _prologue(use: OpUse, uses: list[OpUse], dtype: str, cache: Kept) -> AotSpec:
     """q | k | v to where attention reads them."""
     shape, kinds = HeadShape.of(use), structure.prologues(uses)
-    arguments = _Arguments(dtype).pointers("qkv", "q")
+    arguments = Arguments(dtype).pointers("qkv", "q")
     arguments.pointers("position", dtype="*i32")
     constants = _cache(arguments, cache)
     constants |= _turned(use, arguments, shape, tiles.power_of_two(shape.k_dim))
@@ -236,17 +234,17 @@ def _qkv_decode(
     """One token from q | k | v to its context."""
     shape, kinds = HeadShape.of(use), structure.prologues(uses)
     plan = structure.attention_plan(uses)
-    arguments = _Arguments(dtype).pointers("qkv")
+    arguments = Arguments(dtype).pointers("qkv")
     constants = _options(use, plan) | _cache(arguments, cache)
     constants |= _turned(use, arguments, shape, tiles.dot_block(shape.k_dim))
     constants |= _split(arguments, plan)
     optional = _Optional.of(use, plan, dtype).padded(padded)
     constants |= optional.add(arguments, "start", *plan.vectors)
     kernel = f"{Prologue.of(use).name(kinds, 'decode')}_kernel"
-    return _tiled(arguments, kernel, constants, plan.decode[BYTES[dtype]])
+    return tiled(arguments, kernel, constants, plan.decode[BYTES[dtype]])
 
 
-def _split(arguments: _Arguments, plan: structure.AttentionPlan) -> dict[str, Constant]:
+def _split(arguments: Arguments, plan: structure.AttentionPlan) -> dict[str, Constant]:
     """What decode needs to attend to parts of the cache and to join them."""
     arguments.pointers("position", "arrived", dtype="*i32")
     arguments.pointers("parts", "weights", dtype="*fp32")
@@ -287,7 +285,7 @@ class _Optional:
         """With the slots where rows begin, which only padded batches have."""
         return _Optional({"start": "*i32" if padded else None, **self.pointers})
 
-    def add(self, arguments: _Arguments, *names: str) -> dict[str, Constant]:
+    def add(self, arguments: Arguments, *names: str) -> dict[str, Constant]:
         """Declare some of them; what is left out is a constant."""
         asked = {name: self.pointers[name] for name in names if name in self.pointers}
         for name, kind in asked.items():
@@ -305,7 +303,7 @@ def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
     row = math.gcd(row, shape.kv_heads * shape.v_dim)
     specs = []
     for padded in (False, True):
-        arguments = _Arguments(dtype).pointers("q", "k", "v")
+        arguments = Arguments(dtype).pointers("q", "k", "v")
         if padded:
             arguments.pointers("mask", dtype="*i1")
         arguments.pointers("out")
@@ -315,7 +313,7 @@ def full_attention(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
         arguments.counts("T")
         given = constants | ({} if padded else {"mask": None})
         tile = plan.prefill[BYTES[dtype]]
-        specs.append(_tiled(arguments, "full_attention_kernel", given, tile))
+        specs.append(tiled(arguments, "full_attention_kernel", given, tile))
     return specs
 
 
@@ -336,7 +334,7 @@ def _prefill(
 ) -> AotSpec:
     shape, plan = HeadShape.of(use), structure.attention_plan(uses)
     tile = plan.prefill[BYTES[dtype]]
-    arguments = _Arguments(dtype).pointers("q", "out")
+    arguments = Arguments(dtype).pointers("q", "out")
     constants = _options(use, plan) | _sizes(shape) | _cache(arguments, cache)
     if cache.described and not cache.dtype:
         arguments.described(tile["SLOTS"], keys=shape.k_dim, values=shape.v_dim)
@@ -345,24 +343,24 @@ def _prefill(
     row = shape.heads * shape.k_dim
     arguments.strides(q_batch=row, q_token=row, q_head=shape.k_dim)
     arguments.counts("T", "past", "capacity")
-    return _tiled(arguments, "prefill_kernel", constants, tile)
+    return tiled(arguments, "prefill_kernel", constants, tile)
 
 
 def _decode(
     use: OpUse, uses: list[OpUse], dtype: str, cache: Kept, padded: bool
 ) -> AotSpec:
     shape, plan = HeadShape.of(use), structure.attention_plan(uses)
-    arguments = _Arguments(dtype).pointers("q")
+    arguments = Arguments(dtype).pointers("q")
     constants = _options(use, plan) | _sizes(shape) | _cache(arguments, cache)
     constants |= _split(arguments, plan)
     optional = _Optional.of(use, plan, dtype).padded(padded)
     constants |= optional.add(arguments, "start", *plan.vectors)
     arguments.strides(q_batch=shape.heads * shape.k_dim, q_head=shape.k_dim)
-    return _tiled(arguments, "decode_kernel", constants, plan.decode[BYTES[dtype]])
+    return tiled(arguments, "decode_kernel", constants, plan.decode[BYTES[dtype]])
 
 
-def _tiled(
-    arguments: _Arguments,
+def tiled(
+    arguments: Arguments,
     kernel: str,
     constants: dict[str, Constant],
     tile: tiles.Tile,
