@@ -167,7 +167,7 @@ WRONG_LINES = (
         "correction=None",
         "decode",
     ),
-    ("glm4_moe-air", "ops.add(routed, mlp)", "routed", "prompt"),
+    ("glm4_moe-air", "ops.linear_add(ff, self.down_proj, routed)", "routed", "prompt"),
     ("glm4_moe_lite-flash", "first=12", "first=0", "decode"),
     ("glm4_moe_lite-flash", "eps=1e-06", "eps=0.01", "prompt"),
     (

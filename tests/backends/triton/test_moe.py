@@ -146,7 +146,7 @@ def test_a_program_sorts_as_torch_does(
     assert sorted(covered) == list(range(len(ids)))
 
 
-ONE, FEW, MANY = (1, 1), (1, 20), (2, 70)
+ONE, FEW, SORTED, MANY = (1, 1), (1, 20), (1, 60), (2, 70)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ ONE, FEW, MANY = (1, 1), (1, 20), (2, 70)
     [
         ("plain", FEW, "(row // TOP_K)[:, None]", "(row % TOP_K)[:, None]"),
         ("plain", MANY, "weights + F * E + depth, mask", "weights + depth, mask"),
-        ("plain", FEW, "before % ROWS == 0, place, M", "before == 0, place, M"),
+        ("plain", SORTED, "before % ROWS == 0, place, M", "before == 0, place, M"),
         ("plain", MANY, "[expert] + begun * rows", "[expert]"),
         ("plain", FEW, "shares + row, mask", "shares + place, mask"),
         ("plain", ONE, "part * tl.load(shares + row)", "part"),

@@ -211,7 +211,7 @@ def test_a_product_is_rounded_before_the_residual_joins(
         ("rms_norm_linear", "/ IN + EPS", "/ COLUMNS + EPS"),
         ("rms_norm_linear", "row % 2 * (OUT // 2)", "row % 2 * (OUT // 2 - 1)"),
         ("rms_norm_linear", "gate, up = tl.split", "up, gate = tl.split"),
-        ("linear_add", "(column < width)[None, :]", "(column < width + 1)[None, :]"),
+        ("linear_add", "(column < width)[None, :]", "(column < width - 1)[None, :]"),
         ("linear_add", "tile = following", "tile = tile"),
         ("linear_add", "range(PARTS)", "range(1, PARTS)"),
         ("linear_add", "part * SHARE + begin", "part * COLUMNS + begin"),
