@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,8 @@ class Build:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a build: its summary."""
+        from html import escape
+
         from glmc.inspecting import summary, summary_text
 
         return f"<pre>{escape(summary_text(summary(self)))}</pre>"

@@ -33,7 +33,6 @@ def compile_command(arguments: argparse.Namespace) -> int:
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
-    from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
     from glmc.ir.passes.ledger import fallen_back
     from glmc.writing import write_build
@@ -72,6 +71,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "without_kernel": missing,
     }
     if compiled.ahead:
+        from glmc.backends.triton.aot import rows, table
+
         facts["aot"] = rows(compiled.ahead)
     if arguments.json:
         print(json.dumps(facts, indent=2))
