@@ -114,9 +114,14 @@ def _fate(
     if key in spec.expect:
         return KeyFate("consumed", "has a supported value", f"{spec.arch}: expect")
     for pattern, reason in spec.ignore.items():
-        if key == pattern or (_WILD & {*pattern} and fnmatchcase(key, pattern)):
+        if covers(pattern, key):
             return KeyFate("ignored", reason, f"{spec.arch}: ignore")
     return None
+
+
+def covers(pattern: str, key: str) -> bool:
+    """Whether a pattern is for a key; most are plain names, and compile to nothing."""
+    return pattern == key or (bool(_WILD & {*pattern}) and fnmatchcase(key, pattern))
 
 
 def _unknown(

@@ -4,11 +4,11 @@ import argparse
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any
 
+from glmc.frontends.fates import covers
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
@@ -55,12 +55,12 @@ def explain(name: str) -> dict[str, Any]:
         return _op(registry()[name])
     if name.upper() in catalogue():
         return error_facts(catalogue()[name.upper()])
-    specs = list(_key(name))
+    trees = {arch: load_spec(path).tree for arch, path in builtin_specs().items()}
+    specs = list(_key(name, trees))
     if specs:
         return {"kind": "config key", "name": name, "specs": specs}
-    near = get_close_matches(
-        name, [*passes, *registry(), *catalogue(), *_all_keys()], n=3
-    )
+    keys = {k for t in trees.values() for e in expressions_in(t) for k in e.config_keys}
+    near = get_close_matches(name, [*passes, *registry(), *catalogue(), *keys], n=3)
     raise UnknownNameError(
         f"{name!r} is no pass, no op, no code and no config key of a built-in spec"
         f"{'; did you mean ' + ' or '.join(near) + '?' if near else '.'} "
@@ -129,10 +129,9 @@ def error_facts(cls: type[GlmcError]) -> dict[str, Any]:
     }
 
 
-def _key(name: str) -> Iterator[dict[str, Any]]:
+def _key(name: str, trees: Mapping[str, Branch]) -> Iterator[dict[str, Any]]:
     """What each built-in spec makes of a config key."""
-    for arch, path in builtin_specs().items():
-        tree = load_spec(path).tree
+    for arch, tree in trees.items():
         for what in _uses(name, tree):
             yield {"spec": arch, **what}
 
@@ -151,7 +150,7 @@ def _uses(name: str, tree: Branch) -> Iterator[dict[str, str]]:
         if not isinstance(entries, Branch):
             continue
         for pattern, value in entries.items():
-            if fnmatchcase(name, pattern):
+            if covers(pattern, name):
                 where, says = str(entries.keys_at[pattern]), _plain(value)
                 yield {"what": what, "where": where, "says": says}
 
@@ -164,11 +163,6 @@ def _plain(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "absent" if value is None else str(value).lower()
     return str(value)
-
-
-def _all_keys() -> set[str]:
-    trees = [load_spec(path).tree for path in builtin_specs().values()]
-    return {k for tree in trees for e in expressions_in(tree) for k in e.config_keys}
 
 
 def text(facts: dict[str, Any]) -> str:
