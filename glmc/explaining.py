@@ -15,6 +15,7 @@ from glmc.frontends.yaml_tree import Branch
 from glmc.ir.errors import GlmcError, UnknownNameError, catalogue
 from glmc.ir.op import Op, registry
 from glmc.ir.passes import PIPELINE
+from glmc.ir.passes.ledger import RUN_BY
 from glmc.ir.passes.rewrite import Fusion
 from glmc.terminal import show
 
@@ -98,6 +99,8 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         kind = inspect.formatannotation(field.annotation).replace("typing.", "")
         default = "" if field.is_required() else f" = {field.default!r}"
         attributes[name] = f"{kind}{default}"
+    from glmc.backends.triton import usual  # jinja2 comes with it
+
     made_by = [
         one.name
         for one in PIPELINE
@@ -105,6 +108,7 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         for rule in one.rules
         if any(line.cls is cls for line in rule.replacement[1])
     ]
+    place = usual(cls.mnemonic)
     return {
         "kind": "op",
         "name": cls.mnemonic,
@@ -113,6 +117,8 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         "attributes": attributes,
         "launches": cls.launches,
         "made_by": list(dict.fromkeys(made_by)),
+        "where": place.where,
+        "reason": place.reason,
     }
 
 
@@ -195,6 +201,9 @@ def _op_text(facts: dict[str, Any]) -> Iterator[str]:
             yield f"  {name}: {kind}"
     if facts["made_by"]:
         yield f"made by the pass {', '.join(facts['made_by'])}"
+    yield f"on a GPU: {RUN_BY[facts['where']]}"
+    if facts["reason"]:
+        yield f"  {facts['reason']}"
 
 
 def _error_text(facts: dict[str, Any]) -> Iterator[str]:

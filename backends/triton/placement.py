@@ -108,6 +108,21 @@ def places(
     return found | dict.fromkeys(own, Place("own"))
 
 
+def usual(name: str, kernels: Collection[str]) -> Place:
+    """Where an op runs in most models; with a kernel, ``reason`` is when it does not.
+
+    Args:
+        name: the op.
+        kernels: the ops that kernels are written for.
+    """
+    found = _place(name, kernels, {})
+    if found.where == "kernel" and name in _JUDGES:
+        return Place(
+            "kernel", "unless a model has sizes or forms that it does not take"
+        )
+    return found
+
+
 def _place(name: str, kernels: Collection[str], refused: Mapping[str, Place]) -> Place:
     if name in refused:
         return refused[name]
