@@ -86,7 +86,7 @@ def test_a_build_of_before_has_no_word_of_it(
 
 def test_explain_says_what_runs_an_op(capsys: pytest.CaptureFixture[str]) -> None:
     kernel = "on a GPU: a kernel of kernels.py\n"
-    unless = f"{kernel}  unless a model has what it does not take\n"
+    unless = f"{kernel}  unless a model has sizes or forms that it does not take\n"
     assert unless in run(capsys, "explain", "qkv_attention")
     assert run(capsys, "explain", "rms_norm").endswith(kernel)
     torch = "on a GPU: torch, by design\n  a view: nothing is launched\n"
