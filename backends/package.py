@@ -11,9 +11,9 @@ from glmc.backends.emit_weights import weights_view
 from glmc.backends.torch.select import reference_module
 from glmc.backends.triton import OpUse, places, render_kernels
 from glmc.ir.graph import Graph, Program
+from glmc.ir.ledger import Placement, count
 from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.op import Op
-from glmc.ir.passes.ledger import Placement, count
 
 
 def package(

@@ -9,8 +9,8 @@ from typing import Any
 
 from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry, Placement
 from glmc.ir.model import Model
-from glmc.ir.passes.ledger import Entry, Placement
 from glmc.ir.text import parse_model, parse_program
 from glmc.writing import MANIFEST, read_manifest
 

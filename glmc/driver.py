@@ -29,10 +29,10 @@ from glmc.ir.errors import (
     UnknownPassError,
 )
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Placement, fallen_back
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
-from glmc.ir.passes.ledger import Placement, fallen_back
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__

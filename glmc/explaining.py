@@ -13,9 +13,9 @@ from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
 from glmc.ir.errors import GlmcError, UnknownNameError, catalogue
+from glmc.ir.ledger import RUN_BY
 from glmc.ir.op import Op, registry
 from glmc.ir.passes import PIPELINE
-from glmc.ir.passes.ledger import RUN_BY
 from glmc.ir.passes.rewrite import Fusion
 from glmc.terminal import show
 

@@ -7,8 +7,8 @@ from typing import Any
 from glmc.builds import Build
 from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
+from glmc.ir.ledger import RUN_BY, count
 from glmc.ir.op import Op, registry
-from glmc.ir.passes.ledger import RUN_BY, count
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from glmc.backends.triton import latents, mixtures, structure
 from glmc.backends.triton.uses import OpUse
-from glmc.ir.passes.ledger import Where
+from glmc.ir.ledger import Where
 
 
 @dataclass(frozen=True)

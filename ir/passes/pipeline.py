@@ -5,10 +5,10 @@ from typing import Protocol
 
 from glmc.ir.errors import UnknownPassError
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
 from glmc.ir.passes import fusions, products
 from glmc.ir.passes.carry import CarryResidual
-from glmc.ir.passes.ledger import Entry
 from glmc.ir.passes.quantized import KeepQuantized
 from glmc.ir.verify import verify
 

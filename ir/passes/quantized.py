@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
 from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
-from glmc.ir.passes.ledger import Entry, count
 from glmc.ir.recipe import (
     Cat,
     DequantGroups,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.graph import Program
+from glmc.ir.ledger import totals
 from glmc.ir.lower import lower
 from glmc.ir.passes import Stage, fusions, products, run
-from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
