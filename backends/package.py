@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from glmc.backends.emit import environment
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
+from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
 from glmc.backends.triton import OpUse, places, render_kernels
 from glmc.ir.graph import Graph, Program
