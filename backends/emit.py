@@ -7,26 +7,9 @@ lines. Names come from the IR, values only through ``repr``.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from glmc.backends.layout import bracketed, call
-from glmc.backends.template_cache import TemplateCache
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
-
-
-def environment() -> Environment:
-    """The jinja2 environment of all templates: ``#%`` begins a control line."""
-    return Environment(
-        loader=PackageLoader("glmc.codegen_templates", ""),
-        bytecode_cache=TemplateCache(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        line_statement_prefix="#%",
-        autoescape=False,
-    )
 
 
 def class_name(graph: Graph) -> str:

@@ -120,9 +120,7 @@ def repeated(items: Sequence[str]) -> list[str]:
 
 def _periodic(items: Sequence[str]) -> list[str]:
     period = next(
-        size
-        for size in range(1, len(items) + 1)
-        if all(item == items[at % size] for at, item in enumerate(items))
+        size for size in range(1, len(items) + 1) if items[size:] == items[:-size]
     )
     times, rest = divmod(len(items), period)
     if times == 1:

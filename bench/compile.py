@@ -1,4 +1,7 @@
-"""Wall time and peak memory of `glmc compile`, each run in a fresh process."""
+"""Wall time and peak memory of `glmc compile`, each run in a fresh process.
+
+Beside it the CPU time of a compilation alone, in a process that did one before.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,20 @@ from pathlib import Path
 from report import Row, show
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
-COLUMNS = ("wall s", "worst s", "cpu s", "peak MB", "runs")
+COLUMNS = ("wall s", "worst s", "cpu s", "alone s", "peak MB", "runs")
+# As users run it: Python keeps the bytecode of what it imports.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+ALONE = """
+import statistics, sys, time
+from glmc.driver import Options, compile_files
+
+taken = []
+for _ in range(4):
+    began = time.process_time()
+    compile_files(sys.argv[1], Options())
+    taken.append(time.process_time() - began)
+print(statistics.median(taken[1:]))
+"""
 
 
 class Refused(Exception):
@@ -29,22 +45,30 @@ def sentence(said: str) -> str:
 
 def once(config: Path, out: Path) -> tuple[float, float, float]:
     """Seconds on the wall and on the CPU, and peak megabytes, of one compilation."""
-    command = [sys.executable, "-m", "glmc", "compile", str(config), "-o", str(out)]
     said = out.with_suffix(".err")
+    status, *taken = spent(["-m", "glmc", "compile", str(config), "-o", str(out)], said)
+    if status:
+        raise Refused(sentence(said.read_text()))
+    seconds, cpu, megabytes = taken
+    return seconds, cpu, megabytes
+
+
+def spent(arguments: list[str], said: Path) -> tuple[int, float, float, float]:
+    """Exit status of a Python process, its wall and CPU seconds, peak megabytes.
+
+    ``said`` is the file that its errors go to.
+    """
     started = time.perf_counter()
     # Spawned and waited for by hand: getrusage knows only the largest of all children.
     actions = [
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, str(said), os.O_WRONLY | os.O_CREAT, 0o600),
     ]
-    child = os.posix_spawn(
-        sys.executable, command, dict(os.environ), file_actions=actions
-    )
+    command = [sys.executable, *arguments]
+    child = os.posix_spawn(sys.executable, command, ENVIRONMENT, file_actions=actions)
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
-    if status:
-        raise Refused(sentence(said.read_text()))
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure(config: Path, runs: int) -> Row:
@@ -65,10 +89,20 @@ def measure(config: Path, runs: int) -> Row:
         "wall s": statistics.median(seconds),
         "worst s": max(seconds),
         "cpu s": statistics.median(cpu),
+        "alone s": alone(config),
         "peak MB": statistics.median(megabytes),
         "runs": float(runs),
         "result": result,
     }
+
+
+def alone(config: Path) -> float:
+    """CPU seconds of a compilation by a process that has compiled before."""
+    command = [sys.executable, "-c", ALONE, str(config)]
+    run = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    return float(run.stdout)
 
 
 def account(build: Path, folder: Path) -> str:
@@ -97,7 +131,8 @@ def found(places: list[Path]) -> list[Path]:
 
 
 def main() -> None:
-    """Measure configs, or both examples; refusals are told, and counted at the end."""
+    """Measure configs, or both examples: a row each, what took longest first; refusals
+    are told, and counted at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "configs", nargs="*", type=Path, help="configs, or folders with model folders"
@@ -107,7 +142,12 @@ def main() -> None:
     options = parser.parse_args()
     both = [CONFIGS / "chatglm3-6b.json", CONFIGS / "llama-3.1-70b.json"]
     rows = [measure(c, options.runs) for c in found(options.configs) or both]
+    # By CPU time: what else the machine does moves it less.
+    rows.sort(key=lambda row: -float(row["cpu s"] or 0))
     show(rows, options.json)
+    bare = [spent(["-c", "pass"], Path(os.devnull))[1:3] for _ in range(options.runs)]
+    wall, cpu = map(statistics.median, zip(*bare, strict=True))
+    print(f"python -c pass: {wall:.3g} s, {cpu:.3g} s of CPU")
     refused = sum(row["runs"] == "" for row in rows)
     if refused:
         raise SystemExit(f"{refused} of {len(rows)} configs were refused")

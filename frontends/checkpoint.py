@@ -1,7 +1,6 @@
 """What lies in a checkpoint folder, from headers alone: no weights, no torch."""
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Protocol
@@ -10,7 +9,6 @@ from glmc.frontends.hub import Hub, fetch, is_hub_id, is_offline
 from glmc.frontends.json_text import MEGABYTE, read_json_object
 from glmc.frontends.safetensors_header import read_safetensors
 from glmc.frontends.tensor_info import TensorInfo
-from glmc.frontends.torch_header import read_torch
 from glmc.frontends.wording import listed, show
 from glmc.ir.errors import (
     FileUnreadableError,
@@ -150,10 +148,9 @@ def read_headers(files: Files | Path) -> CheckpointHeaders:
 
 
 def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
-    read = read_safetensors if form == "safetensors" else read_torch
     try:
         with files.open(name) as file:
-            return read(file, files.at(name))
+            return _reader(form)(file, files.at(name))
     except OSError as error:
         reason = error.strerror or error
         raise FileUnreadableError(
@@ -161,7 +158,18 @@ def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
         ) from None
 
 
+def _reader(form: Format) -> Callable[[IO[bytes], str], dict[str, TensorInfo]]:
+    """What reads headers; that of pickles is imported where there are some."""
+    if form == "safetensors":
+        return read_safetensors
+    from glmc.frontends.torch_header import read_torch
+
+    return read_torch
+
+
 def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHeaders:
+    from concurrent.futures import ThreadPoolExecutor
+
     index = files.at(name)
     files_of = _weight_map(path, index)
     shards = tuple(sorted(set(files_of.values())))

@@ -283,14 +283,21 @@ def _size(value: Value) -> int:
             case str(text):
                 total += max(len(text), 1)
             case list(elements):
-                total += 1
-                rest += elements[:_MAX_SIZE]
+                total += 1 + _texts(elements)
+                rest += [e for e in elements[:_MAX_SIZE] if type(e) is not str]
             case Mapping() as entries:
                 total += 1
                 rest += list(entries.values())[:_MAX_SIZE]
             case _:
                 total += 1
     return total
+
+
+def _texts(elements: list[Value]) -> int:
+    """The size of a list's strings, in one go: a list of a kind for each layer is read
+    for each layer."""
+    texts = [e for e in elements if type(e) is str]
+    return len("".join(texts)) + texts.count("")
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from glmc.ir.errors import ExpressionError, GlmcError
 
@@ -60,7 +61,7 @@ class Expression:
     def __str__(self) -> str:
         return f"={self.text}"
 
-    @property
+    @cached_property
     def config_keys(self) -> frozenset[str]:
         """Top-level config keys it reads: ``a`` for ``c.a`` and ``c.a.b``."""
         return frozenset(
@@ -80,7 +81,7 @@ class Expression:
         is_config = isinstance(node, ast.Name) and node.id == "c"
         return path[1:] if is_config and path else None
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """Variables and functions it uses, ``c`` among them."""
         nodes = ast.walk(self.tree)

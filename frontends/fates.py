@@ -1,8 +1,8 @@
 """What becomes of each key of config.json: consumed, ignored with a reason, refused."""
 
-import fnmatch
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from glmc.frontends.evaluation import same
@@ -12,6 +12,7 @@ from glmc.frontends.wording import named, nearest, show
 from glmc.ir.errors import UnknownKeyError, UnsupportedValueError
 
 _SHOWN = 20
+_WILD = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,14 @@ def _fate(
     if key in spec.expect:
         return KeyFate("consumed", "has a supported value", f"{spec.arch}: expect")
     for pattern, reason in spec.ignore.items():
-        if fnmatch.fnmatchcase(key, pattern):
+        if covers(pattern, key):
             return KeyFate("ignored", reason, f"{spec.arch}: ignore")
     return None
+
+
+def covers(pattern: str, key: str) -> bool:
+    """Whether a pattern is for a key; most are plain names, and compile to nothing."""
+    return pattern == key or (bool(_WILD & {*pattern}) and fnmatchcase(key, pattern))
 
 
 def _unknown(

@@ -1,11 +1,11 @@
 """The specs glmc comes with, and how a config finds its own."""
 
 import difflib
-import hashlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import sha256
 from importlib import util
 from pathlib import Path
 
@@ -88,16 +88,21 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Branch, list[SpecFile
             f"{at}: extends: {parent.stem!r} extends this spec itself"
         )
     base, files = _load(parent, family)
-    for key in _OWN:
-        base.pop(key, None)
-    del tree["extends"]
-    return merge(base, tree), [file, *files]
+    return merge(base.without(*_OWN), tree.without("extends")), [file, *files]
 
 
 def _read(path: Path) -> tuple[Branch, SpecFile]:
-    builtin = path.parent.resolve() == builtin_folder().resolve()
+    home = builtin_folder()
+    builtin = path.parent == home or path.parent.resolve() == home.resolve()
     label = f"specs/{path.name}" if builtin else str(path)
     data = read_bytes(path, _MAX_SPEC)
+    return _parsed(data, label, builtin), SpecFile(label, sha256(data).hexdigest())
+
+
+@lru_cache(256)
+def _parsed(data: bytes, label: str, builtin: bool) -> Branch:
+    """The tree of a file's text, which nothing may change: most specs are read for
+    each of those that inherit from them."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -106,11 +111,11 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
         ) from None
     tree = read_tree(text, label)
     if "arch" not in tree:
-        tree.put("arch", path.stem, tree.at)
+        tree.put("arch", Path(label).stem, tree.at)
     if "verified" not in tree:
         # A built-in spec is in the parity tests unless it says otherwise.
         tree.put("verified", "transformers" if builtin else False, tree.at)
-    return tree, SpecFile(label, hashlib.sha256(data).hexdigest())
+    return tree
 
 
 def _parent(tree: Branch, path: Path) -> Path:

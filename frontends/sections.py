@@ -47,7 +47,9 @@ Name = Annotated[str, _kind("a name", str)]
 class Section(BaseModel):
     """A part of a spec: closed, so that a misspelt key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
 
 def from_name(value: object) -> object:

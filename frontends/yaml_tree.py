@@ -36,6 +36,14 @@ class Branch(dict[str, object]):
         self[key] = value
         self.keys_at[key] = at
 
+    def without(self, *keys: str) -> "Branch":
+        """A copy that lacks some keys; what is below the others is shared."""
+        left = Branch(self.at)
+        for key, value in self.items():
+            if key not in keys:
+                left.put(key, value, self.keys_at[key])
+        return left
+
 
 class Items(list[object]):
     """A sequence with the position of each of its elements."""

@@ -4,14 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry, Placement
 from glmc.ir.model import Model
-from glmc.ir.passes.ledger import Entry, Placement
 from glmc.ir.text import parse_model, parse_program
 from glmc.writing import MANIFEST, read_manifest
 
@@ -83,6 +82,8 @@ class Build:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a build: its summary."""
+        from html import escape
+
         from glmc.inspecting import summary, summary_text
 
         return f"<pre>{escape(summary_text(summary(self)))}</pre>"

@@ -33,9 +33,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
-    from glmc.backends.triton.aot import rows, table
     from glmc.driver import Options, compile_files
-    from glmc.ir.passes.ledger import fallen_back
+    from glmc.ir.ledger import fallen_back
     from glmc.writing import write_build
 
     options = Options(
@@ -72,6 +71,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "without_kernel": missing,
     }
     if compiled.ahead:
+        from glmc.backends.triton.aot import rows, table
+
         facts["aot"] = rows(compiled.ahead)
     if arguments.json:
         print(json.dumps(facts, indent=2))
@@ -115,8 +116,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
 
 def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     """What was asked for, for people and for machines."""
-    from glmc import inspecting, roofline, tracing, views
-    from glmc.devices import device
+    from glmc import inspecting, views
 
     if arguments.stage:
         dump = build.dump(arguments.stage)
@@ -140,9 +140,14 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         rows = views.weight_facts(build)
         return views.weights_text(rows), {"weights": rows}
     if arguments.trace:
+        from glmc import tracing
+
         facts = tracing.trace(build, arguments.trace)
         return tracing.trace_text(facts), facts
     if arguments.cost:
+        from glmc import roofline
+        from glmc.devices import device
+
         call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
         on = device(arguments.cost)
         return roofline.text(build, call, on), roofline.facts(build, call, on)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmc.accounting import needed
 from glmc.backends.own_kernels import (
@@ -15,8 +15,6 @@ from glmc.backends.own_kernels import (
 )
 from glmc.backends.package import package, placements, uses
 from glmc.backends.runtime.storage import storage_fault
-from glmc.backends.triton.aot import Ahead, compile_ahead
-from glmc.backends.triton.aot import files as aot_files
 from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
@@ -31,14 +29,17 @@ from glmc.ir.errors import (
     UnknownPassError,
 )
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Placement, fallen_back
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import PIPELINE, Stage, run
-from glmc.ir.passes.ledger import Placement, fallen_back
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
 from glmc.writing import MANIFEST, digest, write_build
+
+if TYPE_CHECKING:
+    from glmc.backends.triton.aot import Ahead
 
 MODEL_FILE = "ir/0-model.glmc"
 VERIFY_TOLERANCE = 1e-4
@@ -78,7 +79,7 @@ class Compilation:
     files: dict[str, str | bytes]
     verified: dict[str, float]
     """Pass to logit difference, where passes were verified."""
-    ahead: Ahead | None = None
+    ahead: "Ahead | None" = None
     """The kernels, where they were compiled ahead of time."""
     own: Mapping[str, float] = field(default_factory=dict)
     """Op to largest difference of the user's kernels that were put in."""
@@ -139,7 +140,6 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     files |= own_files(own)
     files |= ir_files(loaded.model, stages, placed)
     ahead = _ahead(files, program, options, checked) if options.aot else None
-    files |= aot_files(ahead) if ahead else {}
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(loaded, stages, files, verified, ahead, checked, placed)
 
@@ -234,16 +234,21 @@ def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
 
 
 def _ahead(
-    files: Mapping[str, str | bytes],
+    files: dict[str, str | bytes],
     program: Program,
     options: Options,
     own: Collection[str],
-) -> Ahead:
-    """The kernels of a build for ``options.aot``, in the model's dtype or others."""
+) -> "Ahead":
+    """The kernels of a build for ``options.aot``, in the model's dtype or others; they
+    join its files."""
+    from glmc.backends.triton import aot
+
     kernels = files["kernels.py"]
     assert isinstance(kernels, str)
     dtypes = options.aot_dtypes or (program.dtype,)
-    return compile_ahead(kernels, uses(program), dtypes, options.aot, own)
+    ahead = aot.compile_ahead(kernels, uses(program), dtypes, options.aot, own)
+    files |= aot.files(ahead)
+    return ahead
 
 
 def _origin(loaded: LoadedModel) -> str:
@@ -258,8 +263,11 @@ def ir_files(
     """The dumps of a build and its ledger."""
     stages = list(stages)
     files = {MODEL_FILE: print_model(model)}
+    # What a pass left as it was is the same object, and is printed once.
+    programs = {id(stage.program): stage.program for stage in stages}
+    texts = {key: print_program(program) for key, program in programs.items()}
     files |= {
-        _stage_file(at, stage): print_program(stage.program)
+        _stage_file(at, stage): texts[id(stage.program)]
         for at, stage in enumerate(stages, 1)
     }
     fusions = [entry.model_dump() for stage in stages for entry in stage.ledger]

@@ -4,15 +4,16 @@ import argparse
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any
 
+from glmc.frontends.fates import covers
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
 from glmc.ir.errors import GlmcError, UnknownNameError, catalogue
+from glmc.ir.ledger import RUN_BY
 from glmc.ir.op import Op, registry
 from glmc.ir.passes import PIPELINE
 from glmc.ir.passes.rewrite import Fusion
@@ -55,12 +56,12 @@ def explain(name: str) -> dict[str, Any]:
         return _op(registry()[name])
     if name.upper() in catalogue():
         return error_facts(catalogue()[name.upper()])
-    specs = list(_key(name))
+    trees = {arch: load_spec(path).tree for arch, path in builtin_specs().items()}
+    specs = list(_key(name, trees))
     if specs:
         return {"kind": "config key", "name": name, "specs": specs}
-    near = get_close_matches(
-        name, [*passes, *registry(), *catalogue(), *_all_keys()], n=3
-    )
+    keys = {k for t in trees.values() for e in expressions_in(t) for k in e.config_keys}
+    near = get_close_matches(name, [*passes, *registry(), *catalogue(), *keys], n=3)
     raise UnknownNameError(
         f"{name!r} is no pass, no op, no code and no config key of a built-in spec"
         f"{'; did you mean ' + ' or '.join(near) + '?' if near else '.'} "
@@ -98,6 +99,8 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         kind = inspect.formatannotation(field.annotation).replace("typing.", "")
         default = "" if field.is_required() else f" = {field.default!r}"
         attributes[name] = f"{kind}{default}"
+    from glmc.backends.triton import usual  # jinja2 comes with it
+
     made_by = [
         one.name
         for one in PIPELINE
@@ -105,6 +108,7 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         for rule in one.rules
         if any(line.cls is cls for line in rule.replacement[1])
     ]
+    place = usual(cls.mnemonic)
     return {
         "kind": "op",
         "name": cls.mnemonic,
@@ -113,6 +117,8 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         "attributes": attributes,
         "launches": cls.launches,
         "made_by": list(dict.fromkeys(made_by)),
+        "where": place.where,
+        "reason": place.reason,
     }
 
 
@@ -129,10 +135,9 @@ def error_facts(cls: type[GlmcError]) -> dict[str, Any]:
     }
 
 
-def _key(name: str) -> Iterator[dict[str, Any]]:
+def _key(name: str, trees: Mapping[str, Branch]) -> Iterator[dict[str, Any]]:
     """What each built-in spec makes of a config key."""
-    for arch, path in builtin_specs().items():
-        tree = load_spec(path).tree
+    for arch, tree in trees.items():
         for what in _uses(name, tree):
             yield {"spec": arch, **what}
 
@@ -151,7 +156,7 @@ def _uses(name: str, tree: Branch) -> Iterator[dict[str, str]]:
         if not isinstance(entries, Branch):
             continue
         for pattern, value in entries.items():
-            if fnmatchcase(name, pattern):
+            if covers(pattern, name):
                 where, says = str(entries.keys_at[pattern]), _plain(value)
                 yield {"what": what, "where": where, "says": says}
 
@@ -164,11 +169,6 @@ def _plain(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "absent" if value is None else str(value).lower()
     return str(value)
-
-
-def _all_keys() -> set[str]:
-    trees = [load_spec(path).tree for path in builtin_specs().values()]
-    return {k for tree in trees for e in expressions_in(tree) for k in e.config_keys}
 
 
 def text(facts: dict[str, Any]) -> str:
@@ -201,6 +201,9 @@ def _op_text(facts: dict[str, Any]) -> Iterator[str]:
             yield f"  {name}: {kind}"
     if facts["made_by"]:
         yield f"made by the pass {', '.join(facts['made_by'])}"
+    yield f"on a GPU: {RUN_BY[facts['where']]}"
+    if facts["reason"]:
+        yield f"  {facts['reason']}"
 
 
 def _error_text(facts: dict[str, Any]) -> Iterator[str]:

@@ -10,9 +10,9 @@ from glmc.frontends.frontend import load_model
 from glmc.frontends.source import builtin_source
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
+from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
 from glmc.ir.passes import run
-from glmc.ir.passes.ledger import Entry
 from glmc.ir.text import print_program
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from glmc.builds import Build
 from glmc.ir.graph import Graph, Program
-from glmc.ir.passes.ledger import Entry, Placement, Where, launches, totals
+from glmc.ir.ledger import Entry, Placement, Where, launches, totals
 from glmc.ir.recipe import Tensor, counted
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES

@@ -7,8 +7,8 @@ from typing import Any
 from glmc.builds import Build
 from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
+from glmc.ir.ledger import RUN_BY, count
 from glmc.ir.op import Op, registry
-from glmc.ir.passes.ledger import count
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.text import parse_program
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
@@ -49,10 +49,12 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
     """
     stages = list(build.stages)[1:]
     programs = [program_of(build, stage) for stage in stages]
+    placed = {(row.graph, row.at): row for row in build.placements}
     value, found = name.removeprefix("%"), []
     for graph in programs[-1].graphs:
         for op in graph.ops:
             if op.mnemonic == name or value in op.outs:
+                row = placed.get((graph.name, ", ".join(f"%{out}" for out in op.outs)))
                 found.append(
                     {
                         "graph": graph.name,
@@ -60,6 +62,8 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
                         "line": statement(op),
                         "since": stages[_since(programs, graph, op)],
                         "launches": op.launches,
+                        "where": row and row.where,
+                        "reason": row.reason if row else "",
                     }
                 )
     if not found:
@@ -96,6 +100,9 @@ def op_text(facts: dict[str, Any]) -> str:
         launches = f"{use['launches']} launches" if use["launches"] != 1 else "1 launch"
         where = f"{use['graph']} x {use['layers']}"
         lines += [f"  {where}, {launches}, since {use['since']}", f"    {use['line']}"]
+        if use["where"]:  # builds of before placements were written down have none
+            why = f": {use['reason']}" if use["reason"] else ""
+            lines.append(f"    on a GPU: {RUN_BY[use['where']]}{why}")
     return "\n".join(lines)
 
 

@@ -187,15 +187,16 @@ class Program(Node):
         return found
 
     def map_graphs(self, change: Any) -> "Program":
-        """A program with ``change`` applied to every graph."""
-        return self.model_copy(
-            update={
-                "prefix_encoder": self.prefix_encoder and change(self.prefix_encoder),
-                "stem": change(self.stem),
-                "blocks": tuple(change(block) for block in self.blocks),
-                "head": change(self.head),
-            }
-        )
+        """A program with ``change`` applied to every graph; itself if none changes."""
+        fields: dict[str, Any] = {
+            "prefix_encoder": self.prefix_encoder and change(self.prefix_encoder),
+            "stem": change(self.stem),
+            "blocks": tuple(change(block) for block in self.blocks),
+            "head": change(self.head),
+        }
+        after = self.model_copy(update=fields)
+        pairs = zip(self.graphs, after.graphs, strict=True)
+        return self if all(old is new for old, new in pairs) else after
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a program: stem, each kind of block, head."""

@@ -21,6 +21,7 @@ text and in emitted code, optional ones and attributes are keywords.
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from typing import Annotated, Any, ClassVar, get_args
 
 from glmc.ir.cost import Call, Cost, dtype_of
@@ -172,6 +173,7 @@ def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
 
 def registry() -> Mapping[str, type[Op]]:
     """Every op class by mnemonic."""
+    import_module("glmc.ir.ops")  # to be defined is to be registered
     return _registered(len(Op.__subclasses__()))
 
 

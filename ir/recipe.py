@@ -225,9 +225,6 @@ class Kept(Node):
 
 Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant | Kept
 
-for _node in (Slice, View, Permute, Cat, Stack):
-    _node.model_rebuild()
-
 
 def slice_(of: Recipe, dim: int, start: int, stop: int) -> Recipe:
     """A slice; of everything, it is the operand itself."""

@@ -34,8 +34,12 @@ class Definition:
 
     name: str
     source: str
-    uses: frozenset[str]
-    """Module-level names that it reads: other definitions and imports."""
+    node: ast.stmt
+
+    @functools.cached_property
+    def uses(self) -> set[str]:
+        """Module-level names that it reads: other definitions and imports."""
+        return _global_names(self.node)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _definitions(tree: ast.Module, lines: list[str]) -> Iterator[Definition]:
         while begin > 0 and lines[begin - 1].startswith("#"):
             begin -= 1
         source = "\n".join(lines[begin : node.end_lineno])
-        yield Definition(name, source, frozenset(_global_names(node)))
+        yield Definition(name, source, node)
 
 
 def _defined_name(node: ast.stmt) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from glmc.backends.triton import latents, mixtures, structure
 from glmc.backends.triton.uses import OpUse
-from glmc.ir.passes.ledger import Where
+from glmc.ir.ledger import Where
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,21 @@ def places(
     refused = unfit(every)
     found = {use.name: _place(use.name, kernels, refused) for use in every}
     return found | dict.fromkeys(own, Place("own"))
+
+
+def usual(name: str, kernels: Collection[str]) -> Place:
+    """Where an op runs in most models; with a kernel, ``reason`` is when it does not.
+
+    Args:
+        name: the op.
+        kernels: the ops that kernels are written for.
+    """
+    found = _place(name, kernels, {})
+    if found.where == "kernel" and name in _JUDGES:
+        return Place(
+            "kernel", "unless a model has sizes or forms that it does not take"
+        )
+    return found
 
 
 def _place(name: str, kernels: Collection[str], refused: Mapping[str, Place]) -> Place:

@@ -202,6 +202,11 @@ def places(
     return placement.places(_ours(ops, own), KERNELS, own)
 
 
+def usual(name: str) -> placement.Place:
+    """Where an op runs on a GPU in most models, and when it does not."""
+    return placement.usual(name, KERNELS)
+
+
 def _parts(uses: list[OpUse]) -> list[str]:
     kernels = kernels_of(uses)
     wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}

@@ -1,6 +1,6 @@
 """Passes: Program to Program, and a ledger of what each did and did not do."""
 
-from glmc.ir.passes.ledger import Entry
+from glmc.ir.ledger import Entry
 from glmc.ir.passes.pipeline import PIPELINE, Stage, named, run
 
 __all__ = ["PIPELINE", "Entry", "Stage", "named", "run"]

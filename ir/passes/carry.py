@@ -11,9 +11,9 @@ from typing import Literal
 
 from glmc.ir.build import infer
 from glmc.ir.graph import Graph, Input, Program
+from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
 from glmc.ir.ops import Add, LayerNorm, RmsNorm, ZerosLike
-from glmc.ir.passes.ledger import Entry, count
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Protocol
 
 from glmc.ir.errors import UnknownPassError
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
 from glmc.ir.passes import fusions, products
 from glmc.ir.passes.carry import CarryResidual
-from glmc.ir.passes.ledger import Entry
 from glmc.ir.passes.quantized import KeepQuantized
 from glmc.ir.verify import verify
 
@@ -71,13 +71,18 @@ def run(
     disabled: Iterable[str] = (),
     passes: Iterable[Pass] = PIPELINE,
 ) -> Iterator[Stage]:
-    """Yield the lowered program and then one stage per enabled pass, each verified."""
+    """Yield the lowered program and then one stage per enabled pass, each verified.
+
+    A pass that changes nothing gives the program that it was given.
+    """
     verify(program)
     yield Stage(name="lowered", doc="The model as plain ops.", program=program)
     skip = set(disabled)
     for one in passes:
         if one.name in skip:
             continue
-        program, entries = one.run(program)
-        verify(program)
+        after, entries = one.run(program)
+        if after is not program:
+            verify(after)
+        program = after
         yield Stage(name=one.name, doc=one.doc, program=program, ledger=tuple(entries))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
 from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
-from glmc.ir.passes.ledger import Entry, count
 from glmc.ir.recipe import (
     Cat,
     DequantGroups,
@@ -29,7 +29,7 @@ from glmc.ir.recipe import (
     Tensor,
     View,
     cat,
-    leaves,
+    counted,
     permute,
     slice_,
     view,
@@ -99,9 +99,11 @@ class KeepQuantized:
         for block in program.blocks:
             own, (graph,) = _change(block.params, (block,), program.dtype, entries)
             blocks.append(graph.replace(params=own))
+        if not entries:
+            return program, [_absent()]
         changes = {"params": params, "stem": stem, "head": head}
         after = program.model_copy(update={**changes, "blocks": tuple(blocks)})
-        return after, entries or [_absent()]
+        return after, entries
 
 
 def _absent() -> Entry:
@@ -121,7 +123,7 @@ def _change(
     taken = [param.name for param in params]
     kept: list[Param] = []
     for param in params:
-        if not any(isinstance(leaf, _FORMS) for leaf in leaves(param.recipe)):
+        if not any(isinstance(leaf, _FORMS) for leaf, _ in counted(param.recipe)):
             kept.append(param)
             continue
         users = [op for graph in graphs for op in graph.ops if param.name in op.params]

@@ -15,8 +15,8 @@ from typing import Any
 
 from glmc.ir.build import infer, unique
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.ledger import Entry, count, launches, traffic
 from glmc.ir.op import Op
-from glmc.ir.passes.ledger import Entry, count, launches, traffic
 from glmc.ir.passes.pattern import (
     Binding,
     ParamLine,

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from glmc.backends.template_cache import TemplateCache
+from glmc.backends.templates import TemplateCache
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What runs each op on a GPU: in the ledger, on the terminal, and with --strict."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,39 @@ def test_inspect_shows_it(wide: Path, capsys: pytest.CaptureFixture[str]) -> Non
     }
     assert {row["status"] for row in facts["ledger"]} >= {"applied", "absent"}
     assert REASON in run(capsys, "inspect", wide)
+
+
+def test_one_op_says_what_runs_it(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = run(capsys, "inspect", wide, "--op", "qkv_attention")
+    assert f"    on a GPU: reference.py, for want of a kernel: {REASON}\n" in text
+    text = run(capsys, "inspect", wide, "--op", "rms_norm_linear")
+    assert "    on a GPU: a kernel of kernels.py\n" in text
+    found = json.loads(run(capsys, "inspect", wide, "--op", "%x", "--json"))
+    assert [use["where"] for use in found["uses"]] == ["torch"]
+
+
+def test_a_build_of_before_has_no_word_of_it(
+    wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(wide, old)
+    ledger = old / "ir" / "ledger.json"
+    ledger.write_text(json.dumps(json.loads(ledger.read_text())["fusions"]))
+    assert "on a GPU" not in run(capsys, "inspect", old, "--op", "qkv_attention")
+
+
+def test_explain_says_what_runs_an_op(capsys: pytest.CaptureFixture[str]) -> None:
+    kernel = "on a GPU: a kernel of kernels.py\n"
+    unless = f"{kernel}  unless a model has sizes or forms that it does not take\n"
+    assert unless in run(capsys, "explain", "qkv_attention")
+    assert run(capsys, "explain", "rms_norm").endswith(kernel)
+    torch = "on a GPU: torch, by design\n  a view: nothing is launched\n"
+    assert torch in run(capsys, "explain", "split")
+    facts = json.loads(run(capsys, "explain", "index_select", "--json"))
+    assert facts["where"] == "reference"
+    assert facts["reason"] == "index_select: no kernel is written for it"
 
 
 def test_compile_says_it_in_a_line(

@@ -1,6 +1,7 @@
 """Passes: what they take, what they refuse and why, and that they mean the same."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.graph import Program
+from glmc.ir.ledger import totals
 from glmc.ir.lower import lower
 from glmc.ir.passes import Stage, fusions, products, run
-from glmc.ir.passes.ledger import totals
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
@@ -65,6 +66,14 @@ def test_a_block_of_the_first_glm_keeps_the_norms_that_two_ops_read() -> None:
     given = attend.attributes()
     assert (given["sections"], given["learned"]) == (2, 7)
     assert ("prefix", "%", "prefix") in attend.operands()
+
+
+def test_a_pass_that_finds_nothing_hands_the_same_program_on() -> None:
+    found = list(run(lower(chatglm())))
+    for before, after in pairwise(found):
+        taken = any(entry.status == "applied" for entry in after.ledger)
+        assert (after.program is not before.program) == taken
+        assert taken or print_program(before.program) == print_program(after.program)
 
 
 def test_adds_that_no_product_takes_are_carried_to_the_norms() -> None:

@@ -11,9 +11,9 @@ import pytest
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
+from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
 from glmc.ir.passes import Stage, products, run
-from glmc.ir.passes.ledger import Entry
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.recipe import tensors
 from glmc.ir.text import parse_program, print_program

@@ -3,7 +3,7 @@
 And of every op of the last stage, where a backend runs it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from glmc.ir.graph import Graph, Program
@@ -32,6 +32,14 @@ class Entry(Node):
 Where = Literal["kernel", "own", "torch", "reference"]
 """What runs an op on a GPU: a kernel, one of the user's, torch by design, or the
 reference for want of a kernel."""
+
+RUN_BY: Mapping[Where, str] = {
+    "kernel": "a kernel of kernels.py",
+    "own": "a kernel of yours",
+    "torch": "torch, by design",
+    "reference": "reference.py, for want of a kernel",
+}
+"""The same as a phrase after "on a GPU: "."""
 
 
 class Placement(Node):
@@ -83,6 +91,7 @@ def totals(entries: Iterable[Entry]) -> tuple[int, int]:
 
 
 __all__ = [
+    "RUN_BY",
     "Entry",
     "Placement",
     "Program",

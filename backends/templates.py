@@ -1,4 +1,4 @@
-"""Templates compiled once, and kept where Python keeps the bytecode of modules."""
+"""Templates: how they are read; compiled once, and kept where Python keeps bytecode."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import NamedTemporaryFile
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.bccache import Bucket, BytecodeCache
 
 
@@ -40,3 +41,17 @@ class TemplateCache(BytecodeCache):
 
     def _file(self, bucket: Bucket) -> Path:
         return self.folder / f"{bucket.key}.{sys.implementation.cache_tag}.jinja"
+
+
+def environment() -> Environment:
+    """The jinja2 environment of all templates: ``#%`` begins a control line."""
+    return Environment(
+        loader=PackageLoader("glmc.codegen_templates", ""),
+        bytecode_cache=TemplateCache(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        line_statement_prefix="#%",
+        autoescape=False,
+    )
