@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from support import GOLDEN, builds, edits
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 from support.measured import Record, record
 
 CHECKPOINT = GOLDEN / "chatglm"
@@ -86,9 +85,8 @@ def test_logits(
     build = builds.import_build(compiled(CHECKPOINT))
     model = build.load(CHECKPOINT, dtype="float32")
     with interpreter() if ops == "kernels" else nullcontext(), torch.no_grad():
-        model.ops = importlib.import_module(f"{build.__name__}.{ops}")
-        # Fewer parts of the cache than on a GPU: each costs the interpreter time.
-        vars(model.ops).update({"SPLITS": 2} if ops == "kernels" else {})
+        if ops == "kernels":
+            model.ops = kernels_of(build.__name__)
         worst = scenario(model, case(name))
     record(record_property, compiled(CHECKPOINT), "golden", scenario.__name__, worst)
     assert worst <= TOLERANCE

@@ -20,7 +20,7 @@ from torch import nn
 
 from glmc import compile_model
 from support import GOLDEN, builds, cli, edits
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 
 LENGTH, TOLERANCE = 5, 5e-5
 Tensors = dict[str, torch.Tensor]
@@ -226,9 +226,8 @@ def test_chatglm_v1_equals_attention_written_out(
     other = torch.tensor([[3, 3, 50, 9, 137, 51, 140, 52, 5, 6]])
     mask = torch.tensor([[1] * 10, [0, 0, *[1] * 8]])
     with interpreter() if ops == "kernels" else nullcontext():
-        package = type(model).__module__.rpartition(".")[0]
-        model.ops = importlib.import_module(f"{package}.{ops}")
-        vars(model.ops).update({"SPLITS": 2} if ops == "kernels" else {})
+        if ops == "kernels":
+            model.ops = kernels_of(type(model).__module__.rpartition(".")[0])
         got = answers(model, torch.cat((row, other)), mask)
     torch.testing.assert_close(got[:1], want, atol=TOLERANCE, rtol=0)
     alone = v1_by_hand(tuned, compiled(tuned.base), other[:, 2:])

@@ -24,7 +24,7 @@ from glmc.ir.lower import lower
 from glmc.ir.passes import PIPELINE, run
 from glmc.probing import Weights
 from support import GOLDEN, builds, edits, mispasses, misreadings
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 from support.mispasses import MISPASSES, Mispass
 from support.misprints import KERNELS, MISPRINTS, Misprint
 from support.misreadings import BASES, MISREADINGS, Misreading
@@ -79,11 +79,13 @@ def case(tiny: MakeTiny, compiled: Compile) -> Callable[[str], Case]:
     return get
 
 
-def load(build: Path, checkpoint: Path) -> Any:
+def load(build: Path, checkpoint: Path, interpreted: bool = False) -> Any:
     """As the command does it: weights that are not used do not matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = builds.import_build(build)
+        if interpreted:
+            kernels_of(module.__name__)
         return module.load(checkpoint, device="cpu", dtype="float32", strict=False)
 
 
@@ -137,7 +139,7 @@ def test_a_wrong_line_of_the_build_is_named(
     interpreted = fault.file == KERNELS
     chain = base.chain(
         {"last": base.build.program},
-        load=lambda: load(wrong, base.checkpoint),
+        load=lambda: load(wrong, base.checkpoint, interpreted),
         ops=("reference", "kernels") if interpreted else ("reference",),
     )
     with interpreter() if interpreted else nullcontext():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -275,6 +276,24 @@ def interpreter() -> Iterator[None]:
             del os.environ["TRITON_INTERPRET"]
         else:
             os.environ["TRITON_INTERPRET"] = flag
+
+
+def kernels_of(package: str) -> types.ModuleType:
+    """A build's kernels, to interpret a whole model with: in a few large programs.
+
+    Each program costs the interpreter time. Tests of single kernels run shipped tiles.
+    """
+    kernels = importlib.import_module(f"{package}.kernels")
+    tables = vars(kernels)
+    if "SPLITS" in tables:
+        tables["SPLITS"] = 2
+    for name in {"GEMV", "CODE_GEMV"} & tables.keys():
+        tables[name] = {0: tables[name][0] | {"ROWS": 64}}
+    for name in {"SKINNY", "CODE_SKINNY"} & tables.keys():
+        sizes = tables[name].items()
+        wide = {"ROWS": 64, "PARTS": 2}
+        tables[name] = {size: {0: tiles[0] | wide} for size, tiles in sizes}
+    return kernels
 
 
 def examples(count: int) -> settings:

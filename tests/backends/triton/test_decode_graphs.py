@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support import GOLDEN, builds
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 from support.tape import Tapes
 from support.variants import BY_NAME, Tiny, Variant
 
@@ -46,9 +46,7 @@ def check(folder: Path, checkpoint: Path, mask: torch.Tensor | None, path: str) 
     decoder = importlib.import_module(f"{build.__name__}.decoder")
     model._decoder = decoder.Decoder(lambda _: tapes)
     with interpreter():
-        kernels = importlib.import_module(f"{build.__name__}.kernels")
-        kernels.SPLITS = 2  # each part costs the interpreter time
-        model.ops = kernels
+        model.ops = kernels_of(build.__name__)
         got = model.generate(IDS, mask, **options)
     assert model.decode_path.startswith(path)
     assert tapes.replays == (NEW - 1 if path == REPLAYED else 0)

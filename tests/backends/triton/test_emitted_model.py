@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from glmc import compile_model
 from support import GOLDEN, builds, encoders
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 from support.variants import BY_NAME, Tiny, Variant
 
 
@@ -67,7 +66,7 @@ def check(folder: Path, checkpoint: Path) -> None:
     with torch.no_grad():
         want = logits(model, ids, mask)
         with interpreter():
-            model.ops = importlib.import_module(f"{build.__name__}.kernels")
+            model.ops = kernels_of(build.__name__)
             got = logits(model, ids, mask)
     real = mask.bool()
     assert not torch.equal(got[real], want[real])
@@ -85,7 +84,7 @@ def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> No
         model.ops = None
         want = encoders.answers(model, call)
         with interpreter():
-            model.ops = importlib.import_module(f"{build.__name__}.kernels")
+            model.ops = kernels_of(build.__name__)
             got = encoders.answers(model, call)
         assert 0 < encoders.worst(got, want) <= 2e-5
 
@@ -112,9 +111,7 @@ def test_kernels_of_changed_scores_give_the_logits_of_the_reference(
     with torch.no_grad():
         want = logits(model, ids, mask)
         with interpreter():
-            kernels = importlib.import_module(f"{build.__name__}.kernels")
-            kernels.SPLITS = 4  # each part costs the interpreter time
-            model.ops = kernels
+            model.ops = kernels_of(build.__name__)
             got = logits(model, ids, mask)
     real = mask.bool()
     torch.testing.assert_close(got[real], want[real], atol=5e-5, rtol=5e-5)

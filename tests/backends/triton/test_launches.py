@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from glmc import compile_model
 from glmc.builds import Build
 from support import GOLDEN, builds, quantised
-from support.kernels import interpreter
+from support.kernels import interpreter, kernels_of
 
 # Products: q, k and v; output with residual; gate and up; down with residual.
 PRODUCTS = 4
@@ -41,8 +40,7 @@ def decoded(
     model = build.load(checkpoint, device="cpu", dtype="float32")
     launches: Counter[str] = Counter()
     with torch.no_grad(), interpreter():
-        kernels = importlib.import_module(f"{build.__name__}.kernels")
-        model.ops = kernels
+        model.ops = kernels = kernels_of(build.__name__)
         out = model(input_ids=torch.tensor([[5, 6, 7]]))
         for name, value in vars(kernels).copy().items():
             if name.endswith("_kernel"):
