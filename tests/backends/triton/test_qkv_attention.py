@@ -238,7 +238,7 @@ def test_whoever_comes_last_gives_the_same_bits(interpreted: Interpreted) -> Non
     for edit in (str, backwards):
         module = interpreted(qkv_use(4, 1, 32, rotary=32), edit=edit)
         cache = filled_cache((1, 32, 32), batch=2, past=90, tokens=1, dtype=F32)
-        with mock.patch.multiple(module, SPLITS=6, FAN=3):
+        with mock.patch.multiple(module, SPLITS=8, FAN=4):
             answers.append(module.qkv_attention(kv=cache.layers[0], **given))
     assert torch.equal(*answers)
 
