@@ -43,10 +43,15 @@ def sentence(said: str) -> str:
     return said.strip().partition("\n")[0].removeprefix("glmc: ").removeprefix("error")
 
 
-def once(config: Path, out: Path) -> tuple[float, float, float]:
-    """Seconds on the wall and on the CPU, and peak megabytes, of one compilation."""
+def once(config: Path, out: Path, aot: str = "") -> tuple[float, float, float]:
+    """Seconds on the wall and on the CPU, and peak megabytes, of one compilation.
+
+    Seconds on the CPU are those of all its processes; megabytes are of the largest.
+    """
+    command = ["-m", "glmc", "compile", str(config), "-o", str(out)]
+    command += ["--aot", aot] if aot else []
     said = out.with_suffix(".err")
-    status, *taken = spent(["-m", "glmc", "compile", str(config), "-o", str(out)], said)
+    status, *taken = spent(command, said)
     if status:
         raise Refused(sentence(said.read_text()))
     seconds, cpu, megabytes = taken
@@ -71,13 +76,13 @@ def spent(arguments: list[str], said: Path) -> tuple[int, float, float, float]:
     return status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def measure(config: Path, runs: int) -> Row:
+def measure(config: Path, runs: int, aot: str) -> Row:
     """Medians over `runs`, after one that warms the file cache."""
     name = config.parent.name if config.name == "config.json" else config.stem
     with tempfile.TemporaryDirectory() as folder:
         builds = [Path(folder) / f"build{i}" for i in range(runs + 1)]
         try:
-            figures = [once(config, build) for build in builds]
+            figures = [once(config, build, aot) for build in builds]
         except Refused as refusal:
             empty: Row = dict.fromkeys(COLUMNS, "")
             said = str(refusal).removeprefix(f"{config}: ")
@@ -138,10 +143,14 @@ def main() -> None:
         "configs", nargs="*", type=Path, help="configs, or folders with model folders"
     )
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument(
+        "--aot", default="", metavar="TARGETS", help="kernels too: cuda:80,cuda:90"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     both = [CONFIGS / "chatglm3-6b.json", CONFIGS / "llama-3.1-70b.json"]
-    rows = [measure(c, options.runs) for c in found(options.configs) or both]
+    configs = found(options.configs) or both
+    rows = [measure(config, options.runs, options.aot) for config in configs]
     # By CPU time: what else the machine does moves it less.
     rows.sort(key=lambda row: -float(row["cpu s"] or 0))
     show(rows, options.json)

@@ -66,10 +66,15 @@ def present_target(device: torch.device | str = "cuda") -> str:
 def apply_tuning(kernels: ModuleType, on: str) -> int:
     """Puts what was measured for the target `on` into the tables of `kernels`.
 
+    On AMD tiles lose `maxnreg`, which Triton has for NVIDIA only.
+
     Returns how many tiles were replaced. Raises TuningError, with what is wrong and
     where, for a file that cannot be read or names other tables or sizes. A file that
     was measured for other kernels is passed over with a warning.
     """
+    if on.startswith("hip:"):
+        for tile in tiles(kernels).values():
+            tile.pop("maxnreg", None)
     file = Path(str(kernels.__file__)).with_name(FILE)
     if not file.is_file():
         return 0
@@ -112,8 +117,9 @@ def check(
         )
     for name, size in tile.items():
         plain = isinstance(size, int) and not isinstance(size, bool) and size > 0
-        if not plain or (name != "num_stages" and size & (size - 1)):
-            wanted = "a power of two" if name != "num_stages" else "1 or more"
+        counted = name in ("num_stages", "maxnreg")
+        if not plain or (not counted and size & (size - 1)):
+            wanted = "1 or more" if counted else "a power of two"
             raise TuningError(f"{where}: {path}: {name} is {size!r}; give {wanted}.")
 
 

@@ -25,6 +25,8 @@ class AotSpec:
     constants  compile-time argument -> value; a pointer that is not given is None
     aligned    arguments that are multiples of 16 (bytes or elements)
     num_stages None where the launcher leaves it to Triton
+    maxnreg    registers of a thread at most, None where that is the compiler's choice;
+               for NVIDIA only
     """
 
     kernel: str
@@ -33,6 +35,7 @@ class AotSpec:
     aligned: tuple[str, ...]
     num_warps: int = 4
     num_stages: int | None = None
+    maxnreg: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ class Arguments:
         constants: Mapping[str, Constant],
         warps: int = 4,
         stages: int | None = None,
+        registers: int | None = None,
     ) -> AotSpec:
-        aligned = tuple(self.aligned)
-        return AotSpec(kernel, self.signature, constants, aligned, warps, stages)
+        options = (tuple(self.aligned), warps, stages, registers)
+        return AotSpec(kernel, self.signature, constants, *options)
 
 
 def norm(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
@@ -367,4 +371,5 @@ def tiled(
 ) -> AotSpec:
     launch = dict(tile)
     warps, stages = launch.pop("num_warps"), launch.pop("num_stages", None)
-    return arguments.spec(kernel, constants | launch, warps, stages)
+    registers = launch.pop("maxnreg", None)
+    return arguments.spec(kernel, constants | launch, warps, stages, registers)

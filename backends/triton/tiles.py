@@ -15,6 +15,11 @@ PROLOGUE_WARPS = 1
 # Rows times width that a program of decode accumulates at most, and from where on it
 # takes twice the warps.
 DECODE_AREA, WIDE_AREA = 8192, 4096
+# A kernel that may have all the registers there are takes those that it needs. Left to
+# itself ptxas looks for a number with which one more program fits a core, and now and
+# then spills a word to get there, as it does at a lower limit: of 90 kernels of decode
+# three. What is under way to a core is enough with one program.
+ALL_REGISTERS = 255
 
 
 def _tile(rows: int, slots: int, warps: int, stages: int) -> Tile:
@@ -63,8 +68,8 @@ def decode(size: int, width: int, group: int) -> Tile:
     wide = rows * width > (WIDE_AREA if size < 4 else WIDE_AREA // 4)
     warps = 8 if wide else 4 if width > 16 else 2
     # With one stage, wide rows of float32 were held in registers whole, and spilled.
-    stages = 1 if size == 4 and width < 256 else 2
-    return _tile(rows, slots, warps, stages)
+    stages = 1 if size == 4 and width < 128 else 2
+    return {**_tile(rows, slots, warps, stages), "maxnreg": ALL_REGISTERS}
 
 
 def _expert_tile(rows: int, cols: int, depth: int, warps: int, stages: int) -> Tile:
@@ -86,8 +91,8 @@ EXPERT_ROW: Mapping[int, Tile] = {
 SORTED, SORT_STEP, SORT_WARPS = 256, 16, 8
 
 # The router's product: its tile, and up to how many tokens it is not a library's. A
-# program to two experts makes some hundred of them for one token.
-SCORES: Tile = {"COLS": 2, "DEPTH": 1024, "num_warps": 4}
+# program to each expert makes some hundred of them for one token.
+SCORES: Tile = {"COLS": 1, "DEPTH": 1024, "num_warps": 4}
 SCORED_TOKENS = 16
 CHOICE_WARPS = 1
 # Experts that a program holds in registers to choose among them.
@@ -177,7 +182,8 @@ CODE_GEMV_ROWS = 4
 
 
 def _code_gemv(rows: int) -> Tile:
-    return {"ROWS": rows, "COLUMNS": 256, "SPAN": 4096, "num_warps": 4}
+    sizes = {"ROWS": rows, "COLUMNS": 256, "SPAN": 4096}
+    return {**sizes, "num_warps": 4, "maxnreg": ALL_REGISTERS}
 
 
 CODE_GEMV: Mapping[int, Tile] = {2048: _code_gemv(4), 0: _code_gemv(2)}

@@ -11,7 +11,6 @@ Triton would look for the result is the key it gets.
 """
 
 import base64
-import importlib.util
 import json
 import linecache
 import os
@@ -91,7 +90,7 @@ def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
     sys.modules[module.__name__] = module
     lines = text.splitlines(keepends=True)
     linecache.cache["kernels.py"] = (len(text), None, lines, "kernels.py")
-    _lazy_torch()
+    _without_torch()
     exec(compile(text, "kernels.py", "exec"), module.__dict__)
     return module
 
@@ -104,15 +103,14 @@ def _stand_in(name: str) -> ModuleType:
     return module
 
 
-def _lazy_torch() -> None:
-    """Let ``import torch`` cost nothing until someone asks torch for something."""
-    spec = importlib.util.find_spec("torch")
-    if "torch" in sys.modules or spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["torch"] = module
-    spec.loader.exec_module(module)
+def _without_torch() -> None:
+    """Let ``import torch`` cost nothing: of 1.5 seconds a compiler asks for one name.
+
+    A lazy loader would not do: an import statement looks into a module that is there.
+    """
+    torch = _stand_in("torch")
+    torch.__dict__["Tensor"] = type("Tensor", (), {})  # AMD's compiler tests for it
+    sys.modules.setdefault("torch", torch)
 
 
 def compile_spec(module: ModuleType, spec: AotSpec, target: Target) -> dict[str, Any]:
@@ -132,6 +130,8 @@ def compile_spec(module: ModuleType, spec: AotSpec, target: Target) -> dict[str,
     launch: dict[str, int] = {"num_warps": spec.num_warps}
     if spec.num_stages is not None:
         launch["num_stages"] = spec.num_stages
+    if spec.maxnreg is not None and target.backend == "cuda":
+        launch["maxnreg"] = spec.maxnreg
     fn = getattr(module, spec.kernel)
     built = fn.warmup(grid=(1,), **given, **spec.constants, **launch)
     binary: bytes = built.asm[target.binary]

@@ -80,6 +80,15 @@ def test_the_present_target_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         present_target.cache_clear()
 
 
+def test_amd_takes_no_limit_of_registers(kernels: ModuleType) -> None:
+    kernels.DECODE[2]["maxnreg"] = 255
+    assert apply_tuning(kernels, "cuda:90") == 0
+    assert kernels.DECODE[2] == {**TILE, "maxnreg": 255}
+    write(kernels, **{"hip:gfx942": {"DECODE/2": {**TILE, "ROWS": 16}}})
+    assert apply_tuning(kernels, "hip:gfx942") == 1
+    assert kernels.DECODE[2] == {**TILE, "ROWS": 16}
+
+
 def test_without_a_file_the_defaults_hold(kernels: ModuleType) -> None:
     assert apply_tuning(kernels, "cuda:90") == 0
     assert kernels.DECODE[2] == TILE

@@ -198,10 +198,12 @@ def test_strides(interpreted: Interpreted) -> None:
         (1, "cos += batch * (ROTARY // 2)", "cos += 0"),
         (1, "if split == 0:", "if split < 2:"),
         (1, "_scores(products[:, None], SCALE)", "products[:, None]"),
-        (1, "first = split // FAN * FAN", "first = 0"),
+        (1, "first = split // (step * FAN) * (step * FAN)", "first = 0"),
+        (1, "own = split // step * step", "own = split"),
         (1, "before == count - 1", "before == 0"),
         (1, "power[:, None] * part", "part"),
-        (1, "count = tl.cdiv(used, FAN)", "count = 1"),
+        (1, "tl.cdiv(used - first, step)", "1"),
+        (1, "tl.where(step == 1, 1 + split // FAN, 0)", "1 + split // FAN"),
     ],
 )
 def test_a_planted_mistake_is_caught(
@@ -236,7 +238,7 @@ def test_whoever_comes_last_gives_the_same_bits(interpreted: Interpreted) -> Non
     for edit in (str, backwards):
         module = interpreted(qkv_use(4, 1, 32, rotary=32), edit=edit)
         cache = filled_cache((1, 32, 32), batch=2, past=90, tokens=1, dtype=F32)
-        with mock.patch.multiple(module, SPLITS=6, FAN=3):
+        with mock.patch.multiple(module, SPLITS=8, FAN=4):
             answers.append(module.qkv_attention(kv=cache.layers[0], **given))
     assert torch.equal(*answers)
 

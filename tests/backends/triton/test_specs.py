@@ -291,7 +291,13 @@ def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
     given = dict(launched)
     kernel = given.pop("kernel")
     options = (given.pop("num_warps", 4), given.pop("num_stages", None))
-    if (spec.kernel, spec.num_warps, spec.num_stages) != (kernel, *options):
+    options = (*options, given.pop("maxnreg", None))
+    if (kernel, *options) != (
+        spec.kernel,
+        spec.num_warps,
+        spec.num_stages,
+        spec.maxnreg,
+    ):
         return False
     if given.keys() != {*spec.signature, *spec.constants}:
         return False
