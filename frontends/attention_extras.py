@@ -1,5 +1,7 @@
 """What some attentions have beside projections, norms and rope: nodes from a spec."""
 
+from typing import Any
+
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
 from glmc.frontends.spec import AlibiSpec, GateSpec, QueryScaleSpec, RopeSpec
@@ -53,6 +55,7 @@ def output_gate(
     width = resolve.text(f"{what}.width", spec.width)
     match width:
         case "channel" | "head":
-            return m.OutputGate(projection=projection, act=spec.act, width=width)
+            how: dict[str, Any] = {"act": spec.act, "width": width}
+            return m.OutputGate(projection=projection, **how, reads=spec.reads)
     expected = "must be channel or head"
     raise resolve.error(f"{what}.width", spec.width, expected, width)

@@ -352,7 +352,7 @@ class _ModelBuilder:
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
-    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
+    | {"Dv", "Dkv", "Dr", "Rg", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
 )
 
 

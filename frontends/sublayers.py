@@ -22,6 +22,7 @@ from glmc.frontends.spec import (
     MlaSpec,
     MlpSpec,
     MoeSpec,
+    NormGateSpec,
     NormRef,
     OpSpec,
     PerLayerInputSpec,
@@ -120,6 +121,7 @@ class SublayerBuilder:
         name = prefix + resolve.text(what, ref.name)
         own = {key: value for key, value in ref if value is not None}
         own.pop("name")
+        own.pop("gate", None)
         suffix = "" if own.pop("bare", False) else ".weight"
         spec = self.spec.norm.model_copy(update=own)
         weight = resolve.flag(f"{what}.weight", spec.weight)
@@ -131,7 +133,24 @@ class SublayerBuilder:
             bias=m.Weight(tensor=f"{name}.bias") if weight and bias else None,
             unit_offset=resolve.flag(f"{what}.unit_offset", spec.unit_offset),
             weight_in=spec.weight_in,
+            gate=self.norm_gate(what, resolve, ref.gate, prefix),
         )
+
+    def norm_gate(
+        self, what: str, resolve: Resolver, spec: NormGateSpec | None, prefix: str
+    ) -> m.NormGate | None:
+        what = f"{what}.gate"
+        if spec is None or not resolve.flag(f"{what}.when", spec.when):
+            return None
+        down, up = (
+            m.Projection(weight=m.Weight(tensor=f"{prefix}{name}.weight"))
+            for name in (
+                resolve.text(f"{what}.down", spec.down),
+                resolve.text(f"{what}.up", spec.up),
+            )
+        )
+        rank = resolve.size(f"{what}.rank", spec.rank)
+        return m.NormGate(rank=rank, down=down, up=up)
 
     def attention(
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots

@@ -123,6 +123,7 @@ def _mla(op: m.Mla) -> m.Mla:
             "v_dim": min(op.v_dim, HEAD_DIM - 8),
             "q_rank": op.q_rank and min(op.q_rank, RANK + 8),
             "kv_rank": min(op.kv_rank, RANK),
+            "window": op.window and min(op.window, WINDOW),
             "rope": rope,
             "indexer": indexer,
         }

@@ -310,6 +310,37 @@ MISTAKES = (
         "ops: {attn: {indexer: {style: interleaved}}}",
         "prompt",
     ),
+    ("axk2-groups", "ops: {moe: {ineligible: never}}", "prompt"),
+    (
+        "axk2-light",
+        "block!: [{op: attn, pre: input_layernorm.norm}, {op: \"='moe' if kind == "
+        "'moe' else 'mlp'\", pre: \"='post_attention_layernorm.norm' if kind == 'moe' "
+        "else 'post_attention_layernorm'\"}]\n"
+        "waive: {'*.W_down.weight': planted, '*.W_up.weight': planted}\n"
+        "ignore: {gated_norm_rank: planted}",
+        "prompt",
+    ),
+    (
+        "axk2-light",
+        "weights: {q+attn_gate: {layout: '(H [attn_gate:Dv|q:D]) Lqq'}}",
+        "decode",
+    ),
+    ("axk2-light", "ops: {attn: {gate: {act: softplus}}}", "prompt"),
+    (
+        "dots3_note_text-windows",
+        "ops: {attn: {window: null}}\nignore: {sliding_window: planted}",
+        "decode",
+    ),
+    (
+        "dots3_note_text-windows",
+        "ops: {attn: {k_norm: null}}\nwaive: {'*k_rope_only_layernorm*': planted}",
+        "prompt",
+    ),
+    (
+        "dots3_note_text-full",
+        "ops: {attn: {indexer: {when: false}}}\nwaive: {'*.indexer.*': planted}",
+        "prompt",
+    ),
 )
 
 

@@ -51,6 +51,7 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "scale_experts",
         "clamp",
         "clamped_glu",
+        "concat",
         "soft_cap",
         "gate",
         "xielu",

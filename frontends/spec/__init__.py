@@ -39,7 +39,7 @@ from glmc.frontends.spec.feedforward import (
     SharedSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
-from glmc.frontends.spec.norms import NormRef, NormSpec, NormUse
+from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.positions import (
     AlibiSpec,
     LongRopeFactors,
@@ -74,6 +74,7 @@ __all__ = [
     "MlaSpec",
     "MlpSpec",
     "MoeSpec",
+    "NormGateSpec",
     "NormRef",
     "NormSpec",
     "NormUse",

@@ -21,6 +21,8 @@ class GateSpec(Section):
 
     act: Literal["sigmoid", "softplus"]
     width: Text = "channel"
+    reads: Literal["hidden", "latent"] = "hidden"
+    """``latent``: in ``mla``, what queries are made of."""
     when: Flag = True
 
 
@@ -90,6 +92,7 @@ class IndexerSpec(Section):
     norm: NormSpec
     shared: Flag = False
     """Whether the layer has none and sees what the last one before it selected."""
+    when: Flag = True
 
 
 class MlaSpec(Section):
@@ -102,11 +105,15 @@ class MlaSpec(Section):
     q_rank: Integer | None = None
     kv_rank: Integer
     scale: Number
+    window: Integer | None = None
     rope: RopeSpec
     q_scale: QueryScaleSpec | None = None
     q_norm: Text
+    q_reads: Literal["normed", "both"] = "normed"
     kv_norm: Text
+    k_norm: Text | None = None
     kv_scale: Number = 1.0
     norm: NormSpec
     """What the norms of the latents are."""
+    gate: GateSpec | None = None
     indexer: IndexerSpec | None = None

@@ -59,6 +59,7 @@ class MoeSpec(Section):
     groups: Integer = 1
     top_groups: Integer = 1
     group_score: Literal["top2", "max"] = "top2"
+    ineligible: Literal["never", "zero"] = "never"
     renormalise: Flag = False
     least_sum: Number | None = None
     scale: Number = 1.0

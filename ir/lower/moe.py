@@ -67,6 +67,7 @@ _CHOICE = (
     "groups",
     "top_groups",
     "group_score",
+    "ineligible",
     "renormalise",
     "least_sum",
     "scale",

@@ -41,6 +41,8 @@ class OutputGate(Node):
     projection: Projection
     act: Literal["sigmoid", "softplus"]
     width: Literal["channel", "head"] = "channel"
+    reads: Literal["hidden", "latent"] = "hidden"
+    """What is projected: the hidden state, or what :class:`Mla` makes queries of."""
 
 
 class BlockIndexer(Node):
@@ -198,6 +200,9 @@ class Router(Node):
     """Only experts of this many best groups are eligible."""
     group_score: Literal["top2", "max"] = "top2"
     """A group is as good as its two best experts together, or as its best one."""
+    ineligible: Literal["never", "zero"] = "never"
+    """Whether experts of other groups are never chosen, or compared as 0, so that they
+    come before eligible ones below it."""
     renormalise: bool = False
     """The weights of the chosen experts are divided by their sum."""
     least_sum: PositiveFloat | None = None
@@ -297,17 +302,25 @@ class Mla(Node):
     kv_rank: PositiveInt
     scale: PositiveFloat
     rope: Rope
+    window: PositiveInt | None = None
+    """A query sees itself and the ``window - 1`` tokens before it."""
     q_scale: QueryScale | None = None
     q_a: Projection | None = None
     q_norm: Norm | None = None
+    q_reads: Literal["normed", "both"] = "normed"
+    """``both``: queries are made of the normed latent and then the latent as it was,
+    axis ``Lqq``."""
     q: Projection
     kv_a: Projection
     """Hidden state to latent and shared key."""
+    k_norm: Norm | None = None
+    """Norm of the shared key before it turns."""
     kv_norm: Norm
     kv_scale: PositiveFloat = 1.0
     """What multiplies the normed latent."""
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
+    gate: OutputGate | None = None
     o: Projection
     indexer: Indexer | Literal["shared"] | None = None
     """``shared``: sees what the last layer before it with an indexer selected."""

@@ -265,6 +265,24 @@ class Split(Op):
         return tuple(x.with_last(size) for size in self.sizes)
 
 
+class Concat(Op):
+    """x and then y, side by side in the last dimension."""
+
+    mnemonic = "concat"
+    x: Value
+    y: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, y = types["x"], types["y"]
+        fits = x.dims[:-1] == y.dims[:-1] and x.dtype == y.dtype
+        expect(fits, f"{y} does not stand beside {x}")
+        return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """None: channels are copied."""
+        return 0
+
+
 class FirstToken(Op):
     """``[B,T,E]`` to its first token ``[B,E]``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import carried, further, mixed, published, wrapped
+from support import carried, further, latest, mixed, published, wrapped
 
 Config = dict[str, Any]
 
@@ -166,4 +166,5 @@ FAMILIES = {
     **{family: further.published(family) for family in further.CLASSES},
     **{family: carried.published(family) for family in carried.CLASSES},
     **{family: wrapped.published(family) for family in wrapped.CLASSES},
+    **{family: latest.published(family) for family in latest.CLASSES},
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import carried, dense, further, mixed, wrapped
+from support import carried, dense, further, latest, mixed, wrapped
 
 Config = Mapping[str, Any]
 
@@ -109,6 +109,7 @@ BASE: Mapping[str, Config] = {
     **further.FAMILIES,
     **carried.FAMILIES,
     **wrapped.FAMILIES,
+    **latest.FAMILIES,
 }
 
 
@@ -253,6 +254,7 @@ VARIANTS: tuple[Variant, ...] = (
             **further.CASES,
             **carried.CASES,
             **wrapped.CASES,
+            **latest.CASES,
         }.items()
         for name, values in cases.items()
     ),

@@ -122,6 +122,11 @@ def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...
     return torch.split(x, list(sizes), dim=-1)
 
 
+def concat(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """[..., I] and [..., J] side by side: [..., I + J]."""
+    return torch.cat((x, y), dim=-1)
+
+
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
     """View of [B, T, n * D] as [B, T, n, D]."""
     return x.view(*x.shape[:-1], n, -1)

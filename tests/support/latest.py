@@ -1,0 +1,95 @@
+"""The tiny models of the types that came last, as data.
+
+``FAMILIES`` has the config values of each family; ``CASES`` its variants: name to
+the values that differ; ``CLASSES`` its class in transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from support.mixed import FAMILIES as MIXED
+
+Config = Mapping[str, Any]
+
+# Sizes of the layers with a window differ from those of the others.
+_SMALLER: Config = {
+    "head_dim": 24,
+    "kv_lora_rank": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "q_lora_rank": 24,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 12,
+}
+_KINDS = ["indexed_attention", "sliding_attention"] * 2
+
+_DOTS3: Config = {
+    **{k: v for k, v in MIXED["deepseek_v32"].items() if k != "first_k_dense_replace"},
+    "num_hidden_layers": 4,
+    "layer_types": _KINDS,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    "sliding_window": 8,
+    "head_dim": 20,
+    "shared_experts_intermediate_size": 40,
+    "per_layer_config": {"1": _SMALLER, "3": _SMALLER},
+}
+
+FAMILIES: Mapping[str, Config] = {
+    "axk2": {**MIXED["deepseek_v32"], "gated_norm_rank": 6},
+    "dots3_note_text": _DOTS3,
+    "dots3_note": {
+        "text_config": _DOTS3,
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "adapter_in_dim": 32,
+            "adapter_out_dim": 64,
+            "mlp_layer_types": ["dense"],
+        },
+        "audio_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "feature_size": 16,
+            "downsample_hidden_size": 8,
+            "adapter_input_size": 32,
+            "adapter_out_dim": 64,
+        },
+    },
+}
+
+CASES: Mapping[str, Mapping[str, Config]] = {
+    "axk2": {
+        # As many experts as a group has, so that those below 0 are not chosen.
+        "groups": {
+            "n_routed_experts": 12,
+            "n_group": 2,
+            "topk_group": 1,
+            "num_experts_per_tok": 6,
+        },
+        "light": {"n_group": None, "topk_group": None},
+    },
+    "dots3_note_text": {
+        "windows": {},
+        "full": {"layer_types": ["full_attention", *_KINDS[1:]], "use_dsa": None},
+    },
+    "dots3_note": {"text": {}},
+}
+
+CLASSES: Mapping[str, str] = {
+    "axk2": "AXK2ForCausalLM",
+    "dots3_note_text": "Dots3NoteForCausalLM",
+    "dots3_note": "Dots3NoteForConditionalGeneration",
+}
+
+
+def published(family: str) -> dict[str, Any]:
+    """A config.json of the family, as the hub has it."""
+    head = {"model_type": family, "architectures": [CLASSES[family]]}
+    return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
