@@ -10,7 +10,6 @@ _HAS: Mapping[str, str] = {
     ),
     "linear attention layers (Lightning Attention)": "minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",
-    "several residual streams that are mixed": "gemma3n gemma3n_text",
     "several residual streams that are mixed (hyper-connections), and attention over"
     " compressed blocks of tokens": "deepseek_ref deepseek_v4",
     "short convolutions": "lfm2 lfm2_moe",

@@ -8,10 +8,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 from glmc.frontends.carried import (
+    altup,
     check_sources,
     kv_source,
     layer_embedding,
     left_over,
+    streams,
 )
 from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.resolver import Resolver
@@ -92,6 +94,7 @@ class _ModelBuilder:
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=self.embedding(),
             blocks=check_sources(self.blocks()),
+            streams=streams(resolve, spec.streams, self.slots),
             final_norm=self.parts.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
             positions=self.positions(),
@@ -292,9 +295,17 @@ class _ModelBuilder:
 
     def block(self, resolve: Resolver) -> m.Block:
         """A kind of block, before it has a name and layers."""
-        scalar = Slots(self.spec, resolve).optional("layer_scalar")
-        prefix, steps = self.spec.layer_root, self.steps(resolve)
-        return m.Block(name="", layers=(), prefix=prefix, steps=steps, scalar=scalar)
+        spec, slots = self.spec, Slots(self.spec, resolve)
+        ref = spec.streams.router_norm if spec.streams else None
+        norm = self.parts.layer_norm("streams.router_norm", resolve, ref)
+        return m.Block(
+            name="",
+            layers=(),
+            prefix=spec.layer_root,
+            steps=self.steps(resolve),
+            scalar=slots.optional("layer_scalar"),
+            altup=altup(resolve, spec.streams, slots, norm),
+        )
 
     def layer(self, i: int) -> Resolver:
         resolve = self.resolve.bind(i=i)
@@ -336,6 +347,7 @@ class _ModelBuilder:
             scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
             shortcut=self.shortcut(resolve, step.shortcut),
+            others=resolve.flag("block.others", step.others),
         )
 
     def shortcut(
@@ -352,7 +364,8 @@ class _ModelBuilder:
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
-    | {"Dv", "Dkv", "Dr", "Rg", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
+    | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
+    | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
 )
 
 

@@ -10,7 +10,7 @@ from glmc.frontends.attention_extras import (
     query_scale,
 )
 from glmc.frontends.carried import kv_source
-from glmc.frontends.glu import clamped_glu
+from glmc.frontends.glu import clamped_glu, cutoff
 from glmc.frontends.mixtures import BlockIndexers, LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
@@ -19,6 +19,7 @@ from glmc.frontends.spec import (
     AffineSpec,
     AttentionSpec,
     BranchesSpec,
+    LowRankSpec,
     MlaSpec,
     MlpSpec,
     MoeSpec,
@@ -71,6 +72,13 @@ class SublayerBuilder:
                 return Mixture(self, resolve, what, slots).build(op)
             case AffineSpec():
                 return m.Affine(map=slots.projection(op.slot))
+            case LowRankSpec():
+                return m.LowRank(
+                    rank=resolve.size(f"{what}.rank", op.rank),
+                    down=slots.projection("laurel_down"),
+                    up=slots.projection("laurel_up"),
+                    norm=self.layer_norm(f"{what}.norm", resolve, op.norm),
+                )
             case BranchesSpec():
                 return self.branches(resolve, what, op)
             case PerLayerInputSpec():
@@ -257,6 +265,7 @@ class SublayerBuilder:
             glu=clamped_glu(f"{what}.glu", resolve, spec.glu) if gated else None,
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
             down=slots.projection("down"),
+            cutoff=cutoff(f"{what}.sparsity", resolve, spec.sparsity),
         )
 
     def mlp_activation(

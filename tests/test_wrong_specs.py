@@ -156,6 +156,42 @@ MISTAKES = (
         "prompt",
     ),
     ("gemma4_text-dense", "ops: {attn: {v_norm: null}}", "prompt"),
+    # Several residual streams
+    (
+        "gemma3n_text-streams",
+        "streams: {active: 1}\nignore: {altup_active_idx: planted}",
+        "prompt",
+    ),
+    ("gemma3n_text-streams", "streams: {router_scale: 1.0}", "decode"),
+    (
+        "gemma3n_text-streams",
+        "weights: {streams_gather: 'model.altup_projections.{x}'}\n"
+        "waive: {'*altup_unembed*': planted}",
+        "prompt",
+    ),
+    (
+        "gemma3n_text-streams",
+        "weights: {altup_scale: null}\nignore: {altup_correct_scale: planted}",
+        "prompt",
+    ),
+    (
+        "gemma3n_text-streams",
+        "ops: {mlp: {sparsity: null}}\nignore: {activation_sparsity_pattern: planted}",
+        "prompt",
+    ),
+    (
+        "gemma3n_text-streams",
+        "block!: [{op: attn, pre: input_layernorm, post: post_attention_layernorm}, "
+        "{op: mlp, pre: pre_feedforward_layernorm, post: post_feedforward_layernorm}, "
+        "{op: part, post: post_per_layer_input_norm, others: true}]\n"
+        "waive: {'*laurel*': planted}\nignore: {laurel_rank: planted}",
+        "prompt",
+    ),
+    (
+        "gemma3n_text-streams",
+        "ops: {laurel: {norm: null}}\nwaive: {'*laurel_norm*': planted}",
+        "decode",
+    ),
     # Windows
     ("cohere2-nope", "ops: {attn: {window: =c.sliding_window}}", "prompt"),
     (

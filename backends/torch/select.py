@@ -22,6 +22,7 @@ FILES = (
     "sparse",
     "latent",
     "blocks",
+    "streams",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

@@ -23,6 +23,8 @@ class MlpSpec(Section):
     gated: Flag = True
     glu: ClampedGluSpec | None = None
     sub_norm: NormUse | None = None
+    sparsity: Number | None = None
+    """What share of the gate is cut off, as if it were normally distributed."""
 
 
 class SharedSpec(Section):
@@ -76,6 +78,14 @@ class PerLayerInputSpec(Section):
 
     kind: Literal["per_layer_input"]
     act: Text
+
+
+class LowRankSpec(Section):
+    """x + norm(up(down(x))): slots ``laurel_down`` and ``laurel_up``."""
+
+    kind: Literal["low_rank"]
+    rank: Integer
+    norm: NormUse | None = None
 
 
 class BranchSpec(Section):

@@ -144,6 +144,8 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
 
 
 def _gated(e: Emitter, mlp: m.Mlp, gate: str, up: str) -> str:
+    if mlp.cutoff is not None:
+        gate = e.emit(ops.CutBelow, "gate_cut", x=gate, deviations=mlp.cutoff)
     if mlp.glu:
         fields = {"gate": gate, "up": up, "fn": mlp.act, **mlp.glu.model_dump()}
         return str(e.emit(ops.ClampedGlu, "ff", **fields))
@@ -183,6 +185,16 @@ def affine(e: Emitter, h: str, op: m.Affine) -> str:
     return e.linear("mapped", h, op.map, ("E_out", "E"))
 
 
+def low_rank(e: Emitter, h: str, op: m.LowRank) -> str:
+    """What is read, and a map of it through few channels."""
+    axes = {"Rl": op.rank}
+    low = e.linear("low", h, op.down, ("Rl", "E"), axes)
+    y = e.linear("wide", low, op.up, ("E", "Rl"), axes)
+    if op.norm:
+        y = e.norm("wide_normed", y, op.norm)
+    return str(e.emit(ops.Add, "augmented", x=h, y=y))
+
+
 def branches(e: Emitter, h: str, op: m.Branches) -> str:
     """Feed-forwards side by side, and their sum."""
     made: list[str] = []
@@ -213,6 +225,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mlp: mlp,
     m.Moe: moe,
     m.Affine: affine,
+    m.LowRank: low_rank,
     m.Branches: branches,
     m.PerLayerInput: per_layer_input,
 }

@@ -6,6 +6,7 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 """
 
 from glmc.ir.model.model import (
+    AltUp,
     Block,
     DType,
     Embedding,
@@ -18,6 +19,7 @@ from glmc.ir.model.model import (
     PrefixEncoder,
     Sinusoids,
     Step,
+    Streams,
     Tokens,
     Transform,
     Waiver,
@@ -43,6 +45,7 @@ from glmc.ir.model.sublayers import (
     Branches,
     ClampedGlu,
     Indexer,
+    LowRank,
     Mla,
     Mlp,
     Moe,
@@ -69,6 +72,7 @@ __all__ = [
     "ActivationName",
     "Affine",
     "Alibi",
+    "AltUp",
     "Attention",
     "Block",
     "BlockIndexer",
@@ -86,6 +90,7 @@ __all__ = [
     "LinearScaling",
     "Llama3Scaling",
     "LongRopeScaling",
+    "LowRank",
     "Mla",
     "Mlp",
     "Model",
@@ -110,6 +115,7 @@ __all__ = [
     "Sinusoids",
     "Step",
     "Storage",
+    "Streams",
     "Sublayer",
     "Tokens",
     "Transform",

@@ -153,6 +153,20 @@ class Mlp(Node):
     sub_norm: Norm | None = None
     """Norm of what ``down`` reads."""
     down: Projection
+    cutoff: float | None = None
+    """Of what ``gate`` makes only what lies so many standard deviations above the mean
+    goes on, less that."""
+
+
+class LowRank(Node):
+    """``x + norm(up(down(x)))``: LAuReL (arXiv:2411.07501) beside an attention."""
+
+    kind: Literal["low_rank"] = "low_rank"
+    rank: PositiveInt
+    """Axis ``Rl``."""
+    down: Projection
+    up: Projection
+    norm: Norm | None = None
 
 
 class Affine(Node):
@@ -332,6 +346,6 @@ class Mla(Node):
 
 
 Sublayer = Annotated[
-    Attention | Mla | Mlp | Moe | Affine | PerLayerInput | Branches,
+    Attention | Mla | Mlp | Moe | Affine | LowRank | PerLayerInput | Branches,
     Field(discriminator="kind"),
 ]

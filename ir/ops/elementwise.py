@@ -34,6 +34,18 @@ class Embedding(Op):
         return call.nbytes(types["ids"]) + 2 * rows
 
 
+class KnownIds(Op):
+    """ids, and 0 where an id is ``limit`` or above it."""
+
+    mnemonic = "known_ids"
+    ids: Value
+    limit: int
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["ids"].dtype == "i64", f"ids must be i64, not {types['ids']}")
+        return (types["ids"],)
+
+
 def product_type(types: Types) -> TensorType:
     """The type of x Wᵀ + b, from those of ``x``, ``weight`` and perhaps ``bias``."""
     x, weight, bias = types["x"], types["weight"], types.get("bias")
@@ -119,15 +131,17 @@ class Scale(Op):
 
 
 class ScaleBy(Op):
-    """w · x, rounded to x's dtype, with w a learned number."""
+    """w · x, rounded to x's dtype, with w a learned number, or one for each channel."""
 
     mnemonic = "scale_by"
     x: Value
     weight: Param
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        expect(types["weight"].dims == (1,), "weight must be one number")
-        return (types["x"],)
+        x, weight = types["x"], types["weight"]
+        fits = weight.dims in ((1,), x.dims[-1:])
+        expect(fits, f"weight {weight} is neither one number nor one for each channel")
+        return (x,)
 
 
 class Clamp(Op):
@@ -136,6 +150,18 @@ class Clamp(Op):
     mnemonic = "clamp"
     x: Value
     limit: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class CutBelow(Op):
+    """max(0, x - c), c the mean of x's last dimension and ``deviations`` times its
+    standard deviation."""
+
+    mnemonic = "cut_below"
+    x: Value
+    deviations: float
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
