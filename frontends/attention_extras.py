@@ -4,7 +4,13 @@ from typing import Any
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import AlibiSpec, GateSpec, QueryScaleSpec, RopeSpec
+from glmc.frontends.spec import (
+    AlibiSpec,
+    GateSpec,
+    HeadExpertsSpec,
+    QueryScaleSpec,
+    RopeSpec,
+)
 from glmc.ir import model as m
 
 
@@ -59,3 +65,24 @@ def output_gate(
             return m.OutputGate(projection=projection, **how, reads=spec.reads)
     expected = "must be channel or head"
     raise resolve.error(f"{what}.width", spec.width, expected, width)
+
+
+def head_experts(
+    what: str,
+    resolve: Resolver,
+    spec: HeadExpertsSpec | None,
+    slots: Slots,
+    group: float,
+) -> m.HeadExperts | None:
+    """The experts that make queries; ``group`` is how many share a KV head."""
+    if spec is None:
+        return None
+    experts = resolve.size(f"{what}.experts", spec.experts)
+    top_k = resolve.size(f"{what}.top_k", spec.top_k, experts)
+    if top_k != group:
+        expected = f"must be heads / kv_heads, {group:g}"
+        raise resolve.error(f"{what}.top_k", spec.top_k, expected, top_k)
+    router = m.Router(
+        weight=slots.weight("attn_router"), score="logit", after="softmax"
+    )
+    return m.HeadExperts(experts=experts, top_k=top_k, router=router)

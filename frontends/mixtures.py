@@ -86,6 +86,7 @@ class Mixture(_Sublayer):
             gate_bias=self.slots.bias("xgate"),
             up_bias=self.slots.bias("xup"),
             down_bias=self.slots.bias("xdown"),
+            bias=self.slots.optional("xbias"),
             glu=clamped_glu(f"{self.what}.glu", self.resolve, spec.glu),
             weigh=spec.weigh,
             **self.shared(spec.shared, act),

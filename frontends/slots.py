@@ -25,14 +25,14 @@ _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
-_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
+_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate", "attn_router"})
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset(
-    {"router", "correction", "expert_scale", "xgate", "xup", "xdown"}
+    {"router", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
 )
 _PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
 _ALTUP_SLOTS = frozenset(

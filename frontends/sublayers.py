@@ -5,6 +5,7 @@ from typing import Any
 
 from glmc.frontends.attention_extras import (
     alibi,
+    head_experts,
     long_factors,
     output_gate,
     query_scale,
@@ -169,10 +170,14 @@ class SublayerBuilder:
         norms = self.qk_norms(f"{what}.qk_norm", resolve, spec.qk_norm)
         if not own:
             norms.pop("k_norm", None)
+        heads = resolve.size(f"{what}.heads", spec.heads)
+        kv_heads = resolve.size(f"{what}.kv_heads", spec.kv_heads)
+        group, of = heads / kv_heads, f"{what}.experts"
         return m.Attention(
             **norms,
-            heads=resolve.size(f"{what}.heads", spec.heads),
-            kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
+            heads=heads,
+            kv_heads=kv_heads,
+            experts=head_experts(of, resolve, spec.experts, slots, group),
             head_dim=head_dim,
             v_dim=resolve.optional_size(f"{what}.v_dim", spec.v_dim),
             v_scale=resolve.number(f"{what}.v_scale", spec.v_scale),

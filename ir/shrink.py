@@ -143,11 +143,17 @@ def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
             "head_dim": width,
             "v_dim": op.v_dim and min(op.v_dim, HEAD_DIM - 8),
             "indexer": op.indexer and _block_indexer(op.indexer, kv_heads),
+            "experts": op.experts and _head_experts(op.experts, group),
             "window": op.window and min(op.window, WINDOW),
             "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )
+
+
+def _head_experts(experts: m.HeadExperts, group: int) -> m.HeadExperts:
+    sizes = {"experts": min(experts.experts, EXPERTS), "top_k": group}
+    return experts.model_copy(update=sizes)
 
 
 def _block_indexer(indexer: m.BlockIndexer, kv_heads: int) -> m.BlockIndexer:

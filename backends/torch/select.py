@@ -23,6 +23,7 @@ FILES = (
     "latent",
     "blocks",
     "streams",
+    "head_experts",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

@@ -45,6 +45,7 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
     ),
     "reads and writes what its tokens have, and no fusion took it": (
         "add",
+        "add_bias",
         "mul",
         "scale",
         "scale_by",

@@ -49,6 +49,15 @@ class BlockIndexerSpec(Section):
     when: Flag = True
 
 
+class HeadExpertsSpec(Section):
+    """A mixture of attention heads: ``top_k`` of ``experts`` make a token's queries,
+    one for each KV head, weighed by the softmax of their logits; slots ``attn_router``,
+    and ``q`` and ``o`` with an axis ``X`` before the others."""
+
+    experts: Integer
+    top_k: Integer
+
+
 class AttentionSpec(Section):
     """Grouped-query attention.
 
@@ -76,6 +85,7 @@ class AttentionSpec(Section):
     q_scale: QueryScaleSpec | None = None
     gate: GateSpec | None = None
     indexer: BlockIndexerSpec | None = None
+    experts: HeadExpertsSpec | None = None
     sub_norm: NormUse | None = None
     kv_from: Integer | None = None
     kv_equal: Flag = False

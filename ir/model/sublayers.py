@@ -65,6 +65,63 @@ class BlockIndexer(Node):
     k_norm: Norm
 
 
+class Router(Node):
+    """Which experts a token goes to, and how much each of them counts; all in fp32.
+
+    The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
+    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
+    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
+    their scores alone.
+    """
+
+    weight: Weight
+    bias: Weight | None = None
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: PositiveFloat | None = None
+    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
+    and each weighs as its share in a softmax over those that are not chosen yet and
+    whose logit is at most twice this, relatively, below the highest."""
+    after: Literal["softmax", "sigmoid"] | None = None
+    """What becomes of the logits of the chosen experts, where logits are the scores."""
+    correction: Weight | None = None
+    """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
+    groups: PositiveInt = 1
+    """Experts stand in this many equal groups."""
+    top_groups: PositiveInt = 1
+    """Only experts of this many best groups are eligible."""
+    group_score: Literal["top2", "max"] = "top2"
+    """A group is as good as its two best experts together, or as its best one."""
+    ineligible: Literal["never", "zero"] = "never"
+    """Whether experts of other groups are never chosen, or compared as 0, so that they
+    come before eligible ones below it."""
+    renormalise: bool = False
+    """The weights of the chosen experts are divided by their sum."""
+    least_sum: PositiveFloat | None = None
+    """What that sum is at least."""
+    scale: PositiveFloat = 1.0
+    """The weights are multiplied by this at last."""
+    norm: Norm | None = None
+    pre_scale: PositiveFloat = 1.0
+    expert_scale: Weight | None = None
+    """A factor of each expert, which its weights are multiplied by at last."""
+
+
+class HeadExperts(Node):
+    """A mixture of attention heads (arXiv:2210.05144): which experts make a token's
+    queries and read its context.
+
+    An expert has a query for each KV head, and there are ``top_k`` query heads for each
+    of these. ``Attention.q`` is a stack ``[experts, K·D, E]`` then, and ``Attention.o``
+    one ``[experts, E, K·D]`` whose results are added up by the router's weights.
+    """
+
+    experts: PositiveInt
+    top_k: PositiveInt
+    router: Router
+
+
 class Attention(Node):
     """Self-attention with grouped key/value heads.
 
@@ -100,6 +157,7 @@ class Attention(Node):
     k: Projection | None = None
     v: Projection | None = None
     o: Projection
+    experts: HeadExperts | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     v_norm: Norm | None = None
@@ -186,49 +244,6 @@ class PerLayerInput(Node):
     down: Projection
 
 
-class Router(Node):
-    """Which experts a token goes to, and how much each of them counts; all in fp32.
-
-    The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
-    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
-    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
-    their scores alone.
-    """
-
-    weight: Weight
-    bias: Weight | None = None
-    softcap: PositiveFloat | None = None
-    """Logits become ``softcap · tanh(logit / softcap)``."""
-    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
-    jitter: PositiveFloat | None = None
-    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
-    and each weighs as its share in a softmax over those that are not chosen yet and
-    whose logit is at most twice this, relatively, below the highest."""
-    after: Literal["softmax", "sigmoid"] | None = None
-    """What becomes of the logits of the chosen experts, where logits are the scores."""
-    correction: Weight | None = None
-    """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
-    groups: PositiveInt = 1
-    """Experts stand in this many equal groups."""
-    top_groups: PositiveInt = 1
-    """Only experts of this many best groups are eligible."""
-    group_score: Literal["top2", "max"] = "top2"
-    """A group is as good as its two best experts together, or as its best one."""
-    ineligible: Literal["never", "zero"] = "never"
-    """Whether experts of other groups are never chosen, or compared as 0, so that they
-    come before eligible ones below it."""
-    renormalise: bool = False
-    """The weights of the chosen experts are divided by their sum."""
-    least_sum: PositiveFloat | None = None
-    """What that sum is at least."""
-    scale: PositiveFloat = 1.0
-    """The weights are multiplied by this at last."""
-    norm: Norm | None = None
-    pre_scale: PositiveFloat = 1.0
-    expert_scale: Weight | None = None
-    """A factor of each expert, which its weights are multiplied by at last."""
-
-
 class Moe(Node):
     """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
 
@@ -253,6 +268,8 @@ class Moe(Node):
     gate_bias: Weight | None = None
     up_bias: Weight | None = None
     down_bias: Weight | None = None
+    bias: Weight | None = None
+    """What is added to the sum of the experts."""
     glu: ClampedGlu | None = None
     weigh: Literal["output", "input"] = "output"
     """What is multiplied by an expert's weight: what it makes, or what it reads."""

@@ -6,6 +6,7 @@ from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
     Add,
+    AddBias,
     Clamp,
     ClampedGlu,
     Concat,
@@ -25,6 +26,7 @@ from glmc.ir.ops.elementwise import (
     Xielu,
     ZerosLike,
 )
+from glmc.ir.ops.head_experts import ExpertOutputs, ExpertQueries
 from glmc.ir.ops.latent import LatentAttention, LatentWrite
 from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
@@ -70,6 +72,7 @@ __all__ = [
     "ActMul",
     "Activation",
     "Add",
+    "AddBias",
     "AddLayerNorm",
     "AddRmsNorm",
     "AddTable",
@@ -84,6 +87,8 @@ __all__ = [
     "CorrectStreams",
     "CutBelow",
     "Embedding",
+    "ExpertOutputs",
+    "ExpertQueries",
     "FirstToken",
     "FullAttention",
     "Gate",

@@ -109,6 +109,19 @@ class Add(_Binary):
     mnemonic = "add"
 
 
+class AddBias(Op):
+    """x + a learned vector, for every token."""
+
+    mnemonic = "add_bias"
+    x: Value
+    bias: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, bias = types["x"], types["bias"]
+        expect(bias.dims == x.dims[-1:], f"{bias} has not the channels of {x}")
+        return (x,)
+
+
 class Mul(_Binary):
     """x · y, element by element."""
 

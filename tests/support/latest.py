@@ -71,6 +71,21 @@ FAMILIES: Mapping[str, Config] = {
     "axk2": {**MIXED["deepseek_v32"], "gated_norm_rank": 6},
     "dots3_note_text": _DOTS3,
     "gemma3n_text": _GEMMA3N,
+    "jetmoe": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "kv_channels": 16,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
     "dots3_note": {
         "text_config": _DOTS3,
         "vision_config": {
@@ -111,6 +126,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "full": {"layer_types": ["full_attention", *_KINDS[1:]], "use_dsa": None},
     },
     "dots3_note": {"text": {}},
+    "jetmoe": {"heads": {}, "untied": {"tie_word_embeddings": False}},
     "gemma3n_text": {
         "streams": {},
         "active": {
@@ -124,6 +140,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 CLASSES: Mapping[str, str] = {
     "axk2": "AXK2ForCausalLM",
     "dots3_note_text": "Dots3NoteForCausalLM",
+    "jetmoe": "JetMoeForCausalLM",
     "gemma3n_text": "Gemma3nForCausalLM",
     "dots3_note": "Dots3NoteForConditionalGeneration",
     "gemma3n": "Gemma3nForConditionalGeneration",

@@ -133,6 +133,10 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
             indexer = "shared" if sparse and at else own
             made = draw(mlas(block.prefix, indexer))
             attend = attend.model_copy(update={"op": made})
+        elif draw(st.booleans()):
+            assert isinstance(attend.op, m.Attention)
+            heads = _head_experts(attend.op, block.prefix)
+            attend = attend.model_copy(update={"op": heads})
         if draw(st.booleans()):
             feed = feed.model_copy(update={"op": draw(moes(block.prefix))})
         if draw(st.booleans()):
@@ -140,6 +144,20 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
             feed = feed.model_copy(update={"pre": gated})
         blocks.append(block.model_copy(update={"steps": (attend, feed)}))
     return model.model_copy(update={"blocks": tuple(blocks)})
+
+
+def _head_experts(attention: m.Attention, prefix: str) -> m.Attention:
+    """The attention with experts that make its queries and read its context."""
+    router = m.Router(
+        weight=m.Weight(tensor=f"{prefix}attn_router"), score="logit", after="softmax"
+    )
+    group = attention.heads // attention.kv_heads
+    update = {
+        "q": projection(f"{prefix}q_experts"),
+        "o": projection(f"{prefix}o_experts", bias=True),
+        "experts": m.HeadExperts(experts=4, top_k=group, router=router),
+    }
+    return attention.model_copy(update=update)
 
 
 def _gated(plain: m.Norm, prefix: str) -> m.Norm:

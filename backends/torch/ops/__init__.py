@@ -15,6 +15,7 @@ from glmc.backends.torch.ops.elementwise import (
     act_mul,
     activation,
     add,
+    add_bias,
     clamp,
     clamped_glu,
     concat,
@@ -34,6 +35,7 @@ from glmc.backends.torch.ops.elementwise import (
     xielu,
     zeros_like,
 )
+from glmc.backends.torch.ops.head_experts import expert_outputs, expert_queries
 from glmc.backends.torch.ops.latent import latent_attention, latent_write
 from glmc.backends.torch.ops.moe import moe_experts, moe_router, scale_experts
 from glmc.backends.torch.ops.norms import (
@@ -84,6 +86,7 @@ __all__ = [
     "act_mul",
     "activation",
     "add",
+    "add_bias",
     "add_layer_norm",
     "add_rms_norm",
     "add_table",
@@ -98,6 +101,8 @@ __all__ = [
     "correct_streams",
     "cut_below",
     "embedding",
+    "expert_outputs",
+    "expert_queries",
     "first_token",
     "full_attention",
     "gate",

@@ -44,6 +44,11 @@ def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x + y
 
 
+def add_bias(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`x` [..., E] plus `bias` [E]."""
+    return x + bias
+
+
 def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Elementwise product."""
     return x * y
