@@ -18,6 +18,7 @@ from glmc.backends.runtime.storage import storage_fault
 from glmc.backends.triton.aot import Ahead, compile_ahead
 from glmc.backends.triton.aot import files as aot_files
 from glmc.frontends.checkpoint import read_headers
+from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
@@ -298,7 +299,7 @@ def _manifest(
             "variant": loaded.variant,
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
-            "config": loaded.config,
+            "config": spelled(loaded.config),
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
             "assumed": loaded.assumed,
             "spec_lines": {path: asdict(line) for path, line in loaded.lines.items()},
