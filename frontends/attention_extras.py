@@ -45,7 +45,8 @@ def query_scale(
     if spec is None or not resolve.flag(f"{what}.when", spec.when):
         return None
     return m.QueryScale(
-        beta=resolve.number(f"{what}.beta", spec.beta),
+        beta=resolve.optional_number(f"{what}.beta", spec.beta),
+        exponent=resolve.optional_number(f"{what}.exponent", spec.exponent),
         context=resolve.size(f"{what}.context", spec.context),
         shift=spec.shift,
     )
@@ -62,6 +63,8 @@ def output_gate(
     match width:
         case "channel" | "head":
             how: dict[str, Any] = {"act": spec.act, "width": width}
+            if resolve.flag(f"{what}.head_bias", spec.head_bias):
+                how["head_bias"] = slots.weight("gate_bias")
             return m.OutputGate(projection=projection, **how, reads=spec.reads)
     expected = "must be channel or head"
     raise resolve.error(f"{what}.width", spec.width, expected, width)

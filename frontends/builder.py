@@ -265,9 +265,25 @@ class _ModelBuilder:
         for name, (kind, layers) in zip(names, kinds.items(), strict=True):
             kv_from = tuple(self.readers[n][0] for n in layers if n in self.readers)
             where = {"name": name, "layers": tuple(layers), "kv_from": kv_from}
+            steps = self.factored(kind.steps, [resolved[at] for at in layers])
             stored = tuple(numbers[at] for at in layers)
             own = stored == tuple(layers)
-            yield kind.model_copy(update={**where, "numbers": None if own else stored})
+            more = {"numbers": None if own else stored, "steps": steps}
+            yield kind.model_copy(update={**where, **more})
+
+    def factored(
+        self, steps: tuple[m.Step, ...], layers: list[Resolver]
+    ) -> tuple[m.Step, ...]:
+        """Steps with what each layer multiplies by, where that is not the same."""
+        made = []
+        for step, spec in zip(steps, self.steps_of(layers[0]), strict=True):
+            found: dict[str, float | tuple[float, ...]] = {}
+            for name in _FACTORS:
+                given, what = getattr(spec, name), f"block.{name}"
+                each = tuple(layer.number(what, given) for layer in layers)
+                found[name] = each if len(set(each)) > 1 else each[0]
+            made.append(step.model_copy(update=found))
+        return tuple(made)
 
     def number(self, resolve: Resolver) -> int:
         """What ``{i}`` is in the tensor names of a layer."""
@@ -323,7 +339,10 @@ class _ModelBuilder:
     def _layer_names(self) -> list[str]:
         """The per-layer variables that blocks really depend on."""
         spec = self.spec
-        parts = (spec.block, spec.ops, spec.norm, spec.weights)
+        # In these the layers of a block may differ.
+        same = dict.fromkeys(_FACTORS, 1.0)
+        block = [step.model_copy(update=same) for step in spec.block]
+        parts = (block, spec.ops, spec.norm, spec.weights)
         used = {name for e in expressions_in(parts) for name in e.names}
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
@@ -343,8 +362,6 @@ class _ModelBuilder:
             post=self.parts.layer_norm("block.post", resolve, step.post),
             after=self.parts.layer_norm("block.after", resolve, step.after),
             residual=step.residual,
-            residual_scale=resolve.number("block.residual_scale", step.residual_scale),
-            scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
             shortcut=self.shortcut(resolve, step.shortcut),
             others=resolve.flag("block.others", step.others),
@@ -361,6 +378,7 @@ class _ModelBuilder:
         raise resolve.error("block.shortcut", given, expected, value)
 
 
+_FACTORS = ("scale", "residual_scale")
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}

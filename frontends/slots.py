@@ -25,7 +25,9 @@ _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
-_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate", "attn_router"})
+_ATTENTION_SLOTS = frozenset(
+    {"q", "k", "v", "o", "sinks", "attn_gate", "gate_bias", "attn_router"}
+)
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})

@@ -56,10 +56,22 @@ def _block(
     layers = tuple(renumbered[layer] for layer in block.layers[:2])
     source = tuple(renumbered[layer] for layer in block.kv_from[:2])
     steps = tuple(
-        step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
+        step.model_copy(
+            update={
+                "op": _op(step.op, axes),
+                "scale": _factor(step.scale),
+                "residual_scale": _factor(step.residual_scale),
+            }
+        )
+        for step in block.steps
     )
     where = {"layers": layers, "steps": steps, "kv_from": source, "numbers": None}
     return block.model_copy(update=where)
+
+
+def _factor(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    """Those of the layers that are kept."""
+    return given[:2] if isinstance(given, tuple) else given
 
 
 def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:

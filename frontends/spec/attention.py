@@ -8,9 +8,11 @@ from glmc.frontends.spec.positions import AlibiSpec, RopeSpec
 
 
 class QueryScaleSpec(Section):
-    """Queries times 1 + beta · log(1 + floor((pos + shift) / context))."""
+    """Queries times 1 + beta · log(1 + floor((pos + shift) / context)), or with an
+    exponent (1 + (pos + shift) / context) ** exponent."""
 
-    beta: Number
+    beta: Number | None = None
+    exponent: Number | None = None
     context: Integer
     shift: Literal[0, 1] = 0
     when: Flag = True
@@ -23,6 +25,8 @@ class GateSpec(Section):
     width: Text = "channel"
     reads: Literal["hidden", "latent"] = "hidden"
     """``latent``: in ``mla``, what queries are made of."""
+    head_bias: Flag = False
+    """Whether the slot ``gate_bias`` has a number for each head."""
     when: Flag = True
 
 

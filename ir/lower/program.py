@@ -8,7 +8,7 @@ from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
-from glmc.ir.lower.steps import SHORTCUT, run
+from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
 from glmc.ir.lower.streams import altered, gather, hidden_type, spread
 from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
@@ -21,6 +21,8 @@ BOUND = TensorType(dtype="i32", dims=("B",))
 MASK = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
 """The stem's value of which every layer is given its part."""
+LAYER_FACTORS = "layer_factors"
+"""The stem's constants, of which every layer is given its row."""
 
 
 def lower(model: m.Model) -> Program:
@@ -120,8 +122,25 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     returns = [x, *handed, *tables.emit(e), *seen]
     if model.embed.per_layer:
         returns.append(_layer_inputs(e, model.embed.per_layer, embedded))
+    if rows := _factor_rows(model):
+        returns.append(e.emit(ops.LayerFactors, LAYER_FACTORS, pos="pos", rows=rows))
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
+
+
+def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
+    """The factors of each layer, where they differ among layers of a kind; as many
+    digits as fp32 has. A layer without as many as others has ones."""
+    every = [(block, varied(block.steps)) for block in model.blocks]
+    most = max(len(factors) for _, factors in every)
+    rows = {
+        layer: [float(f"{each[at]:.9g}") for each in factors]
+        for block, factors in every
+        for at, layer in enumerate(block.layers)
+    }
+    if not most:
+        return ()
+    return tuple((*rows[n], *[1.0] * (most - len(rows[n]))) for n in sorted(rows))
 
 
 def _nothing(e: Emitter, name: str, x: str) -> str:
@@ -264,11 +283,13 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     handed = _handed_on(model)
     inputs: dict[str, Type] = {"x": hidden_type(model), **handed}
     inputs |= tables.inputs() | _mask(model) | _layer_input(model)
+    if rows := _factor_rows(model):
+        inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
     if not model.is_encoder:
         inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
     e.carried = {name: name for name in handed}
-    e.each_of = {LAYER_INPUT: LAYER_INPUTS}
+    e.each_of = {LAYER_INPUT: LAYER_INPUTS, FACTORS: LAYER_FACTORS}
     result = f"x{len(block.steps)}" if block.scalar else "out"
     if block.altup:
         x = altered(e, block.altup, block.steps)

@@ -152,6 +152,9 @@ def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> st
     if a.gate:
         slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
+        if a.gate.head_bias:
+            bias = e.weight(a.gate.head_bias, ("H",), axes)
+            gate = e.emit(ops.AddBias, "attn_gate_biased", x=gate, bias=bias)
         context = str(e.emit(ops.Gate, "gated", x=context, g=gate, fn=a.gate.act))
     if a.sub_norm:
         context = e.norm("ctx_normed", context, a.sub_norm, (f"H {_width(a)}",), axes)

@@ -22,8 +22,9 @@ class Step(Node):
     """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
     residual: Literal["stream", "normed"] = "stream"
     """What r is: ``stream`` is x, ``normed`` is pre(x)."""
-    residual_scale: PositiveFloat = 1.0
-    scale: PositiveFloat = 1.0
+    residual_scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """One number, or one for each of the block's layers; so too ``scale``."""
+    scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
     parallel: bool = False
     """Reads the x that the step before it read, and is added to that step's sum."""
     shortcut: Literal["begin", "end"] | None = None

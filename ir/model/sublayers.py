@@ -25,12 +25,14 @@ class Alibi(Node):
 
 
 class QueryScale(Node):
-    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``.
+    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``, or with an
+    exponent ``(1 + (pos + shift) / context) ** exponent``.
 
-    Attention that stays sharp over long contexts (Llama 4, Ministral 3).
+    Attention that stays sharp over long contexts (Llama 4, Ministral 3, Beam).
     """
 
-    beta: PositiveFloat
+    beta: PositiveFloat | None = None
+    exponent: PositiveFloat | None = None
     context: PositiveInt
     shift: Literal[0, 1] = 0
 
@@ -41,6 +43,8 @@ class OutputGate(Node):
     projection: Projection
     act: Literal["sigmoid", "softplus"]
     width: Literal["channel", "head"] = "channel"
+    head_bias: Weight | None = None
+    """A number of each head that is added to what was projected."""
     reads: Literal["hidden", "latent"] = "hidden"
     """What is projected: the hidden state, or what :class:`Mla` makes queries of."""
 

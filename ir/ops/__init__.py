@@ -41,7 +41,9 @@ from glmc.ir.ops.norms import (
 from glmc.ir.ops.positions import (
     AddTable,
     AlibiSlopes,
+    LayerFactors,
     QueryScale,
+    ScaleByFactor,
     ScaleHeads,
     Sinusoids,
 )
@@ -100,6 +102,7 @@ __all__ = [
     "KvWrite",
     "LatentAttention",
     "LatentWrite",
+    "LayerFactors",
     "LayerNorm",
     "LayerNormHeads",
     "LayerNormLinear",
@@ -131,6 +134,7 @@ __all__ = [
     "RopeTableYarn",
     "Scale",
     "ScaleBy",
+    "ScaleByFactor",
     "ScaleExperts",
     "ScaleHeads",
     "Sinusoids",

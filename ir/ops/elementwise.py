@@ -110,7 +110,7 @@ class Add(_Binary):
 
 
 class AddBias(Op):
-    """x + a learned vector, for every token."""
+    """x + a learned vector, a number for each channel or each head of ``[B,T,n·D]``."""
 
     mnemonic = "add_bias"
     x: Value
@@ -118,7 +118,8 @@ class AddBias(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, bias = types["x"], types["bias"]
-        expect(bias.dims == x.dims[-1:], f"{bias} has not the channels of {x}")
+        fits = len(bias.dims) == 1 and int(x.dims[-1]) % int(bias.dims[0]) == 0
+        expect(fits, f"{bias} has neither the channels nor the heads of {x}")
         return (x,)
 
 

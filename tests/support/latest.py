@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from support.dense import RMS
 from support.mixed import FAMILIES as MIXED
 
 Config = Mapping[str, Any]
@@ -71,6 +72,20 @@ FAMILIES: Mapping[str, Config] = {
     "axk2": {**MIXED["deepseek_v32"], "gated_norm_rank": 6},
     "dots3_note_text": _DOTS3,
     "gemma3n_text": _GEMMA3N,
+    "beam": {
+        **RMS,
+        "head_dim": 32,
+        "num_hidden_layers": 4,
+        "moe_intermediate_size": 24,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "n_group": 4,
+        "topk_group": 2,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", *["full_attention"] * 3],
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        "final_logit_softcapping": 5.0,
+    },
     "jetmoe": {
         "vocab_size": 128,
         "hidden_size": 64,
@@ -126,6 +141,15 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "full": {"layer_types": ["full_attention", *_KINDS[1:]], "use_dsa": None},
     },
     "dots3_note": {"text": {}},
+    "beam": {
+        "factors": {},
+        "alternating": {
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "attention_bias": True,
+            "final_logit_softcapping": None,
+            "norm_topk_prob": False,
+        },
+    },
     "jetmoe": {"heads": {}, "untied": {"tie_word_embeddings": False}},
     "gemma3n_text": {
         "streams": {},
@@ -140,6 +164,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 CLASSES: Mapping[str, str] = {
     "axk2": "AXK2ForCausalLM",
     "dots3_note_text": "Dots3NoteForCausalLM",
+    "beam": "BeamForCausalLM",
     "jetmoe": "JetMoeForCausalLM",
     "gemma3n_text": "Gemma3nForCausalLM",
     "dots3_note": "Dots3NoteForConditionalGeneration",

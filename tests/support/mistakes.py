@@ -147,6 +147,19 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "prompt",
     ),
     ("gemma4_text-dense", "ops: {attn: {v_norm: null}}", "prompt"),
+    # What layers of one kind multiply by
+    (
+        "beam-factors",
+        "per_layer: {sums: =2 * i + 3}",
+        "prompt",
+    ),
+    ("beam-factors", "ops: {attn: {q_scale: {exponent: 0.2}}}", "far"),
+    ("beam-factors", "ops: {attn: {q_scale: {when: false}}}", "prompt"),
+    (
+        "beam-factors",
+        "ops: {attn: {gate: {head_bias: false}}}\nwaive: {'*.gate_bias': planted}",
+        "prompt",
+    ),
     # A mixture of attention heads
     (
         "jetmoe-heads",

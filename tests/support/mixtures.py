@@ -143,6 +143,10 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
             gated = _gated(norm(f"{block.prefix}ln_2"), block.prefix)
             feed = feed.model_copy(update={"pre": gated})
         blocks.append(block.model_copy(update={"steps": (attend, feed)}))
+        if draw(st.booleans()):
+            each = tuple(1.0 + 0.5 * n for n in range(len(block.layers)))
+            steps = (attend, feed.model_copy(update={"scale": each}))
+            blocks[-1] = blocks[-1].model_copy(update={"steps": steps})
     return model.model_copy(update={"blocks": tuple(blocks)})
 
 

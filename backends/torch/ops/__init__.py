@@ -50,7 +50,9 @@ from glmc.backends.torch.ops.norms import (
 from glmc.backends.torch.ops.positions import (
     add_table,
     alibi_slopes,
+    layer_factors,
     query_scale,
+    scale_by_factor,
     scale_heads,
     sinusoids,
 )
@@ -114,6 +116,7 @@ __all__ = [
     "kv_write",
     "latent_attention",
     "latent_write",
+    "layer_factors",
     "layer_norm",
     "layer_norm_heads",
     "layer_norm_linear",
@@ -145,6 +148,7 @@ __all__ = [
     "rope_table_yarn",
     "scale",
     "scale_by",
+    "scale_by_factor",
     "scale_experts",
     "scale_heads",
     "sinusoids",

@@ -45,8 +45,8 @@ def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def add_bias(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`x` [..., E] plus `bias` [E]."""
-    return x + bias
+    """`x` [B, T, n * D] plus `bias`, a number for each channel or each of n heads."""
+    return (x.view(*x.shape[:-1], len(bias), -1) + bias.unsqueeze(-1)).view(x.shape)
 
 
 def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
