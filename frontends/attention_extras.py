@@ -1,8 +1,16 @@
 """What some attentions have beside projections, norms and rope: nodes from a spec."""
 
+from typing import Any
+
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import AlibiSpec, GateSpec, QueryScaleSpec, RopeSpec
+from glmc.frontends.spec import (
+    AlibiSpec,
+    GateSpec,
+    HeadExpertsSpec,
+    QueryScaleSpec,
+    RopeSpec,
+)
 from glmc.ir import model as m
 
 
@@ -37,7 +45,8 @@ def query_scale(
     if spec is None or not resolve.flag(f"{what}.when", spec.when):
         return None
     return m.QueryScale(
-        beta=resolve.number(f"{what}.beta", spec.beta),
+        beta=resolve.optional_number(f"{what}.beta", spec.beta),
+        exponent=resolve.optional_number(f"{what}.exponent", spec.exponent),
         context=resolve.size(f"{what}.context", spec.context),
         shift=spec.shift,
     )
@@ -53,6 +62,30 @@ def output_gate(
     width = resolve.text(f"{what}.width", spec.width)
     match width:
         case "channel" | "head":
-            return m.OutputGate(projection=projection, act=spec.act, width=width)
+            how: dict[str, Any] = {"act": spec.act, "width": width}
+            if resolve.flag(f"{what}.head_bias", spec.head_bias):
+                how["head_bias"] = slots.weight("gate_bias")
+            return m.OutputGate(projection=projection, **how, reads=spec.reads)
     expected = "must be channel or head"
     raise resolve.error(f"{what}.width", spec.width, expected, width)
+
+
+def head_experts(
+    what: str,
+    resolve: Resolver,
+    spec: HeadExpertsSpec | None,
+    slots: Slots,
+    group: float,
+) -> m.HeadExperts | None:
+    """The experts that make queries; ``group`` is how many share a KV head."""
+    if spec is None:
+        return None
+    experts = resolve.size(f"{what}.experts", spec.experts)
+    top_k = resolve.size(f"{what}.top_k", spec.top_k, experts)
+    if top_k != group:
+        expected = f"must be heads / kv_heads, {group:g}"
+        raise resolve.error(f"{what}.top_k", spec.top_k, expected, top_k)
+    router = m.Router(
+        weight=slots.weight("attn_router"), score="logit", after="softmax"
+    )
+    return m.HeadExperts(experts=experts, top_k=top_k, router=router)

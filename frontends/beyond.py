@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 
 _HAS: Mapping[str, str] = {
-    "gated delta rule layers": "olmo_hybrid",
+    "gated delta rule layers": "olmo_hybrid qwen4_exp qwen4_exp_text",
     "gated delta rule layers with short convolutions": (
         "kimi_k3 kimi_linear qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text"
         " qwen3_next"
     ),
-    "linear attention layers (Lightning Attention)": "minimax",
+    "linear attention layers (Lightning Attention)": "bailing_hybrid minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",
-    "several residual streams that are mixed": "gemma3n gemma3n_text",
+    "stacks of layers that run several times for a token": "hrm_text",
+    "several residual streams that are mixed (hyper-connections)": "hy_v4",
     "several residual streams that are mixed (hyper-connections), and attention over"
     " compressed blocks of tokens": "deepseek_ref deepseek_v4",
-    "short convolutions": "lfm2 lfm2_moe",
+    "short convolutions": "inkling2_text inkling_text lfm2 lfm2_moe lfm3 zaya",
     "state space layers (Mamba)": (
         "bamba falcon_h1 falcon_mamba granitemoehybrid jamba mamba mamba2 nemotron_h"
         " zamba zamba2"

@@ -8,10 +8,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 from glmc.frontends.carried import (
+    altup,
     check_sources,
     kv_source,
     layer_embedding,
     left_over,
+    streams,
 )
 from glmc.frontends.evaluation import Scope, Value, seen_values
 from glmc.frontends.resolver import Resolver
@@ -92,6 +94,7 @@ class _ModelBuilder:
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=self.embedding(),
             blocks=check_sources(self.blocks()),
+            streams=streams(resolve, spec.streams, self.slots),
             final_norm=self.parts.norm("final_norm", resolve, spec.final_norm),
             head=self.head(),
             positions=self.positions(),
@@ -262,9 +265,25 @@ class _ModelBuilder:
         for name, (kind, layers) in zip(names, kinds.items(), strict=True):
             kv_from = tuple(self.readers[n][0] for n in layers if n in self.readers)
             where = {"name": name, "layers": tuple(layers), "kv_from": kv_from}
+            steps = self.factored(kind.steps, [resolved[at] for at in layers])
             stored = tuple(numbers[at] for at in layers)
             own = stored == tuple(layers)
-            yield kind.model_copy(update={**where, "numbers": None if own else stored})
+            more = {"numbers": None if own else stored, "steps": steps}
+            yield kind.model_copy(update={**where, **more})
+
+    def factored(
+        self, steps: tuple[m.Step, ...], layers: list[Resolver]
+    ) -> tuple[m.Step, ...]:
+        """Steps with what each layer multiplies by, where that is not the same."""
+        made = []
+        for step, spec in zip(steps, self.steps_of(layers[0]), strict=True):
+            found: dict[str, float | tuple[float, ...]] = {}
+            for name in _FACTORS:
+                given, what = getattr(spec, name), f"block.{name}"
+                each = tuple(layer.number(what, given) for layer in layers)
+                found[name] = each if len(set(each)) > 1 else each[0]
+            made.append(step.model_copy(update=found))
+        return tuple(made)
 
     def number(self, resolve: Resolver) -> int:
         """What ``{i}`` is in the tensor names of a layer."""
@@ -292,9 +311,17 @@ class _ModelBuilder:
 
     def block(self, resolve: Resolver) -> m.Block:
         """A kind of block, before it has a name and layers."""
-        scalar = Slots(self.spec, resolve).optional("layer_scalar")
-        prefix, steps = self.spec.layer_root, self.steps(resolve)
-        return m.Block(name="", layers=(), prefix=prefix, steps=steps, scalar=scalar)
+        spec, slots = self.spec, Slots(self.spec, resolve)
+        ref = spec.streams.router_norm if spec.streams else None
+        norm = self.parts.layer_norm("streams.router_norm", resolve, ref)
+        return m.Block(
+            name="",
+            layers=(),
+            prefix=spec.layer_root,
+            steps=self.steps(resolve),
+            scalar=slots.optional("layer_scalar"),
+            altup=altup(resolve, spec.streams, slots, norm),
+        )
 
     def layer(self, i: int) -> Resolver:
         resolve = self.resolve.bind(i=i)
@@ -312,7 +339,10 @@ class _ModelBuilder:
     def _layer_names(self) -> list[str]:
         """The per-layer variables that blocks really depend on."""
         spec = self.spec
-        parts = (spec.block, spec.ops, spec.norm, spec.weights)
+        # In these the layers of a block may differ.
+        same = dict.fromkeys(_FACTORS, 1.0)
+        block = [step.model_copy(update=same) for step in spec.block]
+        parts = (block, spec.ops, spec.norm, spec.weights)
         used = {name for e in expressions_in(parts) for name in e.names}
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
@@ -332,10 +362,9 @@ class _ModelBuilder:
             post=self.parts.layer_norm("block.post", resolve, step.post),
             after=self.parts.layer_norm("block.after", resolve, step.after),
             residual=step.residual,
-            residual_scale=resolve.number("block.residual_scale", step.residual_scale),
-            scale=resolve.number("block.scale", step.scale),
             parallel=resolve.flag("block.parallel", step.parallel),
             shortcut=self.shortcut(resolve, step.shortcut),
+            others=resolve.flag("block.others", step.others),
         )
 
     def shortcut(
@@ -349,10 +378,12 @@ class _ModelBuilder:
         raise resolve.error("block.shortcut", given, expected, value)
 
 
+_FACTORS = ("scale", "residual_scale")
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
-    | {"Dv", "Dkv", "Lq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
+    | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
+    | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
 )
 
 

@@ -1,13 +1,13 @@
-"""Values that layers hand to later ones: shared caches, a second embedding."""
+"""Values that layers hand to later ones: shared caches, a second embedding, streams."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
-from glmc.frontends.spec import AttentionSpec, PerLayerEmbedSpec, Spec
+from glmc.frontends.spec import AttentionSpec, PerLayerEmbedSpec, Spec, StreamsSpec
 from glmc.frontends.truncation import number_globs
 from glmc.ir import model as m
-from glmc.ir.errors import ConfigContradictionError
+from glmc.ir.errors import ConfigContradictionError, SpecIncompleteError
 
 
 def kv_source(what: str, resolve: Resolver, spec: AttentionSpec) -> int | None:
@@ -103,4 +103,42 @@ def layer_embedding(
         project_scale=resolve.number(f"{what}.project_scale", spec.project_scale),
         norm=norm,
         sum_scale=resolve.number(f"{what}.sum_scale", spec.sum_scale),
+    )
+
+
+def streams(
+    resolve: Resolver, spec: StreamsSpec | None, slots: Slots
+) -> m.Streams | None:
+    """The residual streams, where there are several."""
+    if spec is None:
+        return None
+    count = resolve.size("streams.count", spec.count, least=2)
+    return m.Streams(
+        count=count,
+        active=resolve.size("streams.active", spec.active, count - 1, least=0),
+        spread=slots.weight("streams_spread"),
+        gather=slots.weight("streams_gather"),
+    )
+
+
+def altup(
+    resolve: Resolver, spec: StreamsSpec | None, slots: Slots, norm: m.Norm | None
+) -> m.AltUp | None:
+    """How a layer works on one of several streams; ``norm`` is its router's.
+
+    Raises:
+        SpecIncompleteError: when the router has none.
+    """
+    if spec is None:
+        return None
+    if norm is None:
+        told = "streams needs a router_norm"
+        raise SpecIncompleteError(f"spec {resolve.arch!r}: {told}")
+    return m.AltUp(
+        router=slots.projection("altup_router"),
+        router_norm=norm,
+        router_scale=resolve.number("streams.router_scale", spec.router_scale),
+        predict=slots.projection("altup_predict"),
+        correct=slots.projection("altup_correct"),
+        scale=slots.optional("altup_scale"),
     )

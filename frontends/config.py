@@ -1,6 +1,7 @@
 """A published config as a spec sees it."""
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 
 from glmc.frontends.evaluation import same
@@ -41,6 +42,15 @@ def with_sidecar(source: Source) -> dict[str, object]:
 
 
 _QUANTISED = ("quantization_config", "compression_config")
+
+
+def spelled(value: object) -> object:
+    """A value of a config as strict JSON has it: NaN and infinities by their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        return {key: spelled(inner) for key, inner in value.items()}
+    return [spelled(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _put(config: dict[str, object], path: list[str], value: object, text: str) -> None:

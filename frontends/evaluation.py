@@ -348,6 +348,11 @@ def _entry(entries: Value, key: Value, known: Value) -> Value:
     return entry
 
 
+def _each(value: Value, at: Value) -> Value:
+    """An element of a list, or a value that is the same for all."""
+    return _item(value, at) if isinstance(value, list) else value
+
+
 def _numeric(function: Callable[..., Value]) -> Function:
     return lambda *arguments: function(*map(_number, arguments))
 
@@ -366,4 +371,5 @@ FUNCTIONS: Mapping[str, Function] = {
     "str": _text,
     "last": _last,
     "entry": _entry,
+    "each": _each,
 }

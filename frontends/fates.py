@@ -1,5 +1,6 @@
 """What becomes of each key of config.json: consumed, ignored with a reason, refused."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from glmc.frontends.evaluation import same
 from glmc.frontends.expressions import Expression
 from glmc.frontends.spec import Spec
 from glmc.frontends.wording import named, nearest, show
-from glmc.ir.errors import UnknownKeyError, UnsupportedValueError
+from glmc.ir.errors import ConfigValueError, UnknownKeyError, UnsupportedValueError
 
 _SHOWN = 20
 _WILD = frozenset("*?[")
@@ -62,6 +63,7 @@ def account(
 
     Raises:
         UnknownKeyError: names all keys nobody knows.
+        ConfigValueError: when a key that is read holds NaN or an infinity.
     """
     readers = _readers(spec, expressions)
     found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
@@ -70,7 +72,24 @@ def account(
         known = {*readers, *spec.expect, *spec.ignore} - config.keys()
         message = _unknown(unknown, config, known, spec.arch, where)
         raise UnknownKeyError(message, unknown)
+    for key, fate in found.items():
+        if fate and fate.status == "consumed" and not _finite(config[key]):
+            raise ConfigValueError(
+                f"{where}: {named(key)} is {show(config[key])}, and the spec"
+                f" {spec.arch!r} reads it ({fate.where}); what is read must be finite."
+                " --set gives it another value, and if it has no effect, --ignore-key"
+                " leaves it out"
+            )
     return {key: fate for key, fate in found.items() if fate}
+
+
+def _finite(value: object) -> bool:
+    """Whether no number in a value is NaN or infinite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, list) or all(map(_finite, value))
 
 
 def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> None:

@@ -1,4 +1,6 @@
-"""How gate and up of a feed-forward go together: a node from a spec."""
+"""How gate and up of a feed-forward go together: nodes from a spec."""
+
+from statistics import NormalDist
 
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import ClampedGluSpec
@@ -16,3 +18,13 @@ def clamped_glu(
         return None
     alpha = resolve.optional_number(f"{what}.alpha", spec.alpha)
     return m.ClampedGlu(alpha=alpha, limit=limit)
+
+
+def cutoff(what: str, resolve: Resolver, given: object) -> float | None:
+    """How many standard deviations above the mean a share of all numbers lies below."""
+    share = resolve.optional_number(what, given)
+    if share is None:
+        return None
+    if share >= 1:
+        raise resolve.error(what, given, "must be below 1", share)
+    return NormalDist().inv_cdf(share)

@@ -13,14 +13,17 @@ _MAX_DEPTH = 64
 _MAX_DIGITS = 100
 
 
-def read_json_object(path: Path, limit: int) -> dict[str, object]:
+def read_json_object(
+    path: Path, limit: int, *, finite: bool = True
+) -> dict[str, object]:
     """The JSON object in a file of at most ``limit`` bytes.
 
     Raises:
         GlmcError: when the file is missing, too large, not JSON, not an object, nested
-            absurdly, repeats a key, or holds NaN or an infinity.
+            absurdly, repeats a key, or, if it must be ``finite``, holds NaN or an
+            infinity, which Python writes.
     """
-    return parse_json_object(read_bytes(path, limit), str(path))
+    return parse_json_object(read_bytes(path, limit), str(path), finite=finite)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -42,14 +45,16 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
-def parse_json_object(data: bytes, where: str) -> dict[str, object]:
+def parse_json_object(
+    data: bytes, where: str, *, finite: bool = True
+) -> dict[str, object]:
     """The JSON object in ``data``; errors begin with ``where``."""
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(
             text,
             object_pairs_hook=_unique_keys,
-            parse_constant=_no_constant,
+            parse_constant=_no_constant if finite else float,
             parse_float=_finite,
             parse_int=_whole,
         )

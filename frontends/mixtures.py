@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Protocol
 
-from glmc.frontends.attention_extras import query_scale
+from glmc.frontends.attention_extras import output_gate, query_scale
 from glmc.frontends.glu import clamped_glu
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.slots import Slots
@@ -51,9 +51,12 @@ class _Sublayer:
     def size(self, key: str, given: object) -> int:
         return self.resolve.size(f"{self.what}.{key}", given)
 
-    def norm(self, key: str, name: object, spec: NormSpec) -> m.Norm:
+    def optional_norm(self, key: str, name: object, spec: NormSpec) -> m.Norm | None:
         ref = NormRef(name=name, **dict(spec))
-        found = self.parts.layer_norm(f"{self.what}.{key}", self.resolve, ref)
+        return self.parts.layer_norm(f"{self.what}.{key}", self.resolve, ref)
+
+    def norm(self, key: str, name: object, spec: NormSpec) -> m.Norm:
+        found = self.optional_norm(key, name, spec)
         if found is None:
             expected = "must be the name of a norm"
             raise self.resolve.error(f"{self.what}.{key}", name, expected, None)
@@ -83,6 +86,7 @@ class Mixture(_Sublayer):
             gate_bias=self.slots.bias("xgate"),
             up_bias=self.slots.bias("xup"),
             down_bias=self.slots.bias("xdown"),
+            bias=self.slots.optional("xbias"),
             glu=clamped_glu(f"{self.what}.glu", self.resolve, spec.glu),
             weigh=spec.weigh,
             **self.shared(spec.shared, act),
@@ -105,6 +109,7 @@ class Mixture(_Sublayer):
             groups=self.size("groups", spec.groups),
             top_groups=self.size("top_groups", spec.top_groups),
             group_score=spec.group_score,
+            ineligible=spec.ineligible,
             renormalise=resolve.flag(f"{what}.renormalise", spec.renormalise),
             least_sum=resolve.optional_number(f"{what}.least_sum", spec.least_sum),
             scale=resolve.number(f"{what}.scale", spec.scale),
@@ -199,22 +204,28 @@ class LatentAttention(_Sublayer):
             kv_rank=self.size("kv_rank", spec.kv_rank),
             scale=self.resolve.number(f"{self.what}.scale", spec.scale),
             rope=rope,
+            window=self.resolve.optional_size(f"{self.what}.window", spec.window),
             q_scale=query_scale(f"{self.what}.q_scale", self.resolve, spec.q_scale),
             q_a=self.slots.projection("q_a") if ranked else None,
             q_norm=self.norm("q_norm", spec.q_norm, spec.norm) if ranked else None,
+            q_reads=spec.q_reads,
             q=self.slots.projection("q"),
             kv_a=self.slots.projection("kv_a"),
+            k_norm=self.optional_norm("k_norm", spec.k_norm, spec.norm),
             kv_norm=self.norm("kv_norm", spec.kv_norm, spec.norm),
             kv_scale=self.resolve.number(f"{self.what}.kv_scale", spec.kv_scale),
             kv_b=self.slots.projection("kv_b"),
             o=self.slots.projection("o"),
-            indexer=self.indexer(spec.indexer, rope_dim) if spec.indexer else None,
+            gate=output_gate(f"{self.what}.gate", self.resolve, spec.gate, self.slots),
+            indexer=self.indexer(spec.indexer, rope_dim),
         )
 
     def indexer(
-        self, spec: IndexerSpec, rope_dim: int
-    ) -> m.Indexer | Literal["shared"]:
+        self, spec: IndexerSpec | None, rope_dim: int
+    ) -> m.Indexer | Literal["shared"] | None:
         what = f"{self.what}.indexer"
+        if spec is None or not self.resolve.flag(f"{what}.when", spec.when):
+            return None
         if self.resolve.flag(f"{what}.shared", spec.shared):
             return "shared"
         dim = self.size("indexer.dim", spec.dim)

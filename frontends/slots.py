@@ -13,6 +13,7 @@ _INPUT_AXES = {
     "sdown": {"F"},
     "xdown": {"Fx"},
     "part_down": {"Ep"},
+    "laurel_up": {"Rl"},
 }
 _HIDDEN = {"E"}
 
@@ -21,19 +22,27 @@ _EMBED_SLOTS = frozenset(
     {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
 )
 _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
-_MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS
+_STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})
+_MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
-_ATTENTION_SLOTS = frozenset({"q", "k", "v", "o", "sinks", "attn_gate"})
+_ATTENTION_SLOTS = frozenset(
+    {"q", "k", "v", "o", "sinks", "attn_gate", "gate_bias", "attn_router"}
+)
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset(
-    {"router", "correction", "expert_scale", "xgate", "xup", "xdown"}
+    {"router", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
 )
 _PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
+_ALTUP_SLOTS = frozenset(
+    {"altup_router", "altup_predict", "altup_correct", "altup_scale"}
+    | {"laurel_down", "laurel_up"}
+)
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
+_LAYER_SLOTS |= _ALTUP_SLOTS
 _FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 

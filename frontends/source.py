@@ -39,8 +39,9 @@ class Source:
 
         Raises:
             GlmcError: when it is missing or not a JSON object of reasonable size.
+                NaN and infinities pass: what a spec reads is looked at key by key.
         """
-        return read_json_object(self.config_path, _MAX_CONFIG)
+        return read_json_object(self.config_path, _MAX_CONFIG, finite=False)
 
     def read_generation_config(self) -> dict[str, object]:
         """generation_config.json beside it; empty where there is none."""

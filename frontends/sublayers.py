@@ -5,12 +5,13 @@ from typing import Any
 
 from glmc.frontends.attention_extras import (
     alibi,
+    head_experts,
     long_factors,
     output_gate,
     query_scale,
 )
 from glmc.frontends.carried import kv_source
-from glmc.frontends.glu import clamped_glu
+from glmc.frontends.glu import clamped_glu, cutoff
 from glmc.frontends.mixtures import BlockIndexers, LatentAttention, Mixture
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import rope_node
@@ -19,9 +20,11 @@ from glmc.frontends.spec import (
     AffineSpec,
     AttentionSpec,
     BranchesSpec,
+    LowRankSpec,
     MlaSpec,
     MlpSpec,
     MoeSpec,
+    NormGateSpec,
     NormRef,
     OpSpec,
     PerLayerInputSpec,
@@ -70,6 +73,13 @@ class SublayerBuilder:
                 return Mixture(self, resolve, what, slots).build(op)
             case AffineSpec():
                 return m.Affine(map=slots.projection(op.slot))
+            case LowRankSpec():
+                return m.LowRank(
+                    rank=resolve.size(f"{what}.rank", op.rank),
+                    down=slots.projection("laurel_down"),
+                    up=slots.projection("laurel_up"),
+                    norm=self.layer_norm(f"{what}.norm", resolve, op.norm),
+                )
             case BranchesSpec():
                 return self.branches(resolve, what, op)
             case PerLayerInputSpec():
@@ -120,6 +130,7 @@ class SublayerBuilder:
         name = prefix + resolve.text(what, ref.name)
         own = {key: value for key, value in ref if value is not None}
         own.pop("name")
+        own.pop("gate", None)
         suffix = "" if own.pop("bare", False) else ".weight"
         spec = self.spec.norm.model_copy(update=own)
         weight = resolve.flag(f"{what}.weight", spec.weight)
@@ -131,7 +142,24 @@ class SublayerBuilder:
             bias=m.Weight(tensor=f"{name}.bias") if weight and bias else None,
             unit_offset=resolve.flag(f"{what}.unit_offset", spec.unit_offset),
             weight_in=spec.weight_in,
+            gate=self.norm_gate(what, resolve, ref.gate, prefix),
         )
+
+    def norm_gate(
+        self, what: str, resolve: Resolver, spec: NormGateSpec | None, prefix: str
+    ) -> m.NormGate | None:
+        what = f"{what}.gate"
+        if spec is None or not resolve.flag(f"{what}.when", spec.when):
+            return None
+        down, up = (
+            m.Projection(weight=m.Weight(tensor=f"{prefix}{name}.weight"))
+            for name in (
+                resolve.text(f"{what}.down", spec.down),
+                resolve.text(f"{what}.up", spec.up),
+            )
+        )
+        rank = resolve.size(f"{what}.rank", spec.rank)
+        return m.NormGate(rank=rank, down=down, up=up)
 
     def attention(
         self, resolve: Resolver, what: str, spec: AttentionSpec, slots: Slots
@@ -142,10 +170,14 @@ class SublayerBuilder:
         norms = self.qk_norms(f"{what}.qk_norm", resolve, spec.qk_norm)
         if not own:
             norms.pop("k_norm", None)
+        heads = resolve.size(f"{what}.heads", spec.heads)
+        kv_heads = resolve.size(f"{what}.kv_heads", spec.kv_heads)
+        group, of = heads / kv_heads, f"{what}.experts"
         return m.Attention(
             **norms,
-            heads=resolve.size(f"{what}.heads", spec.heads),
-            kv_heads=resolve.size(f"{what}.kv_heads", spec.kv_heads),
+            heads=heads,
+            kv_heads=kv_heads,
+            experts=head_experts(of, resolve, spec.experts, slots, group),
             head_dim=head_dim,
             v_dim=resolve.optional_size(f"{what}.v_dim", spec.v_dim),
             v_scale=resolve.number(f"{what}.v_scale", spec.v_scale),
@@ -238,6 +270,7 @@ class SublayerBuilder:
             glu=clamped_glu(f"{what}.glu", resolve, spec.glu) if gated else None,
             sub_norm=self.layer_norm(f"{what}.sub_norm", resolve, spec.sub_norm),
             down=slots.projection("down"),
+            cutoff=cutoff(f"{what}.sparsity", resolve, spec.sparsity),
         )
 
     def mlp_activation(

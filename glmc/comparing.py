@@ -154,9 +154,12 @@ def added(values: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def first(out: Any) -> torch.Tensor:
-    """The hidden state in what a layer of transformers returns."""
+    """The hidden state in what a layer of transformers returns.
+
+    Several streams of it stand before batch and tokens there.
+    """
     found: torch.Tensor = out if isinstance(out, torch.Tensor) else out[0]
-    return found
+    return found.permute(1, 2, 0, 3) if found.ndim == 4 else found
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:

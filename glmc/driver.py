@@ -16,6 +16,7 @@ from glmc.backends.own_kernels import (
 from glmc.backends.package import package, placements, uses
 from glmc.backends.runtime.storage import storage_fault
 from glmc.frontends.checkpoint import read_headers
+from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
@@ -306,7 +307,7 @@ def _manifest(
             "variant": loaded.variant,
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
-            "config": loaded.config,
+            "config": spelled(loaded.config),
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
             "assumed": loaded.assumed,
             "spec_lines": {path: asdict(line) for path, line in loaded.lines.items()},

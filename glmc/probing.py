@@ -3,6 +3,7 @@
 A *place* is one application of a graph: ``stem``, a layer's number, or ``head``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,16 +58,28 @@ class Kept:
 
     def add(self, name: str, value: Any) -> None:
         if isinstance(value, torch.Tensor) and value.ndim > 1:
-            self.pieces.setdefault(name, []).append(value.detach().float().cpu())
+            # A copy: the model may go on to change it in place.
+            kept = value.detach().to("cpu", torch.float32, copy=True)
+            self.pieces.setdefault(name, []).append(kept)
 
     def whole(self) -> dict[str, torch.Tensor]:
-        """Prompt and decoding as one; what was not there at every call is left out."""
-        count = max(map(len, self.pieces.values()), default=0)
+        """Prompt and decoding as one.
+
+        What was not there once at every call, as nearly all is, is left out, and what
+        has no dimension of tokens after that of rows.
+        """
+        counts = Counter(map(len, self.pieces.values()))
+        count = counts.most_common(1)[0][0] if counts else 0
         return {
             name: torch.cat(pieces, 1)
             for name, pieces in self.pieces.items()
-            if len(pieces) == count and len({p.shape[2:] for p in pieces}) == 1
+            if len(pieces) == count and len({_beside(piece) for piece in pieces}) == 1
         }
+
+
+def _beside(piece: torch.Tensor) -> tuple[int, ...]:
+    """Sizes beside the number of tokens."""
+    return (piece.shape[0], *piece.shape[2:])
 
 
 Scheme = Callable[..., torch.Tensor]
@@ -224,9 +237,8 @@ def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
 
 def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
     """Have attention show queries, new keys and values, ``[B,T,heads,width]``."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
 
     names = {module: name for name, module in model.named_modules()}
 
@@ -237,11 +249,16 @@ def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
             kept.add(f"{names.get(module, '')} attention {label}", new)
         return sdpa_attention_forward(module, q, k, v, *args, **kwargs)
 
-    AttentionInterface.register("glmc_probe", probe)
-    AttentionMaskInterface.register("glmc_probe", sdpa_mask)
+    # Under its name, for models with an indexer ask for it: another would see all.
+    AttentionInterface.register("sdpa", probe)
     before = model.config._attn_implementation
-    model.set_attn_implementation("glmc_probe")
-    return lambda: model.set_attn_implementation(before)
+    model.set_attn_implementation("sdpa")
+
+    def undo() -> None:
+        model.set_attn_implementation(before)
+        AttentionInterface.register("sdpa", sdpa_attention_forward)
+
+    return undo
 
 
 def rows_of(recipe: Recipe) -> slice | None:
@@ -317,7 +334,13 @@ class Teller:
         return next((value for value in found if value is not None), None)
 
     def _weighted(self, op: Op) -> None:
-        """An op with a weight is the module of that weight."""
+        """An op with a weight is the module of that weight.
+
+        What a module of embeddings gives may be scaled already, or not yet.
+        """
+        users = self.graph.users(op.outs[0])
+        if op.mnemonic == "embedding" and any(u.mnemonic == "scale" for u in users):
+            return
         param = self.program.param(self.graph, getattr(op, "weight", None) or "")
         if param is None:
             return
@@ -336,10 +359,16 @@ class Teller:
     def _attention(self, op: Op, key: str, kind: str, value: torch.Tensor) -> None:
         if not key.endswith(("attention q", "attention k", "attention v")):
             return
-        if op.mnemonic in ("attention", "latent_attention") and kind == "q":
+        plain = op.mnemonic == "latent_attention" and not self._paired()
+        if kind == "q" and (op.mnemonic == "attention" or plain):
             self.tell(op.values[0], value)
         elif op.mnemonic == "kv_write" and kind in "kv":
             self.tell(op.values["kv".index(kind) + 1], value)
+
+    def _paired(self) -> bool:
+        """Whether channels turn in pairs, which transformers then takes apart."""
+        ropes = [op for op in self.graph.ops if op.mnemonic == "rope"]
+        return any(op.attributes().get("style") == "interleaved" for op in ropes)
 
     def _activation(self, op: Op, name: str, kind: str, value: torch.Tensor) -> None:
         if op.mnemonic == "activation" and _is_activation(name):

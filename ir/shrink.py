@@ -56,10 +56,22 @@ def _block(
     layers = tuple(renumbered[layer] for layer in block.layers[:2])
     source = tuple(renumbered[layer] for layer in block.kv_from[:2])
     steps = tuple(
-        step.model_copy(update={"op": _op(step.op, axes)}) for step in block.steps
+        step.model_copy(
+            update={
+                "op": _op(step.op, axes),
+                "scale": _factor(step.scale),
+                "residual_scale": _factor(step.residual_scale),
+            }
+        )
+        for step in block.steps
     )
     where = {"layers": layers, "steps": steps, "kv_from": source, "numbers": None}
     return block.model_copy(update=where)
+
+
+def _factor(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    """Those of the layers that are kept."""
+    return given[:2] if isinstance(given, tuple) else given
 
 
 def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
@@ -75,7 +87,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
         case m.Branches():
             each = (b.model_copy(update={"op": _op(b.op, axes)}) for b in op.branches)
             return op.model_copy(update={"branches": tuple(each)})
-        case m.PerLayerInput() | m.Affine():
+        case m.PerLayerInput() | m.Affine() | m.LowRank():
             return op
 
 
@@ -123,6 +135,7 @@ def _mla(op: m.Mla) -> m.Mla:
             "v_dim": min(op.v_dim, HEAD_DIM - 8),
             "q_rank": op.q_rank and min(op.q_rank, RANK + 8),
             "kv_rank": min(op.kv_rank, RANK),
+            "window": op.window and min(op.window, WINDOW),
             "rope": rope,
             "indexer": indexer,
         }
@@ -142,11 +155,17 @@ def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
             "head_dim": width,
             "v_dim": op.v_dim and min(op.v_dim, HEAD_DIM - 8),
             "indexer": op.indexer and _block_indexer(op.indexer, kv_heads),
+            "experts": op.experts and _head_experts(op.experts, group),
             "window": op.window and min(op.window, WINDOW),
             "chunk": op.chunk and min(op.chunk, WINDOW),
             "rope": op.rope and _rope(op.rope, width / op.head_dim),
         }
     )
+
+
+def _head_experts(experts: m.HeadExperts, group: int) -> m.HeadExperts:
+    sizes = {"experts": min(experts.experts, EXPERTS), "top_k": group}
+    return experts.model_copy(update=sizes)
 
 
 def _block_indexer(indexer: m.BlockIndexer, kv_heads: int) -> m.BlockIndexer:

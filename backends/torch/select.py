@@ -22,6 +22,8 @@ FILES = (
     "sparse",
     "latent",
     "blocks",
+    "streams",
+    "head_experts",
 )
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."

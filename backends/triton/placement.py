@@ -21,7 +21,7 @@ class Place:
 
 
 _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
-    "a view: nothing is launched": ("split", "heads", "first_token"),
+    "a view: nothing is launched": ("split", "heads", "first_token", "stream"),
     "a lookup of single rows, which torch does as fast as any": (
         "embedding",
         "quantized_embedding",
@@ -39,18 +39,27 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "sinusoids",
         "alibi_slopes",
         "query_scale",
+        "layer_factors",
         "zeros_like",
+        "known_ids",
         "no_selection",
     ),
     "reads and writes what its tokens have, and no fusion took it": (
         "add",
+        "add_bias",
         "mul",
         "scale",
         "scale_by",
+        "scale_by_factor",
         "scale_heads",
         "scale_experts",
         "clamp",
         "clamped_glu",
+        "concat",
+        "cut_below",
+        "mix_streams",
+        "correct_streams",
+        "add_to_others",
         "soft_cap",
         "gate",
         "xielu",

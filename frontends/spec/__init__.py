@@ -16,6 +16,7 @@ from glmc.frontends.spec.attention import (
     AttentionSpec,
     BlockIndexerSpec,
     GateSpec,
+    HeadExpertsSpec,
     IndexerSpec,
     MlaSpec,
     QkNorm,
@@ -26,6 +27,7 @@ from glmc.frontends.spec.ends import (
     HeadSpec,
     PerLayerEmbedSpec,
     PrefixEncoderSpec,
+    StreamsSpec,
     TokensSpec,
     TransformSpec,
 )
@@ -33,13 +35,14 @@ from glmc.frontends.spec.feedforward import (
     BranchesSpec,
     BranchSpec,
     ClampedGluSpec,
+    LowRankSpec,
     MlpSpec,
     MoeSpec,
     PerLayerInputSpec,
     SharedSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
-from glmc.frontends.spec.norms import NormRef, NormSpec, NormUse
+from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.positions import (
     AlibiSpec,
     LongRopeFactors,
@@ -67,13 +70,16 @@ __all__ = [
     "EmbedSpec",
     "Expectation",
     "GateSpec",
+    "HeadExpertsSpec",
     "HeadSpec",
     "IndexerSpec",
     "LongRopeFactors",
+    "LowRankSpec",
     "Match",
     "MlaSpec",
     "MlpSpec",
     "MoeSpec",
+    "NormGateSpec",
     "NormRef",
     "NormSpec",
     "NormUse",
@@ -94,6 +100,7 @@ __all__ = [
     "SinusoidsSpec",
     "Spec",
     "StepSpec",
+    "StreamsSpec",
     "TokensSpec",
     "TransformSpec",
     "Variant",

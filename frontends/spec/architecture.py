@@ -7,9 +7,16 @@ from pydantic import BeforeValidator, Field
 from glmc.frontends.expressions import Expression
 from glmc.frontends.sections import Flag, Formula, Integer, Name, Number, Section, Text
 from glmc.frontends.spec.attention import AttentionSpec, MlaSpec
-from glmc.frontends.spec.ends import EmbedSpec, HeadSpec, PrefixEncoderSpec, TokensSpec
+from glmc.frontends.spec.ends import (
+    EmbedSpec,
+    HeadSpec,
+    PrefixEncoderSpec,
+    StreamsSpec,
+    TokensSpec,
+)
 from glmc.frontends.spec.feedforward import (
     BranchesSpec,
+    LowRankSpec,
     MlpSpec,
     MoeSpec,
     PerLayerInputSpec,
@@ -48,6 +55,7 @@ OpSpec = Annotated[
     | MoeSpec
     | MlaSpec
     | AffineSpec
+    | LowRankSpec
     | PerLayerInputSpec
     | BranchesSpec,
     Field(discriminator="kind"),
@@ -72,6 +80,8 @@ class StepSpec(Section):
     parallel: Flag = False
     shortcut: Text | None = None
     """``begin``: handed to the next layer, not added; ``end``: that is added, too."""
+    others: Flag = False
+    """With ``streams``: added to all of them but the first."""
 
 
 class Spec(Section):
@@ -108,6 +118,7 @@ class Spec(Section):
     ops: dict[Name, OpSpec]
     embed: EmbedSpec = EmbedSpec()
     embed_norm: NormUse | None = None
+    streams: StreamsSpec | None = None
     final_norm: NormUse | None = None
     head: HeadSpec = HeadSpec()
     positions: PositionsSpec | None = None

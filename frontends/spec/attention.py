@@ -8,9 +8,11 @@ from glmc.frontends.spec.positions import AlibiSpec, RopeSpec
 
 
 class QueryScaleSpec(Section):
-    """Queries times 1 + beta · log(1 + floor((pos + shift) / context))."""
+    """Queries times 1 + beta · log(1 + floor((pos + shift) / context)), or with an
+    exponent (1 + (pos + shift) / context) ** exponent."""
 
-    beta: Number
+    beta: Number | None = None
+    exponent: Number | None = None
     context: Integer
     shift: Literal[0, 1] = 0
     when: Flag = True
@@ -21,6 +23,10 @@ class GateSpec(Section):
 
     act: Literal["sigmoid", "softplus"]
     width: Text = "channel"
+    reads: Literal["hidden", "latent"] = "hidden"
+    """``latent``: in ``mla``, what queries are made of."""
+    head_bias: Flag = False
+    """Whether the slot ``gate_bias`` has a number for each head."""
     when: Flag = True
 
 
@@ -45,6 +51,15 @@ class BlockIndexerSpec(Section):
     q_norm: NormUse
     k_norm: NormUse
     when: Flag = True
+
+
+class HeadExpertsSpec(Section):
+    """A mixture of attention heads: ``top_k`` of ``experts`` make a token's queries,
+    one for each KV head, weighed by the softmax of their logits; slots ``attn_router``,
+    and ``q`` and ``o`` with an axis ``X`` before the others."""
+
+    experts: Integer
+    top_k: Integer
 
 
 class AttentionSpec(Section):
@@ -74,6 +89,7 @@ class AttentionSpec(Section):
     q_scale: QueryScaleSpec | None = None
     gate: GateSpec | None = None
     indexer: BlockIndexerSpec | None = None
+    experts: HeadExpertsSpec | None = None
     sub_norm: NormUse | None = None
     kv_from: Integer | None = None
     kv_equal: Flag = False
@@ -90,6 +106,7 @@ class IndexerSpec(Section):
     norm: NormSpec
     shared: Flag = False
     """Whether the layer has none and sees what the last one before it selected."""
+    when: Flag = True
 
 
 class MlaSpec(Section):
@@ -102,11 +119,15 @@ class MlaSpec(Section):
     q_rank: Integer | None = None
     kv_rank: Integer
     scale: Number
+    window: Integer | None = None
     rope: RopeSpec
     q_scale: QueryScaleSpec | None = None
     q_norm: Text
+    q_reads: Literal["normed", "both"] = "normed"
     kv_norm: Text
+    k_norm: Text | None = None
     kv_scale: Number = 1.0
     norm: NormSpec
     """What the norms of the latents are."""
+    gate: GateSpec | None = None
     indexer: IndexerSpec | None = None

@@ -22,6 +22,17 @@ class PerLayerEmbedSpec(Section):
     sum_scale: Number = 1.0
 
 
+class StreamsSpec(Section):
+    """Several residual streams (AltUp); slots ``streams_spread``, ``streams_gather``,
+    and of each layer ``altup_router``, ``altup_predict``, ``altup_correct`` and
+    ``altup_scale``."""
+
+    count: Integer
+    active: Integer = 0
+    router_norm: NormUse
+    router_scale: Number = 1.0
+
+
 class EmbedSpec(Section):
     """What happens to a token's vector before the first layer."""
 

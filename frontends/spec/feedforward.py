@@ -23,6 +23,8 @@ class MlpSpec(Section):
     gated: Flag = True
     glu: ClampedGluSpec | None = None
     sub_norm: NormUse | None = None
+    sparsity: Number | None = None
+    """What share of the gate is cut off, as if it were normally distributed."""
 
 
 class SharedSpec(Section):
@@ -59,6 +61,7 @@ class MoeSpec(Section):
     groups: Integer = 1
     top_groups: Integer = 1
     group_score: Literal["top2", "max"] = "top2"
+    ineligible: Literal["never", "zero"] = "never"
     renormalise: Flag = False
     least_sum: Number | None = None
     scale: Number = 1.0
@@ -75,6 +78,14 @@ class PerLayerInputSpec(Section):
 
     kind: Literal["per_layer_input"]
     act: Text
+
+
+class LowRankSpec(Section):
+    """x + norm(up(down(x))): slots ``laurel_down`` and ``laurel_up``."""
+
+    kind: Literal["low_rank"]
+    rank: Integer
+    norm: NormUse | None = None
 
 
 class BranchSpec(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from glmc.frontends.sections import Flag, Number, Section, Text, from_name
+from glmc.frontends.sections import Flag, Integer, Number, Section, Text, from_name
 
 
 class NormSpec(Section):
@@ -16,6 +16,15 @@ class NormSpec(Section):
     bias: Flag = False
     unit_offset: Flag = False
     weight_in: Literal["input", "f32"] = "input"
+
+
+class NormGateSpec(Section):
+    """What a norm gives times sigmoid(up(silu(down of it))), ``rank`` wide between."""
+
+    rank: Integer
+    down: Text
+    up: Text
+    when: Flag = True
 
 
 class NormRef(Section):
@@ -30,6 +39,7 @@ class NormRef(Section):
     weight_in: Literal["input", "f32"] | None = None
     bare: bool | None = None
     """The weight is called as the norm, without ``.weight``."""
+    gate: NormGateSpec | None = None
 
 
 NormUse = Annotated[NormRef, BeforeValidator(from_name)]

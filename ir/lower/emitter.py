@@ -77,6 +77,18 @@ class Emitter(GraphBuilder):
         axes: Axes = NO_AXES,
     ) -> str:
         """A norm of any kind; a slot of two dimensions has a row for each head."""
+        if not norm.gate:
+            return self._norm(result, x, norm, slot, axes)
+        y = self._norm(f"{result}_normed", x, norm, slot, axes)
+        axes = {**axes, "Rg": norm.gate.rank}
+        low = self.linear(f"{result}_low", y, norm.gate.down, ("Rg", slot[0]), axes)
+        low = self.emit(ops.Activation, f"{result}_act", x=low, fn="silu")
+        gate = self.linear(f"{result}_gate", low, norm.gate.up, (slot[0], "Rg"), axes)
+        return str(self.emit(ops.Gate, result, x=y, g=gate, fn="sigmoid"))
+
+    def _norm(
+        self, result: str, x: str, norm: m.Norm, slot: Sequence[str], axes: Axes
+    ) -> str:
         rms = norm.kind == "rms"
         if norm.weight is None:
             plain = ops.RmsNormalize if rms else ops.LayerNormalize

@@ -15,32 +15,42 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
     axes = _axes(a)
     cos, sin = e.tables.names(a.rope)
     turn = {"cos": cos, "sin": sin, "style": a.rope.style}
-    latent = _query_latent(e, h, a, axes)
-    slot = ("H D", "Lq" if a.q_rank else "E")
-    q = e.linear("q", latent, a.q, slot, axes)
+    latent, read = _query_latent(e, h, a, axes)
+    slot = "Lqq" if a.q_reads == "both" else "Lq" if a.q_rank else "E"
+    q = e.linear("q", read, a.q, ("H D", slot), axes)
     q = e.emit(ops.Heads, "qh", x=q, n=a.heads)
     q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
     if a.q_scale:
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=e.tables.query_scale(a.q_scale))
     kv = _write(e, h, a, axes, turn)
     context = _attend(e, h, a, q, kv, latent, turn)
+    if a.gate:
+        x, last = (h, "E") if a.gate.reads == "hidden" else (read, slot)
+        width = "H" if a.gate.width == "head" else "H Dv"
+        gate = e.linear("attn_gate", x, a.gate.projection, (width, last), axes)
+        context = str(e.emit(ops.Gate, "gated", x=context, g=gate, fn=a.gate.act))
     return e.linear("attn", context, a.o, ("E", "H Dv"), axes)
 
 
 def _axes(a: m.Mla) -> Axes:
     sizes = {"H": a.heads, "D": a.head_dim, "Dv": a.v_dim, "Dkv": a.nope + a.v_dim}
-    sizes |= {"Lq": a.q_rank or 0, "Lkv": a.kv_rank, "Akv": a.kv_rank + a.rope.dim}
+    rank, turned = a.q_rank or 0, a.rope.dim
+    sizes |= {"Lq": rank, "Lqq": 2 * rank, "Dr": turned}
+    sizes |= {"Lkv": a.kv_rank, "Akv": a.kv_rank + turned}
     if isinstance(a.indexer, m.Indexer):
         sizes |= {"Hi": a.indexer.heads, "Di": a.indexer.dim}
     return sizes
 
 
-def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> str:
-    """What queries are made of."""
+def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> tuple[str, str]:
+    """The normed latent, and what queries are made of."""
     if not (a.q_a and a.q_norm):
-        return h
+        return h, h
     down = e.linear("q_a", h, a.q_a, ("Lq", "E"), axes)
-    return e.norm("q_latent", down, a.q_norm, ("Lq",), axes)
+    latent = e.norm("q_latent", down, a.q_norm, ("Lq",), axes)
+    if a.q_reads == "normed":
+        return latent, latent
+    return latent, str(e.emit(ops.Concat, "q_both", x=latent, y=down))
 
 
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
@@ -51,6 +61,8 @@ def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> st
     latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
     if a.kv_scale != 1.0:
         latent = e.emit(ops.Scale, "kv_scaled", x=latent, factor=a.kv_scale)
+    if a.k_norm:
+        shared = e.norm("k_sharedn", shared, a.k_norm, ("Dr",), axes)
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
     shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
     made = {"kv": "kv", "latent": latent, "shared": shared}
@@ -72,6 +84,7 @@ def _attend(
     kv_b = e.weight(a.kv_b.weight, slot, axes)
     bias = e.bias(kv_b, a.kv_b.bias, slot[:1], axes)
     fields = {"kv_b": kv_b, "bias": bias, "selection": selection, "scale": a.scale}
+    fields["window"] = a.window
     return str(e.emit(ops.LatentAttention, "ctx", q=q, kv=kv, **fields))
 
 

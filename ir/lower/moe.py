@@ -13,7 +13,8 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     The router reads ``h``, the experts ``x``.
     """
     axes = {"X": moe.experts, "Fx": moe.ff}
-    experts, weights = _route(e, h, moe)
+    count = moe.experts + moe.zero_experts
+    experts, weights = route(e, h, moe.router, count, moe.top_k)
     both = [moe.gate, moe.up]
     gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
     down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
@@ -34,11 +35,18 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
         bias = e.packed("experts_down_bias", [moe.down_bias], ("X", "E"), axes, 1)
         fields["down_bias"] = bias
     matrices = {"gate_up": gate_up, "down": down}
-    return str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
+    y = str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
+    if moe.bias is None:
+        return y
+    bias = e.weight(moe.bias, ("E",))
+    return str(e.emit(ops.AddBias, "routed_biased", x=y, bias=bias))
 
 
-def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
-    router, axes = moe.router, {"X": moe.experts + moe.zero_experts}
+def route(
+    e: Emitter, h: str, router: m.Router, count: int, top_k: int
+) -> tuple[str, str]:
+    """The experts of each token, of so many, and their weights."""
+    axes = {"X": count}
     if router.norm:
         h = e.norm("router_in", h, router.norm)
     if router.pre_scale != 1.0:
@@ -49,7 +57,7 @@ def _route(e: Emitter, h: str, moe: m.Moe) -> tuple[str, str]:
         for name, each in (("bias", router.bias), ("correction", router.correction))
     }
     how = {name: getattr(router, name) for name in _CHOICE}
-    fields = {"x": h, "weight": weight, **vectors, "top_k": moe.top_k, **how}
+    fields = {"x": h, "weight": weight, **vectors, "top_k": top_k, **how}
     experts, weights = e.emit(ops.MoeRouter, "experts", "weights", **fields)
     if router.expert_scale:
         scale = e.weight(router.expert_scale, ("X",), axes, dtype="f32")
@@ -67,6 +75,7 @@ _CHOICE = (
     "groups",
     "top_groups",
     "group_score",
+    "ineligible",
     "renormalise",
     "least_sum",
     "scale",

@@ -8,7 +8,9 @@ from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
-from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX, SUBLAYERS
+from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
+from glmc.ir.lower.streams import altered, gather, hidden_type, spread
+from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
 from glmc.ir.types import CacheType, TensorType, Type
 
@@ -16,11 +18,11 @@ IDS = TensorType(dtype="i64", dims=("B", "T"))
 STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
 """What :class:`~glmc.ir.model.GlmPositions` gives."""
 BOUND = TensorType(dtype="i32", dims=("B",))
-SHORTCUT = "shortcut"
-"""The value that a step hands past the layers' sums to the next layer."""
 MASK = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
 """The stem's value of which every layer is given its part."""
+LAYER_FACTORS = "layer_factors"
+"""The stem's constants, of which every layer is given its row."""
 
 
 def lower(model: m.Model) -> Program:
@@ -31,6 +33,7 @@ def lower(model: m.Model) -> Program:
             the kinds of attention do not go together.
     """
     _check_masks(model)
+    _check_streams(model)
     tables = Tables(model)
     shared: dict[str, Param] = {}
     stem = _stem(model, tables, shared)
@@ -74,6 +77,16 @@ def _check_masks(model: m.Model) -> None:
         )
 
 
+def _check_streams(model: m.Model) -> None:
+    """Refuse blocks that do not fit the number of residual streams."""
+    several = {block.altup is not None for block in model.blocks}
+    if several != {model.streams is not None}:
+        raise ModelShapeError(
+            f"{model.name} has several residual streams and blocks for one, or one and"
+            " blocks for several; give streams to the model and altup to its blocks."
+        )
+
+
 def _prefix_encoder(
     model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Param]
 ) -> Graph:
@@ -103,13 +116,31 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     if model.embed.types:
         inputs["types"] = IDS
     e = Emitter(model, tables, inputs | seen)
-    x = _embed(e, model.embed)
+    embedded = _embed(e, model.embed, "embedded" if model.streams else "x")
+    x = spread(e, embedded, model.streams) if model.streams else embedded
     handed = [_nothing(e, name, x) for name in _handed_on(model)]
     returns = [x, *handed, *tables.emit(e), *seen]
     if model.embed.per_layer:
-        returns.append(_layer_inputs(e, model.embed.per_layer, x))
+        returns.append(_layer_inputs(e, model.embed.per_layer, embedded))
+    if rows := _factor_rows(model):
+        returns.append(e.emit(ops.LayerFactors, LAYER_FACTORS, pos="pos", rows=rows))
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
+
+
+def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
+    """The factors of each layer, where they differ among layers of a kind; as many
+    digits as fp32 has. A layer without as many as others has ones."""
+    every = [(block, varied(block.steps)) for block in model.blocks]
+    most = max(len(factors) for _, factors in every)
+    rows = {
+        layer: [float(f"{each[at]:.9g}") for each in factors]
+        for block, factors in every
+        for at, layer in enumerate(block.layers)
+    }
+    if not most:
+        return ()
+    return tuple((*rows[n], *[1.0] * (most - len(rows[n]))) for n in sorted(rows))
 
 
 def _nothing(e: Emitter, name: str, x: str) -> str:
@@ -119,7 +150,7 @@ def _nothing(e: Emitter, name: str, x: str) -> str:
     return str(e.emit(ops.ZerosLike, name, x=x))
 
 
-def _embed(e: Emitter, embed: m.Embedding) -> str:
+def _embed(e: Emitter, embed: m.Embedding, result: str) -> str:
     """norm(scale · project(token) + type + place), of it what is given."""
     steps: list[tuple[str, Callable[[Emitter, m.Embedding, str, str], str]]]
     steps = [("tokens", _looked_up)]
@@ -130,7 +161,7 @@ def _embed(e: Emitter, embed: m.Embedding) -> str:
     steps += [("normed", _normed)] if embed.norm else []
     x = "ids"
     for at, (name, step) in enumerate(steps, 1):
-        x = step(e, embed, x, "x" if at == len(steps) else name)
+        x = step(e, embed, x, result if at == len(steps) else name)
     return x
 
 
@@ -180,7 +211,10 @@ def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
     layers = e.model.layers
     axes = {"L": layers, "Ep": p.width, "Vp": p.vocab}
     table = e.weight(p.weight, ("Vp", "L Ep"), axes)
-    rows = e.emit(ops.Embedding, "layer_rows", ids="ids", weight=table)
+    ids = "ids"
+    if p.vocab < e.model.vocab:
+        ids = e.emit(ops.KnownIds, "known_ids", ids=ids, limit=p.vocab)
+    rows = e.emit(ops.Embedding, "layer_rows", ids=ids, weight=table)
     if p.scale != 1.0:
         factor = {"factor": p.scale, "rounded": p.scale_rounded}
         rows = e.emit(ops.Scale, "layer_rows_scaled", x=rows, **factor)
@@ -198,8 +232,9 @@ def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
 
 def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     """The last hidden state to what the model answers."""
-    e = Emitter(model, tables, {"x": _hidden(model)}, dict(shared))
-    x = e.norm("h", "x", model.final_norm) if model.final_norm else "x"
+    e = Emitter(model, tables, {"x": hidden_type(model)}, dict(shared))
+    x = gather(e, "x", model.streams) if model.streams else "x"
+    x = e.norm("h", x, model.final_norm) if model.final_norm else x
     match model.head:
         case m.Head():
             returns = [_logits(e, x, model.head)]
@@ -246,30 +281,20 @@ def _logits(e: Emitter, x: str, head: m.Head) -> str:
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
     handed = _handed_on(model)
-    inputs: dict[str, Type] = {"x": _hidden(model), **handed}
+    inputs: dict[str, Type] = {"x": hidden_type(model), **handed}
     inputs |= tables.inputs() | _mask(model) | _layer_input(model)
+    if rows := _factor_rows(model):
+        inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
     if not model.is_encoder:
         inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
     e.carried = {name: name for name in handed}
-    e.each_of = {LAYER_INPUT: LAYER_INPUTS}
-    x = "x"
-    read: dict[m.Norm | None, str] = {}
-    for at, step in enumerate(block.steps, 1):
-        if not step.parallel:
-            read = {None: x}
-        if step.pre not in read:
-            assert step.pre
-            read[step.pre] = e.norm(f"h{at}", read[None], step.pre)
-        last = at == len(block.steps) and not block.scalar
-        result = "out" if last else f"x{at}"
-        if step.shortcut == "end":
-            x = _step(e, x, read[step.pre], step, at, f"x{at}")
-            x = e.emit(ops.Add, result, x=x, y=SHORTCUT)
-        elif step.shortcut == "begin":
-            e.carried[SHORTCUT] = _sublayer(e, read[step.pre], step)
-        else:
-            x = _step(e, x, read[step.pre], step, at, result)
+    e.each_of = {LAYER_INPUT: LAYER_INPUTS, FACTORS: LAYER_FACTORS}
+    result = f"x{len(block.steps)}" if block.scalar else "out"
+    if block.altup:
+        x = altered(e, block.altup, block.steps)
+    else:
+        x = run(e, "x", block.steps, result)
     if block.scalar:
         scalar = e.weight(block.scalar, ("1",))
         x = e.emit(ops.ScaleBy, "out", x=x, weight=scalar)
@@ -277,28 +302,6 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     where = {"layers": block.layers, "prefix": block.prefix, "kv_from": block.kv_from}
     graph = e.graph(block.name, *returns, **where)
     return graph.replace(numbers=block.numbers)
-
-
-def _step(e: Emitter, x: str, h: str, step: m.Step, at: int, result: str) -> str:
-    """after(residual_scale · r + scale · post(op(h))), where r is x or h, pre(x)."""
-    y = _sublayer(e, h, step)
-    r = h if step.residual == "normed" else x
-    if step.residual_scale != 1.0:
-        r = e.emit(ops.Scale, f"r{at}", x=r, factor=step.residual_scale)
-    if not step.after:
-        return str(e.emit(ops.Add, result, x=r, y=y))
-    total = e.emit(ops.Add, f"total{at}", x=r, y=y)
-    return e.norm(result, total, step.after)
-
-
-def _sublayer(e: Emitter, h: str, step: m.Step) -> str:
-    """scale · post(op(h))."""
-    y = SUBLAYERS[type(step.op)](e, h, step.op)
-    if step.post:
-        y = e.norm(f"{y}_normed", y, step.post)
-    if step.scale != 1.0:
-        y = e.emit(ops.Scale, f"{y}_scaled", x=y, factor=step.scale)
-    return y
 
 
 def _mask(model: m.Model) -> dict[str, Type]:
@@ -319,10 +322,6 @@ def _layer_input(model: m.Model) -> dict[str, Type]:
     return {LAYER_INPUT: TensorType(dtype=model.dtype, dims=dims)}
 
 
-def _hidden(model: m.Model) -> TensorType:
-    return TensorType(dtype=model.dtype, dims=("B", "T", model.hidden))
-
-
 def _handed_on(model: m.Model) -> dict[str, Type]:
     """What layers hand on besides the hidden state."""
     steps = [step for block in model.blocks for step in block.steps]
@@ -330,7 +329,7 @@ def _handed_on(model: m.Model) -> dict[str, Type]:
     if any(isinstance(s.op, m.Mla) and s.op.indexer == "shared" for s in steps):
         found[SELECTION] = TensorType(dtype="i64", dims=("B", "T", "N"))
     if any(step.shortcut for step in steps):
-        found[SHORTCUT] = _hidden(model)
+        found[SHORTCUT] = hidden_type(model)
     return found
 
 

@@ -1,6 +1,7 @@
 """Sublayers: what stands between a norm and the residual add."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from glmc.ir import model as m
@@ -8,7 +9,7 @@ from glmc.ir import ops
 from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mla import mla
-from glmc.ir.lower.moe import routed
+from glmc.ir.lower.moe import route, routed
 
 LAYER_INPUT = "layer_input"
 """A layer's part of what the stem makes for all of them."""
@@ -25,13 +26,16 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
     axes |= {"Dv": a.v_dim} if a.v_dim else {}
-    states = _projected(e, h, a, axes)
+    chosen = _chosen(e, h, a.experts) if a.experts else None
+    states = _projected(e, h, a, axes, chosen)
     if a.clip:
         for name, x in states.items():
             states[name] = e.emit(ops.Clamp, f"{name}c", x=x, limit=a.clip)
     if a.qk_norm_scope == "full":
         _qk_norms(e, a, states, axes)
     for name, x in states.items():
+        if name == "q" and chosen:
+            continue
         heads = a.heads if name == "q" else a.kv_heads
         states[name] = e.emit(ops.Heads, f"{name}h", x=x, n=heads)
     steps = [_rotated] if a.qk_norm_scope == "full" else [_qk_norms, _rotated]
@@ -49,7 +53,31 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     else:
         context = _attended(e, a, states, axes)
     context = _context(e, a, context, h, axes)
-    return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
+    if not chosen:
+        return e.linear("attn", context, a.o, ("E", f"H {_width(a)}"), axes)
+    weight = e.weight(a.o.weight, ("X", "E", f"K {_width(a)}"), {**axes, **chosen.axes})
+    fields = {"weights": chosen.weights, "kv_heads": a.kv_heads}
+    fields |= {"x": context, "experts": chosen.experts, "weight": weight}
+    y = e.emit(ops.ExpertOutputs, "attn", **fields)
+    bias = e.bias(weight, a.o.bias, ("E",))
+    return str(e.emit(ops.AddBias, "attn_biased", x=y, bias=bias) if bias else y)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The experts that make a token's queries."""
+
+    experts: str
+    weights: str
+    count: int
+
+    @property
+    def axes(self) -> Axes:
+        return {"X": self.count}
+
+
+def _chosen(e: Emitter, h: str, x: m.HeadExperts) -> _Chosen:
+    return _Chosen(*route(e, h, x.router, x.experts, x.top_k), x.experts)
 
 
 def _width(a: m.Attention) -> str:
@@ -61,8 +89,15 @@ States = dict[str, str]
 """Of ``q``, ``k`` and ``v`` those that a layer makes: the newest value of each."""
 
 
-def _projected(e: Emitter, h: str, a: m.Attention, axes: Axes) -> States:
-    states = {"q": e.linear("q", h, a.q, ("H D", "E"), axes)}
+def _projected(
+    e: Emitter, h: str, a: m.Attention, axes: Axes, chosen: _Chosen | None
+) -> States:
+    if chosen:
+        weight = e.weight(a.q.weight, ("X", "K D", "E"), {**axes, **chosen.axes})
+        fields = {"x": h, "experts": chosen.experts, "kv_heads": a.kv_heads}
+        states = {"q": str(e.emit(ops.ExpertQueries, "q", **fields, weight=weight))}
+    else:
+        states = {"q": e.linear("q", h, a.q, ("H D", "E"), axes)}
     if a.k:
         states["k"] = e.linear("k", h, a.k, ("K D", "E"), axes)
         states["v"] = states["k"]
@@ -117,6 +152,9 @@ def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> st
     if a.gate:
         slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
+        if a.gate.head_bias:
+            bias = e.weight(a.gate.head_bias, ("H",), axes)
+            gate = e.emit(ops.AddBias, "attn_gate_biased", x=gate, bias=bias)
         context = str(e.emit(ops.Gate, "gated", x=context, g=gate, fn=a.gate.act))
     if a.sub_norm:
         context = e.norm("ctx_normed", context, a.sub_norm, (f"H {_width(a)}",), axes)
@@ -144,6 +182,8 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
 
 
 def _gated(e: Emitter, mlp: m.Mlp, gate: str, up: str) -> str:
+    if mlp.cutoff is not None:
+        gate = e.emit(ops.CutBelow, "gate_cut", x=gate, deviations=mlp.cutoff)
     if mlp.glu:
         fields = {"gate": gate, "up": up, "fn": mlp.act, **mlp.glu.model_dump()}
         return str(e.emit(ops.ClampedGlu, "ff", **fields))
@@ -183,6 +223,16 @@ def affine(e: Emitter, h: str, op: m.Affine) -> str:
     return e.linear("mapped", h, op.map, ("E_out", "E"))
 
 
+def low_rank(e: Emitter, h: str, op: m.LowRank) -> str:
+    """What is read, and a map of it through few channels."""
+    axes = {"Rl": op.rank}
+    low = e.linear("low", h, op.down, ("Rl", "E"), axes)
+    y = e.linear("wide", low, op.up, ("E", "Rl"), axes)
+    if op.norm:
+        y = e.norm("wide_normed", y, op.norm)
+    return str(e.emit(ops.Add, "augmented", x=h, y=y))
+
+
 def branches(e: Emitter, h: str, op: m.Branches) -> str:
     """Feed-forwards side by side, and their sum."""
     made: list[str] = []
@@ -213,6 +263,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mlp: mlp,
     m.Moe: moe,
     m.Affine: affine,
+    m.LowRank: low_rank,
     m.Branches: branches,
     m.PerLayerInput: per_layer_input,
 }

@@ -22,13 +22,36 @@ class Step(Node):
     """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
     residual: Literal["stream", "normed"] = "stream"
     """What r is: ``stream`` is x, ``normed`` is pre(x)."""
-    residual_scale: PositiveFloat = 1.0
-    scale: PositiveFloat = 1.0
+    residual_scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """One number, or one for each of the block's layers; so too ``scale``."""
+    scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
     parallel: bool = False
     """Reads the x that the step before it read, and is added to that step's sum."""
     shortcut: Literal["begin", "end"] | None = None
     """``begin``: what the step makes is not added, but handed to the next layer.
     ``end``: what the layer before handed on is added after this step's sum."""
+    others: bool = False
+    """With :class:`AltUp`: reads the corrected stream, times ``AltUp.scale``, and is
+    added to all streams but the first. Such steps are the last."""
+
+
+class AltUp(Node):
+    """How a block works on one of several residual streams (arXiv:2301.13310).
+
+    Before its steps every stream becomes a mixture of all, and afterwards each follows
+    the change that the steps made to the active one. How much, linear maps say, of
+    tanh(router(router_scale · router_norm(x))), x being the active stream.
+    """
+
+    router: Projection
+    """From the hidden state to the number of streams, axis ``N``."""
+    router_norm: Norm
+    router_scale: PositiveFloat = 1.0
+    predict: Projection
+    """From N to a matrix of N by N, axis ``NN``."""
+    correct: Projection
+    scale: Weight | None = None
+    """What multiplies the channels that steps for the ``others`` read."""
 
 
 class Block(Node):
@@ -47,6 +70,8 @@ class Block(Node):
     where layers have their own."""
     scalar: Weight | None = None
     """A learned number, by which the hidden state is multiplied at last."""
+    altup: AltUp | None = None
+    """Where the model has :class:`Streams`."""
 
 
 class Sinusoids(Node):
@@ -70,7 +95,7 @@ class PerLayerEmbedding(Node):
 
     width: PositiveInt
     vocab: PositiveInt
-    """Rows of the table, axis ``Vp``."""
+    """Rows of the table, axis ``Vp``; tokens beyond it have row 0."""
     weight: Weight
     scale: PositiveFloat = 1.0
     scale_rounded: bool = False
@@ -79,6 +104,21 @@ class PerLayerEmbedding(Node):
     project_scale: PositiveFloat = 1.0
     norm: Norm | None = None
     sum_scale: PositiveFloat = 1.0
+
+
+class Streams(Node):
+    """Several residual streams side by side (AltUp, Gemma 3n).
+
+    The first is what was embedded, the others linear maps of it that are as long. The
+    head reads the mean of the first and of linear maps of the others, as long again.
+    """
+
+    count: PositiveInt
+    active: NonNegativeInt = 0
+    """The stream that layers work on."""
+    spread: Weight
+    """A matrix for each stream but the first; ``{x}`` in a name is its index."""
+    gather: Weight
 
 
 class Embedding(Node):
@@ -206,6 +246,8 @@ class Model(Node):
     final_norm: Norm | None = None
     head: Head | Pooler | None
     """None: the last hidden state is all there is."""
+    streams: Streams | None = None
+    """None: there is one residual stream."""
     positions: GlmPositions | None = None
     """How positions follow from the ids; None: tokens are counted."""
     prefix_encoder: PrefixEncoder | None = None

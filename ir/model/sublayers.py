@@ -25,12 +25,14 @@ class Alibi(Node):
 
 
 class QueryScale(Node):
-    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``.
+    """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``, or with an
+    exponent ``(1 + (pos + shift) / context) ** exponent``.
 
-    Attention that stays sharp over long contexts (Llama 4, Ministral 3).
+    Attention that stays sharp over long contexts (Llama 4, Ministral 3, Beam).
     """
 
-    beta: PositiveFloat
+    beta: PositiveFloat | None = None
+    exponent: PositiveFloat | None = None
     context: PositiveInt
     shift: Literal[0, 1] = 0
 
@@ -41,6 +43,10 @@ class OutputGate(Node):
     projection: Projection
     act: Literal["sigmoid", "softplus"]
     width: Literal["channel", "head"] = "channel"
+    head_bias: Weight | None = None
+    """A number of each head that is added to what was projected."""
+    reads: Literal["hidden", "latent"] = "hidden"
+    """What is projected: the hidden state, or what :class:`Mla` makes queries of."""
 
 
 class BlockIndexer(Node):
@@ -61,6 +67,63 @@ class BlockIndexer(Node):
     k: Projection
     q_norm: Norm
     k_norm: Norm
+
+
+class Router(Node):
+    """Which experts a token goes to, and how much each of them counts; all in fp32.
+
+    The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
+    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
+    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
+    their scores alone.
+    """
+
+    weight: Weight
+    bias: Weight | None = None
+    softcap: PositiveFloat | None = None
+    """Logits become ``softcap · tanh(logit / softcap)``."""
+    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    jitter: PositiveFloat | None = None
+    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
+    and each weighs as its share in a softmax over those that are not chosen yet and
+    whose logit is at most twice this, relatively, below the highest."""
+    after: Literal["softmax", "sigmoid"] | None = None
+    """What becomes of the logits of the chosen experts, where logits are the scores."""
+    correction: Weight | None = None
+    """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
+    groups: PositiveInt = 1
+    """Experts stand in this many equal groups."""
+    top_groups: PositiveInt = 1
+    """Only experts of this many best groups are eligible."""
+    group_score: Literal["top2", "max"] = "top2"
+    """A group is as good as its two best experts together, or as its best one."""
+    ineligible: Literal["never", "zero"] = "never"
+    """Whether experts of other groups are never chosen, or compared as 0, so that they
+    come before eligible ones below it."""
+    renormalise: bool = False
+    """The weights of the chosen experts are divided by their sum."""
+    least_sum: PositiveFloat | None = None
+    """What that sum is at least."""
+    scale: PositiveFloat = 1.0
+    """The weights are multiplied by this at last."""
+    norm: Norm | None = None
+    pre_scale: PositiveFloat = 1.0
+    expert_scale: Weight | None = None
+    """A factor of each expert, which its weights are multiplied by at last."""
+
+
+class HeadExperts(Node):
+    """A mixture of attention heads (arXiv:2210.05144): which experts make a token's
+    queries and read its context.
+
+    An expert has a query for each KV head, and there are ``top_k`` query heads for each
+    of these. ``Attention.q`` is a stack ``[experts, K·D, E]`` then, and ``Attention.o``
+    one ``[experts, E, K·D]`` whose results are added up by the router's weights.
+    """
+
+    experts: PositiveInt
+    top_k: PositiveInt
+    router: Router
 
 
 class Attention(Node):
@@ -98,6 +161,7 @@ class Attention(Node):
     k: Projection | None = None
     v: Projection | None = None
     o: Projection
+    experts: HeadExperts | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     v_norm: Norm | None = None
@@ -151,6 +215,20 @@ class Mlp(Node):
     sub_norm: Norm | None = None
     """Norm of what ``down`` reads."""
     down: Projection
+    cutoff: float | None = None
+    """Of what ``gate`` makes only what lies so many standard deviations above the mean
+    goes on, less that."""
+
+
+class LowRank(Node):
+    """``x + norm(up(down(x)))``: LAuReL (arXiv:2411.07501) beside an attention."""
+
+    kind: Literal["low_rank"] = "low_rank"
+    rank: PositiveInt
+    """Axis ``Rl``."""
+    down: Projection
+    up: Projection
+    norm: Norm | None = None
 
 
 class Affine(Node):
@@ -168,46 +246,6 @@ class PerLayerInput(Node):
     gate: Projection
     """From the hidden state to the width of e."""
     down: Projection
-
-
-class Router(Node):
-    """Which experts a token goes to, and how much each of them counts; all in fp32.
-
-    The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
-    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
-    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
-    their scores alone.
-    """
-
-    weight: Weight
-    bias: Weight | None = None
-    softcap: PositiveFloat | None = None
-    """Logits become ``softcap · tanh(logit / softcap)``."""
-    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
-    jitter: PositiveFloat | None = None
-    """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
-    and each weighs as its share in a softmax over those that are not chosen yet and
-    whose logit is at most twice this, relatively, below the highest."""
-    after: Literal["softmax", "sigmoid"] | None = None
-    """What becomes of the logits of the chosen experts, where logits are the scores."""
-    correction: Weight | None = None
-    """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
-    groups: PositiveInt = 1
-    """Experts stand in this many equal groups."""
-    top_groups: PositiveInt = 1
-    """Only experts of this many best groups are eligible."""
-    group_score: Literal["top2", "max"] = "top2"
-    """A group is as good as its two best experts together, or as its best one."""
-    renormalise: bool = False
-    """The weights of the chosen experts are divided by their sum."""
-    least_sum: PositiveFloat | None = None
-    """What that sum is at least."""
-    scale: PositiveFloat = 1.0
-    """The weights are multiplied by this at last."""
-    norm: Norm | None = None
-    pre_scale: PositiveFloat = 1.0
-    expert_scale: Weight | None = None
-    """A factor of each expert, which its weights are multiplied by at last."""
 
 
 class Moe(Node):
@@ -234,6 +272,8 @@ class Moe(Node):
     gate_bias: Weight | None = None
     up_bias: Weight | None = None
     down_bias: Weight | None = None
+    bias: Weight | None = None
+    """What is added to the sum of the experts."""
     glu: ClampedGlu | None = None
     weigh: Literal["output", "input"] = "output"
     """What is multiplied by an expert's weight: what it makes, or what it reads."""
@@ -297,17 +337,25 @@ class Mla(Node):
     kv_rank: PositiveInt
     scale: PositiveFloat
     rope: Rope
+    window: PositiveInt | None = None
+    """A query sees itself and the ``window - 1`` tokens before it."""
     q_scale: QueryScale | None = None
     q_a: Projection | None = None
     q_norm: Norm | None = None
+    q_reads: Literal["normed", "both"] = "normed"
+    """``both``: queries are made of the normed latent and then the latent as it was,
+    axis ``Lqq``."""
     q: Projection
     kv_a: Projection
     """Hidden state to latent and shared key."""
+    k_norm: Norm | None = None
+    """Norm of the shared key before it turns."""
     kv_norm: Norm
     kv_scale: PositiveFloat = 1.0
     """What multiplies the normed latent."""
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
+    gate: OutputGate | None = None
     o: Projection
     indexer: Indexer | Literal["shared"] | None = None
     """``shared``: sees what the last layer before it with an indexer selected."""
@@ -319,6 +367,6 @@ class Mla(Node):
 
 
 Sublayer = Annotated[
-    Attention | Mla | Mlp | Moe | Affine | PerLayerInput | Branches,
+    Attention | Mla | Mlp | Moe | Affine | LowRank | PerLayerInput | Branches,
     Field(discriminator="kind"),
 ]

@@ -71,6 +71,15 @@ class Projection(Node):
     bias: Weight | None = None
 
 
+class NormGate(Node):
+    """What a norm gives times sigmoid(up(silu(down of it))): a gate of low rank."""
+
+    rank: PositiveInt
+    """Axis ``Rg``."""
+    down: Projection
+    up: Projection
+
+
 class Norm(Node):
     """RMSNorm or LayerNorm over the last dimension, statistics in fp32."""
 
@@ -84,3 +93,4 @@ class Norm(Node):
     weight_in: Literal["input", "f32"] = "input"
     """RMSNorm only. ``input``: round to the input's dtype, then multiply by the weight
     (transformers). ``f32``: multiply in fp32, round once (ChatGLM's own code)."""
+    gate: NormGate | None = None

@@ -34,6 +34,18 @@ class Embedding(Op):
         return call.nbytes(types["ids"]) + 2 * rows
 
 
+class KnownIds(Op):
+    """ids, and 0 where an id is ``limit`` or above it."""
+
+    mnemonic = "known_ids"
+    ids: Value
+    limit: int
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        expect(types["ids"].dtype == "i64", f"ids must be i64, not {types['ids']}")
+        return (types["ids"],)
+
+
 def product_type(types: Types) -> TensorType:
     """The type of x Wᵀ + b, from those of ``x``, ``weight`` and perhaps ``bias``."""
     x, weight, bias = types["x"], types["weight"], types.get("bias")
@@ -97,6 +109,20 @@ class Add(_Binary):
     mnemonic = "add"
 
 
+class AddBias(Op):
+    """x + a learned vector, a number for each channel or each head of ``[B,T,n·D]``."""
+
+    mnemonic = "add_bias"
+    x: Value
+    bias: Param
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, bias = types["x"], types["bias"]
+        fits = len(bias.dims) == 1 and int(x.dims[-1]) % int(bias.dims[0]) == 0
+        expect(fits, f"{bias} has neither the channels nor the heads of {x}")
+        return (x,)
+
+
 class Mul(_Binary):
     """x · y, element by element."""
 
@@ -119,15 +145,17 @@ class Scale(Op):
 
 
 class ScaleBy(Op):
-    """w · x, rounded to x's dtype, with w a learned number."""
+    """w · x, rounded to x's dtype, with w a learned number, or one for each channel."""
 
     mnemonic = "scale_by"
     x: Value
     weight: Param
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        expect(types["weight"].dims == (1,), "weight must be one number")
-        return (types["x"],)
+        x, weight = types["x"], types["weight"]
+        fits = weight.dims in ((1,), x.dims[-1:])
+        expect(fits, f"weight {weight} is neither one number nor one for each channel")
+        return (x,)
 
 
 class Clamp(Op):
@@ -136,6 +164,18 @@ class Clamp(Op):
     mnemonic = "clamp"
     x: Value
     limit: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
+class CutBelow(Op):
+    """max(0, x - c), c the mean of x's last dimension and ``deviations`` times its
+    standard deviation."""
+
+    mnemonic = "cut_below"
+    x: Value
+    deviations: float
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
@@ -263,6 +303,24 @@ class Split(Op):
         x = types["x"]
         expect(sum(self.sizes) == x.dims[-1], f"{self.sizes} do not sum to {x}")
         return tuple(x.with_last(size) for size in self.sizes)
+
+
+class Concat(Op):
+    """x and then y, side by side in the last dimension."""
+
+    mnemonic = "concat"
+    x: Value
+    y: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, y = types["x"], types["y"]
+        fits = x.dims[:-1] == y.dims[:-1] and x.dtype == y.dtype
+        expect(fits, f"{y} does not stand beside {x}")
+        return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """None: channels are copied."""
+        return 0
 
 
 class FirstToken(Op):

@@ -41,7 +41,8 @@ class LatentAttention(Op):
     """softmax(q kᵀ · scale) v, causal, with the k and v that ``kv_b`` makes of latents.
 
     A query ``[B,T,H,nope+r]`` is nope channels and then those that turned. With a
-    ``selection`` of slots it sees no others. Result ``[B,T,H · v]``.
+    ``selection`` of slots it sees no others, with a ``window`` at most so many, up to
+    its own. Result ``[B,T,H · v]``.
 
     Many queries expand the latents to keys and values of each head; a single one is
     taken to the latents instead (q kᵀ = (q W_k) cᵀ), and only its context, a mixture of
@@ -57,6 +58,7 @@ class LatentAttention(Op):
     bias: Param | None = None
     selection: Value | None = None
     scale: float
+    window: int | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, kv, kv_b = types["q"], _latents(types["kv"]), types["kv_b"]
@@ -72,6 +74,8 @@ class LatentAttention(Op):
         wanted = TensorType(dtype="i64", dims=(*q.dims[:2], "N"))
         fits = not selection or selection == wanted
         expect(fits, f"selection {selection} is not {wanted}")
+        fits = not (selection and self.window)
+        expect(fits, "a selection and a window do not go together")
         return (TensorType(dtype=q.dtype, dims=(*q.dims[:2], heads * v_dim)),)
 
     def flops(self, types: Types, call: Call) -> int:
@@ -79,16 +83,17 @@ class LatentAttention(Op):
         how much is, no type says."""
         q, kv, kv_b = types["q"], _latents(types["kv"]), types["kv_b"]
         heads, _, v_dim = _sizes(q, kv, kv_b)
-        rank, pairs = int(kv_b.dims[1]), call.batch * heads * call.scores()
+        rank, pairs = int(kv_b.dims[1]), call.batch * heads * call.scores(self.window)
         weights = call.size(kv_b.dims)
-        expanded = call.batch * call.slots() * weights
+        expanded = call.batch * call.slots(self.window) * weights
         expanded += pairs * (int(q.dims[3]) + v_dim)
         absorbed = call.batch * call.tokens * weights + pairs * (kv.k_dim + rank)
         return 2 * min(expanded, absorbed)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """The operands, and every slot once, as if everything was selected."""
-        seen = call.cached(_latents(types["kv"]), types["q"].dtype, call.slots())
+        slots = call.slots(self.window)
+        seen = call.cached(_latents(types["kv"]), types["q"].dtype, slots)
         return super().nbytes(types, call) + seen
 
 

@@ -13,7 +13,8 @@ class MoeRouter(Op):
 
     In fp32: s = score(x Wᵀ + b), logits capped softly before (``softcap``); the
     ``top_k`` highest of s + correction, among the experts of the ``top_groups`` groups
-    whose best, or two best together, are highest; weighed by s, or for logits by
+    whose best, or two best together, are highest (others are never chosen, or with
+    ``ineligible`` zero compared as 0); weighed by s, or for logits by
     after(s), divided by the sum (``least_sum`` at least) if ``renormalise``, times
     ``scale``.
 
@@ -37,6 +38,7 @@ class MoeRouter(Op):
     groups: int = 1
     top_groups: int = 1
     group_score: Literal["top2", "max"] = "top2"
+    ineligible: Literal["never", "zero"] = "never"
     renormalise: bool = False
     least_sum: float | None = None
     scale: float = 1.0

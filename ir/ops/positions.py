@@ -63,15 +63,19 @@ class AlibiSlopes(Op):
 
 
 class QueryScale(Op):
-    """1 + beta · log(1 + floor((pos + shift) / context)), in fp32."""
+    """1 + beta · log(1 + floor((pos + shift) / context)), or with an exponent
+    (1 + (pos + shift) / context) ^ exponent, in fp32."""
 
     mnemonic = "query_scale"
     pos: Value
-    beta: float
+    beta: float | None = None
     context: int
     shift: int = 0
+    exponent: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
+        one = (self.beta is None) != (self.exponent is None)
+        expect(one, "queries grow by beta or by an exponent")
         return (TensorType(dtype="f32", dims=_positions(types).dims),)
 
 
@@ -87,3 +91,36 @@ class ScaleHeads(Op):
         fits = len(x.dims) == 4 and scale.dims == x.dims[:2]
         expect(fits, f"{scale} is not a number for each token of {x}")
         return (x,)
+
+
+class LayerFactors(Op):
+    """Constants ``f32[1,1,layers,n]``: a row of ``rows`` for each layer.
+
+    ``pos`` says only on which device they are wanted.
+    """
+
+    mnemonic = "layer_factors"
+    pos: Value
+    rows: tuple[tuple[float, ...], ...]
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        _positions(types)
+        widths = {len(row) for row in self.rows}
+        expect(len(widths) == 1, "layers have different numbers of factors")
+        dims = (1, 1, len(self.rows), *widths)
+        return (TensorType(dtype="f32", dims=dims),)
+
+
+class ScaleByFactor(Op):
+    """x times one of the layer's factors ``f32[1,1,n]``, rounded to x's dtype."""
+
+    mnemonic = "scale_by_factor"
+    x: Value
+    factors: Value
+    at: int
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        factors = types["factors"]
+        fits = factors.dims[:2] == (1, 1) and 0 <= self.at < int(factors.dims[2])
+        expect(fits, f"{factors} has no factor {self.at}")
+        return (types["x"],)

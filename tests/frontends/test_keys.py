@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from support.configs import CHATGLM, FAMILIES, GPT2, LLAMA, QWEN2
+from support.configs import CHATGLM, FAMILIES, GPT2, LLAMA, MISTRAL, QWEN2
 from support.loading import Load, Refusal
 
 
@@ -34,6 +36,22 @@ def test_a_planted_key_is_refused(load: Load, refusal: Refusal, family: str) -> 
 def test_a_misspelt_key_brings_the_right_one(refusal: Refusal) -> None:
     message = refusal(LLAMA | {"rms_norm_epss": 1e-5})
     assert "did you mean rms_norm_eps?" in message
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_pass_where_nothing_reads_them(
+    load: Load, refusal: Refusal, value: float
+) -> None:
+    """Python's json writes them, and configs have them for layers that are not ours."""
+    config = LLAMA | {"time_step_limit": [0.0, value]}
+    assert load(config, ignore_keys=["time_step_limit"]).model
+    assert "does not know the config key time_step_limit" in refusal(config)
+    for key in ("rms_norm_eps", "rope_theta", "bos_token_id", "sliding_window"):
+        base = MISTRAL if key == "sliding_window" else LLAMA
+        message = refusal(base | {key: value})
+        assert f"{key} is {value!r}" in message or "beyond" in message
+    nested = {"rope_type": "yarn", "factor": value}
+    assert "must be finite" in refusal(LLAMA | {"rope_scaling": nested})
 
 
 def test_an_ignored_key_must_be_there(refusal: Refusal) -> None:

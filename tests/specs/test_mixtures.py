@@ -10,6 +10,7 @@ from glmc.frontends.wording import numbers_from
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
+from support import latest
 from support.configs import GLM4_MOE, GLM4_MOE_LITE, GLM4V, GLM_MOE_DSA
 from support.loading import Load, Refusal
 
@@ -63,6 +64,24 @@ def test_a_cache_of_latents(load: Load) -> None:
         assert kv is not None
         assert kv.dims == (1, op.kv_rank + op.rope.dim, 0, *indexed)
         assert kv.elements() == op.kv_rank + op.rope.dim + sum(indexed)
+
+
+def test_dots3_of_an_older_config(load: Load) -> None:
+    """What the config class of transformers makes of keys that it renamed."""
+    new = latest.published("dots3_note_text")
+    renamed = {*new["per_layer_config"]["1"], "per_layer_config", "mlp_layer_types"}
+    old = {k: v for k, v in new.items() if k not in renamed or k in _OF_BOTH}
+    old |= {f"swa_{k}": v for k, v in new["per_layer_config"]["1"].items()}
+    old |= {"first_k_dense_replace": 1, "swa_rope_theta": 5e4, "rope_theta": 8e7}
+    kinds = {"indexed_attention": 8e7, "sliding_attention": 5e4}
+    ropes = {kind: {"rope_theta": theta} for kind, theta in kinds.items()}
+    assert load(old).model == load(new | {"rope_parameters": ropes}).model
+
+
+_OF_BOTH = frozenset(
+    {"kv_lora_rank", "num_attention_heads", "num_key_value_heads", "q_lora_rank"}
+    | {"qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "head_dim"}
+)
 
 
 def test_no_learned_prefix_for_latents(load: Load) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import carried, further, mixed, published
+from support import carried, further, latest, mixed, published, wrapped
 
 Config = dict[str, Any]
 
@@ -165,4 +165,6 @@ FAMILIES = {
     **{family: mixed.published(family) for family in mixed.CLASSES},
     **{family: further.published(family) for family in further.CLASSES},
     **{family: carried.published(family) for family in carried.CLASSES},
+    **{family: wrapped.published(family) for family in wrapped.CLASSES},
+    **{family: latest.published(family) for family in latest.CLASSES},
 }

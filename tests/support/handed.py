@@ -89,7 +89,44 @@ def handing_models(draw: st.DrawFn) -> m.Model:
             feed = feed.model_copy(update={"op": both, "pre": None})
         steps = (attend, feed, *rest)
         blocks.append(block.model_copy(update={"steps": steps, "scalar": scalar}))
-    return model.model_copy(update={"blocks": tuple(blocks)})
+    model = model.model_copy(update={"blocks": tuple(blocks)})
+    return with_streams(model) if draw(st.booleans()) else model
+
+
+def with_streams(model: m.Model) -> m.Model:
+    """The model on one of three residual streams, LAuReL beside its attention; a step
+    for a layer's part is for the other streams."""
+    altup = m.AltUp(
+        router=projection(f"{PREFIX}altup_router"),
+        router_norm=norm(f"{PREFIX}altup_norm"),
+        router_scale=0.5,
+        predict=projection(f"{PREFIX}predict"),
+        correct=projection(f"{PREFIX}correct"),
+        scale=m.Weight(tensor=f"{PREFIX}scale"),
+    )
+    low = m.LowRank(
+        rank=5,
+        down=projection(f"{PREFIX}laurel_down"),
+        up=projection(f"{PREFIX}laurel_up"),
+        norm=norm(f"{PREFIX}laurel_norm"),
+    )
+    blocks = []
+    for block in model.blocks:
+        attend, *rest = block.steps
+        beside = m.Step(op=low, pre=attend.pre, parallel=True, residual_scale=0.5)
+        for_others = [
+            step.model_copy(update={"others": isinstance(step.op, m.PerLayerInput)})
+            for step in rest
+        ]
+        steps = (attend, beside, *for_others)
+        blocks.append(block.model_copy(update={"steps": steps, "altup": altup}))
+    streams = m.Streams(
+        count=3,
+        active=1,
+        spread=m.Weight(tensor="spread.{x}.weight"),
+        gather=m.Weight(tensor="gather.{x}.weight"),
+    )
+    return model.model_copy(update={"blocks": tuple(blocks), "streams": streams})
 
 
 @st.composite

@@ -77,6 +77,11 @@ def of(name: str, **changes: Any) -> Callable[[Any], Any]:
     return lambda op: getattr(op, name).model_copy(update=changes)
 
 
+def of_itself(**changes: Any) -> Callable[[Any], Any]:
+    """A node with some fields changed."""
+    return lambda node: node.model_copy(update=changes)
+
+
 def taken(name: str) -> Callable[[Any], Any]:
     """Another projection or norm of the same sublayer in its place."""
     return lambda op: getattr(op, name)
@@ -143,6 +148,41 @@ def top(**changes: Any) -> Change:
     return run
 
 
+def deeper(change: Callable[[Any], Any], *path: str) -> Change:
+    """Change a node that lies deeper in the Model."""
+
+    def run(model: m.Model) -> m.Model:
+        nodes: list[Any] = [model]
+        for name in path:
+            nodes.append(getattr(nodes[-1], name))
+        made = change(nodes.pop())
+        for name, node in zip(reversed(path), reversed(nodes), strict=True):
+            made = node.model_copy(update={name: made})
+        return made  # type: ignore[no-any-return]
+
+    return run
+
+
+def blocks(**changes: Any) -> Change:
+    """Change fields of every block."""
+
+    def run(model: m.Model) -> m.Model:
+        made = []
+        for block in model.blocks:
+            update = {k: v(block) if callable(v) else v for k, v in changes.items()}
+            made.append(block.model_copy(update=update))
+        return model.model_copy(update={"blocks": tuple(made)})
+
+    return run
+
+
+def within(name: str, **changes: Any) -> Callable[[Any], Any]:
+    """What a node has under a name, with some fields changed."""
+    return lambda node: (
+        getattr(node, name) and getattr(node, name).model_copy(update=changes)
+    )
+
+
 def only(layer: int, change: Change) -> Change:
     """A change of one layer, which becomes a kind of block of its own."""
 
@@ -160,7 +200,13 @@ def only(layer: int, change: Change) -> Change:
 _NAMES = ("llama-gqa", "llama-mha", "llama-biases", "qwen3-window", "glm-partial")
 LLAMA, MHA, BIASES, QWEN3, GLM = _NAMES
 GPT2, SANDWICH = "gpt2-tied", "glm4-sandwich"
-BASES = (*_NAMES, GPT2, SANDWICH)
+GEMMA4, GEMMA3N, DOTS3 = (
+    "gemma4_text-shared",
+    "gemma3n_text-streams",
+    "dots3_note_text-windows",
+)
+JETMOE = "jetmoe-heads"
+BASES = (*_NAMES, GPT2, SANDWICH, GEMMA4, GEMMA3N, DOTS3, JETMOE)
 
 MISREADINGS: Sequence[Misreading] = (
     Misreading("rope style", LLAMA, rope(style="interleaved"), "rope"),
@@ -229,4 +275,50 @@ MISREADINGS: Sequence[Misreading] = (
     Misreading("exact gelu", GPT2, mlp(act="relu"), "activation"),
     Misreading("rows as columns", GPT2, attention(o=stored("o", None)), "linear"),
     Misreading("parts of c_attn", GPT2, attention(q=part("q", "k")), "linear"),
+    Misreading(
+        "cache of another layer",
+        GEMMA4,
+        blocks(kv_from=lambda block: tuple(n - 2 for n in block.kv_from)),
+        "attention",
+        4,
+    ),
+    Misreading(
+        "activation of a layer's part",
+        GEMMA4,
+        _sublayers(m.PerLayerInput, {"act": "relu"}),
+        "activation",
+    ),
+    Misreading("no layer scalar", GEMMA4, blocks(scalar=None), "add"),
+    Misreading("cutoff", GEMMA3N, mlp(cutoff=0.5), "cut_below"),
+    Misreading(
+        "matrices that gather",
+        GEMMA3N,
+        deeper(lambda s: s.model_copy(update={"gather": s.spread}), "streams"),
+        "gather_streams",
+        "head",
+    ),
+    Misreading(
+        "norm beside attention",
+        GEMMA3N,
+        _sublayers(m.LowRank, {"norm": within("norm", eps=1e-4)}),
+        "rms_norm",
+    ),
+    Misreading(
+        "norm of the shared key",
+        DOTS3,
+        _sublayers(m.Mla, {"k_norm": within("k_norm", eps=1e-4)}),
+        "rms_norm",
+    ),
+    Misreading(
+        "router of heads",
+        JETMOE,
+        attention(
+            experts=lambda a: a.experts.model_copy(
+                update={
+                    "router": a.experts.router.model_copy(update={"after": "sigmoid"})
+                }
+            )
+        ),
+        "moe_router",
+    ),
 )

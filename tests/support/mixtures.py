@@ -25,6 +25,7 @@ def moes(draw: st.DrawFn, prefix: str) -> m.Moe:
         groups=groups,
         top_groups=draw(st.integers(1, groups)),
         group_score=draw(st.sampled_from(["top2", "max"])),
+        ineligible=draw(st.sampled_from(["never", "zero"])),
         least_sum=draw(st.sampled_from([None, 0.5])),
         renormalise=draw(st.booleans()),
         scale=draw(st.sampled_from([1.0, 2.5])),
@@ -86,6 +87,12 @@ def indexers(draw: st.DrawFn, prefix: str) -> m.Indexer:
 def mlas(draw: st.DrawFn, prefix: str, indexer: m.Indexer | str | None) -> m.Mla:
     """Latent attention; with an indexer queries have a latent."""
     ranked = indexer is not None or draw(st.booleans())
+    gate = m.OutputGate(
+        projection=projection(f"{prefix}attn_gate"),
+        act="sigmoid",
+        width=draw(st.sampled_from(["channel", "head"])),
+        reads=draw(st.sampled_from(["hidden", "latent"])),
+    )
     rope = m.Rope(dim=8, theta=10000.0, style=draw(_styles))
     return m.Mla(
         heads=2,
@@ -99,6 +106,10 @@ def mlas(draw: st.DrawFn, prefix: str, indexer: m.Indexer | str | None) -> m.Mla
         q_norm=norm(f"{prefix}q_norm") if ranked else None,
         q=projection(f"{prefix}q"),
         kv_a=projection(f"{prefix}kv_a", bias=draw(st.booleans())),
+        q_reads=draw(st.sampled_from(["normed", "both"])) if ranked else "normed",
+        k_norm=draw(st.sampled_from([None, norm(f"{prefix}k_norm")])),
+        window=None if indexer else draw(st.sampled_from([None, 3])),
+        gate=draw(st.sampled_from([None, gate])),
         kv_norm=norm(f"{prefix}kv_norm"),
         kv_b=projection(f"{prefix}kv_b"),
         o=projection(f"{prefix}o"),
@@ -122,10 +133,41 @@ def mixed_models(draw: st.DrawFn) -> m.Model:
             indexer = "shared" if sparse and at else own
             made = draw(mlas(block.prefix, indexer))
             attend = attend.model_copy(update={"op": made})
+        elif draw(st.booleans()):
+            assert isinstance(attend.op, m.Attention)
+            heads = _head_experts(attend.op, block.prefix)
+            attend = attend.model_copy(update={"op": heads})
         if draw(st.booleans()):
             feed = feed.model_copy(update={"op": draw(moes(block.prefix))})
+        if draw(st.booleans()):
+            gated = _gated(norm(f"{block.prefix}ln_2"), block.prefix)
+            feed = feed.model_copy(update={"pre": gated})
         blocks.append(block.model_copy(update={"steps": (attend, feed)}))
+        if draw(st.booleans()):
+            each = tuple(1.0 + 0.5 * n for n in range(len(block.layers)))
+            steps = (attend, feed.model_copy(update={"scale": each}))
+            blocks[-1] = blocks[-1].model_copy(update={"steps": steps})
     return model.model_copy(update={"blocks": tuple(blocks)})
+
+
+def _head_experts(attention: m.Attention, prefix: str) -> m.Attention:
+    """The attention with experts that make its queries and read its context."""
+    router = m.Router(
+        weight=m.Weight(tensor=f"{prefix}attn_router"), score="logit", after="softmax"
+    )
+    group = attention.heads // attention.kv_heads
+    update = {
+        "q": projection(f"{prefix}q_experts"),
+        "o": projection(f"{prefix}o_experts", bias=True),
+        "experts": m.HeadExperts(experts=4, top_k=group, router=router),
+    }
+    return attention.model_copy(update=update)
+
+
+def _gated(plain: m.Norm, prefix: str) -> m.Norm:
+    """The norm with a gate of low rank."""
+    both = {name: projection(f"{prefix}norm_{name}") for name in ("down", "up")}
+    return plain.model_copy(update={"gate": m.NormGate(rank=5, **both)})
 
 
 _styles: st.SearchStrategy[m.RopeStyle] = st.sampled_from(["half", "interleaved"])

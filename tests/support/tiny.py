@@ -39,10 +39,17 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
     model.save_pretrained(folder, max_shard_size=shard or "1GB")
 
 
+# Mistral 4 is listed as the text part of a composite only, and what sees in Emu 3 has
+# another name. What Phi-4 Multimodal sees and hears is in its one class.
+_WITH_EYES = ("mistral4", "emu3")
+_TEXT_ALONE = ("phi4_multimodal",)
+
+
 def auto_class(config: Any) -> Any:
     """The auto class that knows models with this config: of text, or with eyes."""
-    # Mistral 4 is listed as the text part of a composite only.
-    if hasattr(config, "vision_config") or config.model_type == "mistral4":
+    if config.model_type in _TEXT_ALONE:
+        return transformers.AutoModelForCausalLM
+    if hasattr(config, "vision_config") or config.model_type in _WITH_EYES:
         return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import carried, dense, further, mixed
+from support import carried, dense, further, latest, mixed, wrapped
 
 Config = Mapping[str, Any]
 
@@ -108,6 +108,8 @@ BASE: Mapping[str, Config] = {
     **mixed.FAMILIES,
     **further.FAMILIES,
     **carried.FAMILIES,
+    **wrapped.FAMILIES,
+    **latest.FAMILIES,
 }
 
 
@@ -251,6 +253,8 @@ VARIANTS: tuple[Variant, ...] = (
             **mixed.CASES,
             **further.CASES,
             **carried.CASES,
+            **wrapped.CASES,
+            **latest.CASES,
         }.items()
         for name, values in cases.items()
     ),

@@ -22,6 +22,11 @@ def embedding(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.embedding(ids, weight)
 
 
+def known_ids(ids: torch.Tensor, *, limit: int) -> torch.Tensor:
+    """`ids` int64 [B, T], and 0 for those that are `limit` or above it."""
+    return torch.where(ids < limit, ids, 0)
+
+
 def linear(
     x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -37,6 +42,11 @@ def normalised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Elementwise sum."""
     return x + y
+
+
+def add_bias(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`x` [B, T, n * D] plus `bias`, a number for each channel or each of n heads."""
+    return (x.view(*x.shape[:-1], len(bias), -1) + bias.unsqueeze(-1)).view(x.shape)
 
 
 def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -95,13 +105,21 @@ def scale(x: torch.Tensor, *, factor: float, rounded: bool = False) -> torch.Ten
 
 
 def scale_by(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`weight * x`, with `weight` [1]."""
+    """`weight * x`, with `weight` [1], or [E] for the channels of `x` [..., E]."""
     return x * weight
 
 
 def clamp(x: torch.Tensor, *, limit: float) -> torch.Tensor:
     """`x` cut off at plus and minus `limit`."""
     return x.clamp(-limit, limit)
+
+
+def cut_below(x: torch.Tensor, *, deviations: float) -> torch.Tensor:
+    """What of `x` lies so many standard deviations above the mean of its last
+    dimension, less that; 0 elsewhere."""
+    mean = x.mean(-1, keepdim=True)
+    spread = x.std(-1, keepdim=True, unbiased=False)
+    return F.relu(x - (mean + deviations * spread))
 
 
 def soft_cap(x: torch.Tensor, *, cap: float) -> torch.Tensor:
@@ -120,6 +138,11 @@ def gate(x: torch.Tensor, g: torch.Tensor, *, fn: str) -> torch.Tensor:
 def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     """Cuts the last dimension into views of the given `sizes`."""
     return torch.split(x, list(sizes), dim=-1)
+
+
+def concat(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """[..., I] and [..., J] side by side: [..., I + J]."""
+    return torch.cat((x, y), dim=-1)
 
 
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:

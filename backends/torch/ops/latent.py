@@ -37,26 +37,30 @@ def latent_attention(
     bias: torch.Tensor | None = None,
     selection: torch.Tensor | None = None,
     scale: float,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Queries [B, T, H, nope + r] of the slots just written -> [B, T, H * v].
 
     They see the cached slots up to their own, those of `selection` only where it
-    names some. A single query is `absorbed_attention`'s, many are
-    `expanded_attention`'s. `bias` [H * (nope + v)] is that of `kv_b`.
+    names some, with a `window` only so many. A single query is
+    `absorbed_attention`'s, many are `expanded_attention`'s. `bias`
+    [H * (nope + v)] is that of `kv_b`.
     """
     heads, end = q.shape[2], kv.past + q.shape[1]
-    slots = kv.keys[:, 0, :end]
+    # The oldest slot that the first of the T queries can see.
+    begin = 0 if window is None else max(0, kv.past + 1 - window)
+    slots = kv.keys[:, 0, begin:end]
     nope = q.shape[-1] - slots.shape[-1] + kv_b.shape[1]
     seen = None
     if selection is not None and selection.shape[-1]:
         seen = selected_slots(kv, selection)
     if q.shape[1] > 1:
-        mask = (
-            prefill_mask(kv, 0, end, None, None, 0) if seen is None else seen[:, None]
-        )
+        mask = prefill_mask(kv, begin, end, window, None, 0)
+        if seen is not None:
+            mask = seen[:, None]
         up = F.linear(slots[..., : kv_b.shape[1]], kv_b, bias)
         return expanded_attention(q, slots, up, nope, mask, scale=scale)
-    hidden = padding_slots(kv, 0, end, 0) if seen is None else ~seen[:, 0]
+    hidden = padding_slots(kv, begin, end, 0) if seen is None else ~seen[:, 0]
     weight = kv_b.view(heads, -1, kv_b.shape[1])
     context = absorbed_attention(q, slots, weight, nope, hidden, scale=scale)
     if bias is not None:

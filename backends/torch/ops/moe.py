@@ -20,6 +20,7 @@ def moe_router(
     groups: int = 1,
     top_groups: int = 1,
     group_score: str = "top2",
+    ineligible: str = "never",
     renormalise: bool = False,
     least_sum: float | None = None,
     scale: float = 1.0,
@@ -42,7 +43,8 @@ def moe_router(
     scores = expert_scores(logits, score)
     choice = scores if correction is None else scores + correction
     if groups > 1:
-        choice = eligible_experts(choice, groups, top_groups, group_score)
+        lowest = 0.0 if ineligible == "zero" else -torch.inf
+        choice = eligible_experts(choice, groups, top_groups, group_score, lowest)
     experts = choice.topk(top_k, dim=-1).indices
     weights = scores.gather(-1, experts)
     if after:
@@ -81,16 +83,16 @@ def sparsemixer(
 
 
 def eligible_experts(
-    choice: torch.Tensor, groups: int, top: int, score: str
+    choice: torch.Tensor, groups: int, top: int, score: str, lowest: float
 ) -> torch.Tensor:
-    """`choice` [..., X] with -inf outside the `top` groups whose best ("max"), or two
-    best together ("top2"), are highest."""
+    """`choice` [..., X] with `lowest` outside the `top` groups whose best ("max"), or
+    two best together ("top2"), are highest."""
     grouped = choice.view(*choice.shape[:-1], groups, -1)
     judged = grouped.topk(1 if score == "max" else 2, dim=-1).values.sum(-1)
     best = judged.topk(top, dim=-1).indices
     out = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=choice.device)
     out.scatter_(-1, best, False)
-    return grouped.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)
+    return grouped.masked_fill(out.unsqueeze(-1), lowest).flatten(-2)
 
 
 def scale_experts(

@@ -55,11 +55,40 @@ def alibi_series(heads: int, max_bias: float, device: torch.device) -> torch.Ten
 
 
 def query_scale(
-    pos: torch.Tensor, *, beta: float, context: int, shift: int = 0
+    pos: torch.Tensor,
+    *,
+    beta: float | None = None,
+    context: int,
+    shift: int = 0,
+    exponent: float | None = None,
 ) -> torch.Tensor:
-    """`1 + beta * log(1 + floor((pos + shift) / context))` of `pos` [B, T]."""
-    rounds = torch.floor((pos + shift).float() / context)
-    return 1.0 + beta * torch.log(1.0 + rounds)
+    """`1 + beta * log(1 + floor((pos + shift) / context))` of `pos` [B, T], or with an
+    `exponent` `(1 + (pos + shift) / context) ** exponent`."""
+    share = (pos + shift).float() / context
+    if exponent is not None:
+        return torch.exp(exponent * torch.log1p(share))
+    assert beta is not None
+    return 1.0 + beta * torch.log(1.0 + torch.floor(share))
+
+
+@functools.cache
+def factor_rows(
+    rows: tuple[tuple[float, ...], ...], device: torch.device
+) -> torch.Tensor:
+    """`rows` as fp32 [1, 1, layers, n]; copied to a device once."""
+    return torch.tensor(rows, device=device)[None, None]
+
+
+def layer_factors(
+    pos: torch.Tensor, *, rows: tuple[tuple[float, ...], ...]
+) -> torch.Tensor:
+    """Constants fp32 [1, 1, layers, n], a row for each layer, where `pos` lies."""
+    return factor_rows(tuple(map(tuple, rows)), pos.device)
+
+
+def scale_by_factor(x: torch.Tensor, factors: torch.Tensor, *, at: int) -> torch.Tensor:
+    """`x` times one of the layer's `factors` fp32 [1, 1, n], in the dtype of `x`."""
+    return (x * factors[..., at, None]).to(x.dtype)
 
 
 def scale_heads(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -58,3 +58,15 @@ def test_embedding_add_mul() -> None:
     assert torch.equal(ops.embedding(ids, weight), weight[ids])
     assert torch.equal(ops.add(weight, weight), weight + weight)
     assert torch.equal(ops.mul(weight, weight), weight * weight)
+
+
+def test_what_is_cut_below_a_threshold() -> None:
+    x = torch.randn(2, 3, 400)
+    got = ops.cut_below(x, deviations=1.5)
+    mean, deviation = x.mean(-1, keepdim=True), x.std(-1, correction=0, keepdim=True)
+    torch.testing.assert_close(got, (x - mean - 1.5 * deviation).clamp(min=0))
+
+
+def test_ids_beyond_a_table_are_zero() -> None:
+    ids = torch.tensor([[0, 4, 5, 9]])
+    assert ops.known_ids(ids, limit=5).tolist() == [[0, 4, 0, 0]]

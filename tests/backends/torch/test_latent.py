@@ -72,6 +72,23 @@ def test_the_definition(
             torch.testing.assert_close(got[row, token], want)
 
 
+@pytest.mark.parametrize("start", [None, [0, 3]])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_a_window(start: list[int] | None, tokens: int) -> None:
+    torch.manual_seed(0)
+    kv = cache(4, tokens, start)
+    q, kv_b, _ = operands(tokens)
+    layer = kv.layers[0]
+    got = ops.latent_attention(q, layer, kv_b, scale=SCALE, window=3)
+    for row in range(2):
+        for token in range(tokens):
+            first = max(start[row] if start else 0, token + 2)
+            want = plain(
+                q[row, token], layer.keys[row, 0, first : 5 + token], kv_b, None
+            )
+            torch.testing.assert_close(got[row, token], want)
+
+
 def test_a_prompt_is_the_same_token_by_token() -> None:
     torch.manual_seed(0)
     q, kv_b, _ = operands(5)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.models.axk2 import modeling_axk2 as axk2
 from transformers.models.cohere2_moe import modeling_cohere2_moe as cohere
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
 from transformers.models.gemma4 import modeling_gemma4 as gemma4
@@ -27,10 +28,10 @@ def sorted_by_expert(
     return experts.gather(-1, order), weights.gather(-1, order)
 
 
-def compare(published: Any, x: torch.Tensor, **attributes: Any) -> None:
+def compare(published: Any, x: torch.Tensor, top_k: int = K, **attributes: Any) -> None:
     """The same experts with the same weights, in whatever order."""
     _, weights, experts = published(x.flatten(0, 1))
-    got = ops.moe_router(x, published.weight, top_k=K, **attributes)
+    got = ops.moe_router(x, published.weight, top_k=top_k, **attributes)
     got = [value.flatten(0, 1) for value in got]
     wanted = sorted_by_expert(experts, weights)
     for mine, theirs in zip(sorted_by_expert(*got), wanted, strict=True):
@@ -65,6 +66,37 @@ def test_sigmoid_with_correction_and_groups(
         renormalise=renormalise,
         scale=2.5,
     )
+
+
+@pytest.mark.parametrize("ineligible", ["zero", "never"])
+def test_experts_of_other_groups_count_as_zero(ineligible: str) -> None:
+    """All experts of the one eligible group would be chosen, were none below 0."""
+    config = transformers.AXK2Config(
+        hidden_size=E,
+        n_routed_experts=X,
+        num_experts_per_tok=6,
+        n_group=2,
+        topk_group=1,
+    )
+    published = axk2.AXK2TopkRouter(config)
+    torch.manual_seed(0)
+    published.weight.data.normal_()
+    published.e_score_correction_bias.normal_()
+    attributes: dict[str, Any] = {
+        "correction": published.e_score_correction_bias,
+        "score": "sigmoid",
+        "groups": 2,
+        "top_groups": 1,
+        "ineligible": ineligible,
+        "renormalise": True,
+        "scale": 2.5,
+    }
+    x = torch.randn(2, 9, E)
+    if ineligible == "zero":
+        compare(published, x, top_k=6, **attributes)
+        return
+    with pytest.raises(AssertionError):
+        compare(published, x, top_k=6, **attributes)
 
 
 @pytest.mark.parametrize("renormalise", [True, False])
