@@ -132,11 +132,10 @@ def placements(program: Program, own: Collection[str] = ()) -> list[Placement]:
 
 
 def _use(program: Program, graph: Graph, op: Op) -> OpUse:
-    attrs = {name: getattr(op, name) for name in op.attribute_fields()}
     types = program.operand_types(graph, op)
     return OpUse(
         name=op.mnemonic,
-        attrs={name: value for name, value in attrs.items() if value is not None},
+        attrs={name: v for name, v in op.attributes().items() if v is not None},
         operands=frozenset(field for field, _, _ in op.operands()),
         shapes={field: type_of.dims for field, type_of in types.items()},
     )

@@ -18,7 +18,7 @@ _EXPERTS_OPERANDS = frozenset(
 )
 _ROUTER_ATTRS = frozenset(
     {"top_k", "score", "after", "groups", "top_groups", "group_score", "renormalise"}
-    | {"least_sum", "scale"}
+    | {"least_sum", "scale", "ineligible"}
 )
 _ROUTER_OPERANDS = frozenset({"x", "weight", "bias", "correction"})
 _BLOCKS = ("order", "experts", "firsts", "ends")
@@ -59,6 +59,8 @@ class RouterForm:
     after: str
     groups: str
     """By what a group is judged; empty where there is one group."""
+    zeroes: bool
+    """Experts of other groups count as zero; otherwise they are never chosen."""
     renormalises: bool
     least: bool
     corrected: bool
@@ -72,6 +74,7 @@ class RouterForm:
             score=use.text("score"),
             after=use.text("after", ""),
             groups=use.text("group_score", "top2") if grouped else "",
+            zeroes=use.text("ineligible", "never") == "zero",
             renormalises=use.flag("renormalise"),
             least=use.flag("renormalise") and use.optional("least_sum") is not None,
             corrected="correction" in use.operands,

@@ -288,6 +288,22 @@ def test_of_equal_experts_the_first_is_taken(interpreted: Interpreted) -> None:
     assert experts.tolist() == [[[5, 6, 4]]]
 
 
+def test_experts_of_other_groups_count_as_zero(interpreted: Interpreted) -> None:
+    """Above an eligible one whose score is corrected to less than nothing."""
+    for ineligible, expert in (("zero", 0), ("never", 1)):
+        attrs = {"groups": 2, "group_score": "max", "ineligible": ineligible}
+        module = interpreted(router_use("correction", score="sigmoid", **attrs))
+        given = {"correction": torch.tensor([-0.7, -0.6]), "score": "sigmoid"} | attrs
+        if ineligible == "never":  # as model.py says it: not at all
+            del given["ineligible"]
+        for side in (module, reference):
+            chosen, weights = side.moe_router(
+                torch.zeros(1, 1, 16), torch.ones(2, 16), top_k=1, **given
+            )
+            assert chosen.tolist() == [[[expert]]]
+            assert weights.tolist() == [[[0.5]]]
+
+
 def test_what_is_no_number_is_no_index(interpreted: Interpreted) -> None:
     """A token whose state overflowed must not read beyond the experts."""
     x = torch.full((1, 2, 16), torch.nan)
