@@ -77,8 +77,14 @@ def _worst(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("ops", ["reference", "kernels"])
+@pytest.mark.parametrize(
+    ("ops", "name"),
+    [
+        *(("reference", name) for name in CASES),
+        ("kernels", "mask"),
+        pytest.param("kernels", "gmask", marks=pytest.mark.slow),
+    ],
+)
 def test_logits(
     ops: str, name: str, scenario: Any, compiled: Compile, record_property: Record
 ) -> None:

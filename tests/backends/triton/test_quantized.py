@@ -69,7 +69,7 @@ def cases(draw: st.DrawFn, bits: int) -> Case:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@examples(20)
+@examples(10)
 @given(
     data=st.data(),
     dtype=DTYPES,
