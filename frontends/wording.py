@@ -1,6 +1,8 @@
 """How messages show what they found."""
 
 import difflib
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +14,8 @@ def show(value: object) -> str:
     """A value as JSON would spell it, cut to a readable length, always on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
     if isinstance(value, list | Mapping) and len(value) > _WIDTH:
         kind = "list" if isinstance(value, list) else "object"
         return f"a {kind} of {len(value)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ CASES = [
 ]
 
 
+@lru_cache(maxsize=1)
+def loaded(build: Path, checkpoint: Path) -> Any:
+    """A model for one scenario after the other: they hold caches of their own."""
+    return builds.load(build, checkpoint)
+
+
 @pytest.mark.parametrize(("variant", "scenario"), CASES)
 def test_logits(
     variant: Variant,
@@ -36,7 +43,7 @@ def test_logits(
 ) -> None:
     case = tiny(variant)
     build = compiled(case.checkpoint)
-    model = builds.load(build, case.checkpoint)
+    model = loaded(build, case.checkpoint)
     worst = SCENARIOS[scenario](model, reference.read(case.reference))
     record(record_property, build, "transformers", scenario, worst)
     assert worst <= TOLERANCE

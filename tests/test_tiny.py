@@ -11,6 +11,7 @@ import torch
 
 from support import reference
 from support import tiny as tinies
+from support.parity import TOLERANCE
 from support.variants import BY_NAME, VARIANTS, Tiny, Variant
 
 
@@ -21,7 +22,7 @@ def test_cached_reference_agrees_with_itself(
     expected = reference.read(tiny(variant).reference)
     if variant.name not in ("dynamic", "longrope"):  # there the cache does matter
         tail = expected["prompt"][:, reference.PROMPT :]
-        torch.testing.assert_close(expected["decode"], tail, atol=2e-5, rtol=0)
+        torch.testing.assert_close(expected["decode"], tail, atol=TOLERANCE, rtol=0)
     assert 0.3 < expected["prompt"].std() < 20
 
 
@@ -30,7 +31,7 @@ def test_every_tensor_is_random(
     variant: Variant, tiny: Callable[[Variant], Tiny]
 ) -> None:
     for name, tensor in tinies.tensors_of(tiny(variant).checkpoint).items():
-        assert tensor.unique().numel() > tensor.numel() // 2, name
+        assert len(torch.unique(tensor)) > tensor.numel() // 2, name
 
 
 def test_other_layouts_hold_the_same_tensors(

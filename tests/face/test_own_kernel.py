@@ -76,29 +76,34 @@ def test_a_build_calls_ones_own_kernel(tmp_path: Path) -> None:
     assert kernels.act_mul.__module__ == f"{build.__name__}.own.act_mul"
 
 
+# Of each kind of mistake one in every run, and the others in `make test-slow`.
+WRONG_KERNELS = [
+    ("* up", "* up + 1e-3", "the result differs by"),
+    ("* up", "* up.double()", "is torch.float64"),
+    ("return torch", "return 0, torch", "returns 2 values, not 1"),
+    (LAST, WRITES, "gate_up after the call differs"),
+    ("gate, up =", "raise OSError('disk')\n    gate, up =", "raises OSError (disk)"),
+    ("import torch", "import torch, os; os._exit(3)", "ended the process"),
+    ("*, fn", "*, fn, more", "needs more, which act_mul(gate_up, *, fn)"),
+    ("def act_mul", "def act_mul(", "cannot be read"),
+]
+MORE_WRONG_KERNELS = [
+    ("silu", "relu", "the result differs by"),
+    ("* up", "+ 0 * up", "the result differs by"),
+    ("gate) * up", "gate)[..., :1] * up[..., :1]", "must be torch.float32"),
+    ("return torch", "return 0 and torch", "is int and no tensor"),
+    ("import torch", "import torch, numpi", "cannot be imported: ModuleNotFound"),
+    ("*, fn", "*, function", "lacks the parameter fn"),
+    ("gate_up, *, fn", "fn, gate_up", "in another order"),
+    ("def act_mul", "def mul_act", "defines no function act_mul"),
+]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("silu", "relu", "the result differs by"),
-        ("* up", "+ 0 * up", "the result differs by"),
-        ("* up", "* up + 1e-3", "the result differs by"),
-        ("* up", "* up.double()", "is torch.float64"),
-        ("gate) * up", "gate)[..., :1] * up[..., :1]", "must be torch.float32"),
-        ("return torch", "return 0 and torch", "is int and no tensor"),
-        ("return torch", "return 0, torch", "returns 2 values, not 1"),
-        (LAST, WRITES, "gate_up after the call differs"),
-        (
-            "gate, up =",
-            "raise OSError('disk')\n    gate, up =",
-            "raises OSError (disk)",
-        ),
-        ("import torch", "import torch, numpi", "cannot be imported: ModuleNotFound"),
-        ("import torch", "import torch, os; os._exit(3)", "ended the process"),
-        ("*, fn", "*, function", "lacks the parameter fn"),
-        ("*, fn", "*, fn, more", "needs more, which act_mul(gate_up, *, fn)"),
-        ("gate_up, *, fn", "fn, gate_up", "in another order"),
-        ("def act_mul", "def mul_act", "defines no function act_mul"),
-        ("def act_mul", "def act_mul(", "cannot be read"),
+        *WRONG_KERNELS,
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE_WRONG_KERNELS),
     ],
 )
 def test_a_wrong_kernel_is_refused_with_the_reason(

@@ -92,11 +92,13 @@ def test_kernels_give_the_answers_of_an_encoders_reference(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name",
     [
-        "gemma4_text-shared",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("gemma2-capped", "bloom-alibi", "granite_swa-sinks")
-        ),
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            "gemma4_text-shared",
+            "gemma2-capped",
+            "bloom-alibi",
+            "granite_swa-sinks",
+        )
     ],
 )
 def test_kernels_of_changed_scores_give_the_logits_of_the_reference(

@@ -121,7 +121,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(8)
+@examples(5)
 @given(
     dtype=DTYPES,
     tokens=TOKENS,
