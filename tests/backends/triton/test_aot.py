@@ -270,7 +270,7 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "bert", "products", "int4-g128, zeros"}
+ALWAYS = {"chatglm3", "bert", "products"}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS

@@ -252,7 +252,7 @@ def routed(
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-@examples(5)
+@examples(3)
 @given(
     dtype=st.sampled_from(list(TOLERANCE)),
     tokens=st.tuples(st.integers(1, 3), st.integers(1, 7)),

@@ -121,7 +121,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(5)
+@examples(3)
 @given(
     dtype=DTYPES,
     tokens=TOKENS,
