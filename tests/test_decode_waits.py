@@ -13,9 +13,10 @@ import torch
 from support import builds
 from support.variants import BY_NAME, Tiny, Variant
 
-# Ops whose reference waits. The experts have a kernel that does not, where they are
-# plain; the length of a dynamic rope decides on its frequencies.
-WAITING = ("moe_experts", "rope_table_dynamic")
+# Ops whose reference waits, those that a step comes to first last. The experts have a
+# kernel that does not, where they are plain; attention's own have none yet; the length
+# of a dynamic rope decides on its frequencies.
+WAITING = ("moe_experts", "expert_queries", "rope_table_dynamic")
 QUICK = ("llama-llama3", "llama-dynamic", "gemma2-capped", "bloom-alibi", "glm4-bare")
 IDS = torch.tensor([[5, 9, 3, 41], [0, 0, 7, 30]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
