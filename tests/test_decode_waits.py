@@ -13,10 +13,14 @@ import torch
 from support import builds
 from support.variants import BY_NAME, Tiny, Variant
 
-# Ops whose reference waits, those that a step comes to first last. The experts have a
-# kernel that does not, where they are plain; attention's own have none yet; the length
-# of a dynamic rope decides on its frequencies.
-WAITING = ("moe_experts", "expert_queries", "rope_table_dynamic")
+# Ops whose reference waits, and its function that does; what a step comes to first
+# stands last. The experts have a kernel that does not, where they are plain; those of
+# attention have none yet; the length of a dynamic rope decides on its frequencies.
+WAITING = {
+    "moe_experts": "moe_experts",
+    "expert_queries": "by_expert",
+    "rope_table_dynamic": "rope_table_dynamic",
+}
 QUICK = ("llama-llama3", "llama-dynamic", "gemma2-capped", "bloom-alibi", "glm4-bare")
 IDS = torch.tensor([[5, 9, 3, 41], [0, 0, 7, 30]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
@@ -54,7 +58,7 @@ def test_steps_wait_for_nothing(
     checkpoint = tiny(BY_NAME[name]).checkpoint
     build = builds.import_build(compiled(checkpoint))
     text = Path(str(build.__file__)).with_name("model.py").read_text()
-    expected = [op for op in WAITING if f"ops.{op}(" in text]
+    expected = [name for op, name in WAITING.items() if f"ops.{op}(" in text]
     asker = waits(build, checkpoint)
     if expected:
         # The table of a rope is made before the first layer.
