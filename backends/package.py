@@ -135,7 +135,7 @@ def _use(program: Program, graph: Graph, op: Op) -> OpUse:
     types = program.operand_types(graph, op)
     return OpUse(
         name=op.mnemonic,
-        attrs={name: v for name, v in op.attributes().items() if v is not None},
+        attrs=op.attributes(),
         operands=frozenset(field for field, _, _ in op.operands()),
         shapes={field: type_of.dims for field, type_of in types.items()},
     )

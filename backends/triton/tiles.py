@@ -18,7 +18,7 @@ DECODE_AREA, WIDE_AREA = 8192, 4096
 # A kernel that may have all the registers there are takes those that it needs. Left to
 # itself ptxas looks for a number with which one more program fits a core, and now and
 # then spills a word to get there, as it does at a lower limit: of 90 kernels of decode
-# three. What is under way to a core is enough with one program.
+# three. By its bytes one program keeps enough under way to a core; no GPU has shown it.
 ALL_REGISTERS = 255
 
 

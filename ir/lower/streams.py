@@ -2,7 +2,7 @@
 
 from glmc.ir import model as m
 from glmc.ir import ops
-from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.steps import run, sublayer
 from glmc.ir.types import TensorType
 
@@ -40,11 +40,11 @@ def altered(e: Emitter, a: m.AltUp, steps: tuple[m.Step, ...]) -> str:
     axes = {"N": count, "NN": count * count}
     within = tuple(step for step in steps if not step.others)
     active = e.emit(ops.Stream, "active", x="x", at=at)
-    seen = _modalities(e, a, active, "seen")
+    seen = _modalities(e, a, active, axes, "seen")
     coefs = e.linear("predict", seen, a.predict, ("NN", "N"), axes)
     streams = e.emit(ops.MixStreams, "predicted", x="x", coefs=coefs)
     y = run(e, str(e.emit(ops.Stream, "x0", x=streams, at=at)), within, "activated")
-    seen = _modalities(e, a, y, "seen_after")
+    seen = _modalities(e, a, y, axes, "seen_after")
     coefs = e.linear("correct", seen, a.correct, ("N", "N_in"), axes | {"N_in": count})
     last = "out" if len(within) == len(steps) else "corrected"
     fields = {"x": streams, "y": y, "coefs": coefs, "at": at}
@@ -55,11 +55,10 @@ def altered(e: Emitter, a: m.AltUp, steps: tuple[m.Step, ...]) -> str:
     return x
 
 
-def _modalities(e: Emitter, a: m.AltUp, x: str, result: str) -> str:
+def _modalities(e: Emitter, a: m.AltUp, x: str, axes: Axes, result: str) -> str:
     """tanh(router(pre_scale · norm(x))): which streams matter, in small numbers."""
     x = e.norm(f"{result}_in", x, a.router_norm)
     x = e.emit(ops.Scale, f"{result}_scaled", x=x, factor=a.router_scale)
-    axes = {"N": e.model.streams.count} if e.model.streams else {}
     routed = e.linear(f"{result}_routed", x, a.router, ("N", "E"), axes)
     return str(e.emit(ops.Activation, result, x=routed, fn="tanh"))
 

@@ -55,8 +55,9 @@ def latent_attention(
     if selection is not None and selection.shape[-1]:
         seen = selected_slots(kv, selection)
     if q.shape[1] > 1:
-        mask = prefill_mask(kv, begin, end, window, None, 0)
-        if seen is not None:
+        if seen is None:
+            mask = prefill_mask(kv, begin, end, window, None, 0)
+        else:
             mask = seen[:, None]
         up = F.linear(slots[..., : kv_b.shape[1]], kv_b, bias)
         return expanded_attention(q, slots, up, nope, mask, scale=scale)
