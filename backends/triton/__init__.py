@@ -3,8 +3,8 @@
 Rendering imports neither torch nor triton; only ``aot`` does, when it compiles.
 """
 
+from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.registry import aot_specs, places, render_kernels, usual
-from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.uses import OpUse
 
 __all__ = ["AotSpec", "OpUse", "aot_specs", "places", "render_kernels", "usual"]

@@ -16,9 +16,9 @@ from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
+from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.registry import aot_specs
 from glmc.backends.triton.resources import Resources, occupancy, problem
-from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.targets import Target, parse_targets
 from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import AheadOfTimeError, NoTritonError, UnsoundKernelError
@@ -106,7 +106,7 @@ def compile_ahead(
         Job(spec, dtype, target)
         for target in places
         for dtype in dict.fromkeys(dtypes)
-        for spec in aot_specs(uses, dtype, own, cache, target.name)
+        for spec in aot_specs(kernels, uses, dtype, own, cache, target.name)
     ]
     if find_spec("triton") is None:
         raise NoTritonError(

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse
 
 _EXPERTS_ATTRS = frozenset({"fn", "alpha", "limit", "weigh"})
@@ -21,7 +20,6 @@ _ROUTER_ATTRS = frozenset(
     | {"least_sum", "scale", "ineligible"}
 )
 _ROUTER_OPERANDS = frozenset({"x", "weight", "bias", "correction"})
-_BLOCKS = ("order", "experts", "firsts", "ends")
 
 
 @dataclass(frozen=True)
@@ -139,104 +137,3 @@ def variables(uses: Sequence[OpUse]) -> dict[str, object]:
             "warps": tiles.CHOICE_WARPS,
         },
     }
-
-
-def moe_experts(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """Rows one by one; and blocks of them, with what sorts a few of these."""
-    form = ExpertsForm.of(use)
-    sizes: dict[str, Constant] = {"E": use.size("down", 1), "F": use.size("down", 2)}
-    top_k: dict[str, Constant] = {"TOP_K": use.size("experts")}
-    act: dict[str, Constant] = {}
-    if form.glu:
-        act = {"ALPHA": use.real("alpha"), "LIMIT": use.real("limit")}
-    elif len(structure.functions(uses)) > 1:
-        act = {"FN": use.text("fn")}
-    width = use.size("x")
-    row = tiles.EXPERT_ROW[BYTES[dtype]]
-    chosen = _Experts(width, dtype, form, ("chosen",))
-    blocks = _Experts(width, dtype, form, _BLOCKS)
-    specs = [
-        tiled(chosen.first(), "moe_row_gate_up_kernel", top_k | sizes | act, row),
-        tiled(chosen.second("out"), "moe_row_down_kernel", top_k | sizes, row),
-    ]
-    for tile in tiles.EXPERTS[BYTES[dtype]]:
-        gate_up = top_k | sizes | act
-        specs.append(tiled(blocks.first(), "moe_gate_up_kernel", gate_up, tile))
-        specs.append(tiled(blocks.second("parts"), "moe_down_kernel", sizes, tile))
-    return specs + _sorts(use, dtype)
-
-
-@dataclass(frozen=True)
-class _Experts:
-    """The arguments of both products: of a row each, or of sorted blocks."""
-
-    width: int
-    dtype: str
-    form: ExpertsForm
-    chosen: tuple[str, ...]
-
-    def first(self) -> Arguments:
-        """Those of gate and up."""
-        made = Arguments(self.dtype).pointers("x", "gate_up")
-        if self.form.gate_up_bias:
-            made.pointers("gate_up_bias")
-        self._choice(made, self.form.weighs_input)
-        return made.pointers("hidden").strides(x_row=self.width)
-
-    def second(self, out: str) -> Arguments:
-        """Those of the product after them."""
-        made = Arguments(self.dtype).pointers("hidden", "down")
-        if self.form.down_bias:
-            made.pointers("down_bias")
-        self._choice(made, not self.form.weighs_input)
-        return made.pointers(out)
-
-    def _choice(self, made: Arguments, weighs: bool) -> None:
-        made.pointers(*self.chosen, dtype="*i64")
-        if weighs:
-            made.pointers("shares", dtype="*fp32")
-
-
-def _sorts(use: OpUse, dtype: str) -> list[AotSpec]:
-    """What sorts a few rows, for the tiles that so few can come to."""
-    few, many = tiles.EXPERTS[BYTES[dtype]]
-    count, top_k = use.size("down", 0), use.size("experts")
-    reached = [few] if max(top_k, count // 2) < tiles.SORTED else []
-    reached += [many] if count * few["ROWS"] < 2 * tiles.SORTED else []
-    found = []
-    for tile in reached:
-        arguments = Arguments(dtype).pointers("chosen", *_BLOCKS, dtype="*i64")
-        arguments.counts("M")
-        sizes: dict[str, Constant] = {"ROWS": tile["ROWS"], "BLOCK": tiles.SORTED}
-        sizes["STEP"] = tiles.SORT_STEP
-        found.append(arguments.spec("moe_sort_kernel", sizes, tiles.SORT_WARPS))
-    return found
-
-
-def moe_router(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """The scores of few tokens, and the choice."""
-    form = RouterForm.of(use)
-    count, width = use.size("weight", 0), use.size("weight", 1)
-    biased = ["bias"] if form.biased else []
-    arguments = Arguments(dtype).pointers("x")
-    arguments.pointers("weight", *biased, "logits", dtype="*fp32").strides(x_row=width)
-    sizes: dict[str, Constant] = {"X": count, "E": width}
-    scores = tiled(arguments, "moe_scores_kernel", sizes, tiles.SCORES)
-    return [scores, _choice(use, form, count)]
-
-
-def _choice(use: OpUse, form: RouterForm, count: int) -> AotSpec:
-    corrected = ["correction"] if form.corrected else []
-    arguments = Arguments("f32").pointers("logits", *corrected)
-    arguments.pointers("chosen", dtype="*i64").pointers("weights")
-    top_k, groups = use.whole("top_k"), use.whole("groups", 1)
-    constants: dict[str, Constant] = {"X": count, "TOP_K": top_k}
-    if form.groups:
-        constants |= {"GROUPS": groups, "TOP_GROUPS": use.whole("top_groups", 1)}
-        constants["G_BLOCK"] = tiles.power_of_two(groups)
-    if form.least:
-        constants["LEAST"] = use.real("least_sum")
-    constants["SCALE"] = use.real("scale", 1.0)
-    constants["S_BLOCK"] = tiles.power_of_two(count // groups)
-    constants["K_BLOCK"] = tiles.power_of_two(top_k)
-    return arguments.spec("moe_choice_kernel", constants, tiles.CHOICE_WARPS)

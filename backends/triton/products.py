@@ -1,13 +1,11 @@
 """Products: what the kernels of a model have to know of them all."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from glmc.backends.layout import item
 from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.specs import BYTES, AotSpec, Arguments, Constant, tiled
 from glmc.backends.triton.uses import OpUse, Presence, presence
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
@@ -155,93 +153,3 @@ def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
         )
         for least, tile in table.items()
     ]
-
-
-def specs(use: OpUse, uses: list[OpUse], dtype: str) -> list[AotSpec]:
-    """The product with one row and the one with a few."""
-    plan, coded = Plan.of(uses), "bits" in use.attrs
-    outputs = use.size("weight", 0)
-    tables = tiles.CODE_SKINNY if coded else tiles.LINEAR_SKINNY
-    skinny = dict(tiles.tile_of(tables[BYTES[dtype]], outputs))
-    gemv = tiles.tile_of(_gemv_tiles(plan, coded), outputs)
-    return [
-        _gemv(use, plan, dtype, gemv),
-        _skinny(use, plan, dtype, skinny | {"TOKENS": tiles.FEW_ROWS}),
-    ]
-
-
-def _gemv(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
-    arguments, constants = _shared(use, plan, dtype)
-    _strides(arguments, use, plan)
-    return tiled(arguments, "product_gemv_kernel", constants, tile)
-
-
-def _skinny(use: OpUse, plan: Plan, dtype: str, tile: tiles.Tile) -> AotSpec:
-    arguments, constants = _shared(use, plan, dtype)
-    if tile["PARTS"] > 1:
-        arguments.pointers("sums", dtype="*fp32").pointers("arrived", dtype="*i32")
-    else:
-        constants |= {"sums": None, "arrived": None}
-    _strides(arguments, use, plan)
-    return tiled(arguments.counts("M"), "product_skinny_kernel", constants, tile)
-
-
-def _shared(
-    use: OpUse, plan: Plan, dtype: str
-) -> tuple[Arguments, dict[str, Constant]]:
-    """Pointers up to the result, and what is known when compiling."""
-    coded = "bits" in use.attrs
-    arguments = Arguments(dtype).pointers("x")
-    arguments.pointers("weight", dtype="*i32" if coded else None)
-    normed, added = use.name in NORMING, use.name == "linear_add"
-    optional = {
-        "scales": (plan.coded != "none", coded),
-        "zeros": (plan.zeroed, "zeros" in use.operands),
-        "bias": (plan.biased, "bias" in use.operands),
-        "norm": (plan.rms or plan.layer, normed),
-        "norm_bias": (plan.shifted, "norm_bias" in use.operands),
-        "residual": (plan.added, added),
-    }
-    constants: dict[str, Constant] = {"IN": _width(use), "OUT": use.size("weight", 0)}
-    constants |= _codes(use, plan)
-    for name, (there, given) in optional.items():
-        if given:
-            arguments.pointers(name, dtype="*i8" if name == "zeros" else None)
-        elif there:
-            constants[name] = None
-    arguments.pointers("out")
-    chosen: dict[str, tuple[bool, Constant]] = {
-        "EPS": (plan.rms or plan.layer, use.real("eps") if normed else None),
-        "CENTRED": (plan.rms and plan.layer, use.name == "layer_norm_linear"),
-        "WEIGHT_IN": (plan.rms and plan.mixed, use.text("weight_in", "input")),
-        "UNIT_OFFSET": (plan.unit == "some", use.flag("unit_offset")),
-        "FN": (plan.chosen, use.text("fn") if "fn" in use.attrs else None),
-        "GATED": (plan.gated, use.flag("gated")),
-    }
-    constants |= {name: value for name, (there, value) in chosen.items() if there}
-    return arguments, constants
-
-
-def _width(use: OpUse) -> int:
-    """Columns of the matrix, whatever it is stored as."""
-    stored = use.size("weight")
-    return stored * 8 // use.whole("bits") if "bits" in use.attrs else stored
-
-
-def _codes(use: OpUse, plan: Plan) -> dict[str, Constant]:
-    """How codes lie, where some weights are codes; floats are words of one plane."""
-    if plan.coded == "none":
-        return {}
-    width, coded = _width(use), "bits" in use.attrs
-    bits = use.whole("bits") if coded else None
-    run = math.gcd(use.size("weight") // 4, 16) if coded else 1
-    groups = use.size("scale") if coded and len(use.shapes["scale"]) > 1 else 1
-    constants: dict[str, Constant] = {"BITS": bits, "RUN": run}
-    return constants | ({"GROUP": width // groups} if plan.grouped else {})
-
-
-def _strides(arguments: Arguments, use: OpUse, plan: Plan) -> None:
-    arguments.strides(x_row=_width(use))
-    if plan.added:
-        rows = use.size("weight", 0)
-        arguments.strides(residual_row=rows if use.name == "linear_add" else 0)

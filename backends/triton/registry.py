@@ -1,29 +1,23 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
 import json
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
 
 from glmc.backends import layout
 from glmc.backends.triton import (
+    dry,
     latents,
     mixtures,
     placement,
     products,
-    specs,
     structure,
     tiles,
 )
-from glmc.backends.triton.specs import AotSpec
+from glmc.backends.triton.dry import AotSpec
+from glmc.backends.triton.sketch import DTYPES
 from glmc.backends.triton.uses import OpUse, presence
 from glmc.ir.errors import KernelDtypeError
 
@@ -37,12 +31,10 @@ class Kernel:
 
     parts  templates of its section, in the order of their text; parts that several
            ops share are emitted once
-    specs  what its launcher asks the compiler for: (use, all uses, dtype) -> specs
-    cached whether that depends on how the cache is kept, which is then given too
+    cached whether it reads keys and values, which may be kept as codes
     """
 
     parts: tuple[str, ...]
-    specs: Callable[..., list[AotSpec]]
     cached: bool = False
 
 
@@ -54,29 +46,27 @@ _QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
 _BY_KIND = {"qkv_heads": "heads", "qkv_prologue": "prologue", "qkv_decode": "decode"}
 
 KERNELS: Mapping[str, Kernel] = {
-    **{name: Kernel((*products.PARTS, name), products.specs) for name in products.OPS},
-    "rms_norm": Kernel(("rows", "weighted", "rms_norm"), specs.norm),
-    "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm"), specs.norm),
-    "layer_norm": Kernel(("rows", "layer_norm"), specs.norm),
-    "add_layer_norm": Kernel(("rows", "add_layer_norm"), specs.norm),
-    "activation": Kernel(("rows", "activations", "activation"), specs.pointwise),
-    "act_mul": Kernel(("rows", "activations", "act_mul"), specs.pointwise),
+    **{name: Kernel((*products.PARTS, name)) for name in products.OPS},
+    "rms_norm": Kernel(("rows", "weighted", "rms_norm")),
+    "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm")),
+    "layer_norm": Kernel(("rows", "layer_norm")),
+    "add_layer_norm": Kernel(("rows", "add_layer_norm")),
+    "activation": Kernel(("rows", "activations", "activation")),
+    "act_mul": Kernel(("rows", "activations", "act_mul")),
     "quantized_gemm": Kernel(
-        ("rows", "quantized_codes", "quantized_gemm"), specs.quantized_gemm
+        ("rows", "quantized_codes", "quantized_gemm"),
     ),
-    "moe_router": Kernel(("rows", "moe_router"), mixtures.moe_router),
-    "moe_experts": Kernel(("rows", "activations", *_EXPERTS), mixtures.moe_experts),
-    "attention": Kernel((*_ATTENTION, "decode", "attention"), specs.attention, True),
-    "latent_write": Kernel(("rows", "latent_write"), latents.latent_write),
+    "moe_router": Kernel(("rows", "moe_router")),
+    "moe_experts": Kernel(("rows", "activations", *_EXPERTS)),
+    "attention": Kernel((*_ATTENTION, "decode", "attention"), True),
+    "latent_write": Kernel(("rows", "latent_write")),
     "latent_attention": Kernel(
-        ("rows", "softmax", *_LATENTS), latents.latent_attention
+        ("rows", "softmax", *_LATENTS),
     ),
     "full_attention": Kernel(
-        ("rows", "softmax", "full_attention"), specs.full_attention
+        ("rows", "softmax", "full_attention"),
     ),
-    "qkv_attention": Kernel(
-        (*_ATTENTION, *_QKV, "qkv_attention"), specs.qkv_attention, True
-    ),
+    "qkv_attention": Kernel((*_ATTENTION, *_QKV, "qkv_attention"), True),
 }
 # The order of the parts in kernels.py.
 PARTS = (
@@ -148,6 +138,7 @@ def render_kernels(
 
 
 def aot_specs(
+    kernels: str,
     ops: Iterable[OpUse],
     dtype: str,
     own: Collection[str] = (),
@@ -158,25 +149,20 @@ def aot_specs(
 
     What launches the kernels of ``own`` is the user's, and unknown here.
 
-    ``dtype`` is "f32", "f16" or "bf16": weights, activations and cache; ``cache`` is
-    "int8" or "fp8_e4m3" where that has its own; ``target`` is the GPU, one without
-    features of its own where it is left out. Raises GlmcError for another dtype.
+    ``kernels`` is the text of kernels.py. ``dtype`` is "f32", "f16" or "bf16": weights,
+    activations and cache; ``cache`` is "int8" or "fp8_e4m3" where that has its own;
+    ``target`` is the GPU, one without features of its own where it is left out. Raises
+    GlmcError for another dtype.
     """
-    if dtype not in specs.POINTERS:
-        known = ", ".join(specs.POINTERS)
+    if dtype not in DTYPES:
         raise KernelDtypeError(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
-            f" {known}. Choose one of them."
+            f" {', '.join(DTYPES)}. Choose one of them."
         )
-    uses = _ours(ops, own)
-    kept = specs.Kept(cache, target in tiles.DESCRIBED[specs.BYTES[dtype]])
-    found: list[AotSpec] = []
-    for use in uses:
-        kernel = kernels_of(uses).get(use.name)
-        given = (use, uses, dtype, *([kept] if kernel and kernel.cached else []))
-        wanted = kernel.specs(*given) if kernel else []
-        found += [spec for spec in wanted if spec not in found]
-    return found
+    given = [use for use in ops if use.name not in own]
+    launched = kernels_of(given)
+    uses = [use for use in given if use.name in launched]
+    return dry.launches(kernels, uses, dtype, cache, target)
 
 
 def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:

@@ -25,7 +25,6 @@ PRODUCT_OPS = (
     "rms_norm_linear",
     "layer_norm_linear",
 )
-LATENT_OPS = ("latent_write", "latent_attention")
 MOE_OPS = ("moe_router", "moe_experts")
 ALLOCATING_OPS = (
     *ATTENTION_OPS,

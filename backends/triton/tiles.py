@@ -203,11 +203,6 @@ CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
 }
 
 
-def tile_of(table: Mapping[int, Tile], outputs: int) -> Tile:
-    """The tile for so many outputs; the emitted launcher looks it up likewise."""
-    return next(tile for least, tile in table.items() if outputs >= least)
-
-
 def counters() -> int:
     """Programs whose columns are split, at most: those of one output less than the
     least of the tile before."""
@@ -227,11 +222,6 @@ def power_of_two(size: int) -> int:
 def dot_block(size: int) -> int:
     """``size`` rounded up to what a matrix product takes: a power of two from 16."""
     return max(16, power_of_two(size))
-
-
-def row_warps(block: int) -> int:
-    """Warps that share a row of a norm; the emitted ``_warps`` says the same."""
-    return max(1, min(block // 512, 16))
 
 
 # Parts of the cache that one program joins. SPLITS are at most FAN * FAN: neighbours

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.resources import (
     Resources,
     UnreadableUsage,
@@ -33,7 +34,6 @@ from glmc.backends.triton.resources import (
     hip_usage,
     instructions,
 )
-from glmc.backends.triton.specs import AotSpec
 from glmc.backends.triton.targets import LIMITS, Target
 
 # Neither 1, which Triton would take for a constant, nor a multiple of 16.

@@ -169,7 +169,7 @@ def test_each_target_dtype_and_head_gets_specifications_or_a_reason() -> None:
             "attention": attention_use(8, 2, width),
             "full_attention": full_use(8, 8, width),
         }[name]
-        place, specs = places([use])[name], aot_specs([use], dtype)
+        place, specs = places([use])[name], aot_specs(render(use), [use], dtype)
         assert bool(specs) == (place.where == "kernel") == (width <= 512)
         assert (str(width) in place.reason) == (width > 512)
 
@@ -178,7 +178,8 @@ def test_each_group_gets_specifications_or_a_reason() -> None:
     told = {}
     for bits, group in itertools.product((4, 8), GROUPS):
         use = quantized_use(bits, 1920, group=group)
-        place, specs = places([use])["quantized_linear"], aot_specs([use], "bf16")
+        place = places([use])["quantized_linear"]
+        specs = aot_specs(render(use), [use], "bf16")
         assert bool(specs) == (place.where == "kernel")
         assert (f"groups of {group} " in place.reason) != bool(specs)
         told[bits, group] = place.where
@@ -192,4 +193,4 @@ def test_an_unknown_target_or_dtype_is_refused() -> None:
     with pytest.raises(UnknownDeviceError, match=r"hip:gfx803.*can be compiled for"):
         parse_targets(["hip:gfx803"])
     with pytest.raises(KernelDtypeError, match=r"'f64'.*f32, f16, bf16"):
-        aot_specs([qkv_use()], "f64")
+        aot_specs("", [qkv_use()], "f64")

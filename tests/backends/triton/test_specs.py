@@ -27,6 +27,7 @@ from support.kernels import (
     qkv_use,
     quantized_use,
     random,
+    render,
     router_use,
 )
 
@@ -332,22 +333,66 @@ def test_specs_are_the_launches(
 ) -> None:
     module = interpreted(*MODELS[model])
     monkeypatch.setattr(module, "present_target", lambda device: target, raising=False)
+    found = launched(module, MODELS[model], dtype, monkeypatch)
+    specs = aot_specs(render(*MODELS[model]), MODELS[model], dtype, target=target)
+    assert not complaints(specs, found)
+
+
+PLANTED = {
+    "a pointer in another's place": ("kv.key_scales,", "kv.position,"),
+    "a size that is not the kernel's": ("K_BLOCK=blocks[0]", "K_BLOCK=2 * blocks[0]"),
+    "a pointer that is never given": ("kv.start,", "None,"),
+    "other warps": ("**tile,", "**tile | {'num_warps': 2},"),
+}
+
+
+@pytest.mark.parametrize("mistake", PLANTED)
+def test_a_launch_that_is_not_as_specified_is_seen(
+    interpreted: Interpreted, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use = attention_use(6, 2, 16, 20)
+    specs = aot_specs(render(use), [use], "f32")
+    before, after = PLANTED[mistake]
+
+    def edit(text: str) -> str:
+        assert before in text
+        return text.replace(before, after)
+
+    assert not complaints(specs, launched(interpreted(use), [use], "f32", monkeypatch))
+    wrong = interpreted(use, edit=edit)
+    assert complaints(specs, launched(wrong, [use], "f32", monkeypatch))
+
+
+def launched(
+    module: ModuleType,
+    uses: list[OpUse],
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[dict[str, Any]]:
+    """What the launchers give to kernels when they are called on tensors."""
     found: list[dict[str, Any]] = []
     for name, value in vars(module).copy().items():
         if name.endswith("_kernel"):
             monkeypatch.setattr(module, name, Recorder(value, found))
-    for use in MODELS[model]:
+    for use in uses:
         launch(module, use, DTYPES[dtype])
-    specs = aot_specs(MODELS[model], dtype, target=target)
-    for launched in found:
-        matching = [spec for spec in specs if says(spec, launched)]
-        assert len(matching) == 1, launched
+    return found
+
+
+def complaints(specs: list[AotSpec], found: list[dict[str, Any]]) -> list[object]:
+    """Launches that no specification is of, or more than one; wrong alignment; and
+    specifications that nothing launches."""
+    wrong: list[object] = []
+    for given in found:
+        matching = [spec for spec in specs if says(spec, given)]
+        if len(matching) != 1:
+            wrong.append(given)
+            continue
         for name in matching[0].aligned:
-            value = launched[name]
-            aligned = value.data_ptr() if isinstance(value, torch.Tensor) else value
-            assert aligned % 16 == 0, name
-    unused = [spec for spec in specs if not any(says(spec, got) for got in found)]
-    assert not unused
+            value = given[name]
+            place = value.data_ptr() if isinstance(value, torch.Tensor) else value
+            wrong += [name] if place % 16 else []
+    return wrong + [spec for spec in specs if not any(says(spec, g) for g in found)]
 
 
 def test_descriptors_are_asked_for_where_the_target_has_them() -> None:
@@ -355,7 +400,7 @@ def test_descriptors_are_asked_for_where_the_target_has_them() -> None:
     signatures = {
         target: next(
             spec.signature
-            for spec in aot_specs([use], "bf16", target=target)
+            for spec in aot_specs(render(use), [use], "bf16", target=target)
             if spec.kernel == "prefill_kernel"
         )
         for target in ("cuda:80", "cuda:90")
@@ -366,11 +411,11 @@ def test_descriptors_are_asked_for_where_the_target_has_them() -> None:
 
 
 def test_specs_are_json() -> None:
-    specs = aot_specs(MODELS["mixed"], "bf16")
+    specs = aot_specs(render(*MODELS["mixed"]), MODELS["mixed"], "bf16")
     texts = [json.dumps(dataclasses.asdict(spec)) for spec in specs]
     assert len(set(texts)) == len(texts)
 
 
 def test_a_dtype_without_kernels_is_refused() -> None:
     with pytest.raises(GlmcError, match=r"dtype 'f8'.*f32, f16, bf16"):
-        aot_specs(MODELS["rms"], "f8")
+        aot_specs("", MODELS["rms"], "f8")
