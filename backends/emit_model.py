@@ -8,6 +8,7 @@ from glmc.backends.layout import assignment, bracketed, call, repeated
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
+from glmc.ir.ops import RopeTableLongRope
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -73,6 +74,7 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
             f"pad_token_id = {model.tokens.pad!r}",
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",
             *_prefix_attributes(model),
+            *_turns(program),
         ],
         "inputs": "ids, pos, cache, keep, ops",
         "scheme": model.positions is not None,
@@ -116,6 +118,13 @@ def _prefix_attributes(model: Model) -> list[str]:
         ids = [f"{name}={value}" for name, value in model.positions]
         found.append(call("scheme", "GlmPositions", ids, 4))
     return found
+
+
+def _turns(program: Program) -> list[str]:
+    """Positions from which on a rope has other frequencies for the whole text."""
+    ops = [op for graph in program.graphs for op in graph.ops]
+    at = {op.original_max_positions for op in ops if isinstance(op, RopeTableLongRope)}
+    return [f"turns_at = {literal(tuple(sorted(at)))}"] if at else []
 
 
 def _encoder(program: Program) -> Mapping[str, Any] | None:

@@ -207,6 +207,18 @@ class Cache:
         finally:
             self._hidden = False
 
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """What is noted within, of padding and prefix, is forgotten where something
+        raises: a call that was refused leaves the cache as it was."""
+        names = ("start", "prefix", "anchor", "right_padded")
+        before = {name: getattr(self, name) for name in names}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
     @property
     def device(self) -> torch.device:
         """Where the slots are."""
@@ -225,6 +237,12 @@ class Cache:
         parts = iter(rows.chunk(2 * len(self.own), dim=1))
         for layer in self.own:
             layer.write(0, next(parts), next(parts))
+
+    def restart(self) -> None:
+        """Forgets all tokens; the slots stay, and what they hold is written over."""
+        self.length = self.learned = 0
+        self.start = self.prefix = self.anchor = None
+        self.right_padded = False
 
     def counters(self, count: int) -> torch.Tensor:
         """int32 [count] in which the programs of a kernel count themselves. It is zeros

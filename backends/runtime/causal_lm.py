@@ -1,5 +1,6 @@
 """The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ from .cache import CACHE_DTYPES, Cache
 from .checks import check_ids
 from .decoder import Decoder
 from .generation import generate
-from .inputs import check_cache, positions, read_mask
+from .inputs import check_cache, check_keep, positions, read_mask
 from .modules import BaseModel, item, operations
 from .sampling import Sampler
 
@@ -39,6 +40,9 @@ class CausalLM(BaseModel):
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.
     learned: ClassVar[int] = 0
+    #: Positions from which on all keys are turned otherwise: `generate` reads the whole
+    #: context again where it reaches one.
+    turns_at: ClassVar[tuple[int, ...]] = ()
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
@@ -138,27 +142,41 @@ class CausalLM(BaseModel):
     ) -> Output:
         """Logits for `input_ids` [B, T], as models of transformers answer.
 
-        `attention_mask` [B, past + T] of 0 and 1 marks padding: 0s on the left of a
-        row, or on the right of a prompt that is not continued. `position_ids` [B, T]
-        default to counting each row's tokens. `past_key_values` is the cache of the
-        call before and is extended in place. `logits_to_keep` limits the logits to
-        the last that many positions. Raises ValueError when the inputs contradict
-        each other or this model.
+        `attention_mask` [B, past + T], bool or integers 0 and 1, marks padding: 0s on
+        the left of a row, or on the right of a prompt that is not continued.
+        `position_ids` [B, T] default to counting each row's tokens. `past_key_values`
+        is the cache of the call before and is extended in place. `logits_to_keep`
+        limits the logits to the last that many positions. Raises ValueError when the
+        inputs contradict each other or this model; the cache is then as it was.
         """
         check_ids(input_ids, self.vocab_size)
         batch, tokens = input_ids.shape
         cache = past_key_values
         if cache is None:
             cache = self.new_cache(batch, tokens)
-        check_cache(cache, batch)
-        if attention_mask is not None:
-            read_mask(attention_mask, cache, tokens)
-        pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
+        check_cache(cache, batch, len(self.cache_shapes))
+        check_keep(logits_to_keep)
+        with cache.unless_refused():
+            if attention_mask is not None:
+                read_mask(attention_mask, cache, tokens)
+            pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
+        self._tell_turn(cache.tokens, cache.tokens + tokens)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)
+
+    def _tell_turn(self, past: int, end: int) -> None:
+        """Warns where a call goes on with keys that longer texts turn otherwise."""
+        for limit in self.turns_at:
+            if 0 < past <= limit < end:
+                warnings.warn(
+                    f"with position {limit} the keys of this model are turned by other "
+                    f"factors, and the cache holds {past} tokens from before; call "
+                    "again with the whole text, as generate() does.",
+                    stacklevel=3,
+                )
 
     def generate(
         self,

@@ -2,9 +2,26 @@
 
 import torch
 
+#: What a mask of 0 and 1 can be made of.
+MASKS = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+)
+#: What numbers that count something can be made of.
+COUNTS = MASKS[1:]
+
 
 def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
     """Refuses ids that are not int64 [B, T] within the vocabulary."""
+    if not isinstance(ids, torch.Tensor):
+        raise ValueError(
+            f"input_ids is a {type(ids).__name__}, but a model takes an int64 tensor "
+            "[batch, tokens]; give torch.tensor(ids), with a list for each row."
+        )
     if ids.ndim != 2 or ids.dtype != torch.int64:
         raise ValueError(
             f"input_ids is {describe(ids)}, but a model takes int64 [batch, tokens]; "
@@ -20,6 +37,68 @@ def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
             f"input_ids holds ids from {low} to {high}, but the vocabulary of this "
             f"model has ids 0 to {vocab_size - 1}; the prompt may come from another "
             "tokenizer."
+        )
+
+
+def real_tokens(mask: object, batch: int, tokens: int, what: str) -> torch.Tensor:
+    """Bool [B, T] of a mask [B, T]: true at real tokens, where it is True or 1.
+
+    Refuses what means something else, such as a mask of floats that is added to the
+    scores. `what` says in messages which tokens those are.
+    """
+    if not isinstance(mask, torch.Tensor):
+        raise ValueError(
+            f"attention_mask is a {type(mask).__name__}; give a tensor of 0 and 1."
+        )
+    if mask.dtype not in MASKS:
+        raise ValueError(
+            f"attention_mask is {describe(mask)}, but a mask is bool, or integers 0 "
+            "and 1: true at real tokens, false at padding. Of one that is added to "
+            "scores give mask == 0, of 0.0 and 1.0 give mask.long()."
+        )
+    if mask.shape != (batch, tokens):
+        whole = " Which token sees which is no input of this model." * (mask.ndim > 2)
+        raise ValueError(
+            f"attention_mask is {describe(mask)}, but this call needs "
+            f"[{batch}, {tokens}]: a 0 or 1 for each of {what}.{whole}"
+        )
+    if mask.dtype != torch.bool:
+        low, high = int(mask.min()), int(mask.max())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"attention_mask holds numbers from {low} to {high}, but a mask is 1 "
+                "at real tokens and 0 at padding; give 0 and 1, or bool."
+            )
+    return mask != 0
+
+
+def check_rows(real: torch.Tensor) -> None:
+    """Refuses a row without any token."""
+    empty = (~real.any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(
+            f"attention_mask has no 1 in row {empty[0]}; drop the row or give it a "
+            "token."
+        )
+
+
+def check_numbers(name: str, given: object, limit: int | None, what: str) -> None:
+    """Refuses what are no whole numbers from 0 to below `limit`; `what` they count."""
+    if not isinstance(given, torch.Tensor) or given.dtype not in COUNTS:
+        found = f"a {type(given).__name__}"
+        if isinstance(given, torch.Tensor):
+            found = describe(given)
+        raise ValueError(
+            f"{name} is {found}, but {what} are int64; give such a tensor."
+        )
+    if not given.numel():
+        return
+    low, high = int(given.min()), int(given.max())
+    if low < 0 or (limit is not None and high >= limit):
+        known = "are counted from 0" if limit is None else f"are 0 to {limit - 1}"
+        raise ValueError(
+            f"{name} holds numbers from {low} to {high}, but the {what} of this model "
+            f"{known}."
         )
 
 

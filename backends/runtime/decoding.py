@@ -82,7 +82,7 @@ class Kept:
     def rows(self, batch: int) -> Cache:
         """The cache of a new generation, empty."""
         cache = self.cache.first_rows(batch)
-        cache.length = 0
+        cache.restart()
         return cache
 
     def new_step(self, rows: int, pos: torch.Tensor, sampler: Sampler) -> Step:
@@ -137,10 +137,20 @@ class Session:
             return None
         return self._record(self.kept, key)
 
+    def restart(self) -> Cache:
+        """Empties the cache for a prompt that is read again; then comes `begin`."""
+        self.sampler.restore(self._step.sampler.state())
+        self.cache.restart()
+        return self.model.begin_cache(self.cache)
+
     def step(self) -> None:
         """Begins to compute the next token; nothing waits for it."""
         self._advance()
         self._step.cache.follow(1)
+
+    def chosen(self) -> torch.Tensor:
+        """The newest token of each row, int64 [B], where it was chosen."""
+        return self._step.ids[: self.cache.batch, 0].clone()
 
     def newest(self) -> Callable[[], torch.Tensor]:
         """The newest token of each row. What is returned waits for it, but not for

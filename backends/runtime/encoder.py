@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from .checks import check_ids, describe
+from .checks import check_ids, check_numbers, check_rows, describe, real_tokens
 from .modules import BaseModel, item, operations
 
 
@@ -71,7 +71,7 @@ class Encoder(BaseModel):
         each other or this model.
         """
         check_ids(input_ids, self.vocab_size)
-        mask = real_tokens(attention_mask, input_ids)
+        mask = read_mask(attention_mask, input_ids)
         types = token_types(token_type_ids, input_ids, self.type_vocab_size)
         pos = places(position_ids, input_ids, self.max_positions)
         ops = self.ops or operations(input_ids.device.type)
@@ -84,22 +84,14 @@ class MaskedLM(Encoder):
     output = MaskedLMOutput
 
 
-def real_tokens(mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | None:
+def read_mask(mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | None:
     """Bool [B, T], or None where every token is real."""
     if mask is None:
         return None
-    if mask.shape != ids.shape:
-        raise ValueError(
-            f"attention_mask is {describe(mask)}, but this call needs "
-            f"{list(ids.shape)}: a 0 or 1 for each token of input_ids."
-        )
-    real = mask != 0
-    empty = (~real.any(1)).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(
-            f"attention_mask has no 1 in row {empty[0]}; drop the row or give it a "
-            "token."
-        )
+    batch, tokens = ids.shape
+    what = f"the {tokens} tokens of input_ids"
+    real = real_tokens(mask, batch, tokens, what).to(ids.device)
+    check_rows(real)
     return None if bool(real.all()) else real
 
 
@@ -133,16 +125,11 @@ def _numbered(
     name: str, given: torch.Tensor, ids: torch.Tensor, count: int | None, what: str
 ) -> torch.Tensor:
     """`given` as int64 [B, T], refused where a number is not below `count`."""
+    check_numbers(name, given, count, what)
     batch, tokens = ids.shape
     if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):
         raise ValueError(
             f"{name} is {describe(given)}, but this call needs {list(ids.shape)}: a "
             "number for each token of input_ids."
-        )
-    low, high = int(given.min()), int(given.max())
-    if low < 0 or (count is not None and high >= count):
-        raise ValueError(
-            f"{name} holds numbers from {low} to {high}, but this model has {count} "
-            f"{what}, counted from 0."
         )
     return given.to(ids.device, torch.int64).expand(batch, tokens).contiguous()

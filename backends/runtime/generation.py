@@ -58,6 +58,7 @@ def _tokens(
     decoder = model.decoder
     with decoder.session(model, batch, prompt + new, sampler) as session:
         _read_prompt(model, session, ids, mask, pos)
+        again = _Again(model, session, ids, mask, pos)
         ahead = decoder.ahead
         if ahead is None:
             ahead = 1 if ids.is_cuda else 0
@@ -65,7 +66,7 @@ def _tokens(
         begun = 1
         for n in range(new):
             while begun < min(new, n + 1 + ahead):
-                session.step()
+                again.step(begun)
                 waiting.append(session.newest())
                 begun += 1
             yield waiting.popleft()()
@@ -86,6 +87,61 @@ def _read_prompt(
     after = None if pos is None else _next(pos)
     after = model.scheme(after, cache, token[:, None], None)
     model.decoder.begun(session, session.begin(token, after))
+
+
+class _Again:
+    """Steps of a generation, of which some read the whole context again.
+
+    A rope with factors of its own for long texts (longrope) turns every key with them
+    as soon as the text is long. Keys that the cache holds from before are turned with
+    the others, so the step that makes the text long reads all tokens anew.
+    """
+
+    def __init__(
+        self,
+        model: "CausalLM",
+        session: Session,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        pos: torch.Tensor | None,
+    ):
+        self.model, self.session = model, session
+        self.ids, self.mask, self.pos = ids, mask, pos
+        #: The largest position so far, and the steps at which the text gets long.
+        last = _last(ids, mask, pos) if model.turns_at else 0
+        self.at = {limit - last for limit in model.turns_at if last < limit}
+        self.made: list[torch.Tensor] = []
+
+    def step(self, number: int) -> None:
+        """The step of this number, counted from 1, which reads one token."""
+        if self.at and number <= max(self.at):
+            self.made.append(self.session.chosen())
+        if number in self.at:
+            self._read_again()
+        else:
+            self.session.step()
+
+    @torch.no_grad()
+    def _read_again(self) -> None:
+        made = torch.stack(self.made, 1)
+        ids = torch.cat((self.ids, made), 1)
+        mask, pos = self.mask, self.pos
+        if mask is not None:
+            mask = torch.cat((mask, mask.new_ones(made.shape)), 1)
+        for _ in range(made.shape[1]):
+            pos = None if pos is None else torch.cat((pos, _next(pos)), -1)
+        self.session.restart()
+        _read_prompt(self.model, self.session, ids, mask, pos)
+
+
+def _last(
+    ids: torch.Tensor, mask: torch.Tensor | None, pos: torch.Tensor | None
+) -> int:
+    """The largest position of a prompt."""
+    if pos is not None:
+        return int(pos.max())
+    longest = ids.shape[1] if mask is None else int((mask != 0).sum(1).max())
+    return longest - 1
 
 
 def _until(

@@ -8,6 +8,7 @@ that is filled in, the first [gMASK] or else the first [MASK], and the second co
 import torch
 
 from .cache import Cache
+from .checks import check_numbers
 
 
 class GlmPositions:
@@ -73,6 +74,7 @@ class GlmPositions:
 
 
 def _checked(given: torch.Tensor, batch: int, tokens: int) -> torch.Tensor:
+    check_numbers("position_ids", given, None, "positions")
     if given.shape not in ((2, tokens), (1, 2, tokens), (batch, 2, tokens)):
         raise ValueError(
             f"position_ids has the shape {list(given.shape)}, but this call needs "

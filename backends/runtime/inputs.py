@@ -3,11 +3,21 @@
 import torch
 
 from .cache import Cache
-from .checks import describe
+from .checks import check_numbers, check_rows, describe, real_tokens
 
 
-def check_cache(cache: Cache, batch: int) -> None:
-    """Refuses a cache that these rows cannot continue."""
+def check_cache(cache: object, batch: int, layers: int) -> None:
+    """Refuses a cache that these rows of a model of so many layers cannot continue."""
+    if not isinstance(cache, Cache):
+        raise ValueError(
+            f"past_key_values is a {type(cache).__name__}, but this model continues "
+            "caches of its own: what a call before answered, or model.new_cache(...)."
+        )
+    if len(cache.layers) != layers:
+        raise ValueError(
+            f"past_key_values holds {len(cache.layers)} layers, but this model has "
+            f"{layers}; continue a cache with the model that filled it."
+        )
     if cache.batch != batch:
         raise ValueError(
             f"past_key_values holds {cache.batch} rows but input_ids has {batch}; "
@@ -20,20 +30,22 @@ def check_cache(cache: Cache, batch: int) -> None:
         )
 
 
+def check_keep(keep: object) -> None:
+    """Refuses a number of positions that logits cannot be kept of."""
+    if not isinstance(keep, int) or keep < 0:
+        raise ValueError(f"logits_to_keep is {keep!r}; give 0 (all) or more.")
+
+
 def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     """Takes from `mask` [B, past + tokens] where the rows of the cache start."""
     total = cache.tokens + tokens
-    if mask.shape != (cache.batch, total):
-        raise ValueError(
-            f"attention_mask is {describe(mask)}, but this call needs "
-            f"[{cache.batch}, {total}]: a 0 or 1 for each of the {cache.tokens} tokens "
-            f"in the cache and the {tokens} new ones."
-        )
-    real = (mask != 0).int()
+    what = f"the {cache.tokens} tokens in the cache and the {tokens} new ones"
+    real = real_tokens(mask, cache.batch, total, what).to(cache.device).int()
+    check_rows(real.bool())
     count = real.sum(1)
     first = real.argmax(1)
     last = total - 1 - real.flip(1).argmax(1)
-    _check_rows(count, last - first + 1)
+    _check_extent(count, last - first + 1)
     start = (first + cache.learned).int() if bool(first.any()) else None
     if cache.tokens > 0 and not _same(start, cache.start):
         raise ValueError(
@@ -59,13 +71,14 @@ def positions(
             pos = (pos - (cache.start - cache.learned)[:, None]).clamp(min=0)
         last = end - 1
     else:
+        check_numbers("position_ids", given, max_positions, "positions")
         if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):
             raise ValueError(
                 f"position_ids is {describe(given)}, but this call needs "
                 f"[{batch}, {tokens}]: a position for each token of input_ids."
             )
         pos = given.to(ids.device, torch.int64)
-        last = int(pos.max())
+        return pos.expand(batch, tokens).contiguous()
     if max_positions is not None and last >= max_positions:
         raise ValueError(
             f"the call reaches position {last}, but this model has learned positions "
@@ -74,13 +87,7 @@ def positions(
     return pos.expand(batch, tokens).contiguous()
 
 
-def _check_rows(count: torch.Tensor, extent: torch.Tensor) -> None:
-    empty = (count == 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(
-            f"attention_mask has no 1 in row {empty[0]}; drop the row or give it a "
-            "token."
-        )
+def _check_extent(count: torch.Tensor, extent: torch.Tensor) -> None:
     broken = (count != extent).nonzero().flatten().tolist()
     if broken:
         raise ValueError(

@@ -109,8 +109,9 @@ def test_refuses_a_mask(model: CausalLM, name: str) -> None:
 
 def test_refuses_a_mask_that_moves_the_padding(model: CausalLM) -> None:
     out = model(*left_padded())
+    longer = torch.ones(2, 7, dtype=torch.bool)
     with pytest.raises(ValueError, match="marks other padding"):
-        model(IDS[:, :1], torch.ones(2, 7), past_key_values=out.past_key_values)
+        model(IDS[:, :1], longer, past_key_values=out.past_key_values)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,9 @@ def test_refuses_positions_that_were_not_learned(
     cache = model(IDS).past_key_values
     with pytest.raises(ValueError, match=r"position 6, .* positions 0 to 5"):
         model(IDS[:, :1], past_key_values=cache)
-    with pytest.raises(ValueError, match="reaches position 9"):
+    with pytest.raises(
+        ValueError, match=r"from 9 to 9, but the positions of this model are 0 to 5"
+    ):
         model(IDS[:, :1], position_ids=torch.tensor([[9]]))
 
 

@@ -16,7 +16,7 @@ from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.graphs import Watch, refusal, waits
 from glmc.backends.torch import ops as reference
 from glmc.backends.torch.ops.attention import decode_attention
-from glmc.backends.torch.ops.rope import rope
+from glmc.backends.torch.ops.rope import rope, rope_table_longrope
 from support.tape import Tape, Tapes
 
 PROMPT = torch.tensor([[5, 9, 3, 41]])
@@ -111,6 +111,43 @@ def test_padded_rows_fill_up_a_bucket(
         want = model.generate(ids, mask, **options)
         assert torch.equal(recorded.generate(ids, mask, **options), want)
     assert f"({ {1: 1, 2: 2, 3: 4}[rows] } rows" in recorded.decode_path
+
+
+def long_rope(pos: torch.Tensor, *, dim: int, theta: float) -> Any:
+    """Other divisors for all keys as soon as a text has more than six tokens."""
+    return rope_table_longrope(
+        pos,
+        dim=dim,
+        theta=theta,
+        short_factor=(1.0,) * (dim // 2),
+        long_factor=tuple(2.0 + i for i in range(dim // 2)),
+        original_max_positions=6,
+        attention_factor=1.0,
+    )
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 2.0, "seed": 5}])
+def test_a_text_that_gets_long_is_read_again(
+    model: CausalLM,
+    recorded: CausalLM,
+    tapes: Tapes,
+    ahead: int,
+    sampling: dict[str, Any],
+) -> None:
+    model.ops = operations(rope_table=long_rope, qkv_attention=reference.qkv_attention)
+    recorded.ops = operations(rope_table=long_rope)
+    recorded.decoder.ahead = ahead
+    model.turns_at = recorded.turns_at = (6,)  # type: ignore[misc]
+    options: dict[str, Any] = {"max_new_tokens": 9, "eos_token_id": (), **sampling}
+    given = BATCH[:2], MASK[:2]  # a bucket draws for all of its rows
+    want = model.generate(*given, **options)
+    for _ in range(2):
+        assert torch.equal(recorded.generate(*given, **options), want)
+    # Two generations of eight steps each, of which one reads everything.
+    assert (len(tapes.recorded), tapes.replays) == (1, 14)
+    model.turns_at = ()  # type: ignore[misc]
+    assert not torch.equal(model.generate(*given, **options), want)
 
 
 def test_padding_comes_and_goes(model: CausalLM, recorded: CausalLM) -> None:

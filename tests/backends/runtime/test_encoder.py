@@ -13,9 +13,9 @@ IDS = torch.tensor([[5, 6, 7], [8, 9, 0]])
 
 
 def test_a_mask_of_ones_is_no_mask() -> None:
-    assert encoder.real_tokens(None, IDS) is None
-    assert encoder.real_tokens(torch.ones_like(IDS), IDS) is None
-    real = encoder.real_tokens(torch.tensor([[1, 1, 1], [1, 0, 1]]), IDS)
+    assert encoder.read_mask(None, IDS) is None
+    assert encoder.read_mask(torch.ones_like(IDS), IDS) is None
+    real = encoder.read_mask(torch.tensor([[1, 1, 1], [1, 0, 1]]), IDS)
     assert real is not None
     assert real.dtype == torch.bool
     assert real.tolist() == [[True, True, True], [True, False, True]]
@@ -23,11 +23,18 @@ def test_a_mask_of_ones_is_no_mask() -> None:
 
 @pytest.mark.parametrize(
     ("mask", "words"),
-    [(torch.ones(2, 4), r"\[2, 3\]"), (torch.tensor([[1, 0, 0], [0, 0, 0]]), "row 1")],
+    [
+        (torch.ones(2, 4, dtype=torch.bool), r"\[2, 3\]"),
+        (torch.tensor([[1, 0, 0], [0, 0, 0]]), "row 1"),
+        (torch.ones(2, 3), "bool, or integers 0 and 1"),
+        (torch.tensor([[0.0, 0.0, -1e38]]).expand(2, 3), "added to scores"),
+        (torch.tensor([[1, 1, 2]]).expand(2, 3), "numbers from 1 to 2"),
+        (torch.ones(2, 1, 3, 3, dtype=torch.bool), "Which token sees which"),
+    ],
 )
 def test_masks_that_are_refused(mask: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        encoder.real_tokens(mask, IDS)
+        encoder.read_mask(mask, IDS)
 
 
 def test_types_and_positions_by_default() -> None:
