@@ -93,12 +93,15 @@ def _read(op: str, file: Path, folder: Path) -> OwnKernel:
     return OwnKernel(op, file, text)
 
 
-def check_kernel(own: OwnKernel, small: Model, disable: Iterable[str]) -> float:
+def check_kernel(
+    own: OwnKernel, small: Model, target: str, disable: Iterable[str]
+) -> float:
     """Compare a kernel with the reference, on every call that a small model makes.
 
     Args:
         own: the kernel; it runs under Triton's interpreter, on the CPU.
         small: a shrunken model, in the dtype to check in.
+        target: the name of the target whose passes run.
         disable: passes that are left out.
 
     Returns:
@@ -111,6 +114,7 @@ def check_kernel(own: OwnKernel, small: Model, disable: Iterable[str]) -> float:
         "op": own.op,
         "file": str(own.file.resolve()),
         "model": print_model(small),
+        "target": target,
         "disable": list(disable),
     }
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)

@@ -1,23 +1,25 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
+from glmc.backends.target import Target
 from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
-from glmc.backends.triton import OpUse, places, render_kernels
-from glmc.ir.graph import Graph, Program
-from glmc.ir.ledger import Placement, count
+from glmc.ir.graph import Program
 from glmc.ir.model import Head, Model, Pooler
-from glmc.ir.op import Op
 
 
 def package(
-    model: Model, program: Program, source: str, own: Collection[str] = ()
+    model: Model,
+    program: Program,
+    source: str,
+    on: Target,
+    own: Collection[str] = (),
 ) -> dict[str, str]:
     """Path to text of every Python file of a build.
 
@@ -25,6 +27,7 @@ def package(
         model: the model, for names and token ids.
         program: its final program.
         source: one sentence that says where the build comes from.
+        on: what the build is made for.
         own: ops whose kernel is the user's.
     """
     env = environment()
@@ -40,7 +43,7 @@ def package(
             weights_view(model, program)
         ),
         "reference.py": reference_module(op_names(program)),
-        "kernels.py": render_kernels(uses(program), env, own),
+        **on.files(program, own),
     }
     base = ["encoder"] if model.is_encoder else ["causal_lm"]
     base += ["glm_positions"] if model.positions else []
@@ -107,35 +110,3 @@ def title(model: Model) -> str:
 def op_names(program: Program) -> set[str]:
     """Mnemonics of every op in a program."""
     return {op.mnemonic for graph in program.graphs for op in graph.ops}
-
-
-def uses(program: Program) -> Iterable[OpUse]:
-    """Every op of a program as the Triton backend sees it."""
-    return [_use(program, graph, op) for graph in program.graphs for op in graph.ops]
-
-
-def placements(program: Program, own: Collection[str] = ()) -> list[Placement]:
-    """Where each op of a program runs on a GPU; ``own`` have kernels of the user."""
-    found = places(uses(program), own)
-    return [
-        Placement(
-            op=op.mnemonic,
-            graph=graph.name,
-            layers=count(graph),
-            at=", ".join(f"%{name}" for name in op.outs),
-            where=found[op.mnemonic].where,
-            reason=found[op.mnemonic].reason,
-        )
-        for graph in program.graphs
-        for op in graph.ops
-    ]
-
-
-def _use(program: Program, graph: Graph, op: Op) -> OpUse:
-    types = program.operand_types(graph, op)
-    return OpUse(
-        name=op.mnemonic,
-        attrs=op.attributes(),
-        operands=frozenset(field for field, _, _ in op.operands()),
-        shapes={field: type_of.dims for field, type_of in types.items()},
-    )

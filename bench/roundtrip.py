@@ -15,12 +15,12 @@ from pathlib import Path
 from compile import found
 from report import Row, show
 
+from glmc.backends.target import DEFAULT, target
 from glmc.frontends.frontend import load_model
 from glmc.frontends.library import builtin_configs
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
 
 
@@ -32,7 +32,7 @@ def lost(source: str) -> Iterator[tuple[str, bool]]:
     """
     model = load_model(resolve_source(source)).model
     yield "model", parse_model(print_model(model)) != model
-    for stage in run(lower(model)):
+    for stage in target(DEFAULT).stages(lower(model)):
         text = print_program(stage.program)
         back = parse_program(text)
         yield stage.name, back != stage.program or print_program(back) != text

@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from glmc.backends.ledger import Placement, Row
+from glmc.backends.target import DEFAULT, Target, target
 from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
 from glmc.ir.graph import Program
-from glmc.ir.ledger import Entry, Placement
 from glmc.ir.model import Model
 from glmc.ir.text import parse_model, parse_program
 from glmc.writing import MANIFEST, read_manifest
@@ -29,6 +30,15 @@ class Build:
         if self.files is not None:
             return dict(json.loads(self.files[MANIFEST]))
         return read_manifest(self.path)
+
+    @cached_property
+    def target(self) -> Target:
+        """What the build was made for; builds that say nothing are for any machine.
+
+        Raises:
+            GlmcError: when glmc knows no such target.
+        """
+        return target(str(self.manifest.get("target", DEFAULT)))
 
     @cached_property
     def stages(self) -> dict[str, Mapping[str, str]]:
@@ -111,13 +121,13 @@ class Build:
         return {}
 
     @cached_property
-    def ledger(self) -> list[Entry]:
+    def ledger(self) -> list[Row]:
         """Every candidate of every fusion."""
-        return [Entry(**entry) for entry in self._ledger["fusions"]]
+        return [Row(**entry) for entry in self._ledger["fusions"]]
 
     @cached_property
     def placements(self) -> list[Placement]:
-        """Where each op of the last stage runs on a GPU."""
+        """Where each op of the last stage runs on the target's machine."""
         return [Placement(**row) for row in self._ledger["backend"]]
 
     @cached_property

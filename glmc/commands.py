@@ -33,11 +33,13 @@ def compile_command(arguments: argparse.Namespace) -> int:
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
+    from glmc.backends.ledger import fallen_back
+    from glmc.backends.target import DEFAULT
     from glmc.driver import Options, compile_files
-    from glmc.ir.ledger import fallen_back
     from glmc.writing import write_build
 
     options = Options(
+        target=arguments.target or DEFAULT,
         variant=arguments.variant,
         spec=arguments.spec,
         sets=tuple(arguments.sets),
@@ -62,6 +64,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     facts: dict[str, Any] = {
         "build": str(arguments.out),
         "model": compiled.loaded.model.name,
+        "target": options.target,
         "spec": compiled.loaded.spec,
         "spec_verified": compiled.loaded.verified,
         "layers": compiled.loaded.model.layers,
@@ -83,7 +86,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
     )
     if missing:
         ops, why = ", ".join(missing), f"glmc inspect {arguments.out} --ledger"
-        print(f"on a GPU these run as torch code: {ops}; why: {why}")
+        machine = compiled.target.machine
+        print(f"on {machine} these run as torch code: {ops}; why: {why}")
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")
@@ -126,7 +130,7 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         text = "\n".join(f"# {name}\n{dump}" for name, dump in dumps.items())
         return text, {"stages": dumps}
     if arguments.ledger:
-        rows = [entry.model_dump() for entry in build.ledger]
+        rows = [row.written() for row in build.ledger]
         placed = [row.model_dump() for row in build.placements]
         return _ledger(build), {"ledger": rows, "backend": placed}
     if arguments.diff:
@@ -166,10 +170,14 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _ledger(build: Build) -> str:
-    """Fusions, and what runs their ops on a GPU."""
+    """Fusions, and what runs their ops on the target's machine."""
     from glmc.inspecting import ledger_text, placements_text
 
-    parts = (ledger_text(build.ledger), placements_text(build.placements))
+    on = build.target
+    parts = (
+        ledger_text(build.ledger, on.counted),
+        placements_text(build.placements, on.machine),
+    )
     return "\n\n".join(filter(None, parts))
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmc.accounting import needed
+from glmc.backends.ledger import Placement, fallen_back
 from glmc.backends.own_kernels import (
     OwnKernel,
     check_kernel,
     own_files,
     read_kernels,
 )
-from glmc.backends.package import package, placements, uses
+from glmc.backends.package import package
 from glmc.backends.runtime.storage import storage_fault
+from glmc.backends.target import DEFAULT, Target, target
 from glmc.frontends.checkpoint import read_headers
 from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
@@ -30,10 +32,9 @@ from glmc.ir.errors import (
     UnknownPassError,
 )
 from glmc.ir.graph import Program
-from glmc.ir.ledger import Placement, fallen_back
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
-from glmc.ir.passes import PIPELINE, Stage, run
+from glmc.ir.passes import Stage
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
@@ -51,6 +52,7 @@ VERIFY_TOLERANCE = 1e-4
 class Options:
     """What may be asked of a compilation; see ``glmc compile --help``."""
 
+    target: str = DEFAULT
     variant: str | None = None
     spec: Path | None = None
     sets: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ class Options:
 class Compilation:
     """A compiled model, not yet written."""
 
+    options: Options
     loaded: LoadedModel
     stages: tuple[Stage, ...]
     files: dict[str, str | bytes]
@@ -85,7 +88,12 @@ class Compilation:
     own: Mapping[str, float] = field(default_factory=dict)
     """Op to largest difference of the user's kernels that were put in."""
     placed: tuple[Placement, ...] = ()
-    """Where each op of the last stage runs on a GPU."""
+    """Where each op of the last stage runs on the target's machine."""
+
+    @property
+    def target(self) -> Target:
+        """What the build is made for."""
+        return target(self.options.target)
 
 
 def compile_model(
@@ -112,11 +120,8 @@ def compile_model(
 
 def compile_files(source: str | Path, options: Options) -> Compilation:
     """Everything but the writing."""
-    _known_passes(options.disable)
-    if options.aot_dtypes and not options.aot:
-        raise OptionsDisagreeError(
-            "--aot-dtype says what --aot compiles for: give both."
-        )
+    on = target(options.target)
+    _check_options(options, on)
     loaded = load_model(
         resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
@@ -126,23 +131,23 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     )
     lowered = lower(loaded.model)
     _check_storage(loaded, lowered)
-    stages = tuple(run(lowered, options.disable))
+    stages = tuple(on.stages(lowered, options.disable))
     if options.strict:
         _strict(stages)
     verified = _verify_passes(loaded, options) if options.verify_passes else {}
     program = stages[-1].program
     files: dict[str, str | bytes] = {}
-    own = read_kernels(options.kernels, loaded.source.folder, _launched(program))
-    placed = tuple(placements(program, {kernel.op for kernel in own}))
+    own = read_kernels(options.kernels, loaded.source.folder, _moving(program))
+    placed = tuple(on.placements(program, {kernel.op for kernel in own}))
     if options.strict:
-        _strict_kernels(placed)
+        _strict_kernels(placed, on)
     checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
-    files |= package(loaded.model, program, _origin(loaded), checked)
+    files |= package(loaded.model, program, _origin(loaded), on, checked)
     files |= own_files(own)
-    files |= ir_files(loaded.model, stages, placed)
+    files |= ir_files(loaded.model, stages, placed, on)
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files[MANIFEST] = _manifest(loaded, stages, options, files)
-    return Compilation(loaded, stages, files, verified, ahead, checked, placed)
+    return Compilation(options, loaded, stages, files, verified, ahead, checked, placed)
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
@@ -159,12 +164,30 @@ def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
         raise CheckpointMismatchError(f"{loaded.source.folder}: {fault}")
 
 
-def _known_passes(disable: Collection[str]) -> None:
-    known = [one.name for one in PIPELINE]
-    for name in disable:
+def _check_options(options: Options, on: Target) -> None:
+    """Refuse options that do not go with the target, or with each other."""
+    known = [one.name for one in on.passes()]
+    for name in options.disable:
         if name not in known:
             raise UnknownPassError(
-                f"--disable {name}: the passes are {', '.join(known)}."
+                f"--disable {name}: the passes of the target {on.name} are"
+                f" {', '.join(known)}."
+            )
+    if options.aot_dtypes and not options.aot:
+        raise OptionsDisagreeError(
+            "--aot-dtype says what --aot compiles for: give both."
+        )
+    if options.kernels and not on.own_kernels:
+        raise OptionsDisagreeError(
+            f"--kernel: a build for the target {on.name} runs on {on.machine} and has"
+            " no kernels that yours could replace; leave --kernel or --target out."
+        )
+    for name in options.aot:
+        if on.ahead != target(DEFAULT).ahead and name not in on.ahead:
+            known = list(on.ahead) or ["nothing"]
+            raise OptionsDisagreeError(
+                f"--aot {name}: for the target {on.name} glmc compiles"
+                f" {', '.join(known)} ahead of time."
             )
 
 
@@ -184,15 +207,15 @@ def _strict(stages: Iterable[Stage]) -> None:
         )
 
 
-def _strict_kernels(placed: Iterable[Placement]) -> None:
+def _strict_kernels(placed: Iterable[Placement], on: Target) -> None:
     """Fail when an op runs as the reference does, for want of a kernel."""
     missing = fallen_back(placed)
     if missing:
         options = " ".join(f"--kernel {op}=FILE" for op in missing)
         raise KernelMissingError(
-            "--strict: on a GPU these ops would run as the torch code of reference.py:"
-            f" {'; '.join(missing.values())}. Compile without --strict, or give kernels"
-            f" of your own: {options}."
+            f"--strict: on {on.machine} these ops would run as the torch code of"
+            f" reference.py: {'; '.join(missing.values())}. Compile without --strict,"
+            f" or give kernels of your own: {options}."
         )
 
 
@@ -200,7 +223,8 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     """Execute every stage of a shrunken instance; torch is imported here only."""
     from glmc.backends.torch.execute import compare
 
-    stages = list(run(lower(shrink(loaded.model)), options.disable))
+    small = lower(shrink(loaded.model))
+    stages = list(target(options.target).stages(small, options.disable))
     differences = list(compare([stage.program for stage in stages]))
     verified: dict[str, float] = {}
     before = 0.0
@@ -215,9 +239,9 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     return verified
 
 
-def _launched(program: Program) -> set[str]:
+def _moving(program: Program) -> set[str]:
     """The ops of a program that are more than a view."""
-    return {op.mnemonic for g in program.graphs for op in g.ops if op.launches}
+    return {op.mnemonic for g in program.graphs for op in g.ops if not op.is_view}
 
 
 def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
@@ -229,7 +253,12 @@ def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
     dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
     small = shrink(loaded.model)
     return max(
-        check_kernel(own, small.model_copy(update={"dtype": dtype}), options.disable)
+        check_kernel(
+            own,
+            small.model_copy(update={"dtype": dtype}),
+            options.target,
+            options.disable,
+        )
         for dtype in dtypes
     )
 
@@ -243,6 +272,7 @@ def _ahead(
     """The kernels of a build for ``options.aot``, in the model's dtype or others; they
     join its files."""
     from glmc.backends.triton import aot
+    from glmc.backends.triton.target import uses
 
     kernels = files["kernels.py"]
     assert isinstance(kernels, str)
@@ -259,7 +289,10 @@ def _origin(loaded: LoadedModel) -> str:
 
 
 def ir_files(
-    model: Model, stages: Iterable[Stage], placed: Iterable[Placement]
+    model: Model,
+    stages: Iterable[Stage],
+    placed: Iterable[Placement],
+    on: Target,
 ) -> dict[str, str]:
     """The dumps of a build and its ledger."""
     stages = list(stages)
@@ -271,7 +304,8 @@ def ir_files(
         _stage_file(at, stage): texts[id(stage.program)]
         for at, stage in enumerate(stages, 1)
     }
-    fusions = [entry.model_dump() for stage in stages for entry in stage.ledger]
+    entries = [entry for stage in stages for entry in stage.ledger]
+    fusions = [row.written() for row in on.rows(entries)]
     backend = [row.model_dump() for row in placed]
     files["ir/ledger.json"] = json_text({"fusions": fusions, "backend": backend})
     return files
@@ -305,6 +339,7 @@ def _manifest(
             "model": loaded.model.name,
             "spec": loaded.spec,
             "variant": loaded.variant,
+            "target": options.target,
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
             "config": spelled(loaded.config),
@@ -320,8 +355,9 @@ def _manifest(
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """Options that shape the build; paths are not, the hashes of files are."""
-    where = ("spec", "revision", "endpoint", "offline")
+    """Options that shape the build; paths are not, the hashes of files are. The target
+    stands for itself."""
+    where = ("spec", "target", "revision", "endpoint", "offline")
     kept = {k: v for k, v in asdict(options).items() if k not in where}
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 

@@ -8,6 +8,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glmc.backends.target import DEFAULT, Target, target
 from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
 from glmc.ir.errors import (
     DumpNameError,
@@ -20,7 +21,7 @@ from glmc.ir.errors import (
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
-from glmc.ir.passes import PIPELINE, Entry, Stage, named, run
+from glmc.ir.passes import Entry, Stage, named, run
 from glmc.ir.text import (
     located,
     parse_model,
@@ -70,10 +71,11 @@ def ir_command(arguments: argparse.Namespace) -> int:
 def _passes(arguments: argparse.Namespace) -> Iterable[Any] | None:
     """The passes that were asked for, or None where none were."""
     if arguments.pipeline:
-        return PIPELINE
+        return target(arguments.target or DEFAULT).passes()
     if arguments.passes is None:
         return None
-    return named([name for name in arguments.passes.split(",") if name])
+    known = target(arguments.target or DEFAULT).passes()
+    return named([name for name in arguments.passes.split(",") if name], known)
 
 
 def _program(text: str, where: str) -> Program:
@@ -157,7 +159,7 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
             f"--from-ir builds from a dump, so {', '.join(unused)} would have no "
             "effect; change the dump instead."
         )
-    files = rebuild(arguments.from_ir, arguments.disable)
+    files = rebuild(arguments.from_ir, arguments.disable, arguments.target)
     write_build(arguments.out, files, force=arguments.force)
     facts = {"build": str(arguments.out), "from_ir": str(arguments.from_ir)}
     said = f"{arguments.out}: built from {arguments.from_ir}"
@@ -165,8 +167,13 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
+def rebuild(
+    path: Path, disable: Iterable[str] = (), made_for: str | None = None
+) -> dict[str, str]:
     """The files of a build from a dump.
+
+    It is made for the target of that name; by default for that of the build where the
+    dump lies.
 
     A dump of the Model level goes through the pipeline; a program is built as it
     stands, with the Model dump beside it for what programs do not hold.
@@ -174,14 +181,16 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
     Raises:
         GlmcError: when a dump is wrong, or the two do not belong together.
     """
-    from glmc.backends.package import package, placements
+    from glmc.backends.package import package
 
+    known = _known(path)
+    on = target(made_for or str(known.get("target", DEFAULT)))
     text = read_text(path)
     if is_model(text):
         model = read_model(text, str(path))
         _identifiers(str(path), [model.name])
         _identifiers(str(path), [block.name for block in model.blocks], _TAKEN_BLOCKS)
-        stages = tuple(run(lower(model), disable))
+        stages = tuple(on.stages(lower(model), disable))
     else:
         program = read_program(text, str(path))
         model = _beside(path)
@@ -190,9 +199,9 @@ def rebuild(path: Path, disable: Iterable[str] = ()) -> dict[str, str]:
         stages = (Stage(name="edited", doc=doc, program=program),)
     origin = f"Written by glmc {__version__} from a dump of its IR."
     program = stages[-1].program
-    files = package(model, program, origin)
-    files |= ir_files(model, stages, placements(program))
-    files[MANIFEST] = _manifest(path, text, model, stages, files)
+    files = package(model, program, origin, on)
+    files |= ir_files(model, stages, on.placements(program), on)
+    files[MANIFEST] = _manifest(known, text, model, stages, files, on)
     return files
 
 
@@ -246,18 +255,23 @@ def _identifiers(
             )
 
 
+def _known(path: Path) -> dict[str, object]:
+    """The manifest of the build where a dump lies; empty where it lies alone."""
+    try:
+        return read_manifest(path.parent.parent)
+    except GlmcError:
+        return {}
+
+
 def _manifest(
-    path: Path,
+    known: dict[str, object],
     text: str,
     model: Model,
     stages: tuple[Stage, ...],
     files: dict[str, str],
+    on: Target,
 ) -> str:
     """What the build of the dump says of itself, and where this one left it."""
-    try:
-        known = read_manifest(path.parent.parent)
-    except GlmcError:
-        known = {}
     kept = {
         key: known.get(key, empty)
         for key, empty in (
@@ -272,6 +286,11 @@ def _manifest(
             ("options", {}),
         )
     }
-    made = {"glmc": __version__, "model": model.name, "from_ir": digest(text)}
+    made = {
+        "glmc": __version__,
+        "model": model.name,
+        "from_ir": digest(text),
+        "target": on.name,
+    }
     hashes = {name: digest(one) for name, one in sorted(files.items())}
     return json_text(made | kept | {"stages": stage_rows(stages), "files": hashes})

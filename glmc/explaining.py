@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from glmc.backends.ledger import RUN_BY
+from glmc.backends.target import DEFAULT, every_pass, target
 from glmc.frontends.fates import covers
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.sections import expressions_in
 from glmc.frontends.yaml_tree import Branch
 from glmc.ir.errors import GlmcError, UnknownNameError, catalogue
-from glmc.ir.ledger import RUN_BY
 from glmc.ir.op import Op, registry
-from glmc.ir.passes import PIPELINE
 from glmc.ir.passes.rewrite import Fusion
 from glmc.terminal import show
 
@@ -34,7 +34,7 @@ def contents() -> dict[str, Any]:
     """Everything that has a name: passes, ops and errors, one line each."""
     return {
         "kind": "contents",
-        "passes": {one.name: one.doc for one in PIPELINE},
+        "passes": {name: one.doc for name, (one, _) in every_pass().items()},
         "ops": {
             name: (cls.__doc__ or "").strip().partition("\n")[0]
             for name, cls in sorted(registry().items())
@@ -49,9 +49,9 @@ def explain(name: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: when nothing is; tells the nearest names.
     """
-    passes = {one.name: one for one in PIPELINE}
+    passes = every_pass()
     if name in passes:
-        return _pass(passes[name])
+        return _pass(*passes[name])
     if name in registry():
         return _op(registry()[name])
     if name.upper() in catalogue():
@@ -69,8 +69,8 @@ def explain(name: str) -> dict[str, Any]:
     )
 
 
-def _pass(one: Any) -> dict[str, Any]:
-    facts = {"kind": "pass", "name": one.name, "doc": one.doc}
+def _pass(one: Any, targets: list[str]) -> dict[str, Any]:
+    facts = {"kind": "pass", "name": one.name, "doc": one.doc, "targets": targets}
     if not isinstance(one, Fusion):
         module = inspect.getmodule(type(one))
         about = inspect.cleandoc(getattr(module, "__doc__", "") or "")
@@ -99,23 +99,23 @@ def _op(cls: type[Op]) -> dict[str, Any]:
         kind = inspect.formatannotation(field.annotation).replace("typing.", "")
         default = "" if field.is_required() else f" = {field.default!r}"
         attributes[name] = f"{kind}{default}"
-    from glmc.backends.triton import usual  # jinja2 comes with it
-
     made_by = [
-        one.name
-        for one in PIPELINE
+        name
+        for name, (one, _) in every_pass().items()
         if isinstance(one, Fusion)
         for rule in one.rules
         if any(line.cls is cls for line in rule.replacement[1])
     ]
-    place = usual(cls.mnemonic)
+    on = target(DEFAULT)
+    place = on.usual(cls.mnemonic)
     return {
         "kind": "op",
         "name": cls.mnemonic,
         "doc": inspect.cleandoc(cls.__doc__ or ""),
         "operands": operands,
         "attributes": attributes,
-        "launches": cls.launches,
+        "launches": on.launches([cls.mnemonic]),
+        "on": on.machine,
         "made_by": list(dict.fromkeys(made_by)),
         "where": place.where,
         "reason": place.reason,
@@ -185,6 +185,7 @@ def _contents_text(facts: dict[str, Any]) -> Iterator[str]:
 
 def _pass_text(facts: dict[str, Any]) -> Iterator[str]:
     yield f"{facts['name']} (pass): {facts['doc']}"
+    yield f"runs for the targets {', '.join(facts['targets'])}"
     if facts["about"]:
         yield from ("", facts["about"])
     for rule in facts["rules"]:
@@ -201,7 +202,7 @@ def _op_text(facts: dict[str, Any]) -> Iterator[str]:
             yield f"  {name}: {kind}"
     if facts["made_by"]:
         yield f"made by the pass {', '.join(facts['made_by'])}"
-    yield f"on a GPU: {RUN_BY[facts['where']]}"
+    yield f"on {facts['on']}: {RUN_BY[facts['where']]}"
     if facts["reason"]:
         yield f"  {facts['reason']}"
 

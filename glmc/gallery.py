@@ -6,13 +6,13 @@ Each shows a block as it is lowered and as it is emitted, and what happened betw
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from glmc.backends.target import DEFAULT, target
 from glmc.frontends.frontend import load_model
 from glmc.frontends.source import builtin_source
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import print_program
 
 
@@ -78,7 +78,7 @@ def gallery() -> str:
 
 def _picture(picture: Picture) -> Iterator[str]:
     model = load_model(builtin_source(picture.config)).model
-    stages = tuple(run(lower(model)))
+    stages = tuple(target(DEFAULT).stages(lower(model)))
     first, last = stages[0].program, stages[-1].program
     yield f"## {picture.config}"
     yield picture.about

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, get_args
 
+from glmc.backends.ledger import Placement, Row, Where, totals
+from glmc.backends.target import Target, target
 from glmc.builds import Build
 from glmc.ir.graph import Graph, Program
-from glmc.ir.ledger import Entry, Placement, Where, launches, totals
 from glmc.ir.recipe import Tensor, counted
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
@@ -30,10 +31,11 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     return {
         "model": model.name,
         "spec": build.manifest["spec"],
+        "target": build.target.name,
         "dtype": model.dtype,
         "layers": model.layers,
         "blocks": {block.name: len(block.layers) for block in program.blocks},
-        "kinds": [_kind(block) for block in program.blocks],
+        "kinds": [_kind(block, build.target) for block in program.blocks],
         "hidden": model.hidden,
         "vocab": model.vocab,
         "parameters": count,
@@ -47,12 +49,12 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     }
 
 
-def _kind(block: Graph) -> dict[str, Any]:
+def _kind(block: Graph, on: Target) -> dict[str, Any]:
     return {
         "name": block.name,
         "layers": print_layers(block.layers),
         "ops": len(block.ops),
-        "launches": launches(block.ops),
+        "launches": on.launches(op.mnemonic for op in block.ops),
         "parameters": sum(param.type.elements() for param in block.params),
     }
 
@@ -82,7 +84,7 @@ def _stages(build: Build) -> list[dict[str, Any]]:
                 "name": name,
                 "doc": stage["doc"],
                 "ops": len(ops),
-                "launches": launches(ops),
+                "launches": build.target.launches(op.mnemonic for op in ops),
             }
         )
     return found
@@ -90,10 +92,12 @@ def _stages(build: Build) -> list[dict[str, Any]]:
 
 def summary_text(facts: Mapping[str, Any]) -> str:
     """The summary for a terminal."""
+    on = target(facts["target"])
+    counted = on.counted
     kinds = [
         f"{facts['blocks'][kind['name']]} x {kind['name']} ({kind['layers']}): "
         f"{kind['parameters']:,} parameters, {kind['ops']} ops, "
-        f"{kind['launches']} launches each"
+        f"{kind['launches']} {counted} each"
         for kind in facts["kinds"]
     ]
     lines = [
@@ -106,12 +110,13 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
         *_cache_lines(facts),
+        f"  target      {on.name}: {on.doc}",
         f"  config      {_keys(facts['config_keys'])}",
         "",
         "stages",
     ]
     lines += [
-        f"  {stage['name']:<16} {stage['ops']:>6} ops {stage['launches']:>6} launches"
+        f"  {stage['name']:<16} {stage['ops']:>6} ops {stage['launches']:>6} {counted}"
         f"  {stage['doc']}"
         for stage in facts["stages"]
     ]
@@ -144,7 +149,7 @@ def _keys(fates: dict[str, dict[str, str]]) -> str:
     return ", ".join(f"{count} keys {status}" for status, count in counts.items())
 
 
-def ledger_text(entries: Iterable[Entry]) -> str:
+def ledger_text(entries: Iterable[Row], counted: str = "launches") -> str:
     """The ledger for a terminal: what was fused, what was not, and why."""
     entries = list(entries)
     lines = ["ledger"]
@@ -154,21 +159,21 @@ def ledger_text(entries: Iterable[Entry]) -> str:
         lines += [line.rstrip(), f"           {entry.reason}"]
         if entry.launches_saved or entry.bytes_saved:
             lines[-1] += (
-                f"; saves {entry.launches_saved} launches and "
+                f"; saves {entry.launches_saved} {counted} and "
                 f"{size(entry.bytes_saved)} a token, in each layer"
             )
     saved_launches, saved_bytes = totals(entries)
-    total = f"{saved_launches} launches a call and {size(saved_bytes)} a token"
+    total = f"{saved_launches} {counted} a call and {size(saved_bytes)} a token"
     return "\n".join([*lines, f"  in all: {total} saved"])
 
 
-def placements_text(rows: Iterable[Placement]) -> str:
-    """For a terminal: what runs each op on a GPU, and why some have no kernel."""
+def placements_text(rows: Iterable[Placement], machine: str) -> str:
+    """For a terminal: what runs each op on a machine, and why some have no kernel."""
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         ops = places.setdefault((row.where, row.reason), [])
         ops += [row.op] if row.op not in ops else []
-    lines = ["on a GPU"] if places else []
+    lines = [f"on {machine}"] if places else []
     for where in get_args(Where):
         for (place, reason), ops in places.items():
             if place == where:

@@ -11,6 +11,7 @@ from glmc.options import (
     add_generation,
     add_hub,
     add_reference,
+    add_target,
     names,
 )
 
@@ -36,6 +37,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         " or a name that glmc configs lists")  # fmt: skip
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
+    add_target(parser, "what the build is for")
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--spec", type=Path, metavar="FILE", help="a spec of your own")
     add("--from-ir", type=Path, metavar="FILE", help="build from a dump (see glmc ir)")
@@ -131,6 +133,7 @@ def _ir(parser: argparse.ArgumentParser) -> None:
     passes = parser.add_mutually_exclusive_group()
     passes.add_argument("--passes", metavar="NAME,...", help="run these, in this order")
     passes.add_argument("--pipeline", action="store_true", help="run all passes")
+    add_target(parser, "whose passes they are")
     add("-o", "--out", type=Path, help="write there instead of printing")
     add("--json", action="store_true", help="text and ledger as JSON")
 
@@ -186,6 +189,7 @@ COMMANDS: tuple[Command, ...] = (
         "  glmc compile THUDM/chatglm3-6b -o build/ --strict --verify-passes\n"
         "  glmc compile chatglm3-6b -o build/           a built-in config\n"
         "  glmc compile folder/ -o five/ --set num_layers=5\n"
+        "  glmc compile folder/ -o build/ --target cpu\n"
         "  glmc compile folder/ -o build/ --aot cuda:80,cuda:90\n",
         _compile,
     ),

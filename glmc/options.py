@@ -17,6 +17,12 @@ def add_hub(parser: argparse.ArgumentParser) -> None:
         help="only what was downloaded before")  # fmt: skip
 
 
+def add_target(parser: argparse.ArgumentParser, what: str) -> None:
+    """The target; that it is one says :mod:`glmc.backends.target`, when it is used."""
+    parser.add_argument("--target", metavar="NAME",
+        help=f"{what}: any (default), cpu, cuda, hip")  # fmt: skip
+
+
 def add_reference(parser: argparse.ArgumentParser) -> None:
     """A build, its weights, and what it is held against."""
     add = parser.add_argument

@@ -6,15 +6,16 @@ Markdown, for the site that ``make docs`` builds; nothing here is kept by hand.
 import inspect
 import re
 from collections.abc import Iterable
+from itertools import starmap
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from glmc.backends.target import DEFAULT, every_pass, target
 from glmc.frontends import sections
 from glmc.frontends import spec as language
 from glmc.ir.op import Op, registry
-from glmc.ir.passes.pipeline import PIPELINE
 from glmc.ir.passes.rewrite import Fusion
 from glmc.ir.text.printer import is_enum, print_value
 
@@ -23,7 +24,11 @@ def pages() -> dict[str, str]:
     """File name to Markdown of every generated page."""
     return {
         "ops.md": _page("Ops", _OPS, map(_op, _by_module())),
-        "fusions.md": _page("Passes and fusions", _PASSES, map(_pass, PIPELINE)),
+        "fusions.md": _page(
+            "Passes and fusions",
+            _PASSES,
+            starmap(_pass, every_pass().values()),
+        ),
         "spec-keys.md": _page("Keys of a spec", _KEYS, map(_section, _sections())),
     }
 
@@ -34,7 +39,8 @@ parameters; `?` marks what may be left out. What an op means is the function of 
 name in `backends/torch/ops/`."""
 
 _PASSES = """\
-What runs between `lowered` and the emitted module, in this order. A fusion replaces
+What runs between `lowered` and the emitted module, in this order; every target runs
+its own choice of them. A fusion replaces
 what matches by what stands below it, in the notation of the dumps: `%x` is any value,
 `@w` any parameter, `$n` any attribute, and `?` may be absent."""
 
@@ -64,7 +70,8 @@ def _op(cls: type[Op]) -> str:
     ]
     given += [_attribute(cls, name) for name in cls.attribute_fields()]
     launches = {0: "no kernel launch (a view)", 1: "1 kernel launch"}
-    cost = launches.get(cls.launches, f"{cls.launches} kernel launches")
+    count = target(DEFAULT).launches([cls.mnemonic])
+    cost = launches.get(count, f"{count} kernel launches")
     return (
         f"## {cls.mnemonic}\n\n    {cls.mnemonic}({', '.join(given)})\n\n"
         f"{inspect.getdoc(cls)}\n\n*{cost}*"
@@ -78,8 +85,8 @@ def _attribute(cls: type[Op], name: str) -> str:
     return f"{name}={print_value(field.default, is_enum(cls, name))}?"
 
 
-def _pass(one: Any) -> str:
-    parts = [f"## {one.name}", one.doc]
+def _pass(one: Any, targets: list[str]) -> str:
+    parts = [f"## {one.name}", one.doc, f"*Targets: {', '.join(targets)}*"]
     if isinstance(one, Fusion):
         for rule in one.rules:
             before, after = (_code(text) for text in (rule.match, rule.replace))

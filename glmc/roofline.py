@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.devices import Device
 from glmc.inspecting import size
@@ -28,6 +29,8 @@ class Line:
     makes: str
     times: int
     cost: Cost
+    launches: int
+    """As the target counts them, once."""
     floor: float
     """Microseconds, once."""
     bound: str
@@ -58,7 +61,7 @@ def call_of(batch: int, context: int, tokens: int) -> Call:
     return Call(batch=batch, tokens=tokens, context=context)
 
 
-def lines(program: Program, call: Call, on: Device) -> list[Line]:
+def lines(program: Program, call: Call, on: Device, made_for: Target) -> list[Line]:
     """Every op that does something, in order; views are left out.
 
     The head sees the last token of each row, as in generation.
@@ -69,13 +72,20 @@ def lines(program: Program, call: Call, on: Device) -> list[Line]:
         seen = last if graph is program.head else call
         times = len(graph.layers) or 1
         for op in graph.ops:
-            if op.launches:
-                found.append(_line(program, graph, op, times, seen, on))
+            if not op.is_view:
+                launches = made_for.launches([op.mnemonic], seen.tokens)
+                found.append(_line(program, graph, op, times, launches, seen, on))
     return found
 
 
 def _line(
-    program: Program, graph: Graph, op: Op, times: int, call: Call, on: Device
+    program: Program,
+    graph: Graph,
+    op: Op,
+    times: int,
+    launches: int,
+    call: Call,
+    on: Device,
 ) -> Line:
     cost = op.cost(program.operand_types(graph, op), call)
     by_bytes = cost.nbytes / (on.bandwidth * 1e3)
@@ -87,6 +97,7 @@ def _line(
         makes=", ".join(op.outs),
         times=times,
         cost=cost,
+        launches=launches,
         floor=max(by_bytes, by_flops),
         bound="flops" if by_flops > by_bytes else "bytes",
     )
@@ -98,7 +109,7 @@ def total(of: Iterable[Line], *, once: bool = False) -> Total:
     return Total(
         nbytes=sum(line.cost.nbytes * n for line, n in counted),
         flops=sum(line.cost.flops * n for line, n in counted),
-        launches=sum(line.cost.launches * n for line, n in counted),
+        launches=sum(line.launches * n for line, n in counted),
         floor=sum(line.floor * n for line, n in counted),
     )
 
@@ -106,7 +117,7 @@ def total(of: Iterable[Line], *, once: bool = False) -> Total:
 def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
     """What each pass took off the whole call."""
     sums = [
-        (name, total(lines(build.program_at(name), call, on)))
+        (name, total(lines(build.program_at(name), call, on, build.target)))
         for name in list(build.stages)[1:]
     ]
     return [
@@ -125,7 +136,7 @@ def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
 
 def facts(build: Build, call: Call, on: Device) -> dict[str, Any]:
     """The roofline as plain data; times in microseconds."""
-    shown = lines(build.program, call, on)
+    shown = lines(build.program, call, on, build.target)
     return {
         "device": asdict(on),
         "call": asdict(call),
@@ -149,15 +160,15 @@ def _in(graph: Graph, shown: Iterable[Line]) -> list[Line]:
 def text(build: Build, call: Call, on: Device) -> str:
     """The roofline for a terminal."""
     program = build.program
-    shown = lines(program, call, on)
+    shown = lines(program, call, on, build.target)
     rate = on.flops.get(program.dtype)
     units = f", {rate:g} TFLOP/s in {program.dtype}" if rate else ""
     rows = [
         f"{on.name}: {on.bandwidth:g} GB/s{units} ({on.source})",
         f"batch {call.batch}, tokens {call.tokens}, context {call.context}; "
-        "floors in µs, launches not timed",
+        f"floors in µs, {build.target.counted} not timed",
         "",
-        _row("", "bytes", "flops", "launches", "floor", ""),
+        _row("", "bytes", "flops", build.target.counted, "floor", ""),
     ]
     for graph in program.graphs:
         of = _in(graph, shown)
@@ -179,7 +190,7 @@ def _rate(call: Call, whole: Total) -> str:
 
 def _cost(name: str, line: Line) -> str:
     cost = line.cost
-    once = Total(cost.nbytes, cost.flops, cost.launches, line.floor)
+    once = Total(cost.nbytes, cost.flops, line.launches, line.floor)
     return _sum(name, once, line.bound if line.floor else "")
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
+from glmc.backends.ledger import RUN_BY
 from glmc.builds import Build
 from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
-from glmc.ir.ledger import RUN_BY, count
+from glmc.ir.ledger import count
 from glmc.ir.op import Op, registry
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.text import parse_program
@@ -61,7 +62,7 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
                         "layers": count(graph),
                         "line": statement(op),
                         "since": stages[_since(programs, graph, op)],
-                        "launches": op.launches,
+                        "launches": build.target.launches([op.mnemonic]),
                         "where": row and row.where,
                         "reason": row.reason if row else "",
                     }
@@ -76,7 +77,9 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
             f"Its ops are {', '.join(sorted(ops))}."
         )
     doc = registry()[name].__doc__ if name in registry() else None
-    return {"op": name, "doc": _first(doc), "uses": found}
+    on = build.target
+    about = {"on": on.machine, "counted": on.counted}
+    return {"op": name, "doc": _first(doc), **about, "uses": found}
 
 
 def _since(programs: Sequence[Program], graph: Graph, op: Op) -> int:
@@ -93,16 +96,22 @@ def _first(doc: str | None) -> str:
     return (doc or "").strip().partition("\n")[0]
 
 
+def counted(count: int, what: str) -> str:
+    """``2 launches``, ``1 launch``, ``1 call``."""
+    one = what.removesuffix("es" if what.endswith("ches") else "s")
+    return f"{count} {one if count == 1 else what}"
+
+
 def op_text(facts: dict[str, Any]) -> str:
     """:func:`op_facts` for a person."""
     lines = [f"{facts['op']}: {facts['doc']}"] if facts["doc"] else []
     for use in facts["uses"]:
-        launches = f"{use['launches']} launches" if use["launches"] != 1 else "1 launch"
+        launches = counted(use["launches"], facts["counted"])
         where = f"{use['graph']} x {use['layers']}"
         lines += [f"  {where}, {launches}, since {use['since']}", f"    {use['line']}"]
         if use["where"]:  # builds of before placements were written down have none
             why = f": {use['reason']}" if use["reason"] else ""
-            lines.append(f"    on a GPU: {RUN_BY[use['where']]}{why}")
+            lines.append(f"    on {facts['on']}: {RUN_BY[use['where']]}{why}")
     return "\n".join(lines)
 
 

@@ -50,14 +50,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes moved, operations done (a multiply-add is two), kernels launched.
+    """Bytes moved and operations done (a multiply-add is two).
 
     dtype  of the operands of matrix products; all else is computed in f32
     """
 
     nbytes: int = 0
     flops: int = 0
-    launches: int = 0
     dtype: str = "f32"
 
 

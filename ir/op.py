@@ -61,10 +61,10 @@ class Op(Node):
     """One operation of a graph."""
 
     mnemonic: ClassVar[str]
-    launches: ClassVar[int] = 1
-    """Kernels launched on a GPU, by a prompt; 0 for ops that only change the view."""
+    is_view: ClassVar[bool] = False
+    """Whether its results are other views of an operand: nothing moves."""
     multiplies: ClassVar[bool] = False
-    """Whether most of its work is matrix products, which GPUs have units for."""
+    """Whether most of its work is matrix products, which machines have units for."""
     fills_cache: ClassVar[bool] = False
     """Whether it writes to the layer's cache, which must then be the layer's own."""
     exact: ClassVar[tuple[str, ...]] = ()
@@ -89,18 +89,13 @@ class Op(Node):
         made = sum(call.nbytes(result.type) for result in self.tensors)
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
-    def launched(self, call: Call) -> int:
-        """Kernels that a call launches; here: as many as any."""
-        return self.launches
-
     def cost(self, types: Mapping[str, Type], call: Call) -> Cost:
         """The floor of a call, given the operands' types; views cost nothing."""
-        if not self.launches:
+        if self.is_view:
             return Cost()
         return Cost(
             nbytes=self.nbytes(types, call),
             flops=self.flops(types, call),
-            launches=self.launched(call),
             dtype=dtype_of(types.values()) if self.multiplies else "f32",
         )
 

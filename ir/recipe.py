@@ -206,7 +206,7 @@ Dequant = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
 
 
 class Kept(Node):
-    """What kernels read of quantised weights ``[out, in]``, repacked at load time:
+    """What ops read of quantised weights ``[out, in]``, repacked at load time:
     ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out, groups]``, or
     ``zeros`` i8 ``[out, groups]``. Rows stay rows."""
 

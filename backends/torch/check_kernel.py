@@ -1,8 +1,8 @@
 """Run as a module, by ``own_kernels``: hold a user's kernel against the reference.
 
-Reads a JSON object from stdin (``op``, ``file``, ``model``, ``disable``) and answers
-with one: ``worst``, or ``error`` with the reason. A small model runs with the reference
-ops; each call of the op is made a second time with the user's function.
+Reads a JSON object from stdin (``op``, ``file``, ``model``, ``target``, ``disable``)
+and answers with one: ``worst``, or ``error`` with the reason. A small model runs with
+the reference ops; each call of the op is made a second time with the user's function.
 """
 
 import copy
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from glmc.backends.runtime.cache import Cache, LayerCache
+from glmc.backends.target import target
 from glmc.backends.torch import ops
 from glmc.backends.torch.execute import Executor, random_checkpoint, run_batch
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.op import Op
-from glmc.ir.passes import run
 from glmc.ir.text import parse_model
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2}
@@ -193,7 +193,8 @@ def check(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         own = load(request["file"], op)
         check_signature(own, op)
-        stages = run(lower(parse_model(request["model"])), request["disable"])
+        program = lower(parse_model(request["model"]))
+        stages = target(request["target"]).stages(program, request["disable"])
         checker = Checker([*stages][-1].program, op, own)
         run_batch(checker)
     except Refused as error:

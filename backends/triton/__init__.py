@@ -1,10 +1,5 @@
-"""The Triton backend: kernels.py of a build, and its kernels ahead of time.
+"""The Triton backend: fusions for GPUs, kernels.py of a build, kernels ahead of time.
 
-Rendering imports neither torch nor triton; only ``aot`` does, when it compiles.
+Rendering imports neither torch nor triton; only ``aot`` does, when it compiles. What
+only asks for the target imports no templates either.
 """
-
-from glmc.backends.triton.dry import AotSpec
-from glmc.backends.triton.registry import aot_specs, places, render_kernels, usual
-from glmc.backends.triton.uses import OpUse
-
-__all__ = ["AotSpec", "OpUse", "aot_specs", "places", "render_kernels", "usual"]

@@ -5,20 +5,10 @@ kernel takes sends the op of all its layers to the reference.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from glmc.backends.ledger import Place
 from glmc.backends.triton import latents, mixtures, structure
 from glmc.backends.triton.uses import OpUse
-from glmc.ir.ledger import Where
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an op runs, and why it has no kernel where it has none."""
-
-    where: Where
-    reason: str = ""
-
 
 _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
     "a view: nothing is launched": ("split", "heads", "first_token", "stream"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jinja2
 
 from glmc.backends import layout
+from glmc.backends.ledger import Place
 from glmc.backends.triton import (
     dry,
     latents,
@@ -181,14 +182,12 @@ def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
     return {name: kernel for name, kernel in KERNELS.items() if name not in without}
 
 
-def places(
-    ops: Iterable[OpUse], own: Collection[str] = ()
-) -> Mapping[str, placement.Place]:
+def places(ops: Iterable[OpUse], own: Collection[str] = ()) -> Mapping[str, Place]:
     """Where each op of a model runs on a GPU; ``own`` are the user's."""
     return placement.places(_ours(ops, own), KERNELS, own)
 
 
-def usual(name: str) -> placement.Place:
+def usual(name: str) -> Place:
     """Where an op runs on a GPU in most models, and when it does not."""
     return placement.usual(name, KERNELS)
 

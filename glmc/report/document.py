@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from glmc import roofline
+from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.devices import DEVICES
 from glmc.inspecting import size, summary
@@ -41,7 +42,9 @@ def document(build: Build) -> dict[str, Any]:
             "name": name,
             "doc": build.stages[name]["doc"],
             "text": build.dump(name),
-            "graphs": [_graph(program, g, drawings) for g in program.graphs],
+            "graphs": [
+                _graph(build.target, program, g, drawings) for g in program.graphs
+            ],
         }
         for name, program in programs.items()
     ]
@@ -62,7 +65,7 @@ def document(build: Build) -> dict[str, Any]:
 
 def _ledger(build: Build) -> Iterator[dict[str, Any]]:
     """Fusions, and below them what of the ops has no kernel, in the same columns."""
-    yield from (entry.model_dump() for entry in build.ledger)
+    yield from (row.written() for row in build.ledger)
     for row in build.placements:
         if row.reason:
             told = {"fusion": row.op, "status": row.where, "launches_saved": 0}
@@ -82,22 +85,24 @@ def _facts(build: Build) -> list[tuple[str, str]]:
         ("parameters", f"{facts['parameters']:,}"),
         ("weights", size(facts["weight_bytes"])),
         *([("KV cache", f"{size(kv)} a token")] if kv else []),
-        ("launches a call", f"{launches[0]:,} → {launches[-1]:,}"),
+        (f"{build.target.counted} a call", f"{launches[0]:,} → {launches[-1]:,}"),
     ]
 
 
-def _graph(program: Program, graph: Graph, drawings: dict[str, int]) -> dict[str, Any]:
+def _graph(
+    on: Target, program: Program, graph: Graph, drawings: dict[str, int]
+) -> dict[str, Any]:
     drawing = svg(graph, style=False)
     return {
         "name": graph.name,
         "layers": print_layers(graph.layers),
         "drawing": drawings.setdefault(drawing, len(drawings)),
-        "ops": [_op(program, graph, op) for op in graph.ops],
+        "ops": [_op(on, program, graph, op) for op in graph.ops],
         "inputs": {value.name: str(value.type) for value in graph.inputs},
     }
 
 
-def _op(program: Program, graph: Graph, op: Op) -> dict[str, Any]:
+def _op(on: Target, program: Program, graph: Graph, op: Op) -> dict[str, Any]:
     """A line of the dump, taken apart."""
     doc = (type(op).__doc__ or "").strip().partition("\n\n")[0]
     return {
@@ -111,7 +116,7 @@ def _op(program: Program, graph: Graph, op: Op) -> dict[str, Any]:
             if (param := program.param(graph, name))
         },
         "doc": " ".join(doc.split()),
-        "launches": op.launches,
+        "launches": on.launches([op.mnemonic]),
     }
 
 
@@ -131,7 +136,7 @@ def _roofline(build: Build) -> dict[str, Any]:
                         *(line.graph, line.op, line.makes, line.times),
                         *(line.cost.nbytes, line.cost.flops, line.cost.dtype),
                     )
-                    for line in roofline.lines(build.program, call, _ANY)
+                    for line in roofline.lines(build.program, call, _ANY, build.target)
                 ],
             }
             for label, call in (_TEXTS if build.model.is_encoder else _CALLS).items()

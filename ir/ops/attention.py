@@ -168,7 +168,6 @@ class QkvAttention(Op):
     mnemonic = "qkv_attention"
     fills_cache = True
     multiplies = True
-    launches = 2
     qkv: Value
     kv: Value
     cos: Value | None = None
@@ -205,10 +204,6 @@ class QkvAttention(Op):
             check_sections(types["cos"], self.sections)
         _masking(types, self.window, self.learned)
         return (qkv.with_last(self.heads * self.head_dim),)
-
-    def launched(self, call: Call) -> int:
-        """One for a token; of a prompt, every query needs all keys to be there."""
-        return 1 if call.tokens == 1 else self.launches
 
     def flops(self, types: Types, call: Call) -> int:
         """Norms, rotations and both products of attention."""

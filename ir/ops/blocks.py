@@ -19,7 +19,6 @@ class BlockSelect(Op):
     """
 
     mnemonic = "block_select"
-    launches = 5
     q: Value
     kv: Value
     block: int
@@ -49,7 +48,6 @@ class BlockAttention(Op):
 
     mnemonic = "block_attention"
     multiplies = True
-    launches = 4
     q: Value
     kv: Value
     selection: Value

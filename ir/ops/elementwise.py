@@ -295,7 +295,7 @@ class Split(Op):
     """Views of the last dimension, one per size."""
 
     mnemonic = "split"
-    launches = 0
+    is_view = True
     x: Value
     sizes: tuple[int, ...]
 
@@ -327,7 +327,7 @@ class FirstToken(Op):
     """``[B,T,E]`` to its first token ``[B,E]``."""
 
     mnemonic = "first_token"
-    launches = 0
+    is_view = True
     x: Value
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -340,7 +340,7 @@ class Heads(Op):
     """``[B,T,n·D]`` seen as ``[B,T,n,D]``."""
 
     mnemonic = "heads"
-    launches = 0
+    is_view = True
     x: Value
     n: int
 

@@ -51,7 +51,6 @@ class LatentAttention(Op):
 
     mnemonic = "latent_attention"
     multiplies = True
-    launches = 3
     q: Value
     kv: Value
     kv_b: Param

@@ -24,7 +24,6 @@ class MoeRouter(Op):
     """
 
     mnemonic = "moe_router"
-    launches = 2
     exact: ClassVar[tuple[str, ...]] = ("weight", "bias", "correction")
     x: Value
     weight: Param
@@ -109,7 +108,6 @@ class MoeExperts(Op):
 
     mnemonic = "moe_experts"
     multiplies = True
-    launches = 2
     x: Value
     experts: Value
     weights: Value

@@ -2,7 +2,7 @@
 
 A product may norm its operand, activate what it makes, and join the residual stream.
 Each rounds where its parts, one after the other, round: the norm and the product to the
-dtype of ``x``. Launches are those of a few rows, as in decode.
+dtype of ``x``.
 
 ``weight`` is floats ``[out, in]``, or with ``bits`` the codes of such a matrix, with
 ``scale`` and perhaps ``zeros``: see :mod:`glmc.ir.ops.quantized`.

@@ -1,7 +1,7 @@
 """Ops that read weights as codes of 4 or 8 bits, with a scale per row or per group.
 
 ``weight`` holds the codes of ``[rows, in]`` as bytes: i8 ``[rows, in * bits / 8]``, in
-the order that :mod:`glmc.backends.runtime.quantization` packs them in. ``scale`` is
+the order that the target packs them in at load time. ``scale`` is
 ``[rows]`` or ``[rows, groups]``, where a group is ``in / groups`` neighbours of a row;
 ``zeros``, i8 ``[rows, groups]``, is what is taken off the codes of a group. What an op
 computes with is ``(code - zero) · scale``, rounded to the dtype of ``scale``.

@@ -49,7 +49,6 @@ class IndexSelect(Op):
 
     mnemonic = "index_select"
     exact: ClassVar[tuple[str, ...]] = ("weight",)
-    launches = 6
     q: Value
     x: Value
     kv: Value

@@ -92,7 +92,7 @@ class Stream(Op):
     """``[B,T,N,E]`` to one stream ``[B,T,E]``, a view."""
 
     mnemonic = "stream"
-    launches = 0
+    is_view = True
     x: Value
     at: int
 

@@ -30,14 +30,15 @@ class CarryResidual:
         reason = _refusal(program)
         if reason:
             return program, [
-                _entry(self.name, block, reason, "refused") for block in program.blocks
+                _entry(self.name, block, reason, status="refused")
+                for block in program.blocks
             ]
         after = _carried(program)
         taken = "the layer hands on both operands of its last add"
         return after, [
             *(_entry(self.name, block, taken) for block in program.blocks),
-            _entry(self.name, program.stem, "zeros for the first layer", cost=1),
-            _entry(self.name, program.head, "the add of the last layer", cost=1),
+            _entry(self.name, program.stem, "zeros for the first layer", "zeros_like"),
+            _entry(self.name, program.head, "the add of the last layer", "add"),
         ]
 
 
@@ -55,8 +56,8 @@ def _entry(
     name: str,
     graph: Graph,
     reason: str,
+    *made: str,
     status: Literal["applied", "refused"] = "applied",
-    cost: int = 0,
 ) -> Entry:
     return Entry(
         fusion=name,
@@ -65,7 +66,7 @@ def _entry(
         status=status,
         at=f"%{graph.returns[0]}",
         reason=reason,
-        launches_saved=-cost,
+        made=made,
     )
 
 

@@ -7,9 +7,8 @@ from glmc.ir.errors import UnknownPassError
 from glmc.ir.graph import Program
 from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
-from glmc.ir.passes import fusions, products
-from glmc.ir.passes.carry import CarryResidual
-from glmc.ir.passes.quantized import KeepQuantized
+from glmc.ir.passes import fusions
+from glmc.ir.passes.quantized import KeepQuantized, Packing
 from glmc.ir.verify import verify
 
 
@@ -25,20 +24,17 @@ class Pass(Protocol):
     def run(self, program: Program) -> tuple[Program, list[Entry]]: ...
 
 
-PIPELINE: tuple[Pass, ...] = (
-    fusions.MERGE_QKV,
-    fusions.MERGE_GATE_UP,
-    KeepQuantized(),
-    fusions.ACT_MUL,
-    products.LINEAR_ACT,
-    products.LINEAR_ADD,
-    CarryResidual(),
-    fusions.ADD_RMS_NORM,
-    fusions.ADD_LAYER_NORM,
-    products.RMS_NORM_LINEAR,
-    products.LAYER_NORM_LINEAR,
-    fusions.QKV_ATTENTION,
-)
+def general(packing: Packing) -> tuple[Pass, ...]:
+    """Give the passes that are true on any machine, in their order.
+
+    A target's own come after them; ``packing`` says which codes it can pack.
+    """
+    return (
+        fusions.MERGE_QKV,
+        fusions.MERGE_GATE_UP,
+        KeepQuantized(packing),
+        fusions.ACT_MUL,
+    )
 
 
 class Stage(Node):
@@ -50,13 +46,13 @@ class Stage(Node):
     ledger: tuple[Entry, ...] = ()
 
 
-def named(names: Iterable[str]) -> tuple[Pass, ...]:
-    """Passes by name, in the order given.
+def named(names: Iterable[str], passes: Iterable[Pass]) -> tuple[Pass, ...]:
+    """Pick passes by name, in the order of the names.
 
     Raises:
         GlmcError: when there is no such pass.
     """
-    known = {one.name: one for one in PIPELINE}
+    known = {one.name: one for one in passes}
     for name in names:
         if name not in known:
             listed = ", ".join(known)
@@ -68,8 +64,8 @@ def named(names: Iterable[str]) -> tuple[Pass, ...]:
 
 def run(
     program: Program,
+    passes: Iterable[Pass],
     disabled: Iterable[str] = (),
-    passes: Iterable[Pass] = PIPELINE,
 ) -> Iterator[Stage]:
     """Yield the lowered program and then one stage per enabled pass, each verified.
 

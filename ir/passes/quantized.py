@@ -4,11 +4,10 @@ Lowering says what a quantised weight means: codes times scales, made at load ti
 This pass moves the product into the op. It comes after the merges, because scales of a
 row, or of groups of its columns, allow whatever is done to whole rows: what
 concatenates, cuts or reorders rows of the weight does the same to its codes, to its
-scales and to its zero points.
+scales and to its zero points. Which codes can be packed is for the target to say.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
@@ -46,11 +45,10 @@ _NAME = "keep-quantized"
 
 
 _FORMS = DequantRows | DequantGroups
-"""What kernels read, once it is repacked: codes of 4 or 8 bits in rows."""
+"""What ops read, once it is repacked: codes of 4 or 8 bits in rows."""
 
-_WORD, _RUN = 32, 16
-"""Bits of the words that codes are repacked in, and the columns of a row that lie in
-the same bits of neighbouring words; see ``pack_codes`` of the runtime."""
+Packing = Callable[[int, int, int], str | None]
+"""Why codes cannot be packed, or None: (bits, columns of a row, columns of a group)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,15 @@ class Stored:
         return [self.codes, self.scale, *([self.zeros] if self.zeros else [])]
 
 
+@dataclass(frozen=True)
+class Into:
+    """What codes become: scales of a dtype, packed as a target can; and the ledger."""
+
+    dtype: str
+    packing: Packing
+    entries: list[Entry]
+
+
 class Refusal(Exception):
     """Why a parameter has to be made at load time."""
 
@@ -87,6 +94,7 @@ class Refusal(Exception):
 class KeepQuantized:
     """The pass; same interface as a :class:`~glmc.ir.passes.rewrite.Fusion`."""
 
+    packing: Packing
     name: str = _NAME
     doc: str = "Quantised weights stay codes and scales; ops multiply as they read."
 
@@ -94,10 +102,11 @@ class KeepQuantized:
         """Apply to every quantised parameter of blocks, stem and head."""
         entries: list[Entry] = []
         ends = (program.stem, program.head)
-        params, (stem, head) = _change(program.params, ends, program.dtype, entries)
+        into = Into(program.dtype, self.packing, entries)
+        params, (stem, head) = _change(program.params, ends, into)
         blocks = []
         for block in program.blocks:
-            own, (graph,) = _change(block.params, (block,), program.dtype, entries)
+            own, (graph,) = _change(block.params, (block,), into)
             blocks.append(graph.replace(params=own))
         if not entries:
             return program, [_absent()]
@@ -116,8 +125,7 @@ def _absent() -> Entry:
 def _change(
     params: tuple[Param, ...],
     graphs: Sequence[Graph],
-    dtype: str,
-    entries: list[Entry],
+    into: Into,
 ) -> tuple[tuple[Param, ...], Sequence[Graph]]:
     """Parameters that some graphs share, and the graphs, with codes where it goes."""
     taken = [param.name for param in params]
@@ -129,15 +137,15 @@ def _change(
         users = [op for graph in graphs for op in graph.ops if param.name in op.params]
         graph = next(graph for graph in graphs if users[0] in graph.ops)
         try:
-            stored = _stored(param, users, dtype, taken)
+            stored = _stored(param, users, into, taken)
         except Refusal as refusal:
             kept.append(param)
-            entries.append(_entry(graph, users, "refused", str(refusal)))
+            into.entries.append(_entry(graph, users, "refused", str(refusal)))
             continue
         kept += stored.params
         taken += [own.name for own in stored.params]
         graphs = [_reading(graph, stored) for graph in graphs]
-        entries.append(_entry(graph, users, "applied", _saving(param, stored)))
+        into.entries.append(_entry(graph, users, "applied", _saving(param, stored)))
     return tuple(kept), graphs
 
 
@@ -161,7 +169,7 @@ def _saving(param: Param, stored: Stored) -> str:
 
 
 def _stored(
-    param: Param, users: Sequence[Op], dtype: str, taken: Sequence[str]
+    param: Param, users: Sequence[Op], into: Into, taken: Sequence[str]
 ) -> Stored:
     """Codes, scales and zero points of a parameter, named apart from ``taken``.
 
@@ -171,7 +179,7 @@ def _stored(
     for op in users:
         if type(op) not in _TAKES or getattr(op, "weight", None) != param.name:
             raise Refusal(f"@{param.name} is read by {op.mnemonic}, which takes floats")
-    pieces = _split(param.recipe)
+    pieces = _split(param.recipe, into.packing)
     if len(pieces.codes.shape) != 2:
         raise Refusal(f"@{param.name} is no matrix")
     looked_up = any(isinstance(op, Embedding) for op in users)
@@ -186,62 +194,56 @@ def _stored(
     zeros = unique(f"{param.name}_zeros", taken)
     return Stored(
         codes=own(param.name, "i8", pieces.codes),
-        scale=own(unique(f"{param.name}_scale", taken), dtype, pieces.scale),
+        scale=own(unique(f"{param.name}_scale", taken), into.dtype, pieces.scale),
         zeros=own(zeros, "i8", pieces.zeros) if pieces.zeros else None,
         bits=pieces.bits,
     )
 
 
-def _split(recipe: Recipe) -> Pieces:
+def _split(recipe: Recipe, packing: Packing) -> Pieces:
     """The parts of what a recipe makes.
 
     Raises:
         Refusal: on a step that does not leave rows whole, parts stored differently, or
-            groups that do not go with the words that codes are repacked in.
+            codes that the target cannot pack.
     """
     match recipe:
         case DequantRows() | DequantGroups():
-            return _leaf(recipe)
+            return _leaf(recipe, packing)
         case Cat():
-            return _joined(recipe)
+            return _joined(recipe, packing)
         case Tensor():
             raise Refusal("a part of it is stored as floats")
         case Quantized():
             raise Refusal("a part of it is stored otherwise than in rows of codes")
         case Kept():
             raise AssertionError("this pass runs once")
-    of = _split(recipe.of)
+    of = _split(recipe.of, packing)
     zeros = None if of.zeros is None else _step(recipe, of.zeros)
     codes, scale = (_step(recipe, part) for part in (of.codes, of.scale))
     return replace(of, codes=codes, scale=scale, zeros=zeros)
 
 
-def _leaf(leaf: DequantRows | DequantGroups) -> Pieces:
+def _leaf(leaf: DequantRows | DequantGroups, packing: Packing) -> Pieces:
     if len(leaf.shape) != 2:
         raise Refusal("it is a stack of matrices")
     width = leaf.shape[-1]
     group = leaf.group if isinstance(leaf, DequantGroups) else width
     group = min(group, width)
-    run = math.gcd(width * leaf.bits // _WORD, _RUN)
-    tile = run * _WORD // leaf.bits
     if "index" in leaf.parts():
         raise Refusal("its groups are of columns that are no neighbours (desc_act)")
-    if width * leaf.bits % _WORD:
-        raise Refusal(f"rows of {width} codes do not fill words of {_WORD} bits")
     if width % group:
         raise Refusal(f"groups of {group} do not divide rows of {width} codes")
-    if group % run or (tile % group and group % tile):
-        raise Refusal(
-            f"groups of {group} do not fit the tiles of {tile} codes that kernels read"
-        )
+    if reason := packing(leaf.bits, width, group):
+        raise Refusal(reason)
     zeros = Kept(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
     codes, scale = Kept(of=leaf, part="codes"), Kept(of=leaf, part="scale")
     return Pieces(leaf.bits, group, codes, scale, zeros)
 
 
-def _joined(recipe: Cat) -> Pieces:
+def _joined(recipe: Cat, packing: Packing) -> Pieces:
     _whole(recipe, recipe.dim)
-    parts = [_split(part) for part in recipe.parts]
+    parts = [_split(part, packing) for part in recipe.parts]
     first = parts[0]
     if len({part.bits for part in parts}) > 1:
         raise Refusal("its parts are stored with different bits")

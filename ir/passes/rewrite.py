@@ -15,7 +15,7 @@ from typing import Any
 
 from glmc.ir.build import infer, unique
 from glmc.ir.graph import Graph, Param, Program
-from glmc.ir.ledger import Entry, count, launches, traffic
+from glmc.ir.ledger import Entry, count, traffic
 from glmc.ir.op import Op
 from glmc.ir.passes.pattern import (
     Binding,
@@ -313,20 +313,18 @@ def _made(before: Graph, after: Graph) -> list[Op]:
 
 def _entry(fusion: Fusion, match: Match, after: Graph, new: list[Op]) -> Entry:
     before = [match.graph.ops[at] for at in match.ops]
+    replaced, made = (tuple(op.mnemonic for op in ops) for ops in (before, new))
     return Entry(
         fusion=fusion.name,
         graph=match.graph.name,
         layers=count(match.graph),
         status="applied",
         at=", ".join(f"%{name}" for op in new for name in op.outs),
-        reason=f"{_names(before)} became {_names(new)}",
-        launches_saved=launches(before) - launches(new),
+        reason=f"{' + '.join(replaced)} became {' + '.join(made)}",
         bytes_saved=traffic(match.graph, before) - traffic(after, new),
+        replaced=replaced,
+        made=made,
     )
-
-
-def _names(ops: list[Op]) -> str:
-    return " + ".join(op.mnemonic for op in ops)
 
 
 def _refusals(

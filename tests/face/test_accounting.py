@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from glmc.accounting import account, grouped, wanted
 from glmc.ir import model as m
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from support.models import chatglm
+from support.stages import run
 
 
 @dataclass(frozen=True)

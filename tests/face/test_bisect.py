@@ -21,13 +21,13 @@ from glmc.comparing import scenarios
 from glmc.culprits import Culprit
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
-from glmc.ir.passes import PIPELINE, run
 from glmc.probing import Weights
 from support import GOLDEN, builds, edits, mispasses, misreadings
 from support.kernels import interpreter, kernels_of
 from support.mispasses import MISPASSES, Mispass
 from support.misprints import KERNELS, MISPRINTS, Misprint
 from support.misreadings import BASES, MISREADINGS, Misreading
+from support.stages import PIPELINE, run
 from support.variants import BY_NAME, Tiny, Variant
 
 MakeTiny = Callable[[Variant], Tiny]

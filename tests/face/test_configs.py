@@ -15,9 +15,9 @@ from glmc.cli import main
 from glmc.driver import Options, compile_files
 from glmc.frontends.library import builtin_configs
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
 from support import GOLDEN
+from support.stages import run
 
 ENTRIES = {entry.name: entry for entry in entries()}
 # As published: from the sizes of the files, or from the model's card.

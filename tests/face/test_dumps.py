@@ -13,11 +13,11 @@ from glmc.cli import main
 from glmc.dumps import is_model, read_model, read_program, rebuild
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import print_model, print_program
 from glmc.ir.text.lexer import tokenize
 from support import GOLDEN, ROOT, builds
 from support.models import chatglm
+from support.stages import run
 
 Compile = Callable[[Path], Path]
 FOLDER = GOLDEN / "chatglm3"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glmc.backends.package import placements
+from glmc.backends.target import target
 from glmc.builds import Build
 from glmc.cli import main
 from glmc.driver import Options, compile_files
@@ -131,7 +131,9 @@ def test_strict_minds_what_nobody_wrote_but_not_with_a_kernel_of_ones_own(
     assert main([*command, "--disable", "merge-qkv"]) == 2
     assert "index_select: no kernel is written for it" in capsys.readouterr().err
     program = compile_files(SPARSE, Options()).stages[-1].program
-    places = {row.op: row for row in placements(program, ["index_select"])}
+    places = {
+        row.op: row for row in target("any").placements(program, ["index_select"])
+    }
     assert places["index_select"].where == "own"
 
 

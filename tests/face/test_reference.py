@@ -15,9 +15,9 @@ from glmc.frontends.spec import Spec
 from glmc.gallery import PICTURES, dump, gallery
 from glmc.ir.errors import catalogue
 from glmc.ir.op import registry
-from glmc.ir.passes.pipeline import PIPELINE
 from glmc.reference import pages
 from support import ROOT
+from support.stages import PIPELINE
 
 
 def headings(text: str) -> set[str]:

@@ -70,7 +70,7 @@ def test_the_roofline_is_that_of_the_command(build: Build) -> None:
     assert shown["devices"]["h200"]["bandwidth"] == DEVICES["h200"].bandwidth
     for call in shown["calls"]:
         named = roofline.call_of(call["batch"], call["context"], call["tokens"])
-        lines = roofline.lines(build.program, named, DEVICES["h200"])
+        lines = roofline.lines(build.program, named, DEVICES["h200"], build.target)
         sums = [sum(row[3] * row[at] for row in call["lines"]) for at in (4, 5)]
         whole = roofline.total(lines)
         assert sums == [whole.nbytes, whole.flops]

@@ -12,10 +12,10 @@ from glmc.accounting import account, needed
 from glmc.frontends.tensor_info import TensorInfo, size_in_bytes
 from glmc.ir import model as m
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
 from support.configs import CHATGLM, GLM4, GLM4_MOE, GPT2, LLAMA
 from support.loading import Load, Refusal
+from support.stages import run
 
 FP8: Mapping[str, Any] = {
     "quant_method": "fp8",

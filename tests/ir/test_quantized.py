@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from glmc.backends.torch.execute import compare
+from glmc.backends.triton.passes import products
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
-from glmc.ir.passes import Stage, products, run
+from glmc.ir.passes import Stage
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.recipe import tensors
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.verify import VerifyError, verify
 from support.models import chatglm
+from support.stages import run
 
 TOLERANCE = 1e-4
 

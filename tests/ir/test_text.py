@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from glmc.ir import model as m
 from glmc.ir.errors import IRSyntaxError
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
 from glmc.ir.text import (
     parse_model,
     parse_program,
@@ -17,6 +16,7 @@ from glmc.ir.text import (
 from support.handed import handing_models, sharing, with_parts
 from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
+from support.stages import run
 
 
 @given(st.one_of(models(), encoders(), mixed_models(), handing_models()))

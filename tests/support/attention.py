@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse
+from glmc.backends.triton.uses import OpUse
 from support.kernels import attention_use, filled_cache, random
 
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 3e-3}

@@ -22,7 +22,8 @@ from hypothesis import Phase, settings
 from glmc import codegen_templates
 from glmc.backends.runtime import tuning
 from glmc.backends.runtime.cache import Cache
-from glmc.backends.triton import OpUse, render_kernels
+from glmc.backends.triton.registry import render_kernels
+from glmc.backends.triton.uses import OpUse
 
 TEMPLATES = Path(codegen_templates.__file__).parent
 

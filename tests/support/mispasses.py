@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from glmc.backends.triton.passes import products
+from glmc.backends.triton.passes.qkv_attention import QKV_ATTENTION
 from glmc.ir.graph import Program
-from glmc.ir.passes import PIPELINE, Entry, fusions, products
+from glmc.ir.passes import Entry, fusions
 from glmc.ir.passes.carry import CarryResidual
 from glmc.ir.passes.rewrite import Fusion, Rule
 from support.misreadings import BIASES, GLM, GPT2, LLAMA, QWEN3, SANDWICH
+from support.stages import PIPELINE
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ QKV, GATE_UP, ACT, NORM, ATTENTION = (
     fusions.MERGE_GATE_UP,
     fusions.ACT_MUL,
     fusions.ADD_RMS_NORM,
-    fusions.QKV_ATTENTION,
+    QKV_ATTENTION,
 )
 
 MISPASSES: Sequence[Mispass] = (

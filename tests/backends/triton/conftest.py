@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from glmc.backends.triton import OpUse
+from glmc.backends.triton.uses import OpUse
 from support import kernels
 
 

@@ -7,9 +7,10 @@ from functools import cache
 
 import pytest
 
-from glmc.backends.triton import OpUse, tiles
+from glmc.backends.triton import tiles
 from glmc.backends.triton.aot import Ahead, Compiled, compile_ahead, files, table
 from glmc.backends.triton.targets import LIMITS
+from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,

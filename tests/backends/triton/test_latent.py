@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse
+from glmc.backends.triton.uses import OpUse
 from support.kernels import examples, filled_cache, latent_uses, random, render
 
 Interpreted = Callable[..., ModuleType]

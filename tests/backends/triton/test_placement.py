@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 import glmc.ir.ops  # noqa: F401  registers the ops
-from glmc.backends.triton import OpUse, aot_specs, placement, places
-from glmc.backends.triton.registry import KERNELS
+from glmc.backends.triton import placement
+from glmc.backends.triton.registry import KERNELS, aot_specs, places
 from glmc.backends.triton.targets import LIMITS, parse_targets
+from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import KernelDtypeError, UnknownDeviceError
 from glmc.ir.op import registry
 from support.kernels import (

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse, tiles
+from glmc.backends.triton import tiles
+from glmc.backends.triton.uses import OpUse
 from support.kernels import coded_use, examples, product_use, random
 
 Interpreted = Callable[..., ModuleType]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton import OpUse
+from glmc.backends.triton.uses import OpUse
 from support.kernels import examples, quantized_use, random
 
 Interpreted = Callable[..., ModuleType]

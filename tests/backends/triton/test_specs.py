@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from glmc.backends.triton import AotSpec, OpUse, aot_specs
+from glmc.backends.triton.dry import AotSpec
+from glmc.backends.triton.registry import aot_specs
+from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,

@@ -1,0 +1,143 @@
+"""What a build is made for: a target is a value, and all targets stand in one table.
+
+The driver, the ledger, ``glmc inspect`` and the emitted package ask the target for its
+passes, for what runs each op and for the files it adds; nothing else knows machines.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from glmc.backends.ledger import Place, Placement, Row
+from glmc.ir.errors import UnknownDeviceError
+from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry, count
+from glmc.ir.op import registry
+
+if TYPE_CHECKING:  # what only looks at a build needs no passes
+    from glmc.ir.passes import Pass, Stage
+
+DEFAULT = "any"
+"""The target of a build where none is asked for."""
+
+TARGETS: dict[str, str] = {
+    "any": "glmc.backends.triton.target:ANY",
+    "cpu": "glmc.backends.torch.target:CPU",
+    "cuda": "glmc.backends.triton.target:CUDA",
+    "hip": "glmc.backends.triton.target:HIP",
+}
+"""Every target by name: the module that holds it, imported when it is asked for, and
+what it is called there."""
+
+PROMPT = 2
+"""Tokens of a row from which on a call is a prompt."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine that builds are made for.
+
+    Fields that hold functions import what they need when they are called: looking at a
+    build loads no passes and renders no templates.
+    """
+
+    name: str
+    doc: str
+    """One line for people."""
+    machine: str
+    """What its ops run on, as it stands in a sentence after "on": "a GPU"."""
+    passes: Callable[[], "tuple[Pass, ...]"]
+    """All passes in order: what is true on any machine, then the target's own."""
+    place: Callable[[Program, Collection[str]], Mapping[str, Place]]
+    """Where each op of a program runs, and why it has no kernel where it has none: op
+    to place. The second argument names the ops whose kernel is the user's."""
+    usual: Callable[[str], Place]
+    """Where an op runs in most models; with a kernel, the reason says when not."""
+    files: Callable[[Program, Collection[str]], dict[str, str]]
+    """Path to text of the files that it adds to a build of a program; the second
+    argument names the ops whose kernel is the user's."""
+    operations: Mapping[str, str]
+    """Kind of device, as torch calls it, to the build's module of operations for it."""
+    own_kernels: bool = False
+    """Whether a user's kernel may take the place of an op's: ``--kernel``."""
+    ahead: tuple[str, ...] = ()
+    """What ``--aot`` may name: ``cuda:90``; empty where nothing is compiled ahead."""
+    counted: str = "launches"
+    """What :meth:`launches` counts, in a word."""
+    launched: Mapping[str, int] = field(default_factory=dict)
+    """Ops that do not launch one kernel, to how many they launch for a prompt."""
+    launched_by_a_token: Mapping[str, int] = field(default_factory=dict)
+    """The same for a token of decode, where that differs."""
+
+    def stages(
+        self, program: Program, disabled: Iterable[str] = ()
+    ) -> "Iterator[Stage]":
+        """Run the passes; see :func:`glmc.ir.passes.run`."""
+        from glmc.ir.passes import run
+
+        return run(program, self.passes(), disabled)
+
+    def launches(self, ops: Iterable[str], tokens: int = PROMPT) -> int:
+        """Count what some ops, by mnemonic, launch in a call of so many tokens a row;
+        views launch nothing."""
+        one = self.launched_by_a_token if tokens == 1 else {}
+        return sum(
+            one.get(op, self.launched.get(op, 1))
+            for op in ops
+            if not registry()[op].is_view
+        )
+
+    def rows(self, entries: Iterable[Entry]) -> list[Row]:
+        """Tell of each entry of a ledger what it saves here."""
+        return [
+            Row(
+                **dict(entry),
+                launches_saved=self.launches(entry.replaced)
+                - self.launches(entry.made),
+            )
+            for entry in entries
+        ]
+
+    def placements(
+        self, program: Program, own: Collection[str] = ()
+    ) -> list[Placement]:
+        """Where each op of a program runs; ``own`` have kernels of the user."""
+        found = self.place(program, own)
+        return [
+            Placement(
+                op=op.mnemonic,
+                graph=graph.name,
+                layers=count(graph),
+                at=", ".join(f"%{name}" for name in op.outs),
+                where=found[op.mnemonic].where,
+                reason=found[op.mnemonic].reason,
+            )
+            for graph in program.graphs
+            for op in graph.ops
+        ]
+
+
+def target(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        GlmcError: when there is none.
+    """
+    if name not in TARGETS:
+        raise UnknownDeviceError(
+            f"Unknown target {name!r}: a build is made for one of {', '.join(TARGETS)}."
+            f" Without --target it is {DEFAULT}: {target(DEFAULT).doc}"
+        )
+    module, _, attribute = TARGETS[name].partition(":")
+    found: Target = getattr(import_module(module), attribute)
+    return found
+
+
+def every_pass() -> "dict[str, tuple[Pass, list[str]]]":
+    """Each pass of any target by name, with the names of the targets that run it."""
+    found: dict[str, tuple[Pass, list[str]]] = {}
+    for name in TARGETS:
+        for one in target(name).passes():
+            found.setdefault(one.name, (one, []))[1].append(name)
+    return found

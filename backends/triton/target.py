@@ -1,0 +1,116 @@
+"""The targets with Triton's kernels: GPUs of NVIDIA and AMD, with CPUs or without."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from glmc.backends.ledger import Place
+from glmc.backends.target import Target
+from glmc.backends.triton.targets import LIMITS
+from glmc.backends.triton.uses import OpUse
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+
+if TYPE_CHECKING:
+    from glmc.ir.passes import Pass
+
+LAUNCHED = {
+    "block_attention": 4,
+    "block_select": 5,
+    "index_select": 6,
+    "latent_attention": 3,
+    "moe_experts": 2,
+    "moe_router": 2,
+    "qkv_attention": 2,
+}
+"""Ops with more than one launch. A product has one for the few rows of decode."""
+
+BY_A_TOKEN = {"qkv_attention": 1}
+"""Every query of a prompt needs all keys to be there; a token waits for its own."""
+
+
+def _passes() -> "tuple[Pass, ...]":
+    from glmc.backends import packing
+    from glmc.backends.triton.passes import products, qkv_attention
+    from glmc.ir.passes import fusions, general
+    from glmc.ir.passes.carry import CarryResidual
+
+    return (
+        *general(packing.unfit),
+        products.LINEAR_ACT,
+        products.LINEAR_ADD,
+        CarryResidual(),
+        fusions.ADD_RMS_NORM,
+        fusions.ADD_LAYER_NORM,
+        products.RMS_NORM_LINEAR,
+        products.LAYER_NORM_LINEAR,
+        qkv_attention.QKV_ATTENTION,
+    )
+
+
+def uses(program: Program) -> list[OpUse]:
+    """Every op of a program as the choice of kernels sees it."""
+    return [_use(program, graph, op) for graph in program.graphs for op in graph.ops]
+
+
+def _use(program: Program, graph: Graph, op: Op) -> OpUse:
+    types = program.operand_types(graph, op)
+    return OpUse(
+        name=op.mnemonic,
+        attrs=op.attributes(),
+        operands=frozenset(field for field, _, _ in op.operands()),
+        shapes={field: type_of.dims for field, type_of in types.items()},
+    )
+
+
+def _place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
+    from glmc.backends.triton.registry import places
+
+    return places(uses(program), own)
+
+
+def _usual(op: str) -> Place:
+    from glmc.backends.triton.registry import usual
+
+    return usual(op)
+
+
+def _files(program: Program, own: Collection[str]) -> dict[str, str]:
+    from glmc.backends.templates import environment
+    from glmc.backends.triton.registry import render_kernels
+
+    return {"kernels.py": render_kernels(uses(program), environment(), own)}
+
+
+def _ahead(maker: str) -> tuple[str, ...]:
+    return tuple(name for name in LIMITS if name.startswith(f"{maker}:"))
+
+
+ANY = Target(
+    name="any",
+    doc="GPUs of NVIDIA and AMD by Triton's kernels, and CPUs by the reference.",
+    machine="a GPU",
+    passes=_passes,
+    place=_place,
+    usual=_usual,
+    files=_files,
+    operations={"cpu": "reference", "cuda": "kernels"},
+    own_kernels=True,
+    ahead=tuple(LIMITS),
+    launched=LAUNCHED,
+    launched_by_a_token=BY_A_TOKEN,
+)
+# ROCm's torch calls its devices cuda as well.
+CUDA = replace(
+    ANY,
+    name="cuda",
+    doc="GPUs of NVIDIA, by Triton's kernels.",
+    operations={"cuda": "kernels"},
+    ahead=_ahead("cuda"),
+)
+HIP = replace(
+    CUDA,
+    name="hip",
+    doc="GPUs of AMD, by Triton's kernels.",
+    ahead=_ahead("hip"),
+)

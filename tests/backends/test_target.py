@@ -1,0 +1,156 @@
+"""Targets: each is a value, and a new one is a folder and a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmc.backends.target import TARGETS, every_pass, target
+from glmc.builds import Build
+from glmc.cli import main
+from glmc.driver import Options, compile_files
+from glmc.ir.errors import GlmcError, OptionsDisagreeError, UnknownDeviceError
+from glmc.ir.op import registry
+from support import GOLDEN, ROOT
+
+CHATGLM3 = GOLDEN / "chatglm3"
+# Words of machines and their compilers, which only targets know.
+MACHINES = re.compile(
+    r"launch|\bgpus?\b|\bcuda|\bhip\b|triton|\bwarps?\b|\btiles?\b|\bkernels?\b",
+    re.IGNORECASE,
+)
+WORDS = re.compile(r"\bwords?\b", re.IGNORECASE)
+# Sentences for the users of every room; and how published files hold codes in int32.
+OF_ALL_ROOMS = ("ir/errors/",)
+PUBLISHED = ("ir/recipe.py", "ir/lower/storage.py")
+
+
+def named(pattern: re.Pattern[str], text: str) -> list[str]:
+    """What of a text names machines; "in words" is English."""
+    plain = re.sub(r"\b(in|says so in) words\b", "", text)
+    return pattern.findall(plain)
+
+
+def test_the_ir_names_no_machine() -> None:
+    wrong = {}
+    for file in sorted((ROOT / "ir").rglob("*.py")):
+        path = file.relative_to(ROOT).as_posix()
+        if path.startswith(OF_ALL_ROOMS):
+            continue
+        found = named(MACHINES, file.read_text())
+        if path not in PUBLISHED:
+            found += named(WORDS, file.read_text())
+        if found:
+            wrong[path] = found
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["launches = 2", "a GPU has", "fills words of 32 bits", "tiles of 64 codes"],
+)
+def test_control_a_machine_that_is_named_is_found(line: str) -> None:
+    assert named(MACHINES, line) or named(WORDS, line)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_is_the_value_of_its_row(name: str) -> None:
+    on = target(name)
+    assert on.name == name
+    assert {*on.launched, *on.launched_by_a_token} <= set(registry())
+    assert on.launches(["split", "heads", "linear", "linear"]) == 2
+    names = [one.name for one in on.passes()]
+    assert len(set(names)) == len(names)
+    assert names[:2] == ["merge-qkv", "merge-gate-up"]
+
+
+def test_a_target_that_is_none_is_told_with_those_there_are() -> None:
+    with pytest.raises(UnknownDeviceError, match=r"'gpu'.* any, cpu, cuda, hip\."):
+        compile_files(CHATGLM3, Options(target="gpu"))
+
+
+def test_a_cpu_has_other_fusions_than_a_gpu() -> None:
+    applied, ops = {}, {}
+    for name in ("cpu", "cuda"):
+        made = compile_files(CHATGLM3, Options(target=name))
+        entries = [entry for stage in made.stages for entry in stage.ledger]
+        applied[name] = {e.fusion for e in entries if e.status == "applied"}
+        graphs = made.stages[-1].program.graphs
+        ops[name] = {op.mnemonic for graph in graphs for op in graph.ops}
+    assert applied["cpu"] == {"merge-qkv", "merge-gate-up", "act-mul"}
+    assert applied["cuda"] > {"merge-qkv", "linear-act", "qkv-attention"}
+    assert "qkv_attention" not in ops["cpu"]
+    assert "qkv_attention" in ops["cuda"]
+
+
+def test_what_only_a_gpu_has_is_refused_for_a_cpu(tmp_path: Path) -> None:
+    for options, why in (
+        ({"aot": ("cuda:90",)}, r"--aot cuda:90: .* target cpu glmc compiles nothing"),
+        ({"kernels": ("linear=x.py",)}, r"--kernel: .* target cpu .* no kernels"),
+    ):
+        with pytest.raises(OptionsDisagreeError, match=why):
+            compile_files(CHATGLM3, Options(target="cpu", **options))
+    with pytest.raises(OptionsDisagreeError, match=r"cuda:90.*hip:gfx90a"):
+        compile_files(CHATGLM3, Options(target="hip", aot=("cuda:90",)))
+    with pytest.raises(GlmcError, match=r"qkv-attention: the passes of .* cpu are"):
+        compile_files(CHATGLM3, Options(target="cpu", disable=("qkv-attention",)))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TARGETS, "toy", "support.toy.target:TOY")
+
+
+def glmc(capsys: pytest.CaptureFixture[str], *command: object) -> Any:
+    assert main([str(part) for part in (*command, "--json")]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_third_target_is_a_folder_and_a_row(
+    toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "toyed"
+    facts = glmc(capsys, "compile", CHATGLM3, "-o", out, "--target", "toy")
+    assert facts["target"] == "toy"
+    build = Build(out)
+    assert build.target.name == "toy"
+    assert list(build.stages)[-1] == "toy-turn"
+    assert (out / "toy_ops.py").is_file()
+    assert not (out / "kernels.py").exists()
+    turned = [row for row in build.ledger if row.fusion == "toy-turn"]
+    assert turned[0].status == "applied"
+    places = {row.op: row.where for row in build.placements}
+    assert (places["add"], places["linear"]) == ("kernel", "torch")
+    adds = glmc(capsys, "inspect", out, "--op", "add")
+    assert (adds["on"], adds["counted"]) == ("a toy", "turns")
+    assert {use["launches"] for use in adds["uses"]} == {3}
+    cost = glmc(capsys, "inspect", out, "--cost", "cpu")
+    assert {op["launches"] for op in cost["ops"] if op["op"] == "add"} == {3}
+    assert glmc(capsys, "explain", "toy-turn")["targets"] == ["toy"]
+    lowered = out / "ir" / "1-lowered.glmc"
+    dump = glmc(capsys, "ir", lowered, "--passes", "toy-turn", "--target", "toy")
+    assert {entry["fusion"] for entry in dump["ledger"]} == {"toy-turn"}
+    again = tmp_path / "again"
+    glmc(capsys, "compile", "--from-ir", out / "ir" / "0-model.glmc", "-o", again)
+    assert Build(again).target.name == "toy"
+    assert (again / "toy_ops.py").is_file()
+
+
+def test_a_build_of_a_target_that_is_gone_says_so(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "toyed"
+    assert main(["compile", str(CHATGLM3), "-o", str(out), "--target", "toy"]) == 0
+    monkeypatch.delitem(TARGETS, "toy")
+    with pytest.raises(UnknownDeviceError, match="Unknown target 'toy'"):
+        _ = Build(out).target
+
+
+def test_a_pass_says_whose_it_is() -> None:
+    found = {name: targets for name, (_, targets) in every_pass().items()}
+    assert found["merge-qkv"] == ["any", "cpu", "cuda", "hip"]
+    assert found["linear-act"] == ["any", "cuda", "hip"]

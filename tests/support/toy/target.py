@@ -1,0 +1,69 @@
+"""A machine that has kernels for sums alone, and turns every add of two around."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from glmc.backends.ledger import Place
+from glmc.backends.target import Target
+from glmc.ir.graph import Program
+from glmc.ir.op import registry
+from glmc.ir.passes import Pass, fusions, general
+from glmc.ir.passes.rewrite import Fusion, Rule
+
+_NORM = "%h = rms_norm(%s, @w, eps=$eps, weight_in=$place)"
+TURN = Fusion(
+    name="toy-turn",
+    doc="The toy adds the other way round.",
+    rules=(
+        Rule(
+            match=f"%s = add(%x, %y)\n{_NORM}",
+            replace=f"%s = add(%y, %x)\n{_NORM}",
+        ),
+    ),
+)
+FILE = '''"""The operations of the toy: those of the reference, and a sum of its own."""
+
+from .reference import *
+
+
+def add(x, y):
+    """x + y, by the toy."""
+    CALLS.append(tuple(x.shape))
+    return y + x
+
+
+CALLS = []
+'''
+
+
+def passes() -> tuple[Pass, ...]:
+    return (*general(unfit), fusions.ADD_LAYER_NORM, TURN)
+
+
+def unfit(bits: int, width: int, group: int) -> str | None:
+    return "the toy reads floats"
+
+
+def usual(op: str) -> Place:
+    if op == "add":
+        return Place("kernel")
+    return Place("torch", f"the toy leaves {op} to torch")
+
+
+def place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
+    return {name: usual(name) for name in registry()}
+
+
+TOY = Target(
+    name="toy",
+    doc="A machine that adds.",
+    machine="a toy",
+    passes=passes,
+    place=place,
+    usual=usual,
+    files=lambda program, own: {"toy_ops.py": FILE},
+    operations={"cpu": "toy_ops"},
+    counted="turns",
+    launched={"add": 3},
+)
