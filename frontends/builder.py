@@ -3,31 +3,16 @@
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
 
 from pydantic import ValidationError
 
-from glmc.frontends.carried import (
-    altup,
-    check_sources,
-    kv_source,
-    layer_embedding,
-    left_over,
-    streams,
-)
+from glmc.frontends import ends, sublayers  # noqa: F401  (registers what it builds)
+from glmc.frontends.carried import check_sources, kv_source, left_over
 from glmc.frontends.evaluation import Scope, Value, seen_values
+from glmc.frontends.making import Maker
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.sections import expressions_in
-from glmc.frontends.slots import Slots
-from glmc.frontends.spec import (
-    AttentionSpec,
-    PerLayer,
-    PerLayerEmbedSpec,
-    Spec,
-    StepSpec,
-    TransformSpec,
-)
-from glmc.frontends.sublayers import SublayerBuilder
+from glmc.frontends.spec import AttentionSpec, PerLayer, Spec, StepSpec
 from glmc.frontends.wording import numbers_from, show
 from glmc.ir import model as m
 from glmc.ir.errors import ConfigContradictionError, SpecIncompleteError
@@ -58,7 +43,6 @@ def build_model(spec: Spec, scope: Scope, dtype: m.DType, tokens: m.Tokens) -> m
 class _ModelBuilder:
     def __init__(self, spec: Spec, scope: Scope) -> None:
         self.spec = spec
-        self.parts = SublayerBuilder(spec)
         resolve = Resolver(spec.arch, scope)
         self.dims: dict[str, int] = {}
         for name, given in spec.dims.items():
@@ -71,7 +55,7 @@ class _ModelBuilder:
         self._check()
         self.readers: dict[int, tuple[int, Resolver]] = {}
         """Layers that read the cache of an earlier one: of which, and their values."""
-        self.slots = Slots(spec, resolve)
+        self.make = Maker(spec, resolve, layer=False)
 
     def _check(self) -> None:
         for name, check in self.spec.checks.items():
@@ -83,7 +67,7 @@ class _ModelBuilder:
                 )
 
     def model(self, dtype: m.DType, tokens: m.Tokens) -> m.Model:
-        spec, resolve = self.spec, self.resolve
+        spec, resolve, make = self.spec, self.resolve, self.make
         return m.Model(
             name=_identifier(spec.arch),
             dtype=dtype,
@@ -92,14 +76,14 @@ class _ModelBuilder:
             hidden=self.dim("E"),
             max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
-            embed=self.embedding(),
+            embed=ends.embedding(make, spec.embed),
             blocks=check_sources(self.blocks()),
-            streams=streams(resolve, spec.streams, self.slots),
-            final_norm=self.parts.norm("final_norm", resolve, spec.final_norm),
-            head=self.head(),
-            positions=self.positions(),
-            prefix_encoder=self.prefix_encoder(),
-            tokens=self.tokens(tokens),
+            streams=make.part("streams", spec.streams),
+            final_norm=make.norm("final_norm", spec.final_norm),
+            head=ends.head(make, spec.head),
+            positions=make.part("positions", spec.positions),
+            prefix_encoder=make.part("prefix_encoder", spec.prefix_encoder),
+            tokens=ends.tokens(make, spec.tokens, tokens),
             optional_prefix=spec.optional_prefix,
             old_names=tuple(
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()
@@ -114,114 +98,10 @@ class _ModelBuilder:
             )
         return self.dims[name]
 
-    def embedding(self) -> m.Embedding:
-        spec, resolve = self.spec.embed, self.resolve
-        positions: m.Weight | m.Sinusoids | None = self.slots.optional("positions")
-        if spec.sinusoids:
-            positions = m.Sinusoids(**spec.sinusoids.model_dump())
-        return m.Embedding(
-            weight=self.slots.weight("embed"),
-            scale=resolve.optional_number("embed.scale", spec.scale),
-            scale_rounded=resolve.flag("embed.scale_rounded", spec.scale_rounded),
-            project=self.slots.optional_projection("embed_proj"),
-            positions=positions,
-            types=self.slots.optional("types"),
-            norm=self.parts.norm("embed_norm", resolve, self.spec.embed_norm),
-            per_layer=self.layer_embedding(spec.per_layer),
-        )
-
-    def layer_embedding(
-        self, spec: PerLayerEmbedSpec | None
-    ) -> m.PerLayerEmbedding | None:
-        ref = spec.norm if spec else None
-        norm = self.parts.norm("embed.per_layer.norm", self.resolve, ref)
-        return layer_embedding(self.resolve, spec, self.slots, norm)
-
-    def head(self) -> m.Head | m.Pooler | None:
-        spec, resolve = self.spec.head, self.resolve
-        if spec.kind == "none":
-            return None
-        if spec.kind == "pooler":
-            act = self.parts.activation(resolve, "head.act", spec.act)
-            return m.Pooler(dense=self.slots.projection("pooler"), act=act)
-        return m.Head(
-            weight=self.slots.weight("embed" if self.tied() else "head"),
-            bias=self.slots.bias("head"),
-            transform=self.transform(spec.transform),
-            project=self.slots.optional_projection("head_proj"),
-            normalised=resolve.flag("head.normalised", spec.normalised),
-            pre_scale=resolve.number("head.pre_scale", spec.pre_scale),
-            scale=resolve.number("head.scale", spec.scale),
-            softcap=resolve.optional_number("head.softcap", spec.softcap),
-        )
-
-    def tied(self) -> bool:
-        return self.resolve.flag("head.tied", self.spec.head.tied)
-
-    def transform(self, spec: TransformSpec | None) -> m.Transform | None:
-        if spec is None:
-            return None
-        norm = self.parts.norm("head.transform.norm", self.resolve, spec.norm)
-        if norm is None:
-            raise SpecIncompleteError(
-                f"spec {self.spec.arch!r}: head.transform needs a norm"
-            )
-        return m.Transform(
-            dense=self.slots.projection("transform"),
-            act=self.parts.activation(self.resolve, "head.transform.act", spec.act),
-            norm=norm,
-        )
-
-    def positions(self) -> m.GlmPositions | None:
-        spec = self.spec.positions
-        if spec is None:
-            return None
-        return m.GlmPositions(
-            gmask=self.token("positions.gmask", spec.gmask),
-            mask=self.token("positions.mask", spec.mask),
-            sop=self.token("positions.sop", spec.sop),
-        )
-
-    def token(self, what: str, given: object) -> int:
-        """An id that the model has an embedding for."""
-        value = self.resolve.size(what, given)
-        if value >= self.dim("V"):
-            expected = f"must be below the vocabulary's size, {self.dim('V')}"
-            raise self.resolve.error(what, given, expected, value)
-        return value
-
-    def tokens(self, read: m.Tokens) -> m.Tokens:
-        """The ids that were read, completed by the spec's."""
-        found = {}
-        for name, given in self.spec.tokens:
-            if getattr(read, name) in (None, ()) and self.resolve.value(given):
-                found[name] = self.token(f"tokens.{name}", given)
-        if "eos" in found:
-            return read.model_copy(update={**found, "eos": (found["eos"],)})
-        return read.model_copy(update=found)
-
-    def prefix_encoder(self) -> m.PrefixEncoder | None:
-        spec = self.spec.prefix_encoder
-        if spec is None or self.resolve.value(spec.length) is None:
-            return None
-        what = "prefix_encoder"
-        length = self.resolve.size(f"{what}.length", spec.length)
-        projected = self.resolve.flag(f"{what}.projection", spec.projection)
-        table = self.slots.weight("prefix")
-        if not projected:
-            return m.PrefixEncoder(length=length, table=table)
-        return m.PrefixEncoder(
-            length=length,
-            table=table,
-            row=spec.row,
-            up=self.slots.projection("prefix_up"),
-            down=self.slots.projection("prefix_down"),
-        )
-
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():
             yield m.Waiver(pattern=pattern, reason=reason)
-        yield from self.slots.quantised.waivers()
+        yield from self.make.slots.quantised.waivers()
         if self.spec.beyond_layers:
             for pattern in numbers_from(self.layers):
                 pattern = self.spec.layer_prefix.replace("{i}", pattern) + "*"
@@ -232,15 +112,16 @@ class _ModelBuilder:
             yield m.Waiver(pattern=pattern, reason=self.spec.skip.because)
         readers = {layer: resolve for layer, (_, resolve) in self.readers.items()}
         yield from left_over(self.spec, readers)
-        if self.spec.head.kind == "lm" and self.tied():
-            own = self.slots.optional("head")
+        if self.spec.head.kind == "lm" and ends.tied(self.make):
+            own = self.make.slots.optional("head")
             if own:
                 yield m.Waiver(pattern=own.tensor, reason=TIED_HEAD)
                 if isinstance(own.storage, m.RowQuantized):
                     scale = own.tensor + own.storage.suffix
                     yield m.Waiver(pattern=scale, reason=TIED_HEAD)
-        if self.spec.prefix_encoder and self.prefix_encoder() is None:
-            module = self.slots.weight("prefix").tensor.rsplit(".", 2)[0]
+        prefix = self.spec.prefix_encoder
+        if prefix and self.make.said(prefix, "length") is None:
+            module = self.make.slots.weight("prefix").tensor.rsplit(".", 2)[0]
             reason = "a prefix encoder, for which the config has no length"
             yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
@@ -304,23 +185,22 @@ class _ModelBuilder:
     def source(self, resolve: Resolver) -> int | None:
         """The layer whose keys and values a layer attends to, if they are not its."""
         for step in self.steps_of(resolve):
-            name, op = self.parts.named(resolve, "block.op", step.op)
+            make = Maker(self.spec, resolve)
+            name, op = make.named("block.op", step.op)
             if isinstance(op, AttentionSpec) and op.kv_from is not None:
-                return kv_source(f"ops.{name}.kv_from", resolve, op)
+                return kv_source(make, f"ops.{name}", op)
         return None
 
     def block(self, resolve: Resolver) -> m.Block:
         """A kind of block, before it has a name and layers."""
-        spec, slots = self.spec, Slots(self.spec, resolve)
-        ref = spec.streams.router_norm if spec.streams else None
-        norm = self.parts.layer_norm("streams.router_norm", resolve, ref)
+        make, streams = Maker(self.spec, resolve), self.spec.streams
         return m.Block(
             name="",
             layers=(),
-            prefix=spec.layer_root,
-            steps=self.steps(resolve),
-            scalar=slots.optional("layer_scalar"),
-            altup=altup(resolve, spec.streams, slots, norm),
+            prefix=self.spec.layer_root,
+            steps=tuple(self.step(make, step) for step in self.steps_of(resolve)),
+            scalar=make.slots.optional("layer_scalar"),
+            altup=make.node(m.AltUp, "streams", streams) if streams else None,
         )
 
     def layer(self, i: int) -> Resolver:
@@ -346,36 +226,16 @@ class _ModelBuilder:
         used = {name for e in expressions_in(parts) for name in e.names}
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
-    def steps(self, resolve: Resolver) -> tuple[m.Step, ...]:
-        return tuple(self.step(resolve, step) for step in self.steps_of(resolve))
-
     def steps_of(self, resolve: Resolver) -> list[StepSpec]:
         """The steps that a layer has."""
         return [s for s in self.spec.block if resolve.flag("block.when", s.when)]
 
-    def step(self, resolve: Resolver, step: StepSpec) -> m.Step:
-        name, op = self.parts.named(resolve, "block.op", step.op)
-        made = self.parts.sublayer(resolve, f"ops.{name}", op)
-        return m.Step(
-            op=made,
-            pre=self.parts.layer_norm("block.pre", resolve, step.pre),
-            post=self.parts.layer_norm("block.post", resolve, step.post),
-            after=self.parts.layer_norm("block.after", resolve, step.after),
-            residual=step.residual,
-            parallel=resolve.flag("block.parallel", step.parallel),
-            shortcut=self.shortcut(resolve, step.shortcut),
-            others=resolve.flag("block.others", step.others),
-        )
-
-    def shortcut(
-        self, resolve: Resolver, given: object
-    ) -> Literal["begin", "end"] | None:
-        value = resolve.value(given)
-        match value:
-            case "begin" | "end" | None:
-                return value
-        expected = "must be begin, end or null"
-        raise resolve.error("block.shortcut", given, expected, value)
+    def step(self, make: Maker, step: StepSpec) -> m.Step:
+        """A step, before it has the factors of each layer."""
+        name, op = make.named("block.op", step.op)
+        made = make.part(f"ops.{name}", op)
+        one = dict.fromkeys(_FACTORS, 1.0)
+        return make.node(m.Step, "block", step, op=made, **one)
 
 
 _FACTORS = ("scale", "residual_scale")

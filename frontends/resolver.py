@@ -1,9 +1,13 @@
 """Entries of a spec as checked Python values."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, get_args
 
-from glmc.frontends.evaluation import Scope, Value, evaluate, seen_values
+from glmc.frontends.evaluation import Scope, Value, evaluate, same, seen_values
 from glmc.frontends.expressions import Expression
+from glmc.frontends.wanted import Wanted
 from glmc.frontends.wording import show
 from glmc.ir.errors import (
     ConfigValueError,
@@ -11,8 +15,30 @@ from glmc.ir.errors import (
     GlmcError,
     SpecIncompleteError,
 )
+from glmc.ir.model import ActivationName
 
 _MAX_SIZE = 1 << 24
+_MAX_OPTIONAL = 1 << 31
+"""What may be absent is a bound more often than a size, such as a window."""
+_COUNT = Wanted(int, bounds=(("gt", 0),))
+_COUNT_OR_NONE = replace(_COUNT, optional=True)
+_INDEX = Wanted(int, bounds=(("ge", 0),))
+_FACTOR = Wanted(float, bounds=(("gt", 0),))
+_FACTOR_OR_NONE = replace(_FACTOR, optional=True)
+
+SPELLINGS: Mapping[tuple[object, ...], Mapping[str, str]] = {
+    get_args(ActivationName): {
+        "swish": "silu",
+        "gelu_python": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "gelu_accurate": "gelu_tanh",
+        "gelu_python_tanh": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "relu_squared": "relu2",
+    }
+}
+"""Of the choices that configs spell otherwise: their words to ours."""
 
 
 class Resolver:
@@ -30,48 +56,88 @@ class Resolver:
     def value(self, given: object) -> Value:
         return evaluate(given, self.scope) if isinstance(given, Expression) else given
 
+    def field(self, what: str, given: object, wanted: Wanted) -> Any:
+        """What a field of a node holds, of one of the types that YAML has.
+
+        Raises:
+            GlmcError: says what it must be, what it is, and where that stands.
+        """
+        value = self.value(given)
+        if value is None and wanted.optional:
+            return None
+        if not wanted.many:
+            return self._checked(what, given, value, wanted)
+        if not isinstance(value, list):
+            raise self.error(what, given, "must be a list", value)
+        each = (self.value(one) for one in value)
+        return tuple(self._checked(what, given, one, wanted) for one in each)
+
+    def _checked(self, what: str, given: object, value: Value, wanted: Wanted) -> Any:
+        if wanted.choices:
+            return self._choice(what, given, value, wanted)
+        if wanted.kind in (int, float):
+            return self._number(what, given, value, wanted)
+        if not isinstance(value, wanted.kind):
+            words = {bool: "true or false", str: "a string"}
+            raise self.error(what, given, f"must be {words[wanted.kind]}", value)
+        return value
+
+    def _choice(self, what: str, given: object, value: Value, wanted: Wanted) -> object:
+        spellings = SPELLINGS.get(wanted.choices, {})
+        value = spellings.get(value, value) if isinstance(value, str) else value
+        for choice in wanted.choices:
+            if same(value, choice):
+                return choice
+        names = [*map(str, wanted.choices), *spellings]
+        names += ["null"] if wanted.optional else []
+        few = f"{', '.join(names[:-1])} or {names[-1]}"
+        expected = few if len(names) < 5 else f"one of {', '.join(names)}"
+        raise self.error(what, given, f"must be {expected}", value)
+
+    def _number(
+        self, what: str, given: object, value: Value, wanted: Wanted
+    ) -> int | float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            fits = wanted.kind is float or isinstance(value, int)
+            if fits and math.isfinite(value) and wanted.allows(value):
+                if wanted.kind is float:
+                    return float(value)
+                limit = _MAX_OPTIONAL if wanted.optional else _MAX_SIZE
+                if value <= limit:
+                    return value
+                raise self.error(what, given, f"must be at most {limit}", value)
+        raise self.error(what, given, f"must be {wanted.words}", value)
+
     def size(
         self, what: str, given: object, limit: int = _MAX_SIZE, least: int = 1
     ) -> int:
         """A positive integer that no real model exceeds; ``least`` 0 allows zero."""
-        value = self.value(given)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            kind = "positive" if least else "non-negative"
-            raise self.error(what, given, f"must be a {kind} whole number", value)
+        value: int = self.field(what, given, _COUNT if least else _INDEX)
         if value > limit:
             raise self.error(what, given, f"must be at most {limit}", value)
         return value
 
-    def optional_size(
-        self, what: str, given: object, limit: int = 1 << 31
-    ) -> int | None:
+    def optional_size(self, what: str, given: object) -> int | None:
         """A positive integer, or None where the entry is null."""
-        if self.value(given) is None:
-            return None
-        return self.size(what, given, limit)
+        value: int | None = self.field(what, given, _COUNT_OR_NONE)
+        return value
 
     def optional_number(self, what: str, given: object) -> float | None:
         """A positive finite number, or None where the spec gives null."""
-        return None if self.value(given) is None else self.number(what, given)
+        value: float | None = self.field(what, given, _FACTOR_OR_NONE)
+        return value
 
     def number(self, what: str, given: object) -> float:
         """A positive finite number."""
-        value = self.value(given)
-        plain = not isinstance(value, bool)
-        if plain and isinstance(value, int | float) and 0 < value < math.inf:
-            return float(value)
-        raise self.error(what, given, "must be a number above 0", value)
+        value: float = self.field(what, given, _FACTOR)
+        return value
 
     def flag(self, what: str, given: object) -> bool:
-        value = self.value(given)
-        if not isinstance(value, bool):
-            raise self.error(what, given, "must be true or false", value)
+        value: bool = self.field(what, given, Wanted(bool))
         return value
 
     def text(self, what: str, given: object) -> str:
-        value = self.value(given)
-        if not isinstance(value, str):
-            raise self.error(what, given, "must be a string", value)
+        value: str = self.field(what, given, Wanted(str))
         return value
 
     def error(self, what: str, given: object, expected: str, value: Value) -> GlmcError:

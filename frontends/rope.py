@@ -127,8 +127,10 @@ def _first(a: Params, b: Params, key: str, default: object) -> Any:
     return next((value for value in values if value is not None), default)
 
 
-def rope_node(params: Params, dim: int, style: m.RopeStyle) -> m.Rope:
+def rope_node(params: Params, dim: int, **known: Any) -> m.Rope:
     """The IR node of ``params``, as ``read_rope`` or a spec's own dict gives them.
+
+    ``known`` are the fields that ``params`` do not give.
 
     Raises:
         GlmcError: when a number is missing, not positive, or lists do not fit ``dim``.
@@ -146,12 +148,7 @@ def rope_node(params: Params, dim: int, style: m.RopeStyle) -> m.Rope:
     theta = _number(params, "theta")
     if theta <= 1:
         raise ConfigValueError(f"rope theta is {theta}; it must be larger than 1")
-    return m.Rope(
-        dim=dim,
-        theta=theta,
-        style=style,
-        scaling=resolve(params, dim),
-    )
+    return m.Rope(dim=dim, theta=theta, scaling=resolve(params, dim), **known)
 
 
 def _linear(params: Params, dim: int) -> m.LinearScaling:

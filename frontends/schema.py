@@ -12,19 +12,20 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from glmc.frontends.expressions import parse_expression
-from glmc.frontends.sections import Name
+from glmc.frontends.kinds import Name
 from glmc.frontends.spec import Spec, Variant
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # A value of each kind, and the schema of the kind. In a spec's file a string that
 # begins with `=` is an expression, and no other string is.
+_EXPRESSION = {"type": "string", "pattern": "^="}
 _KINDS: tuple[tuple[Any, JsonSchemaValue], ...] = (
     (True, {"type": "boolean"}),
     (1, {"type": "integer"}),
     (0.5, {"type": "number"}),
     ("text", {"type": "string", "pattern": "^(?!=)"}),
-    (parse_expression("c.key", "schema"), {"type": "string", "pattern": "^="}),
+    (parse_expression("c.key", "schema"), _EXPRESSION),
     ([], {"type": "array"}),
 )
 
@@ -47,6 +48,12 @@ class _Generator(GenerateJsonSchema):
         check: Callable[[Any], Any] = schema["function"]["function"]  # type: ignore[assignment]
         accepted = list(_accepted(check, declared=bool(inner)))
         return _any_of([inner, *accepted] if inner else accepted)
+
+    def function_wrap_schema(
+        self, schema: core_schema.WrapValidatorFunctionSchema
+    ) -> JsonSchemaValue:
+        # Ours let expressions pass by what is wrapped.
+        return _any_of([super().function_wrap_schema(schema), _EXPRESSION])
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         made = super().dict_schema(schema)

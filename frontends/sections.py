@@ -1,55 +1,41 @@
-"""What the sections of a spec are made of: kinds of values, and how they are checked.
-
-Values are literals or expressions (``Integer`` is "an int or an expression that gives
-one").
-"""
+"""What the sections of a spec are: closed records, derived from nodes of the Model."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from glmc.frontends.derived import SECTIONS, Makes, derive
 from glmc.frontends.expressions import Expression
 from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir.errors import SpecKeyError
-
-
-@dataclass(frozen=True)
-class Takes(BeforeValidator):
-    """A check of a value, and in words what passes it."""
-
-    description: str = ""
-
-
-def _kind(description: str, *types: type) -> Takes:
-    def check(value: object) -> object:
-        wrong_bool = isinstance(value, bool) and bool not in types
-        if wrong_bool or not isinstance(value, types):
-            raise ValueError(f"expected {description}")
-        return value
-
-    return Takes(check, description=description)
-
-
-def _or_expression(description: str, *types: type) -> Takes:
-    return _kind(f"{description} or an expression", Expression, *types)
-
-
-Integer = Annotated[Any, _or_expression("an integer", int)]
-Number = Annotated[Any, _or_expression("a number", int, float)]
-Flag = Annotated[Any, _or_expression("true, false", bool)]
-Text = Annotated[Any, _or_expression("a string", str)]
-Formula = Annotated[Any, _kind("an expression (`=...`)", Expression)]
-Name = Annotated[str, _kind("a name", str)]
+from glmc.ir.node import Node
 
 
 class Section(BaseModel):
-    """A part of a spec: closed, so that a misspelt key is an error."""
+    """A part of a spec: closed, so that a misspelt key is an error.
+
+    ``makes`` says which node it becomes, whose fields it then has, and with
+    ``unless_null`` a field that is null where there is no such node.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
     )
+    made: ClassVar[Mapping[type[Node], Makes]] = {}
+    null: ClassVar[str | None] = None
+
+    def __init_subclass__(
+        cls, makes: Makes | tuple[Makes, ...] = (), unless_null: str | None = None
+    ) -> None:
+        if isinstance(makes, Makes):
+            makes = (makes,)
+        if not makes:
+            return
+        cls.made, cls.null = {one.node: one for one in makes}, unless_null
+        derive(cls, makes)
+        if makes[0].only is None and not makes[0].partial:
+            SECTIONS.setdefault(makes[0].node, cls)
 
 
 def from_name(value: object) -> object:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from glmc.backends.target import DEFAULT, every_pass, target
-from glmc.frontends import sections
+from glmc.frontends import kinds, sections
 from glmc.frontends import spec as language
 from glmc.ir.op import Op, registry
 from glmc.ir.passes.rewrite import Fusion
@@ -140,8 +140,10 @@ def _takes(field: FieldInfo) -> str:
 
 def _words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     for mark in metadata:
-        if isinstance(mark, sections.Takes):
+        if isinstance(mark, kinds.Takes):
             return mark.description
+        if isinstance(mark, kinds.OrExpression):
+            return f"{_words(annotation)} or an expression"
     if inspect.isclass(annotation) and issubclass(annotation, sections.Section):
         return f"[{_title(annotation)}](#{_title(annotation).replace(' ', '-')})"
     inner = [a for a in get_args(annotation) if a not in (type(None), ...)]

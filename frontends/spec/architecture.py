@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from glmc.frontends.derived import Makes
 from glmc.frontends.expressions import Expression
-from glmc.frontends.sections import Flag, Formula, Integer, Name, Number, Section, Text
+from glmc.frontends.kinds import Flag, Formula, Integer, Name, Text
+from glmc.frontends.sections import Section
 from glmc.frontends.spec.attention import AttentionSpec, MlaSpec
 from glmc.frontends.spec.ends import (
     EmbedSpec,
@@ -25,6 +27,7 @@ from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
 from glmc.frontends.spec.norms import NormSpec, NormUse
 from glmc.frontends.spec.positions import PositionsSpec
 from glmc.frontends.spec.weights import Quantization, WeightUse
+from glmc.ir import model as m
 
 
 class PerLayer(Section):
@@ -62,7 +65,7 @@ OpSpec = Annotated[
 ]
 
 
-class StepSpec(Section):
+class StepSpec(Section, makes=Makes(m.Step)):
     """after(residual_scale · r + scale · post(op(pre(x)))).
 
     r is x, or with residual normed pre(x); a parallel step reads the x of the last.
@@ -71,17 +74,6 @@ class StepSpec(Section):
 
     op: Text
     when: Flag = True
-    pre: NormUse | None = None
-    post: NormUse | None = None
-    after: NormUse | None = None
-    residual: Literal["stream", "normed"] = "stream"
-    residual_scale: Number = 1.0
-    scale: Number = 1.0
-    parallel: Flag = False
-    shortcut: Text | None = None
-    """``begin``: handed to the next layer, not added; ``end``: that is added, too."""
-    others: Flag = False
-    """With ``streams``: added to all of them but the first."""
 
 
 class Spec(Section):

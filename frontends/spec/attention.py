@@ -1,68 +1,70 @@
 """Attention over keys and values, or over latents of them."""
 
-from typing import Literal
-
-from glmc.frontends.sections import Flag, Integer, Number, Section, Text
+from glmc.frontends.derived import Makes, Slot
+from glmc.frontends.kinds import Flag, Integer
+from glmc.frontends.sections import Section
 from glmc.frontends.spec.norms import NormSpec, NormUse
-from glmc.frontends.spec.positions import AlibiSpec, RopeSpec
+from glmc.frontends.spec.positions import RopeSpec
+from glmc.ir import model as m
 
 
-class QueryScaleSpec(Section):
+class QueryScaleSpec(Section, makes=Makes(m.QueryScale)):
     """Queries times 1 + beta · log(1 + floor((pos + shift) / context)), or with an
     exponent (1 + (pos + shift) / context) ** exponent."""
 
-    beta: Number | None = None
-    exponent: Number | None = None
-    context: Integer
-    shift: Literal[0, 1] = 0
     when: Flag = True
 
 
-class GateSpec(Section):
+_GATE_SLOTS = {
+    "projection": "attn_gate",
+    "head_bias": Slot("gate_bias", when="head_bias"),
+}
+
+
+class GateSpec(Section, makes=Makes(m.OutputGate, slots=_GATE_SLOTS)):
     """The slot ``attn_gate``: the context times act of it."""
 
-    act: Literal["sigmoid", "softplus"]
-    width: Text = "channel"
-    reads: Literal["hidden", "latent"] = "hidden"
-    """``latent``: in ``mla``, what queries are made of."""
     head_bias: Flag = False
     """Whether the slot ``gate_bias`` has a number for each head."""
     when: Flag = True
 
 
-class QkNorm(Section):
+_QK_NORM = Makes(
+    m.Attention,
+    only=("q_norm", "k_norm", "qk_norm_scope", "qk_norm_after_rope"),
+    renamed={
+        "q_norm": "q",
+        "k_norm": "k",
+        "qk_norm_scope": "scope",
+        "qk_norm_after_rope": "after_rope",
+    },
+)
+
+
+class QkNorm(Section, makes=_QK_NORM):
     """Norms of queries and keys: over what, and on which side of rope."""
 
     q: NormUse
     k: NormUse
-    scope: Literal["head", "heads", "full"] = "head"
-    after_rope: Flag = False
 
 
-class BlockIndexerSpec(Section):
+class BlockIndexerSpec(Section, makes=Makes(m.BlockIndexer, {"q": "iq", "k": "ik"})):
     """What selects the blocks of tokens that a query may see, where ``when`` is true;
     slots ``iq`` and ``ik``."""
 
-    heads: Integer
-    dim: Integer
-    block: Integer
-    top_k: Integer
-    local: Integer = 0
-    q_norm: NormUse
-    k_norm: NormUse
     when: Flag = True
 
 
-class HeadExpertsSpec(Section):
+class HeadExpertsSpec(Section, makes=Makes(m.HeadExperts, left=("router",))):
     """A mixture of attention heads: ``top_k`` of ``experts`` make a token's queries,
     one for each KV head, weighed by the softmax of their logits; slots ``attn_router``,
     and ``q`` and ``o`` with an axis ``X`` before the others."""
 
-    experts: Integer
-    top_k: Integer
+
+_ATTENTION = Makes(m.Attention, left=_QK_NORM.only or ())
 
 
-class AttentionSpec(Section):
+class AttentionSpec(Section, makes=_ATTENTION):
     """Grouped-query attention.
 
     ``kv_from`` is the number of the earlier layer whose keys and values a layer attends
@@ -70,64 +72,34 @@ class AttentionSpec(Section):
     and rope.
     """
 
-    kind: Literal["attention"]
-    heads: Integer
-    kv_heads: Integer
-    head_dim: Integer
-    v_dim: Integer | None = None
-    v_scale: Number = 1.0
-    scale: Number
-    window: Integer | None = None
-    mask: Literal["causal", "prefix", "full"] = "causal"
-    chunk: Integer | None = None
-    softcap: Number | None = None
-    clip: Number | None = None
     rope: RopeSpec | None = None
-    alibi: AlibiSpec | None = None
     qk_norm: QkNorm | None = None
     v_norm: NormUse | None = None
-    q_scale: QueryScaleSpec | None = None
-    gate: GateSpec | None = None
-    indexer: BlockIndexerSpec | None = None
     experts: HeadExpertsSpec | None = None
-    sub_norm: NormUse | None = None
     kv_from: Integer | None = None
     kv_equal: Flag = False
 
 
-class IndexerSpec(Section):
+_INDEXER = Makes(m.Indexer, {"q": "iq", "k": "ik", "weights": "iweights"}, norms="norm")
+
+
+class IndexerSpec(Section, makes=_INDEXER):
     """What selects the tokens that an MLA query may see."""
 
-    heads: Integer
-    dim: Integer
-    top_k: Integer
-    style: Text
-    k_norm: Text
     norm: NormSpec
     shared: Flag = False
     """Whether the layer has none and sees what the last one before it selected."""
     when: Flag = True
 
 
-class MlaSpec(Section):
+_MLA = Makes(m.Mla, {"q_a": Slot("q_a", unless_null="q_rank")}, norms="norm")
+
+
+class MlaSpec(Section, makes=_MLA):
     """Multi-head latent attention; a ``q_rank`` of null is no query latent."""
 
-    kind: Literal["mla"]
-    heads: Integer
-    nope: Integer
-    v_dim: Integer
-    q_rank: Integer | None = None
-    kv_rank: Integer
-    scale: Number
-    window: Integer | None = None
-    rope: RopeSpec
-    q_scale: QueryScaleSpec | None = None
-    q_norm: Text
-    q_reads: Literal["normed", "both"] = "normed"
-    kv_norm: Text
-    k_norm: Text | None = None
-    kv_scale: Number = 1.0
+    q_norm: NormUse
     norm: NormSpec
     """What the norms of the latents are."""
-    gate: GateSpec | None = None
+    rope: RopeSpec
     indexer: IndexerSpec | None = None

@@ -2,72 +2,86 @@
 
 from typing import Literal
 
-from glmc.frontends.sections import Flag, Integer, Number, Section, Text
-from glmc.frontends.spec.norms import NormUse
+from glmc.frontends.derived import Makes, Slot
+from glmc.frontends.kinds import Flag, Integer, Text
+from glmc.frontends.sections import Section
 from glmc.frontends.spec.positions import SinusoidsSpec
+from glmc.ir import model as m
+
+_PER_LAYER = Makes(
+    m.PerLayerEmbedding, {"weight": "layer_embed", "project": "layer_embed_proj"}
+)
 
 
-class PerLayerEmbedSpec(Section):
+class PerLayerEmbedSpec(Section, makes=_PER_LAYER, unless_null="width"):
     """sum_scale · (scale · token + norm(project_scale · project(x))) for every layer.
 
     ``width`` is that of a layer's part, null for none; ``vocab`` the table's rows.
     """
 
-    width: Integer | None
-    vocab: Integer
-    scale: Number = 1.0
-    scale_rounded: Flag = False
-    project_scale: Number = 1.0
-    norm: NormUse | None = None
-    sum_scale: Number = 1.0
+
+_STREAMS = Makes(m.Streams, {"spread": "streams_spread", "gather": "streams_gather"})
+_ALTUP = Makes(
+    m.AltUp,
+    slots={
+        "router": "altup_router",
+        "predict": "altup_predict",
+        "correct": "altup_correct",
+        "scale": "altup_scale",
+    },
+)
 
 
-class StreamsSpec(Section):
+class StreamsSpec(Section, makes=(_STREAMS, _ALTUP)):
     """Several residual streams (AltUp); slots ``streams_spread``, ``streams_gather``,
     and of each layer ``altup_router``, ``altup_predict``, ``altup_correct`` and
     ``altup_scale``."""
 
-    count: Integer
-    active: Integer = 0
-    router_norm: NormUse
-    router_scale: Number = 1.0
+
+_EMBED = Makes(
+    m.Embedding,
+    slots={"weight": "embed", "project": "embed_proj"},
+    left=("norm",),
+)
 
 
-class EmbedSpec(Section):
+class EmbedSpec(Section, makes=_EMBED):
     """What happens to a token's vector before the first layer."""
 
-    scale: Number | None = None
-    scale_rounded: Flag = False
     sinusoids: SinusoidsSpec | None = None
-    per_layer: PerLayerEmbedSpec | None = None
 
 
-class PrefixEncoderSpec(Section):
+_PROJECTED = {
+    "table": "prefix",
+    "up": Slot("prefix_up", when="projection"),
+    "down": Slot("prefix_down", when="projection"),
+}
+
+
+class PrefixEncoderSpec(
+    Section, makes=Makes(m.PrefixEncoder, _PROJECTED), unless_null="length"
+):
     """Learned keys and values before every sequence, where ``length`` is not null."""
 
-    length: Integer
     projection: Flag = False
-    row: Literal["states", "hidden"] = "states"
 
 
-class TransformSpec(Section):
+class TransformSpec(Section, makes=Makes(m.Transform, {"dense": "transform"})):
     """norm(act(dense(x))) before the logits; the slot ``transform`` is the dense."""
 
-    act: Text
-    norm: NormUse
+
+_HEAD = Makes(
+    m.Head, {"bias": Slot("head", bias=True), "project": "head_proj"}, left=("weight",)
+)
+_POOLER = Makes(m.Pooler, {"dense": "pooler"})
 
 
-class HeadSpec(Section):
+class HeadSpec(Section, makes=(_HEAD, _POOLER)):
     """Hidden state to logits (``lm``), to one vector (``pooler``), or left as it is."""
 
     kind: Literal["lm", "pooler", "none"] = "lm"
     tied: Flag = False
-    transform: TransformSpec | None = None
     act: Text = "tanh"
-    normalised: Flag = False
-    pre_scale: Number = 1.0
-    scale: Number = 1.0
-    softcap: Number | None = None
 
 
 class TokensSpec(Section):

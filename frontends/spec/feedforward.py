@@ -1,103 +1,98 @@
 """Feed-forward layers and mixtures of them."""
 
-from typing import Literal
+from glmc.frontends.derived import Makes, Slot
+from glmc.frontends.kinds import Flag, Number, Text
+from glmc.frontends.sections import Section
+from glmc.ir import model as m
 
-from glmc.frontends.sections import Flag, Integer, Number, Section, Text
-from glmc.frontends.spec.norms import NormUse
 
-
-class ClampedGluSpec(Section):
+class ClampedGluSpec(Section, makes=Makes(m.ClampedGlu), unless_null="limit"):
     """gate · sigmoid(alpha · gate) · (up + 1), both clamped, or without alpha
     act(gate) · up, both clamped; a ``limit`` of null is neither."""
 
-    alpha: Number | None = None
-    limit: Number | None
+
+_GATED = {"gate": Slot("gate", when="gated")}
 
 
-class MlpSpec(Section):
+class MlpSpec(Section, makes=Makes(m.Mlp, _GATED, left=("cutoff",))):
     """A feed-forward layer, with or without a gate."""
 
-    kind: Literal["mlp"]
-    act: Text
-    ff: Integer
     gated: Flag = True
-    glu: ClampedGluSpec | None = None
-    sub_norm: NormUse | None = None
     sparsity: Number | None = None
     """What share of the gate is cut off, as if it were normally distributed."""
 
 
-class SharedSpec(Section):
+_SHARED = Makes(
+    m.Mlp,
+    slots={"gate": "sgate", "up": "sup", "down": "sdown"},
+    left=("kind", "act", "sub_norm", "cutoff"),
+)
+_SHARED_IN = Makes(
+    m.Moe,
+    slots={"shared_gate": Slot("shared_gate", when="gate")},
+    only=("shared_gate", "averaged"),
+)
+
+
+class SharedSpec(Section, makes=(_SHARED, _SHARED_IN)):
     """The gated MLP that all tokens of a mixture share, where ``when`` is true.
 
     With ``gate`` the slot ``shared_gate``, a row, scales it by the sigmoid of its
     product with the token. ``averaged`` takes the mean of it and the experts.
     """
 
-    ff: Integer
     gate: Flag = False
-    averaged: Flag = False
-    glu: ClampedGluSpec | None = None
     when: Flag = True
 
 
-class MoeSpec(Section):
+_MOE = Makes(
+    m.Moe,
+    slots={
+        "gate": "xgate",
+        "up": "xup",
+        "down": "xdown",
+        "gate_bias": Slot("xgate", bias=True),
+        "up_bias": Slot("xup", bias=True),
+        "down_bias": Slot("xdown", bias=True),
+        "bias": "xbias",
+    },
+    left=("router", *(_SHARED_IN.only or ())),
+)
+_ROUTER = Makes(
+    m.Router,
+    slots={"weight": "router", "bias": Slot("router", bias=True)},
+    renamed={"norm": "router_norm", "pre_scale": "router_scale"},
+)
+
+
+class MoeSpec(Section, makes=(_MOE, _ROUTER)):
     """A mixture of gated MLPs; ``ff`` is the width of one expert.
 
     ``norm`` is of what the experts read, and the router is given it without; it reads
     ``router_scale`` · ``router_norm`` of that.
     """
 
-    kind: Literal["moe"]
-    act: Text
-    experts: Integer
-    zero_experts: Integer = 0
-    top_k: Integer
-    ff: Integer
-    softcap: Number | None = None
-    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
-    jitter: Number | None = None
-    after: Text | None = None
-    groups: Integer = 1
-    top_groups: Integer = 1
-    group_score: Literal["top2", "max"] = "top2"
-    ineligible: Literal["never", "zero"] = "never"
-    renormalise: Flag = False
-    least_sum: Number | None = None
-    scale: Number = 1.0
-    glu: ClampedGluSpec | None = None
-    weigh: Literal["output", "input"] = "output"
     shared: SharedSpec | None = None
-    norm: NormUse | None = None
-    router_norm: NormUse | None = None
-    router_scale: Number = 1.0
 
 
-class PerLayerInputSpec(Section):
+_PART = Makes(m.PerLayerInput, {"gate": "part_gate", "down": "part_down"})
+
+
+class PerLayerInputSpec(Section, makes=_PART):
     """down(act(gate(x)) · e): e is the layer's part of ``embed.per_layer``."""
 
-    kind: Literal["per_layer_input"]
-    act: Text
 
-
-class LowRankSpec(Section):
+class LowRankSpec(
+    Section, makes=Makes(m.LowRank, {"down": "laurel_down", "up": "laurel_up"})
+):
     """x + norm(up(down(x))): slots ``laurel_down`` and ``laurel_up``."""
 
-    kind: Literal["low_rank"]
-    rank: Integer
-    norm: NormUse | None = None
 
-
-class BranchSpec(Section):
+class BranchSpec(Section, makes=Makes(m.Branch)):
     """post(op(pre(x))); ``op`` is an ``mlp`` or a ``moe``."""
 
     op: Text
-    pre: NormUse | None = None
-    post: NormUse | None = None
 
 
-class BranchesSpec(Section):
+class BranchesSpec(Section, makes=Makes(m.Branches, renamed={"branches": "of"})):
     """The sum of feed-forwards that read the same x."""
-
-    kind: Literal["branches"]
-    of: tuple[BranchSpec, ...]

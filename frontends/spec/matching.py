@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from glmc.frontends.sections import Formula, Name, Section
+from glmc.frontends.kinds import Formula, Name
+from glmc.frontends.sections import Section
 
 
 class Match(Section):

@@ -1,45 +1,40 @@
 """Norms: the one that a name stands for, and how single ones differ."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from glmc.frontends.sections import Flag, Integer, Number, Section, Text, from_name
+from glmc.frontends.derived import SECTIONS, Makes
+from glmc.frontends.kinds import Flag, Text
+from glmc.frontends.sections import Section, from_name
+from glmc.ir import model as m
 
 
-class NormSpec(Section):
+class NormSpec(Section, makes=Makes(m.Norm, left=("gate",))):
     """The norm that names in ``block`` and ``qk_norm`` stand for."""
 
-    kind: Literal["rms", "layer"]
-    eps: Number
     weight: Flag = True
     bias: Flag = False
-    unit_offset: Flag = False
-    weight_in: Literal["input", "f32"] = "input"
 
 
-class NormGateSpec(Section):
-    """What a norm gives times sigmoid(up(silu(down of it))), ``rank`` wide between."""
+class NormGateSpec(Section, makes=Makes(m.NormGate)):
+    """What a norm gives times sigmoid(up(silu(down of it))), ``rank`` wide between;
+    ``down`` and ``up`` are names of modules."""
 
-    rank: Integer
     down: Text
     up: Text
     when: Flag = True
 
 
-class NormRef(Section):
+class NormRef(Section, makes=Makes(m.Norm, partial=True)):
     """One norm: its name, null for none, and how it differs from ``norm``."""
 
     name: Text | None = None
-    kind: Literal["rms", "layer"] | None = None
-    eps: Number | None = None
     weight: Flag | None = None
     bias: Flag | None = None
-    unit_offset: Flag | None = None
-    weight_in: Literal["input", "f32"] | None = None
     bare: bool | None = None
     """The weight is called as the norm, without ``.weight``."""
-    gate: NormGateSpec | None = None
 
 
 NormUse = Annotated[NormRef, BeforeValidator(from_name)]
+SECTIONS[m.Norm] = NormUse

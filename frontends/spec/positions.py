@@ -2,7 +2,10 @@
 
 from typing import Literal
 
-from glmc.frontends.sections import Flag, Formula, Integer, Number, Section, Text
+from glmc.frontends.derived import Makes
+from glmc.frontends.kinds import Flag, Formula, Number
+from glmc.frontends.sections import Section
+from glmc.ir import model as m
 
 
 class LongRopeFactors(Section):
@@ -12,7 +15,7 @@ class LongRopeFactors(Section):
     long: Number | None
 
 
-class RopeSpec(Section):
+class RopeSpec(Section, makes=Makes(m.Rope, left=("theta", "scaling"))):
     """Rotary embedding: ``params`` as the function ``rope()`` gives them.
 
     Layers for which ``when`` is false have none. ``long_factors`` replace, where they
@@ -20,34 +23,21 @@ class RopeSpec(Section):
     """
 
     params: Formula
-    dim: Integer
-    style: Text
-    sections: Integer = 1
-    frequencies: Literal["f32", "f16"] = "f32"
-    reverse: Flag = False
     when: Flag = True
     long_factors: LongRopeFactors | None = None
 
 
-class AlibiSpec(Section):
+class AlibiSpec(Section, makes=Makes(m.Alibi)):
     """Biases by distance instead of positions, where ``when`` is true."""
 
-    max_bias: Number = 8.0
-    scale: Number = 1.0
     when: Flag = True
 
 
-class SinusoidsSpec(Section):
+class SinusoidsSpec(Section, makes=Makes(m.Sinusoids)):
     """Fixed positions instead of a learned table."""
 
-    inclusive: bool = False
-    offset: int = 0
 
-
-class PositionsSpec(Section):
+class PositionsSpec(Section, makes=Makes(m.GlmPositions)):
     """Positions of the first GLM models, by the ids they are read from."""
 
     kind: Literal["glm"]
-    gmask: Integer
-    mask: Integer
-    sop: Integer

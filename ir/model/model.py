@@ -1,8 +1,8 @@
 """The model around its sublayers: steps, blocks, embedding, head, prefix encoder."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.model.sublayers import ActivationName, Attention, Mla, Sublayer
 from glmc.ir.model.weights import Norm, Projection, Weight
@@ -113,7 +113,7 @@ class Streams(Node):
     head reads the mean of the first and of linear maps of the others, as long again.
     """
 
-    count: PositiveInt
+    count: Annotated[int, Field(ge=2)]
     active: NonNegativeInt = 0
     """The stream that layers work on."""
     spread: Weight

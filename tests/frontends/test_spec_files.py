@@ -45,7 +45,11 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
         ("block:\n  - {op: attention}", "block.op must be one of the ops attn, mlp"),
         (
             "ops:\n  attn:\n    rope: {style: sideways}",
-            "my.yaml:4: spec 'my': ops.attn.rope.style must be half or interleaved",
+            "my.yaml:4: ops.attn.rope.style: expected 'half' or 'interleaved', found",
+        ),
+        (
+            "ops:\n  attn:\n    rope: {style: =c.model_type}",
+            "model_type is 'llama'; it must be half or interleaved [",
         ),
         ("ops: {attn: {heads: =H +}}", "`=H +`: invalid syntax where it ends"),
         ("ops: {mlp!: {act: silu}}", "ops.mlp: the key 'kind' is required and missing"),
