@@ -1,7 +1,7 @@
 """The pipeline, top to bottom on one page."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -294,16 +294,11 @@ def ir_files(
     placed: Iterable[Placement],
     on: Target,
 ) -> dict[str, str]:
-    """The dumps of a build and its ledger."""
+    """The dumps of a build and its ledger; a pass that changed nothing has none."""
     stages = list(stages)
     files = {MODEL_FILE: print_model(model)}
-    # What a pass left as it was is the same object, and is printed once.
-    programs = {id(stage.program): stage.program for stage in stages}
-    texts = {key: print_program(program) for key, program in programs.items()}
-    files |= {
-        _stage_file(at, stage): texts[id(stage.program)]
-        for at, stage in enumerate(stages, 1)
-    }
+    held = dict(zip(stage_files(stages), stages, strict=True))
+    files |= {file: print_program(stage.program) for file, stage in held.items()}
     entries = [entry for stage in stages for entry in stage.ledger]
     fusions = [row.written() for row in on.rows(entries)]
     backend = [row.model_dump() for row in placed]
@@ -311,18 +306,25 @@ def ir_files(
     return files
 
 
-def _stage_file(at: int, stage: Stage) -> str:
-    return f"ir/{at}-{stage.name}.glmc"
+def stage_files(stages: Iterable[Stage]) -> Iterator[str]:
+    """For each stage the file that holds its program: the dump of the last stage that
+    changed it. A pass that changes nothing hands on the same object."""
+    file, before = "", None
+    for at, stage in enumerate(stages, 1):
+        if stage.program is not before:
+            file, before = f"ir/{at}-{stage.name}.glmc", stage.program
+        yield file
 
 
 def stage_rows(stages: Iterable[Stage]) -> list[dict[str, str]]:
     """What the manifest says of the stages: name, file, doc."""
+    stages = list(stages)
     model = {"name": "model", "file": MODEL_FILE, "doc": "The model as read."}
     return [
         model,
         *(
-            {"name": stage.name, "file": _stage_file(at, stage), "doc": stage.doc}
-            for at, stage in enumerate(stages, 1)
+            {"name": stage.name, "file": file, "doc": stage.doc}
+            for file, stage in zip(stage_files(stages), stages, strict=True)
         ),
     ]
 

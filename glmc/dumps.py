@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from keyword import iskeyword
@@ -92,12 +93,23 @@ def read_text(path: Path) -> str:
         GlmcError: when it cannot be read.
     """
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+        return sys.stdin.read() if str(path) == "-" else _held(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise FileUnreadableError(
             f"{path} cannot be read: {reason}. Dumps lie in the folder ir of a build."
         ) from None
+
+
+def _held(path: Path) -> Path:
+    """The dump that holds the stage of which a file would be the dump: a pass that
+    changed nothing wrote none, and the manifest says which one stands for it."""
+    name = re.fullmatch(r"\d+-(.+)\.glmc", path.name)
+    stages = _known(path).get("stages")
+    if path.exists() or not name or not isinstance(stages, list):
+        return path
+    files = {row.get("name"): row.get("file") for row in stages if type(row) is dict}
+    return path.parent / Path(str(files.get(name[1], path.name))).name
 
 
 def is_model(text: str) -> bool:

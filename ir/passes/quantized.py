@@ -108,8 +108,8 @@ class KeepQuantized:
         for block in program.blocks:
             own, (graph,) = _change(block.params, (block,), into)
             blocks.append(graph.replace(params=own))
-        if not entries:
-            return program, [_absent()]
+        if all(entry.status == "refused" for entry in entries):
+            return program, entries or [_absent()]
         changes = {"params": params, "stem": stem, "head": head}
         after = program.model_copy(update={**changes, "blocks": tuple(blocks)})
         return after, entries

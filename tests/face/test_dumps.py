@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from glmc.builds import Build
 from glmc.cli import main
 from glmc.dumps import is_model, read_model, read_program, rebuild
 from glmc.ir.errors import GlmcError
@@ -44,9 +45,31 @@ def test_every_dump_prints_as_it_was(
     build: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dumps = sorted((build / "ir").glob("*.glmc"))
-    assert len(dumps) >= 9
+    assert len(dumps) >= 6
     for dump in dumps:
         assert output(capsys, "ir", dump) == dump.read_text()
+
+
+def test_a_stage_that_changed_nothing_is_read_from_the_dump_that_holds_it(
+    build: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Build(build)
+    before, name = found.stages["merge-gate-up"], "keep-quantized"
+    assert found.stages[name]["file"] == before["file"]
+    assert found.dump(name) == found.dump("merge-gate-up")
+    files = {stage["file"] for stage in found.stages.values()}
+    dumps = sorted((build / "ir").glob("*.glmc"))
+    assert files == {f"ir/{dump.name}" for dump in dumps}
+    texts = [dump.read_text() for dump in dumps]
+    assert len(set(texts)) == len(texts)
+    missing = build / "ir" / f"4-{name}.glmc"
+    assert not missing.exists()
+    assert output(capsys, "ir", missing) == found.dump(name)
+    assert main(["ir", str(build / "ir" / "4-keep-quantised.glmc")]) == 2
+    assert "4-keep-quantised.glmc cannot be read" in capsys.readouterr().err
+    assert "no difference" in output(
+        capsys, "inspect", build, "--diff", "merge-gate-up", name
+    )
 
 
 def test_passes_by_name_and_all_of_them(
