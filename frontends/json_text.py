@@ -46,9 +46,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def parse_json_object(
-    data: bytes, where: str, *, finite: bool = True
+    data: bytes, where: str, *, finite: bool = True, depth: int = _MAX_DEPTH
 ) -> dict[str, object]:
-    """The JSON object in ``data``; errors begin with ``where``."""
+    """The JSON object in ``data``, at most ``depth`` deep; errors begin with
+    ``where``."""
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(
@@ -70,8 +71,8 @@ def parse_json_object(
     if not isinstance(value, dict):
         found = type(value).__name__
         raise JsonError(f"{where} must hold a JSON object, found a {found}")
-    if _depth(value) > _MAX_DEPTH:
-        raise JsonError(f"{where} is nested more than {_MAX_DEPTH} deep")
+    if _depth(value) > depth:
+        raise JsonError(f"{where} is nested more than {depth} deep")
     if b"\\ud" in data.lower() and not _encodable(value):
         raise JsonError(f"{where} has a string with half a surrogate pair, not text")
     return value

@@ -58,6 +58,20 @@ class Source:
         return read_json_object(path, _MAX_CONFIG) if path.is_file() else {}
 
 
+def _path(given: str) -> Path:
+    """What was given as a path that the system can be asked about."""
+    try:
+        path = Path(given).expanduser()
+        path.is_dir()
+    except OSError as error:
+        raise SourceNotFoundError(
+            f"{given[:80]}… is no path of this system: {error.strerror}"
+        ) from None
+    except RuntimeError as error:  # ~NAME of nobody
+        raise SourceNotFoundError(f"{given[:80]}: {error}") from None
+    return path
+
+
 def resolve_source(given: str, hub: Hub | None = None) -> Source:
     """Find the config that ``given`` stands for.
 
@@ -71,7 +85,7 @@ def resolve_source(given: str, hub: Hub | None = None) -> Source:
     Raises:
         GlmcError: when there is nothing of that name.
     """
-    path = Path(given).expanduser()
+    path = _path(given)
     if path.is_dir():
         return _folder(given, path)
     if path.is_file():

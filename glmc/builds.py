@@ -7,13 +7,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from glmc.backends.ledger import Placement, Row
 from glmc.backends.target import DEFAULT, Target, target
-from glmc.ir.errors import EncoderError, NotABuildError, NotInBuildError
+from glmc.frontends.json_text import MEGABYTE, parse_json_object, read_bytes
+from glmc.ir.errors import (
+    EncoderError,
+    FileTooLargeError,
+    FileUnreadableError,
+    JsonError,
+    NotABuildError,
+    NotInBuildError,
+)
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
+from glmc.ir.node import Node
 from glmc.ir.text import parse_model, parse_program
-from glmc.writing import MANIFEST, read_manifest
+from glmc.manifest import MANIFEST, read_manifest
+from glmc.writing import digest
+
+_LEDGER = "ir/ledger.json"
+_LARGEST = 256 * MEGABYTE
+_AGAIN = "Compile the build again."
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Build:
         """manifest.json."""
         if self.files is not None:
             return dict(json.loads(self.files[MANIFEST]))
-        return read_manifest(self.path)
+        return read_manifest(self.path, whole=True)
 
     @cached_property
     def target(self) -> Target:
@@ -82,13 +98,26 @@ class Build:
     def _read(self, name: str) -> str:
         if self.files is not None:
             return self.files[name]
+        path = self.path / name
         try:
-            return (self.path / name).read_text("utf-8")
+            data = read_bytes(path, _LARGEST)
+            self._refuse_foreign(path, name, data)
+            return data.decode("utf-8")
         except OSError as error:
+            reason = error.strerror
+        except UnicodeDecodeError:
+            reason = "it is not UTF-8 text"
+        except (FileTooLargeError, FileUnreadableError) as error:
+            reason = str(error)
+        raise NotABuildError(f"{path} cannot be read ({reason}). {_AGAIN}")
+
+    def _refuse_foreign(self, path: Path, name: str, data: bytes) -> None:
+        """A link out of the build gives what was compiled, and no other file."""
+        inside = path.resolve().is_relative_to(self.path.resolve())
+        if not inside and self.manifest["files"].get(name) != digest(data):
             raise NotABuildError(
-                f"{self.path / name} cannot be read ({error.strerror}). "
-                "Compile the build again."
-            ) from None
+                f"{path} leads out of the build, to a file that is not of it. {_AGAIN}"
+            )
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a build: its summary."""
@@ -123,16 +152,32 @@ class Build:
     @cached_property
     def ledger(self) -> list[Row]:
         """Every candidate of every fusion."""
-        return [Row(**entry) for entry in self._ledger["fusions"]]
+        return list(self._ledger.fusions)
 
     @cached_property
     def placements(self) -> list[Placement]:
         """Where each op of the last stage runs on the target's machine."""
-        return [Placement(**row) for row in self._ledger["backend"]]
+        return list(self._ledger.backend)
 
     @cached_property
-    def _ledger(self) -> Mapping[str, Any]:
-        found = json.loads(self._read("ir/ledger.json"))
+    def _ledger(self) -> "_Ledger":
+        where, text = self.path / _LEDGER, self._read(_LEDGER)
         # Builds of before placements were written down are lists of fusions.
-        fusions = {"fusions": found, "backend": []}
-        return fusions if isinstance(found, list) else dict(found)
+        if text.lstrip().startswith("["):
+            text = f'{{"fusions": {text}}}'
+        try:
+            found = parse_json_object(text.encode(), str(where))
+            return _Ledger.model_validate(found)
+        except JsonError as error:
+            raise NotABuildError(f"{error}. {_AGAIN}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"]))
+            raise NotABuildError(f"{where}: {at}: {first['msg']}. {_AGAIN}") from None
+
+
+class _Ledger(Node):
+    """ir/ledger.json."""
+
+    fusions: tuple[Row, ...]
+    backend: tuple[Placement, ...] = ()

@@ -1,16 +1,18 @@
 """The command ``glmc``: arguments in, text out, exit codes.
 
 0: done; 1: ``verify`` or ``bisect`` found a difference; 2: something the user can mend,
-told in one paragraph on stderr; 130: interrupted. A stack trace is a bug of ours.
+told in one paragraph on stderr, and with ``--json`` as an object on standard output;
+130: interrupted. A stack trace is a bug of ours.
 """
 
 import argparse
 import gc
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from glmc.menu import COMMANDS, Command
@@ -35,6 +37,9 @@ Code that comes with a model is never run.
   glmc configs                                     the configs that glmc comes with
   glmc quantize CHECKPOINT -o OUT --bits 4         int8 or int4 weights, scales per row
 """
+
+_SHOWN = 120
+"""Characters of a path that are repeated in a message."""
 
 _COLLECT_AFTER = 50_000
 """New objects after which Python looks for cycles among them."""
@@ -64,19 +69,67 @@ def _collecting_seldom() -> Iterator[None]:
 def _main(argv: Sequence[str] | None) -> int:
     from glmc.ir.errors import GlmcError
 
+    if sys.stdout is None:  # closed by whoever called: as if it were /dev/null
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     arguments = command_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
     except GlmcError as error:
-        print(told(error), file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe went away, as `| head` does
+        return _refused(error, as_json=getattr(arguments, "json", False))
+    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+        _discard_output()
         return 0
+    except OSError as error:
+        return _refused(_of_the_system(error), as_json=False)
     except KeyboardInterrupt:
         print("glmc: interrupted", file=sys.stderr)
         return 130
+
+
+def _refused(error: "GlmcError", *, as_json: bool) -> int:
+    """Tell an error, with ``--json`` on standard output too; returns the exit code."""
+    try:
+        if as_json:
+            print(json.dumps({"error": _facts(error)}, indent=2, ensure_ascii=False))
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(told(error), file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _facts(error: "GlmcError") -> dict[str, object]:
+    return {
+        "code": error.code,
+        "title": error.title(),
+        "message": str(error),
+        "next_step": error.next_step,
+        "exit_code": error.exit_code,
+    }
+
+
+def _of_the_system(error: OSError) -> "GlmcError":
+    """What the operating system refuses, as an error of ours."""
+    from glmc.ir.errors import FileUnreadableError, OutputError
+
+    reason = error.strerror or str(error)
+    if error.filename is None:  # no file: what is being printed
+        _discard_output()
+        return OutputError(f"the output cannot be written ({reason}).")
+    shown = str(error.filename)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return FileUnreadableError(f"{shown} cannot be used: {reason}.")
+
+
+def _discard_output() -> None:
+    """Nothing more is printed: Python would try to, when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def told(error: "GlmcError") -> str:

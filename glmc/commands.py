@@ -15,8 +15,8 @@ from glmc.ir.errors import (
     OptionsDisagreeError,
     OptionValueError,
 )
+from glmc.manifest import MANIFEST
 from glmc.terminal import show
-from glmc.writing import MANIFEST
 
 if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
     from glmc.frontends.frontend import LoadedModel
@@ -36,8 +36,9 @@ def compile_command(arguments: argparse.Namespace) -> int:
     from glmc.backends.ledger import fallen_back
     from glmc.backends.target import DEFAULT
     from glmc.driver import Options, compile_files
-    from glmc.writing import write_build
+    from glmc.writing import name_note, refuse_name, write_build
 
+    refuse_name(arguments.out)
     options = Options(
         target=arguments.target or DEFAULT,
         variant=arguments.variant,
@@ -57,6 +58,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     compiled = compile_files(arguments.source, options)
     _tell(compiled.loaded.source.note)
     _tell(_unverified(compiled.loaded))
+    _tell(name_note(arguments.out))
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)

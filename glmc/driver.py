@@ -37,8 +37,9 @@ from glmc.ir.model import Model
 from glmc.ir.passes import Stage
 from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
+from glmc.manifest import MANIFEST
 from glmc.version import __version__
-from glmc.writing import MANIFEST, digest, write_build
+from glmc.writing import digest, write_build
 
 if TYPE_CHECKING:
     from glmc.backends.triton.aot import Ahead
@@ -339,6 +340,8 @@ def _manifest(
         {
             "glmc": __version__,
             "model": loaded.model.name,
+            "hidden": loaded.model.hidden,
+            "vocab": loaded.model.vocab,
             "spec": loaded.spec,
             "variant": loaded.variant,
             "target": options.target,

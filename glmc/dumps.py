@@ -31,8 +31,10 @@ from glmc.ir.text import (
     print_program,
 )
 from glmc.ir.verify import VerifyError, verify
+from glmc.manifest import MANIFEST, read_manifest
+from glmc.replacing import write_file
 from glmc.version import __version__
-from glmc.writing import MANIFEST, digest, read_manifest, write_build, writing_to
+from glmc.writing import digest, name_note, refuse_name, write_build
 
 Dump = TypeVar("Dump", Model, Program)
 
@@ -62,8 +64,7 @@ def ir_command(arguments: argparse.Namespace) -> int:
         what = f"{entry.graph} {entry.at}".strip()
         print(f"{entry.status} {entry.fusion}: {what}: {entry.reason}", file=sys.stderr)
     if arguments.out:
-        with writing_to(arguments.out):
-            arguments.out.write_text(shown, encoding="utf-8")
+        write_file(arguments.out, shown)
     else:
         print(shown, end="")
     return 0
@@ -171,7 +172,11 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
             f"--from-ir builds from a dump, so {', '.join(unused)} would have no "
             "effect; change the dump instead."
         )
+    refuse_name(arguments.out)
     files = rebuild(arguments.from_ir, arguments.disable, arguments.target)
+    note = name_note(arguments.out)
+    if note:
+        print(f"glmc: note: {note}", file=sys.stderr)
     write_build(arguments.out, files, force=arguments.force)
     facts = {"build": str(arguments.out), "from_ir": str(arguments.from_ir)}
     said = f"{arguments.out}: built from {arguments.from_ir}"
@@ -301,6 +306,8 @@ def _manifest(
     made = {
         "glmc": __version__,
         "model": model.name,
+        "hidden": model.hidden,
+        "vocab": model.vocab,
         "from_ir": digest(text),
         "target": on.name,
     }

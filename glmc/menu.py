@@ -101,6 +101,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
     add("--stage", metavar="NAME", help="the stage to draw; default: the last")
     add("-o", "--out", type=Path, metavar="FILE",
         help="default: report.html; drawings go to standard output")  # fmt: skip
+    add("--json", action="store_true", help="print what was written as JSON")
 
 
 def _check(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +163,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint folder or hub id")  # fmt: skip
     add("--tuned", metavar="CHECKPOINT", help=TUNED)
     add("--dtype", help="what the model will run in; default: as published")
+    add("--json", action="store_true", help="print what was written as JSON")
     add_hub(parser)
 
 

@@ -7,7 +7,6 @@ each ``weight`` a ``weight_scale`` with one scale per row. All else stays as it 
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ from glmc.ir.errors import (
     CheckpointMismatchError,
     NoCheckpointError,
     NotQuantizableError,
-    OutputExistsError,
+    OutputError,
     WeightsUnusableError,
 )
 from glmc.ir.lower import lower
-from glmc.writing import umask, writing_to
+from glmc.replacing import new_folder, refuse_taken, umask
 
 if TYPE_CHECKING:
     import torch
@@ -88,20 +87,11 @@ def quantize(
         GlmcError: when the checkpoint is not a sound float checkpoint of a model that
             is published in this format, or ``out`` is taken.
     """
-    if out.exists():
-        raise OutputExistsError(f"{out} exists; name a folder that does not, with -o")
+    refuse_taken(out)  # before the work, and once more when it is done
     plan = _plan(given, bits, embeddings, variant)
-    with writing_to(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as draft:
         written = _write_shards(plan, draft)
         _write_rest(plan, draft)
-        draft.chmod(0o777 & ~umask())
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return {
         "checkpoint": str(out),
         "bits": bits,
@@ -163,6 +153,7 @@ def _check(
 
 def _write_shards(plan: Plan, draft: Path) -> int:
     """The weights, one output file for each input file; returns their bytes."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     files = plan.headers.files
@@ -174,7 +165,13 @@ def _write_shards(plan: Plan, draft: Path) -> int:
             if len(files) > 1:
                 name = f"model-{at:05}-of-{len(files):05}.safetensors"
             tensors = dict(_converted(plan, file, advance))
-            save_file(tensors, draft / name, metadata={"format": "pt"})
+            try:
+                save_file(tensors, draft / name, metadata={"format": "pt"})
+            except SafetensorError as error:  # what it makes of the system's refusals
+                raise OutputError(
+                    f"{draft.parent / name} cannot be written ({error}); see to the"
+                    " space there, or choose another -o."
+                ) from None
             (draft / name).chmod(0o666 & ~umask())  # it was made for its owner alone
             total += sum(tensor.nbytes for tensor in tensors.values())
             weight_map |= dict.fromkeys(tensors, name)

@@ -15,7 +15,7 @@ from torch import nn
 
 from glmc.comparing import Answer, Scenario, answer, first
 from glmc.ir.errors import ForeignBuildError, GoldenFileError, NoReferenceError
-from glmc.writing import writing_to
+from glmc.replacing import write_file
 
 _PROMPT = ("input_ids", "attention_mask", "position_ids", "decode_ids")
 
@@ -183,5 +183,4 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
             tensors[f"{given.name}.hidden"] = torch.stack(list(hidden.values()))
         tensors[f"{given.name}.logits"] = got["logits"][:, :prompt]
         tensors[f"{given.name}.decode_logits"] = got["logits"][:, prompt:]
-    with writing_to(path):
-        path.write_bytes(save({n: value.contiguous() for n, value in tensors.items()}))
+    write_file(path, save({n: value.contiguous() for n, value in tensors.items()}))

@@ -21,7 +21,7 @@ from glmc.ir.errors import (
     TokenizerUnusableError,
     WeightsUnusableError,
 )
-from glmc.writing import read_manifest
+from glmc.manifest import read_manifest
 
 
 def run_command(arguments: argparse.Namespace) -> int:

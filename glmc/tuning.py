@@ -14,6 +14,7 @@ import torch
 
 from glmc.builds import Build
 from glmc.ir.errors import UnknownDeviceError
+from glmc.replacing import write_file
 from glmc.running import load_model
 
 Tile = dict[str, int]
@@ -68,7 +69,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
     )
     target = tables.present_target()
     file = write(arguments.build, kernels, tables, found, target)
-    print(f"{file}: {len(found)} tiles are faster than the defaults for {target}")
+    said = f"{file}: {len(found)} tiles are faster than the defaults for {target}"
+    facts = {"file": str(file), "target": target, "tiles": found}
+    print(json.dumps(facts, indent=2) if arguments.json else said)
     return 0
 
 
@@ -90,7 +93,7 @@ def write(
     if not isinstance(known, dict) or known.get("kernels") != source:
         known = {"kernels": source}
     known[target] = {path: dict(tile) for path, tile in found.items()}
-    file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_file(file, json.dumps(known, indent=1, sort_keys=True) + "\n")
     return file
 
 

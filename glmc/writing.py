@@ -1,17 +1,33 @@
 """Writing a build: whole or not at all, and never over a user's edits."""
 
 import hashlib
-import json
 import os
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from keyword import iskeyword
 from pathlib import Path
+from typing import Any
 
-from glmc.ir.errors import EditedBuildError, NotABuildError, OutputError
+from glmc.ir.errors import EditedBuildError, OptionValueError
+from glmc.manifest import MANIFEST, parse_manifest, read_manifest
+from glmc.replacing import (
+    claimed,
+    draft_folder,
+    is_ours,
+    put,
+    spare_name,
+    trade,
+)
 
-MANIFEST = "manifest.json"
+_NEEDED = frozenset(
+    {
+        *("torch", "triton", "safetensors", "numpy", "huggingface_hub", "jinja2"),
+        *("tokenizers", "tiktoken", "sentencepiece", "glmc", "transformers"),
+    }
+)
+"""What a build, or who tests it, imports beside the standard library."""
+_ADVICE = "Choose another -o, or pass --force to move it aside first."
 
 
 def digest(text: str | bytes) -> str:
@@ -20,140 +36,206 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def refuse_name(out: Path) -> None:
+    """Refuse a folder that would hide a module that the build needs.
+
+    Raises:
+        OptionValueError: naming it.
+    """
+    name = _name(out)
+    if name in _NEEDED or name in sys.stdlib_module_names:
+        raise OptionValueError(
+            f"-o {out}: programs that start beside a folder {name!r} import it in the"
+            f" place of the module {name}, and so would the build itself. Choose"
+            " another name."
+        )
+
+
+def name_note(out: Path) -> str | None:
+    """What to know of a folder that Python's ``import`` cannot name."""
+    name = _name(out)
+    if name.isidentifier() and not iskeyword(name):
+        return None
+    return (
+        f"{name!r} is no name that Python can import: glmc's commands take the folder"
+        " as it is; to say `import` rename it, or compile to another -o"
+    )
+
+
+def _name(out: Path) -> str:
+    return Path(os.path.abspath(out)).name
+
+
 def write_build(out: Path, files: Mapping[str, str | bytes], *, force: bool) -> None:
-    """Replace the build at ``out`` by ``files``, in one rename.
+    """Replace the build at ``out`` by ``files``, in one step.
 
-    A folder that is no build, or a build with edited files, is refused; with ``force``
-    it is moved aside to ``NAME.bak``, ``NAME.bak-2``, … first. Files that a user added
-    to a build are kept.
-
-    Raises:
-        GlmcError: when the build would destroy something.
-    """
-    edited = _edited(out)
-    if edited and not force:
-        raise EditedBuildError(edited)
-    with writing_to(out):
-        _write(out, files, keep=bool(edited))
-
-
-@contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Tell what the system has against writing there as a sentence.
+    A folder that is no build, a build of another model, and one with edited files are
+    refused; with ``force`` they are moved aside to ``NAME.bak``, ``NAME.bak-2``, …
+    first. Files that a user added to a build are kept. A symlink stands for the folder
+    it points to.
 
     Raises:
-        OutputError: for any OSError within.
+        GlmcError: when the build would destroy something, or cannot be written.
     """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"{out} cannot be written ({reason}); choose another -o."
-        ) from None
+    with claimed(out, expendable=lambda aside: _expendable(aside, out)) as place:
+        against = _against(place, out, files)
+        if against and not force:
+            raise EditedBuildError(against)
+        with draft_folder(place) as draft:
+            for name, content in files.items():
+                path = draft / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                data = content.encode() if isinstance(content, str) else content
+                path.write_bytes(data)
+            _bring(draft, place, out, files, keep=bool(against))
 
 
-def _write(out: Path, files: Mapping[str, str | bytes], *, keep: bool) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        for name, content in files.items():
-            path = fresh / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            data = content.encode() if isinstance(content, str) else content
-            path.write_bytes(data)
-        fresh.chmod(0o777 & ~umask())
-        _swap(out, fresh, keep=keep)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-
-
-def umask() -> int:
-    """The permissions that new files of this process do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _swap(out: Path, fresh: Path, *, keep: bool) -> None:
-    if not out.exists():
-        fresh.rename(out)
+def _bring(
+    draft: Path,
+    place: Path,
+    out: Path,
+    files: Mapping[str, str | bytes],
+    *,
+    keep: bool,
+) -> None:
+    if not os.path.lexists(place) or (not keep and not any(place.iterdir())):
+        put(draft, place)
         return
-    if not keep and (out / MANIFEST).exists():
-        for name in _added(out):
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(out / name, fresh / name)
-    old = _free(out) if keep else Path(tempfile.mkdtemp(dir=out.parent)) / out.name
-    out.rename(old)
-    try:
-        fresh.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
     if not keep:
-        shutil.rmtree(old.parent)
+        _take_along(place, draft)
+    with trade(draft, place) as old:
+        if keep:
+            old.rename(spare_name(place))
+            return
+        # What was saved there while this build was being written is found now.
+        against = _against(old, out, files)
+        if against:
+            raise EditedBuildError(against)
+        _take_along(old, place)
 
 
-def _free(out: Path) -> Path:
-    """The first backup name that is not taken."""
-    candidate, count = out.with_name(out.name + ".bak"), 1
-    while candidate.exists():
-        count += 1
-        candidate = out.with_name(f"{out.name}.bak-{count}")
-    return candidate
+def _take_along(old: Path, new: Path) -> None:
+    """A user's files of one folder come to the other too: as links, as they may be
+    large."""
+    for name in _added(old):
+        path = new / name
+        if os.path.lexists(path):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(old / name, path, follow_symlinks=False)
+        except (OSError, NotImplementedError):
+            shutil.copy2(old / name, path, follow_symlinks=False)
 
 
-def read_manifest(build: Path) -> dict[str, object]:
-    """The manifest of a build.
-
-    Raises:
-        GlmcError: when the folder is not a build.
-    """
-    path = build / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        assert isinstance(manifest["files"], dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise NotABuildError(
-            f"{build} is not a build: it has no readable {MANIFEST}. "
-            f"Make one with: glmc compile CONFIG -o {build}"
-        ) from None
-    return dict(manifest)
-
-
-def _edited(out: Path) -> str | None:
-    """Why ``out`` must not be replaced, or None."""
-    if not out.exists():
+def _against(
+    folder: Path, out: Path, files: Mapping[str, str | bytes] | None = None
+) -> str | None:
+    """Why ``folder``, called ``out``, must not be replaced by ``files``, or None."""
+    if not os.path.lexists(folder):
         return None
-    advice = "Choose another -o, or pass --force to move it aside first."
-    if not out.is_dir():
-        return f"{out} exists and is not a folder. {advice}"
-    if not any(out.iterdir()):
+    if not folder.is_dir():
+        return f"{out} exists and is not a folder. {_ADVICE}"
+    if not any(folder.iterdir()):
         return None
-    if not (out / MANIFEST).exists():
-        return f"{out} exists and was not written by glmc. {advice}"
-    written = read_manifest(out)["files"]
-    assert isinstance(written, dict)
-    changed = [
-        name
-        for name, known in written.items()
-        if not (out / name).is_file() or digest((out / name).read_bytes()) != known
-    ]
+    if not (folder / MANIFEST).exists():
+        return f"{out} exists and was not written by glmc. {_ADVICE}"
+    changed = _changed(folder)
     if changed:
-        names = ", ".join(sorted(changed))
-        return f"{out} holds files edited since they were compiled: {names}. {advice}"
+        names = ", ".join(changed)
+        return f"{out} holds files edited since they were compiled: {names}. {_ADVICE}"
+    if files is None:
+        return None
+    other = _other_model(folder, files)
+    if other:
+        return f"{out} holds the build of another model: {other}. {_ADVICE}"
+    covered = [name for name in _added(folder) if _collides(name, files)]
+    if covered:
+        names = ", ".join(covered)
+        return f"{out} holds files of yours that the build has too: {names}. {_ADVICE}"
     return None
 
 
-def _added(out: Path) -> list[Path]:
-    """Files that are not glmc's, byte code aside."""
-    written = read_manifest(out)["files"]
-    assert isinstance(written, dict)
-    found = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file()]
+def _changed(folder: Path) -> list[str]:
+    """Files of a build that are not as they were written."""
+    return sorted(
+        name
+        for name, known in read_manifest(folder)["files"].items()
+        if not (folder / name).is_file()
+        or digest((folder / name).read_bytes()) != known
+    )
+
+
+def _other_model(folder: Path, files: Mapping[str, str | bytes]) -> str | None:
+    """How the model of a build differs from the one that ``files`` are of, or None."""
+    fresh = files.get(MANIFEST)
+    if fresh is None:
+        return None
+    there = _traits(read_manifest(folder))
+    here = _traits(parse_manifest(fresh, MANIFEST))
+    for called, old in there.items():
+        new = here[called]
+        if None not in (old, new) and old != new:
+            return f"its {called} is {old}, this one's {new}"
+    return None
+
+
+def _traits(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one model from another; the number of layers is for users to set."""
+    config = manifest.get("config")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return {
+        "model_type": kind,
+        "width": manifest.get("hidden"),
+        "vocabulary": manifest.get("vocab"),
+    }
+
+
+def _collides(name: str, files: Mapping[str, str | bytes]) -> bool:
+    """Whether a path is a file of the build, or one of them a folder of the other."""
+    below = f"{name}/"
+    return any(
+        name == one or one.startswith(below) or name.startswith(f"{one}/")
+        for one in files
+    )
+
+
+def _added(folder: Path) -> list[str]:
+    """Files and links that are not glmc's, byte code aside."""
+    written = {*read_manifest(folder)["files"], MANIFEST}
     return [
-        path
-        for path in found
-        if path.as_posix() not in {*written, MANIFEST}
-        and "__pycache__" not in path.parts
+        name
+        for name in sorted(_leaves(folder))
+        if name not in written
+        and "__pycache__" not in name.split("/")[:-1]
+        and not any(map(is_ours, name.split("/")[:-1]))
     ]
+
+
+def _leaves(folder: Path) -> Iterator[str]:
+    """Everything below that is no folder, or a link to one."""
+    for at, folders, names in os.walk(folder):
+        here = Path(at)
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in (*names, *links):
+            yield (here / name).relative_to(folder).as_posix()
+
+
+def _expendable(aside: Path, out: Path) -> bool:
+    """Whether a folder that a killed compile left holds nothing that is not at ``out``
+    too: no edits, and no file of a user's that is not there."""
+    if not (aside / MANIFEST).is_file() or _against(aside, out):
+        return False
+    return all(_same(aside / name, out / name) for name in _added(aside))
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.is_symlink() or other.is_symlink():
+        return (
+            one.is_symlink()
+            and other.is_symlink()
+            and os.readlink(one) == os.readlink(other)
+        )
+    if not (one.is_file() and other.is_file()):
+        return False
+    return one.samefile(other) or one.read_bytes() == other.read_bytes()

@@ -11,7 +11,7 @@ from glmc.frontends.hub import Hub
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.wording import nearest
 from glmc.ir.errors import OutputExistsError, UnknownSpecError
-from glmc.writing import writing_to
+from glmc.replacing import write_file
 
 
 def list_command(arguments: argparse.Namespace) -> int:
@@ -72,8 +72,7 @@ def new_command(arguments: argparse.Namespace) -> int:
     if out is None:
         print(made.text, end="")
         return 0
-    with writing_to(out):
-        out.write_text(made.text, encoding="utf-8")
+    write_file(out, made.text)
     for line in summary(made, str(out)):
         print(line)
     return 0

@@ -1,8 +1,7 @@
 """``glmc report``."""
 
 import argparse
-import os
-import tempfile
+import json
 from pathlib import Path
 
 from glmc.builds import Build
@@ -10,8 +9,8 @@ from glmc.ir.draw.mermaid import mermaid
 from glmc.ir.draw.svg import svg
 from glmc.ir.errors import NotInBuildError, OptionsDisagreeError
 from glmc.ir.graph import Graph
+from glmc.replacing import write_file
 from glmc.report.page import page
-from glmc.writing import writing_to
 
 
 def report_command(arguments: argparse.Namespace) -> int:
@@ -29,10 +28,12 @@ def report_command(arguments: argparse.Namespace) -> int:
         text = svg(graph) + "\n" if arguments.svg else mermaid(graph)
         out = arguments.out
     if out is None:
-        print(text, end="")
+        print(json.dumps({"text": text}) if arguments.json else text.rstrip("\n"))
         return 0
-    _write(out, text)
-    print(f"{out}: {len(text.encode()) / 1000:.0f} kB; open it in a browser")
+    write_file(out, text)
+    size = len(text.encode())
+    said = f"{out}: {size / 1000:.0f} kB; open it in a browser"
+    print(json.dumps({"file": str(out), "bytes": size}) if arguments.json else said)
     return 0
 
 
@@ -45,13 +46,3 @@ def _graph(build: Build, part: str, stage: str | None) -> Graph:
             f"{build.path} has no part {part!r}; it has {', '.join(graphs)}."
         )
     return graphs[part]
-
-
-def _write(out: Path, text: str) -> None:
-    """The whole file or nothing."""
-    with writing_to(out):
-        number, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(out)
