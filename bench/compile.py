@@ -1,6 +1,8 @@
 """Wall time and peak memory of `glmc compile`, each run in a fresh process.
 
-Beside it the CPU time of a compilation alone, in a process that did one before.
+Beside it the CPU time of a compilation alone, in a process that did one before, and that
+of the whole command as a multiple of importing its libraries, which is taken by turns
+with it: machines differ twofold, and what they make of both does not.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 from report import Row, show
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
-COLUMNS = ("wall s", "worst s", "cpu s", "alone s", "peak MB", "runs")
+COLUMNS = ("wall s", "worst s", "cpu s", "x libs", "alone s", "peak MB", "runs")
+LIBRARIES = "import pydantic, jinja2, yaml"
 # As users run it: Python keeps the bytecode of what it imports.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 ALONE = """
@@ -82,7 +85,10 @@ def measure(config: Path, runs: int, aot: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         builds = [Path(folder) / f"build{i}" for i in range(runs + 1)]
         try:
-            figures = [once(config, build, aot) for build in builds]
+            figures, libraries = [], []
+            for build in builds:
+                figures.append(once(config, build, aot))
+                libraries.append(spent(["-c", LIBRARIES], Path(os.devnull))[2])
         except Refused as refusal:
             empty: Row = dict.fromkeys(COLUMNS, "")
             said = str(refusal).removeprefix(f"{config}: ")
@@ -94,6 +100,7 @@ def measure(config: Path, runs: int, aot: str) -> Row:
         "wall s": statistics.median(seconds),
         "worst s": max(seconds),
         "cpu s": statistics.median(cpu),
+        "x libs": statistics.median(cpu) / statistics.median(libraries[1:]),
         "alone s": alone(config),
         "peak MB": statistics.median(megabytes),
         "runs": float(runs),

@@ -9,13 +9,13 @@ from glmc.frontends.evaluation import Scope, Value, evaluate, same, seen_values
 from glmc.frontends.expressions import Expression
 from glmc.frontends.wanted import Wanted
 from glmc.frontends.wording import show
+from glmc.ir.activations import ActivationName
 from glmc.ir.errors import (
     ConfigValueError,
     ExpressionValueError,
     GlmcError,
     SpecIncompleteError,
 )
-from glmc.ir.model import ActivationName
 
 _MAX_SIZE = 1 << 24
 _MAX_OPTIONAL = 1 << 31

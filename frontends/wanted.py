@@ -68,6 +68,8 @@ def fields_of(node: type[Node]) -> dict[str, Wanted]:
 
 def wanted(annotation: Any, metadata: tuple[Any, ...] = ()) -> Wanted:
     """What values of an annotation are."""
+    if isinstance(annotation, type) and not metadata:
+        return Wanted(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return wanted(arguments[0], (*arguments[1:], *metadata))

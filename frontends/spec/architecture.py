@@ -84,7 +84,8 @@ class Spec(Section):
     """What tests compare its logits with: ``transformers``, or ``golden`` vectors."""
     caveat: Name | None = None
     """What a user of a spec that is not verified should know."""
-    match: Match = Match()
+    # Defaults are constructed unchecked: to check one, its schema would be built twice.
+    match: Match = Match.model_construct()
     text_in: Name | None = None
     """The config key that may hold the keys of the text model."""
     tensor_prefix: Name = ""
@@ -108,14 +109,14 @@ class Spec(Section):
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]
-    embed: EmbedSpec = EmbedSpec()
+    embed: EmbedSpec = EmbedSpec.model_construct()
     embed_norm: NormUse | None = None
     streams: StreamsSpec | None = None
     final_norm: NormUse | None = None
-    head: HeadSpec = HeadSpec()
+    head: HeadSpec = HeadSpec.model_construct()
     positions: PositionsSpec | None = None
     prefix_encoder: PrefixEncoderSpec | None = None
-    tokens: TokensSpec = TokensSpec()
+    tokens: TokensSpec = TokensSpec.model_construct()
     layer_prefix: Name
     optional_prefix: Name | None = None
     old_names: dict[Name, Name] = {}

@@ -5,6 +5,7 @@ Weights are named as they lie in the checkpoint; :class:`Weight` says which part
 which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 """
 
+from glmc.ir.activations import ActivationName
 from glmc.ir.model.model import (
     AltUp,
     Block,
@@ -36,7 +37,6 @@ from glmc.ir.model.rope import (
     YarnScaling,
 )
 from glmc.ir.model.sublayers import (
-    ActivationName,
     Affine,
     Alibi,
     Attention,

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from glmc.ir.model.sublayers import ActivationName, Attention, Mla, Sublayer
+from glmc.ir.activations import ActivationName
+from glmc.ir.model.sublayers import Attention, Mla, Sublayer
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
 

@@ -4,13 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from glmc.ir.activations import ActivationName
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
-
-ActivationName = Literal[
-    "silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "tanh"
-]
 
 
 class Alibi(Node):

@@ -2,13 +2,10 @@
 
 from typing import Literal
 
+from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
-
-ActivationFn = Literal[
-    "silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "tanh"
-]
 
 
 class Embedding(Op):
@@ -231,7 +228,7 @@ class Activation(Op):
 
     mnemonic = "activation"
     x: Value
-    fn: ActivationFn
+    fn: ActivationName
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
@@ -262,7 +259,7 @@ class ActMul(Op):
 
     mnemonic = "act_mul"
     gate_up: Value
-    fn: ActivationFn
+    fn: ActivationName
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         packed = types["gate_up"]
@@ -282,7 +279,7 @@ class ClampedGlu(Op):
     mnemonic = "clamped_glu"
     gate: Value
     up: Value
-    fn: ActivationFn
+    fn: ActivationName
     limit: float
     alpha: float | None = None
 

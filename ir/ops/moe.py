@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
+from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.elementwise import ActivationFn
 from glmc.ir.types import TensorType
 
 
@@ -115,7 +115,7 @@ class MoeExperts(Op):
     down: Param
     gate_up_bias: Param | None = None
     down_bias: Param | None = None
-    fn: ActivationFn
+    fn: ActivationName
     alpha: float | None = None
     limit: float | None = None
     weigh: Literal["output", "input"] = "output"

@@ -10,9 +10,10 @@ dtype of ``x``.
 
 from typing import ClassVar
 
+from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.elementwise import ActivationFn, product_flops, product_type
+from glmc.ir.ops.elementwise import product_flops, product_type
 from glmc.ir.ops.norms import LAYER_FLOPS, RMS_FLOPS, WeightIn, expect_vectors
 from glmc.ir.ops.quantized import quantized_product_type
 from glmc.ir.types import TensorType
@@ -91,7 +92,7 @@ class LinearAct(_Activating):
     zeros: Param | None = None
     bias: Param | None = None
     bits: int | None = None
-    fn: ActivationFn
+    fn: ActivationName
     gated: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -115,7 +116,7 @@ class RmsNormLinear(_Activating):
     eps: float
     weight_in: WeightIn = "input"
     unit_offset: bool = False
-    fn: ActivationFn | None = None
+    fn: ActivationName | None = None
     gated: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -140,7 +141,7 @@ class LayerNormLinear(_Activating):
     bits: int | None = None
     eps: float
     unit_offset: bool = False
-    fn: ActivationFn | None = None
+    fn: ActivationName | None = None
     gated: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:

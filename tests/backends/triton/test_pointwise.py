@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
+from glmc.ir.activations import ActivationName
 from support.kernels import examples, pointwise_use, random
 
 Interpreted = Callable[..., ModuleType]
 
-FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "tanh", "relu2", "quick_gelu")
+FUNCTIONS = get_args(ActivationName)
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3}
 few = examples(10)
 
