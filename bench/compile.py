@@ -1,8 +1,8 @@
 """Wall time and peak memory of `glmc compile`, each run in a fresh process.
 
-Beside it the CPU time of a compilation alone, in a process that did one before, and that
-of the whole command as a multiple of importing its libraries, which is taken by turns
-with it: machines differ twofold, and what they make of both does not.
+Beside it the CPU time of a compilation alone, in a process that did one before, and the
+CPU time of the whole command as a multiple of what importing its libraries takes: both
+are measured by turns, since machines differ twofold.
 """
 
 from __future__ import annotations
