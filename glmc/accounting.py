@@ -1,116 +1,61 @@
-"""The account of a checkpoint: every tensor bound, waived, or reported.
+"""The account of a checkpoint for a program; what it is, say the build's own rules.
 
 Works on names and shapes from the headers; no weights are read.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Protocol, TypeGuard
+from typing import TypeGuard
 
-from glmc.backends.runtime.storage import FLOATS, Need, float_name, storage_fault
+from glmc.backends.runtime import accounting
+from glmc.backends.runtime.accounting import Account, Entry, Rules
+from glmc.backends.runtime.storage import Found, Need, float_name
 from glmc.ir.graph import Param, Program
 from glmc.ir.model import Model
 from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_kept, leaves
 
 
-class TensorInfo(Protocol):
-    """What a header says of a tensor; shape and dtype are None in a bare index."""
-
-    @property
-    def shape(self) -> tuple[int, ...] | None: ...
-
-    @property
-    def dtype(self) -> str | None: ...
-
-
-@dataclass
-class Account:
-    """Where every tensor of a checkpoint went."""
-
-    bound: set[str] = field(default_factory=set)
-    missing: list[str] = field(default_factory=list)
-    wrong: dict[str, str] = field(default_factory=dict)
-    waived: dict[str, list[str]] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-    shapes_known: bool = True
-    fault: str | None = None
-    """How files and config disagree about quantised weights, and what to do."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the checkpoint is one of this model."""
-        return not (self.missing or self.wrong or self.unused)
-
-
-def account(
-    model: Model, program: Program, headers: Mapping[str, TensorInfo]
-) -> Account:
+def account(model: Model, program: Program, headers: Mapping[str, Found]) -> Account:
     """Hold a program's recipes against a checkpoint's headers."""
-    result = Account()
-    result.shapes_known = all(info.shape is not None for info in headers.values())
-    needs = needed(model, program, headers)
-    for name, need in needs.items():
-        if name not in headers:
-            result.missing.append(name)
-            continue
-        result.bound.add(name)
-        wrong = _wrong(headers[name], need)
-        if wrong:
-            result.wrong[name] = wrong
-    result.fault = storage_fault(needs, headers)
-    for name in sorted(set(headers) - result.bound):
-        reason = _waiver(name, model)
-        if reason:
-            result.waived.setdefault(reason, []).append(name)
-        else:
-            result.unused.append(name)
-    return result
+    return accounting.account(entries(program), headers, rules(model))
+
+
+def needed(
+    model: Model, program: Program, headers: Mapping[str, Found]
+) -> dict[str, Need]:
+    """Every tensor a program reads, by the names that a checkpoint uses."""
+    return accounting.needed(entries(program), headers, rules(model))
 
 
 def wanted(program: Program) -> dict[str, Need]:
     """Every tensor a program reads and what it must be."""
-    return {
-        name: need
-        for layer, param, leaf in _leaves(program)
-        for name, need in _needs(leaf, layer)
-    }
+    return {name: need for entry in entries(program) for name, need in entry.needs}
 
 
-def needed(
-    model: Model, program: Program, headers: Mapping[str, TensorInfo]
-) -> dict[str, Need]:
-    """The same for one checkpoint, by the names that it uses.
+def rules(model: Model) -> Rules:
+    """What a checkpoint of a model may do otherwise."""
+    return Rules(
+        model.optional_prefix,
+        tuple((one.old, one.new) for one in model.old_names),
+        tuple((waiver.pattern, waiver.reason) for waiver in model.waivers),
+    )
 
-    A weight that the config calls quantised may be stored as floats: lists of modules
-    that were left out are not always right. It then needs no scale.
-    """
-    found: dict[str, Need] = {}
-    for layer, param, leaf in _leaves(program):
-        needs = [
-            (_find(name, headers, model), need) for name, need in _needs(leaf, layer)
-        ]
-        if _is_loose(leaf, param) and needs[1][0] not in headers:
-            plain = _find(_name(float_name(leaf.codes.name), layer), headers, model)
-            if plain in headers and _is_float(headers[plain]):
-                needs = [(plain, Need(leaf.shape, None))]
-        found |= dict(needs)
-    return found
+
+def entries(program: Program) -> Iterator[Entry]:
+    """The tensors of each of a program's weights."""
+    for _, layer, param in program.bindings():
+        for leaf in leaves(param.recipe):
+            plain = None
+            if _is_loose(leaf, param):
+                name = _name(float_name(leaf.codes.name), layer)
+                plain = name, Need(leaf.shape, None)
+            yield Entry(tuple(_needs(leaf, layer)), plain)
 
 
 def _is_loose(leaf: Tensor | Dequant, param: Param) -> TypeGuard[Dequant]:
     """Whether floats will do: ops read codes as they are, and all of ChatGLM's are."""
     made = isinstance(leaf, Quantized) and not is_kept(param.recipe)
     return made and not isinstance(leaf, DequantRows)
-
-
-def _leaves(
-    program: Program,
-) -> Iterator[tuple[int | None, Param, Tensor | Dequant]]:
-    for _, layer, param in program.bindings():
-        for leaf in leaves(param.recipe):
-            yield layer, param, leaf
 
 
 def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
@@ -128,43 +73,6 @@ def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
 
 def _name(name: str, layer: int | None) -> str:
     return name if layer is None else name.replace("{i}", str(layer))
-
-
-def _is_float(info: TensorInfo) -> bool:
-    return info.dtype is None or info.dtype in FLOATS
-
-
-def _find(name: str, headers: Mapping[str, TensorInfo], model: Model) -> str:
-    """What the checkpoint calls a tensor; the full name where it has none."""
-    return next((one for one in _spellings(name, model) if one in headers), name)
-
-
-def _spellings(name: str, model: Model) -> Iterator[str]:
-    """What a checkpoint may call a tensor, today's full name first."""
-    endings = [(name, "")]
-    for one in model.old_names:
-        if name.endswith(one.new):
-            endings.append((name.removesuffix(one.new), one.old))
-    for stem, ending in endings:
-        yield stem + ending
-        yield stem.removeprefix(model.optional_prefix or "") + ending
-
-
-def _wrong(info: TensorInfo, need: Need) -> str | None:
-    if info.shape is not None and not need.fits(tuple(info.shape)):
-        return f"is {list(info.shape)}, the model needs {list(need.shape or ())}"
-    if info.dtype is not None and not need.takes(info.dtype):
-        kind = f"{need.codes} codes" if need.codes else "a float tensor"
-        return f"is stored as {info.dtype}, the model needs {kind}"
-    return None
-
-
-def _waiver(name: str, model: Model) -> str | None:
-    prefix = model.optional_prefix or ""
-    for waiver in model.waivers:
-        if any(fnmatchcase(full, waiver.pattern) for full in (name, prefix + name)):
-            return waiver.reason
-    return None
 
 
 def grouped(names: Iterable[str]) -> list[str]:

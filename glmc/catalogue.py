@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from glmc.accounting import TensorInfo, wanted
+from glmc.accounting import wanted
+from glmc.backends.runtime.storage import Found
 from glmc.frontends.frontend import load_model
 from glmc.frontends.library import builtin_configs
 from glmc.frontends.source import builtin_source
@@ -61,7 +62,7 @@ def _cell(value: str | int) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def likeness(headers: Mapping[str, TensorInfo]) -> str | None:
+def likeness(headers: Mapping[str, Found]) -> str | None:
     """A sentence about whose tensors these are, as far as the built-in configs tell.
 
     First those of which every tensor is there in its shape; else those whose names all
@@ -89,9 +90,7 @@ def likeness(headers: Mapping[str, TensorInfo]) -> str | None:
     return f"Its tensors are named as those of {_best(named)}." if named else None
 
 
-def _found(
-    name: str, prefix: str, headers: Mapping[str, TensorInfo]
-) -> TensorInfo | None:
+def _found(name: str, prefix: str, headers: Mapping[str, Found]) -> Found | None:
     return headers.get(name) or headers.get(name.removeprefix(prefix))
 
 

@@ -209,7 +209,7 @@ def check_command(arguments: argparse.Namespace) -> int:
     """``glmc check``."""
     from glmc.accounting import account, grouped
     from glmc.catalogue import likeness
-    from glmc.frontends.checkpoint import checkpoint_files, read_headers
+    from glmc.checkpoints import checkpoint_files, read_headers
 
     build = _open_build(arguments.build, arguments)
     weights = arguments.weights or _own_weights(build)

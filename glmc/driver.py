@@ -17,7 +17,7 @@ from glmc.backends.own_kernels import (
 from glmc.backends.package import package
 from glmc.backends.runtime.storage import storage_fault
 from glmc.backends.target import DEFAULT, Target, target
-from glmc.frontends.checkpoint import read_headers
+from glmc.checkpoints import read_headers
 from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glmc.accounting import Account, account, needed
+from glmc.accounting import account, needed
+from glmc.backends.runtime.accounting import Account
+from glmc.backends.runtime.folders import CheckpointHeaders, refuse_outside
+from glmc.backends.runtime.tensor_info import size_in_bytes
+from glmc.checkpoints import read_headers, told
 from glmc.frontends.builder import TIED_HEAD
-from glmc.frontends.checkpoint import CheckpointHeaders, read_headers, refuse_outside
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.source import Source, resolve_source
-from glmc.frontends.tensor_info import size_in_bytes
 from glmc.ir.errors import (
     CheckpointMismatchError,
     NoCheckpointError,
@@ -186,12 +188,13 @@ def _converted(
     plan: Plan, file: str, advance: Any
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
     """The tensors of one file, those that were chosen as codes and scale."""
-    from glmc.backends.runtime.binding import WeightsError
     from glmc.backends.runtime.checkpoint import open_shard
+    from glmc.backends.runtime.faults import WeightsError
 
-    shard = open_shard(plan.source.folder / file)
-    names = [n for n, info in plan.headers.tensors.items() if info.file == file]
-    for name in sorted(names):
+    every = plan.headers.tensors.items()
+    held = {name: info for name, info in every if info.file == file}
+    shard = open_shard(plan.source.folder / file, held)
+    for name in sorted(held):
         try:
             tensor = shard.read(name)
         except WeightsError as error:
@@ -247,7 +250,8 @@ def _write_rest(plan: Plan, draft: Path) -> None:
         if not wanted or any(path.match(pattern) for pattern in _NOT_COPIED):
             continue
         if path.is_file():
-            refuse_outside(folder, path, path.name)
+            with told():
+                refuse_outside(folder, path, path.name)
             shutil.copyfile(path, draft / path.name)
     _write_json(draft / "config.json", plan.config)
 

@@ -8,9 +8,9 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 
+from .accounting import Account, Entry, Rules, account
+from .faults import WeightsError
 from .recipes import (
     Bind,
     DequantRows,
@@ -23,29 +23,17 @@ from .recipes import (
     is_kept,
     leaves,
     names,
-    renamed,
 )
 from .shapes import shape_of, weight_shape
-from .storage import FLOATS, Need, float_name, storage_fault
+from .storage import Found, Need, float_name
 
 #: How many different problems of one kind an error lists.
 LISTED = 5
 
 
-class WeightsError(ValueError):
-    """A checkpoint that cannot be loaded: what, where, and what to do about it."""
-
-
-class Header(NamedTuple):
-    """What a checkpoint says about a tensor without reading it."""
-
-    shape: Shape
-    dtype: str
-
-
 def resolve(
     table: Iterable[Bind],
-    headers: Mapping[str, Header],
+    headers: Mapping[str, Found],
     *,
     where: str,
     optional_prefix: str | None = None,
@@ -61,126 +49,91 @@ def resolve(
     an error, or with `strict=False` a warning. Raises WeightsError that lists
     everything that does not fit; `where` names the checkpoint in it.
     """
-    own = _own_names(headers, optional_prefix, old_names)
-    binds = [
-        replace(bind, recipe=_own(bind.recipe, own, headers))
-        for entry in table
-        for bind in entry.each()
-    ]
-    used = {name for bind in binds for name in names(bind.recipe)}
-    absent = used - headers.keys()
-    spare = {name for name in headers.keys() - used if not _is_waived(name, waived)}
-    spare -= {name for full, name in own.items() if _is_waived(full, waived)}
-    needs = dict(need for bind in binds for need in _needs(bind))
+    binds = [bind for entry in table for bind in entry.each()]
+    entries = [one for bind in binds for one in _entries(bind)]
+    found = account(entries, headers, Rules(optional_prefix, old_names, waived))
+    binds = [replace(bind, recipe=_own(bind.recipe, found)) for bind in binds]
+    wrong = [f"{name} ({why})" for name, why in found.wrong.items()]
+    wrong += _wrong_shapes(binds, headers, found)
     misfits = [
-        _listed("missing", absent),
-        _listed("of another shape", _wrong_shapes(binds, headers, absent)),
-        _listed("not floating point", _wrong_dtypes(needs, headers, codes=False)),
-        _listed("not quantised codes", _wrong_dtypes(needs, headers, codes=True)),
+        _listed("missing", found.missing),
+        _listed("of another shape or dtype", wrong),
     ]
-    unused = _listed("not used by this model", spare)
+    unused = _listed("not used by this model", found.unused)
     if unused and not strict:
         warnings.warn(f"{where}: tensors {unused}.", stacklevel=3)
         unused = ""
     if unused or any(misfits):
-        fault = storage_fault(needs, headers)
-        raise WeightsError(_refusal(where, misfits, unused, fault))
+        raise WeightsError(_refusal(where, misfits, unused, found.fault))
     return binds
 
 
-def _own(
-    recipe: Recipe, spelt: Mapping[str, str], headers: Mapping[str, Header]
-) -> Recipe:
+def _own(recipe: Recipe, found: Account) -> Recipe:
     """The recipe in the checkpoint's own names; weights that it holds as floats, which
     quantisers do with modules of their choice, are plain tensors."""
 
     def settle(leaf: Leaf) -> Recipe:
-        if not isinstance(leaf, Quantized) or leaf.scale.name in headers:
-            return leaf
-        plain = float_name(leaf.codes.name)
-        plain = spelt.get(plain, plain)
-        found = headers.get(plain)
-        floats = found is not None and found.dtype in FLOATS
-        return Tensor(plain, weight_shape(leaf)) if floats else leaf
+        match leaf:
+            case str():
+                return found.spelt[leaf]
+            case Tensor(name, shape):
+                return Tensor(found.spelt[name], shape)
+        if leaf.codes.name in found.plain:
+            plain = float_name(leaf.codes.name)
+            return Tensor(found.spelt[plain], weight_shape(leaf))
+        return leaf.with_parts(lambda part: Tensor(found.spelt[part.name], part.shape))
 
-    own = renamed(recipe, lambda name: spelt.get(name, name))
-    # Ops read codes as they are, and all of ChatGLM's are or none.
-    fixed = is_kept(own) or any(isinstance(leaf, DequantRows) for leaf in leaves(own))
-    return own if fixed else changed(own, settle)
+    return changed(recipe, settle)
 
 
-def _needs(bind: Bind) -> Iterator[tuple[str, Need]]:
+def _entries(bind: Bind) -> Iterator[Entry]:
     """What the tensors of a parameter must be; a bare name has its shape."""
+    # Ops read codes as they are, and all of ChatGLM's are or none.
+    loose = not is_kept(bind.recipe)
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():
-                yield leaf, Need(bind.shape, None)
+                whole = bind.shape if leaf == bind.recipe else None
+                yield Entry(((leaf, Need(whole, None)),))
             case Tensor(name, shape):
-                yield name, Need(shape, None)
+                yield Entry(((name, Need(shape, None)),))
             case _:
-                for field, part in leaf.parts().items():
-                    kind = leaf.dtypes().get(field)
-                    yield part.name, Need(part.shape, kind, field == "scale")
+                plain = None
+                if loose and not isinstance(leaf, DequantRows):
+                    name = float_name(leaf.codes.name)
+                    plain = name, Need(weight_shape(leaf), None)
+                yield Entry(tuple(_needs(leaf)), plain)
 
 
-def _own_names(
-    headers: Mapping[str, Header],
-    prefix: str | None,
-    old_names: Sequence[tuple[str, str]],
-) -> dict[str, str]:
-    """What a checkpoint calls a tensor that it spells differently, by its full name."""
-    found: dict[str, str] = {}
-    for name in headers:
-        today = name
-        for old, new in old_names:
-            if name.endswith(old):
-                today = name.removesuffix(old) + new
-        full = [today]
-        if prefix and not today.startswith(prefix):
-            full.append(prefix + today)
-        found |= {one: name for one in full if one not in headers}
-    return found
-
-
-def _is_waived(name: str, waived: Sequence[tuple[str, str]]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern, _ in waived)
+def _needs(leaf: Quantized) -> Iterator[tuple[str, Need]]:
+    for field, part in leaf.parts().items():
+        kind = leaf.dtypes().get(field)
+        yield part.name, Need(part.shape, kind, field == "scale")
 
 
 def _wrong_shapes(
-    binds: list[Bind], headers: Mapping[str, Header], absent: set[str]
+    binds: list[Bind], headers: Mapping[str, Found], found: Account
 ) -> list[str]:
+    """Parameters whose tensors are right one by one and do not make the whole."""
     wrong = []
+    right = found.bound - found.wrong.keys()
     for bind in binds:
         sources = list(names(bind.recipe))
-        if not absent.isdisjoint(sources):
-            continue
-        reason = _misfit(bind.recipe, bind.shape, headers)
-        if reason:
-            wrong.append(f"{', '.join(sources)} ({reason})")
+        if right.issuperset(sources):
+            reason = _misfit(bind.recipe, bind.shape, headers)
+            wrong += [f"{', '.join(sources)} ({reason})"] if reason else []
     return wrong
 
 
-def _misfit(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> str | None:
+def _misfit(recipe: Recipe, shape: Shape, headers: Mapping[str, Found]) -> str | None:
     try:
-        given = shape_of(recipe, lambda name: headers[name].shape)
+        given = shape_of(recipe, lambda name: headers[name].shape or ())
     except ValueError as error:
         return str(error)
     if given == shape:
         return None
     made = "" if isinstance(recipe, str) else "together "
     return f"{made}{list(given)}, the model needs {list(shape)}"
-
-
-def _wrong_dtypes(
-    needs: Mapping[str, Need], headers: Mapping[str, Header], codes: bool
-) -> list[str]:
-    return [
-        f"{name} ({headers[name].dtype})"
-        for name, need in sorted(needs.items())
-        if name in headers
-        and bool(need.codes) == codes
-        and not need.takes(headers[name].dtype)
-    ]
 
 
 def _listed(kind: str, items: Iterable[str]) -> str:

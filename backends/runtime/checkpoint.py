@@ -1,35 +1,34 @@
-"""Reading checkpoints: which files, what is in them, and their tensors.
+"""Reading checkpoints: the tensors of one or several folders.
 
-A folder holds `model.safetensors` or `pytorch_model.bin`, whole or in shards with an
-index. Shards are memory-mapped and closed again after a budget of bytes, because the
-pages that were read count as this process's memory until then.
+Which files those are, and what is in them, says `folders`. Shards are memory-mapped and
+closed again after a budget of bytes, because the pages that were read count as this
+process's memory until then.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .binding import Header, WeightsError
+from .faults import WeightsError
+from .folders import FolderFiles, read_headers
+from .tensor_info import TensorInfo
 
-#: In the order in which transformers looks for them.
-WHOLE_OR_INDEX = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-LOOKED_FOR = ", ".join(name for pair in WHOLE_OR_INDEX for name in pair)
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int8: "I8",
+    torch.int16: "I16",
     torch.int32: "I32",
+    torch.int64: "I64",
     torch.uint8: "U8",
+    torch.bool: "BOOL",
     torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.float8_e8m0fnu: "F8_E8M0",
 }
 NAMED_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
@@ -42,13 +41,10 @@ class Shard(ABC):
     #: Whether an open file is a mapping, which costs nothing to close and open again.
     mapped = True
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, headers: Mapping[str, TensorInfo]):
         self.file = file
+        self.headers = headers
         self._read: Callable[[str], torch.Tensor] | None = None
-
-    @abstractmethod
-    def headers(self) -> dict[str, Header]:
-        """Shape and dtype of every tensor in the file."""
 
     @abstractmethod
     def open(self) -> Callable[[str], torch.Tensor]:
@@ -68,40 +64,23 @@ class Shard(ABC):
 class SafetensorsShard(Shard):
     """A `.safetensors` file."""
 
-    def headers(self) -> dict[str, Header]:
-        opened = self._open()
-        found = {}
-        for name in opened.keys():  # noqa: SIM118 - not a mapping
-            part = opened.get_slice(name)
-            found[name] = Header(tuple(part.get_shape()), part.get_dtype())
-        return found
-
     def open(self) -> Callable[[str], torch.Tensor]:
-        opened = self._open()
-        return lambda name: opened.get_tensor(name)
-
-    def _open(self) -> Any:
         from safetensors import SafetensorError, safe_open
 
         try:
-            return safe_open(self.file, framework="pt")
+            opened: Any = safe_open(self.file, framework="pt")
         except (SafetensorError, OSError) as error:
             raise unreadable(self.file, error) from error
+        return lambda name: opened.get_tensor(name)
 
 
 class PickleShard(Shard):
     """A `.bin` file: a pickled dict of tensors, read without running its pickle."""
 
-    def __init__(self, file: Path):
-        super().__init__(file)
+    def __init__(self, file: Path, headers: Mapping[str, TensorInfo]):
+        super().__init__(file, headers)
         # Files from before torch 1.6 are no zip archives: they are read whole.
         self.mapped = _begins_with(file, b"PK")
-
-    def headers(self) -> dict[str, Header]:
-        return {
-            name: Header(tuple(tensor.shape), _dtype_name(tensor.dtype))
-            for name, tensor in self._tensors().items()
-        }
 
     def open(self) -> Callable[[str], torch.Tensor]:
         tensors = self._tensors()
@@ -114,34 +93,49 @@ class PickleShard(Shard):
             )
         except Exception as error:  # torch.load has no exception of its own
             raise unreadable(self.file, error) from error
-        if not isinstance(found, dict):
-            raise WeightsError(
-                f"{self.file} holds a {type(found).__name__}, not a dict of tensors; "
-                "save the model's state_dict() there."
-            )
-        return {k: v for k, v in found.items() if isinstance(v, torch.Tensor)}
+        told = {k: (t.dtype, t.shape) for k, t in self.headers.items()}
+        said = {k: (_dtype_name(v.dtype), tuple(v.shape)) for k, v in found.items()}
+        if told != said:
+            raise unreadable(self.file, ValueError("torch reads other tensors in it"))
+        return dict(found)
 
 
 class Checkpoint:
     """All tensors of some folders by name; of equal names the last folder's counts."""
 
     def __init__(self, *folders: Path):
-        self.headers: dict[str, Header] = {}
+        self.headers: dict[str, TensorInfo] = {}
         self._shard_of: dict[str, Shard] = {}
         self._spent = 0
-        self._shards = [
-            open_shard(f) for folder in folders for f in shard_files(folder)
-        ]
-        for shard in self._shards:
-            headers = shard.headers()
-            self.headers |= headers
-            self._shard_of |= dict.fromkeys(headers, shard)
+        self._shards: list[Shard] = []
+        for folder in folders:
+            self._add(folder)
         size = sum(shard.file.stat().st_size for shard in self._shards)
         self.budget = max(MIN_BUDGET, size // 32)
+
+    def _add(self, folder: Path) -> None:
+        found = read_headers(FolderFiles(folder))
+        if found.index_only:
+            raise WeightsError(
+                f"all {len(found.files)} shards that the index in {folder} names are "
+                f"missing, the first of them {found.files[0]}. Download them into the "
+                "same folder.",
+                "incomplete",
+            )
+        for file in found.files:
+            held = {n: info for n, info in found.tensors.items() if info.file == file}
+            shard = open_shard(folder / file, held)
+            self._shards.append(shard)
+            self._shard_of |= dict.fromkeys(held, shard)
+        self.headers |= found.tensors
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor, on the CPU and not to be held beyond the next `spend`."""
         return self._shard_of[name].read(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, from its header."""
+        return self.headers[name].shape or ()
 
     def spend(self, read_bytes: int) -> None:
         """Counts bytes that were read; closes the mappings when they are too many."""
@@ -158,31 +152,21 @@ class Checkpoint:
             shard.close()
 
 
-def shard_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's tensors; all of them exist."""
-    for whole, index in WHOLE_OR_INDEX:
-        if (folder / whole).is_file():
-            return [folder / whole]
-        if (folder / index).is_file():
-            return _indexed_files(folder, folder / index)
-    raise WeightsError(
-        f"{folder} holds no weights: there is none of {LOOKED_FOR}. Give the folder "
-        "that the model was saved in."
-    )
-
-
 def unreadable(file: Path, error: Exception) -> WeightsError:
     """The sentence for a file that its own format refuses."""
-    if _begins_with(file, b"version https://git-lfs"):
-        return WeightsError(
-            f"{file} is a Git LFS pointer, not the weights themselves; run "
-            "`git lfs pull` in its folder."
-        )
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return WeightsError(
         f"{file} cannot be read: {reason or type(error).__name__}. The file is "
-        "truncated, corrupt or of another format; download it again."
+        "truncated, corrupt or of another format; download it again.",
+        "damaged",
     )
+
+
+def open_shard(file: Path, headers: Mapping[str, TensorInfo]) -> Shard:
+    """A file of tensors, which are those of `headers`; nothing is read yet."""
+    if file.suffix == ".safetensors":
+        return SafetensorsShard(file, headers)
+    return PickleShard(file, headers)
 
 
 def _begins_with(file: Path, magic: bytes) -> bool:
@@ -191,52 +175,6 @@ def _begins_with(file: Path, magic: bytes) -> bool:
             return opened.read(len(magic)) == magic
     except OSError:
         return False
-
-
-def open_shard(file: Path) -> Shard:
-    """A file of tensors, by its format; nothing is read yet."""
-    if file.suffix == ".safetensors":
-        return SafetensorsShard(file)
-    return PickleShard(file)
-
-
-def _indexed_files(folder: Path, index: Path) -> list[Path]:
-    shards = indexed_shards(index)
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(shards)} shards that {index} names are "
-            f"missing: {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}. "
-            "Download them into the same folder."
-        )
-    return [folder / shard for shard in shards]
-
-
-def indexed_shards(index: Path) -> list[str]:
-    """The shards that an index names, all of them files of its folder."""
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{index} is not an index of shards ({type(error).__name__}: {error}); it "
-            'needs {"weight_map": {tensor name: file name}}. Download it again.'
-        ) from error
-    for shard in shards:
-        if not isinstance(shard, str) or _leaves_folder(shard):
-            raise WeightsError(
-                f"{index} sends to {shard!r}, which is not a file of its folder; such "
-                "an index is broken or hostile and is not followed."
-            )
-    return shards
-
-
-def _leaves_folder(name: str) -> bool:
-    """By the name alone: in the hub's cache the files are links to elsewhere."""
-    return any(
-        path.is_absolute() or path.drive or ".." in path.parts or not path.parts
-        for path in (PurePosixPath(name), PureWindowsPath(name))
-    )
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

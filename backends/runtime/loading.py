@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from .binding import WeightsError, resolve
-from .checkpoint import (
-    DTYPES,
-    LOOKED_FOR,
-    NAMED_DTYPES,
-    WHOLE_OR_INDEX,
-    Checkpoint,
-    indexed_shards,
-)
+from .binding import resolve
+from .checkpoint import DTYPES, NAMED_DTYPES, Checkpoint
 from .evaluation import dequantized, evaluate, kept, row_step
+from .faults import WeightsError
+from .folders import LAYOUTS, LOOKED_FOR, weight_map
 from .hub import HubError, Repository, is_hub_id
 from .precompiled import offer
 from .recipes import (
@@ -120,7 +115,7 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
         case Cat(parts, dim):
             begin = 0
             for part in parts:
-                shape = shape_of(part, lambda name: checkpoint.headers[name].shape)
+                shape = shape_of(part, checkpoint.shape)
                 fill(out.narrow(dim, begin, shape[dim]), part, checkpoint)
                 begin += shape[dim]
         case Stack(parts):
@@ -201,14 +196,15 @@ def find_folder(source: str | Path, **hub: Any) -> Path:
 
 
 def download(repository: Repository) -> Path:
-    """Fetches weights into the hub's cache: those that `shard_files` then finds."""
-    for whole, index in WHOLE_OR_INDEX:
-        found = repository.fetch(whole)
-        if found is not None:
+    """Fetches weights into the hub's cache: those that `read_headers` then finds."""
+    for name, _ in LAYOUTS:
+        found = repository.fetch(name)
+        if found is None:
+            continue
+        if not name.endswith(".index.json"):
             return found.parent
-        found = repository.fetch(index)
-        if found is not None:
-            return repository.fetch_all(indexed_shards(found), beside=found)
+        files = weight_map(found, f"{repository.hub_id}/{name}")
+        return repository.fetch_all(sorted(set(files.values())), beside=found)
     raise HubError(repository.lacking(f"weights (any of {LOOKED_FOR})"))
 
 

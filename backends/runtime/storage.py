@@ -32,8 +32,10 @@ class Need(NamedTuple):
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of `shape` will do."""
+        if self.shape is None:
+            return True
         if self.scale:
-            return fits(shape, self.shape or ())
+            return fits(shape, self.shape)
         return shape == self.shape
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from glmc.authoring.vocabulary import Vocabulary
-from glmc.frontends.checkpoint import checkpoint_files, read_headers
+from glmc.backends.runtime.tensor_info import TensorInfo
+from glmc.checkpoints import checkpoint_files, read_headers
 from glmc.frontends.config import with_text_part
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import Source, resolve_source
-from glmc.frontends.tensor_info import TensorInfo
 from glmc.ir.errors import DraftError
 
 Shape = tuple[int, ...]

@@ -200,7 +200,7 @@ def test_a_connection_that_stays_cut_is_one_sentence(
         ("org/torn", {}, r"has no model-00002-of-00002\.safetensors; check"),
         ("org/glm", {"offline": True}, "not in the cache with weights .* once without"),
         ("org/glm", {"endpoint": "http://127.0.0.1:9"}, "hub cannot be reached"),
-        ("org/code", {}, r"org/code/payload\.py is no data file"),
+        ("org/code", {}, r"org/code/.*'payload\.py', which is not a file of weights"),
     ],
 )
 def test_what_the_hub_has_not(

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from glmc.frontends.checkpoint import read_headers
-from glmc.frontends.tensor_info import TensorInfo
+from glmc.backends.runtime.tensor_info import TensorInfo
+from glmc.checkpoints import read_headers
 from glmc.ir.errors import GlmcError
 
 TENSORS = {
@@ -143,7 +143,7 @@ def test_links(tmp_path: Path) -> None:
         ('{"weight_map": ["a"]}', "weight_map must be an object"),
         ('{"weight_map": {"a": 3}}', "must give a file name for 'a'"),
         ('{"weight_map": {"a": "x", "a": "y"}}', "'a' appears twice"),
-        ('{"weight_map": ', "is not JSON"),
+        ('{"weight_map": ', "is not a JSON object"),
     ],
 )
 def test_a_broken_index(tmp_path: Path, text: str, expected: str) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from glmc.backends.runtime.binding import Header, WeightsError, resolve
+from glmc.backends.runtime.binding import resolve
+from glmc.backends.runtime.faults import WeightsError
 from glmc.backends.runtime.recipes import Bind, cat, names, permute
+
+
+class Header(NamedTuple):
+    """What a file says of a tensor."""
+
+    shape: tuple[int, ...] | None
+    dtype: str | None
+
 
 TABLE = (
     Bind("embed", "base.embed", (10, 4)),
@@ -76,7 +85,7 @@ def test_wrong_shapes_say_both() -> None:
     given["base.7.o"] = Header((6, 5), "F16")
     message = refusal(given)
     assert "42 of another shape" in message
-    assert "base.embed ([11, 4], the model needs [10, 4])" in message
+    assert "base.embed (is [11, 4], the model needs [10, 4])" in message
     both = "(together [10, 4], the model needs [12, 4]) (40 layers)"
     assert f"base.*.q, base.*.kv {both}" in message
 
@@ -92,7 +101,7 @@ def test_dtypes_that_are_no_floats_are_named() -> None:
         "head": Header((10, 4), "U8"),
     }
     message = refusal(given)
-    assert "2 not floating point: base.3.q (I8), head (U8)" in message
+    assert "2 of another shape or dtype: base.3.q (is stored as I8, " in message
 
 
 def test_unused_tensors_are_an_error_a_warning_or_waived() -> None:

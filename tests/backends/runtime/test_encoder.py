@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from glmc.backends.runtime import encoder
-from glmc.backends.runtime.binding import Header, WeightsError, resolve
+from glmc.backends.runtime.binding import resolve
+from glmc.backends.runtime.faults import WeightsError
 from glmc.backends.runtime.recipes import Bind
+
+
+class Header(NamedTuple):
+    """What a file says of a tensor."""
+
+    shape: tuple[int, ...] | None
+    dtype: str | None
+
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 0]])
 

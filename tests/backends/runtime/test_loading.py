@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from glmc.backends.runtime import checkpoint, loading
-from glmc.backends.runtime.binding import WeightsError
 from glmc.backends.runtime.causal_lm import CausalLM
+from glmc.backends.runtime.faults import WeightsError
 
 Tensors = dict[str, torch.Tensor]
 FORMATS = ["safetensors", "bin", "old-bin"]
@@ -136,7 +136,7 @@ def test_a_hostile_pickle_is_refused(load: Any, tmp_path: Path, zipped: bool) ->
     trace, file = tmp_path / "trace", tmp_path / "pytorch_model.bin"
     hostile = {"w": Hostile(trace)}
     torch.save(hostile, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin cannot be read"):
+    with pytest.raises(WeightsError, match="code in a checkpoint is not run"):
         load(tmp_path)
     assert not trace.exists()
 
@@ -161,7 +161,7 @@ def test_damaged_shards_are_named(
         load(tmp_path)
     message = str(caught.value)
     assert message.startswith(str(file))
-    assert ("git lfs pull" if damage == "lfs" else "download it again") in message
+    assert ("git lfs pull" if damage == "lfs" else "Download it again") in message
     assert "\n" not in message
 
 
@@ -182,7 +182,9 @@ def test_paths_that_leave_the_folder_are_refused(
 ) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"w": path}}))
-    with pytest.raises(WeightsError, match="is not a file of its folder"):
+    with pytest.raises(
+        WeightsError, match=r"leaves the folder|not a file of|a file name"
+    ):
         load(tmp_path)
 
 
@@ -191,7 +193,7 @@ def test_paths_that_leave_the_folder_are_refused(
 )
 def test_malformed_indexes_are_refused(load: Any, tmp_path: Path, text: str) -> None:
     (tmp_path / "pytorch_model.bin.index.json").write_text(text)
-    with pytest.raises(WeightsError, match="is not an index of shards"):
+    with pytest.raises(WeightsError, match=r"weight_map must|is not a JSON object"):
         load(tmp_path)
 
 
@@ -208,8 +210,8 @@ def test_tensors_that_do_not_fit_are_told_before_any_is_read(
         load(tmp_path)
     for part in (
         "1 missing: base.h.0.norm",
-        "base.embed.weight ([51, 32], the model needs [50, 32])",
-        "1 not floating point: base.h.1.q (I8)",
+        "base.embed.weight (is [51, 32], the model needs [50, 32])",
+        "base.h.1.q (is stored as I8, the model needs a float tensor)",
         "1 not used by this model: base.h.2.more",
     ):
         assert part in str(caught.value)
@@ -230,7 +232,7 @@ def test_a_bin_that_is_no_dict_is_refused(load: Any, tmp_path: Path) -> None:
 
 
 def test_folders_without_weights_and_other_sources(load: Any, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="holds no weights"):
+    with pytest.raises(WeightsError, match="holds no checkpoint"):
         load(tmp_path)
     with pytest.raises(WeightsError, match="does not exist"):
         load(tmp_path / "nowhere")

@@ -1,14 +1,14 @@
 """A pickle machine with the two dozen opcodes that a state dict needs.
 
 Python's own unpickler can be told which globals to resolve, but not which opcodes to
-run, how much to allocate or what to call. This one calls ``Handlers`` and nothing else;
-:mod:`pickletools` only decodes the stream.
+run, how much to allocate or what to call. This one calls `Handlers` and nothing else;
+`pickletools` only decodes the stream.
 """
 
 import pickletools
 from typing import IO, Any, Protocol, cast
 
-from glmc.frontends.json_text import MEGABYTE
+from .strict_json import MEGABYTE
 
 _MAX_READ = 16 * MEGABYTE
 _MAX_LINE = 1000
@@ -33,14 +33,14 @@ class Handlers(Protocol):
         """What stands for a global."""
 
     def call(self, function: object, arguments: tuple[object, ...]) -> object:
-        """The result of calling what ``find`` returned."""
+        """The result of calling what `find` returned."""
 
     def refer(self, pid: object) -> object:
         """What stands for a persistent id."""
 
 
 def load(file: IO[bytes], handlers: Handlers) -> object:
-    """The next value in ``file``.
+    """The next value in `file`.
 
     Raises:
         PickleFault: when the pickle is damaged or needs more than a state dict does.

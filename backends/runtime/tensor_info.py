@@ -35,7 +35,7 @@ class TensorInfo:
     """A tensor in a file; dtype and shape are None where only an index names it."""
 
     dtype: str | None
-    """safetensors' name: ``BF16``, ``F32``, ``I8``, ``F8_E4M3``."""
+    """safetensors' name: `BF16`, `F32`, `I8`, `F8_E4M3`."""
     shape: tuple[int, ...] | None
     file: str
     """The file's name within the checkpoint folder."""

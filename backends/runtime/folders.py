@@ -1,36 +1,39 @@
-"""What lies in a checkpoint folder, from headers alone: no weights, no torch."""
+"""What lies in a checkpoint folder, from headers alone: no weights, no torch.
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+A folder holds `model.safetensors` or `pytorch_model.bin`, whole or in shards with an
+index. `glmc check` reads headers with this too, also those of a repository on the hub.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, Protocol
+from typing import IO, Literal, Protocol, TypeAlias
 
-from glmc.frontends.hub import Hub, fetch, is_hub_id, is_offline
-from glmc.frontends.json_text import MEGABYTE, read_json_object
-from glmc.frontends.safetensors_header import read_safetensors
-from glmc.frontends.tensor_info import TensorInfo
-from glmc.frontends.wording import listed, show
-from glmc.ir.errors import (
-    FileUnreadableError,
-    HubUnreachableError,
-    IncompleteCheckpointError,
-    NoCheckpointError,
-    UnsafePathError,
-    WeightMapError,
-)
+from .faults import WeightsError
+from .safetensors_header import read_safetensors
+from .strict_json import MEGABYTE, read_object
+from .tensor_info import TensorInfo
 
 _MAX_INDEX = 256 * MEGABYTE
 
-Format = Literal["safetensors", "torch"]
+Format: TypeAlias = Literal["safetensors", "torch"]
 
-# In the order in which transformers prefers them.
-_LAYOUTS: tuple[tuple[str, Format], ...] = (
+#: Files to look for, in the order in which transformers prefers them.
+LAYOUTS: tuple[tuple[str, Format], ...] = (
     ("model.safetensors", "safetensors"),
     ("model.safetensors.index.json", "safetensors"),
     ("pytorch_model.bin", "torch"),
     ("pytorch_model.bin.index.json", "torch"),
 )
+LOOKED_FOR = ", ".join(name for name, _ in LAYOUTS)
 _ENDINGS = (".safetensors", ".bin")
+_POINTER = b"version https://git-lfs"
+#: What a LoRA or another adapter is saved as, which belongs to a base model.
+ADAPTERS = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
 
 
 class Files(Protocol):
@@ -61,14 +64,21 @@ class FolderFiles:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise NoCheckpointError(f"{folder} is not a folder with a checkpoint")
+            raise WeightsError(
+                f"{folder} is not a folder with a checkpoint; give the folder that the "
+                "model was saved in.",
+                "absent",
+            )
         self.where = str(folder)
         self._folder = folder
 
     def local(self, name: str) -> Path | None:
-        """The file, where there is one."""
+        """The file, where there is one; refused where it is a link to elsewhere."""
         path = self._folder / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        refuse_outside(self._folder, path, name)
+        return path
 
     def has(self, name: str) -> bool:
         """Whether it is there."""
@@ -98,42 +108,14 @@ class CheckpointHeaders:
     """The index is there and its shards are not: dtypes and shapes are unknown."""
 
 
-def checkpoint_files(given: str, hub: Hub) -> Files:
-    """The files of a folder, or of a hub id that is no folder here.
-
-    Offline a hub id stands for what the cache holds of it.
-
-    Raises:
-        GlmcError: when there is no such folder and no such repository.
-    """
-    folder = Path(given).expanduser()
-    if folder.is_dir() or not is_hub_id(given):
-        return FolderFiles(folder)
-    if not is_offline(hub):
-        from glmc.frontends.hub_files import HubFiles
-
-        return HubFiles(given, hub)
-    for name, _ in _LAYOUTS:
-        cached = fetch(given, name, hub)
-        if cached is not None:
-            return FolderFiles(cached.parent)
-    raise HubUnreachableError(
-        f"no weights of {given} are in the cache, and offline mode is on; run the same"
-        " command once without --offline and HF_HUB_OFFLINE"
-    )
-
-
-def read_headers(files: Files | Path) -> CheckpointHeaders:
+def read_headers(files: Files) -> CheckpointHeaders:
     """The names, dtypes, shapes and files of all tensors of a folder or repository.
 
-    Of an index without any of its shards the names are read.
-
-    Raises:
-        GlmcError: when there is no checkpoint, shards are missing, truncated or
-            corrupt, the index contradicts them, or a path leaves the folder.
+    Of an index without any of its shards the names are read. Raises WeightsError when
+    there is no checkpoint, shards are missing, truncated or corrupt, the index
+    contradicts them, or a path leaves the folder.
     """
-    files = FolderFiles(files) if isinstance(files, Path) else files
-    for name, form in _LAYOUTS:
+    for name, form in LAYOUTS:
         if name.endswith(".index.json"):
             index = files.local(name)
             if index is not None:
@@ -141,41 +123,56 @@ def read_headers(files: Files | Path) -> CheckpointHeaders:
         elif files.has(name):
             tensors = _read(files, name, form)
             return CheckpointHeaders(files.where, form, (name,), tensors)
-    names = ", ".join(name for name, _ in _LAYOUTS)
-    raise NoCheckpointError(
-        f"{files.where} holds no checkpoint: none of {names} is there"
+    raise WeightsError(
+        f"{files.where} holds no checkpoint: none of {LOOKED_FOR} is there. Give the "
+        "folder that the model was saved in.",
+        "absent",
     )
 
 
 def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
+    """The headers of a file, which has the form that its name says."""
+    pickled = PurePosixPath(name).suffix == ".bin"
+    if pickled is (form == "safetensors"):
+        raise WeightsError(
+            f"{files.at(name)} is listed among files of the format {form}, and its "
+            "name is of another. Download the index again.",
+            "incomplete",
+        )
     try:
         with files.open(name) as file:
-            return _reader(form)(file, files.at(name))
+            pointer = file.read(len(_POINTER)) == _POINTER
+            file.seek(0)
+            found = {} if pointer else _headers(file, files.at(name), form)
     except OSError as error:
         reason = error.strerror or error
-        raise FileUnreadableError(
-            f"{files.at(name)} cannot be read: {reason}"
+        raise WeightsError(
+            f"{files.at(name)} cannot be read: {reason}.", "unreadable"
         ) from None
+    if pointer:
+        raise WeightsError(
+            f"{files.at(name)} is a Git LFS pointer, not the weights themselves; run "
+            "`git lfs pull` in its folder.",
+            "damaged",
+        )
+    return {key: replace(info, file=name) for key, info in found.items()}
 
 
-def _reader(form: Format) -> Callable[[IO[bytes], str], dict[str, TensorInfo]]:
+def _headers(file: IO[bytes], path: str, form: Format) -> dict[str, TensorInfo]:
     """What reads headers; that of pickles is imported where there are some."""
     if form == "safetensors":
-        return read_safetensors
-    from glmc.frontends.torch_header import read_torch
+        return read_safetensors(file, path)
+    from .torch_header import read_torch
 
-    return read_torch
+    return read_torch(file, path)
 
 
 def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHeaders:
     from concurrent.futures import ThreadPoolExecutor
 
     index = files.at(name)
-    files_of = _weight_map(path, index)
+    files_of = weight_map(path, index)
     shards = tuple(sorted(set(files_of.values())))
-    for shard in shards:
-        _refuse_odd_name(shard, index)
-        _refuse_odd_kind(shard, index)
     with ThreadPoolExecutor(files.workers) as pool:
         there = dict(zip(shards, pool.map(files.has, shards), strict=True))
         present = {shard for shard in shards if there[shard]}
@@ -184,9 +181,11 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
             unknown = {n: TensorInfo(None, None, file) for n, file in files_of.items()}
             return CheckpointHeaders(files.where, form, shards, unknown, True)
         if missing:
-            raise IncompleteCheckpointError(
-                f"{index} names {listed(missing)}, which {_is(missing)} not beside it;"
-                " the checkpoint is incomplete"
+            raise WeightsError(
+                f"{len(missing)} of the {len(shards)} shards that {index} names are "
+                f"missing: {_listed(missing)}; the checkpoint is incomplete. Download "
+                "them into the same folder.",
+                "incomplete",
             )
         found = pool.map(lambda shard: _read(files, shard, form), shards)
         tensors: dict[str, TensorInfo] = {}
@@ -196,16 +195,29 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
     return CheckpointHeaders(files.where, form, shards, tensors)
 
 
-def _weight_map(path: Path, index: str) -> dict[str, str]:
-    entries = read_json_object(path, _MAX_INDEX).get("weight_map")
+def weight_map(path: Path, index: str) -> dict[str, str]:
+    """Tensor to file, as the index at `path` says; messages call it `index`.
+
+    Raises WeightsError where it has no such table, or names what is not a file of
+    weights in its own folder.
+    """
+    entries = read_object(path, _MAX_INDEX).get("weight_map")
     if not isinstance(entries, dict) or not entries:
-        raise WeightMapError(f"{index}: weight_map must be an object of tensor names")
+        raise WeightsError(
+            f"{index}: weight_map must be an object of tensor names. Download it "
+            "again.",
+            "index",
+        )
     for name, file in entries.items():
         if not isinstance(file, str) or not file:
-            raise WeightMapError(
-                f"{index}: weight_map must give a file name for {name!r},"
-                f" found {show(file)}"
+            raise WeightsError(
+                f"{index}: weight_map must give a file name for {name!r}, found "
+                f"{repr(file)[:80]}. Download it again.",
+                "index",
             )
+    for file in sorted(set(entries.values())):
+        _refuse_odd_name(file, index)
+        _refuse_odd_kind(file, index)
     return entries
 
 
@@ -216,22 +228,25 @@ def _compare(
     held = set(shard)
     lacking = sorted(n for n, f in files_of.items() if f == file and n not in held)
     if lacking:
-        raise IncompleteCheckpointError(
-            f"{index} says that {file} holds {listed(lacking)}, and the file does not;"
-            " index and shards are not of the same checkpoint"
+        raise WeightsError(
+            f"{index} says that {file} holds {_listed(lacking)}, and the file does not;"
+            " index and shards are not of the same checkpoint.",
+            "incomplete",
         )
     elsewhere = sorted(name for name in held if files_of.get(name, file) != file)
     if elsewhere:
         other = files_of[elsewhere[0]]
-        raise IncompleteCheckpointError(
-            f"{file} holds {listed(elsewhere)}, and so does {other}, where {index} says"
-            f" {_is(elsewhere)}; one name cannot stand for two tensors"
+        raise WeightsError(
+            f"{file} holds {_listed(elsewhere)}, and so does {other}, where {index} "
+            f"says {_is(elsewhere)}; one name cannot stand for two tensors.",
+            "incomplete",
         )
     unlisted = sorted(name for name in held if name not in files_of)
     if unlisted:
-        raise IncompleteCheckpointError(
-            f"{file} holds {listed(unlisted)}, which {index} does not list; index and"
-            " shards are not of the same checkpoint"
+        raise WeightsError(
+            f"{file} holds {_listed(unlisted)}, which {index} does not list; index and"
+            " shards are not of the same checkpoint.",
+            "incomplete",
         )
 
 
@@ -240,18 +255,20 @@ def _refuse_odd_name(name: str, index: str) -> None:
     pure = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name
     if odd or pure.is_absolute() or ".." in pure.parts:
-        raise UnsafePathError(
+        raise WeightsError(
             f"{index}: weight_map names the file {name!r}, which leaves the folder;"
-            " a checkpoint's files lie in its own folder"
+            " a checkpoint's files lie in its own folder.",
+            "path",
         )
 
 
 def _refuse_odd_kind(name: str, index: str) -> None:
     """Code is never fetched, whatever an index calls it."""
     if PurePosixPath(name).suffix not in _ENDINGS:
-        raise UnsafePathError(
+        raise WeightsError(
             f"{index}: weight_map names the file {name!r}, which is not a file of"
-            f" weights; their names end in {' or '.join(_ENDINGS)}"
+            f" weights; their names end in {' or '.join(_ENDINGS)}.",
+            "path",
         )
 
 
@@ -263,8 +280,18 @@ def refuse_outside(folder: Path, path: Path, name: str) -> None:
         repository = home.parent.parent
         homes += [repository / "blobs", repository.parent / "blobs"]
     if not any(target.is_relative_to(place) for place in homes):
-        raise UnsafePathError(f"{folder}: {name} is a link that leaves the folder")
+        raise WeightsError(
+            f"{folder}: {name} is a link that leaves the folder. If you made it "
+            "yourself, put the file in its place.",
+            "path",
+        )
 
 
 def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
+
+
+def _listed(names: list[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more

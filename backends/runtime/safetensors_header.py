@@ -7,20 +7,19 @@ Format: https://huggingface.co/docs/safetensors#format
 from pathlib import PurePosixPath
 from typing import IO, Any, NoReturn
 
-from glmc.frontends.json_text import MEGABYTE, parse_json_object
-from glmc.frontends.tensor_info import BITS, TensorInfo, size_in_bytes
-from glmc.ir.errors import DamagedWeightsError
+from .faults import WeightsError
+from .strict_json import MEGABYTE, parse_object
+from .tensor_info import BITS, TensorInfo, size_in_bytes
 
 _MAX_HEADER = 100 * MEGABYTE
 _MAX_RANK = 16
 
 
 def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
-    """The tensors of one file, which messages call ``path``.
+    """The tensors of one file, which messages call `path`.
 
-    Raises:
-        GlmcError: when the file is truncated or its header is not what the format says:
-            known dtypes, shapes that fit their bytes, bytes that fill the file once.
+    Raises WeightsError where the file is truncated or its header is not what the format
+    says: known dtypes, shapes that fit their bytes, bytes that fill the file once.
     """
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
@@ -30,7 +29,7 @@ def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
     total = file.seek(0, 2)
     if len(header) < length:
         _refuse(path, f"it is truncated within its header, at {total} bytes")
-    entries = parse_json_object(header, f"the header of {path}")
+    entries = parse_object(header, f"the header of {path}")
     entries.pop("__metadata__", None)
     infos = {name: _info(path, name, entry) for name, entry in entries.items()}
     _check_extent(path, entries, total - 8 - length)
@@ -76,4 +75,7 @@ def _check_extent(path: str, entries: dict[str, Any], size: int) -> None:
 
 
 def _refuse(path: str, reason: str) -> NoReturn:
-    raise DamagedWeightsError(f"{path} is not a sound safetensors file: {reason}")
+    raise WeightsError(
+        f"{path} is not a sound safetensors file: {reason}. Download it again.",
+        "damaged",
+    )

@@ -1,15 +1,15 @@
-"""The tensors of a ``torch.save`` file, without torch and without running anything."""
+"""The tensors of a `torch.save` file, without torch and without running anything."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
-from glmc.frontends.json_text import MEGABYTE
-from glmc.frontends.pickle_machine import PickleFault, load
-from glmc.frontends.tensor_info import BITS, TensorInfo
-from glmc.frontends.wording import named
-from glmc.ir.errors import DamagedWeightsError
+from .faults import WeightsError
+from .pickle_machine import PickleFault, load
+from .strict_json import MEGABYTE
+from .tensor_info import BITS, TensorInfo
 
 _MAX_PICKLE = 256 * MEGABYTE
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -62,10 +62,10 @@ class _Tensor:
 
 
 def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
-    """The tensors of one ``.bin`` file, zip or legacy, which messages call ``path``.
+    """The tensors of one `.bin` file, zip or legacy, which messages call `path`.
 
-    Raises:
-        GlmcError: when the file is truncated, corrupt, or would need code to be run.
+    Raises WeightsError where the file is truncated, corrupt, or would need code to be
+    run.
     """
     try:
         is_zip = file.read(4) == b"PK\x03\x04"
@@ -77,7 +77,10 @@ def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
     # zipfile's words for a broken archive, an unknown compression, and encryption.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         reason = f"its archive is damaged or truncated ({error})"
-    raise DamagedWeightsError(f"{path} is not a sound torch checkpoint: {reason}")
+    raise WeightsError(
+        f"{path} is not a sound torch checkpoint: {reason}. Download it again.",
+        "damaged",
+    )
 
 
 def _infos(state: object, file: str) -> dict[str, TensorInfo]:
@@ -85,15 +88,18 @@ def _infos(state: object, file: str) -> dict[str, TensorInfo]:
         raise PickleFault(f"it holds a {type(state).__name__}, not a dict of tensors")
     for name, value in state.items():
         if not isinstance(value, _Tensor):
-            raise PickleFault(
-                f"{named(name)} is a {type(value).__name__}, not a tensor"
-            )
+            raise PickleFault(f"{name!r} is a {type(value).__name__}, not a tensor")
     return {n: TensorInfo(t.storage.dtype, t.shape, file) for n, t in state.items()}
 
 
 def _read_zip(file: IO[bytes]) -> object:
     with zipfile.ZipFile(file) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        infos = archive.infolist()
+        sizes = {info.filename: info.file_size for info in infos}
+        if len(sizes) < len(infos):
+            raise PickleFault("its archive holds two records of one name")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise PickleFault("its archive is compressed, as torch writes none")
         pickles = [n for n in sizes if n.endswith("/data.pkl") and n.count("/") == 1]
         if len(pickles) != 1:
             raise PickleFault("its archive has no data.pkl")
@@ -122,14 +128,31 @@ def _read_legacy(file: IO[bytes]) -> object:
     load(file, handlers)  # protocol version
     load(file, handlers)  # byte order and integer sizes
     state = load(file, handlers)
-    load(file, handlers)  # storage keys in file order
-    # Each storage is preceded by its number of elements, in eight bytes.
-    expected = sum(8 + storage.size for storage in handlers.storages.values())
-    begin, end = file.tell(), file.seek(0, 2)
-    if end - begin < expected:
-        short = expected - (end - begin)
-        raise PickleFault(f"it is truncated: {short} bytes are missing at its end")
+    _check_storages(file, load(file, handlers), handlers.storages)
     return state
+
+
+def _check_storages(
+    file: IO[bytes], keys: object, storages: Mapping[str, _Storage]
+) -> None:
+    """Each storage, in the order of `keys`, has its number of elements before it, in
+    eight bytes; the last one ends the file."""
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+        raise PickleFault("its list of storages is not of what its tensors refer to")
+    for key in keys:
+        storage = storages[key]
+        count = int.from_bytes(file.read(8), "little")
+        begin, end = file.tell(), file.seek(0, 2)
+        if end - begin < storage.size:
+            short = storage.size - (end - begin)
+            raise PickleFault(f"it is truncated: {short} bytes are missing at its end")
+        if count != storage.elements:
+            told = f"{count} elements, expected {storage.elements}"
+            raise PickleFault(f"its storage {key!r} has {told}")
+        file.seek(begin + storage.size)
+    begin, end = file.tell(), file.seek(0, 2)
+    if begin < end:
+        raise PickleFault(f"{end - begin} bytes at its end belong to no storage")
 
 
 class _Handlers:

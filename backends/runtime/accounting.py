@@ -1,0 +1,143 @@
+"""The account of a checkpoint: every tensor bound, waived, or reported.
+
+Works on names, dtypes and shapes from headers; needs no torch. `load` and `glmc check`
+both ask here, the one for a binding table, the other for a program.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from .storage import FLOATS, Found, Need, storage_fault
+
+
+class Entry(NamedTuple):
+    """A weight: a tensor, or codes and then their scale and so on; full names."""
+
+    needs: tuple[tuple[str, Need], ...]
+    plain: tuple[str, Need] | None = None
+    """What may stand for codes: the same weight as floats, by its own name."""
+
+
+class Rules(NamedTuple):
+    """What a checkpoint may do otherwise than a table of weights says."""
+
+    optional_prefix: str | None = None
+    """Left out of all names, where the head was not saved."""
+    old_names: Sequence[tuple[str, str]] = ()
+    """(ending in old checkpoints, ending today)."""
+    waived: Sequence[tuple[str, str]] = ()
+    """(glob pattern, reason) of tensors that may stay unused."""
+
+
+@dataclass
+class Account:
+    """Where every tensor of a checkpoint went."""
+
+    bound: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+    wrong: dict[str, str] = field(default_factory=dict)
+    waived: dict[str, list[str]] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    shapes_known: bool = True
+    fault: str | None = None
+    """How files and config disagree about quantised weights, and what to do."""
+    spelt: dict[str, str] = field(default_factory=dict)
+    """Full name to what the checkpoint calls the tensor."""
+    plain: set[str] = field(default_factory=set)
+    """Codes, by full name, for which the checkpoint holds floats."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the checkpoint is one of this model."""
+        return not (self.missing or self.wrong or self.unused)
+
+
+def account(
+    entries: Iterable[Entry], headers: Mapping[str, Found], rules: Rules
+) -> Account:
+    """Holds weights against a checkpoint's headers."""
+    result = Account()
+    result.shapes_known = all(info.shape is not None for info in headers.values())
+    needs = _settled(entries, headers, rules, result)
+    for name, need in needs.items():
+        if name not in headers:
+            result.missing.append(name)
+            continue
+        result.bound.add(name)
+        wrong = _wrong(headers[name], need)
+        if wrong:
+            result.wrong[name] = wrong
+    result.fault = storage_fault(needs, headers)
+    for name in sorted(headers.keys() - result.bound):
+        reason = _waiver(name, rules)
+        if reason is None:
+            result.unused.append(name)
+        else:
+            result.waived.setdefault(reason, []).append(name)
+    return result
+
+
+def needed(
+    entries: Iterable[Entry], headers: Mapping[str, Found], rules: Rules
+) -> dict[str, Need]:
+    """Every tensor that weights are made of, by the names that a checkpoint uses.
+
+    A weight that the config calls quantised may be stored as floats: lists of modules
+    that were left out are not always right. It then needs no scale.
+    """
+    return _settled(entries, headers, rules, Account())
+
+
+def _settled(
+    entries: Iterable[Entry],
+    headers: Mapping[str, Found],
+    rules: Rules,
+    result: Account,
+) -> dict[str, Need]:
+    """What is needed, by the checkpoint's names; notes those in `result`."""
+    found: dict[str, Need] = {}
+    for needs, plain in entries:
+        spelt = {name: _find(name, headers, rules) for name, _ in needs}
+        if plain and spelt[needs[1][0]] not in headers:
+            own = _find(plain[0], headers, rules)
+            if own in headers and headers[own].dtype in (None, *FLOATS):
+                result.plain.add(needs[0][0])
+                needs, spelt = (plain,), {plain[0]: own}
+        result.spelt |= spelt
+        found |= {spelt[name]: need for name, need in needs}
+    return found
+
+
+def _find(name: str, headers: Mapping[str, Found], rules: Rules) -> str:
+    """What the checkpoint calls a tensor; the full name where it has none."""
+    return next((one for one in _spellings(name, rules) if one in headers), name)
+
+
+def _spellings(name: str, rules: Rules) -> Iterator[str]:
+    """What a checkpoint may call a tensor, today's full name first."""
+    endings = [(name, "")]
+    for old, new in rules.old_names:
+        if name.endswith(new):
+            endings.append((name.removesuffix(new), old))
+    for stem, ending in endings:
+        yield stem + ending
+        yield stem.removeprefix(rules.optional_prefix or "") + ending
+
+
+def _wrong(info: Found, need: Need) -> str | None:
+    if info.shape is not None and not need.fits(tuple(info.shape)):
+        return f"is {list(info.shape)}, the model needs {list(need.shape or ())}"
+    if info.dtype is not None and not need.takes(info.dtype):
+        kind = f"{need.codes} codes" if need.codes else "a float tensor"
+        return f"is stored as {info.dtype}, the model needs {kind}"
+    return None
+
+
+def _waiver(name: str, rules: Rules) -> str | None:
+    spellings = (name, (rules.optional_prefix or "") + name)
+    for pattern, reason in rules.waived:
+        if any(fnmatchcase(full, pattern) for full in spellings):
+            return reason
+    return None
