@@ -1,5 +1,6 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
+import json
 import re
 from collections.abc import Collection
 from importlib.resources import files
@@ -7,6 +8,7 @@ from importlib.resources.abc import Traversable
 
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
+from glmc.backends.layout import bracketed
 from glmc.backends.target import Target
 from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
@@ -34,8 +36,9 @@ def package(
     head = {"title": title(model), "source": source}
     emitted = {
         "__init__.py": env.get_template("init.py.j2").render(
-            head | {"usage": _usage(model)}
+            head | {"usage": _usage(model), "device": on.accelerator}
         ),
+        "devices.py": env.get_template("devices.py.j2").render(_served(on)),
         "model.py": env.get_template("model.py.j2").render(
             head | dict(model_view(model, program))
         ),
@@ -47,7 +50,17 @@ def package(
     }
     base = ["encoder"] if model.is_encoder else ["causal_lm"]
     base += ["glm_positions"] if model.positions else []
-    return emitted | runtime_files(*base, "loading", "tokenizer")
+    return runtime_files(*base, *on.runtime, "loading", "tokenizer") | emitted
+
+
+def _served(on: Target) -> dict[str, str]:
+    """What devices.py says, as Python."""
+    tables = {"operations": on.operations, "machines": on.machines}
+    found = {"target": json.dumps(on.name)}
+    for name, table in tables.items():
+        rows = [f"{json.dumps(kind)}: {json.dumps(of)}" for kind, of in table.items()]
+        found[name] = bracketed("{", rows, "}", 0)
+    return found
 
 
 def _usage(model: Model) -> list[str]:

@@ -59,6 +59,12 @@ class Target:
     argument names the ops whose kernel is the user's."""
     operations: Mapping[str, str]
     """Kind of device, as torch calls it, to the build's module of operations for it."""
+    machines: Mapping[str, str] = field(default_factory=dict)
+    """Kind of device to the build's module that readies the operations and records
+    steps, a ``Machine`` of ``backends/runtime/modules.py``; kinds that need neither are
+    left out."""
+    runtime: tuple[str, ...] = ()
+    """Modules of ``backends/runtime`` that its builds have beside what all have."""
     own_kernels: bool = False
     """Whether a user's kernel may take the place of an op's: ``--kernel``."""
     ahead: tuple[str, ...] = ()
@@ -69,6 +75,11 @@ class Target:
     """Ops that do not launch one kernel, to how many they launch for a prompt."""
     launched_by_a_token: Mapping[str, int] = field(default_factory=dict)
     """The same for a token of decode, where that differs."""
+
+    @property
+    def accelerator(self) -> str:
+        """The kind of device beside CPUs that its builds have operations for, or ""."""
+        return next((kind for kind in self.operations if kind != "cpu"), "")
 
     def stages(
         self, program: Program, disabled: Iterable[str] = ()

@@ -275,7 +275,9 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
         module = import_build(build.path)
         return module.load(folder, device=device, dtype="float32", strict=False)
 
-    modules = ("reference", "kernels") if device.startswith("cuda") else ("reference",)
+    kind = device.partition(":")[0]
+    chosen = build.target.operations.get(kind, "reference")
+    modules = tuple(dict.fromkeys(("reference", chosen)))
     ids = build.model.positions
     scheme = GlmPositions(**dict(ids)) if ids else positions
     return Chain(programs, weights, load, modules, scheme)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.ir.errors import (
     GenerationError,
@@ -74,6 +75,12 @@ def _texts(tokens: Iterator[int], tokenizer: Any) -> Iterator[str]:
     return pieces
 
 
+def usual_device(on: Target) -> str:
+    """A GPU where there is one and builds of the target have operations for it."""
+    there = on.accelerator == "cuda" and torch.cuda.is_available()
+    return "cuda" if there else "cpu"
+
+
 def load_model(arguments: argparse.Namespace) -> Any:
     """The build's model with the weights of ``--weights``, on ``--device``.
 
@@ -81,8 +88,9 @@ def load_model(arguments: argparse.Namespace) -> Any:
         GlmcError: when the build is an encoder, the weights are not those of the build,
             or there is no such device or dtype.
     """
-    Build(arguments.build).require_generation()
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_disk = Build(arguments.build)
+    on_disk.require_generation()
+    device = arguments.device or usual_device(on_disk.target)
     build = import_build(arguments.build)
     try:
         return build.load(

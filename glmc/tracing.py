@@ -177,7 +177,8 @@ def _entry(build: Build, name: str, graph: str, fresh: list[Op]) -> str:
 
 def implementations(build: Build, mnemonic: str) -> Iterator[str]:
     """Where the functions of an op stand in the build."""
-    for file in ("reference.py", "kernels.py"):
+    modules = dict.fromkeys(["reference", *build.target.operations.values()])
+    for file in (f"{module}.py" for module in modules):
         for number, line in enumerate(build.source(file).splitlines(), 1):
             if line.startswith(f"def {mnemonic}("):
                 yield f"{file}:{number}"

@@ -48,7 +48,13 @@ class Unfit(Exception):
 
 def tune_command(arguments: argparse.Namespace) -> int:
     """``glmc tune``."""
-    Build(arguments.build).require_generation()
+    build = Build(arguments.build)
+    build.require_generation()
+    if build.target.operations.get("cuda") != "kernels":
+        raise UnknownDeviceError(
+            f"{build.path} was compiled for the target {build.target.name}, which has"
+            " no kernels to tune. Compile it with --target any, cuda or hip."
+        )
     if not torch.cuda.is_available():
         raise UnknownDeviceError(
             "glmc tune measures on the GPU that is present, and there is none here. "

@@ -23,7 +23,7 @@ from glmc.comparing import (
     scenarios,
 )
 from glmc.ir.errors import ScenarioError
-from glmc.running import load_model, token_ids
+from glmc.running import load_model, token_ids, usual_device
 
 DIFFERS = 1
 """The exit code when a difference exceeds the tolerance."""
@@ -49,8 +49,9 @@ def verify_command(arguments: argparse.Namespace) -> int:
 
 
 def device_of(arguments: argparse.Namespace) -> str:
-    """``--device``, or a GPU where there is one."""
-    return arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """``--device``, or a GPU where there is one that the build is for."""
+    chosen: str | None = arguments.device
+    return chosen or usual_device(Build(arguments.build).target)
 
 
 def reference(

@@ -43,13 +43,13 @@ def listen(*, src, metadata, metadata_group, times, cache_hit):
 
 driver.set_active(Absent())
 knobs.compilation.listener = listen
-import build, build.kernels
+import build, build.kernels, build.precompiled
 capability = (int(arch) // 10, int(arch) % 10)
 torch.cuda.get_device_capability = lambda device: capability
 build.kernels.present_target = lambda device: f"cuda:{arch}"
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
-    offered = build.loading.offer(torch.device("cuda"))
+    offered = build.precompiled.offer(torch.device("cuda"))
 if expected == "hits":
     model = build.load(checkpoint, device="cpu", dtype=dtype)
     model.ops = build.kernels

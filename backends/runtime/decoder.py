@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 import torch
 
 from .decoding import BUCKETS, Kept, Session, bucket
-from .graphs import CudaGraphs, Recorder
+from .modules import machine
 from .sampling import Sampler
 
 if TYPE_CHECKING:
     from .causal_lm import CausalLM
+    from .graphs import Recorder
 
 #: The kept cache has a multiple of so many slots, so that it serves other prompts too.
 SLOTS = 1024
 
 
-def cuda_graphs(device: torch.device) -> Recorder | None:
+def recorder_of(device: torch.device) -> "Recorder | None":
     """What records steps on a device, None where nothing does."""
-    return CudaGraphs(device) if device.type == "cuda" else None
+    found = machine(device.type)
+    return found.recorder(device) if found else None
 
 
 class Decoder:
@@ -33,7 +35,7 @@ class Decoder:
 
     def __init__(
         self,
-        recorder: Callable[[torch.device], Recorder | None] = cuda_graphs,
+        recorder: "Callable[[torch.device], Recorder | None]" = recorder_of,
         ahead: int | None = None,
     ):
         self.recorder = recorder
@@ -97,10 +99,10 @@ class Decoder:
         return self.kept
 
 
-def _unfit(model: "CausalLM", batch: int, recorder: Recorder | None) -> str | None:
+def _unfit(model: "CausalLM", batch: int, recorder: "Recorder | None") -> str | None:
     """Why steps of a model are not even tried to be recorded, or None."""
     if recorder is None:
-        return f"there are no CUDA graphs on a {model.device.type}"
+        return f"this build records no steps on a {model.device.type}"
     if batch > BUCKETS[-1]:
         return f"a batch of {batch} has more than {BUCKETS[-1]} rows"
     for name, module in model.named_modules():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from .cache import Cache
-from .graphs import Recorder, Run, refusal
 from .modules import operations
 from .sampling import Sampler
 
 if TYPE_CHECKING:
     from .causal_lm import CausalLM
+    from .graphs import Recorder, Run
 
 #: Rows that steps are recorded for; a batch takes the next of them.
 BUCKETS = (1, 2, 4, 8, 16)
@@ -65,7 +65,7 @@ class Kept:
     `begun` int32 [2, R] is where the rows' `start` and `prefix` are put.
     """
 
-    def __init__(self, cache: Cache, recorder: Recorder):
+    def __init__(self, cache: Cache, recorder: "Recorder"):
         # Rows that fill up a bucket attend to slots that nothing was written to.
         for layer in cache.layers:
             for slots in layer.slots().values():
@@ -172,7 +172,7 @@ class Session:
         """Puts a replay in the place of the step, or says why it cannot."""
         step, run = self._step, self._eagerly
         with step.undone():
-            why = refusal(run, step.cache)
+            why = kept.recorder.refusal(run, step.cache)
         if why:
             return why
         with step.undone():

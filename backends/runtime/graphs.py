@@ -28,6 +28,9 @@ INDEXING = (
 class Recorder(Protocol):
     """What records steps: `CudaGraphs`, or a test's stand-in."""
 
+    def refusal(self, run: Run, cache: Cache) -> str | None:
+        """Why a step cannot be recorded, or None. The step is run."""
+
     def warm(self, run: Run) -> None:
         """Runs a step as it will be recorded, so that all it compiles and allocates
         once is there."""
@@ -46,6 +49,10 @@ class CudaGraphs:
         # Not typed in every torch: this and the two below.
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call, unused-ignore]
         self.pool = torch.cuda.graph_pool_handle()
+
+    def refusal(self, run: Run, cache: Cache) -> str | None:
+        """See the function of this name."""
+        return refusal(run, cache)
 
     def warm(self, run: Run) -> None:
         """See `Recorder`; on the stream that will record."""

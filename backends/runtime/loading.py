@@ -17,7 +17,7 @@ from .evaluation import dequantized, evaluate, kept, row_step
 from .faults import WeightsError
 from .folders import LAYOUTS, LOOKED_FOR, weight_map
 from .hub import HubError, Repository, is_hub_id
-from .precompiled import offer
+from .modules import machine
 from .recipes import (
     Bind,
     Cat,
@@ -105,7 +105,8 @@ def load(
             if bar is not None:
                 bar.update(weight.nbytes)
     checkpoint.close()
-    offer(device)
+    if wants := machine(device.type):
+        wants.loaded(device)
     return model.eval()
 
 

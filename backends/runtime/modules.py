@@ -2,13 +2,17 @@
 
 import functools
 import importlib
+import warnings
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import nn
 
-from .tuning import apply_tuning, present_target
+from .devices import MACHINES, OPERATIONS, TARGET
+
+if TYPE_CHECKING:
+    from .graphs import Recorder
 
 
 def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
@@ -17,14 +21,46 @@ def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
+class Machine(Protocol):
+    """A module with what a kind of device asks of a build beside its operations."""
+
+    def ready(self, operations: ModuleType) -> None:
+        """Prepares the operations before the first call."""
+
+    def loaded(self, device: torch.device) -> None:
+        """Is told that a model's weights lie on the device."""
+
+    def recorder(self, device: torch.device) -> "Recorder":
+        """Gives what records decode steps there."""
+
+
+def machine(device_type: str) -> Machine | None:
+    """What a kind of device asks for; None where that is nothing."""
+    name = MACHINES.get(device_type)
+    if name is None:
+        return None
+    return cast(Machine, importlib.import_module(f".{name}", __package__))
+
+
 @functools.cache
 def operations(device_type: str) -> ModuleType:
-    """The build's module of operations for a kind of device."""
-    if device_type != "cuda":
+    """The build's module of operations for a kind of device, ready to be called.
+
+    Where the build has none for it the reference runs, and a warning says so.
+    """
+    name = OPERATIONS.get(device_type)
+    if name is None:
+        warnings.warn(
+            f"this build was compiled for the target {TARGET} and has no "
+            f"operations for {device_type!r}: those of reference.py run, in plain torch"
+            ", which is slower. `glmc compile --target` makes a build for another.",
+            stacklevel=3,
+        )
         return importlib.import_module(".reference", __package__)
-    kernels = importlib.import_module(".kernels", __package__)
-    apply_tuning(kernels, present_target())
-    return kernels
+    found = importlib.import_module(f".{name}", __package__)
+    if wants := machine(device_type):
+        wants.ready(found)
+    return found
 
 
 def item(output: tuple[Any, ...], key: Any) -> Any:
@@ -50,8 +86,8 @@ class BaseModel(Block):
     vocab_size: ClassVar[int]
     default_dtype: ClassVar[torch.dtype]
 
-    #: The module of operations; None takes the build's `kernels` on a GPU and its
-    #: `reference` elsewhere.
+    #: The module of operations; None takes the one that the build's `devices` names
+    #: for where the weights are.
     ops: ModuleType | None = None
 
     def keep_cache_as(self, name: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from glmc.backends.target import TARGETS, every_pass, target
 from glmc.builds import Build
@@ -15,6 +19,7 @@ from glmc.cli import main
 from glmc.driver import Options, compile_files
 from glmc.ir.errors import GlmcError, OptionsDisagreeError, UnknownDeviceError
 from glmc.ir.op import registry
+from glmc.running import import_build
 from support import GOLDEN, ROOT
 
 CHATGLM3 = GOLDEN / "chatglm3"
@@ -138,6 +143,90 @@ def test_a_third_target_is_a_folder_and_a_row(
     glmc(capsys, "compile", "--from-ir", out / "ir" / "0-model.glmc", "-o", again)
     assert Build(again).target.name == "toy"
     assert (again / "toy_ops.py").is_file()
+
+
+def test_a_build_runs_on_what_its_target_gave_it(toy: None, tmp_path: Path) -> None:
+    out = tmp_path / "toyed"
+    assert main(["compile", str(CHATGLM3), "-o", str(out), "--target", "toy"]) == 0
+    build = import_build(out)
+    model = build.load(CHATGLM3)
+    ids = torch.tensor([[5, 6, 7]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits = model(ids).logits
+    operations = importlib.import_module(f"{build.__name__}.toy_ops")
+    machine = importlib.import_module(f"{build.__name__}.toy_machine")
+    assert operations.CALLS
+    assert machine.TOLD == ["cpu", "toy_ops"]
+    model.ops = importlib.import_module(f"{build.__name__}.reference")
+    assert torch.equal(model(ids).logits, logits)
+
+
+@pytest.fixture(scope="module")
+def of_a_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cpu") / "build"
+    assert main(["compile", str(CHATGLM3), "-o", str(out), "--target", "cpu"]) == 0
+    return out
+
+
+def test_a_build_for_cpus_has_nothing_of_a_gpu(of_a_cpu: Path) -> None:
+    files = {path.relative_to(of_a_cpu).as_posix() for path in of_a_cpu.rglob("*.py")}
+    gpus = {"kernels.py", "tuning.py", "precompiled.py", "graphs.py", "gpu.py"}
+    assert files & gpus == set()
+    told = "".join((of_a_cpu / file).read_text() for file in files)
+    assert "triton" not in told.lower()
+    assert 'device="cuda"' not in (of_a_cpu / "__init__.py").read_text()
+
+
+def test_a_build_for_cpus_answers_as_the_default_does(
+    of_a_cpu: Path, compiled: Callable[[Path], Path]
+) -> None:
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+    both = [import_build(out).load(CHATGLM3) for out in (of_a_cpu, compiled(CHATGLM3))]
+    mine, others = (
+        list(model.generate(ids, max_new_tokens=6, stream=True)) for model in both
+    )
+    assert all(map(torch.equal, mine, others))
+    assert both[0].decode_path == "eager: this build records no steps on a cpu"
+
+
+def test_what_only_a_gpu_can_is_refused_with_a_build_for_cpus(
+    of_a_cpu: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tune", str(of_a_cpu), "--weights", str(CHATGLM3)]
+    assert main(command) == 2
+    assert "the target cpu, which has no kernels to tune" in capsys.readouterr().err
+    assert main(["inspect", str(of_a_cpu)]) == 0
+    text = capsys.readouterr().out
+    assert "target      cpu: CPUs, by torch." in text
+    assert "on a CPU\n" in text
+    assert "launch" not in text
+    assert "GPU" not in text
+
+
+def test_a_build_for_cpus_is_proved_as_any_other(
+    of_a_cpu: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    against = ["--weights", CHATGLM3, "--against", CHATGLM3 / "golden.safetensors"]
+    assert main(["verify", *map(str, [of_a_cpu, *against])]) == 0
+    assert main(["bisect", *map(str, [of_a_cpu, *against])]) == 0
+    assert "no difference" in capsys.readouterr().out
+    run = ["run", of_a_cpu, "--weights", CHATGLM3, "--prompt-ids", "5,6,7"]
+    assert len(glmc(capsys, *run, "--max-new-tokens", 3)["new"]) == 3
+
+
+def test_a_device_without_operations_gets_the_reference_and_a_sentence(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "gpus"
+    assert main(["compile", str(CHATGLM3), "-o", str(out), "--target", "cuda"]) == 0
+    build = import_build(out)
+    model = build.load(CHATGLM3)
+    with pytest.warns(UserWarning, match="target cuda and has no operations for 'cpu'"):
+        model(torch.tensor([[5, 6, 7]]))
+    with warnings.catch_warnings():  # once is enough
+        warnings.simplefilter("error")
+        model(torch.tensor([[5, 6, 7]]))
 
 
 def test_a_build_of_a_target_that_is_gone_says_so(

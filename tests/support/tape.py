@@ -64,6 +64,13 @@ class Tapes:
         self.recorded: list[Tape] = []
         self.replays = 0
 
+    def refusal(self, run: Callable[[], None], cache: Any) -> str | None:
+        """That of the package which the cache is of."""
+        package = type(cache).__module__.rpartition(".")[0]
+        graphs = importlib.import_module(f"{package}.graphs")
+        why: str | None = graphs.refusal(run, cache)
+        return why
+
     def warm(self, run: Callable[[], None]) -> None:
         self.warmed += 1
         run()

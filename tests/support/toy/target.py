@@ -35,6 +35,22 @@ def add(x, y):
 
 CALLS = []
 '''
+MACHINE = '''"""What the toy asks for."""
+
+TOLD = []
+
+
+def ready(operations):
+    TOLD.append(operations.__name__.rpartition(".")[2])
+
+
+def loaded(device):
+    TOLD.append(str(device))
+
+
+def recorder(device):
+    return None
+'''
 
 
 def passes() -> tuple[Pass, ...]:
@@ -62,8 +78,9 @@ TOY = Target(
     passes=passes,
     place=place,
     usual=usual,
-    files=lambda program, own: {"toy_ops.py": FILE},
+    files=lambda program, own: {"toy_ops.py": FILE, "toy_machine.py": MACHINE},
     operations={"cpu": "toy_ops"},
+    machines={"cpu": "toy_machine"},
     counted="turns",
     launched={"add": 3},
 )

@@ -1,0 +1,24 @@
+"""What a GPU asks of a build beside its operations; see `modules.Machine`."""
+
+from types import ModuleType
+
+import torch
+
+from .graphs import CudaGraphs
+from .precompiled import offer
+from .tuning import apply_tuning, present_target
+
+
+def ready(kernels: ModuleType) -> None:
+    """Gives kernels the tiles that were measured on this GPU."""
+    apply_tuning(kernels, present_target())
+
+
+def loaded(device: torch.device) -> None:
+    """Offers Triton the kernels that were compiled with the build."""
+    offer(device)
+
+
+def recorder(device: torch.device) -> CudaGraphs:
+    """Gives what records decode steps there."""
+    return CudaGraphs(device)
