@@ -67,7 +67,7 @@ class Resolver:
             return None
         if not wanted.many:
             return self._checked(what, given, value, wanted)
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise self.error(what, given, "must be a list", value)
         each = (self.value(one) for one in value)
         return tuple(self._checked(what, given, one, wanted) for one in each)

@@ -11,8 +11,11 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from glmc.frontends import spec as language
+from glmc.frontends.documented import key_docs
 from glmc.frontends.expressions import parse_expression
 from glmc.frontends.kinds import Name
+from glmc.frontends.sections import Section
 from glmc.frontends.spec import Spec, Variant
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -107,13 +110,20 @@ def spec_schema() -> dict[str, Any]:
     only after inheritance, so no key is required.
     """
     schema = SpecFile.model_json_schema(schema_generator=_Generator)
-    for part in (schema, *schema["$defs"].values()):
+    for cls, part in _parts(schema):
         part.pop("required", None)
-        given = part.get("properties", {})
+        docs = key_docs(cls)
         part["properties"] = {
-            name: _or_null(value)
-            for key, value in given.items()
+            name: _or_null(value) | ({"description": docs[key]} if key in docs else {})
+            for key, value in part.get("properties", {}).items()
             for name in (key, f"{key}!")
         }
     schema["$defs"]["Variant"]["properties"]["spec"] = {"$ref": "#"}
     return {"$schema": _DIALECT, **schema, "title": "A spec of glmc"}
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[tuple[type[Section], dict[str, Any]]]:
+    """Each section with its schema."""
+    yield SpecFile, schema
+    for name, part in schema["$defs"].items():
+        yield getattr(language, name), part

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from glmc.backends.target import DEFAULT, every_pass, target
 from glmc.frontends import kinds, sections
 from glmc.frontends import spec as language
+from glmc.frontends.documented import key_docs
 from glmc.ir.op import Op, registry
 from glmc.ir.passes.rewrite import Fusion
 from glmc.ir.text.printer import is_enum, print_value
@@ -98,7 +99,7 @@ def _code(text: str) -> str:
     return "\n".join(f"    {line}" for line in inspect.cleandoc(text).splitlines())
 
 
-def _sections() -> list[type[BaseModel]]:
+def _sections() -> list[type[sections.Section]]:
     """The classes of the spec language, the whole first."""
     found = [
         cls
@@ -111,11 +112,13 @@ def _sections() -> list[type[BaseModel]]:
     return list(found)
 
 
-def _section(cls: type[BaseModel]) -> str:
-    rows = ["| key | what it takes | default |", "|---|---|---|"]
+def _section(cls: type[sections.Section]) -> str:
+    rows = ["| key | what it takes | default | |", "|---|---|---|---|"]
+    docs = key_docs(cls)
     for name, field in cls.model_fields.items():
         takes = _takes(field).replace("|", "\\|")
-        rows.append(f"| `{name}` | {takes} | {_default(field)} |")
+        about = docs.get(name, "").replace("|", "\\|")
+        rows.append(f"| `{name}` | {takes} | {_default(field)} | {about} |")
     about = inspect.getdoc(cls) or ""
     return "\n".join([f"## {_title(cls)}", "", about, "", *rows])
 

@@ -194,5 +194,13 @@ def test_the_schema_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(run(capsys, "specs", "schema")) == spec_schema()
 
 
+def test_the_schema_tells_what_keys_mean() -> None:
+    from glmc.frontends.schema import spec_schema
+
+    router = spec_schema()["$defs"]["MoeSpec"]["properties"]
+    assert router["least_sum"]["description"] == "What that sum is at least."
+    assert "description" not in router["experts"]
+
+
 def test_the_docs_say_how_editors_find_the_schema() -> None:
     assert "yaml-language-server: $schema=" in (ROOT / "docs/specs.md").read_text()

@@ -40,6 +40,17 @@ def test_the_signature_is_that_of_the_class() -> None:
     )
 
 
+def test_a_key_says_what_its_node_says() -> None:
+    page = pages()["spec-keys.md"]
+    assert "| `least_sum` | a number or an expression |  | What that sum is at" in page
+    # Of the section's own: the node has no such field, or another at this name.
+    assert (
+        "| `head_bias` | true, false or an expression | `False` | Whether the" in page
+    )
+    # The node's weight is in a slot, and what is said of it is not said of the flag.
+    assert "| `bias` | true, false or an expression | `False` |  |" in page
+
+
 def build_site(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     return subprocess.run(
