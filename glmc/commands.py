@@ -142,6 +142,13 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     if arguments.op:
         facts = views.op_facts(build, arguments.op)
         return views.op_text(facts), facts
+    if arguments.upstream or arguments.downstream:
+        from glmc import flows
+
+        up = arguments.upstream
+        direction: flows.Direction = "upstream" if up else "downstream"
+        facts = flows.flow_facts(build, up or arguments.downstream, direction)
+        return flows.flow_text(facts), facts
     if arguments.weights:
         rows = views.weight_facts(build)
         return views.weights_text(rows), {"weights": rows}
@@ -165,8 +172,8 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         inspecting.summary_text(facts),
         build.dump(list(build.stages)[-1]).rstrip(),
         _ledger(build),
-        "more: --stage, --diff, --op, --weights, --keys, --trace, --cost, --json;"
-        " glmc explain",
+        "more: --stage, --diff, --op, --upstream, --downstream, --weights, --keys,"
+        " --trace, --cost, --json; glmc explain",
     ]
     return "\n\n".join(parts), facts
 

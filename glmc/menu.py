@@ -70,6 +70,8 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     view("--ledger", action="store_true", help="only the ledger: fusions, and kernels")
     view("--diff", nargs=2, metavar=("A", "B"), help="what changed between two stages")
     view("--op", metavar="NAME", help="every use of an op, or who makes %%NAME")
+    view("--upstream", metavar="VALUE", help="what %%VALUE or @VALUE is made of")
+    view("--downstream", metavar="VALUE", help="what is made of it")
     view("--weights", action="store_true", help="where every parameter comes from")
     view("--keys", action="store_true", help="what became of every config key")
     view("--trace", metavar="WHERE",
@@ -203,6 +205,7 @@ COMMANDS: tuple[Command, ...] = (
         "  glmc inspect build/\n"
         "  glmc inspect build/ --stage lowered\n"
         "  glmc inspect build/ --diff lowered merge-qkv\n"
+        "  glmc inspect build/ --upstream ctx\n"
         "  glmc inspect build/ --trace model.py:24\n"
         "  glmc inspect build/ --ledger --json\n"
         "  glmc inspect build/ --cost h200 --batch 4 --context 8192\n"

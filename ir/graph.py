@@ -10,7 +10,7 @@ there is one, gives what the cache holds before the first token.
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import SerializeAsAny
 
@@ -18,6 +18,9 @@ from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
 from glmc.ir.types import CacheType, TensorType, Type
+
+if TYPE_CHECKING:
+    import networkx
 
 
 class Param(Node):
@@ -93,6 +96,29 @@ class Graph(Node):
     def param(self, name: str) -> Param | None:
         """A parameter of this graph by name."""
         return next((param for param in self.params if param.name == name), None)
+
+    def to_networkx(
+        self, program: "Program | None" = None
+    ) -> "networkx.MultiDiGraph[str]":
+        """Make a networkx graph of it: who reads what, for analyses of one's own.
+
+        A node is ``in NAME`` for a value from outside, ``param NAME``, ``op N`` for the
+        op at that place, or ``out NAME`` for a value that is returned. Attributes:
+        ``kind`` (``input``, ``param``, ``op``, ``return``), ``name`` (an op's is its
+        mnemonic), ``type`` (:data:`~glmc.ir.types.Type`; ops have none, their results
+        do), and ``op`` or ``param``, the object itself.
+
+        There is an edge for each operand: an op may read a value twice, or several
+        results of another, so it is a multigraph. Its key is the field that reads, its
+        attributes ``value`` (``%x``, ``@w``) and ``type``.
+
+        Args:
+            program: where parameters that graphs share are looked up; without it their
+                ``param`` and ``type`` are None.
+        """
+        from glmc.ir.network import network  # a compilation does without networkx
+
+        return network(self, program)
 
     def _repr_svg_(self) -> str:
         """What a notebook shows of a graph."""

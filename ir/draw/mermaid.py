@@ -1,28 +1,40 @@
 """One graph as a Mermaid flowchart, for documents that draw them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from glmc.ir.draw.svg import subtitle
 from glmc.ir.graph import Graph
+from glmc.ir.network import reads
 
 
 def mermaid(graph: Graph) -> str:
     """``flowchart TD`` with an edge, labelled with its dims, for every value read."""
     lines = ["flowchart TD"]
-    maker: dict[str, str] = {}
-    read = {name for op in graph.ops for name in op.values}
-    for value in graph.inputs:
-        if value.name in read:
-            maker[value.name] = f"in_{value.name}"
-            lines.append(f'  in_{value.name}(["%{value.name}"])')
-    for at, op in enumerate(graph.ops):
-        under = f"<br/>{_plain(subtitle(op))}" if subtitle(op) else ""
-        lines.append(f'  op{at}["{op.mnemonic}{under}"]')
-        for name in dict.fromkeys(op.values):
-            lines.append(f"  {maker[name]} -->|{_dims(graph, name)}| op{at}")
-        maker |= dict.fromkeys(op.outs, f"op{at}")
-    for name in graph.returns:
-        lines.append(f'  out_{name}(["return %{name}"])')
-        lines.append(f"  {maker[name]} -->|{_dims(graph, name)}| out_{name}")
+    found = graph.to_networkx()
+    for node, facts in found.nodes(data=True):
+        if facts["kind"] == "param" or not found.degree(node):
+            continue
+        lines.append(f"  {_key(node)}{_box(facts)}")
+        lines += [
+            f"  {_key(source)} -->|{_dims(graph, value)}| {_key(node)}"
+            for source, value in reads(found, node)
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _key(node: str) -> str:
+    """``in_x``, ``op3``, ``out_x``."""
+    kind, _, name = node.partition(" ")
+    return f"op{name}" if kind == "op" else f"{kind}_{name}"
+
+
+def _box(facts: Mapping[str, Any]) -> str:
+    if facts["kind"] != "op":
+        returned = "return " if facts["kind"] == "return" else ""
+        return f'(["{returned}%{facts["name"]}"])'
+    under = subtitle(facts["op"])
+    return f'["{facts["name"]}{under and f"<br/>{_plain(under)}"}"]'
 
 
 def _dims(graph: Graph, name: str) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from glmc.ir.draw.layered import Placed, Point, place
 from glmc.ir.graph import Graph
+from glmc.ir.network import reads
 from glmc.ir.op import Op
 from glmc.ir.text.printer import print_value
 from glmc.ir.types import Type
@@ -95,13 +96,10 @@ def subtitle(op: Op) -> str:
 
 def _edges(graph: Graph) -> Iterator[tuple[str, str, str]]:
     """(source, target, value) of each value that one box hands to another."""
-    maker = {value.name: f"in {value.name}" for value in graph.inputs}
-    for at, op in enumerate(graph.ops):
-        for name in dict.fromkeys(op.values):
-            yield maker[name], f"op {at}", name
-        maker |= dict.fromkeys(op.outs, f"op {at}")
-    for name in graph.returns:
-        yield maker[name], f"out {name}", name
+    found = graph.to_networkx()
+    for target in found:
+        for source, value in reads(found, target):
+            yield source, target, value
 
 
 def _curves(placed: Placed, edges: list[tuple[str, str, str]]) -> Iterator[str]:

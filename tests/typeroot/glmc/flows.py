@@ -1,0 +1,1 @@
+../../../glmc/flows.py
