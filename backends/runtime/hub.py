@@ -89,6 +89,28 @@ class Repository:
             raise HubError(self.lacking(", ".join(absent[:4]) + more))
         return beside.parent
 
+    def names(self, folder: str, ending: str) -> list[str]:
+        """The names of the files right in a folder that end so; offline, of none.
+
+        A mirror that cannot list a folder has none of it.
+        """
+        with self._speaking(folder) as hub:
+            if self._offline(hub):
+                return []
+            api = hub.HfApi(endpoint=self.endpoint)
+            try:
+                entries = list(
+                    api.list_repo_tree(
+                        self.hub_id, path_in_repo=folder, revision=self.revision
+                    )
+                )
+            except hub.errors.RepositoryNotFoundError:
+                raise
+            except hub.errors.HfHubHTTPError:
+                return []
+        found = [PurePosixPath(entry.path).name for entry in entries]
+        return sorted(name for name in found if name.endswith(ending))
+
     def _download(self, hub: Any, name: str) -> Path:
         return Path(
             hub.hf_hub_download(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -104,7 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        parts = self.path.partition("?")[0].strip("/").split("/", 4)
+        path = self.path.partition("?")[0].strip("/")
+        if found := re.fullmatch(r"api/models/(.+)/tree/[^/]+/(.+)", path):
+            return self._list(*found.groups())
+        parts = path.split("/", 4)
         cdn = parts[0] == "cdn"
         if len(parts) != 5 or (not cdn and parts[2] != "resolve"):
             return self._error(404, "")
@@ -123,6 +127,18 @@ class _Handler(BaseHTTPRequestHandler):
         if not cdn and len(data) > LARGE:
             return self._redirect(f"/cdn/{hub_id}/{COMMIT}/{name}", data)
         self._send(name, data, body)
+
+    def _list(self, hub_id: str, folder: str) -> None:
+        """The files of a folder, as the client's list_repo_tree asks for them."""
+        files = self.hub.repositories.get(hub_id, {})
+        inner = [name for name in files if name.rpartition("/")[0] == folder]
+        if not inner:
+            return self._error(404, "EntryNotFound")
+        rows = [
+            {"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40}
+            for name in inner
+        ]
+        self._send(folder, json.dumps(rows).encode(), True)
 
     def _redirect(self, path: str, data: bytes) -> None:
         self._log(0)

@@ -1,6 +1,6 @@
 """Rows of ids as a model takes them: padded, masked, with positions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,16 +35,21 @@ def collate(
     *,
     pad: int | None,
     side: str,
+    length: int | None = None,
+    multiple: int | None = None,
+    extra: Mapping[str, list[list[int]]] | None = None,
 ) -> Batch:
     """Rows of equal length as lists, padded with `pad` on `side`.
 
     input_ids, attention_mask (1 for a token, 0 for padding) and, with `types`,
     token_type_ids are [B, T]; position_ids is [B, T], or [B, 2, T] where a position
-    has two parts, 0 for padding, and left out where a row has none. `pad` None leaves
-    the rows as long as they are.
+    has two parts, 0 for padding, and left out where a row has none. T is `length`, or
+    that of the longest row, rounded up to a `multiple`. `extra` rows are padded with 0.
+    `pad` None leaves the rows as long as they are.
     """
-    longest = max(map(len, rows), default=0)
-    gaps = [0 if pad is None else longest - len(row) for row in rows]
+    longest = max(map(len, rows), default=0) if length is None else length
+    longest += -longest % (multiple or 1)
+    gaps = [0 if pad is None else max(0, longest - len(row)) for row in rows]
 
     def filled(lines: Sequence[list[int]], value: int) -> list[list[int]]:
         return [
@@ -63,7 +68,7 @@ def collate(
         batch["position_ids"] = parts[0] if len(parts) == 1 else whole
     if types is not None:
         batch["token_type_ids"] = filled(types, 0)
-    return batch
+    return Batch(batch | {n: filled(lines, 0) for n, lines in (extra or {}).items()})
 
 
 def counted(row: list[int]) -> list[list[int]]:

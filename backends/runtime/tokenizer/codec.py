@@ -2,8 +2,18 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from .arguments import fit
+
+
+class Cut(NamedTuple):
+    """How long a row may be: at most so many ids, cut by a strategy at a side."""
+
+    most: int
+    how: str
+    side: str
 
 
 class Codec(ABC):
@@ -15,6 +25,8 @@ class Codec(ABC):
     `pair_end` ends the second text of a pair.
     """
 
+    #: Whether decoding writes blanks between words that text did not have.
+    blanks_apart = False
     #: An end of decoded text that further tokens may still change.
     unfinished: ClassVar[re.Pattern[str]] = re.compile("\ufffd{1,3}$")
 
@@ -50,35 +62,53 @@ class Codec(ABC):
     def encode_marked(self, text: str, mark: str = "") -> list[int]:
         """Ids of text in which the names of special tokens stand for them.
 
-        A name with `mark` inside stays text, without the mark.
+        A name between two `mark` stays text; the marks themselves are left out.
         """
         ids: list[int] = []
-        begin = 0
-        for match in self.pattern.finditer(text):
-            ids += self._run(text[begin : match.start()], mark)
-            ids.append(self.specials[match.group()])
-            begin = match.end()
-        return ids + self._run(text[begin:], mark)
+        for begin, end, name in self._runs(text, mark):
+            run = text[begin:end]
+            run = run.replace(mark, "") if mark else run
+            ids += self.encode_plain(run) if run else []
+            ids += [self.specials[name]] if name else []
+        return ids
 
-    def _run(self, text: str, mark: str) -> list[int]:
-        text = text.replace(mark, "") if mark else text
-        return self.encode_plain(text) if text else []
+    def _runs(self, text: str, mark: str) -> Iterator[tuple[int, int, str]]:
+        """Where runs of plain text begin and end, and the special token behind each."""
+        begin = 0
+        held = re.escape(mark)
+        either = f"{held}(?:{self.pattern.pattern}){held}|" if mark else ""
+        for match in re.finditer(f"{either}(?P<name>{self.pattern.pattern})", text):
+            if match["name"] is not None:
+                yield begin, match.start(), match["name"]
+                begin = match.end()
+        yield begin, len(text), ""
 
     def encode_prompt(
-        self, text: str, pair: str | None, *, specials: bool, marked: bool
+        self,
+        text: str,
+        pair: str | None,
+        *,
+        specials: bool,
+        marked: bool,
+        cut: "Cut | None" = None,
     ) -> tuple[list[int], list[int]]:
         """Ids of a text or a pair, and for each the text (0 or 1) that it is of.
 
         With `specials`, the model's own tokens stand around: prefix, text, suffix,
-        and for a pair the second text and its end.
+        and for a pair the second text and its end. `cut` says how many ids there may
+        be, and where they are left out.
         """
         encode = self.encode_marked if marked else self.encode_plain
-        ids = encode(text)
-        if specials:
-            ids = [*self.prefix, *ids, *self.suffix]
+        first, second = encode(text), None if pair is None else encode(pair)
+        before, between = (self.prefix, self.suffix) if specials else ([], [])
+        after = self.pair_end if specials and second is not None else []
+        if cut is not None:
+            room = cut.most - len(before) - len(between) - len(after)
+            first, second = fit(first, second, max(room, 0), cut.how, cut.side)
+        ids = [*before, *first, *between]
         types = [0] * len(ids)
-        if pair is not None:
-            ids += encode(pair) + (self.pair_end if specials else [])
+        if second is not None:
+            ids += second + after
             types += [1] * (len(ids) - len(types))
         return ids, types
 
@@ -96,3 +126,14 @@ class Codec(ABC):
             else:
                 run.append(number)
         return text + self.decode_plain(run)
+
+
+#: Blanks that a vocabulary of words leaves before what belongs to the word.
+_BLANKS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+
+
+def cleaned(text: str) -> str:
+    """Decoded text without the blanks before punctuation, as transformers does it."""
+    for part in _BLANKS:
+        text = text.replace(part, part.strip())
+    return text

@@ -13,11 +13,15 @@ FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "ice_text.model",
     "tokenizer.json",
     "tokenizer.model",
 )
+#: The folder of chat templates besides the default one.
+TEMPLATES = "additional_chat_templates"
 #: Published files stay below a fifth of these.
 MAX_VOCABULARY = 128 << 20
 MAX_JSON = 16 << 20
@@ -41,10 +45,25 @@ class Folder:
         self.config = self._json("config.json")
         self.tokenizer_config = self._json("tokenizer_config.json")
         self.generation_config = self._json("generation_config.json")
+        self.special_tokens_map = self._json("special_tokens_map.json")
+        self.added_tokens = self._json("added_tokens.json")
 
     def has(self, name: str) -> bool:
         """Whether the folder has a regular file of this name."""
         return (self.path / name).is_file()
+
+    def names(self, inner: str, ending: str) -> list[str]:
+        """The names of the files right in the folder `inner` that end so, sorted.
+
+        Names are letters, digits, `.`, `_` and `-`; others are passed over.
+        """
+        try:
+            found = [file.name for file in (self.path / inner).iterdir()]
+        except OSError:
+            return []
+        spelling = re.compile(r"\w[\w.-]{0,63}" + re.escape(ending), re.ASCII)
+        named = sorted(name for name in found if spelling.fullmatch(name))
+        return [name for name in named if self.has(f"{inner}/{name}")]
 
     def read(self, name: str, limit: int = MAX_VOCABULARY) -> bytes:
         """The bytes of a file that exists and is not larger than `limit`."""
@@ -115,6 +134,8 @@ def find_folder(source: str | Path, **hub: Any) -> Folder:
 def _download(repository: Repository) -> Path:
     try:
         found = [file for file in map(repository.fetch, FILES) if file is not None]
+        for name in repository.names(TEMPLATES, ".jinja"):
+            repository.fetch(f"{TEMPLATES}/{name}")
         if not found:
             raise HubError(repository.lacking(f"tokenizer (any of {', '.join(FILES)})"))
     except HubError as error:
@@ -145,27 +166,3 @@ def token_ids(value: object) -> tuple[int, ...]:
     """Ids of a config value that is one id, several, or none."""
     values = value if isinstance(value, list) else [value]
     return tuple(v for v in values[:64] if type(v) is int and v >= 0)
-
-
-def added_tokens(folder: Folder) -> dict[str, int]:
-    """`added_tokens_decoder` of tokenizer_config.json: id of each special token."""
-    table = folder.tokenizer_config.get("added_tokens_decoder")
-    where = f"{folder.path / 'tokenizer_config.json'}: added_tokens_decoder"
-    if table is None:
-        return {}
-    if not isinstance(table, dict) or len(table) > 65536:
-        raise TokenizerError(f"{where} is not an object of ids; download it again.")
-    found: dict[str, int] = {}
-    for key, entry in table.items():
-        text = token_text(entry)
-        if text is None or not re.fullmatch(r"[0-9]{1,9}", key):
-            raise TokenizerError(
-                f"{where} has the entry {key[:40]!r}, which is not an id with a "
-                '{"content": text}; download it again.'
-            )
-        if found.setdefault(text, int(key)) != int(key):
-            raise TokenizerError(
-                f"{where} gives {text!r} two ids, {found[text]} and {int(key)}; "
-                "download it again."
-            )
-    return found

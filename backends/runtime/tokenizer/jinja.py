@@ -1,266 +1,291 @@
 """Chat templates of repositories, rendered where they can do nothing else.
 
-A template is foreign text. Jinja's immutable sandbox keeps it from Python; what is
-added here bounds its size, its work and its output. Messages hold foreign text too:
-what looks like a special token in them is marked, and stays text when it is encoded.
+A template is foreign text. Jinja's immutable sandbox keeps it from Python; `budget`
+bounds its time, its memory and its output; and whatever it ends in becomes one error
+that names the template and the line.
 """
 
 import datetime
 import functools
 import importlib
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sized
+import sys
+from collections.abc import Callable, Mapping, Sized
+from types import BuiltinMethodType
 from typing import Any
 
+from .budget import CURRENT, Budget, TooMuchError, words
 from .files import MAX_TEMPLATE, TokenizerError, optional
+from .growth import LAZY, binary, foresee
+from .watching import watched
 
-MAX_STEPS = 1 << 20
 MAX_OUTPUT = 1 << 25
-#: All that `~` and `+` join; a long chat is joined several times over.
-MAX_JOINED = 1 << 28
-#: Product of the sizes of what one operation is given: no result is larger.
-MAX_PRODUCT = 1 << 29
-MARK = "\ue000"
-
-
-class TooMuchError(Exception):
-    """The template asks for more than any chat needs."""
+#: Of one format for strftime, and of one indent or separator in JSON.
+MAX_PATTERN, MAX_INDENT = 256, 16
+#: Tests that look at what a value is, and not into it.
+GLANCES = words(
+    "boolean callable defined escaped false filter float integer iterable mapping "
+    "none number sameas sequence string test true undefined"
+)
 
 
 class TemplateRefusal(Exception):
     """The template called raise_exception."""
 
 
-#: What foreign templates end in, Jinja's own errors apart.
-FAILURES = (
-    TooMuchError,
-    ArithmeticError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    AttributeError,
-    ValueError,
-)
-
-
-def render(template: str, variables: Mapping[str, object]) -> str:
+def render(
+    template: str,
+    variables: Mapping[str, object],
+    name: str = "chat_template=",
+    spans: list[tuple[int, int]] | None = None,
+) -> str:
     """The text that a chat template makes of `variables`, as transformers renders it.
 
-    Raises TokenizerError where the template is not one, refuses the messages, or is
-    too large or works too long.
+    `name` says in errors where the template is from. `spans` receives the first
+    character of each block `{% generation %}` and the one after its last. Raises
+    TokenizerError where the template is not one, refuses the messages, fails, is too
+    large, or asks for more than a chat needs.
     """
     if len(template) > MAX_TEMPLATE:
         raise TokenizerError(
-            f"the chat template has {len(template)} characters; more than "
+            f"the chat template ({name}) has {len(template)} characters; more than "
             f"{MAX_TEMPLATE} is no chat template."
         )
-    jinja = optional("jinja2", "to render this repository's chat template")
+    optional("jinja2", "to render this repository's chat template")
+    budget = Budget()
+    running = CURRENT.set(budget)
     try:
-        return _generate(_environment().from_string(template), variables)
+        text = _generate(_compiled(template), variables, budget)
     except TemplateRefusal as error:
         raise TokenizerError(
-            f"the chat template of this repository refuses these messages: {error}."
+            f"the chat template ({_place(name, error)}) refuses these messages: "
+            f"{error}."
         ) from error
-    except (jinja.TemplateError, *FAILURES) as error:
+    # What foreign text ends in cannot be listed: Python's compiler has its say, too.
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0][:200]
+        kind = type(error).__name__
+        # The trace holds what the template made, which may be all it was allowed to.
         raise TokenizerError(
-            f"the chat template of this repository cannot be rendered "
-            f"({type(error).__name__}: {reason}); check the messages, or give "
-            "chat_template= with one of your own."
-        ) from error
+            f"the chat template ({_place(name, error)}) cannot be rendered "
+            f"({kind}: {reason}); check the messages, or give chat_template= with "
+            "one of your own."
+        ) from None
+    finally:
+        CURRENT.reset(running)
+    if spans is not None:
+        spans += budget.spans
+    return text
 
 
-def _generate(compiled: Any, variables: Mapping[str, object]) -> str:
-    out, size = [], 0
+def _generate(compiled: Any, variables: Mapping[str, object], budget: Budget) -> str:
+    out = []
     for part in compiled.generate(**variables):
         out.append(part)
-        size += len(part)
-        if size > MAX_OUTPUT:
+        budget.written += len(part)
+        if budget.written > MAX_OUTPUT:
             raise TooMuchError(f"more than {MAX_OUTPUT} characters")
     return "".join(out)
 
 
-def marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
-    """`value` with `mark` inside each special token that its strings spell."""
-    if isinstance(value, str):
-        return pattern.sub(lambda m: m.group()[:1] + mark + m.group()[1:], value)
-    if isinstance(value, Mapping):
-        return {k: marked(v, pattern, mark) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [marked(v, pattern, mark) for v in value]
-    return value
+def _place(name: str, error: Exception) -> str:
+    """The template and, where it is known, the line that an error is from."""
+    line = getattr(error, "lineno", None) if hasattr(error, "source") else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{name}, line {line}" if line else name
 
 
-def unused_mark(values: Iterable[object]) -> str:
-    """A run of a private character that is longer than any in `values`."""
-    longest = 0
-    for text in _strings(list(values)):
-        longest = max(longest, *map(len, re.findall(f"{MARK}+", text)), 0)
-    return MARK * (longest + 1)
-
-
-def _strings(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings(part)
-
-
-def _environment() -> Any:
-    """An environment for one rendering; it counts the steps of that one."""
-    budget = Budget()
-    made = _sandbox(budget)(
+@functools.lru_cache(maxsize=16)
+def _compiled(template: str) -> Any:
+    """A template of an environment of its own; it draws on the rendering's budget."""
+    extension = importlib.import_module("jinja2.ext")
+    made = _environment_class()(
         trim_blocks=True,
         lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols"],
+        extensions=[_generation_class(), extension.loopcontrols],
     )
-    made.filters = {name: budget.over(f) for name, f in made.filters.items()}
-    # Widths inside a format, and text at will, are sizes that nothing here weighs.
-    del made.filters["format"], made.globals["lipsum"]
+    pass_context = importlib.import_module("jinja2").pass_context
     made.filters |= {"tojson": _to_json}
-    made.filters |= {"_counted": budget.counted, "_weighed": budget.weighed}
+    made.filters = {n: pass_context(_filter(n, f)) for n, f in made.filters.items()}
+    made.tests = {n: _test(n, f) for n, f in made.tests.items()}
+    made.filters |= {n: pass_context(f) for n, f in _WATCHERS.items()}
+    # Text at will; no template asks for it.
+    del made.globals["lipsum"]
     made.globals |= {"raise_exception": _refuse, "strftime_now": _now}
-    return made
+    return made.from_string(template)
 
 
-def _sandbox(budget: "Budget") -> Any:
-    """Jinja's sandbox, in which operations, calls and loops draw on `budget`."""
+@functools.cache
+def _environment_class() -> Any:
+    """Jinja's sandbox, in which every operation draws on the rendering's budget."""
     nodes = importlib.import_module("jinja2.nodes")
     sandbox = importlib.import_module("jinja2.sandbox")
 
     # The base is only known where jinja2 is installed, so to mypy it is Any.
     class Bounded(sandbox.ImmutableSandboxedEnvironment):  # type: ignore[misc, name-defined, unused-ignore]
-        intercepted_binops = frozenset({"*", "**", "%"})
+        intercepted_binops = words("+ - * / // % **")
 
         def _parse(self, source: str, name: Any, filename: Any) -> Any:
-            return _watched(super()._parse(source, name, filename), nodes)
+            return watched(super()._parse(source, name, filename), nodes)
 
         def call(self, context: Any, function: Any, *args: Any, **named: Any) -> Any:
-            budget.operation(_owner(function), *args, *named.values())
-            return super().call(context, function, *args, **named)
+            budget = CURRENT.get()
+            budget.step()
+            args = tuple(map(budget.hold, args))
+            named = {key: budget.hold(value) for key, value in named.items()}
+            given = [*args, *named.values()]
+            method = getattr(function, "__wrapped__", function)
+            if isinstance(method, BuiltinMethodType):
+                foresee(budget, method.__name__, method.__self__, given)
+            elif type(function).__name__ == "Macro":
+                budget.step(len(given))
+            else:
+                budget.make(256 + budget.walk(given))
+            return budget.keep(super().call(context, function, *args, **named))
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "**" or (operator == "%" and isinstance(left, str)):
-                raise TooMuchError(f"the operator {operator} here")
-            budget.operation(left, right, most=MAX_OUTPUT)
-            return super().call_binop(context, operator, left, right)
+            budget = CURRENT.get()
+            binary(budget, operator, left, right)
+            return budget.keep(super().call_binop(context, operator, left, right))
 
     return Bounded
 
 
-def _watched(tree: Any, nodes: Any) -> Any:
-    """A template's tree with what it loops over and what it joins filtered."""
+@functools.cache
+def _generation_class() -> Any:
+    """The block `{% generation %}`, which marks what an assistant says."""
+    nodes = importlib.import_module("jinja2.nodes")
+    extension = importlib.import_module("jinja2.ext")
 
-    def through(name: str, node: Any) -> Any:
-        return nodes.Filter(node, name, [], [], None, None)
+    class Generation(extension.Extension):  # type: ignore[misc, name-defined, unused-ignore]
+        tags = frozenset(("generation",))
 
-    for loop in tree.find_all(nodes.For):
-        loop.iter = through("_counted", loop.iter)
-    for joined in tree.find_all(nodes.Concat):
-        joined.nodes = [through("_weighed", part) for part in joined.nodes]
-    for added in tree.find_all(nodes.Add):
-        added.left = through("_weighed", added.left)
-        added.right = through("_weighed", added.right)
-    return tree
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            call = self.call_method("_said")
+            return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
+        def _said(self, caller: Callable[[], str]) -> str:
+            """What stands in the block, its place noted as transformers notes it."""
+            text, budget = caller(), CURRENT.get()
+            budget.spans.append((budget.written, budget.written + len(text)))
+            return text
 
-class Budget:
-    """Counts a rendering's steps and weighs what its operations are given."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.joined = 0
-
-    def step(self) -> None:
-        """One round of a loop, one call, one operation."""
-        self.steps += 1
-        if self.steps > MAX_STEPS:
-            raise TooMuchError(f"more than {MAX_STEPS} steps")
-
-    def operation(self, *operands: object, most: int = MAX_PRODUCT) -> None:
-        """One operation; its result is at most the product of what it is given."""
-        self.step()
-        product = 1
-        for operand in operands:
-            product *= 1 + _weight(operand)
-        if product > most:
-            raise TooMuchError("an operation on values that large")
-
-    def counted(self, values: Iterable[object]) -> Iterable[object]:
-        """The values of a loop, each a step."""
-        if not isinstance(values, Sized):
-            return self._each(values)
-        self.steps += len(values)
-        self.step()
-        return values
-
-    def weighed(self, value: object) -> object:
-        """An operand of `~` or `+`, which can double a text over and over."""
-        self.step()
-        self.joined += 0 if isinstance(value, int) else _weight(value)
-        if self.joined > MAX_JOINED:
-            raise TooMuchError(f"more than {MAX_JOINED} characters joined")
-        return value
-
-    def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter that is an operation."""
-
-        @functools.wraps(function)
-        def bounded(*args: Any, **named: Any) -> Any:
-            self.operation(*args, *named.values())
-            return function(*args, **named)
-
-        return bounded
-
-    def _each(self, values: Iterable[object]) -> Iterable[object]:
-        for value in values:
-            self.step()
-            yield value
+    return Generation
 
 
-def _owner(function: object) -> object:
-    """What a method is of. A format with a large width in it is refused."""
-    method = getattr(function, "__wrapped__", function)
-    owner = getattr(method, "__self__", None)
-    name = getattr(method, "__name__", "")
-    if name.startswith("format") and re.search(r"[0-9]{6}", str(owner)):
-        raise TooMuchError("a format that wide")
-    return owner
+def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that pays for what it does; `map` and its like pay item by item."""
+    passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
+
+    def bounded(context: Any, value: Any, *args: Any, **named: Any) -> Any:
+        budget = CURRENT.get()
+        budget.step()
+        value = value if name in LAZY else budget.hold(value)
+        args = tuple(map(budget.hold, args))
+        foresee(budget, name, value, [*args, *named.values()])
+        first = {
+            "context": (context,),
+            "eval_context": (getattr(context, "eval_ctx", None),),
+            "environment": (getattr(context, "environment", None),),
+        }.get(passed, ())
+        return budget.keep(function(*first, value, *args, **named))
+
+    return bounded
 
 
-def _weight(value: object) -> int:
-    if isinstance(value, bool) or value is None:
-        return 0
-    if isinstance(value, int):
-        return abs(value)
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, list | tuple):
-        return sum(1 + _weight(v) for v in value)
-    return 0
+def _test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that pays for what it compares."""
+
+    @functools.wraps(function)
+    def bounded(*args: Any, **named: Any) -> Any:
+        budget = CURRENT.get()
+        budget.step()
+        if name not in GLANCES:
+            budget.walk([*args, *named.values()])
+        return function(*args, **named)
+
+    return bounded
+
+
+def _spent(_: object, steps: int, size: int) -> str:
+    """Pays for one round of a body: its nodes, and what they make."""
+    budget = CURRENT.get()
+    budget.step(steps)
+    budget.make(size)
+    return ""
+
+
+def _counted(_: object, values: Any) -> Any:
+    """The values of a loop; what is no list pays as it goes."""
+    budget = CURRENT.get()
+    return values if isinstance(values, Sized) else budget.each(values)
+
+
+def _walked(_: object, value: Any) -> Any:
+    """What is compared or hashed."""
+    CURRENT.get().walk(value)
+    return value
+
+
+def _printed(_: object, value: Any) -> Any:
+    """What is written or joined."""
+    budget = CURRENT.get()
+    cells = budget.walk(value)
+    if isinstance(value, str):
+        budget.make(sys.getsizeof(value))
+    else:
+        budget.room(40 * cells)
+        budget.make(4 * cells)
+    return value
+
+
+def _sliced(_: object, value: Any) -> Any:
+    """What a slice is taken of; it may be all."""
+    budget = CURRENT.get()
+    count = budget.pass_over(value)
+    budget.make(sys.getsizeof(value) if isinstance(value, str) else 56 + 8 * count)
+    return value
+
+
+_WATCHERS: dict[str, Callable[..., Any]] = {
+    "_spent": _spent,
+    "_counted": _counted,
+    "_walked": _walked,
+    "_printed": _printed,
+    "_sliced": _sliced,
+}
 
 
 def _to_json(
     value: object,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    if isinstance(indent, int) and indent > 16:
-        raise TooMuchError(f"an indent of {indent}")
-    return json.dumps(
-        value,
+    """JSON without the escapes that Jinja's own filter makes for HTML."""
+    width = indent if isinstance(indent, int) else len(indent or "")
+    if width > MAX_INDENT or any(len(part) > MAX_INDENT for part in separators or ()):
+        raise TooMuchError(f"an indent or a separator longer than {MAX_INDENT}")
+    encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
         sort_keys=sort_keys,
     )
+    if indent is None:
+        return encoder.encode(value)
+    parts = []
+    for part in encoder.iterencode(value):
+        CURRENT.get().make(len(part))
+        parts.append(part)
+    return "".join(parts)
 
 
 def _refuse(message: object) -> None:
@@ -268,4 +293,6 @@ def _refuse(message: object) -> None:
 
 
 def _now(pattern: str) -> str:
+    if len(pattern) > MAX_PATTERN:
+        raise TooMuchError("a format of the time that long")
     return datetime.datetime.now().strftime(pattern)

@@ -1,21 +1,19 @@
 """From a folder to a vocabulary and what the model expects around it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .arguments import SIDES
 from .batch import Positions, counted, two_dimensional
 from .bpe import JsonCodec, TiktokenCodec, looks_like_ranks
 from .chat import CHATS, Chat, glm4
 from .codec import Codec
 from .files import (
-    MAX_TEMPLATE,
     MAX_VOCABULARY,
     Folder,
     TokenizerError,
-    added_tokens,
     token_ids,
-    token_text,
 )
 from .identity import (
     check_ends,
@@ -25,20 +23,12 @@ from .identity import (
     ice_offset,
 )
 from .sentencepiece import IceCodec, SentencePieceCodec, has_specials
+from .specials import Specials, read_specials
 
 ICE_OFFSETS = {130528: 0, 150528: 20000}
 GLM_ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 #: Tokens at which an answer ends.
 GLM_ENDS = ("<|endoftext|>", "<|user|>", "<|observation|>")
-NAMED_TOKENS = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +43,10 @@ class Profile:
     chat: Chat | None = None
     side: str = "left"
     typed: bool = False
+    #: What tokenizer_config.json says of any tokenizer.
+    longest: int | None = None
+    cut_side: str = "right"
+    clean: bool = False
 
 
 def read_profile(folder: Folder, wanted: str | None, model_class: Any) -> Profile:
@@ -65,9 +59,28 @@ def read_profile(folder: Folder, wanted: str | None, model_class: Any) -> Profil
     where = str(folder.path / name)
     variant = choose_variant(folder, kind, wanted)
     make = _MAKERS[kind]
-    profile = make(folder, where, data, variant)
+    profile = replace(make(folder, where, data, variant), **_settings(folder))
     _check_model(folder, where, profile, model_class)
     return profile
+
+
+def _settings(folder: Folder) -> dict[str, Any]:
+    """How long a row may be, where it is cut, and whether decoded text is cleaned."""
+    config = folder.tokenizer_config
+    longest = config.get("model_max_length", config.get("max_len"))
+    # Where no limit is known, transformers writes a number of 31 digits.
+    known = type(longest) is int and 0 < longest <= 1 << 30
+    side = config.get("truncation_side", "right")
+    if side not in SIDES:
+        raise TokenizerError(
+            f"{folder.path / 'tokenizer_config.json'}: truncation_side is "
+            f"{side!r:.40}; it is 'left' or 'right'."
+        )
+    return {
+        "longest": longest if known else None,
+        "cut_side": side,
+        "clean": config.get("clean_up_tokenization_spaces") is True,
+    }
 
 
 def _vocabulary(folder: Folder) -> tuple[str, str, bytes]:
@@ -125,7 +138,7 @@ def _sentencepiece(
 
 
 def _tiktoken(folder: Folder, where: str, data: bytes, variant: str | None) -> Profile:
-    codec = TiktokenCodec(data, where, added_tokens(folder))
+    codec = TiktokenCodec(data, where, read_specials(folder).ids)
     ids = codec.specials
     check_ends(folder, where, ids.values())
     return Profile(
@@ -144,13 +157,14 @@ def _json(folder: Folder, where: str, data: bytes, variant: str | None) -> Profi
         raise TokenizerError(
             f"{where} is no UTF-8 text ({error}); download it again."
         ) from error
-    codec = JsonCodec(text, where, added_tokens(folder))
+    specials = read_specials(folder)
+    codec = JsonCodec(text, where, specials)
     ids = codec.specials
     glm = all(name in ids for name in ("[gMASK]", "<sop>", *GLM_ROLES, *GLM_ENDS))
     if glm:
         check_ends(folder, where, ids.values())
-    eos = _json_eos(folder, codec) or tuple(ids[n] for n in GLM_ENDS if glm)
-    pad = _json_id(folder, codec, "pad_token") or token_ids(
+    eos = _json_eos(folder, codec, specials) or tuple(ids[n] for n in GLM_ENDS if glm)
+    pad = _json_id(codec, specials, "pad_token") or token_ids(
         folder.config.get("pad_token_id")
     )
     encoder = folder.config.get("model_type") == "bert"
@@ -165,17 +179,17 @@ def _json(folder: Folder, where: str, data: bytes, variant: str | None) -> Profi
     )
 
 
-def _json_eos(folder: Folder, codec: JsonCodec) -> tuple[int, ...]:
+def _json_eos(folder: Folder, codec: JsonCodec, specials: Specials) -> tuple[int, ...]:
     """The tokenizer's own end first, then those that end an answer."""
     configs = (folder.generation_config, folder.config)
     found = [token_ids(config.get("eos_token_id")) for config in configs]
-    own = _json_id(folder, codec, "eos_token")
+    own = _json_id(codec, specials, "eos_token")
     ends = next(filter(None, found), ())
     return tuple(dict.fromkeys([*own, *ends]))
 
 
-def _json_id(folder: Folder, codec: JsonCodec, key: str) -> tuple[int, ...]:
-    text = token_text(folder.tokenizer_config.get(key))
+def _json_id(codec: JsonCodec, specials: Specials, name: str) -> tuple[int, ...]:
+    text = specials.named.get(name)
     number = None if text is None else codec.tokenizer.token_to_id(text)
     return () if number is None else (int(number),)
 
@@ -222,22 +236,3 @@ _MAKERS: dict[str, _Maker] = {
     "tiktoken": _tiktoken,
     "tokenizer.json": _json,
 }
-
-
-def chat_templates(folder: Folder) -> dict[str, str]:
-    """The repository's Jinja chat templates by name; most have one, "default"."""
-    if folder.has("chat_template.jinja"):
-        return {"default": folder.text("chat_template.jinja", MAX_TEMPLATE)}
-    given = folder.tokenizer_config.get("chat_template")
-    if isinstance(given, str):
-        return {"default": given}
-    if not isinstance(given, list):
-        return {}
-    pairs = [(e.get("name"), e.get("template")) for e in given if isinstance(e, dict)]
-    return {n: t for n, t in pairs if isinstance(n, str) and isinstance(t, str)}
-
-
-def named_tokens(folder: Folder) -> dict[str, str]:
-    """`bos_token` and its like, as chat templates call them."""
-    found = {key: token_text(folder.tokenizer_config.get(key)) for key in NAMED_TOKENS}
-    return {key: text for key, text in found.items() if text is not None}

@@ -3,18 +3,33 @@
 The tokenizer comes from a repository's data files alone; Python in it is never run.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .arguments import (
+    Shape,
+    check_ids,
+    check_text,
+    check_texts,
+    cut_to,
+    refuse,
+    shape,
+)
 from .batch import Batch, collate
-from .chat import Message, Special, check_messages
+from .chat import Message, Special
+from .codec import Cut, cleaned
+from .conversation import conversations, schemas
+from .conversation import documents as check_documents
 from .files import TokenizerError, find_folder
-from .jinja import marked, render, unused_mark
-from .loading import Profile, chat_templates, named_tokens, read_profile
+from .loading import Profile, read_profile
+from .rendering import Rendered, Request, jinja_chat
+from .specials import read_specials
 from .stream import StreamDecoder
+from .templates import Template, choose_template, read_templates
 
 
 def load_tokenizer(
@@ -38,7 +53,7 @@ def load_tokenizer(
     """
     folder = find_folder(source, revision=revision, endpoint=endpoint, offline=offline)
     profile = read_profile(folder, variant, model_class)
-    return Tokenizer(profile, chat_templates(folder), named_tokens(folder))
+    return Tokenizer(profile, read_templates(folder), read_specials(folder).named)
 
 
 class Tokenizer:
@@ -52,7 +67,7 @@ class Tokenizer:
     def __init__(
         self,
         profile: Profile,
-        templates: Mapping[str, str] | None = None,
+        templates: Mapping[str, Template] | None = None,
         named: Mapping[str, str] | None = None,
     ):
         self._profile = profile
@@ -61,6 +76,8 @@ class Tokenizer:
         self._named = dict(named or {})
         #: Where batches are padded: decoders continue a row at its right.
         self.padding_side = profile.side
+        #: Where tokens are left out of rows that are cut.
+        self.truncation_side = profile.cut_side
 
     @property
     def variant(self) -> str | None:
@@ -110,7 +127,10 @@ class Tokenizer:
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
         encode_special_tokens: bool = False,
-        padding: bool = True,
+        padding: bool | str = True,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        **others: Any,
     ) -> Batch:
         """input_ids, attention_mask and position_ids of a text or a list of texts.
 
@@ -118,53 +138,111 @@ class Tokenizer:
         ChatGLM-6B), shorter rows padded on `padding_side`; else lists, for one text
         without the outer one. `text_pair` adds a second text to each. position_ids is
         left out for ChatGLM-6B without its special tokens, where it has no meaning.
+
+        `padding`, `truncation` and `max_length` are transformers', and so are, among
+        `others`, pad_to_multiple_of, padding_side, return_attention_mask,
+        return_token_type_ids, return_length and split_special_tokens (the opposite of
+        `encode_special_tokens`). What is not obeyed is refused by name with a
+        TokenizerError.
         """
+        if "split_special_tokens" in others:
+            encode_special_tokens = not others.pop("split_special_tokens")
+        form = self._shape(padding, truncation, max_length, others, "a tokenizer")
         single = isinstance(text, str)
-        texts = _texts(text)
-        pairs = [None] * len(texts) if text_pair is None else _texts(text_pair)
+        texts = check_texts(text)
+        pairs = [None] * len(texts) if text_pair is None else check_texts(text_pair)
         if len(pairs) != len(texts):
             raise TokenizerError(
                 f"there are {len(texts)} texts but {len(pairs)} in text_pair; give "
                 "one for each."
             )
+        cut = form.most and Cut(form.most, form.truncation, self.truncation_side)
         rows, types = [], []
         for first, second in zip(texts, pairs, strict=True):
             ids, kinds = self._codec.encode_prompt(
-                first, second, specials=add_special_tokens, marked=encode_special_tokens
+                first,
+                second,
+                specials=add_special_tokens,
+                marked=encode_special_tokens,
+                cut=cut or None,
             )
             rows.append(ids)
             types.append(kinds)
-        return self._batch(rows, types, return_tensors, padding, single)
+        return self._batch(rows, types, return_tensors, form, single)
+
+    def _shape(
+        self,
+        padding: bool | str | None,
+        truncation: bool | str | None,
+        max_length: int | None,
+        others: dict[str, Any],
+        call: str,
+    ) -> Shape:
+        form = shape(padding, truncation, max_length, others, self._profile.longest)
+        refuse(others, call)
+        return form
 
     def encode(
         self,
         text: str,
         text_pair: str | None = None,
         *,
-        add_special_tokens: bool = True,
-        encode_special_tokens: bool = False,
-    ) -> list[int]:
-        """Ids of one text, or of a pair."""
-        pair = None if text_pair is None else _text(text_pair)
-        return self._codec.encode_prompt(
-            _text(text), pair, specials=add_special_tokens, marked=encode_special_tokens
-        )[0]
+        padding: bool | str = False,
+        **options: Any,
+    ) -> Any:
+        """Ids of one text, or of a pair: a list, or what `return_tensors` says.
+
+        `options` are those of a call.
+        """
+        pair = None if text_pair is None else check_text(text_pair)
+        return self(check_text(text), pair, padding=padding, **options)["input_ids"]
 
     def decode(
         self,
-        token_ids: int | Sequence[int] | torch.Tensor,
+        token_ids: int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor,
         skip_special_tokens: bool = False,
-    ) -> str:
-        """Text of ids; broken characters become U+FFFD, rows without a word nothing."""
-        return self._codec.decode(_ids(token_ids), skip_special_tokens)
+        clean_up_tokenization_spaces: bool | None = None,
+        **others: Any,
+    ) -> Any:
+        """Text of ids, or the texts of several rows.
+
+        Broken characters become U+FFFD, ids without a word nothing.
+        `clean_up_tokenization_spaces` takes the blank before punctuation away; by
+        default as tokenizer_config.json says, and never for BPE, where blanks are
+        text.
+        """
+        refuse(others, "decode")
+        if isinstance(token_ids, torch.Tensor):
+            token_ids = token_ids.tolist()
+        if isinstance(token_ids, list | tuple) and any(
+            isinstance(row, list | tuple | torch.Tensor) and getattr(row, "ndim", 1)
+            for row in token_ids
+        ):
+            return self.batch_decode(
+                token_ids, skip_special_tokens, clean_up_tokenization_spaces
+            )
+        return self._text_of(
+            token_ids, skip_special_tokens, clean_up_tokenization_spaces
+        )
+
+    def _text_of(self, row: object, skip: bool, clean: bool | None) -> str:
+        text = self._codec.decode(check_ids(row), skip)
+        clean = self._profile.clean if clean is None else clean
+        return cleaned(text) if clean and self._codec.blanks_apart else text
 
     def batch_decode(
         self,
-        rows: Sequence[Sequence[int]] | torch.Tensor,
+        sequences: Sequence[Sequence[int]] | torch.Tensor,
         skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **others: Any,
     ) -> list[str]:
-        """The text of each row."""
-        return [self.decode(row, skip_special_tokens) for row in rows]
+        """The text of each row; see `decode`."""
+        refuse(others, "batch_decode")
+        return [
+            self._text_of(row, skip_special_tokens, clean_up_tokenization_spaces)
+            for row in sequences
+        ]
 
     def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder for ids as they come: `put(id)` and `end()`, or called with them
@@ -173,107 +251,134 @@ class Tokenizer:
 
     def apply_chat_template(
         self,
-        messages: Sequence[Message],
-        *,
+        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
         tokenize: bool = True,
+        sanitize_control_tokens: bool | None = None,
+        padding: bool | str | None = None,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
         return_tensors: str | None = None,
         return_dict: bool = True,
-        chat_template: str | None = None,
+        return_assistant_tokens_mask: bool = False,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        *,
         encode_special_tokens: bool = False,
         **variables: Any,
     ) -> Any:
-        """What a model continues a chat from.
+        """What a model continues a chat from, or several chats.
 
-        `messages` are {"role", "content"}; which roles there are is the template's
-        matter. The repository's own Jinja template is rendered, sandboxed, or the one
-        given; without either, the chat of the published code. `variables` (tools=,
-        documents=, enable_thinking=, ...) go to the Jinja template. Answers with a
-        batch as a call does, its input_ids alone without `return_dict`, or without
-        `tokenize` with the text.
+        A chat is a list of {"role", "content"}; which roles there are is the
+        template's matter. Rendered, in a sandbox, is `chat_template` (a name of the
+        repository's, or Jinja text), or else the repository's own; without either,
+        the chat of the published code. `tools` are JSON schemas or functions with type
+        hints and a docstring. With `continue_final_message` (or the key of a text) the
+        last message is left open. `variables` (enable_thinking=, ...) go to the
+        template; arguments of a call go into `tokenizer_kwargs`.
+
+        Answers with a batch as a call does, its input_ids alone without `return_dict`,
+        or without `tokenize` with the text. `return_assistant_tokens_mask` adds
+        assistant_masks, 1 for each token in a block `{% generation %}`. Raises
+        TokenizerError for what the template or this method does not take.
         """
-        chat = check_messages(messages)
-        if chat_template is None:
-            name = "tool_use" if variables.get("tools") else "default"
-            chat_template = self._templates.get(name, self._templates.get("default"))
-        if chat_template is None:
-            ids, text = self._own_chat(
-                chat, add_generation_prompt, encode_special_tokens, variables
-            )
-        else:
-            variables |= {"add_generation_prompt": add_generation_prompt}
-            ids, text = self._jinja_chat(
-                chat_template, chat, encode_special_tokens, variables
-            )
+        asked = Request(
+            tools=schemas(tools),
+            documents=check_documents(documents),
+            generate=add_generation_prompt,
+            goes_on=continue_final_message,
+            masked=return_assistant_tokens_mask,
+            specials=encode_special_tokens,
+            variables=variables,
+        )
+        asked.check(tokenize, return_dict, sanitize_control_tokens)
+        if sanitize_control_tokens is False:
+            asked = dataclasses.replace(asked, specials=True)
+        chats, several = conversations(conversation)
+        template = choose_template(self._templates, chat_template, tools is not None)
+        others = dict(tokenizer_kwargs or {})
+        if padding is None:
+            padding = return_tensors is not None
+        form = self._shape(padding, truncation, max_length, others, "tokenizer_kwargs")
+        made = [self._chat(template, chat, asked, tokenize) for chat in chats]
         if not tokenize:
-            return text
-        batch = self._batch([ids], [[0] * len(ids)], return_tensors, True, True)
+            return [m.text for m in made] if several else made[0].text
+        most, side = form.most, self.truncation_side
+        rows = [m.ids if most is None else cut_to(m.ids, most, side) for m in made]
+        masks = [m.mask if most is None else cut_to(m.mask, most, side) for m in made]
+        kinds = [[0] * len(row) for row in rows]
+        extra = {"assistant_masks": masks} if return_assistant_tokens_mask else {}
+        batch = self._batch(rows, kinds, return_tensors, form, not several, extra)
         return batch if return_dict else batch["input_ids"]
 
-    def _own_chat(
+    def _chat(
         self,
-        messages: list[Message],
-        generate: bool,
-        specials: bool,
-        variables: Mapping[str, Any],
+        template: Template | None,
+        chat: list[dict[str, Any]],
+        asked: Request,
+        tokenize: bool,
+    ) -> Rendered:
+        if template is not None:
+            return jinja_chat(self._codec, template, chat, self._named, asked, tokenize)
+        ids, text = self._own_chat(chat, asked)
+        return Rendered(text, ids, [])
+
+    def _own_chat(
+        self, messages: Sequence[Message], asked: Request
     ) -> tuple[list[int], str]:
         if self._profile.chat is None:
             raise TokenizerError(
                 f"this tokenizer ({self.variant or 'of no known variant'}) has no chat "
                 "template; give chat_template=, or tokenize the prompt as it is."
             )
-        given = sorted(name for name, value in variables.items() if value is not None)
-        if given:
+        if given := asked.given:
             raise TokenizerError(
                 f"{given[0]} is for Jinja chat templates, and this tokenizer has none; "
                 "give chat_template= with one that knows it."
             )
-        parts = self._profile.chat(messages, generate)
-        encode = self._codec.encode_marked if specials else self._codec.encode_plain
+        parts = self._profile.chat(messages, asked.generate)
+        codec = self._codec
+        encode = codec.encode_marked if asked.specials else codec.encode_plain
         ids: list[int] = []
         for part in parts:
             if isinstance(part, Special):
-                ids.append(self._codec.specials[part])
+                ids.append(codec.specials[part])
             else:
-                ids += encode(_text(part))
+                ids += encode(check_text(part))
         return ids, "".join(parts)
-
-    def _jinja_chat(
-        self,
-        template: str,
-        messages: list[Message],
-        specials: bool,
-        variables: Mapping[str, Any],
-    ) -> tuple[list[int], str]:
-        given: dict[str, Any] = {"tools": None, "documents": None}
-        given |= {**variables, "messages": messages}
-        mark = "" if specials else unused_mark(given.values())
-        if mark:
-            given = marked(given, self._codec.pattern, mark)
-        text = _text(render(template, self._named | given))
-        ids = self._codec.encode_marked(text, mark)
-        return ids, text.replace(mark, "") if mark else text
 
     def _batch(
         self,
         rows: list[list[int]],
         types: list[list[int]],
         return_tensors: str | None,
-        padding: bool,
+        form: Shape,
         single: bool,
+        extra: Mapping[str, list[list[int]]] | None = None,
     ) -> Batch:
         if return_tensors not in (None, "pt"):
             raise TokenizerError(
                 f"return_tensors is {return_tensors!r}; 'pt' gives torch tensors and "
                 "None gives lists."
             )
+        typed = self._profile.typed if form.types is None else form.types
         batch = collate(
             rows,
-            types if self._profile.typed else None,
+            types if typed else None,
             self._profile.positions,
-            pad=self.pad_token_id if padding else None,
-            side=self.padding_side,
+            pad=None if form.padding == "do_not_pad" else self.pad_token_id,
+            side=form.side or self.padding_side,
+            length=form.max_length if form.padding == "max_length" else None,
+            multiple=form.multiple,
+            extra=extra or {},
         )
+        if form.length:
+            batch["length"] = [len(row) for row in batch["input_ids"]]
+        if not form.mask:
+            del batch["attention_mask"]
         if return_tensors is None:
             return Batch({k: v[0] for k, v in batch.items()}) if single else batch
         if len({len(row) for row in batch["input_ids"]}) > 1:
@@ -282,41 +387,3 @@ class Tokenizer:
                 "padding=True."
             )
         return Batch({k: torch.tensor(v, dtype=torch.int64) for k, v in batch.items()})
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, list | tuple):
-        if not value:
-            raise TokenizerError("there is no text to encode: the list is empty.")
-        return [_text(part) for part in value]
-    return [_text(value)]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TokenizerError(
-            f"what is encoded must be text or a list of texts, not a "
-            f"{type(value).__name__}."
-        )
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"the text has half a surrogate pair at {error.start}, which is no "
-            "character; read it as UTF-8, or encode it with errors='replace' first."
-        ) from error
-    return value
-
-
-def _ids(value: object) -> list[int]:
-    if isinstance(value, torch.Tensor):
-        value = value.tolist()
-    ids = [value] if isinstance(value, int) else value
-    if isinstance(ids, list | tuple):
-        plain = [int(i) for i in ids if isinstance(i, int | torch.Tensor)]
-        if len(plain) == len(ids) and all(i >= 0 for i in plain):
-            return plain
-    raise TokenizerError(
-        "decode takes the ids of one text, none of them negative; for several rows "
-        "there is batch_decode."
-    )

@@ -240,6 +240,7 @@ class TestJinja:
         named = [
             {"name": "default", "template": "D"},
             {"name": "tool_use", "template": "T{{ tools | length }}"},
+            {"name": "rag", "template": "R{{ documents[0].text }}"},
         ]
         files: dict[str, Any] = {
             "tokenizer.json": tokenizer_json(),
@@ -247,8 +248,10 @@ class TestJinja:
         }
         found = load_tokenizer(write(tmp_path, files))
         assert text(found, said("x")) == "D"
-        assert text(found, said("x"), tools=[1, 2]) == "T2"
-        assert text(found, said("x"), chat_template="G") == "G"
+        assert text(found, said("x"), tools=[{}, {}]) == "T2"
+        rag: dict[str, Any] = {"documents": [{"text": "t"}], "chat_template": "rag"}
+        assert text(found, said("x"), **rag) == "Rt"
+        assert text(found, said("x"), chat_template="{{ 'G' }}") == "G"
         files["chat_template.jinja"] = "F{{ eos_token }}"
         assert text(load_tokenizer(write(tmp_path, files)), said("x")) == "F"
 
@@ -261,65 +264,6 @@ class TestJinja:
         template = "{{ raise_exception('roles must alternate') }}"
         with pytest.raises(TokenizerError, match=r"refuses.*: roles must alternate\."):
             text(jinja, said("x"), chat_template=template)
-
-
-GROW = "{% set n = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}"
-HOSTILE = {
-    "python": ("{{ ().__class__.__base__.__subclasses__() }}", "'__class__' of"),
-    "python by a filter": ("{{ messages | attr('__class__') | attr('mro') }}", "unsaf"),
-    "python by format": ("{{ '{0.__class__.__mro__}'.format(messages) }}", "unsafe"),
-    "python by format_map": ("{{ '{a.__class__.x}'.format_map({'a': 1}) }}", "unsafe"),
-    "files": ("{% include '/etc/hostname' %}", "no loader"),
-    "change": ("{% set _ = messages.append(1) %}", "'append' of 'list'"),
-    "rounds": (
-        "{% for a in range(99999) %}{% for b in range(99) %}{% endfor %}{% endfor %}",
-        "steps",
-    ),
-    "a range": ("{{ range(999999999) | list }}", "TooMuch"),
-    "a power": ("{{ 9 ** 9999999 }}", r"operator \*\*"),
-    "a product": ("{{ 'a' * 999999999 }}", "TooMuch"),
-    "a product of lists": ("{{ [0] * 999999999 }}", "TooMuch"),
-    "a width": ("{{ 'a' | center(9999999999) }}", "TooMuch"),
-    "a width by a method": ("{{ 'a'.rjust(9999999999) }}", "TooMuch"),
-    "a width by %": ("{{ '%999999999d' % 1 }}", "operator %"),
-    "a width by format": ("{{ '{:999999999}'.format('a') }}", "a format that wide"),
-    "a width by both": ("{{ '{:{}}'.format('a', 9999999999) }}", "TooMuch"),
-    "a width by a format filter": ("{{ '%999999999d' | format(1) }}", "'format'"),
-    "text at will": ("{{ lipsum(99999999) }}", "'lipsum' is undefined"),
-    "an indent": ("{{ messages | tojson(indent=999999999) }}", "an indent of"),
-    "doubling": (GROW + "{% set n.x = n.x ~ n.x %}{% endfor %}", "joined"),
-    "adding": (GROW + "{% set n.x = n.x + n.x %}{% endfor %}", "joined"),
-    "replacing": (GROW + "{% set n.x = n.x.replace('a', n.x) %}{% endfor %}", "TooMu"),
-    "recursion": (
-        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-        "Recursion",
-    ),
-    "output": ("{% set x = 'a' * 9999999 %}" + "{{ x }}" * 4, "33554432 characters"),
-    "size": (" " * (1 << 19), "524288 characters"),
-    "syntax": ("{% if %}", "TemplateSyntaxError"),
-    "a missing filter": ("{{ 1 | nothing }}", "No filter named"),
-    "a missing key": ("{{ messages[0].a.b.c }}", "no attribute 'a'"),
-    "a zero": ("{{ 1 // 0 }}", "by zero"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_templates(jinja: Tokenizer, case: str) -> None:
-    template, cause = HOSTILE[case]
-    with pytest.raises(TokenizerError, match=f"chat template .*{cause}") as refusal:
-        text(jinja, said("x"), chat_template=template)
-    assert len(str(refusal.value)) < 600
-
-
-def test_control_harmless_templates_render(jinja: Tokenizer) -> None:
-    """The same means in small are not refused."""
-    harmless = (
-        "{% set n = namespace(x='') %}{% for a in range(99) %}"
-        "{% set n.x = n.x ~ 'ab' * 3 + (a % 7) | string %}{% endfor %}{{ n.x }}"
-        "{{ '{:>5}'.format('x') }}{{ 'a' | center(5) }}{{ 'aa'.replace('a', 'bb') }}"
-    )
-    found = text(jinja, said("x"), chat_template=harmless)
-    assert len(found) == 99 * 7 + 5 + 5 + 4
 
 
 def text_of(oracle: PreTrainedTokenizerFast, messages: Messages) -> object:

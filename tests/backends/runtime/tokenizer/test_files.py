@@ -133,10 +133,32 @@ def test_a_hub_id_asks_for_data_files_only(
         for options in ({}, {"offline": True}):
             found = load_tokenizer("THUDM/glm_4_9b", endpoint=hub.url, **options)
             assert found.variant == "glm-4"
-        assert hub.names == set(FILES)
+        assert hub.names == {*FILES, "additional_chat_templates"}
         with pytest.raises(TokenizerError, match="has no revision 'r'"):
             load_tokenizer("THUDM/glm_4_9b", endpoint=hub.url, revision="r")
     assert not any("*" in name or name.endswith(".py") for name in FILES)
+
+
+def test_a_hub_id_has_templates_of_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also offline, from the cache; names that are no names are not read."""
+    files = {
+        "tokenizer.json": tokenizer_json().encode(),
+        "chat_template.jinja": b"{{ 'D' }}",
+        "additional_chat_templates/rag.jinja": b"{{ 'R' }}",
+        "additional_chat_templates/code.py": b"raise",
+    }
+    with serving(org__glm=files) as server:
+        hub = only_hub(server, tmp_path, monkeypatch)
+        for options in ({}, {"offline": True}):
+            found = load_tokenizer("org/glm", endpoint=hub.url, **options)
+            chat = [{"role": "user", "content": "x"}]
+            for name, text in ((None, "D"), ("rag", "R")):
+                assert text == found.apply_chat_template(
+                    chat, chat_template=name, tokenize=False
+                )
+        assert "code.py" not in hub.names
 
 
 @pytest.mark.parametrize(
@@ -192,7 +214,8 @@ class TestArguments:
         assert {glm4.decode(form) for form in forms} == {"你好 the"}
         assert glm4.decode(ids[0]) == glm4.decode(ids[:1])
         assert glm4.batch_decode(torch.tensor([ids, ids])) == ["你好 the"] * 2
-        for wrong in ([[1]], [-1], ["a"], None, [1.5]):
+        assert glm4.decode([ids, ids]) == ["你好 the"] * 2
+        for wrong in ([[[1]]], [-1], ["a"], None, [1.5]):
             with pytest.raises(TokenizerError, match="decode takes the ids"):
                 glm4.decode(wrong)  # type: ignore[arg-type]
 
