@@ -11,6 +11,9 @@ from glmc.backends.layout import bracketed, call
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op
 
+STATE = "state"
+"""The argument of a layer that holds what it keeps, each under its name."""
+
 
 def class_name(graph: Graph) -> str:
     """``sliding_layer`` becomes ``SlidingLayer``."""
@@ -22,10 +25,12 @@ def lines(
 ) -> list[str]:
     """The statements of a graph's ops."""
     read = set(graph.returns) | {name for op in graph.ops for name in op.values}
-    return [
-        call(_target(op, read), f"ops.{op.mnemonic}", _arguments(op, indent), indent)
+    kept = {state.name: f"{STATE}.{state.name}" for state in graph.states}
+    calls = (
+        (op, f"ops.{op.mnemonic}", _arguments(op, kept, indent))
         for op in (graph.ops if ops is None else ops)
-    ]
+    )
+    return [call(_target(op, read), name, given, indent) for op, name, given in calls]
 
 
 def _target(op: Op, read: set[str]) -> str:
@@ -33,12 +38,13 @@ def _target(op: Op, read: set[str]) -> str:
     return ", ".join(name if name in read else "_" for name in op.outs)
 
 
-def _arguments(op: Op, indent: int) -> list[str]:
-    """What an op is called with; a tuple that is too long is broken already."""
+def _arguments(op: Op, kept: Mapping[str, str], indent: int) -> list[str]:
+    """What an op is called with; a tuple that is too long is broken already. ``kept``
+    says where the states of a layer are."""
     required = op.operand_fields()
     arguments = []
     for field, sigil, name in op.operands():
-        actual = f"self.{name}" if sigil == "@" else name
+        actual = f"self.{name}" if sigil == "@" else kept.get(name, name)
         arguments.append(actual if required[field][1] else f"{field}={actual}")
     for key, value in op.attributes().items():
         if isinstance(value, tuple) and len(value) > 1:

@@ -3,12 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from glmc.backends.emit import class_name, lines, literal, own_dtypes, parameters
+from glmc.backends.emit import (
+    STATE,
+    class_name,
+    lines,
+    literal,
+    own_dtypes,
+    parameters,
+)
 from glmc.backends.layout import assignment, bracketed, call, repeated
+from glmc.backends.states import FROM, STATES, declaration, owner
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
 from glmc.ir.ops import RopeTableLongRope
+from glmc.ir.state import State
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -22,6 +31,7 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
     kind = _encoder_view if model.is_encoder else _decoder_view
     return {
         "classes": [_class_view(program, block) for block in program.blocks],
+        "declarations": ", ".join(_declarations(program)),
         "members": _members(program),
         "stem": lines(program, program.stem, 8),
         "loop": _loop(program),
@@ -34,8 +44,8 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
 def _loop(program: Program) -> str:
     """What is at hand for a layer: it, its cache, its parts of the sliced values."""
     names, each = ["layer"], ["self.layers"]
-    if program.caches:
-        names.append("kv")
+    if program.decodes:
+        names.append(STATE)
         each.append("cache.layers")
     for name, whole in program.sliced:
         names.append(name)
@@ -47,27 +57,22 @@ def _loop(program: Program) -> str:
 
 
 def _layer_call(program: Program) -> str:
-    """``x = layer(x, cos, sin, kv, ops)``."""
+    """``x = layer(x, cos, sin, state, ops)``."""
     carried = program.carried
     parts = [name for name, _ in program.sliced]
-    cache = ["kv"] if program.caches else []
-    arguments = [*carried, *program.shared, *parts, *cache, "ops"]
+    state = [STATE] if program.decodes else []
+    arguments = [*carried, *program.shared, *parts, *state, "ops"]
     return call(", ".join(carried), "layer", arguments, 12)
 
 
 def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What is so of models with a cache."""
     *head, logits = lines(program, program.head, 8)
-    shapes = [
-        str(kv) if isinstance(kv, int) else f"({', '.join(map(str, kv.dims))})"
-        for kv in program.caches
-    ]
     return {
         "module": "causal_lm",
         "base": "CausalLM",
         "about": f"Token ids [B, T] to logits [B, T, {model.vocab}].",
         "attributes": [
-            assignment("cache_shapes", repeated(shapes), 4),
             f"max_positions = {_positions(model)}",
             f"vocab_size = {model.vocab}",
             f"eos_token_id = {literal(model.tokens.eos)}",
@@ -160,14 +165,37 @@ def _schedule(program: Program) -> str:
 
 def _class_view(program: Program, block: Graph) -> Mapping[str, Any]:
     names = [value.name for value in block.inputs]
+    names += [STATE] if program.decodes else []
     return {
         "name": class_name(block),
         "layers": _layers_text(block.layers),
+        "states": _states(block),
         "parameters": parameters(block.params, own_dtypes(block.params, [block])),
         "signature": ", ".join(["self", *names, "ops"]),
         "lines": lines(program, block, 8),
         "returns": ", ".join(block.returns),
     }
+
+
+def _states(block: Graph) -> str:
+    """``states = States(kv=KeysValues(2, 128, 128))``; nothing where none are kept."""
+    if not block.states:
+        return ""
+    given = [f"{state.name}={_declared(block, state)}" for state in block.states]
+    return call("states", STATES, given, 4)
+
+
+def _declared(block: Graph, state: State) -> str:
+    if not state.owners:
+        return declaration(state.type).text(TORCH_DTYPES)
+    return f"{FROM}({owner(block.layers, state.owners)!r})"
+
+
+def _declarations(program: Program) -> list[str]:
+    """The names of the runtime that the classes of layers declare their states by."""
+    found = [state for block in program.blocks for state in block.states]
+    names = {FROM if s.owners else declaration(s.type).name for s in found}
+    return sorted({*names, STATES}) if found else []
 
 
 def _layers_text(layers: tuple[int, ...]) -> str:

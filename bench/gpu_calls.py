@@ -32,16 +32,28 @@ class Call:
         every = (*self.args, *self.kwargs.values())
         return [value for value in every if isinstance(value, torch.Tensor)]
 
-    def cache(self) -> Any | None:
-        """The layer's cache, if the op has one."""
+    def state(self) -> Any | None:
+        """What the layer keeps, if the op reads or writes it."""
         every = (*self.args, *self.kwargs.values())
-        return next((value for value in every if hasattr(value, "keys")), None)
+        return next((value for value in every if hasattr(value, "tensors")), None)
+
+    def kept(self, *, written: bool = False) -> list[torch.Tensor]:
+        """What the layer keeps of the slots that are filled after the call, or only of
+        those that it writes; all of what it keeps for rows."""
+        state = self.state()
+        if state is None:
+            return []
+        kept, dim = state.tensors().values(), state.slots_dim
+        if dim is None:
+            return list(kept)
+        tokens, first = self.tensors()[0].shape[1], state.past if written else 0
+        return [t.narrow(dim, first, state.past + tokens - first) for t in kept]
 
     @property
     def kind(self) -> str:
         """Calls of one kind cost the same: `linear bf16[4608,4096]`."""
         largest = max(self.tensors(), key=lambda t: t.numel(), default=None)
-        if self.cache() is not None or largest is None:
+        if self.state() is not None or largest is None:
             return self.op
         dtype = str(largest.dtype).removeprefix("torch.")
         return f"{self.op} {dtype}{list(largest.shape)}".replace(" [", "[")
@@ -102,31 +114,23 @@ class Comparison:
         """Compares one call, and gives the reference's result."""
         if getattr(self.kernels, call.op) is getattr(self.reference, call.op):
             return call.run(self.reference)
-        before = self._slots(call)
+        kept = call.kept(written=True)
+        before = [each.clone() for each in kept]
         want = call.run(self.reference)
-        want_slots = [slots.clone() for slots in self._slots(call)]
-        for slots, old in zip(self._slots(call), before, strict=True):
-            slots.copy_(old)
+        want_kept = [each.clone() for each in kept]
+        for each, old in zip(kept, before, strict=True):
+            each.copy_(old)
         got = call.run(self.kernels)
         pairs = [*zip(_tensors(got), _tensors(want), strict=True)]
         if self.real is not None:
             pairs = [(self._counting(a), self._counting(b)) for a, b in pairs]
-        pairs += zip(self._slots(call), want_slots, strict=True)
+        pairs += zip(kept, want_kept, strict=True)
         worst = max(difference(a, b) for a, b in pairs)
         self.worst[call.op] = max(worst, self.worst.get(call.op, 0.0))
         self.calls[call.op] = self.calls.get(call.op, 0) + 1
-        for slots, new in zip(self._slots(call), want_slots, strict=True):
-            slots.copy_(new)
+        for each, new in zip(kept, want_kept, strict=True):
+            each.copy_(new)
         return want
-
-    def _slots(self, call: Call) -> list[torch.Tensor]:
-        """What a call writes of its cache; nothing where it has none."""
-        cache = call.cache()
-        if cache is None:
-            return []
-        tokens = call.tensors()[0].shape[1]
-        written = slice(cache.past, cache.past + tokens)
-        return [cache.keys[:, :, written], cache.values[:, :, written]]
 
     def _counting(self, value: torch.Tensor) -> torch.Tensor:
         real = self.real
@@ -134,7 +138,9 @@ class Comparison:
 
 
 def _tensors(result: Any) -> list[torch.Tensor]:
-    return [result] if isinstance(result, torch.Tensor) else list(result)
+    """The results that are tensors; an op may also return what the layer keeps."""
+    every = result if isinstance(result, tuple) else (result,)
+    return [value for value in every if isinstance(value, torch.Tensor)]
 
 
 def difference(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -176,14 +182,9 @@ def costs(calls: Iterable[Call], ops: ModuleType, clock: Clock) -> Iterator[Cost
 
 def moves(call: Call, result: Any) -> float:
     """Bytes that a call reads and writes at least: its operands, its results and the
-    filled slots of its cache. Of an embedding, the rows that are looked up."""
+    slots that are filled. Of an embedding, the rows that are looked up."""
     operands = call.tensors()
     if "embedding" in call.op:
         operands = operands[:1]
     total = sum(tensor.nbytes for tensor in (*operands, *_tensors(result)))
-    cache = call.cache()
-    if cache is not None:
-        filled = cache.past + call.tensors()[0].shape[1]
-        slots = (cache.keys[:, :, :filled], cache.values[:, :, :filled])
-        total = sum(part.numel() * part.element_size() for part in slots) + total
-    return total
+    return total + sum(part.numel() * part.element_size() for part in call.kept())

@@ -75,9 +75,9 @@ class Bench:
     def filled(self, slots: int) -> Any:
         """A cache of one row whose slots hold random numbers."""
         cache = self.model.new_cache(1, slots + 8)
-        for layer in cache.layers:
-            layer.keys.normal_()
-            layer.values.normal_()
+        for state in cache.own:
+            for kept in state.tensors().values():
+                kept.normal_()
         cache.length = slots
         return cache
 
@@ -254,11 +254,11 @@ def attention(bench: Bench) -> Iterator[Row]:
     torch's flash attention alone."""
     tokens = bench.lengths.attention
     calls = _first_attention(bench, tokens)
-    layer = bench.model.cache_shapes[0]
+    kv = bench.model.layer_states[0]["kv"]
     sizes = gpu_models.Sizes.of(bench.config)
-    shape = (1, sizes.heads, tokens, layer[1])
+    shape = (1, sizes.heads, tokens, kv.k_dim)
     q = torch.randn(shape, device=bench.clock.device, dtype=bench.dtype)
-    k, v = (torch.randn_like(q[:, : layer[0]]) for _ in range(2))
+    k, v = (torch.randn_like(q[:, : kv.kv_heads]) for _ in range(2))
     backend = SDPBackend.FLASH_ATTENTION if bench.clock.gpu else SDPBackend.MATH
 
     def flash() -> None:
@@ -276,7 +276,7 @@ def attention(bench: Bench) -> Iterator[Row]:
             name: lambda r=run: bench.clock.median(r) for name, run in runs.items()
         }
         times = interleaved(turns, 1 if not bench.clock.gpu else 3)
-    flops = 2 * 2 * sizes.heads * layer[1] * tokens * tokens / 2
+    flops = 2 * 2 * sizes.heads * kv.k_dim * tokens * tokens / 2
     for name, seconds in times.items():
         ratio = times["sdpa"] / seconds
         yield {"model": name, "TFLOP/s": flops / seconds / 1e12, "ratio": ratio}

@@ -24,6 +24,7 @@ from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import (
     CheckpointMismatchError,
+    DecodeDiffersError,
     FusionSilentError,
     GlmcError,
     KernelMissingError,
@@ -222,7 +223,8 @@ def _strict_kernels(placed: Iterable[Placement], on: Target) -> None:
 
 def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     """Execute every stage of a shrunken instance; torch is imported here only."""
-    from glmc.backends.torch.execute import compare
+    from glmc.backends.torch.execute import compare, random_checkpoint
+    from glmc.backends.torch.readings import differences as readings
 
     small = lower(shrink(loaded.model))
     stages = list(target(options.target).stages(small, options.disable))
@@ -237,6 +239,16 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
                 f"please report it. Until then: --disable {stage.name}"
             )
         verified[stage.name], before = difference, difference
+    checkpoint = random_checkpoint(stages[0].program)
+    for stage in (stages[0], stages[-1]) if stages[0].program.decodes else ():
+        for what, difference in readings(stage.program, checkpoint):
+            if not difference <= VERIFY_TOLERANCE:
+                raise DecodeDiffersError(
+                    f"--verify-passes: after {stage.name}, a shrunken"
+                    f" {loaded.model.name} that reads tokens {what} answers other"
+                    f" logits than in one call, by {difference:.3g}: what its layers"
+                    " keep is wrong. Please report it."
+                )
     return verified
 
 

@@ -39,8 +39,15 @@ from glmc.writing import digest, name_note, refuse_name, write_build
 Dump = TypeVar("Dump", Model, Program)
 
 # Names that the code around the emitted ops uses itself.
-_TAKEN = frozenset({"self", "ops", "cache", "keep", "layer", "layers", "nn", "torch"})
-_TAKEN_BLOCKS = frozenset({"model", "block", "causal_lm"})
+_TAKEN = frozenset(
+    {"self", "ops", "cache", "keep", "layer", "layers", "state", "nn", "torch"}
+)
+_TAKEN_BLOCKS = frozenset(
+    {
+        *("model", "block", "causal_lm"),
+        *("states", "keys_values", "per_token", "per_row", "from"),
+    }
+)
 
 
 def ir_command(arguments: argparse.Namespace) -> int:

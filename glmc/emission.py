@@ -125,8 +125,9 @@ def _follow(
         wrong = _wrong_call(op, name, args, kwargs, env, graph, last, place)
         if wrong is None and _wrong_result(op, result, env):
             raised = f" ({result})" if isinstance(result, Exception) else ""
-            kv = " or cache.py" if "kv" in op.operand_fields() else ""
-            wrong = file, f"{op.mnemonic} gives another result{raised}; see {file}{kv}"
+            kept = " or state.py" if op.state_fields() else ""
+            told = f"{op.mnemonic} gives another result{raised}; see {file}{kept}"
+            wrong = file, told
         if wrong:
             raise _Found(Culprit(wrong[0], place, statement(op), wrong[1]))
 

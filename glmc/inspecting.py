@@ -23,9 +23,7 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
     """
     model, program = build.model, build.program
     count = parameters(build.program_at(list(build.stages)[1]))
-    # A cache that several layers read is there once.
-    own = [kv.elements() for kv in program.caches if not isinstance(kv, int)]
-    kv = sum(own) * BYTES[model.dtype]
+    per_token, per_row = (state_bytes(program, each) for each in ("token", "row"))
     saved_launches, saved_bytes = totals(build.ledger)
     lengths = lengths or sorted({4096, model.max_positions or 4096})
     return {
@@ -40,8 +38,9 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
         "vocab": model.vocab,
         "parameters": count,
         "weight_bytes": sum(param.type.nbytes() for _, _, param in program.bindings()),
-        "kv_bytes_per_token": kv,
-        "kv_bytes": {str(length): kv * length for length in lengths},
+        "state_bytes_per_token": per_token,
+        "state_bytes_per_row": per_row,
+        "state_bytes": {str(n): per_row + per_token * n for n in lengths},
         "stages": _stages(build),
         "launches_saved_per_call": saved_launches,
         "activation_bytes_saved_per_token": saved_bytes,
@@ -136,10 +135,23 @@ def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def state_bytes(program: Program, per: str) -> int:
+    """Bytes that all layers keep for each token, or for each row. A state that several
+    layers read is there once."""
+    own = [state.type for _, state in program.own_states() if state.type.per == per]
+    return sum(kept.elements() * BYTES[kept.dtype or program.dtype] for kept in own)
+
+
+def kept(facts: Mapping[str, Any]) -> str:
+    """What layers keep, in words: ``28.0 KiB a token, 1.0 MiB a sequence``."""
+    sizes = ("state_bytes_per_token", "a token"), ("state_bytes_per_row", "a sequence")
+    return ", ".join(f"{size(facts[key])} {each}" for key, each in sizes if facts[key])
+
+
 def _cache_lines(facts: Mapping[str, Any]) -> list[str]:
-    kv = facts["kv_bytes_per_token"]
-    held = [f"{size(held)} at {int(at):,}" for at, held in facts["kv_bytes"].items()]
-    return [f"  KV cache    {size(kv)} a token; {', '.join(held)}"] if kv else []
+    held = [f"{size(held)} at {int(n):,}" for n, held in facts["state_bytes"].items()]
+    words = kept(facts)
+    return [f"  cache       {words}; {', '.join(held)}"] if words else []
 
 
 def _keys(fates: dict[str, dict[str, str]]) -> str:

@@ -79,7 +79,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     view("--cost", metavar="DEVICE",
          help="the least time of a call on it: h200, l4, cpu, ...")  # fmt: skip
     add = parser.add_argument
-    add("--lengths", metavar="N,...", help="measure the KV cache there")
+    add("--lengths", metavar="N,...", help="measure the cache there")
     add("--batch", type=int, default=1, metavar="N", help="rows, for --cost (1)")
     add("--context", type=int, default=1024, metavar="N",
         help="tokens before the call, for --cost (1024)")  # fmt: skip

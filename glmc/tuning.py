@@ -176,9 +176,9 @@ def model_calls(model: Any, kernels: ModuleType) -> list[Call]:
         model(torch.ones(1, 512, dtype=torch.int64, device=model.device))
         for rows in (1, 4):
             cache = model.new_cache(rows, 1032)
-            for layer in cache.layers:
-                layer.keys.normal_()
-                layer.values.normal_()
+            for state in cache.own:
+                for kept in state.tensors().values():
+                    kept.normal_()
             cache.length = 1024
             ids = torch.ones(rows, 1, dtype=torch.int64, device=model.device)
             model(ids, past_key_values=cache)

@@ -12,7 +12,12 @@ from glmc.ir.ledger import count
 from glmc.ir.op import Op, registry
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
 from glmc.ir.text import parse_program
-from glmc.ir.text.printer import print_call, print_layers, print_recipe
+from glmc.ir.text.printer import (
+    print_call,
+    print_layers,
+    print_recipe,
+    print_state,
+)
 
 
 def title(graph: Graph) -> str:
@@ -133,6 +138,7 @@ def diff_facts(build: Build, before: str, after: str) -> list[dict[str, Any]]:
 def _lines(graph: Graph) -> list[str]:
     return [
         "(" + ", ".join(map(str, graph.inputs)) + ")",
+        *map(print_state, graph.states),
         *(
             f"@{param.name}: {param.type} = {print_recipe(param.recipe, graph.prefix)}"
             for param in graph.params

@@ -6,6 +6,7 @@ from typing import Any
 from glmc.ir.graph import Graph, Input, Param
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
+from glmc.ir.state import State, StateType
 from glmc.ir.types import TensorType, Type
 
 
@@ -18,7 +19,7 @@ class GraphBuilder:
 
     def __init__(
         self,
-        inputs: dict[str, Type],
+        inputs: dict[str, TensorType],
         dtype: str,
         shared: dict[str, Param] | None = None,
     ) -> None:
@@ -26,6 +27,7 @@ class GraphBuilder:
         self.each_of: dict[str, str] = {}
         """Inputs that are a layer's part of a value of the stem, and of which."""
         self.inputs = tuple(Input(name=n, type=t) for n, t in inputs.items())
+        self.states: list[State] = []
         self.dtype = dtype
         self.shared = shared or {}
         self.params: dict[str, Param] = {}
@@ -52,6 +54,13 @@ class GraphBuilder:
         self.params[name] = Param(name=name, type=type_of, recipe=recipe)
         return name
 
+    def state(self, name: str, kept: StateType, owners: Sequence[int] = ()) -> str:
+        """Declare what a layer keeps, or reads of an earlier one; returns its name."""
+        name = unique(name, self.types)
+        self.states.append(State(name=name, type=kept, owners=tuple(owners)))
+        self.types[name] = kept
+        return name
+
     def emit(self, cls: type[Op], *names: str, **fields: Any) -> Any:
         """Append an op; its result names (one: a string, more: a tuple)."""
         op = infer(cls, fields, names, self.operand_type, self.types)
@@ -74,6 +83,7 @@ class GraphBuilder:
         return Graph(
             name=name,
             inputs=tuple(inputs),
+            states=tuple(self.states),
             params=tuple(self.params.values()),
             ops=tuple(self.ops),
             returns=returns,

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from glmc.ir.types import BYTES, CacheType, Dim, TensorType, Type
+from glmc.ir.state import StateType
+from glmc.ir.types import BYTES, Dim, TensorType, Type
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Call:
         return math.prod(d if isinstance(d, int) else known.get(d, 1) for d in dims)
 
     def nbytes(self, of: Type) -> int:
-        """Bytes of a tensor. A cache is a reference; ops count what they touch."""
+        """Bytes of a tensor. A state is a reference; ops count what they touch."""
         return self.size(of.dims) * BYTES[of.dtype] if isinstance(of, TensorType) else 0
 
     def slots(self, window: int | None = None) -> int:
@@ -42,10 +43,11 @@ class Call:
         few = max(0, window - first + 1)
         return (first + first + few - 1) * few // 2 + window * (self.tokens - few)
 
-    def cached(self, kv: CacheType, dtype: str, slots: int) -> int:
-        """Bytes of so many slots of every row, keys and values."""
-        channels = kv.kv_heads * (kv.k_dim + kv.v_dim)
-        return self.batch * slots * channels * BYTES[dtype]
+    def kept(self, state: StateType, dtype: str, tokens: int = 1) -> int:
+        """Bytes of a state in every row: of so many tokens, where it is kept for each.
+        ``dtype`` is that of the model."""
+        each = state.elements() * BYTES[state.dtype or dtype]
+        return self.batch * each * (tokens if state.per == "token" else 1)
 
 
 @dataclass(frozen=True)

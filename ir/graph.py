@@ -4,8 +4,9 @@ A :class:`Program` is a stem (ids to hidden state), blocks (one :class:`Graph` p
 of layer) and a head (hidden state to logits). Blocks are applied in layer order; the
 values a block returns replace its first inputs, the *carried* ones, for the next. All
 layers read the *shared* values of the stem, and of the *sliced* ones each its own part.
-A layer has a cache of its own, or reads that of an earlier one. A prefix encoder, where
-there is one, gives what the cache holds before the first token.
+What a layer keeps from call to call are the *states* that its block declares: its own,
+or those of an earlier layer. A prefix encoder, where there is one, gives what they hold
+before the first token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,11 @@ from pydantic import SerializeAsAny
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.state import State
+from glmc.ir.types import TensorType, Type
+
+MASK = "mask"
+"""The input of an encoder's stem that says which tokens are real."""
 
 if TYPE_CHECKING:
     import networkx
@@ -35,7 +40,7 @@ class Input(Node):
     """A value that comes from outside."""
 
     name: str
-    type: TensorType | CacheType
+    type: TensorType
     each_of: str | None = None
     """The stem's value ``[B,T,layers,…]`` of which every layer is given its part."""
 
@@ -58,32 +63,30 @@ class Graph(Node):
     """What the tensor names of a block begin with; holds ``{i}``."""
     numbers: tuple[int, ...] | None = None
     """What ``{i}`` is for each of the layers; None: their own numbers."""
-    kv_from: tuple[int, ...] = ()
-    """For each layer the earlier one whose cache it reads; empty: it has its own."""
+    states: tuple[State, ...] = ()
+    """What each of the layers keeps from call to call; none in stem and head."""
 
     @cached_property
     def types(self) -> Mapping[str, Type]:
         """The type of every SSA value."""
-        found: dict[str, Type] = {value.name: value.type for value in self.inputs}
+        found: dict[str, Type] = {value.name: value.type for value in self.given}
         for op in self.ops:
             found |= {result.name: result.type for result in op.results}
         return found
 
     @cached_property
     def producers(self) -> Mapping[str, Op]:
-        """The op that makes each value; inputs are missing."""
+        """The op that makes each value; inputs and states are missing."""
         return {name: op for op in self.ops for name in op.outs}
 
     @property
-    def kv(self) -> CacheType | None:
-        """The cache of a block, its last input; None where nothing is cached."""
-        last = self.inputs[-1].type
-        return last if isinstance(last, CacheType) else None
+    def given(self) -> tuple[Input | State, ...]:
+        """What is there before the first op: inputs, and what the layer keeps."""
+        return (*self.inputs, *self.states)
 
-    @property
-    def outer(self) -> tuple[Input, ...]:
-        """The inputs that all layers get alike or from one another: not the cache."""
-        return self.inputs[:-1] if self.kv else self.inputs
+    def state(self, name: str) -> State | None:
+        """A state of this graph by name."""
+        return next((state for state in self.states if state.name == name), None)
 
     def number_of(self, layer: int) -> int:
         """What ``{i}`` is in the tensor names of one of the block's layers."""
@@ -171,26 +174,27 @@ class Program(Node):
     @property
     def shared(self) -> tuple[str, ...]:
         """Names of the stem's values that every block reads."""
-        rest = self.blocks[0].outer[len(self.carried) :]
+        rest = self.blocks[0].inputs[len(self.carried) :]
         return tuple(value.name for value in rest if not value.each_of)
 
     @property
     def sliced(self) -> tuple[tuple[str, str], ...]:
         """(input, stem's value) where every layer is given a part of its own."""
-        found = ((value.name, value.each_of) for value in self.blocks[0].outer)
+        found = ((value.name, value.each_of) for value in self.blocks[0].inputs)
         return tuple((name, whole) for name, whole in found if whole)
 
     @property
-    def caches(self) -> list[CacheType | int]:
-        """What each layer has for a cache: its own, or the number of the layer whose
-        cache it reads. Empty where nothing is cached."""
-        source = {
-            layer: other
-            for block in self.blocks
-            for layer, other in zip(block.layers, block.kv_from, strict=False)
-        }
-        kinds = [block.kv for block in self.schedule()]
-        return [source.get(layer, kv) for layer, kv in enumerate(kinds) if kv]
+    def decodes(self) -> bool:
+        """Whether tokens are answered one after the other: an encoder's stem is given
+        which tokens are real, since all of them see one another."""
+        return MASK not in {value.name for value in self.stem.inputs}
+
+    def own_states(self) -> Iterator[tuple[int, State]]:
+        """(layer, state) of every state that a layer has for itself, in order."""
+        for layer, block in enumerate(self.schedule()):
+            for state in block.states:
+                if not state.owners:
+                    yield layer, state
 
     def schedule(self) -> list[Graph]:
         """The block of every layer, in layer order."""

@@ -6,6 +6,7 @@ from typing import Literal
 from glmc.ir.graph import Graph
 from glmc.ir.node import Node
 from glmc.ir.op import Op
+from glmc.ir.types import TensorType
 
 
 class Entry(Node):
@@ -30,12 +31,9 @@ class Entry(Node):
 
 def traffic(graph: Graph, ops: Iterable[Op]) -> int:
     """Activation bytes some ops read and write, per token; views move nothing."""
-    moved = 0
-    for op in ops:
-        if not op.is_view:
-            moved += sum(graph.types[name].nbytes() for name in op.values)
-            moved += sum(result.type.nbytes() for result in op.results)
-    return moved
+    moving = [op for op in ops if not op.is_view]
+    types = [graph.types[n] for op in moving for n in (*op.values, *op.outs)]
+    return sum(each.nbytes() for each in types if isinstance(each, TensorType))
 
 
 def count(graph: Graph) -> int:

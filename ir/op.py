@@ -14,9 +14,10 @@ verifier, emitted calls and documentation read the fields::
         def infer(self, types: Types) -> tuple[Type, ...]:
             return (types["x"],)
 
-Operand fields are those annotated ``Value`` or ``Param`` (or either ``| None``, with
-default None); every other field is an attribute. Required operands are positional in
-text and in emitted code, optional ones and attributes are keywords.
+Operand fields are those annotated ``Value`` or ``Param``, or for what a layer keeps
+``Reads`` or ``Writes`` (or any of them ``| None``, with default None); every other
+field is an attribute. Required operands are positional in text and in emitted code,
+optional ones and attributes are keywords.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,18 +25,26 @@ from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, get_args
 
+from pydantic.fields import FieldInfo
+
 from glmc.ir.cost import Call, Cost, dtype_of
 from glmc.ir.node import Node
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.state import Access, StateType
+from glmc.ir.types import TensorType, Type
 
 
 class _Operand:
-    def __init__(self, sigil: str) -> None:
+    def __init__(self, sigil: str, access: Access | None = None) -> None:
         self.sigil = sigil
+        self.access = access
 
 
 Value = Annotated[str, _Operand("%")]
 """The name of an SSA value."""
+Reads = Annotated[str, _Operand("%", "read")]
+"""The name of a state that is read."""
+Writes = Annotated[str, _Operand("%", "write")]
+"""The name of a state that is written, and perhaps read before."""
 Param = Annotated[str, _Operand("@")]
 """The name of a parameter."""
 
@@ -65,10 +74,12 @@ class Op(Node):
     """Whether its results are other views of an operand: nothing moves."""
     multiplies: ClassVar[bool] = False
     """Whether most of its work is matrix products, which machines have units for."""
-    fills_cache: ClassVar[bool] = False
-    """Whether it writes to the layer's cache, which must then be the layer's own."""
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
+
+    steady_until: ClassVar[str | None] = None
+    """The attribute that says how many positions have values which do not depend on
+    the other tokens of a call; None: all."""
 
     results: tuple[Result, ...]
 
@@ -85,7 +96,10 @@ class Op(Node):
         return sum(call.size(result.type.dims) for result in self.tensors)
 
     def nbytes(self, types: Any, call: Call) -> int:
-        """Bytes of a call; here: each operand read and each result written, once."""
+        """Bytes of a call; here: each operand read and each result written, once.
+
+        States are left out: how much of one is touched, the op must say.
+        """
         made = sum(call.nbytes(result.type) for result in self.tensors)
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
@@ -101,8 +115,8 @@ class Op(Node):
 
     @property
     def tensors(self) -> tuple[Result, ...]:
-        """The results that are no caches."""
-        return tuple(r for r in self.results if not isinstance(r.type, CacheType))
+        """The results that are no states."""
+        return tuple(r for r in self.results if not isinstance(r.type, StateType))
 
     @classmethod
     def operand_fields(cls) -> Mapping[str, tuple[str, bool]]:
@@ -113,6 +127,18 @@ class Op(Node):
     def attribute_fields(cls) -> tuple[str, ...]:
         """Names of the attribute fields, in declared order."""
         return _attribute_fields(cls)
+
+    @classmethod
+    def state_fields(cls) -> Mapping[str, Access]:
+        """Operand fields that take a state, and what is done to it."""
+        return _state_fields(cls)
+
+    def states(self) -> Iterator[tuple[str, Access, str]]:
+        """(field, access, name) of every state that is present."""
+        for field, access in self.state_fields().items():
+            name = getattr(self, field)
+            if name is not None:
+                yield field, access, name
 
     def operands(self) -> Iterator[tuple[str, str, str]]:
         """(field, sigil, name) of every operand present."""
@@ -149,15 +175,23 @@ class Op(Node):
 
 @cache
 def _operand_fields(cls: type[Op]) -> Mapping[str, tuple[str, bool]]:
-    found = {}
-    for name, field in cls.model_fields.items():
-        marks = [*field.metadata]
-        for option in get_args(field.annotation):
-            marks += getattr(option, "__metadata__", ())
-        sigil = next((m.sigil for m in marks if isinstance(m, _Operand)), None)
-        if sigil:
-            found[name] = (sigil, field.is_required())
-    return found
+    marks = ((name, _mark(field)) for name, field in cls.model_fields.items())
+    required = {name: field.is_required() for name, field in cls.model_fields.items()}
+    return {name: (mark.sigil, required[name]) for name, mark in marks if mark}
+
+
+@cache
+def _state_fields(cls: type[Op]) -> Mapping[str, Access]:
+    marks = ((name, _mark(field)) for name, field in cls.model_fields.items())
+    return {name: mark.access for name, mark in marks if mark and mark.access}
+
+
+def _mark(field: FieldInfo) -> _Operand | None:
+    """What an operand's annotation says; None for an attribute."""
+    marks = [*field.metadata]
+    for option in get_args(field.annotation):
+        marks += getattr(option, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, _Operand)), None)
 
 
 @cache

@@ -4,13 +4,17 @@
 * the types written on results are those the op infers;
 * every recipe's steps fit, its shape is its parameter's, and parameters are used;
 * blocks agree in inputs and in what they carry, and cover the layers exactly once;
-* a layer that reads the cache of another does not write, and that one comes before it;
+* a state is written by one op and never read as it was before; one that belongs to
+  another layer is not written, and that layer comes before;
 * a prefix encoder gives keys and values for every layer.
 """
+
+from collections.abc import Mapping, Set
 
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.op import Op, OpTypeError
 from glmc.ir.recipe import misfit
+from glmc.ir.state import KvType, State, StateType
 from glmc.ir.wording import meant
 
 
@@ -43,9 +47,10 @@ def verify(program: Program) -> None:
 
 
 def _graph(program: Program, graph: Graph) -> None:
-    defined = {value.name for value in graph.inputs}
+    given = [value.name for value in graph.given]
+    defined = set(given)
     params = [param.name for param in (*graph.params, *program.params)]
-    _unique(graph, "%", [value.name for value in graph.inputs])
+    _unique(graph, "%", given)
     _unique(graph, "@", [param.name for param in graph.params])
     for param in graph.params:
         _assembled(graph.name, param)
@@ -65,6 +70,7 @@ def _graph(program: Program, graph: Graph) -> None:
         known = name in defined
         _rule(graph, known, f"returns undefined %{name}", "return", f"%{name}")
     _parameters(graph)
+    _states(graph)
 
 
 def _undefined(graph: Graph, op: Op, operand: str, hint: str) -> VerifyError:
@@ -110,7 +116,7 @@ def _parameters(graph: Graph) -> None:
 def _wiring(program: Program) -> None:
     first = program.blocks[0]
     for block in program.blocks:
-        _rule(block, block.outer == first.outer, "inputs differ")
+        _rule(block, block.inputs == first.inputs, "inputs differ")
         carried = [block.types[name] for name in block.returns]
         wants = [value.type for value in block.inputs[: len(carried)]]
         _rule(block, carried == wants, "returns are not what the next layer takes")
@@ -120,7 +126,8 @@ def _wiring(program: Program) -> None:
     _rule(first, covered, f"blocks cover layers {layers}, not each exactly once")
 
     for block in program.blocks:
-        _sources(program, block)
+        for state in block.states:
+            _owners(program, block, state)
     if program.prefix_encoder:
         _prefix_encoder(program, program.prefix_encoder)
 
@@ -128,7 +135,7 @@ def _wiring(program: Program) -> None:
 def _stem_gives(program: Program) -> None:
     """What layers read comes from the stem, and what each has a part of has as many."""
     first, stem = program.blocks[0], program.stem
-    for value in first.outer:
+    for value in first.inputs:
         name = value.each_of or value.name
         given = name in stem.returns
         _rule(first, given, f"%{name} does not come from the stem")
@@ -139,35 +146,126 @@ def _stem_gives(program: Program) -> None:
             _rule(first, fits, f"%{name} is not {list(whole)}, a part for every layer")
 
 
-def _sources(program: Program, block: Graph) -> None:
-    """A layer without a cache of its own reads one that was filled before."""
-    if not block.kv_from:
+def _states(graph: Graph) -> None:
+    """One op writes each state, and nothing reads it as it was before; what belongs to
+    another layer is only read."""
+    block = bool(graph.layers) or not graph.states
+    _rule(graph, block, "it declares states, and only layers keep some")
+    newest: dict[str, str | None] = {state.name: state.name for state in graph.states}
+    written: dict[str, Op] = {}
+    touched: set[str] = set()
+    for op in graph.ops:
+        states = {field: name for field, _, name in op.states()}
+        _plain_operands(graph, op, set(states))
+        writes = []
+        for _, access, name in op.states():
+            state = _declared(graph, op, name, newest)
+            touched.add(state.name)
+            if access == "write":
+                _may_write(graph, op, state, written.get(state.name))
+                writes.append(state)
+                written[state.name] = op
+        _hands_on(graph, op, writes, newest)
+    for state in graph.states:
+        at = f"%{state.name}"
+        _rule(graph, state.name in touched, f"no op reads or writes {at}", at)
+        own = not state.owners
+        _rule(graph, not own or state.name in written, f"no op writes {at}", at)
+    for name in graph.returns:
+        kept = isinstance(graph.types[name], StateType)
+        _rule(graph, not kept, f"returns the state %{name}", "return", f"%{name}")
+
+
+def _plain_operands(graph: Graph, op: Op, states: Set[str]) -> None:
+    """Operands that are no states are not given one."""
+    for field, sigil, name in op.operands():
+        if sigil == "%" and field not in states:
+            plain = not isinstance(graph.types[name], StateType)
+            message = f"{op.mnemonic} takes no state for {field}"
+            _rule(graph, plain, message, f"%{op.outs[0]}", f"%{name}")
+
+
+def _declared(
+    graph: Graph, op: Op, name: str, newest: Mapping[str, str | None]
+) -> State:
+    """The state that an operand is the newest version of."""
+    at, operand = f"%{op.outs[0]}", f"%{name}"
+    first = _origin(graph, name)
+    if first is None:
+        message = f"{op.mnemonic} takes {operand} for a state"
+        raise VerifyError(graph.name, message, at, operand)
+    now = newest[first.name]
+    message = f"{op.mnemonic} reads {operand} as it was before it was written"
+    message += f"; it is %{now} now" if now else ""
+    _rule(graph, now == name, message, at, operand)
+    return first
+
+
+def _origin(graph: Graph, name: str) -> State | None:
+    """The state that a value is a version of: its own, or its op's of that type."""
+    while (maker := graph.producers.get(name)) is not None:
+        made = [r.name for r in maker.results if isinstance(r.type, StateType)]
+        before = [state for _, access, state in maker.states() if access == "write"]
+        if name not in made or len(made) != len(before):
+            return None
+        name = before[made.index(name)]
+    return graph.state(name)
+
+
+def _may_write(graph: Graph, op: Op, state: State, other: Op | None) -> None:
+    """One op writes a state, and none that of another layer."""
+    at, operand = f"%{op.outs[0]}", f"%{state.name}"
+    foreign = f"{op.mnemonic} writes {operand}, which belongs to another layer"
+    _rule(graph, not state.owners, foreign, at)
+    if other is not None:
+        message = f"{op.mnemonic} writes {operand}, which {other.mnemonic} has written"
+        raise VerifyError(graph.name, message, at)
+
+
+def _hands_on(
+    graph: Graph, op: Op, writes: list[State], newest: dict[str, str | None]
+) -> None:
+    """An op returns all that it writes or nothing of it, in that order."""
+    made = [result for result in op.results if isinstance(result.type, StateType)]
+    fits = not made or [r.type for r in made] == [state.type for state in writes]
+    message = f"{op.mnemonic} returns other states than it writes"
+    _rule(graph, fits, message, f"%{op.outs[0]}")
+    names = [result.name for result in made] if made else [None] * len(writes)
+    newest |= {state.name: name for state, name in zip(writes, names, strict=True)}
+
+
+def _owners(program: Program, block: Graph, state: State) -> None:
+    """What a layer reads of an earlier one is that one's own, and of the same type."""
+    if not state.owners:
         return
-    one = len(block.kv_from) == len(block.layers)
-    _rule(block, one, "kv_from does not have one source for each layer")
-    for op in block.ops:
-        message = f"{op.mnemonic} fills the cache of another layer"
-        _rule(block, not op.fills_cache, message, f"%{op.outs[0]}")
+    at, name = f"%{state.name}", state.name
+    one = len(state.owners) == len(block.layers)
+    _rule(block, one, f"{at} does not have one owner for each layer", at)
     schedule = program.schedule()
-    for layer, source in zip(block.layers, block.kv_from, strict=True):
-        _rule(block, source < layer, f"layer {layer} reads the cache of {source}")
-        fits = not schedule[source].kv_from and schedule[source].kv == block.kv
-        message = f"layer {source} has no {block.kv} of its own for layer {layer}"
-        _rule(block, fits, message)
+    for layer, owner in zip(block.layers, state.owners, strict=True):
+        _rule(block, owner < layer, f"layer {layer} reads {at} of layer {owner}", at)
+        has = schedule[owner].state(name)
+        fits = has is not None and not has.owners and has.type == state.type
+        message = (
+            f"layer {owner} has no {at}: {state.type} of its own for layer {layer}"
+        )
+        _rule(block, fits, message, at)
 
 
 def _prefix_encoder(program: Program, graph: Graph) -> None:
-    """One result, ``[1, rows, 2 · layers · heads, width]``, which all caches take."""
-    own = not any(block.kv_from for block in program.blocks)
-    _rule(graph, own, "it gives keys and values to layers that have no cache")
-    kinds = {block.inputs[-1].type.dims for block in program.schedule()}
-    one = len(kinds) == 1 and len(graph.returns) == 1
-    _rule(graph, one, "the layers' caches differ, or there is not one result")
-    ((heads, k_dim, v_dim),) = kinds
+    """One result, ``[1, rows, 2 · layers · heads, width]``, which all layers keep."""
+    kept = list(program.own_states())
+    every = [layer for layer, _ in kept] == list(range(program.layers))
+    kinds = {state.type for _, state in kept}
+    one = every and len(kinds) == 1 and len(graph.returns) == 1
+    _rule(graph, one, "the layers' states differ, or there is not one result")
+    (kv,) = kinds
+    if not isinstance(kv, KvType):
+        raise VerifyError(graph.name, f"it fills keys and values, and layers keep {kv}")
     states = graph.types[graph.returns[0]].dims
-    wants = (2 * program.layers * int(heads), k_dim)
-    fits = k_dim == v_dim and len(states) == 4 and states[2:] == wants
-    _rule(graph, fits, f"gives {list(states)}, the caches take {list(wants)} a row")
+    wants = (2 * program.layers * kv.kv_heads, kv.k_dim)
+    fits = kv.k_dim == kv.v_dim and len(states) == 4 and states[2:] == wants
+    _rule(graph, fits, f"gives {list(states)}, the layers take {list(wants)} a row")
 
 
 def _rule(

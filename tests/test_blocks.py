@@ -32,7 +32,7 @@ def test_control_borders_that_padding_moves_show(
     case = tiny(BY_NAME[NAME])
     right = compiled(case.checkpoint)
     old, new = (
-        "if kv.start is None:\n        return (slots // block)",
+        "if kept.start is None:\n        return (slots // block)",
         ("if True:\n        return (slots // block)"),
     )
     wrong = edits.with_source(right, tmp_path / "build", "reference.py", old, new)

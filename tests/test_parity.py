@@ -183,7 +183,7 @@ WRONG_LINES = (
         "return x1, moe, selection[..., :3]",
         "padded",
     ),
-    ("gemma4_text-shared", "+ (2,) * 2", "+ (0,) * 2", "decode"),
+    ("gemma4_text-shared", "kv=From(2)", "kv=From(0)", "decode"),
     ("gemma4_text-shared", "inputs.unbind(2)", "inputs.flip(2).unbind(2)", "prompt"),
     ("gemma4_text-equal", "rms_normalize(vh", "rms_normalize(kn", "prompt"),
     ("gemma4_text-parts", "turning=4", "turning=16", "prompt"),

@@ -179,7 +179,7 @@ def written_out(
     def qkv_attention(qkv: torch.Tensor, kv: Any, **given: Any) -> torch.Tensor:
         q, k, v = qkv.view(*qkv.shape[:2], 3, given["heads"], -1)[0].unbind(1)
         q, k = (turned(x, given["cos"][0], given["sin"][0]) for x in (q, k))
-        own = states[kv.cache.layers.index(kv)]
+        own = states[kv.cache.own.index(kv)]
         k, v = torch.cat((own[0], k)), torch.cat((own[1], v))
         rows = torch.arange(len(q))[:, None]
         columns = torch.arange(len(k))[None] - len(own[0])

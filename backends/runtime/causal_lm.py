@@ -1,19 +1,20 @@
 """The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from .cache import CACHE_DTYPES, Cache
+from .cache import Cache
 from .checks import check_ids
 from .decoder import Decoder
 from .generation import generate
 from .inputs import check_cache, check_keep, positions, read_mask
 from .modules import BaseModel, item, operations
 from .sampling import Sampler
+from .state import CACHE_DTYPES, Declared, From, KeysValues, PerToken
 
 
 class Output(NamedTuple):
@@ -33,9 +34,6 @@ class CausalLM(BaseModel):
     does not depend on the architecture: masks, positions, cache, generation.
     """
 
-    #: (kv_heads, key_dim, value_dim) of each layer; with an indexer, its key_dim too.
-    #: Or the number of an earlier layer, whose cache it reads.
-    cache_shapes: ClassVar[Sequence[tuple[int, ...] | int]]
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.
@@ -50,6 +48,12 @@ class CausalLM(BaseModel):
     cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
     _decoder: Decoder | None = None
+
+    @property
+    def layer_states(self) -> list[Mapping[str, Declared]]:
+        """What each layer keeps from call to call, as its class declares it."""
+        layers: Iterable[Any] = self.get_submodule("layers").children()
+        return [layer.states for layer in layers]
 
     @property
     def decoder(self) -> Decoder:
@@ -92,17 +96,24 @@ class CausalLM(BaseModel):
     def keep_cache_as(self, name: str) -> None:
         """Keeps keys and values of new caches as "int8" (codes, and a scale for each
         head of each token) or "fp8_e4m3". Raises ValueError for another name, and
-        where this model's cache holds more than keys and values."""
+        where this model's layers keep anything else of each token, or no keys."""
         if name not in CACHE_DTYPES:
             raise ValueError(
                 f"cache_dtype={name!r} is none that a cache can have; give one of "
                 f"{', '.join(CACHE_DTYPES)}, or leave it out for the model's dtype."
             )
-        shapes = [shape for shape in self.cache_shapes if not isinstance(shape, int)]
-        if any(len(shape) > 3 or not shape[2] for shape in shapes):
+        kept = {
+            f"{key} ({type(declared).__name__})": type(declared)
+            for layer in self.layer_states
+            for key, declared in layer.items()
+            if not isinstance(declared, From)
+        }
+        other = [key for key, kind in kept.items() if kind is PerToken]
+        if other or KeysValues not in kept.values():
+            what = ", ".join(other) or "no keys and values"
             raise ValueError(
-                f"cache_dtype={name!r} does not go with this model: its layers cache "
-                "latents or the keys of an indexer, which have no codes. Leave it out."
+                f"cache_dtype={name!r} does not go with this model: its layers keep "
+                f"{what}, and only keys and values have codes. Leave it out."
             )
         self.cache_dtype = CACHE_DTYPES[name]
 
@@ -111,9 +122,9 @@ class CausalLM(BaseModel):
         return self.begin_cache(self.empty_cache(batch, capacity + self.learned))
 
     def empty_cache(self, batch: int, slots: int) -> Cache:
-        """A cache without anything in its slots."""
-        dtype = self.cache_dtype or self.dtype
-        return Cache(self.cache_shapes, batch, slots, dtype, self.device)
+        """A cache without anything in it."""
+        kept, kv_dtype = self.layer_states, self.cache_dtype
+        return Cache(kept, batch, slots, self.dtype, self.device, kv_dtype)
 
     def begin_cache(self, cache: Cache) -> Cache:
         """Puts into an empty cache what stands before every sequence."""
@@ -154,7 +165,7 @@ class CausalLM(BaseModel):
         cache = past_key_values
         if cache is None:
             cache = self.new_cache(batch, tokens)
-        check_cache(cache, batch, len(self.cache_shapes))
+        check_cache(cache, batch, len(self.layer_states))
         check_keep(logits_to_keep)
         with cache.unless_refused():
             if attention_mask is not None:

@@ -48,7 +48,7 @@ class Step:
     @contextmanager
     def undone(self) -> Iterator[None]:
         """What runs within leaves no trace, but in slots that are not filled yet."""
-        tensors = (self.ids, self.pos, self.cache.position)
+        tensors = (self.ids, self.pos, *self.cache.changing())
         before = [tensor.clone() for tensor in tensors]
         drawn = self.sampler.state()
         try:
@@ -60,16 +60,15 @@ class Step:
 
 
 class Kept:
-    """What stays with a model between generations: slots, and steps recorded on them.
+    """What stays with a model between generations: a cache, and steps recorded on it.
 
     `begun` int32 [2, R] is where the rows' `start` and `prefix` are put.
     """
 
     def __init__(self, cache: Cache, recorder: "Recorder"):
         # Rows that fill up a bucket attend to slots that nothing was written to.
-        for layer in cache.layers:
-            for slots in layer.slots().values():
-                slots.zero_()
+        for state in cache.own:
+            state.clear()
         self.cache = cache
         self.recorder = recorder
         self.begun = cache.position.new_zeros(2, cache.batch)
@@ -81,9 +80,8 @@ class Kept:
 
     def rows(self, batch: int) -> Cache:
         """The cache of a new generation, empty."""
-        cache = self.cache.first_rows(batch)
-        cache.restart()
-        return cache
+        self.cache.restart()
+        return self.cache.first_rows(batch)
 
     def new_step(self, rows: int, pos: torch.Tensor, sampler: Sampler) -> Step:
         """A step of so many rows, with positions like `pos`."""

@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .cache import Cache, HostRead
+from .state import State
 
 Run = Callable[[], None]
 
@@ -137,7 +138,7 @@ def _places(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
 
 def _asker(error: HostRead) -> str:
     """`rope_table_dynamic (reference.py)`: the innermost function of the model."""
-    ours = {__file__, sys.modules[Cache.__module__].__file__}
+    ours = {__file__, *(sys.modules[of.__module__].__file__ for of in (Cache, State))}
     torchs = str(Path(torch.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
     found = [

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import warnings
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -13,6 +14,7 @@ from .devices import MACHINES, OPERATIONS, TARGET
 
 if TYPE_CHECKING:
     from .graphs import Recorder
+    from .state import Declared
 
 
 def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
@@ -70,6 +72,9 @@ def item(output: tuple[Any, ...], key: Any) -> Any:
 
 class Block(nn.Module):
     """A module that shows its own weights when it is printed."""
+
+    #: What a layer keeps from one call to the next.
+    states: ClassVar[Mapping[str, "Declared"]] = {}
 
     def extra_repr(self) -> str:
         return "\n".join(

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from glmc.backends.runtime.cache import Cache, LayerCache
+from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import State
 from glmc.backends.target import target
 from glmc.backends.torch import ops
 from glmc.backends.torch.execute import Executor, random_checkpoint, run_batch
@@ -44,9 +45,9 @@ class Checker(Executor):
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache in which every slot that is read too early shows."""
         empty = super().cache(batch, capacity)
-        for layer in empty.layers:
-            layer.keys[:, :, empty.length :] = torch.nan
-            layer.values[:, :, empty.length :] = torch.nan
+        for state in empty.own:
+            for slots in _slots(state).values():
+                slots[:, empty.length :] = torch.nan
         return empty
 
     def apply(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -102,7 +103,7 @@ def _results(op: Op, made: Any, expected: Any) -> Iterable[tuple[str, Any]]:
         raise Refused(f"returns {len(results)} values, not {len(wanted)}")
     for at, (got, want) in enumerate(zip(results, wanted, strict=True)):
         name = f"result {at}" if len(wanted) > 1 else "the result"
-        if isinstance(want, LayerCache):
+        if isinstance(want, State):
             yield from _filled(name, got, want)
         else:
             yield name, (got, want)
@@ -114,28 +115,38 @@ def _operands(
     reference: tuple[list[Any], Mapping[str, Any]],
     before: tuple[list[Any], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Operands after the call: caches as the reference leaves them, else untouched."""
+    """Operands after the call: states as the reference leaves them, else untouched."""
     found: dict[str, Any] = {}
     for at, field in enumerate(fields):
         got, want, old = (
             one[1][field] if field in one[1] else one[0][at]
             for one in (given, reference, before)
         )
-        if isinstance(want, LayerCache):
+        if isinstance(want, State):
             found |= _filled(field, got, want)
         else:
             found[f"{field} after the call"] = (got, old)
     return found
 
 
-def _filled(name: str, got: Any, want: LayerCache) -> Iterable[tuple[str, Any]]:
-    """The slots of a cache that hold something."""
-    if not isinstance(got, LayerCache):
-        raise Refused(f"{name} is {type(got).__name__} and no cache")
-    written = torch.isfinite(want.keys[0, 0, :, 0])
-    for states in ("keys", "values"):
-        mine, right = getattr(got, states), getattr(want, states)
-        yield f"{states} of {name}", (mine[:, :, written], right[:, :, written])
+def _filled(name: str, got: Any, want: State) -> Iterable[tuple[str, Any]]:
+    """What a state holds, of slots those that were written."""
+    if not isinstance(got, type(want)):
+        raise Refused(f"{name} is {type(got).__name__} and no {type(want).__name__}")
+    slots = _slots(want)
+    for of, right in want.tensors().items():
+        mine = got.tensors()[of]
+        if of in slots:
+            written = torch.isfinite(slots[of][0].flatten(1)).all(-1)
+            mine, right = _slots(got)[of][:, written], slots[of][:, written]
+        yield f"{of} of {name}", (mine, right)
+
+
+def _slots(state: State) -> dict[str, torch.Tensor]:
+    """What is kept for each token, with slots as dimension 1."""
+    if state.slots_dim is None:
+        return {}
+    return {k: v.movedim(state.slots_dim, 1) for k, v in state.tensors().items()}
 
 
 def load(file: str, op: str) -> Callable[..., Any]:

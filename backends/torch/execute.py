@@ -7,10 +7,12 @@ random weights and inputs and compares the logits.
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 
+from glmc.backends.runtime import state as runtime_state
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import (
     code_rows,
@@ -22,6 +24,8 @@ from glmc.backends.runtime.quantization import (
     scale_rows,
     zero_rows,
 )
+from glmc.backends.runtime.state import Declared, From, LayerState
+from glmc.backends.states import declaration, owner
 from glmc.backends.torch import ops
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
@@ -48,6 +52,10 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 Watch = Callable[[str, Graph, Op, Values], None]
 """Called after every op: the path of its layer (``layers.3.``, or empty), its graph,
 the op, and the values so far."""
+
+
+TOKENS = 12
+"""Of each row of the batch that programs are compared on."""
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
@@ -204,17 +212,14 @@ class Executor:
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """A cache for this program that has seen no token yet."""
-        shapes = [
-            kv if isinstance(kv, int) else tuple(map(int, kv.dims))
-            for kv in self.program.caches
-        ]
+        kept = [_declared(block) for block in self.program.schedule()]
         dtype = DTYPES[self.program.dtype]
         encoder = self.program.prefix_encoder
         if encoder is None:
-            return Cache(shapes, batch, capacity, dtype, "cpu")
+            return Cache(kept, batch, capacity, dtype, "cpu")
         rows = torch.arange(int(encoder.inputs[0].type.dims[1]))[None]
         (states,) = self._run(encoder, {"rows": rows}, "")
-        cache = Cache(shapes, batch, capacity + rows.shape[1], dtype, "cpu")
+        cache = Cache(kept, batch, capacity + rows.shape[1], dtype, "cpu")
         cache.begin_with(states)
         return cache
 
@@ -229,9 +234,8 @@ class Executor:
         assert isinstance(logits, torch.Tensor)
         return logits
 
-    def run(self, given: Values, caches: Sequence[Any] = ()) -> list[Any]:
-        """What the head returns for the stem's inputs; a cache for each layer, or
-        none where the layers have none."""
+    def run(self, given: Values, states: Sequence[LayerState] = ()) -> list[Any]:
+        """What the head returns for the stem's inputs and what each layer keeps."""
         program = self.program
         made = self._run(program.stem, dict(given), "")
         env = dict(zip(program.stem.returns, made, strict=True))
@@ -241,7 +245,7 @@ class Executor:
         for layer, block in enumerate(program.schedule()):
             values = dict(zip(program.carried, carried, strict=True)) | shared
             values |= {name: each[layer] for name, each in parts.items()}
-            values |= {block.inputs[-1].name: caches[layer]} if block.kv else {}
+            values |= vars(states[layer]) if block.states else {}
             carried = self._run(block, values, f"layers.{layer}.")
         names = [value.name for value in program.head.inputs]
         # The head reads the first of what the last layer hands on.
@@ -271,6 +275,19 @@ class Executor:
         return getattr(ops, op.mnemonic)(*args, **kwargs)
 
 
+def _declared(block: Graph) -> dict[str, Declared]:
+    """What a layer of a block is declared to keep."""
+    found: dict[str, Declared] = {}
+    for state in block.states:
+        if state.owners:
+            found[state.name] = From(owner(block.layers, state.owners))
+            continue
+        made = declaration(state.type)
+        dtype = {"dtype": DTYPES[made.dtype]} if made.dtype else {}
+        found[state.name] = getattr(runtime_state, made.name)(*made.sizes, **dtype)
+    return found
+
+
 def _typed(weight: torch.Tensor, dtype: str) -> torch.Tensor:
     """A float in the dtype that the program has it in; codes stay as they are."""
     return weight.to(DTYPES[dtype]) if dtype in DTYPES else weight
@@ -297,31 +314,47 @@ def run_batch(model: Executor) -> torch.Tensor:
     Decoders answer a left-padded batch of two: a prompt of nine, then three tokens one
     by one. Encoders answer a batch with padding on either side.
     """
-    return _logits(model) if model.program.blocks[0].kv else _encoded(model)
+    return _logits(model) if model.program.decodes else _encoded(model)
+
+
+def _logits(model: Executor) -> torch.Tensor:
+    start = first_slots()
+    real = torch.arange(TOKENS) >= start[:, None]
+    return read(model, slice(0, len(start)), 0, (9, 1, 1, 1))[real]
+
+
+def first_slots() -> torch.Tensor:
+    """The first token of each row of a batch that is not padding."""
+    return torch.tensor([0, 3], dtype=torch.int32)
+
+
+def seen_both_ways() -> torch.Tensor:
+    """How many tokens of each row see one another, where a model has such a thing."""
+    return torch.tensor([4, 5], dtype=torch.int32)
 
 
 @torch.no_grad()
-def _logits(model: Executor) -> torch.Tensor:
-    ids = _ids(model)
-    stem = model.program.stem
-    start = torch.tensor([0, 3], dtype=torch.int32)
-    pos = (torch.arange(12) - start[:, None]).clamp(min=0)
-    real = pos.gt(0) | start[:, None].eq(0).expand_as(pos)
-    cache = model.cache(2, 12)
-    cache.start = start + cache.learned
-    cache.prefix = cache.start + torch.tensor([4, 5], dtype=torch.int32)
-    if len(stem.inputs[1].type.dims) == 3:
+def read(
+    model: Executor, rows: slice, first: int, calls: Sequence[int]
+) -> torch.Tensor:
+    """Logits [B,T,V] of some rows of a batch, from a token on, in several calls."""
+    pos = (torch.arange(TOKENS) - first_slots()[:, None]).clamp(min=0)[rows, first:]
+    start = (first_slots()[rows] - first).clamp(min=0)
+    cache = model.cache(len(start), sum(calls))
+    cache.start = start + cache.learned if start.any() else None
+    cache.prefix = start + cache.learned + seen_both_ways()[rows]
+    if len(model.program.stem.inputs[1].type.dims) == 3:
         pos = torch.stack((pos, pos // 2), 1)
-    pieces = [slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)]
-    logits = torch.cat([model(ids[:, s], pos[..., s], cache) for s in pieces], 1)
-    return logits[real]
+    ids, ends = _ids(model)[rows, first:], list(accumulate(calls, initial=0))
+    pieces = [slice(*ends[at : at + 2]) for at in range(len(calls))]
+    return torch.cat([model(ids[:, s], pos[..., s], cache) for s in pieces], 1)
 
 
 @torch.no_grad()
 def _encoded(model: Executor) -> torch.Tensor:
     """Every answer of an encoder in one row of numbers."""
-    ids, pos = _ids(model), torch.arange(12).expand(2, 12)
-    mask = torch.ones(2, 12, dtype=torch.bool)
+    ids, pos = _ids(model), torch.arange(TOKENS).expand(2, TOKENS)
+    mask = torch.ones(2, TOKENS, dtype=torch.bool)
     mask[0, 8:], mask[1, :3] = False, False
     answers = model.run({"ids": ids, "pos": pos, "types": pos % 2, "mask": mask})
     return torch.cat([answer.flatten() for answer in answers])
@@ -330,4 +363,4 @@ def _encoded(model: Executor) -> torch.Tensor:
 def _ids(model: Executor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     table = model.weights[model.program.stem.ops[0].params[0]]
-    return torch.randint(len(table), (2, 12), generator=generator)
+    return torch.randint(len(table), (2, TOKENS), generator=generator)

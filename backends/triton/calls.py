@@ -25,6 +25,7 @@ from glmc.backends.triton.uses import OpUse
 
 Launcher = Callable[..., object]
 TOKENS = 3
+CAPACITY = TOKENS + 5
 # Rows of x for which a product launches each of its kernels.
 ROWS = (1, 5, 17)
 
@@ -60,27 +61,21 @@ class Call:
 
     def latents(self, width: int, padded: bool) -> Any:
         """What a layer keeps of the tokens before, as latents."""
-        return self.state(1, (width, 0), padded, self.dtype)
+        return self._kept(padded, slots=self.make(2, CAPACITY, width))
 
-    def state(
-        self,
-        heads: int,
-        widths: Iterable[int],
-        padded: bool,
-        dtype: Dtype | None = None,
-    ) -> Any:
+    def state(self, heads: int, widths: Iterable[int], padded: bool) -> Any:
         """What a layer keeps of the tokens before, as keys and values."""
-        kinds = {"int8": INT8, "fp8_e4m3": FLOAT8}
-        dtype = dtype or kinds.get(self.cache, self.dtype)
-        capacity, past = TOKENS + 5, TOKENS + 1
-        keys, values = (self.make(2, heads, capacity, n, dtype=dtype) for n in widths)
-        scales = self.make(2, heads, capacity, dtype=FLOAT32) if dtype is INT8 else None
+        dtype = {"int8": INT8, "fp8_e4m3": FLOAT8}.get(self.cache, self.dtype)
+        keys, values = (self.make(2, heads, CAPACITY, n, dtype=dtype) for n in widths)
+        scales = self.make(2, heads, CAPACITY, dtype=FLOAT32) if dtype is INT8 else None
+        kept = {"keys": keys, "values": values}
+        return self._kept(padded, **kept, key_scales=scales, value_scales=scales)
+
+    def _kept(self, padded: bool, **tensors: Sketch | None) -> Any:
+        """A state, some tokens of which were read before."""
         return SimpleNamespace(
-            keys=keys,
-            values=values,
-            key_scales=scales,
-            value_scales=scales,
-            past=past,
+            **tensors,
+            past=TOKENS + 1,
             position=self.make(1, dtype=INT32),
             start=self.make(2, dtype=INT32) if padded else None,
             counters=lambda count: self.make(count, dtype=INT32),
@@ -203,7 +198,7 @@ def _latent_attention(call: Call) -> None:
         given = [call.given(selection=selection) for selection in chosen]
         for padded in (False, True):
             for more in given:
-                state = call.latents(use.size("kv", 1), padded)
+                state = call.latents(use.size("latents"), padded)
                 q = call.make(2, tokens, heads, width)
                 call(q, state, call.parameter("kv_b"), **more)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glmc.backends.triton import structure, tiles
 from glmc.backends.triton.uses import OpUse
 
-_OPERANDS = frozenset({"q", "kv", "kv_b", "selection"})
+_OPERANDS = frozenset({"q", "latents", "kv_b", "selection"})
 _ATTRS = frozenset({"scale"})
 
 
@@ -25,7 +25,7 @@ class LatentShape:
     def of(cls, use: OpUse) -> "LatentShape":
         """The shape of a layer's latent attention."""
         heads, rank = use.size("q", 2), use.size("kv_b", 1)
-        turned = use.size("kv", 1) - rank
+        turned = use.size("latents") - rank
         nope = use.size("q", 3) - turned
         return cls(heads, nope, turned, use.size("kv_b", 0) // heads - nope, rank)
 

@@ -9,7 +9,7 @@ from glmc import roofline
 from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.devices import DEVICES
-from glmc.inspecting import size, summary
+from glmc.inspecting import kept, size, summary
 from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
@@ -77,14 +77,13 @@ def _facts(build: Build) -> list[tuple[str, str]]:
     facts = summary(build)
     blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
     launches = [stage["launches"] for stage in facts["stages"]]
-    kv = facts["kv_bytes_per_token"]
     return [
         ("layers", blocks),
         ("width", f"{facts['hidden']:,}"),
         ("vocabulary", f"{facts['vocab']:,}"),
         ("parameters", f"{facts['parameters']:,}"),
         ("weights", size(facts["weight_bytes"])),
-        *([("KV cache", f"{size(kv)} a token")] if kv else []),
+        *([("cache", held)] if (held := kept(facts)) else []),
         (f"{build.target.counted} a call", f"{launches[0]:,} → {launches[-1]:,}"),
     ]
 
@@ -98,7 +97,7 @@ def _graph(
         "layers": print_layers(graph.layers),
         "drawing": drawings.setdefault(drawing, len(drawings)),
         "ops": [_op(on, program, graph, op) for op in graph.ops],
-        "inputs": {value.name: str(value.type) for value in graph.inputs},
+        "inputs": {value.name: str(value.type) for value in graph.given},
     }
 
 

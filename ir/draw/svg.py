@@ -5,10 +5,11 @@ from html import escape
 from typing import NamedTuple
 
 from glmc.ir.draw.layered import Placed, Point, place
-from glmc.ir.graph import Graph
+from glmc.ir.graph import Graph, Input
 from glmc.ir.network import reads
 from glmc.ir.op import Op
-from glmc.ir.text.printer import print_value
+from glmc.ir.state import State
+from glmc.ir.text.printer import print_layers, print_value
 from glmc.ir.types import Type
 
 #: Pixels: advance of the 12 px monospaced font, box height, row distance, margins.
@@ -67,8 +68,8 @@ def _boxes(graph: Graph) -> dict[str, Box]:
     """A box for each op, each input that is read and each value that is returned."""
     read = {name for op in graph.ops for name in op.values} | set(graph.returns)
     boxes = {
-        f"in {value.name}": Box("port", value.name, f"%{value.name}", _dims(value.type))
-        for value in graph.inputs
+        f"in {value.name}": Box("port", value.name, f"%{value.name}", _sizes(value))
+        for value in graph.given
         if value.name in read
     }
     boxes |= {
@@ -79,6 +80,14 @@ def _boxes(graph: Graph) -> dict[str, Box]:
         f"out {name}": Box("port", name, f"return %{name}", _dims(graph.types[name]))
         for name in graph.returns
     }
+
+
+def _sizes(value: Input | State) -> str:
+    """Of a tensor its dims; of a state all that is declared of it."""
+    if isinstance(value, Input):
+        return _dims(value.type)
+    source = f" from {print_layers(value.owners)}" if value.owners else ""
+    return f"{value.type}{source}"
 
 
 def _dims(of: Type) -> str:
@@ -112,7 +121,7 @@ def _labels(
     graph: Graph, placed: Placed, edges: list[tuple[str, str, str]]
 ) -> Iterator[str]:
     """The shape of each value that an op hands to another, at its first edge."""
-    labelled = {value.name for value in graph.inputs} | set(graph.returns)
+    labelled = {value.name for value in graph.given} | set(graph.returns)
     for source, target, value in edges:
         if value in labelled:
             continue

@@ -39,6 +39,7 @@ from glmc.ir.errors.configs import (
     UnsupportedValueError,
 )
 from glmc.ir.errors.dumps import (
+    DecodeDiffersError,
     DumpNameError,
     DumpRuleError,
     DumpsDisagreeError,
@@ -95,6 +96,7 @@ __all__ = [
     "ConfigContradictionError",
     "ConfigValueError",
     "DamagedWeightsError",
+    "DecodeDiffersError",
     "DraftError",
     "DumpNameError",
     "DumpRuleError",

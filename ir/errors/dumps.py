@@ -84,6 +84,21 @@ class FusionSilentError(GlmcError):
     )
 
 
+class DecodeDiffersError(GlmcError):
+    """With --verify-passes: decoding answers something else than the prompt.
+
+    A shrunken instance of this model read the same tokens in one call, in chunks and
+    one by one, with padding and without, and its logits were not the same. What layers
+    keep from call to call is wrong, in a dump that was edited or in glmc.
+    """
+
+    code = "GLMC088"
+    next_step = (
+        "Look at the `state` lines of the dump and at what reads and writes them;"
+        " report it with the config where the dump is not your own."
+    )
+
+
 class PassChangedResultsError(GlmcError):
     """With --verify-passes: a pass changed what the model computes.
 

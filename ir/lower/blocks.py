@@ -5,14 +5,20 @@ from collections.abc import Mapping
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.state import TokenType
 
 
 def block_attended(
-    e: Emitter, h: str, a: m.Attention, ix: m.BlockIndexer, states: Mapping[str, str]
+    e: Emitter,
+    h: str,
+    a: m.Attention,
+    ix: m.BlockIndexer,
+    kv: str,
+    states: Mapping[str, str],
 ) -> str:
     """The context of queries, keys and values that are ready to attend."""
     q, k, v = (states[name] for name in "qkv")
-    kv = e.emit(ops.KvWrite, "kv_now", kv="kv", k=k, v=v)
+    kv = e.emit(ops.KvWrite, "kv_now", kv=kv, k=k, v=v)
     axes = {"Hi": ix.heads, "Di": ix.dim}
     turn = {}
     if a.rope:
@@ -27,8 +33,9 @@ def block_attended(
         x = e.emit(ops.Heads, f"{name}h", x=x, n=heads)
         x = e.norm(f"{name}n", x, norm, ("Di",), axes)
         made.append(e.emit(ops.Rope, f"{name}r", x=x, **turn) if turn else x)
-    kv = e.emit(ops.IndexWrite, "kv_indexed", kv=kv, k=made[1])
+    index = e.state("index", TokenType(sizes=(ix.dim,)))
+    index = e.emit(ops.IndexWrite, "index_now", index=index, k=made[1])
     how = {"block": ix.block, "top_k": ix.top_k, "local": ix.local}
-    selected = e.emit(ops.BlockSelect, "selected", q=made[0], kv=kv, **how)
+    selected = e.emit(ops.BlockSelect, "selected", q=made[0], index=index, **how)
     seen = {"selection": selected, "block": ix.block, "scale": a.scale}
     return str(e.emit(ops.BlockAttention, "ctx", q=q, kv=kv, **seen))

@@ -14,7 +14,7 @@ from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
 from glmc.ir.recipe import Recipe, Stack, cat
-from glmc.ir.types import Type
+from glmc.ir.types import TensorType
 
 Axes = Mapping[str, int]
 NO_AXES: Axes = {}
@@ -31,7 +31,7 @@ class Emitter(GraphBuilder):
         self,
         model: m.Model,
         tables: Tables,
-        inputs: dict[str, Type],
+        inputs: dict[str, TensorType],
         shared: dict[str, Param] | None = None,
     ) -> None:
         super().__init__(inputs, model.dtype, shared)
@@ -39,6 +39,8 @@ class Emitter(GraphBuilder):
         self.tables = tables
         self.carried: dict[str, str] = {}
         """What a block hands on besides the hidden state: input to newest value."""
+        self.kv_from: tuple[int, ...] = ()
+        """For each layer of a block the one whose keys and values it attends to."""
 
     @property
     def part_width(self) -> int:

@@ -1,10 +1,11 @@
-"""Multi-head latent attention as ops, with the latents cached."""
+"""Multi-head latent attention as ops, which keeps the latents."""
 
 from typing import Any
 
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Axes, Emitter
+from glmc.ir.state import TokenType
 
 SELECTION = "selection"
 """The value that hands an indexer's selection to the layers that share it."""
@@ -22,8 +23,8 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
     q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
     if a.q_scale:
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=e.tables.query_scale(a.q_scale))
-    kv = _write(e, h, a, axes, turn)
-    context = _attend(e, h, a, q, kv, latent, turn)
+    latents = _write(e, h, a, axes, turn)
+    context = _attend(e, h, a, q, latents, latent, turn)
     if a.gate:
         x, last = (h, "E") if a.gate.reads == "hidden" else (read, slot)
         width = "H" if a.gate.width == "head" else "H Dv"
@@ -54,7 +55,7 @@ def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> tuple[str, str]:
 
 
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
-    """The cache with this call's latents, and the keys that all heads share."""
+    """All latents with this call's, and the keys that all heads share."""
     down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
     sizes = (a.kv_rank, a.rope.dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
@@ -65,19 +66,26 @@ def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> st
         shared = e.norm("k_sharedn", shared, a.k_norm, ("Dr",), axes)
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
     shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
-    made = {"kv": "kv", "latent": latent, "shared": shared}
-    return str(e.emit(ops.LatentWrite, "kv_now", **made))
+    kept = e.state("latents", TokenType(sizes=(a.kv_rank + a.rope.dim,)))
+    made = {"latents": kept, "latent": latent, "shared": shared}
+    return str(e.emit(ops.LatentWrite, "latents_now", **made))
 
 
 def _attend(
-    e: Emitter, h: str, a: m.Mla, q: str, kv: str, latent: str, turn: dict[str, Any]
+    e: Emitter,
+    h: str,
+    a: m.Mla,
+    q: str,
+    latents: str,
+    latent: str,
+    turn: dict[str, Any],
 ) -> str:
-    """Attention over all that was cached, or over what an indexer selects of it."""
+    """Attention over all that is kept, or over what an indexer selects of it."""
     axes, selection = _axes(a), None
     if a.indexer == "shared":
         selection = e.carried[SELECTION]
     elif a.indexer:
-        kv, selection = _select(e, h, a.indexer, kv, latent, axes, turn)
+        selection = _select(e, h, a.indexer, latent, axes, turn)
     if selection and SELECTION in e.carried:
         e.carried[SELECTION] = selection
     slot = ("H Dkv", "Lkv")
@@ -85,19 +93,18 @@ def _attend(
     bias = e.bias(kv_b, a.kv_b.bias, slot[:1], axes)
     fields = {"kv_b": kv_b, "bias": bias, "selection": selection, "scale": a.scale}
     fields["window"] = a.window
-    return str(e.emit(ops.LatentAttention, "ctx", q=q, kv=kv, **fields))
+    return str(e.emit(ops.LatentAttention, "ctx", q=q, latents=latents, **fields))
 
 
 def _select(
     e: Emitter,
     h: str,
     ix: m.Indexer,
-    kv: str,
     latent: str,
     axes: Axes,
     turn: dict[str, Any],
-) -> tuple[str, str]:
-    """The cache with the indexer's keys, and the slots that it selects."""
+) -> str:
+    """The slots that an indexer selects, by keys of its own."""
     turn = {**turn, "style": ix.style}
     q = e.linear("iq", latent, ix.q, ("Hi Di", "Lq"), axes)
     q = e.emit(ops.Heads, "iqh", x=q, n=ix.heads)
@@ -106,8 +113,9 @@ def _select(
     k = e.norm("ikn", k, ix.k_norm, ("Di",), axes)
     k = e.emit(ops.Heads, "ikh", x=k, n=1)
     k = e.emit(ops.Rope, "ikr", x=k, **turn)
-    kv = e.emit(ops.IndexWrite, "kv_indexed", kv=kv, k=k)
+    index = e.state("index", TokenType(sizes=(ix.dim,)))
+    index = e.emit(ops.IndexWrite, "index_now", index=index, k=k)
     weight = e.weight(ix.weights, ("Hi", "E"), axes, dtype="f32")
     wanted = {"top_k": ix.top_k, "scale": ix.dim**-0.5}
-    fields = {"q": q, "x": h, "kv": kv, "weight": weight, **wanted}
-    return kv, str(e.emit(ops.IndexSelect, "selected", **fields))
+    fields = {"q": q, "x": h, "index": index, "weight": weight, **wanted}
+    return str(e.emit(ops.IndexSelect, "selected", **fields))

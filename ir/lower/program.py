@@ -4,21 +4,21 @@ from collections.abc import Callable
 
 from glmc.ir import model as m
 from glmc.ir import ops
-from glmc.ir.errors import ModelShapeError
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import MASK, Graph, Param, Program
+from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
 from glmc.ir.lower.streams import altered, gather, hidden_type, spread
 from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.types import TensorType
 
 IDS = TensorType(dtype="i64", dims=("B", "T"))
 STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
 """What :class:`~glmc.ir.model.GlmPositions` gives."""
 BOUND = TensorType(dtype="i32", dims=("B",))
-MASK = TensorType(dtype="bool", dims=("B", "T"))
+REAL = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
 """The stem's value of which every layer is given its part."""
 LAYER_FACTORS = "layer_factors"
@@ -32,8 +32,7 @@ def lower(model: m.Model) -> Program:
         GlmcError: when a weight's layout does not give the slot it is bound to, or
             the kinds of attention do not go together.
     """
-    _check_masks(model)
-    _check_streams(model)
+    check(model)
     tables = Tables(model)
     shared: dict[str, Param] = {}
     stem = _stem(model, tables, shared)
@@ -51,49 +50,14 @@ def lower(model: m.Model) -> Program:
     )
 
 
-def _check_masks(model: m.Model) -> None:
-    """Refuse what no graph is made of: a mask or a prefix that the cache is not for."""
-    found = [step.op for block in model.blocks for step in block.steps]
-    full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
-    if full and not model.is_encoder:
-        raise ModelShapeError(
-            f"{model.name} mixes full and causal attention, and only one of them has a "
-            "cache; give every attention of the spec the same mask."
-        )
-    if any(op.window for op in full):
-        raise ModelShapeError(
-            f"{model.name} has a window in attention with the full mask, which is not "
-            "supported; leave out the window, or mask: full."
-        )
-    if model.prefix_encoder and any(block.kv_from for block in model.blocks):
-        raise ModelShapeError(
-            f"{model.name} has a prefix encoder, which makes keys and values for every "
-            "layer, and layers that read those of another; leave out one of them."
-        )
-    if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
-        raise ModelShapeError(
-            f"{model.name} has a prefix encoder, which makes keys and values of heads, "
-            "and latent attention, which has none of its own; leave out one of them."
-        )
-
-
-def _check_streams(model: m.Model) -> None:
-    """Refuse blocks that do not fit the number of residual streams."""
-    several = {block.altup is not None for block in model.blocks}
-    if several != {model.streams is not None}:
-        raise ModelShapeError(
-            f"{model.name} has several residual streams and blocks for one, or one and"
-            " blocks for several; give streams to the model and altup to its blocks."
-        )
-
-
 def _prefix_encoder(
     model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Param]
 ) -> Graph:
     """Row numbers to the keys and values of every layer."""
-    caches = [_cache(b) for b in model.blocks for _ in b.layers]
-    heads = sum(2 * kv.kv_heads for kv in caches)
-    width = caches[0].k_dim
+    kept = [
+        only_attention(model, block) for block in model.blocks for _ in block.layers
+    ]
+    heads, width = sum(2 * a.kv_heads for a in kept), kept[0].head_dim
     sizes = {"N": encoder.length, "S": heads * width, "U": model.hidden}
     rows = TensorType(dtype="i64", dims=(1, encoder.length))
     e = Emitter(model, tables=Tables(model), inputs={"rows": rows}, shared=shared)
@@ -112,7 +76,10 @@ def _prefix_encoder(
 def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
     """Token ids to the first hidden state, and what layers read beside it."""
     seen = _mask(model)
-    inputs: dict[str, Type] = {"ids": IDS, "pos": STREAMS if model.positions else IDS}
+    inputs: dict[str, TensorType] = {
+        "ids": IDS,
+        "pos": STREAMS if model.positions else IDS,
+    }
     if model.embed.types:
         inputs["types"] = IDS
     e = Emitter(model, tables, inputs | seen)
@@ -281,13 +248,12 @@ def _logits(e: Emitter, x: str, head: m.Head) -> str:
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """One kind of block."""
     handed = _handed_on(model)
-    inputs: dict[str, Type] = {"x": hidden_type(model), **handed}
+    inputs: dict[str, TensorType] = {"x": hidden_type(model), **handed}
     inputs |= tables.inputs() | _mask(model) | _layer_input(model)
     if rows := _factor_rows(model):
         inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
-    if not model.is_encoder:
-        inputs["kv"] = _cache(block)
     e = Emitter(model, tables, inputs)
+    e.kv_from = block.kv_from
     e.carried = {name: name for name in handed}
     e.each_of = {LAYER_INPUT: LAYER_INPUTS, FACTORS: LAYER_FACTORS}
     result = f"x{len(block.steps)}" if block.scalar else "out"
@@ -299,22 +265,22 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
         scalar = e.weight(block.scalar, ("1",))
         x = e.emit(ops.ScaleBy, "out", x=x, weight=scalar)
     returns = (x, *e.carried.values())
-    where = {"layers": block.layers, "prefix": block.prefix, "kv_from": block.kv_from}
+    where = {"layers": block.layers, "prefix": block.prefix}
     graph = e.graph(block.name, *returns, **where)
     return graph.replace(numbers=block.numbers)
 
 
-def _mask(model: m.Model) -> dict[str, Type]:
+def _mask(model: m.Model) -> dict[str, TensorType]:
     """What attention asks beside the cache: which tokens are real where there is none,
     or where the bidirectional part of each row ends."""
     if model.is_encoder:
-        return {"mask": MASK}
+        return {MASK: REAL}
     steps = [step.op for block in model.blocks for step in block.steps]
     asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
     return {PREFIX: BOUND} if asked else {}
 
 
-def _layer_input(model: m.Model) -> dict[str, Type]:
+def _layer_input(model: m.Model) -> dict[str, TensorType]:
     """The part of the per-layer embedding that a layer is given."""
     if model.embed.per_layer is None:
         return {}
@@ -322,25 +288,12 @@ def _layer_input(model: m.Model) -> dict[str, Type]:
     return {LAYER_INPUT: TensorType(dtype=model.dtype, dims=dims)}
 
 
-def _handed_on(model: m.Model) -> dict[str, Type]:
+def _handed_on(model: m.Model) -> dict[str, TensorType]:
     """What layers hand on besides the hidden state."""
     steps = [step for block in model.blocks for step in block.steps]
-    found: dict[str, Type] = {}
+    found: dict[str, TensorType] = {}
     if any(isinstance(s.op, m.Mla) and s.op.indexer == "shared" for s in steps):
         found[SELECTION] = TensorType(dtype="i64", dims=("B", "T", "N"))
     if any(step.shortcut for step in steps):
         found[SHORTCUT] = hidden_type(model)
     return found
-
-
-def _cache(block: m.Block) -> CacheType:
-    """The cache of a block's attention; an empty one where it has none."""
-    found = [s.op for s in block.steps if isinstance(s.op, m.Attention | m.Mla)]
-    if not found:
-        return CacheType.of(0, 0, 0)
-    a = found[0]
-    if isinstance(a, m.Attention):
-        index = a.indexer.dim if a.indexer else 0
-        return CacheType.of(a.kv_heads, a.head_dim, a.v_dim or a.head_dim, index)
-    index = a.indexer.dim if isinstance(a.indexer, m.Indexer) else 0
-    return CacheType.of(1, a.kv_rank + a.rope.dim, 0, index)

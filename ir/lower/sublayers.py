@@ -10,6 +10,7 @@ from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import route, routed
+from glmc.ir.state import KvType
 
 LAYER_INPUT = "layer_input"
 """A layer's part of what the stem makes for all of them."""
@@ -18,10 +19,10 @@ PREFIX = "prefix"
 
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
-    """Projections, per-head norms, rope, attention (over the cache), output.
+    """Projections, per-head norms, rope, attention, output.
 
-    Keys and values are those of this layer and those that its cache holds; without
-    projections for them they are all in the cache of an earlier layer.
+    Keys and values are those of this layer and those that it keeps; without projections
+    for them they are all those that an earlier layer keeps.
     """
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
@@ -49,7 +50,8 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
         scale = e.tables.query_scale(a.q_scale)
         states["q"] = e.emit(ops.ScaleHeads, "qs", x=states["q"], scale=scale)
     if a.indexer:
-        context = block_attended(e, h, a, a.indexer, states)
+        kv = e.state("kv", kv_type(a))
+        context = block_attended(e, h, a, a.indexer, kv, states)
     else:
         context = _attended(e, a, states, axes)
     context = _context(e, a, context, h, axes)
@@ -141,10 +143,16 @@ def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
         "chunk": a.chunk,
         "softcap": a.softcap,
     }
-    q, kv = states.pop("q"), "kv"
+    q = states.pop("q")
+    kv = e.state("kv", kv_type(a), () if states else e.kv_from)
     if states:
         kv = e.emit(ops.KvWrite, "kv_now", kv=kv, **states)
     return str(e.emit(ops.Attention, "ctx", q=q, kv=kv, **seen))
+
+
+def kv_type(a: m.Attention) -> KvType:
+    """What is kept of a token's keys and values."""
+    return KvType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.v_dim or a.head_dim)
 
 
 def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:

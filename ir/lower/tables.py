@@ -7,7 +7,7 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
 from glmc.ir.op import Op
-from glmc.ir.types import TensorType, Type
+from glmc.ir.types import TensorType
 
 _OPS: Mapping[type, type[Op]] = {
     type(None): ops.RopeTable,
@@ -55,9 +55,9 @@ class Tables:
         """The value that holds the factors of queries."""
         return self._scales[scale]
 
-    def inputs(self) -> dict[str, Type]:
+    def inputs(self) -> dict[str, TensorType]:
         """The tables as inputs of a block."""
-        found: dict[str, Type] = {}
+        found: dict[str, TensorType] = {}
         for (heads, _), name in self._slopes.items():
             found[name] = TensorType(dtype="f32", dims=(heads,))
         for name in self._scales.values():

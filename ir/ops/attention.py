@@ -1,15 +1,16 @@
-"""The key/value cache and attention over it; attention without one.
+"""Attention over keys and values that are kept; attention without them.
 
-``kv`` is threaded through the graph like any value: ``kv_write`` returns the cache
+The state ``kv`` is threaded through the graph like any value: ``kv_write`` returns it
 after the write, and attention reads that. Slots of the cache, not positions, decide
 what a query sees, so left padding and rotary positions stay independent.
 """
 
 from glmc.ir.cost import Call
-from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
 from glmc.ir.ops.rope import RopeStyle, check_sections
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.state import KvType
+from glmc.ir.types import TensorType, Type
 
 
 def _extras(types: Types, heads: int) -> None:
@@ -31,15 +32,15 @@ def _masking(types: Types, window: int | None, learned: int) -> None:
     expect(window is None or not learned, "a window would hide the learned slots")
 
 
-def cache_type(kv: object) -> CacheType:
-    """``kv``'s type, which must be a cache."""
-    expect(isinstance(kv, CacheType), f"kv must be a cache, not {kv}")
-    assert isinstance(kv, CacheType)
+def kv_type(kv: object) -> KvType:
+    """``kv``'s type, which must be one of keys and values."""
+    expect(isinstance(kv, KvType), f"kv must hold keys and values, not {kv}")
+    assert isinstance(kv, KvType)
     return kv
 
 
 def attention_flops(
-    call: Call, heads: int, kv: CacheType, window: int | None = None
+    call: Call, heads: int, kv: KvType, window: int | None = None
 ) -> int:
     """A multiply-add for each pair of query and slot and each channel of key and value.
 
@@ -50,16 +51,15 @@ def attention_flops(
 
 
 class KvWrite(Op):
-    """Append this call's keys and values ``[B,T,K,D]`` to the layer's cache."""
+    """Append this call's keys and values ``[B,T,K,D]`` to those that are kept."""
 
     mnemonic = "kv_write"
-    fills_cache = True
-    kv: Value
+    kv: Writes
     k: Value
     v: Value
 
     def infer(self, types: Types) -> tuple[Type, ...]:
-        kv, k, v = cache_type(types["kv"]), types["k"], types["v"]
+        kv, k, v = kv_type(types["kv"]), types["k"], types["v"]
         expect(k.dims[2:] == (kv.kv_heads, kv.k_dim), f"keys {k} do not fit {kv}")
         expect(v.dims[2:] == (kv.kv_heads, kv.v_dim), f"values {v} do not fit {kv}")
         return (kv,)
@@ -90,7 +90,7 @@ class Attention(Op):
     mnemonic = "attention"
     multiplies = True
     q: Value
-    kv: Value
+    kv: Reads
     prefix: Value | None = None
     slopes: Value | None = None
     sinks: Param | None = None
@@ -101,7 +101,7 @@ class Attention(Op):
     softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv = types["q"], cache_type(types["kv"])
+        q, kv = types["q"], kv_type(types["kv"])
         expect(len(q.dims) == 4, f"queries must be [B,T,heads,width], not {q}")
         heads, width = int(q.dims[2]), q.dims[3]
         expect(width == kv.k_dim, f"queries {q} are not as wide as the keys of {kv}")
@@ -113,13 +113,13 @@ class Attention(Op):
 
     def flops(self, types: Types, call: Call) -> int:
         """Both products; see :func:`attention_flops`."""
-        kv = cache_type(types["kv"])
+        kv = kv_type(types["kv"])
         return attention_flops(call, int(types["q"].dims[2]), kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """Queries, context, and every slot that is seen, once."""
-        kv, dtype = cache_type(types["kv"]), types["q"].dtype
-        seen = call.cached(kv, dtype, call.slots(self.window))
+        kv, dtype = kv_type(types["kv"]), types["q"].dtype
+        seen = call.kept(kv, dtype, call.slots(self.window))
         return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
 
 
@@ -166,10 +166,9 @@ class QkvAttention(Op):
     """
 
     mnemonic = "qkv_attention"
-    fills_cache = True
     multiplies = True
     qkv: Value
-    kv: Value
+    kv: Writes
     cos: Value | None = None
     sin: Value | None = None
     q_norm: Param | None = None
@@ -192,13 +191,11 @@ class QkvAttention(Op):
     softcap: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        qkv, kv = types["qkv"], cache_type(types["kv"])
+        qkv, kv = types["qkv"], kv_type(types["kv"])
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         expect(qkv.dims[-1] == rows, f"{qkv} does not hold {rows} channels")
-        want = CacheType(
-            kv_heads=self.kv_heads, k_dim=self.head_dim, v_dim=self.head_dim
-        )
-        expect(kv == want, f"cache {kv} is not {want}")
+        want = KvType(kv_heads=self.kv_heads, k_dim=self.head_dim, v_dim=self.head_dim)
+        expect(kv == want, f"{kv} is not {want}")
         _extras(types, self.heads)
         if "cos" in types:
             check_sections(types["cos"], self.sections)
@@ -213,13 +210,13 @@ class QkvAttention(Op):
             work += RMS_FLOPS * rows * self.head_dim
         if self.cos:
             work += 6 * call.size(types["cos"].dims) * heads
-        kv = cache_type(types["kv"])
+        kv = kv_type(types["kv"])
         return work + attention_flops(call, self.heads, kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """As each of its parts must: the packed product, tables and weights read, this
         call's slots written, every slot that is seen read once, the context written.
         """
-        kv, dtype = cache_type(types["kv"]), types["qkv"].dtype
+        kv, dtype = kv_type(types["kv"]), types["qkv"].dtype
         slots = call.tokens + call.slots(self.window)
-        return super().nbytes(types, call) + call.cached(kv, dtype, slots)
+        return super().nbytes(types, call) + call.kept(kv, dtype, slots)

@@ -5,9 +5,10 @@ numbers of N blocks, -1 where there are fewer. Blocks count from the first real 
 """
 
 from glmc.ir.cost import Call
-from glmc.ir.op import Op, Types, Value, expect
-from glmc.ir.ops.attention import attention_flops, cache_type
-from glmc.ir.types import BYTES, TensorType
+from glmc.ir.op import Op, Reads, Types, Value, expect
+from glmc.ir.ops.attention import attention_flops, kv_type
+from glmc.ir.ops.latent import vectors
+from glmc.ir.types import TensorType
 
 
 class BlockSelect(Op):
@@ -20,15 +21,15 @@ class BlockSelect(Op):
 
     mnemonic = "block_select"
     q: Value
-    kv: Value
+    index: Reads
     block: int
     top_k: int
     local: int = 0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv = types["q"], cache_type(types["kv"])
-        fits = len(q.dims) == 4 and q.dims[3] == kv.index_dim
-        expect(fits, f"queries {q} do not fit the indexer keys of {kv}")
+        q, index = types["q"], vectors(types["index"])
+        fits = len(q.dims) == 4 and q.dims[3:] == index.sizes
+        expect(fits, f"queries {q} do not fit the indexer keys {index}")
         expect(0 <= self.local <= self.top_k, f"{self.local} of {self.top_k} blocks")
         return (TensorType(dtype="i64", dims=(*q.dims[:3], "N")),)
 
@@ -39,8 +40,8 @@ class BlockSelect(Op):
 
     def nbytes(self, types: Types, call: Call) -> int:
         """The operands, and every cached key of the indexer once."""
-        width = cache_type(types["kv"]).index_dim * BYTES[types["q"].dtype]
-        return super().nbytes(types, call) + call.batch * call.slots() * width
+        index, dtype = vectors(types["index"]), types["q"].dtype
+        return super().nbytes(types, call) + call.kept(index, dtype, call.slots())
 
 
 class BlockAttention(Op):
@@ -49,13 +50,13 @@ class BlockAttention(Op):
     mnemonic = "block_attention"
     multiplies = True
     q: Value
-    kv: Value
+    kv: Reads
     selection: Value
     block: int
     scale: float
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        q, kv, selection = types["q"], cache_type(types["kv"]), types["selection"]
+        q, kv, selection = types["q"], kv_type(types["kv"]), types["selection"]
         fits = len(q.dims) == 4 and q.dims[3] == kv.k_dim
         expect(fits, f"queries {q} do not fit the keys of {kv}")
         heads, groups = int(q.dims[2]), int(selection.dims[2])
@@ -67,10 +68,10 @@ class BlockAttention(Op):
 
     def flops(self, types: Types, call: Call) -> int:
         """Both products, as if everything was selected: how much is, no type says."""
-        kv = cache_type(types["kv"])
+        kv = kv_type(types["kv"])
         return attention_flops(call, int(types["q"].dims[2]), kv)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """The operands and every slot, as if everything was selected."""
-        seen = call.cached(cache_type(types["kv"]), types["q"].dtype, call.slots())
+        seen = call.kept(kv_type(types["kv"]), types["q"].dtype, call.slots())
         return super().nbytes(types, call) + seen

@@ -44,6 +44,7 @@ class RopeTableDynamic(RopeTable):
     """NTK-aware: theta grows once the longest sequence passes max_positions."""
 
     mnemonic = "rope_table_dynamic"
+    steady_until = "max_positions"
     factor: float
     max_positions: int
 
@@ -78,6 +79,7 @@ class RopeTableLongRope(RopeTable):
     """
 
     mnemonic = "rope_table_longrope"
+    steady_until = "original_max_positions"
     short_factor: tuple[float, ...]
     long_factor: tuple[float, ...]
     original_max_positions: int

@@ -7,9 +7,9 @@ was selected, and a query sees all that attention without a selection would see.
 from typing import ClassVar
 
 from glmc.ir.cost import Call
-from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.attention import cache_type
-from glmc.ir.types import BYTES, TensorType, Type
+from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
+from glmc.ir.ops.latent import vectors
+from glmc.ir.types import TensorType, Type
 
 
 class NoSelection(Op):
@@ -23,17 +23,16 @@ class NoSelection(Op):
 
 
 class IndexWrite(Op):
-    """Append this call's indexer keys ``[B,T,1,D]`` to the layer's cache."""
+    """Append this call's indexer keys ``[B,T,1,D]`` to those that are kept."""
 
     mnemonic = "index_write"
-    fills_cache = True
-    kv: Value
+    index: Writes
     k: Value
 
     def infer(self, types: Types) -> tuple[Type, ...]:
-        kv, k = cache_type(types["kv"]), types["k"]
-        expect(k.dims[2:] == (1, kv.index_dim), f"indexer keys {k} do not fit {kv}")
-        return (kv,)
+        index, k = vectors(types["index"]), types["k"]
+        expect(k.dims[2:] == (1, *index.sizes), f"indexer keys {k} do not fit {index}")
+        return (index,)
 
     def nbytes(self, types: Types, call: Call) -> int:
         """The keys, read and written."""
@@ -51,16 +50,16 @@ class IndexSelect(Op):
     exact: ClassVar[tuple[str, ...]] = ("weight",)
     q: Value
     x: Value
-    kv: Value
+    index: Reads
     weight: Param
     top_k: int
     scale: float
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, x, weight = types["q"], types["x"], types["weight"]
-        kv = cache_type(types["kv"])
-        fits = len(q.dims) == 4 and q.dims[3] == kv.index_dim
-        expect(fits, f"queries {q} do not fit the indexer keys of {kv}")
+        index = vectors(types["index"])
+        fits = len(q.dims) == 4 and q.dims[3:] == index.sizes
+        expect(fits, f"queries {q} do not fit the indexer keys {index}")
         wanted = TensorType(dtype="f32", dims=(q.dims[2], x.dims[-1]))
         expect(weight == wanted, f"weight {weight} is not {wanted}")
         return (TensorType(dtype="i64", dims=(*q.dims[:2], "N")),)
@@ -73,5 +72,5 @@ class IndexSelect(Op):
 
     def nbytes(self, types: Types, call: Call) -> int:
         """The operands, and every cached key of the indexer once."""
-        width = cache_type(types["kv"]).index_dim * BYTES[types["x"].dtype]
-        return super().nbytes(types, call) + call.batch * call.slots() * width
+        index, dtype = vectors(types["index"]), types["x"].dtype
+        return super().nbytes(types, call) + call.kept(index, dtype, call.slots())

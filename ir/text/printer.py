@@ -21,6 +21,7 @@ from glmc.ir.recipe import (
     Tensor,
     View,
 )
+from glmc.ir.state import State
 
 WIDTH = 96
 _ALIGN = 44
@@ -48,15 +49,15 @@ def _headers(program: Program) -> list[str]:
 def _block_header(block: Graph) -> str:
     head = f"block @{block.name}[{print_layers(block.layers)}]"
     numbers = f" as [{print_layers(block.numbers)}]" if block.numbers else ""
-    return f"{head}{numbers} {json.dumps(block.prefix)}{_source(block.kv_from)}"
+    return f"{head}{numbers} {json.dumps(block.prefix)}"
 
 
-def _source(kv_from: Sequence[int]) -> str:
-    """`` kv_from[13]`` where all layers read one cache, else the source of each."""
-    if not kv_from:
-        return ""
-    told = kv_from[:1] if len(set(kv_from)) == 1 else kv_from
-    return f" kv_from[{print_layers(told)}]"
+def print_state(state: State) -> str:
+    """``state %kv: kv[2,128,128] per token``, and whose it is if it is not the layer's:
+    `` from [13]`` for all layers, else one number for each."""
+    told = state.owners[:1] if len(set(state.owners)) == 1 else state.owners
+    source = f" from [{print_layers(told)}]" if told else ""
+    return f"state %{state.name}: {state.type}{source}"
 
 
 def print_layers(layers: Sequence[int]) -> str:
@@ -71,10 +72,11 @@ def print_layers(layers: Sequence[int]) -> str:
 
 
 def _graph_lines(graph: Graph) -> list[str]:
+    states = [f"  {print_state(state)}" for state in graph.states]
     params = _param_lines(graph.params, graph.prefix)
     ops = _aligned((_results(op), print_call(op)) for op in graph.ops)
     returns = ", ".join(f"%{name}" for name in graph.returns)
-    return [*params, *ops, f"  return {returns}"]
+    return [*states, *params, *ops, f"  return {returns}"]
 
 
 def _param_lines(params: Iterable[Param], prefix: str) -> list[str]:

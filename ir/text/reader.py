@@ -12,6 +12,7 @@ from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result, registry
 from glmc.ir.recipe import Recipe
+from glmc.ir.state import State, StateType
 from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.printer import node_name
 from glmc.ir.text.syntax import Call, Ref, Statement, ref, statement, type_, value
@@ -88,9 +89,8 @@ def parse_program(text: str) -> Program:
         layers = _layers(cursor)
         numbers = _layers(cursor) if cursor.accept("name", "as") else None
         prefix = cursor.string()
-        source = _source(cursor, len(layers))
         block = _graph(cursor, block_name, layers, prefix)
-        blocks.append(block.replace(kv_from=source, numbers=numbers))
+        blocks.append(block.replace(numbers=numbers))
     cursor.take("name", "head")
     head = _graph(cursor, "head")
     cursor.take("end")
@@ -118,20 +118,35 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def _source(cursor: Cursor, layers: int) -> tuple[int, ...]:
-    """Whose cache each layer reads; one number stands for all."""
-    if not cursor.accept("name", "kv_from"):
+def _states(cursor: Cursor, layers: int) -> tuple[State, ...]:
+    """What a block declares that its layers keep."""
+    states = []
+    while cursor.accept("name", "state"):
+        name = ref(cursor, "%")
+        cursor.take("mark", ":")
+        at, kept = cursor.now.at, type_(cursor)
+        if not isinstance(kept, StateType):
+            raise cursor.error(f"state %{name} must be kept per token or per row", at)
+        owners = _owners(cursor, layers)
+        states.append(State(name=name, type=kept, owners=owners))
+    return tuple(states)
+
+
+def _owners(cursor: Cursor, layers: int) -> tuple[int, ...]:
+    """Whose state each layer reads; one number stands for all."""
+    if not cursor.accept("name", "from"):
         return ()
-    at, source = cursor.now.at, _layers(cursor)
-    if len(source) not in (1, layers):
-        raise cursor.error(f"kv_from must have 1 or {layers} numbers", at)
-    return source * layers if len(source) == 1 else source
+    at, owners = cursor.now.at, _layers(cursor)
+    if len(owners) not in (1, layers):
+        raise cursor.error(f"from must have 1 or {layers} numbers", at)
+    return owners * layers if len(owners) == 1 else owners
 
 
 def _graph(
     cursor: Cursor, name: str, layers: tuple[int, ...] = (), prefix: str = ""
 ) -> Graph:
     inputs = _inputs(cursor)
+    states = _states(cursor, len(layers))
     params = _params(cursor, prefix)
     ops = []
     while not cursor.accept("name", "return"):
@@ -142,6 +157,7 @@ def _graph(
     return Graph(
         name=name,
         inputs=inputs,
+        states=states,
         params=params,
         ops=tuple(ops),
         returns=tuple(returns),
@@ -158,7 +174,9 @@ def _inputs(cursor: Cursor) -> tuple[Input, ...]:
             cursor.take("mark", ",")
         name = ref(cursor, "%")
         cursor.take("mark", ":")
-        type_of = type_(cursor)
+        at, type_of = cursor.now.at, type_(cursor)
+        if not isinstance(type_of, TensorType):
+            raise cursor.error(f"input %{name} must be a tensor", at)
         whole = ref(cursor, "%") if cursor.accept("name", "of") else None
         inputs.append(Input(name=name, type=type_of, each_of=whole))
     return tuple(inputs)

@@ -13,8 +13,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from glmc.ir.state import KEPT, KvType, RowType, StateType, TokenType
 from glmc.ir.text.lexer import Cursor
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.types import TensorType, Type
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -71,16 +72,38 @@ def ref(cursor: Cursor, sigil: str) -> str:
 
 
 def type_(cursor: Cursor) -> Type:
-    """``bf16[B,T,4096]``, ``kv[2,128,128]`` or ``kv[2,128,128,64]``."""
-    at, dtype = cursor.now.at, cursor.take("name")
-    dims = tuple(_dim(cursor) for _ in _items(cursor, "[", "]"))
-    if dtype != "kv":
-        return TensorType(dtype=dtype, dims=dims)
-    sizes = [dim for dim in dims if isinstance(dim, int)]
-    if len(sizes) not in (3, 4):
-        takes = "heads, key width, value width, and perhaps an indexer's key width"
-        raise cursor.error(f"kv takes three or four sizes: {takes}", at)
-    return CacheType.of(*sizes)
+    """``bf16[B,T,4096]``; or what is kept, such as ``kv[2,128,128] per token``,
+    ``[576] per token`` and ``f32[64,64,128] per row``."""
+    at, dtype = cursor.now.at, cursor.accept("name")
+    if dtype is None and not cursor.sees("mark", "["):
+        found = cursor.now.text or "the end of the text"
+        raise cursor.error(f"expected a type, found {found!r}")
+    dims = tuple([_dim(cursor) for _ in _items(cursor, "[", "]")])
+    if cursor.accept("name", "per"):
+        return _kept(cursor, dtype, dims, at)
+    if dtype is None or dtype == "kv":
+        raise cursor.error("what is kept says if it is per token or per row", at)
+    return TensorType(dtype=dtype, dims=dims)
+
+
+def _kept(
+    cursor: Cursor, dtype: str | None, dims: tuple[int | str, ...], at: int
+) -> StateType:
+    """The type of a state, of which ``per`` was read."""
+    per = cursor.take("name")
+    if per not in ("token", "row"):
+        raise cursor.error(f"a state is kept per token or per row, not per {per}")
+    sizes = tuple([dim for dim in dims if isinstance(dim, int)])
+    if sizes != dims or not all(sizes):
+        raise cursor.error("a state has sizes only, none of them 0", at)
+    if dtype == "kv":
+        if len(sizes) != 3 or per == "row":
+            takes = "heads, channels of a key, channels of a value"
+            raise cursor.error(f"kv takes three sizes per token: {takes}", at)
+        return KvType(kv_heads=sizes[0], k_dim=sizes[1], v_dim=sizes[2])
+    if not sizes or dtype not in (None, *KEPT):
+        raise cursor.error(f"a state has sizes, and of dtypes {', '.join(KEPT)}", at)
+    return (TokenType if per == "token" else RowType)(dtype=dtype, sizes=sizes)
 
 
 def _dim(cursor: Cursor) -> int | str:

@@ -114,7 +114,7 @@ WRONG = [
     (
         "rms_norm_linear(%x, @input_layernorm,",
         "rms_norm_linear(%h, @input_layernorm,",
-        "line 19, column 40: layer: rms_norm_linear reads",
+        "line 20, column 40: layer: rms_norm_linear reads",
     ),
     (
         "@input_layernorm, @qkv,",
@@ -122,17 +122,17 @@ WRONG = [
         "layer: rms_norm_linear reads undefined @qvk; did you mean qkv?",
     ),
     ("%ff: f32[B,T,104]", "%ff: f32[B,T,9]", "the op gives f32[B,T,104]"),
-    ("scale=0.25", "scale=", "line 20, column 109: expected a value, found ','"),
+    ("scale=0.25", "scale=", "line 21, column 109: expected a value, found ','"),
     ("scale=0.25", "scala=0.25", "qkv_attention has no argument scala="),
     ("scale=0.25", "scale=wide", "scale: Input should be a valid number"),
     ("style=interleaved", "style=spiral", "'half' or 'interleaved'"),
-    ("linear_add(%ff", "linear_ad(%ff", "line 23, column 24: there is no op linear_ad"),
-    ("return %out", "return %uot", "line 24, column 10: layer: returns"),
-    ("@dense: f32[64,64]", "@dense: f32[64,6]", "line 15, column 3: layer: @dense"),
+    ("linear_add(%ff", "linear_ad(%ff", "line 24, column 24: there is no op linear_ad"),
+    ("return %out", "return %uot", "line 25, column 10: layer: returns"),
+    ("@dense: f32[64,64]", "@dense: f32[64,6]", "line 16, column 3: layer: @dense"),
     ("[0:3]", "[0:2.5]", "expected a whole number, found 2.5"),
     ("[0:3]", "[0:2,3]", "blocks cover layers [0, 1, 3], not each exactly once"),
-    ("%x1: f32", "%ctx: f32", "line 21, column 3: layer: %ctx is defined twice"),
-    ("%logits: f32[B,T,160]", "%logits:", "expected a name, found '='"),
+    ("%x1: f32", "%ctx: f32", "line 22, column 3: layer: %ctx is defined twice"),
+    ("%logits: f32[B,T,160]", "%logits:", "expected a type, found '='"),
 ]
 
 

@@ -50,7 +50,7 @@ def test_memory_at_given_lengths(
 ) -> None:
     found = facts(capsys, "inspect", build, "--lengths", "1000,131072")
     each = 28 * 2 * 2 * 128 * 2
-    assert found["kv_bytes"] == {"1000": 1000 * each, "131072": 131072 * each}
+    assert found["state_bytes"] == {"1000": 1000 * each, "131072": 131072 * each}
     assert found["weight_bytes"] == 2 * 6_243_584_000
     assert found["kinds"][0]["parameters"] == 203_960_832
     assert "117 MB at 4,096, 235 MB at 8,192" in run(capsys, "inspect", build)

@@ -35,7 +35,7 @@ def test_a_decoded_token_reads_every_weight_and_every_slot(llama: Build) -> None
     sizes = summary(llama)
     model = llama.model
     table = model.vocab * model.hidden * 2  # the embedding is looked up, not read
-    least = sizes["weight_bytes"] - table + 4096 * sizes["kv_bytes_per_token"]
+    least = sizes["weight_bytes"] - table + 4096 * sizes["state_bytes_per_token"]
     assert least < found["total"]["nbytes"] < 1.01 * least
     floor = found["total"]["nbytes"] / 4800e3
     assert found["total"]["floor"] == pytest.approx(floor)

@@ -27,12 +27,13 @@ from glmc.ir.ops import (
     RmsNorm,
     RmsNormLinear,
 )
+from glmc.ir.state import KvType, TokenType
 from glmc.ir.text import parse_program
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.types import TensorType, Type
 from support import GOLDEN
 from support.builds import load
 
-KV = CacheType(kv_heads=2, k_dim=8, v_dim=4)
+KV = KvType(kv_heads=2, k_dim=8, v_dim=4)
 
 
 def tensor(*dims: int | str, dtype: str = "f16") -> TensorType:
@@ -83,7 +84,7 @@ def test_attention_reads_the_slots_it_sees() -> None:
 
 
 def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
-    kv = CacheType(kv_heads=1, k_dim=8, v_dim=8)
+    kv = KvType(kv_heads=1, k_dim=8, v_dim=8)
     op = QkvAttention(
         qkv="x",
         kv="kv",
@@ -105,11 +106,11 @@ def test_qkv_attention_costs_no_more_than_its_parts_write() -> None:
 
 def test_latent_attention_takes_the_cheaper_way() -> None:
     """8 latent and 4 turned channels cached; 3 heads of 5 + 4, values of 6."""
-    kv = CacheType.of(1, 8 + 4, 0)
-    types: dict[str, Type] = {"q": tensor("B", "T", 3, 9), "kv": kv}
+    latents = TokenType(sizes=(8 + 4,))
+    types: dict[str, Type] = {"q": tensor("B", "T", 3, 9), "latents": latents}
     types["kv_b"] = tensor(3 * (5 + 6), 8)
     y = result(tensor("B", "T", 3 * 6))
-    op = LatentAttention(q="q", kv="kv", kv_b="w", scale=1.0, results=(y,))
+    op = LatentAttention(q="q", latents="c", kv_b="w", scale=1.0, results=(y,))
     decode = op.cost(types, Call(batch=2, context=99))
     assert decode.nbytes == 2 * (2 * (100 * 12 + 27 + 18) + 33 * 8)
     # Each query and context times its half of kv_b; 12 and 8 channels for each slot.

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from glmc.ir import model as m
 from glmc.ir.errors import IRSyntaxError
 from glmc.ir.lower import lower
+from glmc.ir.state import KvType, RowType, StateType, TokenType
 from glmc.ir.text import (
     parse_model,
     parse_program,
     print_model,
     print_program,
 )
+from glmc.ir.text.lexer import Cursor
+from glmc.ir.text.syntax import type_
 from support.handed import handing_models, sharing, with_parts
 from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
@@ -37,14 +40,49 @@ def test_a_prefix_encoder_parses_back(projection: bool) -> None:
         assert parse_program(print_program(stage.program)) == stage.program
 
 
-def test_what_layers_read_of_others_is_told_in_the_header() -> None:
+def test_what_layers_keep_and_read_of_others_is_declared() -> None:
     text = print_program(lower(with_parts(sharing((0, 1)))))
-    assert 'block @reader[2:4] "encoder.layers.{i}." kv_from[0:2] (' in text
-    assert "%layer_input: f16[B,T,6] of %layer_inputs, %kv: kv[2,16,16])" in text
-    assert "kv_from[1] (" in print_program(lower(sharing((1, 1, 1))))
-    broken = text.replace("kv_from[0:2]", "kv_from[0:2,1]")
-    with pytest.raises(IRSyntaxError, match="kv_from must have 1 or 2 numbers"):
+    assert 'block @reader[2:4] "encoder.layers.{i}." (' in text
+    assert "%layer_input: f16[B,T,6] of %layer_inputs)" in text
+    assert "\n  state %kv: kv[2,16,16] per token\n" in text
+    assert "\n  state %kv: kv[2,16,16] per token from [0:2]\n" in text
+    assert "per token from [1]\n" in print_program(lower(sharing((1, 1, 1))))
+    broken = text.replace("from [0:2]", "from [0:2,1]")
+    with pytest.raises(IRSyntaxError, match="from must have 1 or 2 numbers"):
         parse_program(broken)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        KvType(kv_heads=2, k_dim=128, v_dim=64),
+        TokenType(sizes=(576,)),
+        TokenType(sizes=(4, 8), dtype="f32"),
+        RowType(sizes=(4096, 3)),
+        RowType(sizes=(64, 64, 128), dtype="f32"),
+    ],
+)
+def test_every_kind_of_state_parses_back(kept: StateType) -> None:
+    assert type_(Cursor(str(kept))) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kv[2,8,8] per row", "kv takes three sizes per token"),
+        ("kv[2,8] per token", "kv takes three sizes per token"),
+        ("kv[2,8,8]", "says if it is per token or per row"),
+        ("[576]", "says if it is per token or per row"),
+        ("[576] per layer", "not per layer"),
+        ("[B,576] per row", "has sizes only"),
+        ("[0] per row", "none of them 0"),
+        ("[] per row", "has sizes, and of dtypes f32, f16, bf16"),
+        ("i8[4] per row", "of dtypes f32, f16, bf16"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(IRSyntaxError, match=expected):
+        type_(Cursor(text))
 
 
 def test_comments_and_blanks_are_free() -> None:

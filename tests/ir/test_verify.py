@@ -8,8 +8,9 @@ from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.op import OpTypeError
 from glmc.ir.ops import LatentAttention, LatentWrite
+from glmc.ir.state import KvType, State, TokenType
 from glmc.ir.text import parse_program, print_program
-from glmc.ir.types import CacheType, TensorType, Type
+from glmc.ir.types import TensorType, Type
 from glmc.ir.verify import VerifyError, verify
 from support.handed import sharing, with_parts
 from support.models import bert, bidirectional, chatglm, glm
@@ -34,7 +35,7 @@ GLM = print_program(lower(glm()))
         ("learned=7", "window=3, learned=7", "do not go together"),
         ("prefix=%prefix, ", "window=3, ", "a window would hide"),
         ("pos: i64[B,2,T]", "pos: i64[B,T]", "positions must be [B,S,T]"),
-        ("layer[0:2]", "layer[0:1]", "the caches take [4, 16] a row"),
+        ("layer[0:2]", "layer[0:1]", "the layers take [4, 16] a row"),
         ("return %x, %cos, %sin, %prefix", "return %x, %cos, %sin", "%prefix does"),
     ],
 )
@@ -82,8 +83,12 @@ HANDING = print_program(lower(with_parts(sharing((0, 1)))))
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [
-        ("kv_from[0:2]", "kv_from[0,2]", "layer 2 has no kv[2,16,16] of its own"),
-        ("kv_from[0:2]", "kv_from[0,3]", "layer 3 reads the cache of 3"),
+        (
+            "from [0:2]",
+            "from [0,2]",
+            "layer 2 has no %kv: kv[2,16,16] per token",
+        ),
+        ("from [0:2]", "from [0,3]", "layer 3 reads %kv of layer 3"),
         ("of %layer_inputs", "of %parts", "%parts does not come from the stem"),
         ("of %layer_inputs", "of %x", "%x is not ['B', 'T', 4, 6], a part for every"),
         ("attention(%qr, %kv,", "attention(%qr, %kv_2,", "reads undefined %kv_2"),
@@ -100,10 +105,15 @@ def test_what_is_handed_on_wrongly_is_refused(old: str, new: str, rule: str) -> 
 def test_a_cache_is_filled_by_the_layer_that_has_it() -> None:
     program = lower(sharing((0, 1)))
     own, reader = program.blocks
+    (read,) = reader.states
+
+    def owned_by(*layers: int) -> State:
+        return read.model_copy(update={"owners": layers})
+
     for rule, wrong in (
-        ("kv_write fills the cache", {"ops": own.ops, "params": own.params}),
-        ("one source for each layer", {"kv_from": (0,)}),
-        ("of its own for layer 3", {"kv_from": (0, 2)}),
+        ("kv_write writes %kv, which belongs", {"ops": own.ops, "params": own.params}),
+        ("one owner for each layer", {"states": (owned_by(0),)}),
+        ("of its own for layer 3", {"states": (owned_by(0, 2),)}),
     ):
         blocks = (own, reader.replace(**wrong))
         with pytest.raises(VerifyError) as caught:
@@ -170,7 +180,7 @@ def f16(*dims: int | str) -> TensorType:
 # 3 heads: 5 channels of a key are made of a latent, 8 wide, and 4 turn; values of 6.
 LATENT: dict[str, Any] = {
     "q": f16("B", "T", 3, 9),
-    "kv": CacheType.of(1, 12, 0),
+    "latents": TokenType(sizes=(12,)),
     "kv_b": f16(33, 8),
     "bias": f16(33),
     "selection": TensorType(dtype="i64", dims=("B", "T", "N")),
@@ -183,9 +193,9 @@ LATENT: dict[str, Any] = {
         ("q", f16("B", "T", 27), "must be [B,T,heads,width]"),
         ("q", f16("B", "T", 3, 4), "does not make keys and values"),
         ("q", f16("B", "T", 4, 9), "does not make keys and values"),
-        ("kv", CacheType.of(2, 12, 0), "does not hold latents"),
-        ("kv", CacheType.of(1, 12, 6), "does not hold latents"),
-        ("kv", CacheType.of(1, 7, 0), "does not make keys and values"),
+        ("latents", KvType(kv_heads=1, k_dim=12, v_dim=6), "must be one vector per"),
+        ("latents", TokenType(sizes=(1, 12)), "must be one vector per token"),
+        ("latents", TokenType(sizes=(7,)), "does not make keys and values"),
         ("kv_b", f16(33), "must have 2 dims"),
         ("kv_b", f16(15, 8), "does not make keys and values"),
         ("bias", f16(32), "does not fit"),
@@ -202,9 +212,10 @@ def test_broken_latents_are_refused(operand: str, wrong: Type, rule: str) -> Non
 
 
 def test_a_latent_that_does_not_fill_its_slot_is_refused() -> None:
-    op = LatentWrite(kv="kv", latent="c", shared="k", results=())
-    types = {"kv": LATENT["kv"], "latent": f16("B", "T", 8)}
-    assert op.infer(types | {"shared": f16("B", "T", 1, 4)}) == (LATENT["kv"],)
+    op = LatentWrite(latents="l", latent="c", shared="k", results=())
+    kept = LATENT["latents"]
+    types = {"latents": kept, "latent": f16("B", "T", 8)}
+    assert op.infer(types | {"shared": f16("B", "T", 1, 4)}) == (kept,)
     for shared, rule in (
         (f16("B", "T", 1, 3), "do not fill"),
         (f16("B", "T", 4), "one"),

@@ -103,7 +103,7 @@ def test_a_shared_cache_counts_once_and_code_does_not_grow(tmp_path: Path) -> No
         source.write_text(json.dumps(config(own, shared)))
         build = compile_model(source, tmp_path / f"build-{own}-{shared}")
         lines.append(len((build / "model.py").read_text().splitlines()))
-        memory.append(summary(Build(build))["kv_bytes_per_token"])
+        memory.append(summary(Build(build))["state_bytes_per_token"])
     assert len(set(lines)) == 1
     each = 2 * (4 * 2 * 2 * 16 + 2 * 2 * 32)  # bf16: heads, key and value, width
     assert memory == [3 * each, 3 * each, 6 * each]

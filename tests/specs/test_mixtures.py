@@ -56,14 +56,12 @@ def test_latent_attention(load: Load) -> None:
 
 def test_a_cache_of_latents(load: Load) -> None:
     """As wide as a latent and the shared key; the keys of an indexer beside it."""
-    for config, indexed in ((GLM4_MOE_LITE, ()), (GLM_MOE_DSA, (16,))):
+    for config, indexed in ((GLM4_MOE_LITE, {}), (GLM_MOE_DSA, {"index": (16,)})):
         model = load(config).model
         op = model.blocks[0].steps[0].op
         assert isinstance(op, m.Mla)
-        kv = lower(model).blocks[0].kv
-        assert kv is not None
-        assert kv.dims == (1, op.kv_rank + op.rope.dim, 0, *indexed)
-        assert kv.elements() == op.kv_rank + op.rope.dim + sum(indexed)
+        kept = {state.name: state.type.dims for state in lower(model).blocks[0].states}
+        assert kept == {"latents": (op.kv_rank + op.rope.dim,), **indexed}
 
 
 def test_dots3_of_an_older_config(load: Load) -> None:

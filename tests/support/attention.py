@@ -40,7 +40,7 @@ def compare(
     cache = filled_cache(
         (K, D, V), batch=batch, past=past, tokens=tokens, dtype=dtype, start=start
     )
-    layer = cache.layers[0]
+    layer: Any = cache.own[0]
     keys, values = (
         random(batch, tokens, K, width, dtype=dtype, seed=seed + width)
         for width in (D, V)
@@ -97,14 +97,14 @@ def check_extra(
     module: ModuleType, extra: dict[str, Any], *, tokens: int, past: int
 ) -> None:
     """A padded batch against the reference, over several parts of the cache."""
-    layer = filled_cache(
+    layer: Any = filled_cache(
         (2, 16, 16),
         batch=2,
         past=past,
         tokens=tokens,
         dtype=torch.float32,
         start=[0, 3],
-    ).layers[0]
+    ).own[0]
     keys, values = (
         random(2, tokens, 2, 16, dtype=torch.float32, seed=n) for n in (1, 2)
     )

@@ -22,6 +22,7 @@ from hypothesis import Phase, settings
 from glmc import codegen_templates
 from glmc.backends.runtime import tuning
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import KeysValues, PerToken
 from glmc.backends.triton.registry import render_kernels
 from glmc.backends.triton.uses import OpUse
 
@@ -186,18 +187,18 @@ def latent_uses(
     selects: bool = False,
 ) -> list[OpUse]:
     """latent_attention and the write before it."""
-    kv = (1, rank + turned, 0)
+    latents = (rank + turned,)
     written: dict[str, tuple[int | str, ...]] = {
-        "kv": kv,
+        "latents": latents,
         "latent": ("B", "T", rank),
         "shared": ("B", "T", 1, turned),
     }
     read: dict[str, tuple[int | str, ...]] = {
         "q": ("B", "T", heads, nope + turned),
-        "kv": kv,
+        "latents": latents,
         "kv_b": (heads * (nope + v_dim), rank),
     }
-    given = {"q", "kv", "kv_b", *(["selection"] if selects else [])}
+    given = {"q", "latents", "kv_b", *(["selection"] if selects else [])}
     return [
         OpUse("latent_write", {}, frozenset(written), written),
         OpUse("latent_attention", {"scale": 0.2}, frozenset(given), read),
@@ -316,7 +317,7 @@ def random(*shape: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
 
 
 def filled_cache(
-    shape: tuple[int, int, int],
+    sizes: tuple[int, ...],
     *,
     batch: int,
     past: int,
@@ -325,13 +326,16 @@ def filled_cache(
     start: Sequence[int] | None = None,
     room: int = 3,
 ) -> Cache:
-    """A cache of one layer: ``past`` random slots, NaN where nothing may be read."""
-    cache = Cache([shape], batch, past + tokens + room, dtype, "cpu")
-    layer = cache.layers[0]
-    for seed, states in enumerate((layer.keys, layer.values)):
-        states.fill_(torch.nan)
-        old = random(*states[:, :, :past].shape, dtype=dtype, seed=seed)
-        states[:, :, :past] = old
+    """A cache of keys and values, or of a vector for each token where there is one
+    size: ``past`` random slots, NaN where nothing may be read."""
+    kept = KeysValues(*sizes) if len(sizes) == 3 else PerToken(*sizes)
+    cache = Cache([{"kept": kept}], batch, past + tokens + room, dtype, "cpu")
+    (state,) = cache.own
+    assert state.slots_dim
+    for seed, slots in enumerate(state.tensors().values()):
+        slots.fill_(torch.nan)
+        old = slots.narrow(state.slots_dim, 0, past)
+        old.copy_(random(*old.shape, dtype=dtype, seed=seed))
     cache.length = past
     cache.start = None if start is None else torch.tensor(start, dtype=torch.int32)
     return cache

@@ -17,8 +17,24 @@ from glmc.backends.torch.ops.norms import rms_norm
 from glmc.backends.torch.ops.rope import rope
 
 
-class LayerCache(Protocol):
-    """What attention needs of one layer's cache (`cache.py` of a build)."""
+class Kept(Protocol):
+    """What a layer keeps of its tokens, in slots (`state.py` of a build)."""
+
+    @property
+    def past(self) -> int:
+        """Slots filled before this step."""
+
+    @property
+    def position(self) -> torch.Tensor:
+        """`past` on the device, int32 [1]."""
+
+    @property
+    def start(self) -> torch.Tensor | None:
+        """First slot of each row that is not padding, int32 [B]."""
+
+
+class KvState(Kept, Protocol):
+    """Keys and values, [B, K, capacity, D]."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -31,16 +47,14 @@ class LayerCache(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
 
-    @property
-    def past(self) -> int:
-        """Slots filled before this step."""
 
-    @property
-    def start(self) -> torch.Tensor | None:
-        """First slot of each row that is not padding, int32 [B]."""
+class TokenState(Kept, Protocol):
+    """One tensor for each token, `slots` [B, capacity, ...]."""
+
+    slots: torch.Tensor
 
 
-def kv_write(kv: LayerCache, k: torch.Tensor, v: torch.Tensor) -> LayerCache:
+def kv_write(kv: KvState, k: torch.Tensor, v: torch.Tensor) -> KvState:
     """Writes `k` and `v` [B, T, K, D] into slots `past .. past + T` of the cache."""
     kv.write(kv.past, k.transpose(1, 2), v.transpose(1, 2))
     return kv
@@ -48,7 +62,7 @@ def kv_write(kv: LayerCache, k: torch.Tensor, v: torch.Tensor) -> LayerCache:
 
 def attention(
     q: torch.Tensor,
-    kv: LayerCache,
+    kv: KvState,
     *,
     prefix: torch.Tensor | None = None,
     slopes: torch.Tensor | None = None,
@@ -124,7 +138,7 @@ def prefill_attention(
 
 def scored_attention(
     q: torch.Tensor,
-    kv: LayerCache,
+    kv: KvState,
     visible: torch.Tensor,
     *,
     slopes: torch.Tensor | None,
@@ -161,9 +175,7 @@ def scored_attention(
     return context.permute(0, 3, 1, 2, 4).reshape(batch, tokens, -1)
 
 
-def padding_slots(
-    kv: LayerCache, begin: int, end: int, learned: int
-) -> torch.Tensor | None:
+def padding_slots(kv: Kept, begin: int, end: int, learned: int) -> torch.Tensor | None:
     """True where a slot of `begin .. end` is padding, [B, end - begin]; the slot of
     the newest token counts as real."""
     if kv.start is None:
@@ -173,7 +185,7 @@ def padding_slots(
 
 
 def prefill_mask(
-    kv: LayerCache,
+    kv: Kept,
     begin: int,
     end: int,
     window: int | None,
@@ -188,7 +200,7 @@ def prefill_mask(
 
 
 def visible_slots(
-    kv: LayerCache,
+    kv: Kept,
     begin: int,
     end: int,
     window: int | None,
@@ -197,7 +209,7 @@ def visible_slots(
     chunk: int | None = None,
 ) -> torch.Tensor:
     """True where a query of this step sees a slot, [1 or B, 1, T, end - begin]."""
-    device = kv.keys.device
+    device = kv.position.device
     slots = torch.arange(begin, end, device=device)
     queries = torch.arange(kv.past, end, device=device)[:, None]
     visible = (slots <= queries)[None]
@@ -239,7 +251,7 @@ def full_attention(
 
 def qkv_attention(
     qkv: torch.Tensor,
-    kv: LayerCache,
+    kv: KvState,
     *,
     cos: torch.Tensor | None = None,
     sin: torch.Tensor | None = None,

@@ -8,12 +8,16 @@ and each of G groups of heads; -1 stands for no block.
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.attention import LayerCache, visible_slots
-from glmc.backends.torch.ops.sparse import IndexedCache
+from glmc.backends.torch.ops.attention import (
+    Kept,
+    KvState,
+    TokenState,
+    visible_slots,
+)
 
 
 def block_select(
-    q: torch.Tensor, kv: IndexedCache, *, block: int, top_k: int, local: int = 0
+    q: torch.Tensor, index: TokenState, *, block: int, top_k: int, local: int = 0
 ) -> torch.Tensor:
     """The `top_k` blocks of `block` slots that hold the keys nearest to each query.
 
@@ -21,17 +25,17 @@ def block_select(
     [B, T, G, D] and the keys of the indexer, in fp32. The block of the query and those
     before it, `local` together, are better than all others.
     """
-    end = kv.past + q.shape[1]
-    visible = visible_slots(kv, 0, end, None, None, 0)
-    keys = kv.index[:, :, :end].float().transpose(-1, -2)
+    end = index.past + q.shape[1]
+    visible = visible_slots(index, 0, end, None, None, 0)
+    keys = index.slots[:, None, :end].float().transpose(-1, -2)
     scores = torch.matmul(q.transpose(1, 2).float(), keys)
     scores = scores.masked_fill(~visible, -torch.inf)
-    of_slot = block_of_slots(kv, end, block)
+    of_slot = block_of_slots(index, len(q), end, block)
     count = -(-end // block)
     best = scores.new_full((*scores.shape[:-1], count), -torch.inf)
     where = of_slot[:, None, None].expand(scores.shape)
     best = best.scatter_reduce(-1, where, scores, "amax")
-    own = of_slot[:, kv.past :, None]
+    own = of_slot[:, index.past :, None]
     for back in range(local):
         near = (own - back).clamp(min=0)[:, None].expand(*best.shape[:-1], 1)
         best = best.scatter(-1, near, torch.inf)
@@ -42,7 +46,7 @@ def block_select(
 
 def block_attention(
     q: torch.Tensor,
-    kv: LayerCache,
+    kv: KvState,
     selection: torch.Tensor,
     *,
     block: int,
@@ -54,7 +58,7 @@ def block_attention(
     count = -(-end // block)
     kept = selection.new_zeros((*selection.shape[:-1], count + 1), dtype=torch.bool)
     kept = kept.scatter(-1, selection.clamp(min=-1) % (count + 1), True)[..., :count]
-    of_slot = block_of_slots(kv, end, block)[:, None, None]
+    of_slot = block_of_slots(kv, len(q), end, block)[:, None, None]
     seen = kept.gather(-1, of_slot.expand(*kept.shape[:-1], end)).transpose(1, 2)
     slots = torch.arange(end, device=q.device)
     seen = seen | (slots == slots[kv.past :, None])
@@ -70,9 +74,9 @@ def block_attention(
     return context.transpose(1, 2).flatten(2)
 
 
-def block_of_slots(kv: LayerCache, end: int, block: int) -> torch.Tensor:
+def block_of_slots(kept: Kept, batch: int, end: int, block: int) -> torch.Tensor:
     """The number of each slot's block, int64 [B, end]; padding is in block 0."""
-    slots = torch.arange(end, device=kv.keys.device)
-    if kv.start is None:
-        return (slots // block).expand(kv.keys.shape[0], end)
-    return (slots - kv.start[:, None].long()).clamp(min=0) // block
+    slots = torch.arange(end, device=kept.position.device)
+    if kept.start is None:
+        return (slots // block).expand(batch, end)
+    return (slots - kept.start[:, None].long()).clamp(min=0) // block

@@ -1,16 +1,17 @@
-"""Latent attention: over a cache of latents, of which keys and values are made.
+"""Latent attention: over latents that are kept, of which keys and values are made.
 
-The layer's `keys` [B, 1, capacity, R + r] hold a latent, R wide, and then the rotated
-key that all heads share; its `values` have no width. A weight `kv_b`, of shape
-[H * (nope + v), R], makes a head's key and value of a latent. A selection is int64
-[B, T, N], N slots for each query; an empty one (N = 0) stands for all slots.
+The `slots` [B, capacity, R + r] hold a latent, R wide, and then the rotated key that
+all heads share. A weight `kv_b`, of shape [H * (nope + v), R], makes a head's key and
+value of a latent. A selection is int64 [B, T, N], N slots for each query; an empty one
+(N = 0) stands for all slots.
 """
 
 import torch
 import torch.nn.functional as F
 
 from glmc.backends.torch.ops.attention import (
-    LayerCache,
+    Kept,
+    TokenState,
     decode_attention,
     padding_slots,
     prefill_attention,
@@ -20,18 +21,18 @@ from glmc.backends.torch.ops.sparse import visible
 
 
 def latent_write(
-    kv: LayerCache, latent: torch.Tensor, shared: torch.Tensor
-) -> LayerCache:
+    latents: TokenState, latent: torch.Tensor, shared: torch.Tensor
+) -> TokenState:
     """Writes `latent` [B, T, R] and `shared` keys [B, T, 1, r] into slots
     `past .. past + T`."""
-    slots = kv.keys[:, 0, kv.past : kv.past + latent.shape[1]]
+    slots = latents.slots[:, latents.past : latents.past + latent.shape[1]]
     slots.copy_(torch.cat((latent, shared.flatten(2)), dim=-1))
-    return kv
+    return latents
 
 
 def latent_attention(
     q: torch.Tensor,
-    kv: LayerCache,
+    latents: TokenState,
     kv_b: torch.Tensor,
     *,
     bias: torch.Tensor | None = None,
@@ -41,27 +42,27 @@ def latent_attention(
 ) -> torch.Tensor:
     """Queries [B, T, H, nope + r] of the slots just written -> [B, T, H * v].
 
-    They see the cached slots up to their own, those of `selection` only where it
+    They see the slots up to their own, those of `selection` only where it
     names some, with a `window` only so many. A single query is
     `absorbed_attention`'s, many are `expanded_attention`'s. `bias`
     [H * (nope + v)] is that of `kv_b`.
     """
-    heads, end = q.shape[2], kv.past + q.shape[1]
+    heads, end = q.shape[2], latents.past + q.shape[1]
     # The oldest slot that the first of the T queries can see.
-    begin = 0 if window is None else max(0, kv.past + 1 - window)
-    slots = kv.keys[:, 0, begin:end]
+    begin = 0 if window is None else max(0, latents.past + 1 - window)
+    slots = latents.slots[:, begin:end]
     nope = q.shape[-1] - slots.shape[-1] + kv_b.shape[1]
     seen = None
     if selection is not None and selection.shape[-1]:
-        seen = selected_slots(kv, selection)
+        seen = selected_slots(latents, selection)
     if q.shape[1] > 1:
         if seen is None:
-            mask = prefill_mask(kv, begin, end, window, None, 0)
+            mask = prefill_mask(latents, begin, end, window, None, 0)
         else:
             mask = seen[:, None]
         up = F.linear(slots[..., : kv_b.shape[1]], kv_b, bias)
         return expanded_attention(q, slots, up, nope, mask, scale=scale)
-    hidden = padding_slots(kv, begin, end, 0) if seen is None else ~seen[:, 0]
+    hidden = padding_slots(latents, begin, end, 0) if seen is None else ~seen[:, 0]
     weight = kv_b.view(heads, -1, kv_b.shape[1])
     context = absorbed_attention(q, slots, weight, nope, hidden, scale=scale)
     if bias is not None:
@@ -70,12 +71,12 @@ def latent_attention(
     return context.flatten(2)
 
 
-def selected_slots(kv: LayerCache, selection: torch.Tensor) -> torch.Tensor:
+def selected_slots(latents: Kept, selection: torch.Tensor) -> torch.Tensor:
     """True where a query sees a slot of its selection, [B, T, past + T]."""
     batch, tokens = selection.shape[:2]
-    shape = (batch, tokens, kv.past + tokens)
+    shape = (batch, tokens, latents.past + tokens)
     seen = torch.zeros(shape, dtype=torch.bool, device=selection.device)
-    return seen.scatter_(-1, selection, True) & visible(kv, tokens)
+    return seen.scatter_(-1, selection, True) & visible(latents, tokens)
 
 
 def expanded_attention(

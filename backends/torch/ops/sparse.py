@@ -4,21 +4,13 @@ A selection is int64 [B, T, N], N slots for each query. An empty one (N = 0) sta
 all slots: as long as no more than the indexer may select are filled, nothing is sorted.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.attention import LayerCache
+from glmc.backends.torch.ops.attention import Kept, TokenState
 
 # Scores of single heads that are held at a time, so that a long prompt fits.
 SCORES = 1 << 28
-
-
-class IndexedCache(LayerCache, Protocol):
-    """A layer's cache that holds an indexer's keys as well."""
-
-    index: torch.Tensor
 
 
 def no_selection(ids: torch.Tensor) -> torch.Tensor:
@@ -26,16 +18,16 @@ def no_selection(ids: torch.Tensor) -> torch.Tensor:
     return ids.new_empty(*ids.shape, 0)
 
 
-def index_write(kv: IndexedCache, k: torch.Tensor) -> IndexedCache:
+def index_write(index: TokenState, k: torch.Tensor) -> TokenState:
     """Writes the indexer's keys [B, T, 1, D] into slots `past .. past + T`."""
-    kv.index[:, :, kv.past : kv.past + k.shape[1]] = k.transpose(1, 2)
-    return kv
+    index.slots[:, index.past : index.past + k.shape[1]] = k.squeeze(2)
+    return index
 
 
 def index_select(
     q: torch.Tensor,
     x: torch.Tensor,
-    kv: IndexedCache,
+    index: TokenState,
     weight: torch.Tensor,
     *,
     top_k: int,
@@ -47,10 +39,10 @@ def index_select(
     `w * relu(q @ k * scale)` in fp32, with `w = x @ weight.T * H ** -0.5`.
     """
     batch, tokens, heads = q.shape[:3]
-    end = kv.past + tokens
+    end = index.past + tokens
     if end <= top_k:
         return torch.empty(batch, tokens, 0, dtype=torch.int64, device=q.device)
-    keys = kv.index[:, :, :end].float().transpose(-1, -2)
+    keys = index.slots[:, None, :end].float().transpose(-1, -2)
     shares = F.linear(x.float(), weight.float()).unsqueeze(-2) * heads**-0.5
     rows = max(1, SCORES // (batch * heads * end))
     totals = []
@@ -58,16 +50,16 @@ def index_select(
         part = slice(first, first + rows)
         scores = torch.matmul(q[:, part].float(), keys) * scale
         totals.append(torch.matmul(shares[:, part], scores.relu()).squeeze(-2))
-    hidden = ~visible(kv, tokens)
+    hidden = ~visible(index, tokens)
     return torch.cat(totals, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
 
 
-def visible(kv: LayerCache, tokens: int) -> torch.Tensor:
+def visible(kept: Kept, tokens: int) -> torch.Tensor:
     """What attention sees without a selection, [1 or B, tokens, past + tokens]."""
-    end = kv.past + tokens
-    slots = torch.arange(end, device=kv.keys.device)
-    queries = slots[kv.past :, None]
+    end = kept.past + tokens
+    slots = torch.arange(end, device=kept.position.device)
+    queries = slots[kept.past :, None]
     causal = slots <= queries
-    if kv.start is None:
+    if kept.start is None:
         return causal[None]
-    return (causal & (slots >= kv.start[:, None, None])) | (slots == queries)
+    return (causal & (slots >= kept.start[:, None, None])) | (slots == queries)

@@ -37,8 +37,7 @@ _ACTIVATED = (
 
 def _decodes(program: Program, graph: Graph, op: Op) -> bool:
     """Whether an op stands with products, in a model that decodes token by token."""
-    cached = any(block.kv for block in program.blocks)
-    return cached and any(isinstance(other, _PRODUCTS) for other in graph.ops)
+    return program.decodes and any(isinstance(other, _PRODUCTS) for other in graph.ops)
 
 
 def _reads(kind: type[Op]) -> Candidate:
@@ -46,8 +45,7 @@ def _reads(kind: type[Op]) -> Candidate:
 
     def candidate(program: Program, graph: Graph, op: Op) -> bool:
         maker = graph.producers.get(op.values[0])
-        cached = any(block.kv for block in program.blocks)
-        return cached and isinstance(maker, kind)
+        return program.decodes and isinstance(maker, kind)
 
     return candidate
 

@@ -13,6 +13,7 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.modules import Block, parameter
 from glmc.backends.runtime.recipes import Bind, cat, permute
+from glmc.backends.runtime.state import KeysValues, States
 from glmc.backends.torch import ops as reference
 
 HEADS, KV_HEADS, DIM, LAYERS, VOCAB = 4, 2, 8, 3, 50
@@ -20,17 +21,19 @@ WIDTH = HEADS * DIM
 
 
 class Layer(Block):
+    states = States(kv=KeysValues(KV_HEADS, DIM, DIM))
+
     def __init__(self) -> None:
         super().__init__()
         self.norm = parameter(WIDTH)
         self.qkv = parameter((HEADS + 2 * KV_HEADS) * DIM, WIDTH)
         self.o = parameter(WIDTH, WIDTH)
 
-    def forward(self, x: Any, cos: Any, sin: Any, kv: Any, ops: Any) -> Any:
+    def forward(self, x: Any, cos: Any, sin: Any, state: Any, ops: Any) -> Any:
         h = ops.rms_norm(x, self.norm, eps=1e-6)
         context = ops.qkv_attention(
             ops.linear(h, self.qkv),
-            kv,
+            state.kv,
             cos=cos,
             sin=sin,
             heads=HEADS,
@@ -42,7 +45,6 @@ class Layer(Block):
 
 
 class Model(CausalLM):
-    cache_shapes = ((KV_HEADS, DIM, DIM),) * LAYERS
     vocab_size = VOCAB
     eos_token_id = (2,)
     default_dtype = torch.float32
@@ -58,8 +60,8 @@ class Model(CausalLM):
     ) -> Any:
         x = ops.embedding(ids, self.embed)
         cos, sin = ops.rope_table(pos, dim=DIM, theta=10000.0)
-        for layer, kv in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, cos, sin, kv, ops)
+        for layer, state in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, cos, sin, state, ops)
         return ops.linear(x[:, -keep:], self.head)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from glmc.backends.runtime.causal_lm import CausalLM
+from glmc.backends.runtime.state import PerRow, PerToken, States
 
 IDS = torch.tensor([[5, 9, 3, 41, 7, 30], [8, 8, 1, 0, 49, 12]])
 
@@ -165,11 +166,11 @@ def test_a_cache_of_codes_answers_nearly_the_same(
         return torch.cat([out.logits, *(step.logits for step in rest)], 1)
 
     exact = logits()
-    full = model.new_cache(1, 64).layers[0].keys.nbytes
+    full = model.new_cache(1, 64).own[0].keys.nbytes
     model.keep_cache_as(name)
     off = (logits() - exact).abs().max() / exact.abs().max()
     assert 0 < off < limit
-    assert model.new_cache(1, 64).layers[0].keys.nbytes * 4 == full
+    assert model.new_cache(1, 64).own[0].keys.nbytes * 4 == full
 
 
 def test_a_cache_that_there_is_none_of_is_refused(model: CausalLM) -> None:
@@ -178,8 +179,11 @@ def test_a_cache_that_there_is_none_of_is_refused(model: CausalLM) -> None:
 
 
 def test_a_cache_with_an_indexers_keys_is_not_coded(model: CausalLM) -> None:
-    class Indexed(type(model)):  # type: ignore[misc]
-        cache_shapes = ((2, 8, 8, 4),)
-
-    with pytest.raises(ValueError, match="indexer"):
-        Indexed().keep_cache_as("int8")
+    for layer in model.layers:
+        layer.states = States(layer.states, index=PerToken(4))
+    with pytest.raises(ValueError, match=r"keep index \(PerToken\), and only keys"):
+        model.keep_cache_as("int8")
+    for layer in model.layers:
+        layer.states = States(rows=PerRow(4))
+    with pytest.raises(ValueError, match="keep no keys and values"):
+        model.keep_cache_as("int8")

@@ -14,6 +14,7 @@ from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.decoder import Decoder
 from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.graphs import Watch, refusal, waits
+from glmc.backends.runtime.state import KeysValues
 from glmc.backends.torch import ops as reference
 from glmc.backends.torch.ops.attention import decode_attention
 from glmc.backends.torch.ops.rope import rope, rope_table_longrope
@@ -342,7 +343,7 @@ LOOKS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", LOOKS)
 def test_a_look_at_a_value_is_refused_by_name(name: str) -> None:
     look, reason = LOOKS[name]
-    cache = Cache([(1, 4, 4)], 1, 4, torch.float32, "cpu")
+    cache = Cache([{"kv": KeysValues(1, 4, 4)}], 1, 4, torch.float32, "cpu")
     said = refusal(lambda: look(torch.ones(3)), cache)
     assert said is not None
     assert reason in said
@@ -350,11 +351,11 @@ def test_a_look_at_a_value_is_refused_by_name(name: str) -> None:
 
 
 def test_a_look_at_the_length_is_refused_and_only_then() -> None:
-    cache = Cache([(1, 4, 4)], 1, 4, torch.float32, "cpu")
+    cache = Cache([{"kv": KeysValues(1, 4, 4)}], 1, 4, torch.float32, "cpu")
     cache.advance(2)
     with cache.on_device(), pytest.raises(HostRead):
-        _ = cache.layers[0].past
-    assert cache.layers[0].past == int(cache.position) == 2
+        _ = cache.own[0].past
+    assert cache.own[0].past == int(cache.position) == 2
 
 
 def test_what_may_be_recorded_is_not_refused() -> None:

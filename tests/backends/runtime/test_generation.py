@@ -10,6 +10,7 @@ import torch
 
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.causal_lm import CausalLM
+from glmc.backends.runtime.state import State
 
 PROMPT = torch.tensor([[5, 9, 3, 41]])
 
@@ -133,7 +134,7 @@ def test_cache_is_allocated_once(
     monkeypatch.setattr(
         type(model), "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1]
     )
-    monkeypatch.setattr(Cache, "_grown", None)
+    monkeypatch.setattr(State, "grow", None)
     model.generate(PROMPT, max_new_tokens=6, eos_token_id=())
     assert [cache.capacity for cache in made] == [10]
 

@@ -7,13 +7,16 @@ import torch
 
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.glm_positions import GlmPositions
+from glmc.backends.runtime.state import KeysValues
 
 GMASK, MASK, SOP = 91, 90, 94
 SCHEME = GlmPositions(gmask=GMASK, mask=MASK, sop=SOP)
 
 
 def cache(rows: int = 1, learned: int = 0, start: list[int] | None = None) -> Cache:
-    made = Cache([(1, 2, 2)], rows, learned + 20, torch.float32, "cpu")
+    made = Cache(
+        [{"kv": KeysValues(1, 2, 2)}], rows, learned + 20, torch.float32, "cpu"
+    )
     if learned:
         made.begin_with(torch.zeros(1, learned, 2, 2))
     if start:

@@ -303,8 +303,8 @@ def test_control_a_wrong_recipe_is_seen(
 
 def test_the_cache_can_be_codes(load: Any, tensors: Tensors, tmp_path: Path) -> None:
     save(tmp_path, tensors)
-    assert load(tmp_path).new_cache(1, 2).layers[0].keys.dtype == torch.float32
+    assert load(tmp_path).new_cache(1, 2).own[0].keys.dtype == torch.float32
     model = load(tmp_path, cache_dtype="int8")
-    assert model.new_cache(1, 2).layers[0].keys.dtype == torch.int8
+    assert model.new_cache(1, 2).own[0].keys.dtype == torch.int8
     with pytest.raises(ValueError, match="cache_dtype"):
         load(tmp_path, cache_dtype="int5")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import KeysValues
 from glmc.backends.torch import ops
 
 HEADS, DIM, TOTAL = 4, 16, 13
@@ -50,9 +51,9 @@ def oracle(
 
 def poisoned_cache(kv_heads: int, dtype: torch.dtype, starts: list[int]) -> Cache:
     """A cache whose unwritten slots would be noticed."""
-    cache = Cache([(kv_heads, DIM, DIM)], 2, TOTAL + 3, dtype, "cpu")
-    cache.layers[0].keys.fill_(torch.nan)
-    cache.layers[0].values.fill_(torch.nan)
+    cache = Cache([{"kv": KeysValues(kv_heads, DIM, DIM)}], 2, TOTAL + 3, dtype, "cpu")
+    cache.own[0].keys.fill_(torch.nan)
+    cache.own[0].values.fill_(torch.nan)
     if any(starts):
         cache.start = torch.tensor(starts, dtype=torch.int32)
     return cache
@@ -69,7 +70,7 @@ def attend(
     outs = []
     for parts in zip(*(x.split(schedule, dim=1) for x in qkv), strict=True):
         q, k, v = parts
-        kv = ops.kv_write(cache.layers[0], k, v)
+        kv = ops.kv_write(cache.own[0], k, v)
         outs.append(ops.attention(q, kv, scale=SCALE, window=window, **more))
         cache.advance(q.shape[1])
     return torch.cat(outs, dim=1).view(qkv[0].shape)
@@ -153,7 +154,7 @@ def test_a_prefix_sees_itself_and_learned_slots_are_seen(
 def test_writing_and_decoding_copy_no_cache() -> None:
     _, k, v = inputs(2, torch.float32)
     cache = poisoned_cache(2, torch.float32, [0, 0])
-    layer = cache.layers[0]
+    layer = cache.own[0]
     keys, values = layer.keys.data_ptr(), layer.values.data_ptr()
     ops.kv_write(layer, k[:, :5], v[:, :5])
     assert (layer.keys.data_ptr(), layer.values.data_ptr()) == (keys, values)
@@ -170,7 +171,7 @@ def test_qkv_attention_is_its_parts(normed: bool, roped: bool) -> None:
     cos, sin = table if roped else (None, None)
     fused = ops.qkv_attention(
         torch.cat([x.flatten(2) for x in (q, k, v)], -1),
-        poisoned_cache(2, torch.float32, [0, 4]).layers[0],
+        poisoned_cache(2, torch.float32, [0, 4]).own[0],
         cos=cos,
         sin=sin,
         q_norm=weights[0],

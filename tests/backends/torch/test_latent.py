@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import PerToken
 from glmc.backends.torch import ops
 
 HEADS, NOPE, TURNED, VALUE, RANK, SCALE = 3, 5, 4, 6, 8, 0.3
@@ -14,10 +15,11 @@ HEADS, NOPE, TURNED, VALUE, RANK, SCALE = 3, 5, 4, 6, 8, 0.3
 
 def cache(past: int, tokens: int, start: list[int] | None = None) -> Cache:
     """A cache of random latents, those of this call included; NaN after them."""
-    made = Cache([(1, RANK + TURNED, 0)], 2, past + tokens + 3, torch.float32, "cpu")
-    keys = made.layers[0].keys
-    keys.fill_(torch.nan)
-    keys[:, :, : past + tokens].normal_()
+    kept = {"latents": PerToken(RANK + TURNED)}
+    made = Cache([kept], 2, past + tokens + 3, torch.float32, "cpu")
+    slots = made.own[0].slots
+    slots.fill_(torch.nan)
+    slots[:, : past + tokens].normal_()
     made.length = past
     made.start = None if start is None else torch.tensor(start, dtype=torch.int32)
     return made
@@ -58,7 +60,7 @@ def test_the_definition(
     if selects:
         selection[..., 0] = torch.arange(4, 4 + tokens)
     given = {"bias": bias} if biased else {}
-    layer = kv.layers[0]
+    layer = kv.own[0]
     got = ops.latent_attention(
         q, layer, kv_b, **given, selection=selection, scale=SCALE
     )
@@ -67,7 +69,7 @@ def test_the_definition(
             slots = set(range(start[row] if start else 0, 5 + token))
             if selects:
                 slots &= {int(slot) for slot in selection[row, token]}
-            seen = layer.keys[row, 0, sorted(slots)]
+            seen = layer.slots[row, sorted(slots)]
             want = plain(q[row, token], seen, kv_b, bias if biased else None)
             torch.testing.assert_close(got[row, token], want)
 
@@ -78,14 +80,12 @@ def test_a_window(start: list[int] | None, tokens: int) -> None:
     torch.manual_seed(0)
     kv = cache(4, tokens, start)
     q, kv_b, _ = operands(tokens)
-    layer = kv.layers[0]
+    layer = kv.own[0]
     got = ops.latent_attention(q, layer, kv_b, scale=SCALE, window=3)
     for row in range(2):
         for token in range(tokens):
             first = max(start[row] if start else 0, token + 2)
-            want = plain(
-                q[row, token], layer.keys[row, 0, first : 5 + token], kv_b, None
-            )
+            want = plain(q[row, token], layer.slots[row, first : 5 + token], kv_b, None)
             torch.testing.assert_close(got[row, token], want)
 
 
@@ -94,13 +94,13 @@ def test_a_prompt_is_the_same_token_by_token() -> None:
     q, kv_b, _ = operands(5)
     latent, shared = torch.randn(2, 5, RANK), torch.randn(2, 5, 1, TURNED)
     whole, each = cache(2, 5), cache(2, 5)
-    each.layers[0].keys[:, :, :2] = whole.layers[0].keys[:, :, :2]
-    ops.latent_write(whole.layers[0], latent, shared)
-    want = ops.latent_attention(q, whole.layers[0], kv_b, scale=SCALE)
+    each.own[0].slots[:, :2] = whole.own[0].slots[:, :2]
+    ops.latent_write(whole.own[0], latent, shared)
+    want = ops.latent_attention(q, whole.own[0], kv_b, scale=SCALE)
     for token in range(5):
         at = slice(token, token + 1)
-        ops.latent_write(each.layers[0], latent[:, at], shared[:, at])
-        got = ops.latent_attention(q[:, at], each.layers[0], kv_b, scale=SCALE)
+        ops.latent_write(each.own[0], latent[:, at], shared[:, at])
+        got = ops.latent_attention(q[:, at], each.own[0], kv_b, scale=SCALE)
         torch.testing.assert_close(got, want[:, at])
         each.advance(1)
 
@@ -108,13 +108,13 @@ def test_a_prompt_is_the_same_token_by_token() -> None:
 def test_latents_lie_before_the_shared_keys() -> None:
     kv = cache(2, 3)
     latent, shared = torch.randn(2, 3, RANK), torch.randn(2, 3, 1, TURNED)
-    ops.latent_write(kv.layers[0], latent, shared)
-    assert torch.equal(kv.layers[0].keys[:, 0, 2:5, :RANK], latent)
-    assert torch.equal(kv.layers[0].keys[:, :, 2:5, RANK:], shared.transpose(1, 2))
+    ops.latent_write(kv.own[0], latent, shared)
+    assert torch.equal(kv.own[0].slots[:, 2:5, :RANK], latent)
+    assert torch.equal(kv.own[0].slots[:, 2:5, RANK:], shared.squeeze(2))
 
 
 def test_a_padding_query_sees_itself() -> None:
     kv = cache(0, 6, [0, 4])
     q, kv_b, _ = operands(6)
-    got = ops.latent_attention(q, kv.layers[0], kv_b, scale=SCALE)
+    got = ops.latent_attention(q, kv.own[0], kv_b, scale=SCALE)
     assert torch.isfinite(got).all()

@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import PerToken
 from glmc.backends.torch import ops
 from glmc.backends.torch.ops import sparse
 
-HEADS, DIM, WIDTH, KEY, VALUE = 3, 8, 12, 16, 10
+HEADS, DIM, WIDTH = 3, 8, 12
 
 
 def cache(past: int, tokens: int, start: list[int] | None = None) -> Cache:
-    """A cache of random slots, those of this call included."""
-    made = Cache([(2, KEY, VALUE, DIM)], 2, past + tokens + 3, torch.float32, "cpu")
-    for states in (made.layers[0].keys, made.layers[0].values, made.layers[0].index):
-        states.normal_()
+    """Random keys of an indexer, those of this call included."""
+    kept = {"index": PerToken(DIM)}
+    made = Cache([kept], 2, past + tokens + 3, torch.float32, "cpu")
+    made.own[0].slots.normal_()
     made.length = past
     made.start = None if start is None else torch.tensor(start, dtype=torch.int32)
     return made
@@ -26,7 +27,7 @@ def select(kv: Cache, tokens: int, top_k: int) -> torch.Tensor:
     torch.manual_seed(1)
     q, x = torch.randn(2, tokens, HEADS, DIM), torch.randn(2, tokens, WIDTH)
     weight = torch.randn(HEADS, WIDTH)
-    return ops.index_select(q, x, kv.layers[0], weight, top_k=top_k, scale=0.3)
+    return ops.index_select(q, x, kv.own[0], weight, top_k=top_k, scale=0.3)
 
 
 def test_nothing_is_selected_while_all_fits() -> None:

@@ -158,7 +158,7 @@ def test_bfloat16_values_in_float32(interpreted: Interpreted) -> None:
     q = random(1, 5, 4, 64, dtype=torch.bfloat16, seed=0).float()
     layer = filled_cache(
         (2, 64, 64), batch=1, past=5, tokens=0, dtype=torch.float32
-    ).layers[0]
+    ).own[0]
     for states in (layer.keys, layer.values):
         states.copy_(states.bfloat16())
     layer.cache.length = 0
@@ -174,16 +174,16 @@ def test_a_batch_does_not_change_a_sequence(
     monkeypatch.setattr(module, "SPLITS", 4)
     layer = filled_cache(
         (2, 64, 64), batch=3, past=50, tokens=0, dtype=torch.float32
-    ).layers[0]
+    ).own[0]
     layer.cache.length = 49
     q = random(3, 1, 4, 64, dtype=torch.float32, seed=0)
     together = module.attention(q, layer, scale=0.125)
     for row in range(3):
         alone = filled_cache((2, 64, 64), batch=1, past=50, tokens=0, dtype=q.dtype)
         alone.length = 49
-        alone.layers[0].keys.copy_(layer.keys[row : row + 1])
-        alone.layers[0].values.copy_(layer.values[row : row + 1])
-        got = module.attention(q[row : row + 1], alone.layers[0], scale=0.125)
+        alone.own[0].keys.copy_(layer.keys[row : row + 1])
+        alone.own[0].values.copy_(layer.values[row : row + 1])
+        got = module.attention(q[row : row + 1], alone.own[0], scale=0.125)
         assert torch.equal(got, together[row : row + 1])
 
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import KeysValues
 from glmc.backends.torch import ops as reference
 from glmc.backends.triton import tiles
 from glmc.backends.triton.targets import LIMITS
@@ -140,8 +141,8 @@ def test_codes_come_by_pointers(
 ) -> None:
     module = interpreted(attention_use(4, 2, 16))
     made = on(module)
-    cache = Cache([(2, 16, 16)], 1, 12, kind, "cpu")
-    layer = cache.layers[0]
+    cache = Cache([{"kv": KeysValues(2, 16, 16)}], 1, 12, kind, "cpu")
+    layer = cache.own[0]
     parts = (random(1, 2, 9, 16, dtype=torch.float32, seed=n) for n in (1, 2))
     layer.write(0, *parts)
     q = random(1, 9, 4, 16, dtype=torch.float32, seed=3)
@@ -157,7 +158,7 @@ def test_bfloat16_has_descriptors(interpreted: Interpreted, on: On) -> None:
     made = on(module)
     layer = filled_cache(
         (2, 16, 16), batch=1, past=0, tokens=5, dtype=torch.bfloat16
-    ).layers[0]
+    ).own[0]
     q = random(1, 5, 4, 16, dtype=torch.bfloat16, seed=0)
     module.attention(q, layer, scale=0.25)
     assert len(made) == 2

@@ -37,11 +37,11 @@ def run(
     seed: int = 0,
 ) -> tuple[torch.Tensor, Cache]:
     """Write and attend with a module's kernels: the context, and the cache."""
-    shape = (1, rank + turned, 0)
+    shape = (rank + turned,)
     cache = filled_cache(
         shape, batch=2, past=past, tokens=tokens, dtype=dtype, start=start
     )
-    layer = cache.layers[0]
+    layer = cache.own[0]
     latent = random(2, tokens, rank, dtype=dtype, seed=seed)
     shared = random(2, tokens, 1, turned, dtype=dtype, seed=seed + 1)
     q = random(2, tokens, heads, nope + turned, dtype=dtype, seed=seed + 2)
@@ -104,9 +104,9 @@ def test_values(
     torch.testing.assert_close(
         real(got, past, start), real(want, past, start), atol=tolerance, rtol=tolerance
     )
-    keys = [c.layers[0].keys[:, :, : past + tokens] for c in (cache, expected)]
-    assert torch.equal(*keys)
-    assert cache.layers[0].keys[:, :, past + tokens :].isnan().all()
+    filled = [c.own[0].slots[:, : past + tokens] for c in (cache, expected)]
+    assert torch.equal(*filled)
+    assert cache.own[0].slots[:, past + tokens :].isnan().all()
 
 
 def test_states_that_lie_apart(interpreted: Interpreted) -> None:
@@ -119,8 +119,8 @@ def test_states_that_lie_apart(interpreted: Interpreted) -> None:
         found = []
         for side in (module, reference):
             kv = filled_cache(
-                (1, 40, 0), batch=2, past=3, tokens=tokens, dtype=torch.float32
-            ).layers[0]
+                (40,), batch=2, past=3, tokens=tokens, dtype=torch.float32
+            ).own[0]
             side.latent_write(kv, latent, shared)  # type: ignore[attr-defined]
             attend = side.latent_attention  # type: ignore[attr-defined]
             found.append(attend(q, kv, kv_b, scale=SCALE))
@@ -131,15 +131,15 @@ def test_decode_reads_the_position_on_the_device(interpreted: Interpreted) -> No
     """What a captured graph does: the same launches, after the position moved on."""
     module = interpreted(*latent_uses())
     _, cache = run(module, 1, past=9)
-    layer = cache.layers[0]
-    layer.keys[:, :, 7:] = torch.nan
+    layer = cache.own[0]
+    layer.slots[:, 7:] = torch.nan
     cache.position.fill_(6)
     latent, shared = torch.ones(2, 1, 32), torch.ones(2, 1, 1, 8)
     q = random(2, 1, 3, 20, dtype=torch.float32, seed=4)
     kv_b = random(3 * 32, 32, dtype=torch.float32, seed=5)
     module.latent_write(layer, latent, shared)
     got = module.latent_attention(q, layer, kv_b, scale=SCALE)
-    assert (layer.keys[:, :, 6] == 1).all()
+    assert (layer.slots[:, 6] == 1).all()
     cache.length = 6
     want = reference.latent_attention(q, layer, kv_b, scale=SCALE)
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
@@ -150,11 +150,11 @@ def test_a_sequence_gives_the_same_numbers_in_any_batch(
 ) -> None:
     module = interpreted(*latent_uses())
     _, cache = run(module, 1, past=40)
-    layer = cache.layers[0]
+    layer = cache.own[0]
     q = random(2, 1, 3, 20, dtype=torch.float32, seed=4)
     kv_b = random(3 * 32, 32, dtype=torch.float32, seed=5)
     both = module.latent_attention(q, layer, kv_b, scale=SCALE)
-    layer.keys = layer.keys[1:]
+    layer.slots = layer.slots[1:]
     alone = module.latent_attention(q[1:], layer, kv_b, scale=SCALE)
     assert torch.equal(both[1:], alone)
 
@@ -203,6 +203,6 @@ def test_control_a_wrong_line_shows(
         (interpreted(*uses, edit=edit), True),
     ):
         got, cache = run(module, tokens, **call)
-        keys = [c.layers[0].keys[:, :, : 70 + tokens] for c in (cache, expected)]
-        same = torch.equal(*keys) and torch.allclose(got, want, atol=1e-4)
+        filled = [c.own[0].slots[:, : 70 + tokens] for c in (cache, expected)]
+        same = torch.equal(*filled) and torch.allclose(got, want, atol=1e-4)
         assert same is not wrong

@@ -75,12 +75,12 @@ def compare(
     )
     # Fewer parts of the cache than on a GPU: each costs the interpreter time.
     with mock.patch.multiple(module, SPLITS=4, FAN=2):
-        got = module.qkv_attention(kv=ours.layers[0], **given)
-    want = reference.qkv_attention(kv=theirs.layers[0], **given)
+        got = module.qkv_attention(kv=ours.own[0], **given)
+    want = reference.qkv_attention(kv=theirs.own[0], **given)
     tolerance = TOLERANCE[dtype]
     same = {"atol": tolerance, "rtol": tolerance}
     for name in ("keys", "values"):
-        left, right = getattr(ours.layers[0], name), getattr(theirs.layers[0], name)
+        left, right = getattr(ours.own[0], name), getattr(theirs.own[0], name)
         torch.testing.assert_close(left, right, equal_nan=True, **same)
     slots = torch.arange(past, past + tokens)
     real = slots >= torch.tensor(start or [0] * batch)[:, None]
@@ -239,7 +239,7 @@ def test_whoever_comes_last_gives_the_same_bits(interpreted: Interpreted) -> Non
         module = interpreted(qkv_use(4, 1, 32, rotary=32), edit=edit)
         cache = filled_cache((1, 32, 32), batch=2, past=90, tokens=1, dtype=F32)
         with mock.patch.multiple(module, SPLITS=8, FAN=4):
-            answers.append(module.qkv_attention(kv=cache.layers[0], **given))
+            answers.append(module.qkv_attention(kv=cache.own[0], **given))
     assert torch.equal(*answers)
 
 
@@ -252,8 +252,8 @@ def check_steps(module: ModuleType) -> None:
     with mock.patch.multiple(module, SPLITS=4, FAN=2):
         for step in range(3):
             given = arguments(4, 2, 32, batch=2, tokens=1, rotary=32, seed=step)
-            got = module.qkv_attention(kv=ours.layers[0], **given)
-            want = reference.qkv_attention(kv=theirs.layers[0], **given)
+            got = module.qkv_attention(kv=ours.own[0], **given)
+            want = reference.qkv_attention(kv=theirs.own[0], **given)
             torch.testing.assert_close(got, want, atol=4e-6, rtol=4e-6)
             for cache in (ours, theirs):
                 cache.advance(1)

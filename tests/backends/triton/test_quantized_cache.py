@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.state import KeysValues
 from glmc.backends.torch import ops as reference
 from support.kernels import attention_use, examples, qkv_use, random
 
@@ -25,8 +26,8 @@ few = examples(8)
 
 def filled(kind: torch.dtype, past: int, start: list[int] | None) -> Cache:
     """Two rows; what lies beyond the filled slots must not be read."""
-    cache = Cache([SHAPE], 2, past + 36, kind, "cpu")
-    layer = cache.layers[0]
+    cache = Cache([{"kv": KeysValues(*SHAPE)}], 2, past + 36, kind, "cpu")
+    layer = cache.own[0]
     for states in (layer.keys, layer.values):
         states.view(torch.uint8).fill_(0x7F)
     for scales in (layer.key_scales, layer.value_scales):
@@ -65,9 +66,9 @@ def compare(
     ours, theirs = filled(kind, past, start), filled(kind, past, start)
     call = packed(tokens, dtype, seed)
     with mock.patch.multiple(module, SPLITS=4, FAN=2):
-        got = module.qkv_attention(kv=ours.layers[0], **call)
-    want = reference.qkv_attention(kv=theirs.layers[0], **call)
-    left, right = ours.layers[0], theirs.layers[0]
+        got = module.qkv_attention(kv=ours.own[0], **call)
+    want = reference.qkv_attention(kv=theirs.own[0], **call)
+    left, right = ours.own[0], theirs.own[0]
     # A key turned in another order of operations may fall on the other side of a step.
     for name in ("keys", "values"):
         filled_slots = [
@@ -114,7 +115,7 @@ def test_values(
 @pytest.mark.parametrize("kind", [torch.int8, F8])
 def test_attention_alone(interpreted: Interpreted, kind: torch.dtype) -> None:
     module = interpreted(attention_use(6, 2, 48))
-    layer = filled(kind, 20, None).layers[0]
+    layer = filled(kind, 20, None).own[0]
     layer.cache.length = 19
     q = random(2, 1, 6, 48, dtype=torch.float32, seed=5)
     got = module.attention(q, layer, scale=0.2)
@@ -136,12 +137,12 @@ def test_every_float8_is_read_and_the_nearest_is_written(
     every = torch.cat([numbers, near, torch.tensor([449.0, 1e9, -1e30, 1e-9])])
     every = torch.nn.functional.pad(every, (0, -len(every) % 64)).view(-1, 1, 64)
     rows = len(every)
-    cache = Cache([(1, 64, 64)], rows, 3, F8, "cpu")
+    cache = Cache([{"kv": KeysValues(1, 64, 64)}], rows, 3, F8, "cpu")
     qkv = torch.cat([every, every, every], dim=-1)
     sizes = {"heads": 1, "kv_heads": 1, "head_dim": 64, "scale": 1e-3}
-    got = module.qkv_attention(qkv, cache.layers[0], **sizes)
+    got = module.qkv_attention(qkv, cache.own[0], **sizes)
     wanted = every[:, 0].clamp(-448, 448).to(F8)
-    written = cache.layers[0].values[:, 0, 0]
+    written = cache.own[0].values[:, 0, 0]
     # 0 and -0 are one number.
     assert torch.equal(written.float(), wanted.float())
     # One slot has all of the weight: what is read is what was written.

@@ -165,8 +165,8 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     if use.name == "latent_write":
         sizes = {name: use.size(name) for name in ("latent", "shared")}
         parts = [random(2, 3, n, dtype=dtype, seed=0) for n in sizes.values()]
-        shape = (1, sum(sizes.values()), 0)
-        kv = filled_cache(shape, batch=2, past=4, tokens=3, dtype=dtype).layers[0]
+        shape = (sum(sizes.values()),)
+        kv = filled_cache(shape, batch=2, past=4, tokens=3, dtype=dtype).own[0]
         module.latent_write(kv, parts[0], parts[1].unsqueeze(2))
         return
     if use.name == "full_attention":
@@ -221,13 +221,13 @@ def route(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
 
 def latent(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     """A prompt and a token; with padding or none, a selection or none."""
-    shape, heads = (1, use.size("kv", 1), 0), use.size("q", 2)
+    shape, heads = (use.size("latents"),), use.size("q", 2)
     kv_b = torch.zeros(use.sizes("kv_b"), dtype=dtype)
     lengths = (0, 2) if "selection" in use.operands else (None,)
     for tokens, start, length in itertools.product((1, 3), (None, [0, 1]), lengths):
         kv = filled_cache(
             shape, batch=2, past=4, tokens=tokens, dtype=dtype, start=start
-        ).layers[0]
+        ).own[0]
         q = random(2, tokens, heads, use.size("q"), dtype=dtype, seed=0)
         more = dict(use.attrs)
         if length is not None:
@@ -267,7 +267,7 @@ def attend(
         tokens=tokens,
         dtype=dtype,
         start=start,
-    ).layers[0]
+    ).own[0]
     if use.name == "attention":
         q = random(2, tokens, int(use.shapes["q"][2]), width, dtype=dtype, seed=0)
         module.attention(q, layer, **use.attrs)

@@ -8,10 +8,13 @@ from torch import nn
 
 from .causal_lm import CausalLM
 from .modules import Block, parameter
+from .state import KeysValues, States
 
 
 class Layer(Block):
     """Layers 0 to 27."""
+
+    states = States(kv=KeysValues(2, 128, 128))
 
     def __init__(self):
         super().__init__()
@@ -23,7 +26,7 @@ class Layer(Block):
         self.gate_up = parameter(27392, 4096)
         self.dense_4h_to_h = parameter(4096, 13696)
 
-    def forward(self, x, cos, sin, kv, ops):
+    def forward(self, x, cos, sin, state, ops):
         qkv = ops.rms_norm_linear(
             x,
             self.input_layernorm,
@@ -34,7 +37,7 @@ class Layer(Block):
         )
         ctx = ops.qkv_attention(
             qkv,
-            kv,
+            state.kv,
             cos=cos,
             sin=sin,
             heads=32,
@@ -60,7 +63,6 @@ class Layer(Block):
 class Model(CausalLM):
     """Token ids [B, T] to logits [B, T, 65024]."""
 
-    cache_shapes = ((2, 128, 128),) * 28
     max_positions = None
     vocab_size = 65024
     eos_token_id = (2,)
@@ -77,8 +79,8 @@ class Model(CausalLM):
     def run(self, ids, pos, cache, keep, ops):
         x = ops.embedding(ids, self.word_embeddings)
         cos, sin = ops.rope_table(pos, dim=64, theta=10000.0)
-        for layer, kv in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, cos, sin, kv, ops)
+        for layer, state in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, cos, sin, state, ops)
         x = x[:, -keep:]
         return ops.rms_norm_linear(
             x, self.final_layernorm, self.output_layer, eps=1e-05, weight_in="f32"

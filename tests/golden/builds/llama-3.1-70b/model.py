@@ -8,10 +8,13 @@ from torch import nn
 
 from .causal_lm import CausalLM
 from .modules import Block, parameter
+from .state import KeysValues, States
 
 
 class Layer(Block):
     """Layers 0 to 79."""
+
+    states = States(kv=KeysValues(8, 128, 128))
 
     def __init__(self):
         super().__init__()
@@ -22,11 +25,11 @@ class Layer(Block):
         self.gate_up = parameter(57344, 8192)
         self.down_proj = parameter(8192, 28672)
 
-    def forward(self, x, cos, sin, kv, ops):
+    def forward(self, x, cos, sin, state, ops):
         qkv = ops.rms_norm_linear(x, self.input_layernorm, self.qkv, eps=1e-05)
         ctx = ops.qkv_attention(
             qkv,
-            kv,
+            state.kv,
             cos=cos,
             sin=sin,
             heads=64,
@@ -51,7 +54,6 @@ class Layer(Block):
 class Model(CausalLM):
     """Token ids [B, T] to logits [B, T, 128256]."""
 
-    cache_shapes = ((8, 128, 128),) * 80
     max_positions = None
     vocab_size = 128256
     eos_token_id = (128001,)
@@ -76,7 +78,7 @@ class Model(CausalLM):
             high_freq_factor=4.0,
             original_max_positions=8192,
         )
-        for layer, kv in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, cos, sin, kv, ops)
+        for layer, state in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, cos, sin, state, ops)
         x = x[:, -keep:]
         return ops.rms_norm_linear(x, self.norm, self.lm_head, eps=1e-05)

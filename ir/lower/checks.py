@@ -1,0 +1,95 @@
+"""What no graph can be made of: attention and layers that do not go together."""
+
+from glmc.ir import model as m
+from glmc.ir.errors import ModelShapeError
+
+
+def check(model: m.Model) -> None:
+    """Look a model over before it is lowered.
+
+    Raises:
+        ModelShapeError: when its parts contradict one another.
+    """
+    _check_masks(model)
+    _check_streams(model)
+    _check_sources(model)
+
+
+def _check_masks(model: m.Model) -> None:
+    """Refuse what no graph is made of: a mask or a prefix that the cache is not for."""
+    found = [step.op for block in model.blocks for step in block.steps]
+    full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
+    if full and not model.is_encoder:
+        raise ModelShapeError(
+            f"{model.name} mixes full and causal attention, and only one of them has a "
+            "cache; give every attention of the spec the same mask."
+        )
+    if any(op.window for op in full):
+        raise ModelShapeError(
+            f"{model.name} has a window in attention with the full mask, which is not "
+            "supported; leave out the window, or mask: full."
+        )
+    if model.prefix_encoder and any(block.kv_from for block in model.blocks):
+        raise ModelShapeError(
+            f"{model.name} has a prefix encoder, which makes keys and values for every "
+            "layer, and layers that read those of another; leave out one of them."
+        )
+    if model.prefix_encoder and any(isinstance(op, m.Mla) for op in found):
+        raise ModelShapeError(
+            f"{model.name} has a prefix encoder, which makes keys and values of heads, "
+            "and latent attention, which has none of its own; leave out one of them."
+        )
+
+
+def _check_streams(model: m.Model) -> None:
+    """Refuse blocks that do not fit the number of residual streams."""
+    several = {block.altup is not None for block in model.blocks}
+    if several != {model.streams is not None}:
+        raise ModelShapeError(
+            f"{model.name} has several residual streams and blocks for one, or one and"
+            " blocks for several; give streams to the model and altup to its blocks."
+        )
+
+
+def _check_sources(model: m.Model) -> None:
+    """Refuse layers without keys and values that no earlier layer has for them."""
+    kinds = {layer: block for block in model.blocks for layer in block.layers}
+    for block in model.blocks:
+        bare = [a for a in _attentions(block) if not (a.k or a.v)]
+        if len(bare) != bool(block.kv_from):
+            told = "says whose they read" if block.kv_from else "is not given"
+            raise ModelShapeError(
+                f"{model.name}: {len(bare)} attentions of {block.name} have no keys and"
+                f" values of their own, and kv_from {told}; one such attention goes"
+                " with kv_from, so give k and v to the others, or leave it out."
+            )
+        for source in block.kv_from:
+            own = [a for a in _attentions(kinds[source]) if a.k or a.v]
+            if len(own) != 1:
+                raise ModelShapeError(
+                    f"{model.name}: {block.name} reads the keys and values of layer"
+                    f" {source} (kv_from), which has {len(own)} attentions with some;"
+                    " read those of a layer with one."
+                )
+
+
+def _attentions(block: m.Block) -> list[m.Attention]:
+    """The attentions of a block that read keys and values which are kept."""
+    found = [step.op for step in block.steps]
+    return [op for op in found if isinstance(op, m.Attention) and op.mask != "full"]
+
+
+def only_attention(model: m.Model, block: m.Block) -> m.Attention:
+    """The one attention of a block, for which a prefix encoder makes keys and values.
+
+    Raises:
+        ModelShapeError: when the block has none or several.
+    """
+    found = _attentions(block)
+    if len(found) != 1:
+        raise ModelShapeError(
+            f"{model.name} has a prefix encoder, which makes keys and values for one"
+            f" attention in each layer, and {block.name} has {len(found)}; leave out"
+            " the encoder, or give every layer one attention."
+        )
+    return found[0]
