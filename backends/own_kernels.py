@@ -7,7 +7,6 @@ reference. A file that lies with the model is never run.
 import ast
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,6 +109,8 @@ def check_kernel(
     Raises:
         GlmcError: with the reason, when it must not be used.
     """
+    import subprocess  # most compiles have no kernels of their own
+
     request = {
         "op": own.op,
         "file": str(own.file.resolve()),

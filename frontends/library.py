@@ -1,6 +1,5 @@
 """The specs glmc comes with, and how a config finds its own."""
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -172,8 +171,9 @@ def _naming(names: Collection[str]) -> list[Path]:
 
     Looking is quick; to parse a hundred YAML documents takes as long as to compile.
     """
-    texts = {path: path.read_text("utf-8") for path in builtin_specs().values()}
-    return [path for path, text in texts.items() if any(n in text for n in names)]
+    texts = {path: path.read_bytes() for path in builtin_specs().values()}
+    wanted = [name.encode() for name in names]
+    return [path for path, text in texts.items() if any(n in text for n in wanted)]
 
 
 def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
@@ -220,5 +220,7 @@ def _match(path: Path) -> Match:
 
 
 def _near(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
+    from difflib import get_close_matches  # only where a name is wrong
+
+    near = get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
     return f" (nearest: {', '.join(near)})" if near else ""

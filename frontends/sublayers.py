@@ -1,7 +1,6 @@
 """Sublayers whose sections say more than their nodes have fields for."""
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any, Literal
 
 from glmc.frontends.carried import kv_source
@@ -131,6 +130,8 @@ def mlp(make: Maker, what: str, spec: MlpSpec) -> m.Mlp:
     if share is not None:
         if share >= 1:
             raise make.refusal(what, spec, "sparsity", "must be below 1", share)
+        from statistics import NormalDist  # takes a while, and few models need it
+
         known["cutoff"] = NormalDist().inv_cdf(share)
     return make.node(m.Mlp, what, spec, **known)
 

@@ -1,6 +1,5 @@
 """How messages show what they found."""
 
-import difflib
 import json
 import math
 import re
@@ -37,7 +36,9 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 def nearest(text: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The known name that ``text`` was most likely meant to be."""
-    near = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
+    from difflib import get_close_matches  # only where a name is wrong
+
+    near = get_close_matches(text, list(known), n=1, cutoff=likeness)
     return near[0] if near else None
 
 

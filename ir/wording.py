@@ -1,10 +1,11 @@
 """How messages guess what was meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def meant(text: str, known: Iterable[str]) -> str:
     """``; did you mean linear?``, or nothing where no known name is near."""
+    from difflib import get_close_matches  # only where a name is wrong
+
     near = get_close_matches(text, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""

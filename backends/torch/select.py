@@ -5,6 +5,7 @@ The files of `ops/` are parsed, never imported: selecting needs no torch.
 
 import ast
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Everything the files define and import."""
+class Source:
+    """What one file defines and imports."""
 
     definitions: dict[str, Definition]
     imports: dict[str, tuple[str, str]]
@@ -59,22 +60,27 @@ def reference_module(ops: Iterable[str]) -> str:
     It is deterministic and formatted as ruff would. Raises LookupError for a name
     that is no reference op.
     """
-    sources = read_sources()
     wanted = sorted(ops)
-    unknown = [name for name in wanted if name not in sources.definitions]
+    unknown = [name for name in wanted if name not in places()]
     if unknown:
         raise LookupError(f"no reference op is named {', '.join(unknown)}")
-    needed = closure(wanted, sources)
-    bodies = [d.source for d in sources.definitions.values() if d.name in needed]
-    imports = import_lines(
-        sources.imports[name] for name in needed & {*sources.imports}
-    )
+    needed = closure(wanted)
+    used = {places()[name] for name in needed & places().keys()}
+    sources = [read_source(file) for file in FILES if file in used]
+    bodies = [
+        one.source
+        for source in sources
+        for one in source.definitions.values()
+        if one.name in needed
+    ]
+    bound = {n: to for source in sources for n, to in source.imports.items()}
+    imports = import_lines(bound[name] for name in needed & bound.keys())
     # As isort wants it: two empty lines after the imports only before a definition.
     gap = "\n\n\n" if bodies[0].startswith(("def", "class", "@", "#")) else "\n\n"
     return f"{HEADER}\n\n{imports}{gap}" + "\n\n\n".join(bodies) + "\n"
 
 
-def closure(names: Iterable[str], sources: Sources) -> set[str]:
+def closure(names: Iterable[str]) -> set[str]:
     """The names, and all that their definitions lead to."""
     found: set[str] = set()
     waiting = list(names)
@@ -82,26 +88,43 @@ def closure(names: Iterable[str], sources: Sources) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            definition = sources.definitions.get(name)
-            waiting += definition.uses if definition else ()
+            if name in places():
+                waiting += read_source(places()[name]).definitions[name].uses
     return found
 
 
 @functools.cache
-def read_sources() -> Sources:
-    """Parses the files. Raises ValueError where two of them define the same name."""
-    definitions: dict[str, Definition] = {}
-    imports: dict[str, tuple[str, str]] = {}
+def places() -> dict[str, str]:
+    """What is defined, to the file that defines it, by the lines at column 0: most
+    models need few of the files, and to parse all takes long.
+
+    Raises ValueError where two files define the same name.
+    """
+    found: dict[str, str] = {}
     for file in FILES:
-        text = (OPS / f"{file}.py").read_text("utf-8")
-        tree = ast.parse(text)
-        for node in tree.body:
-            imports |= _imported(node)
-        for definition in _definitions(tree, text.splitlines()):
-            if definition.name in definitions:
-                raise ValueError(f"{definition.name} is defined twice in {OPS}")
-            definitions[definition.name] = definition
-    return Sources(definitions, imports)
+        for match in _DEFINES.finditer(_text(file)):
+            name = match[1] or match[2]
+            if found.setdefault(name, file) != file:
+                raise ValueError(f"{name} is defined twice in {OPS}")
+    return found
+
+
+_DEFINES = re.compile(r"^(?:def|class) (\w+)|^(\w+)(?:: [^=\n]+)? = ", re.M)
+
+
+@functools.cache
+def _text(file: str) -> str:
+    return (OPS / f"{file}.py").read_text("utf-8")
+
+
+@functools.cache
+def read_source(file: str) -> Source:
+    """Parses one of the files."""
+    text = _text(file)
+    tree = ast.parse(text)
+    imports = {name: to for node in tree.body for name, to in _imported(node)}
+    found = _definitions(tree, text.splitlines())
+    return Source({one.name: one for one in found}, imports)
 
 
 def import_lines(imports: Iterable[tuple[str, str]]) -> str:

@@ -1,11 +1,8 @@
 """Which tensors of a model are quantised: by the spec's section and the config."""
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 
-from glmc.frontends.quantization.compressed import compressed
-from glmc.frontends.quantization.float8 import fbgemm, fp8, modelopt
-from glmc.frontends.quantization.grouped import awq, gptq
-from glmc.frontends.quantization.mx import mxfp4
 from glmc.frontends.quantization.scheme import UNQUANTISED, Config, Scheme
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import PublishedQuantization, RowQuantization, Spec
@@ -13,16 +10,17 @@ from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import UnsupportedQuantizationError
 
-METHODS: Mapping[str, Callable[[Config], Scheme]] = {
-    "fp8": fp8,
-    "fbgemm_fp8": fbgemm,
-    "modelopt": modelopt,
-    "gptq": gptq,
-    "awq": awq,
-    "compressed-tensors": compressed,
-    "mxfp4": mxfp4,
+METHODS: Mapping[str, str] = {
+    "fp8": "float8:fp8",
+    "fbgemm_fp8": "float8:fbgemm",
+    "modelopt": "float8:modelopt",
+    "gptq": "grouped:gptq",
+    "awq": "grouped:awq",
+    "compressed-tensors": "compressed:compressed",
+    "mxfp4": "mx:mxfp4",
 }
-"""``quant_method`` of a ``quantization_config`` to what reads it."""
+"""``quant_method`` of a ``quantization_config`` to the module and function reading it;
+most configs have none, so they are imported when one does."""
 
 _ROUTERS = frozenset({"router", "shared_gate", "correction"})
 _EXPERTS = frozenset({"xgate", "xup", "xdown"})
@@ -104,11 +102,15 @@ def _published(spec: PublishedQuantization, resolve: Resolver) -> Scheme | None:
         expected = "must be an object"
         raise resolve.error("quantization.config", spec.config, expected, config)
     method = config.get("quant_method", "modelopt" if "quant_algo" in config else None)
-    read = METHODS.get(method) if isinstance(method, str) else None
-    if read is None:
+    reader = METHODS.get(method) if isinstance(method, str) else None
+    if reader is None:
         supported = ", ".join(map(show, METHODS))
         raise UnsupportedQuantizationError(
             f"quantization_config has the method {show(method)}, supported are"
             f" {supported}; {UNQUANTISED}"
         )
+    module, function = reader.split(":")
+    read: Callable[[Config], Scheme] = getattr(
+        import_module(f"glmc.frontends.quantization.{module}"), function
+    )
     return read(config)

@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from glmc.backends.torch import ops
-from glmc.backends.torch.select import reference_module
+from glmc.backends.torch.select import (
+    FILES,
+    places,
+    read_source,
+    reference_module,
+)
 
 RUFF = [sys.executable, "-m", "ruff"]
 CHATGLM = ["embedding", "linear", "qkv_attention", "act_mul", "rope_table", "add"]
@@ -67,6 +72,18 @@ def test_computes_what_the_ops_compute() -> None:
     expected = ops.rms_norm(x, weight, eps=1e-5)
     assert torch.equal(reference.rms_norm(x, weight, eps=1e-5), expected)
     assert torch.equal(reference.act_mul(x, fn="gelu"), ops.act_mul(x, fn="gelu"))
+
+
+def test_lines_at_column_0_are_the_definitions() -> None:
+    """What is looked for before a file is parsed is what parsing finds."""
+    parsed = {name: file for file in FILES for name in read_source(file).definitions}
+    assert places() == parsed
+
+
+def test_only_the_files_of_a_selection_are_parsed() -> None:
+    read_source.cache_clear()
+    reference_module(["linear", "rms_norm"])
+    assert read_source.cache_info().currsize == 2
 
 
 def test_refuses_an_unknown_op() -> None:
