@@ -69,8 +69,10 @@ class Target:
     """Whether a user's kernel may take the place of an op's: ``--kernel``."""
     ahead: tuple[str, ...] = ()
     """What ``--aot`` may name: ``cuda:90``; empty where nothing is compiled ahead."""
-    counted: str = "launches"
+    unit: str = "launch"
     """What :meth:`launches` counts, in a word."""
+    units: str = "launches"
+    """The same for several."""
     launched: Mapping[str, int] = field(default_factory=dict)
     """Ops that do not launch one kernel, to how many they launch for a prompt."""
     launched_by_a_token: Mapping[str, int] = field(default_factory=dict)

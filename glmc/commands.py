@@ -184,7 +184,7 @@ def _ledger(build: Build) -> str:
 
     on = build.target
     parts = (
-        ledger_text(build.ledger, on.counted),
+        ledger_text(build.ledger, on.units),
         placements_text(build.placements, on.machine),
     )
     return "\n\n".join(filter(None, parts))

@@ -30,6 +30,7 @@ from glmc.ir.errors import (
     KernelMissingError,
     OptionsDisagreeError,
     PassChangedResultsError,
+    UnknownDeviceError,
     UnknownPassError,
 )
 from glmc.ir.graph import Program
@@ -185,11 +186,11 @@ def _check_options(options: Options, on: Target) -> None:
             " no kernels that yours could replace; leave --kernel or --target out."
         )
     for name in options.aot:
-        if on.ahead != target(DEFAULT).ahead and name not in on.ahead:
+        if name not in on.ahead:
             known = list(on.ahead) or ["nothing"]
-            raise OptionsDisagreeError(
-                f"--aot {name}: for the target {on.name} glmc compiles"
-                f" {', '.join(known)} ahead of time."
+            raise UnknownDeviceError(
+                f"Unknown target {name!r} of --aot: for a build of the target {on.name}"
+                f" kernels can be compiled for {', '.join(known)}."
             )
 
 

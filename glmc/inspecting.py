@@ -92,11 +92,10 @@ def _stages(build: Build) -> list[dict[str, Any]]:
 def summary_text(facts: Mapping[str, Any]) -> str:
     """The summary for a terminal."""
     on = target(facts["target"])
-    counted = on.counted
     kinds = [
         f"{facts['blocks'][kind['name']]} x {kind['name']} ({kind['layers']}): "
         f"{kind['parameters']:,} parameters, {kind['ops']} ops, "
-        f"{kind['launches']} {counted} each"
+        f"{kind['launches']} {on.units} each"
         for kind in facts["kinds"]
     ]
     lines = [
@@ -115,7 +114,7 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         "stages",
     ]
     lines += [
-        f"  {stage['name']:<16} {stage['ops']:>6} ops {stage['launches']:>6} {counted}"
+        f"  {stage['name']:<16} {stage['ops']:>6} ops {stage['launches']:>6} {on.units}"
         f"  {stage['doc']}"
         for stage in facts["stages"]
     ]
@@ -161,7 +160,7 @@ def _keys(fates: dict[str, dict[str, str]]) -> str:
     return ", ".join(f"{count} keys {status}" for status, count in counts.items())
 
 
-def ledger_text(entries: Iterable[Row], counted: str = "launches") -> str:
+def ledger_text(entries: Iterable[Row], units: str = "launches") -> str:
     """The ledger for a terminal: what was fused, what was not, and why."""
     entries = list(entries)
     lines = ["ledger"]
@@ -171,11 +170,11 @@ def ledger_text(entries: Iterable[Row], counted: str = "launches") -> str:
         lines += [line.rstrip(), f"           {entry.reason}"]
         if entry.launches_saved or entry.bytes_saved:
             lines[-1] += (
-                f"; saves {entry.launches_saved} {counted} and "
+                f"; saves {entry.launches_saved} {units} and "
                 f"{size(entry.bytes_saved)} a token, in each layer"
             )
     saved_launches, saved_bytes = totals(entries)
-    total = f"{saved_launches} {counted} a call and {size(saved_bytes)} a token"
+    total = f"{saved_launches} {units} a call and {size(saved_bytes)} a token"
     return "\n".join([*lines, f"  in all: {total} saved"])
 
 

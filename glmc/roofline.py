@@ -166,9 +166,9 @@ def text(build: Build, call: Call, on: Device) -> str:
     rows = [
         f"{on.name}: {on.bandwidth:g} GB/s{units} ({on.source})",
         f"batch {call.batch}, tokens {call.tokens}, context {call.context}; "
-        f"floors in µs, {build.target.counted} not timed",
+        f"floors in µs, {build.target.units} not timed",
         "",
-        _row("", "bytes", "flops", build.target.counted, "floor", ""),
+        _row("", "bytes", "flops", build.target.units, "floor", ""),
     ]
     for graph in program.graphs:
         of = _in(graph, shown)

@@ -83,7 +83,7 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
         )
     doc = registry()[name].__doc__ if name in registry() else None
     on = build.target
-    about = {"on": on.machine, "counted": on.counted}
+    about = {"on": on.machine, "unit": on.unit, "units": on.units}
     return {"op": name, "doc": _first(doc), **about, "uses": found}
 
 
@@ -101,17 +101,12 @@ def _first(doc: str | None) -> str:
     return (doc or "").strip().partition("\n")[0]
 
 
-def counted(count: int, what: str) -> str:
-    """``2 launches``, ``1 launch``, ``1 call``."""
-    one = what.removesuffix("es" if what.endswith("ches") else "s")
-    return f"{count} {one if count == 1 else what}"
-
-
 def op_text(facts: dict[str, Any]) -> str:
     """:func:`op_facts` for a person."""
     lines = [f"{facts['op']}: {facts['doc']}"] if facts["doc"] else []
     for use in facts["uses"]:
-        launches = counted(use["launches"], facts["counted"])
+        launches = use["launches"]
+        launches = f"{launches} {facts['unit' if launches == 1 else 'units']}"
         where = f"{use['graph']} x {use['layers']}"
         lines += [f"  {where}, {launches}, since {use['since']}", f"    {use['line']}"]
         if use["where"]:  # builds of before placements were written down have none

@@ -39,5 +39,6 @@ CPU = Target(
     usual=lambda _: _BY_DESIGN,
     files=lambda program, own: {},
     operations={"cpu": "reference"},
-    counted="calls",
+    unit="call",
+    units="calls",
 )

@@ -107,7 +107,7 @@ function describe(op, at) {
     make("pre", {}, line(op)),
     recipes.length ? make("h2", {}, "Weights") : null,
     ...recipes.map(([name, recipe]) => make("pre", {}, `@${name} = ${recipe}`)),
-    make("p", { class: "quiet" }, `${op.launches} kernel launch${op.launches === 1 ? "" : "es"}`),
+    make("p", { class: "quiet" }, `${op.launches} ${data.units[op.launches === 1 ? 0 : 1]}`),
     code ? make("p", {}, make("button", { type: "button", onclick: () => showCode(code) }, `model.py, line ${code}`)) : null,
   ].filter((part) => part !== null);
 }
@@ -136,7 +136,7 @@ const code = (text) => make("code", {}, text);
 const status = (text) => make("span", { class: text }, text);
 
 function ledgerTable() {
-  table("ledger", ["Fusion", "", "Where", "Layers", "At", "Why", "Launches saved"],
+  table("ledger", ["Fusion", "", "Where", "Layers", "At", "Why", `Saved ${data.units[1]}`],
     data.ledger.map((e) => [code(e.fusion), status(e.status), e.graph, e.graph ? e.layers : "", code(e.at), e.reason, e.launches_saved || ""]));
 }
 

@@ -125,7 +125,7 @@ function drawRoofline() {
   $("roofsum").replaceChildren(
     make("b", {}, time(whole)), " at least for this call, so at most ",
     make("b", {}, `${rate >= 100 ? Math.round(rate).toLocaleString("en") : rate.toPrecision(3)} tokens a second`), ". ",
-    make("span", { class: "quiet" }, `${device.bandwidth.toLocaleString("en")} GB/s and ${Object.entries(device.flops).map(([d, f]) => `${f} TFLOP/s in ${d}`).join(", ") || "no figure for operations"}: ${device.source}. Launches are not timed.`),
+    make("span", { class: "quiet" }, `${device.bandwidth.toLocaleString("en")} GB/s and ${Object.entries(device.flops).map(([d, f]) => `${f} TFLOP/s in ${d}`).join(", ") || "no figure for operations"}: ${device.source}. What a launch takes is not timed.`),
   );
   $("roofplot").replaceChildren(plot(lines));
   $("rooftable").replaceChildren();

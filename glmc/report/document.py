@@ -50,6 +50,7 @@ def document(build: Build) -> dict[str, Any]:
     ]
     return {
         "facts": _facts(build),
+        "units": [build.target.unit, build.target.units],
         "stages": stages,
         "drawings": list(drawings),
         "ledger": [*_ledger(build)],
@@ -84,7 +85,7 @@ def _facts(build: Build) -> list[tuple[str, str]]:
         ("parameters", f"{facts['parameters']:,}"),
         ("weights", size(facts["weight_bytes"])),
         *([("cache", held)] if (held := kept(facts)) else []),
-        (f"{build.target.counted} a call", f"{launches[0]:,} → {launches[-1]:,}"),
+        (f"{build.target.units} a call", f"{launches[0]:,} → {launches[-1]:,}"),
     ]
 
 

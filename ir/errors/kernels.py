@@ -17,8 +17,9 @@ class KernelRefusedError(GlmcError):
 class UnknownDeviceError(GlmcError):
     """There is no such target or device.
 
-    `--aot` takes targets such as cuda:90 for which kernels can be compiled without a
-    GPU, and `--cost` the names of devices whose data sheets glmc knows.
+    `--target` takes what builds are made for, `--aot` chips such as cuda:90, of that
+    target, for which kernels can be compiled without a GPU, and `--cost` the names of
+    devices whose data sheets glmc knows.
     """
 
     code = "GLMC061"

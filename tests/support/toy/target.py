@@ -81,6 +81,7 @@ TOY = Target(
     files=lambda program, own: {"toy_ops.py": FILE, "toy_machine.py": MACHINE},
     operations={"cpu": "toy_ops"},
     machines={"cpu": "toy_machine"},
-    counted="turns",
+    unit="turn",
+    units="turns",
     launched={"add": 3},
 )
