@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
 from glmc.backends.layout import bracketed
+from glmc.backends.names import check_names
 from glmc.backends.target import Target
 from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
@@ -31,7 +32,11 @@ def package(
         source: one sentence that says where the build comes from.
         on: what the build is made for.
         own: ops whose kernel is the user's.
+
+    Raises:
+        DumpNameError: when a name cannot stand in the emitted code.
     """
+    check_names(model, program)
     env = environment()
     head = {"title": title(model), "source": source}
     emitted = {

@@ -60,6 +60,7 @@ def read_tree(text: str, file: str) -> Branch:
         GlmcError: on malformed YAML, duplicate keys, keys that are not strings,
             anchors, or a document that is not a mapping; tells file and line.
     """
+    _refuse_deep(text, file)
     loader = _loader(text, file)
     try:
         node = loader.get_single_node()
@@ -75,6 +76,27 @@ def read_tree(text: str, file: str) -> Branch:
         raise SpecSyntaxError(f"{file}: not YAML: {error}") from None
     except RecursionError:
         raise SpecSyntaxError(f"{file}: nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+_DEEPEST = 64
+
+
+def _refuse_deep(text: str, file: str) -> None:
+    """Refuse a document of absurd depth before a tree is made of it: the C loader does
+    that recursively, without a limit; reading events it does not."""
+    loader, depth = _loader(text, file), 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()  # type: ignore[no-untyped-call]
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                at = Position(file, event.start_mark.line + 1)
+                raise SpecSyntaxError(f"{at}: nested more than {_DEEPEST} deep")
+    except yaml.YAMLError:
+        pass  # told when the tree is made, with all that is known then
     finally:
         loader.dispose()
 
@@ -98,7 +120,7 @@ class _Reader:
         branch = Branch(self.position(node))
         for key_node, value_node in node.value:
             at = self.position(key_node)
-            key = self.loader.construct_object(key_node)
+            key = self.scalar(key_node)
             if not isinstance(key, str):
                 raise SpecSyntaxError(
                     f"{at}: the key {key!r} must be a string; quote it"
@@ -121,10 +143,17 @@ class _Reader:
             return self.mapping(node)
         if isinstance(node, yaml.SequenceNode):
             return self.items(node)
-        scalar = self.loader.construct_object(node)
+        scalar = self.scalar(node)
         if isinstance(scalar, str) and scalar.startswith("="):
             return parse_expression(scalar[1:], str(self.position(node)))
         return scalar
+
+    def scalar(self, node: yaml.Node) -> object:
+        """What a node without parts stands for."""
+        try:
+            return self.loader.construct_object(node)
+        except ValueError as error:  # a number of 5000 digits, a date of no calendar
+            raise SpecSyntaxError(f"{self.position(node)}: {error}") from None
 
     def items(self, node: yaml.SequenceNode) -> Items:
         items = Items()

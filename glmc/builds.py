@@ -23,8 +23,8 @@ from glmc.ir.errors import (
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
-from glmc.ir.text import parse_model, parse_program
 from glmc.manifest import MANIFEST, read_manifest
+from glmc.reading import read_model, read_program
 from glmc.writing import digest
 
 _LEDGER = "ir/ledger.json"
@@ -130,7 +130,7 @@ class Build:
     @cached_property
     def model(self) -> Model:
         """The Model level."""
-        return parse_model(self.dump("model"))
+        return read_model(self.dump("model"), self._at("model"))
 
     @cached_property
     def program(self) -> Program:
@@ -141,8 +141,12 @@ class Build:
         """The program of a stage; what several passes left alike is read once."""
         text = self.dump(stage)
         if text not in self._programs:
-            self._programs[text] = parse_program(text)
+            self._programs[text] = read_program(text, self._at(stage))
         return self._programs[text]
+
+    def _at(self, stage: str) -> str:
+        """How messages call the dump of a stage."""
+        return str(self.path / self.stages[stage]["file"])
 
     @cached_property
     def _programs(self) -> dict[str, Program]:

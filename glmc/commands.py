@@ -134,7 +134,7 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     if arguments.ledger:
         rows = [row.written() for row in build.ledger]
         placed = [row.model_dump() for row in build.placements]
-        return _ledger(build), {"ledger": rows, "backend": placed}
+        return ledger_of(build), {"ledger": rows, "backend": placed}
     if arguments.diff:
         graphs = views.diff_facts(build, *arguments.diff)
         facts = {"stages": arguments.diff, "graphs": graphs}
@@ -171,14 +171,14 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     parts = [
         inspecting.summary_text(facts),
         build.dump(list(build.stages)[-1]).rstrip(),
-        _ledger(build),
+        ledger_of(build),
         "more: --stage, --diff, --op, --upstream, --downstream, --weights, --keys,"
         " --trace, --cost, --json; glmc explain",
     ]
     return "\n\n".join(parts), facts
 
 
-def _ledger(build: Build) -> str:
+def ledger_of(build: Build) -> str:
     """Fusions, and what runs their ops on the target's machine."""
     from glmc.inspecting import ledger_text, placements_text
 

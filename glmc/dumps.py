@@ -4,10 +4,9 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
-from keyword import iskeyword
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from glmc.backends.target import DEFAULT, Target, target
 from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
@@ -16,38 +15,17 @@ from glmc.ir.errors import (
     DumpsDisagreeError,
     FileUnreadableError,
     GlmcError,
-    IRSyntaxError,
     OptionsDisagreeError,
 )
 from glmc.ir.graph import Program
-from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import Entry, Stage, named, run
-from glmc.ir.text import (
-    located,
-    parse_model,
-    parse_program,
-    print_model,
-    print_program,
-)
-from glmc.ir.verify import VerifyError, verify
+from glmc.ir.text import print_model, print_program
 from glmc.manifest import MANIFEST, read_manifest
+from glmc.reading import lowered, read_model, read_program
 from glmc.replacing import write_file
 from glmc.version import __version__
 from glmc.writing import digest, name_note, refuse_name, write_build
-
-Dump = TypeVar("Dump", Model, Program)
-
-# Names that the code around the emitted ops uses itself.
-_TAKEN = frozenset(
-    {"self", "ops", "cache", "keep", "layer", "layers", "state", "nn", "torch"}
-)
-_TAKEN_BLOCKS = frozenset(
-    {
-        *("model", "block", "causal_lm"),
-        *("states", "keys_values", "per_token", "per_row", "from"),
-    }
-)
 
 
 def ir_command(arguments: argparse.Namespace) -> int:
@@ -90,7 +68,7 @@ def _passes(arguments: argparse.Namespace) -> Iterable[Any] | None:
 def _program(text: str, where: str) -> Program:
     """A program; a dump of the Model level is lowered to one."""
     if is_model(text):
-        return lower(read_model(text, where))
+        return lowered(read_model(text, where), where)
     return read_program(text, where)
 
 
@@ -125,40 +103,6 @@ def is_model(text: str) -> bool:
     lines = (line.strip() for line in text.splitlines())
     first = next((line for line in lines if line and not line.startswith("#")), "")
     return first.startswith("model")
-
-
-def read_model(text: str, where: str) -> Model:
-    """A dump of the Model level.
-
-    Raises:
-        GlmcError: with line, column and what was expected.
-    """
-    return _read(parse_model, text, where)
-
-
-def read_program(text: str, where: str) -> Program:
-    """A dump of a stage, verified.
-
-    Raises:
-        GlmcError: with line, column and what was expected.
-    """
-    program = _read(parse_program, text, where)
-    try:
-        verify(program)
-    except VerifyError as error:
-        raise located(text, error).within(where) from None
-    return program
-
-
-def _read(parse: Callable[[str], Dump], text: str, where: str) -> Dump:
-    try:
-        return parse(text)
-    except IRSyntaxError as error:
-        raise error.within(where) from None
-    except RecursionError:
-        raise IRSyntaxError(text, 0, "the dump is nested too deeply").within(
-            where
-        ) from None
 
 
 def rebuild_command(arguments: argparse.Namespace) -> int:
@@ -212,9 +156,7 @@ def rebuild(
     text = read_text(path)
     if is_model(text):
         model = read_model(text, str(path))
-        _identifiers(str(path), [model.name])
-        _identifiers(str(path), [block.name for block in model.blocks], _TAKEN_BLOCKS)
-        stages = tuple(on.stages(lower(model), disable))
+        stages = tuple(on.stages(lowered(model, str(path)), disable))
     else:
         program = read_program(text, str(path))
         model = _beside(path)
@@ -223,7 +165,10 @@ def rebuild(
         stages = (Stage(name="edited", doc=doc, program=program),)
     origin = f"Written by glmc {__version__} from a dump of its IR."
     program = stages[-1].program
-    files = package(model, program, origin, on)
+    try:
+        files = package(model, program, origin, on)
+    except DumpNameError as error:
+        raise error.within(str(path)) from None
     files |= ir_files(model, stages, on.placements(program), on)
     files[MANIFEST] = _manifest(known, text, model, stages, files, on)
     return files
@@ -241,7 +186,7 @@ def _beside(path: Path) -> Model:
 
 def _belong_together(path: Path, model: Model, program: Program) -> None:
     """Refuse a program that the emitted code around it would not fit."""
-    wanted = lower(model)
+    wanted = lowered(model, str(path.parent / Path(MODEL_FILE).name))
     for what, has, wants in (
         ("dtype", program.dtype, wanted.dtype),
         ("number of layers", program.layers, wanted.layers),
@@ -252,12 +197,6 @@ def _belong_together(path: Path, model: Model, program: Program) -> None:
                 f"{path}: its {what} ({_shown(has)}) is not that of the Model beside "
                 f"it ({_shown(wants)}); edit both, or start from one build's dumps."
             )
-    _identifiers(str(path), [model.name, program.name])
-    _identifiers(str(path), [block.name for block in program.blocks], _TAKEN_BLOCKS)
-    for graph in program.graphs:
-        names = [*graph.types, *(param.name for param in graph.params)]
-        _identifiers(f"{path}: {graph.name}", names)
-    _identifiers(str(path), [param.name for param in program.params])
 
 
 def _shown(value: Any) -> str:
@@ -266,23 +205,10 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _identifiers(
-    where: str, names: Iterable[str], taken: frozenset[str] = _TAKEN
-) -> None:
-    """Refuse names that cannot stand in the emitted code."""
-    for name in names:
-        plain = name.isascii() and name.isidentifier() and not iskeyword(name)
-        if not plain or name in taken:
-            raise DumpNameError(
-                f"{where}: {name!r} cannot be a name in the emitted code; choose "
-                f"another (taken are Python's keywords, {', '.join(sorted(taken))})."
-            )
-
-
 def _known(path: Path) -> dict[str, object]:
     """The manifest of the build where a dump lies; empty where it lies alone."""
     try:
-        return read_manifest(path.parent.parent)
+        return read_manifest(path.parent.parent, whole=True)
     except GlmcError:
         return {}
 

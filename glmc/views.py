@@ -11,7 +11,6 @@ from glmc.ir.graph import Graph, Program
 from glmc.ir.ledger import count
 from glmc.ir.op import Op, registry
 from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
-from glmc.ir.text import parse_program
 from glmc.ir.text.printer import (
     print_call,
     print_layers,
@@ -36,12 +35,11 @@ def program_of(build: Build, stage: str) -> Program:
     Raises:
         GlmcError: when there is no such stage, or it is the Model.
     """
-    text = build.dump(stage)
     if stage == "model":
         raise NotInBuildError(
             "the stage 'model' holds no graphs; take one of the later ones."
         )
-    return parse_program(text)
+    return build.program_at(stage)
 
 
 # --- one op, everywhere -------------------------------------------------------------

@@ -9,7 +9,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from glmc.ir.errors import EditedBuildError, OptionValueError
+from glmc.ir.errors import EditedBuildError, NotABuildError, OptionValueError
 from glmc.manifest import MANIFEST, parse_manifest, read_manifest
 from glmc.replacing import (
     claimed,
@@ -140,7 +140,10 @@ def _against(
         return None
     if not (folder / MANIFEST).exists():
         return f"{out} exists and was not written by glmc. {_ADVICE}"
-    changed = _changed(folder)
+    try:
+        changed = _changed(folder)
+    except NotABuildError:
+        return f"{out} has a {MANIFEST} that cannot be read. {_ADVICE}"
     if changed:
         names = ", ".join(changed)
         return f"{out} holds files edited since they were compiled: {names}. {_ADVICE}"

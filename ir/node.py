@@ -11,4 +11,6 @@ class Node(BaseModel):
     """
 
     # A class's validator is built when its first record is: no model has every op.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False
+    )

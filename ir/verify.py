@@ -9,13 +9,18 @@
 * a prefix encoder gives keys and values for every layer.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.model import Model
+from glmc.ir.node import Node
 from glmc.ir.op import Op, OpTypeError
 from glmc.ir.recipe import misfit
 from glmc.ir.state import KvType, State, StateType
 from glmc.ir.wording import meant
+
+LARGEST = 1 << 48
+"""Above every size, position and token id, and above the bytes of every parameter."""
 
 
 class VerifyError(Exception):
@@ -31,6 +36,46 @@ class VerifyError(Exception):
     ) -> None:
         super().__init__(f"{graph}: {message}")
         self.graph, self.about, self.operand = graph, about, operand
+
+
+def verify_model(model: Model) -> None:
+    """Check what has to hold of a Model before it can be lowered.
+
+    Raises:
+        VerifyError: at the first rule that is broken.
+    """
+    layers = sorted(layer for block in model.blocks for layer in block.layers)
+    _model_rule(bool(layers), "it has no layers")
+    shown = f"{str(layers)[:100]}…" if len(layers) > 30 else str(layers)
+    once = layers == list(range(len(layers)))
+    _model_rule(once, f"blocks cover layers {shown}, not each exactly once")
+    for block in model.blocks:
+        for what, of in (("numbers", block.numbers), ("kv_from", block.kv_from)):
+            fits = not of or len(of) == len(block.layers)
+            _model_rule(fits, f"{block.name}: {what} does not say one for each layer")
+    for field, number in _whole_numbers(model, "model"):
+        small = -LARGEST < number < LARGEST
+        _model_rule(small, f"{field} is {float(number):.3g}, which nothing is sized by")
+
+
+def _model_rule(holds: bool, message: str) -> None:
+    if not holds:
+        raise VerifyError("model", message)
+
+
+def _whole_numbers(value: object, at: str) -> Iterator[tuple[str, int]]:
+    """The whole numbers of a record and of those in it, with their fields' names."""
+    if isinstance(value, int):
+        yield at, value
+    elif isinstance(value, Node):
+        for name, one in value:
+            yield from _whole_numbers(one, name)
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _whole_numbers(one, at)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _whole_numbers(one, name)
 
 
 def verify(program: Program) -> None:
@@ -100,6 +145,8 @@ def _types(program: Program, graph: Graph, op: Op) -> None:
 def _assembled(graph: str, param: Param) -> None:
     """A parameter's recipe gives its type."""
     at, wrong = f"@{param.name}", misfit(param.recipe)
+    if not wrong and param.type.nbytes() >= LARGEST:
+        wrong = f"{param.type} is larger than any memory"
     if not wrong and param.recipe.shape != param.type.dims:
         wrong = f"{param.type} is assembled as {list(param.recipe.shape)}"
     if wrong:

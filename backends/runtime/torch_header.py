@@ -1,6 +1,8 @@
 """The tensors of a `torch.save` file, without torch and without running anything."""
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -74,8 +76,17 @@ def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
         return _infos(state, PurePosixPath(path).name)
     except PickleFault as fault:
         reason = str(fault)
-    # zipfile's words for a broken archive, an unknown compression, and encryption.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    # zipfile's words for a broken archive, an unknown compression, and encryption;
+    # names that are not the UTF-8 they claim to be, streams that do not unpack.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        struct.error,
+    ) as error:
         reason = f"its archive is damaged or truncated ({error})"
     raise WeightsError(
         f"{path} is not a sound torch checkpoint: {reason}. Download it again.",

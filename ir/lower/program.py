@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from glmc.ir import model as m
 from glmc.ir import ops
+from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import MASK, Graph, Param, Program
 from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
@@ -12,7 +13,9 @@ from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
 from glmc.ir.lower.streams import altered, gather, hidden_type, spread
 from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
+from glmc.ir.op import OpTypeError
 from glmc.ir.types import TensorType
+from glmc.ir.verify import VerifyError, verify, verify_model
 
 IDS = TensorType(dtype="i64", dims=("B", "T"))
 STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
@@ -26,12 +29,22 @@ LAYER_FACTORS = "layer_factors"
 
 
 def lower(model: m.Model) -> Program:
-    """The model as graphs of plain ops.
+    """The model as graphs of plain ops, verified.
 
     Raises:
         GlmcError: when a weight's layout does not give the slot it is bound to, or
-            the kinds of attention do not go together.
+            its parts do not go together.
     """
+    try:
+        verify_model(model)
+        program = _lower(model)
+        verify(program)
+    except (OpTypeError, VerifyError) as error:
+        raise ModelShapeError(f"{model.name} is no model: {error}.") from None
+    return program
+
+
+def _lower(model: m.Model) -> Program:
     check(model)
     tables = Tables(model)
     shared: dict[str, Param] = {}

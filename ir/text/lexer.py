@@ -18,6 +18,10 @@ _TOKEN = re.compile(
 )
 
 
+_DIGITS = 64
+"""More than any number needs: fp32 has 9, a size 15."""
+
+
 class Token(NamedTuple):
     """``kind`` is ref, string, number, name, mark or end; ``at`` an offset."""
 
@@ -33,6 +37,8 @@ def tokenize(text: str) -> list[Token]:
         found = _TOKEN.match(text, at)
         if not found:
             raise IRSyntaxError(text, at, f"unexpected character {text[at]!r}")
+        if found.lastgroup == "number" and len(found[0]) > _DIGITS:
+            raise IRSyntaxError(text, at, f"a number of {len(found[0])} digits")
         if found.lastgroup != "space":
             tokens.append(Token(str(found.lastgroup), found[0], at))
         at = found.end()

@@ -27,7 +27,10 @@ def parse_model(text: str) -> Model:
         IRSyntaxError: with line and column, when the text is not a model.
     """
     cursor = Cursor(text)
-    got = _node(cursor, value(cursor))
+    try:
+        got = _node(cursor, value(cursor))
+    except RecursionError:
+        raise cursor.error("the dump is nested too deeply") from None
     cursor.take("end")
     if not isinstance(got, Model):
         raise cursor.error("expected model(...)", 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from glmc.ir.state import KEPT, KvType, RowType, StateType, TokenType
 from glmc.ir.text.lexer import Cursor
-from glmc.ir.types import TensorType, Type
+from glmc.ir.types import BYTES, TensorType, Type
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -83,6 +83,9 @@ def type_(cursor: Cursor) -> Type:
         return _kept(cursor, dtype, dims, at)
     if dtype is None or dtype == "kv":
         raise cursor.error("what is kept says if it is per token or per row", at)
+    if dtype not in BYTES:
+        known = ", ".join(BYTES)
+        raise cursor.error(f"{dtype} is no type of numbers; they are {known}", at)
     return TensorType(dtype=dtype, dims=dims)
 
 
@@ -147,7 +150,10 @@ def value(cursor: Cursor) -> Any:
         return Ref(name[0], name[1:], cursor.accept("mark", "?") is not None)
     if token.kind == "number":
         text = cursor.take("number")
-        return int(text) if text.lstrip("-").isdigit() else float(text)
+        number = int(text) if text.lstrip("-").isdigit() else float(text)
+        if not abs(number) < float("inf"):
+            raise cursor.error(f"the number {text} is too large", token.at)
+        return number
     if token.kind == "string":
         return recipe_or_string(cursor)
     if cursor.sees("mark", "["):

@@ -315,3 +315,19 @@ def test_damaged_pickles_are_read_or_refused(tmp_path: Path, data: Any) -> None:
     with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:
         archive.writestr("archive/data.pkl", bytes(damaged))
     refused(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"\xc3(", b"\xed\xa0\x80"])
+def test_names_in_an_archive_that_are_no_text_are_told(
+    bad: bytes, tmp_path: Path
+) -> None:
+    """The flag of an entry says UTF-8, and its name is none."""
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(TENSORS, path)
+    mark = "\u00e9" * len(bad)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(mark, "x")
+    name = mark.encode()
+    path.write_bytes(path.read_bytes().replace(name, bad.ljust(len(name), b"x")))
+    with pytest.raises(GlmcError, match=r"pytorch_model\.bin is not a sound torch"):
+        read_headers(tmp_path)

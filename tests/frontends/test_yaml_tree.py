@@ -49,3 +49,27 @@ def test_merge() -> None:
     assert str(position_of(merged, ["a", "x"])) == "base.yaml:1"
     assert str(position_of(merged, ["a", "z"])) == "child.yaml:1"
     assert base["c"] == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 100_000,
+        "a: " + "{a: " * 100_000,
+        "".join(" " * n + f"k{n}:\n" for n in range(300)),
+        "a:\n" + "- " * 100_000 + "x",
+    ],
+    ids=["lists", "mappings", "indented", "dashes"],
+)
+def test_depth_is_capped_before_a_tree_is_made(text: str) -> None:
+    """The C loader recurses, and ends the process where the stack ends."""
+    with pytest.raises(GlmcError, match=r"mine\.yaml:\d+: nested more than 64 deep"):
+        read_tree(text, "mine.yaml")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "2026-99-99", "2026-01-01 99:00:00"])
+def test_scalars_that_stand_for_nothing_are_a_sentence(value: str) -> None:
+    with pytest.raises(GlmcError, match=r"mine\.yaml:2: "):
+        read_tree(f"b: 1\na: {value}\n", "mine.yaml")
+    with pytest.raises(GlmcError, match=r"mine\.yaml:2: "):
+        read_tree(f"b: 1\n? {value}\n: 1\n", "mine.yaml")
