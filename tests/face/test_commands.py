@@ -7,6 +7,7 @@ import pytest
 
 from glmc.cli import main
 from support import GOLDEN
+from support.cli import python
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,16 @@ def test_verify_passes_says_how_far_they_agree(
 ) -> None:
     command = ["compile", str(GOLDEN / "chatglm3"), "-o", str(tmp_path / "build")]
     assert "13 stages agree" in run(capsys, *command, "--verify-passes")
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_the_process_ends_without_a_search_for_cycles(
+    calls: int, tmp_path: Path
+) -> None:
+    """What was registered before the command runs after what it registers."""
+    script = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print('kept', gc.get_freeze_count() > 0))\n"
+        "from glmc.cli import main\n" + "main(['configs'])\n" * calls
+    )
+    assert python(script, cwd=tmp_path).stdout.endswith("kept True\n")
