@@ -9,7 +9,7 @@
 * a prefix encoder gives keys and values for every layer.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 
 from glmc.ir.graph import Graph, Param, Program
 from glmc.ir.model import Model
@@ -106,6 +106,7 @@ def _graph(program: Program, graph: Graph) -> None:
         for name in op.params:
             if name not in params:
                 raise _undefined(graph, op, f"@{name}", meant(name, params))
+        _plain_operands(graph, op)
         _types(program, graph, op)
         for name in op.outs:
             new = name not in defined
@@ -202,8 +203,6 @@ def _states(graph: Graph) -> None:
     written: dict[str, Op] = {}
     touched: set[str] = set()
     for op in graph.ops:
-        states = {field: name for field, _, name in op.states()}
-        _plain_operands(graph, op, set(states))
         writes = []
         for _, access, name in op.states():
             state = _declared(graph, op, name, newest)
@@ -223,10 +222,10 @@ def _states(graph: Graph) -> None:
         _rule(graph, not kept, f"returns the state %{name}", "return", f"%{name}")
 
 
-def _plain_operands(graph: Graph, op: Op, states: Set[str]) -> None:
+def _plain_operands(graph: Graph, op: Op) -> None:
     """Operands that are no states are not given one."""
     for field, sigil, name in op.operands():
-        if sigil == "%" and field not in states:
+        if sigil == "%" and field not in op.state_fields():
             plain = not isinstance(graph.types[name], StateType)
             message = f"{op.mnemonic} takes no state for {field}"
             _rule(graph, plain, message, f"%{op.outs[0]}", f"%{name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 #: The files of `ops/`, in the order in which they appear in a reference module.
 FILES = (
+    "state",
     "elementwise",
     "quantized",
     "norms",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from glmc.backends.emit_model import model_view
 from glmc.backends.torch.execute import compare, random_checkpoint
 from glmc.backends.torch.readings import differences
+from glmc.dumps import rebuild
 from glmc.ir import model as m
+from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.shrink import shrink
-from glmc.ir.text import parse_program, print_program
+from glmc.ir.text import parse_program, print_model, print_program
 from glmc.ir.verify import VerifyError, verify
-from support.models import chatglm, norm, projection
+from glmc.writing import write_build
+from support.builds import load
+from support.handed import sharing
+from support.models import chatglm, glm, norm, projection
 from support.stages import run
 
 TOLERANCE = 1e-4
@@ -60,6 +68,29 @@ def test_two_attentions_decode_as_their_prompt_says() -> None:
     assert worst(stages[-1].program) < TOLERANCE
 
 
+def test_a_build_with_two_attentions_decodes_as_its_prompt_says(
+    tmp_path: Path,
+) -> None:
+    model = attending_twice().model_copy(update={"dtype": "f32"})
+    (tmp_path / "0-model.glmc").write_text(print_model(model))
+    write_build(tmp_path / "build", rebuild(tmp_path / "0-model.glmc"), force=False)
+    tensors = random_checkpoint(lower(model))
+    save_file(tensors, tmp_path / "model.safetensors")
+    made = load(tmp_path / "build", tmp_path)
+    ids = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 9, [0] * 3 + [1] * 6])
+    whole = made(ids, attention_mask=mask).logits
+    cache, found = None, []
+    for begin, end in ((0, 4), (4, 5), (5, 6), (6, 9)):
+        given = {"attention_mask": mask[:, :end], "past_key_values": cache}
+        out = made(ids[:, begin:end], **given)
+        cache = out.past_key_values
+        found.append(out.logits)
+    assert sorted(vars(cache.layers[0])) == ["kv", "kv_2"]
+    difference = (torch.cat(found, 1) - whole)[mask.bool()].abs().max()
+    assert difference < TOLERANCE
+
+
 def one_state_for_two() -> Program:
     """Two attentions of one size, the second of which is given the first's state."""
     model = attending_twice()
@@ -85,3 +116,56 @@ def test_a_state_that_two_write_is_refused() -> None:
 def test_and_shows_where_tokens_are_read_one_by_one() -> None:
     """The control of the readings: what the verifier refuses decodes wrongly."""
     assert worst(one_state_for_two()) > 0.01
+
+
+PROGRAM = print_program(lower(attending_twice()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("attention(%qr, %kv_now,", "attention(%qr, %kv,", "it is %kv_now now"),
+        (
+            "attention(%qr, %kv_now,",
+            "attention(%qr, %x,",
+            "kv must hold keys and values",
+        ),
+        ("add(%x, %attn)", "add(%x, %kv)", "add takes no state for y"),
+        ("return %out", "return %kv_now", "returns the state %kv_now"),
+        ("state %kv_2: kv[1", "state %kv_2: kv[2", "do not fit kv[2,32,32]"),
+        (
+            "  @input_layernorm",
+            "  state %rest: f32[4] per row\n  @input_layernorm",
+            "no op reads or writes %rest",
+        ),
+        ("kv_write(%kv, %kr,", "kv_write(%kv_now, %kr,", "undefined %kv_now"),
+        ("(%x: f16[B,T,32])\n", "(%x: f16[B,T,32])\n  state %a: [3] per row\n", "only"),
+    ],
+)
+def test_a_state_that_is_used_wrongly_is_refused(old: str, new: str, rule: str) -> None:
+    assert old in PROGRAM
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_program(PROGRAM.replace(old, new, 1)))
+    assert rule in str(caught.value)
+
+
+def test_a_state_that_is_only_read_is_always_empty() -> None:
+    text = PROGRAM.replace("attention(%qr, %kv_now,", "attention(%qr, %kv,")
+    lines = [line for line in text.splitlines() if "= kv_write(%kv, " not in line]
+    with pytest.raises(VerifyError, match="no op writes %kv"):
+        verify(parse_program("\n".join(lines)))
+
+
+def test_layers_that_share_name_whose_keys_they_read() -> None:
+    model = sharing((0, 1))
+    own, reader = model.blocks
+    lost = (own, reader.model_copy(update={"kv_from": ()}))
+    with pytest.raises(ModelShapeError, match="1 attentions of reader have no keys"):
+        lower(model.model_copy(update={"blocks": lost}))
+    (twice,) = attending_twice().blocks
+    several = (twice, reader)
+    with pytest.raises(ModelShapeError, match=r"layer 0 .* has 2 attentions with some"):
+        lower(model.model_copy(update={"blocks": several}))
+    encoder = glm().prefix_encoder
+    with pytest.raises(ModelShapeError, match="one attention in each layer, and layer"):
+        lower(attending_twice().model_copy(update={"prefix_encoder": encoder}))

@@ -8,50 +8,13 @@ beginning of the cache, which come from a prefix encoder, are visible in any cas
 """
 
 import functools
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from glmc.backends.torch.ops.norms import rms_norm
 from glmc.backends.torch.ops.rope import rope
-
-
-class Kept(Protocol):
-    """What a layer keeps of its tokens, in slots (`state.py` of a build)."""
-
-    @property
-    def past(self) -> int:
-        """Slots filled before this step."""
-
-    @property
-    def position(self) -> torch.Tensor:
-        """`past` on the device, int32 [1]."""
-
-    @property
-    def start(self) -> torch.Tensor | None:
-        """First slot of each row that is not padding, int32 [B]."""
-
-
-class KvState(Kept, Protocol):
-    """Keys and values, [B, K, capacity, D]."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
-
-    def read(
-        self, begin: int, end: int, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
-
-
-class TokenState(Kept, Protocol):
-    """One tensor for each token, `slots` [B, capacity, ...]."""
-
-    slots: torch.Tensor
+from glmc.backends.torch.ops.state import Kept, KvState
 
 
 def kv_write(kv: KvState, k: torch.Tensor, v: torch.Tensor) -> KvState:

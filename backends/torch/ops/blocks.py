@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from glmc.backends.torch.ops.attention import (
-    Kept,
-    KvState,
-    TokenState,
     visible_slots,
 )
+from glmc.backends.torch.ops.state import Kept, KvState, TokenState
 
 
 def block_select(

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from glmc.backends.torch.ops.attention import (
-    Kept,
-    TokenState,
     decode_attention,
     padding_slots,
     prefill_attention,
     prefill_mask,
 )
 from glmc.backends.torch.ops.sparse import visible
+from glmc.backends.torch.ops.state import Kept, TokenState
 
 
 def latent_write(

@@ -7,7 +7,7 @@ all slots: as long as no more than the indexer may select are filled, nothing is
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.attention import Kept, TokenState
+from glmc.backends.torch.ops.state import Kept, TokenState
 
 # Scores of single heads that are held at a time, so that a long prompt fits.
 SCORES = 1 << 28

@@ -16,52 +16,13 @@ from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.graphs import Watch, refusal, waits
 from glmc.backends.runtime.state import KeysValues
 from glmc.backends.torch import ops as reference
-from glmc.backends.torch.ops.attention import decode_attention
-from glmc.backends.torch.ops.rope import rope, rope_table_longrope
+from glmc.backends.torch.ops.rope import rope_table_longrope
+from support.ondevice import operations, qkv_attention
 from support.tape import Tape, Tapes
 
 PROMPT = torch.tensor([[5, 9, 3, 41]])
 BATCH = torch.tensor([[5, 9, 3, 41], [0, 0, 7, 30], [0, 11, 12, 13]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
-
-
-def attend(q: torch.Tensor, kv: Any, length: torch.Tensor, scale: float) -> Any:
-    """Decode attention over all slots of the cache, of which `length` are filled."""
-    slots = torch.arange(kv.keys.shape[2])
-    hidden = (slots >= length)[None]
-    if kv.start is not None:
-        hidden = hidden | (slots < kv.start[:, None])
-    hidden = hidden.expand(len(q), -1)
-    # What nothing was written to may be nan, and nan times 0 is.
-    values = kv.values.masked_fill(hidden[:, None, :, None], 0.0)
-    return decode_attention(q, kv.keys, values, hidden, scale=scale)
-
-
-def on_device(
-    qkv: torch.Tensor,
-    kv: Any,
-    *,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    heads: int,
-    kv_heads: int,
-    head_dim: int,
-    scale: float,
-) -> torch.Tensor:
-    """qkv_attention that takes from the device how far the cache is filled."""
-    if qkv.shape[1] > 1:
-        sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-        return reference.qkv_attention(qkv, kv, cos=cos, sin=sin, scale=scale, **sizes)
-    states = qkv.view(*qkv.shape[:2], -1, head_dim)
-    q, k, v = torch.split(states, [heads, kv_heads, kv_heads], dim=2)
-    q, k = (rope(part, cos, sin, style="half") for part in (q, k))
-    for slots, new in ((kv.keys, k), (kv.values, v)):
-        slots.index_copy_(2, kv.position.long(), new.transpose(1, 2))
-    return attend(q, kv, kv.position + 1, scale)
-
-
-def operations(**others: Any) -> Any:
-    return SimpleNamespace(**(vars(reference) | {"qkv_attention": on_device} | others))
 
 
 @pytest.fixture
@@ -382,7 +343,7 @@ def stale(qkv: torch.Tensor, kv: Any, **options: Any) -> torch.Tensor:
     slots = {"keys": kv.keys, "values": kv.values, "start": kv.start}
     ways = {"write": kv.write, "read": kv.read}
     seen = SimpleNamespace(**slots, **ways, past=past, position=position)
-    return on_device(qkv, seen, **options)
+    return qkv_attention(qkv, seen, **options)
 
 
 def test_control_a_stale_number_is_seen(model: CausalLM, recorded: CausalLM) -> None:

@@ -1,0 +1,52 @@
+"""What a layer keeps from call to call, as ops see it (`state.py` of a build)."""
+
+from typing import Protocol
+
+import torch
+
+
+class Kept(Protocol):
+    """What a layer keeps, and how many tokens were read before."""
+
+    @property
+    def past(self) -> int:
+        """Slots filled before this step."""
+
+    @property
+    def position(self) -> torch.Tensor:
+        """`past` on the device, int32 [1]."""
+
+    @property
+    def start(self) -> torch.Tensor | None:
+        """First slot of each row that is not padding, int32 [B]."""
+
+
+class KvState(Kept, Protocol):
+    """Keys and values, [B, K, capacity, D]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def write(self, begin: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Puts `k` and `v` [B, K, T, D] into the slots from `begin` on."""
+
+    def read(
+        self, begin: int, end: int, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
+
+
+class TokenState(Kept, Protocol):
+    """One tensor for each token, `slots` [B, capacity, ...]."""
+
+    slots: torch.Tensor
+
+
+class RowState(Kept, Protocol):
+    """One tensor for each row, `rows` [B, ...], which an op overwrites in its place.
+
+    It is zeros before the first token. Tokens in slots below `start` are padding and
+    leave it as it is; in a call with one token for each row there are none.
+    """
+
+    rows: torch.Tensor
