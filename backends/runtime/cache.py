@@ -73,6 +73,8 @@ class Cache:
         self.anchor: torch.Tensor | None = None
         # Tokens after right padding would land in slots that the padding occupies.
         self.right_padded = False
+        # A call that broke off may have changed what is kept for rows, of some layers.
+        self.broken = False
 
     @property
     def length(self) -> int:
@@ -106,6 +108,16 @@ class Cache:
             yield
         except BaseException:
             vars(self).update(before)
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Where layers write what they keep. If that breaks off, a cache with something
+        that is kept for rows cannot be continued, and is `broken`."""
+        try:
+            yield
+        except BaseException:
+            self.broken = bool(self._of_rows())
             raise
 
     @property

@@ -174,7 +174,8 @@ class CausalLM(BaseModel):
         self._tell_turn(cache.tokens, cache.tokens + tokens)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
-        logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
+        with cache.reading():
+            logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)
 

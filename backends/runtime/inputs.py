@@ -23,6 +23,12 @@ def check_cache(cache: object, batch: int, layers: int) -> None:
             f"past_key_values holds {cache.batch} rows but input_ids has {batch}; "
             "continue the rows that the cache was filled with."
         )
+    if cache.broken:
+        raise ValueError(
+            "past_key_values is of a call that broke off, which has changed what some "
+            "layers keep for each row and others not; begin a new cache, or call its "
+            "restart(), and read the tokens again."
+        )
     if cache.right_padded:
         raise ValueError(
             "past_key_values comes from a prompt with padding on the right, whose "

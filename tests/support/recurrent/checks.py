@@ -232,6 +232,29 @@ def test_rows_are_reordered_and_no_token_is_taken_back(model: Any) -> None:
     assert (again.logits - whole[order])[real].abs().max() < TOLERANCE
 
 
+def test_a_call_that_breaks_off_is_not_continued(model: Any, build: Any) -> None:
+    cache = model(IDS[:1, :5]).past_key_values
+    before = cache.layers[0].h.rows.clone()
+    calls: list[Any] = []
+
+    def breaks(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise MemoryError
+        return build.reference.running(*given)
+
+    model.ops = SimpleNamespace(**{**vars(build.reference), "running": breaks})
+    with pytest.raises(MemoryError):
+        model(IDS[:1, 5:], past_key_values=cache)
+    assert not torch.equal(cache.layers[0].h.rows, before)
+    model.ops = None
+    with pytest.raises(ValueError, match="is of a call that broke off"):
+        model(IDS[:1, 5:], past_key_values=cache)
+    cache.restart()
+    again = model(IDS[:1], past_key_values=cache).logits
+    assert torch.equal(again, model(IDS[:1]).logits)
+
+
 def generations(model: Any) -> Iterator[torch.Tensor]:
     """One row, three padded ones in a bucket of four, then others on the same cache."""
     options: dict[str, Any] = {"max_new_tokens": 9, "eos_token_id": ()}
