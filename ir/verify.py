@@ -213,7 +213,8 @@ def _states(graph: Graph) -> None:
                 written[state.name] = op
         _hands_on(graph, op, writes, newest)
     for state in graph.states:
-        at = f"%{state.name}"
+        at, small = f"%{state.name}", state.type.elements() < LARGEST
+        _rule(graph, small, f"{at}: {state.type} is larger than any memory", at)
         _rule(graph, state.name in touched, f"no op reads or writes {at}", at)
         own = not state.owners
         _rule(graph, not own or state.name in written, f"no op writes {at}", at)

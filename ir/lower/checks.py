@@ -64,7 +64,8 @@ def _check_sources(model: m.Model) -> None:
                 " with kv_from, so give k and v to the others, or leave it out."
             )
         for source in block.kv_from:
-            own = [a for a in _attentions(kinds[source]) if a.k or a.v]
+            of = kinds.get(source)
+            own = [a for a in _attentions(of) if a.k or a.v] if of else []
             if len(own) != 1:
                 raise ModelShapeError(
                     f"{model.name}: {block.name} reads the keys and values of layer"

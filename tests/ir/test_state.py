@@ -138,6 +138,11 @@ PROGRAM = print_program(lower(attending_twice()))
             "  state %rest: f32[4] per row\n  @input_layernorm",
             "no op reads or writes %rest",
         ),
+        (
+            "  @input_layernorm",
+            "  state %rest: f32[99999999,9999999] per row\n  @input_layernorm",
+            "is larger than any memory",
+        ),
         ("kv_write(%kv, %kr,", "kv_write(%kv_now, %kr,", "undefined %kv_now"),
         ("(%x: f16[B,T,32])\n", "(%x: f16[B,T,32])\n  state %a: [3] per row\n", "only"),
     ],

@@ -40,4 +40,5 @@ class Running(Op):
 
 # Where the reference ops are looked up: in the executor, and as text for a build.
 ops.running = running.running  # type: ignore[attr-defined]
-select.FILES = (*select.FILES, running.__file__.removesuffix(".py"))
+_FILES: Any = (*select.FILES, running.__file__.removesuffix(".py"))
+select.FILES = _FILES
