@@ -42,7 +42,8 @@ def ir_command(arguments: argparse.Namespace) -> int:
         entries = [entry for stage in stages for entry in stage.ledger]
         shown = print_program(stages[-1].program)
     if arguments.json:
-        facts = {"text": shown, "ledger": [entry.model_dump() for entry in entries]}
+        rows = target(arguments.target or DEFAULT).rows(entries)
+        facts = {"text": shown, "ledger": [row.written() for row in rows]}
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
     for entry in entries:

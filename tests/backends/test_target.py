@@ -17,6 +17,7 @@ from glmc.backends.target import TARGETS, every_pass, target
 from glmc.builds import Build
 from glmc.cli import main
 from glmc.driver import Options, compile_files
+from glmc.frontends.library import builtin_configs
 from glmc.ir.errors import GlmcError, OptionsDisagreeError, UnknownDeviceError
 from glmc.ir.op import registry
 from glmc.running import import_build
@@ -92,6 +93,15 @@ def test_a_cpu_has_other_fusions_than_a_gpu() -> None:
     assert "qkv_attention" in ops["cuda"]
 
 
+@pytest.mark.parametrize("name", builtin_configs())
+def test_every_config_compiles_for_each_kind_of_machine(name: str) -> None:
+    made = {on: compile_files(name, Options(target=on)) for on in ("cpu", "hip")}
+    assert "kernels.py" in made["hip"].files
+    code = [text for path, text in made["cpu"].files.items() if path.endswith(".py")]
+    assert not any("triton" in str(text).lower() for text in code)
+    assert {row.where for row in made["cpu"].placed} == {"torch"}
+
+
 def test_what_only_a_gpu_has_is_refused_for_a_cpu(tmp_path: Path) -> None:
     with pytest.raises(UnknownDeviceError, match=r"cuda:90.* target cpu .* nothing"):
         compile_files(CHATGLM3, Options(target="cpu", aot=("cuda:90",)))
@@ -137,6 +147,8 @@ def test_a_third_target_is_a_folder_and_a_row(
     lowered = out / "ir" / "1-lowered.glmc"
     dump = glmc(capsys, "ir", lowered, "--passes", "toy-turn", "--target", "toy")
     assert {entry["fusion"] for entry in dump["ledger"]} == {"toy-turn"}
+    # Three turns an add, and it makes as many as it takes away.
+    assert {entry["launches_saved"] for entry in dump["ledger"]} == {0}
     again = tmp_path / "again"
     glmc(capsys, "compile", "--from-ir", out / "ir" / "0-model.glmc", "-o", again)
     assert Build(again).target.name == "toy"
