@@ -4,10 +4,17 @@ The driver, the ledger, ``glmc inspect`` and the emitted package ask the target 
 passes, for what runs each op and for the files it adds; nothing else knows machines.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glmc.backends.ledger import Place, Placement, Row
 from glmc.ir.errors import UnknownDeviceError
@@ -32,6 +39,27 @@ what it is called there."""
 
 PROMPT = 2
 """Tokens of a row from which on a call is a prompt."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What was compiled ahead of time for a build."""
+
+    files: Mapping[str, str | bytes]
+    """Path to content of the files that join the build."""
+    rows: Sequence[Mapping[str, Any]]
+    """What each of it takes, as plain data."""
+    table: str
+    """The same for a terminal."""
+
+
+Emitted = Mapping[str, str | bytes]
+"""Path to content of the files of a build."""
+CompileAhead = Callable[
+    [Emitted, Program, Sequence[str], Sequence[str], Collection[str]], Ahead
+]
+"""(files of the build, program, dtypes, names of chips, ops whose kernel is the user's)
+to what was compiled. Raises GlmcError for what cannot be."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,8 @@ class Target:
     """Whether a user's kernel may take the place of an op's: ``--kernel``."""
     ahead: tuple[str, ...] = ()
     """What ``--aot`` may name: ``cuda:90``; empty where nothing is compiled ahead."""
+    compile_ahead: CompileAhead | None = None
+    """Compiles the files of a build for some of these."""
     unit: str = "launch"
     """What :meth:`launches` counts, in a word."""
     units: str = "launches"

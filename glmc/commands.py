@@ -76,9 +76,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "without_kernel": missing,
     }
     if compiled.ahead:
-        from glmc.backends.triton.aot import rows, table
-
-        facts["aot"] = rows(compiled.ahead)
+        facts["aot"] = compiled.ahead.rows
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -96,7 +94,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     for op, difference in compiled.own.items():
         print(f"your {op} agrees with the reference, worst difference {difference:.2g}")
     if compiled.ahead:
-        print(f"\n{table(compiled.ahead)}")
+        print(f"\n{compiled.ahead.table}")
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glmc.accounting import needed
 from glmc.backends.ledger import Placement, fallen_back
@@ -16,7 +16,7 @@ from glmc.backends.own_kernels import (
 )
 from glmc.backends.package import package
 from glmc.backends.runtime.storage import storage_fault
-from glmc.backends.target import DEFAULT, Target, target
+from glmc.backends.target import DEFAULT, Ahead, Target, target
 from glmc.checkpoints import read_headers
 from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
@@ -42,9 +42,6 @@ from glmc.ir.text import print_model, print_program
 from glmc.manifest import MANIFEST
 from glmc.version import __version__
 from glmc.writing import digest, write_build
-
-if TYPE_CHECKING:
-    from glmc.backends.triton.aot import Ahead
 
 MODEL_FILE = "ir/0-model.glmc"
 VERIFY_TOLERANCE = 1e-4
@@ -86,7 +83,7 @@ class Compilation:
     files: dict[str, str | bytes]
     verified: dict[str, float]
     """Pass to logit difference, where passes were verified."""
-    ahead: "Ahead | None" = None
+    ahead: Ahead | None = None
     """The kernels, where they were compiled ahead of time."""
     own: Mapping[str, float] = field(default_factory=dict)
     """Op to largest difference of the user's kernels that were put in."""
@@ -282,17 +279,14 @@ def _ahead(
     program: Program,
     options: Options,
     own: Collection[str],
-) -> "Ahead":
-    """The kernels of a build for ``options.aot``, in the model's dtype or others; they
-    join its files."""
-    from glmc.backends.triton import aot
-    from glmc.backends.triton.target import uses
-
-    kernels = files["kernels.py"]
-    assert isinstance(kernels, str)
+) -> Ahead:
+    """Compile a build's files for ``options.aot``, in the model's dtype or others; what
+    comes of it joins them."""
+    compiler = target(options.target).compile_ahead
+    assert compiler  # a target that compiles nothing ahead takes no names
     dtypes = options.aot_dtypes or (program.dtype,)
-    ahead = aot.compile_ahead(kernels, uses(program), dtypes, options.aot, own)
-    files |= aot.files(ahead)
+    ahead = compiler(files, program, dtypes, options.aot, own)
+    files |= ahead.files
     return ahead
 
 

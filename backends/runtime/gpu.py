@@ -5,6 +5,7 @@ from types import ModuleType
 import torch
 
 from .graphs import CudaGraphs
+from .modules import BaseModel
 from .precompiled import offer
 from .tuning import apply_tuning, present_target
 
@@ -14,9 +15,9 @@ def ready(kernels: ModuleType) -> None:
     apply_tuning(kernels, present_target())
 
 
-def loaded(device: torch.device) -> None:
+def loaded(model: BaseModel) -> None:
     """Offers Triton the kernels that were compiled with the build."""
-    offer(device)
+    offer(model.device)
 
 
 def recorder(device: torch.device) -> CudaGraphs:

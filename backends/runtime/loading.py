@@ -106,7 +106,7 @@ def load(
                 bar.update(weight.nbytes)
     checkpoint.close()
     if wants := machine(device.type):
-        wants.loaded(device)
+        wants.loaded(model)
     return model.eval()
 
 

@@ -29,8 +29,8 @@ class Machine(Protocol):
     def ready(self, operations: ModuleType) -> None:
         """Prepares the operations before the first call."""
 
-    def loaded(self, device: torch.device) -> None:
-        """Is told that a model's weights lie on the device."""
+    def loaded(self, model: "BaseModel") -> None:
+        """Is given a model whose weights lie on the device, and may lay them out."""
 
     def recorder(self, device: torch.device) -> "Recorder":
         """Gives what records decode steps there."""

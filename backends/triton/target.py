@@ -1,11 +1,11 @@
 """The targets with Triton's kernels: GPUs of NVIDIA and AMD, with CPUs or without."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from glmc.backends.ledger import Place
-from glmc.backends.target import Target
+from glmc.backends.target import Ahead, Emitted, Target
 from glmc.backends.triton.targets import LIMITS
 from glmc.backends.triton.uses import OpUse
 from glmc.ir.graph import Graph, Program
@@ -82,6 +82,21 @@ def _files(program: Program, own: Collection[str]) -> dict[str, str]:
     return {"kernels.py": render_kernels(uses(program), environment(), own)}
 
 
+def _compile_ahead(
+    emitted: Emitted,
+    program: Program,
+    dtypes: Sequence[str],
+    chips: Sequence[str],
+    own: Collection[str],
+) -> Ahead:
+    from glmc.backends.triton import aot
+
+    kernels = emitted["kernels.py"]
+    assert isinstance(kernels, str)
+    made = aot.compile_ahead(kernels, uses(program), dtypes, chips, own)
+    return Ahead(aot.files(made), aot.rows(made), aot.table(made))
+
+
 def _ahead(maker: str) -> tuple[str, ...]:
     return tuple(name for name in LIMITS if name.startswith(f"{maker}:"))
 
@@ -99,6 +114,7 @@ ANY = Target(
     runtime=("gpu",),
     own_kernels=True,
     ahead=tuple(LIMITS),
+    compile_ahead=_compile_ahead,
     launched=LAUNCHED,
     launched_by_a_token=BY_A_TOKEN,
 )

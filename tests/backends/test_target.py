@@ -127,8 +127,10 @@ def test_a_third_target_is_a_folder_and_a_row(
     toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "toyed"
-    facts = glmc(capsys, "compile", CHATGLM3, "-o", out, "--target", "toy")
-    assert facts["target"] == "toy"
+    command = ["compile", CHATGLM3, "-o", out, "--target", "toy", "--aot", "toy:1"]
+    facts = glmc(capsys, *command)
+    assert (facts["target"], facts["aot"]) == ("toy", [{"chip": "toy:1"}])
+    assert (out / "aot" / "toy.so").read_bytes() == b"__init__.py for toy:1 in f32"
     build = Build(out)
     assert build.target.name == "toy"
     assert list(build.stages)[-1] == "toy-turn"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from glmc.backends.ledger import Place
-from glmc.backends.target import Target
+from glmc.backends.target import Ahead, Emitted, Target
 from glmc.ir.graph import Program
 from glmc.ir.op import registry
 from glmc.ir.passes import Pass, fusions, general
@@ -44,8 +44,8 @@ def ready(operations):
     TOLD.append(operations.__name__.rpartition(".")[2])
 
 
-def loaded(device):
-    TOLD.append(str(device))
+def loaded(model):
+    TOLD.append(str(model.device))
 
 
 def recorder(device):
@@ -71,6 +71,17 @@ def place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
     return {name: usual(name) for name in registry()}
 
 
+def compile_ahead(
+    emitted: Emitted,
+    program: Program,
+    dtypes: Sequence[str],
+    chips: Sequence[str],
+    own: Collection[str],
+) -> Ahead:
+    library = f"{sorted(emitted)[0]} for {', '.join(chips)} in {', '.join(dtypes)}"
+    return Ahead({"aot/toy.so": library.encode()}, [{"chip": chips[0]}], "a table")
+
+
 TOY = Target(
     name="toy",
     doc="A machine that adds.",
@@ -83,5 +94,7 @@ TOY = Target(
     machines={"cpu": "toy_machine"},
     unit="turn",
     units="turns",
+    ahead=("toy:1",),
+    compile_ahead=compile_ahead,
     launched={"add": 3},
 )
