@@ -88,6 +88,13 @@ from glmc.ir.errors.specs import (
     SpecSyntaxError,
     UnknownSpecError,
 )
+from glmc.ir.errors.texts import (
+    TextBudgetError,
+    TextFailedError,
+    TextRefusedError,
+    TextUnreadableError,
+    TextWeightsError,
+)
 
 __all__ = [
     "AheadOfTimeError",
@@ -142,6 +149,11 @@ __all__ = [
     "SpecInheritanceError",
     "SpecKeyError",
     "SpecSyntaxError",
+    "TextBudgetError",
+    "TextFailedError",
+    "TextRefusedError",
+    "TextUnreadableError",
+    "TextWeightsError",
     "TokenizerUnusableError",
     "UndecidedVariantError",
     "UnidentifiedModelError",
