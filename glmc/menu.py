@@ -118,6 +118,8 @@ def _check(parser: argparse.ArgumentParser) -> None:
 def _verify(parser: argparse.ArgumentParser) -> None:
     add_reference(parser)
     add = parser.add_argument
+    add("--against-text", metavar="FILE|REPO",
+        help="published modeling code, read as text and never run")  # fmt: skip
     add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"),
         help="what both compute in (float32)")  # fmt: skip
     add("--tolerance", type=float, metavar="X",
@@ -250,7 +252,8 @@ COMMANDS: tuple[Command, ...] = (
         "examples:\n"
         "  glmc verify build/ --weights CHECKPOINT\n"
         "  glmc verify build/ --weights CHECKPOINT --save golden.safetensors\n"
-        "  glmc verify build/ --weights CHECKPOINT --against golden.safetensors\n\n"
+        "  glmc verify build/ --weights CHECKPOINT --against golden.safetensors\n"
+        "  glmc verify build/ --weights CHECKPOINT --against-text modeling_x.py\n\n"
         "exit code 0 when all differences are within the tolerance, 1 when one is\n"
         "not, 2 when they cannot be compared\n",
         _verify,

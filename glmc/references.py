@@ -170,6 +170,13 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
     """Save scenarios and answers as :func:`read_golden` reads them."""
     from safetensors.torch import save
 
+    write_file(path, save(golden_tensors(found)))
+
+
+def golden_tensors(
+    found: Sequence[tuple[Scenario, Answer]],
+) -> dict[str, torch.Tensor]:
+    """Scenarios and answers as the tensors of a golden file."""
     tensors: dict[str, torch.Tensor] = {}
     for given, got in found:
         prompt = given.ids.shape[1]
@@ -183,4 +190,4 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
             tensors[f"{given.name}.hidden"] = torch.stack(list(hidden.values()))
         tensors[f"{given.name}.logits"] = got["logits"][:, :prompt]
         tensors[f"{given.name}.decode_logits"] = got["logits"][:, prompt:]
-    write_file(path, save({n: value.contiguous() for n, value in tensors.items()}))
+    return {name: value.contiguous() for name, value in tensors.items()}

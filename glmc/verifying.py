@@ -58,6 +58,11 @@ def reference(
     arguments: argparse.Namespace, model: Any
 ) -> Iterator[tuple[Scenario, Answer]]:
     """The scenarios and what is right for them, from ``--against``."""
+    if getattr(arguments, "against_text", None):
+        from glmc.reading.verifying import text_reference
+
+        yield from text_reference(arguments, model)
+        return
     if arguments.against != "transformers":
         yield from references.read_golden(Path(arguments.against))
         return

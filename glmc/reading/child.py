@@ -1,0 +1,85 @@
+"""The process in which a text is read: ``python -m glmc.reading.child OUT < JOB``."""
+
+import ctypes
+import json
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from glmc.backends.runtime.binding import WeightsError
+from glmc.backends.runtime.checkpoint import Checkpoint
+from glmc.comparing import Scenario, scenarios
+from glmc.frontends.code.library import Library
+from glmc.frontends.code.room import roomy
+from glmc.ir.errors import GlmcError, WeightsUnusableError
+from glmc.reading.answers import answers, maker
+from glmc.reading.job import Job
+from glmc.references import golden_tensors
+
+_NEW_NETWORK = 0x40000000
+_NEW_USER = 0x10000000
+
+
+def main() -> int:
+    """Answer the job on the standard input; a line of JSON says how it went."""
+    job = Job.read(sys.stdin.read())
+    with Path(sys.argv[1]).open("wb") as out:
+        try:
+            tensors = _weights(job.weights)
+            _warm()
+            confine(job)
+            told = roomy(lambda: _answered(job, tensors, out))
+        except GlmcError as error:
+            told = {"code": error.code, "message": str(error)}
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 0
+
+
+def _warm() -> None:
+    """Have everything read that is read at first use, while files can be opened."""
+    Library({})
+    ones = torch.ones(2, 2)
+    save({"product": torch.nn.functional.silu(ones @ ones)})
+
+
+def _answered(job: Job, tensors: dict[str, torch.Tensor], out: Any) -> dict[str, Any]:
+    make = maker(job.text, job.config, tensors, job.limits)
+    kept = list(answers(make, job.numbers, _given(job)))
+    out.write(save(golden_tensors(kept)))
+    return {"scenarios": [one.name for one, _ in kept]}
+
+
+def _given(job: Job) -> list[Scenario]:
+    given = scenarios(job.vocab)
+    if job.prompt:
+        ids = torch.tensor([list(job.prompt)])
+        given = [replace(given[0], ids=ids), given[1]]
+    return given
+
+
+def _weights(folder: str) -> dict[str, torch.Tensor]:
+    try:
+        checkpoint = Checkpoint(Path(folder))
+        return {name: checkpoint.read(name) for name in checkpoint.headers}
+    except WeightsError as error:
+        raise WeightsUnusableError(str(error)) from None
+
+
+def confine(job: Job) -> None:
+    """Give up what reading a text does not need: files, network, time, memory."""
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + job.memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)
+    resource.setrlimit(resource.RLIMIT_CPU, (job.seconds, job.seconds))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
