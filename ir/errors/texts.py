@@ -17,9 +17,9 @@ class TextUnreadableError(GlmcError):
 class TextRefusedError(GlmcError):
     """A modeling text does something that the reader does not do.
 
-    The reader carries out a closed part of Python over tables of torch functions. Files,
-    compilers, attributes of the interpreter and whatever no table has are refused, and
-    no `except` of the text catches that.
+    The reader carries out a closed part of Python over tables of torch functions.
+    Files, compilers, attributes of the interpreter and whatever no table has are
+    refused, and no `except` of the text catches that.
     """
 
     code = "GLMC091"
