@@ -59,7 +59,7 @@ def reference(
 ) -> Iterator[tuple[Scenario, Answer]]:
     """The scenarios and what is right for them, from ``--against``."""
     if getattr(arguments, "against_text", None):
-        from glmc.reading.verifying import text_reference
+        from glmc.texts.verifying import text_reference
 
         yield from text_reference(arguments, model)
         return

@@ -15,7 +15,7 @@ from glmc.frontends.code.sources import find_text
 from glmc.frontends.code.text import Text
 from glmc.frontends.hub import Hub
 from glmc.ir.errors import GlmcError, TextBudgetError, TextUnreadableError
-from glmc.reading.job import Job, run
+from glmc.texts.job import Job, run
 from support import texts
 from support.variants import BY_NAME, Tiny, Variant
 

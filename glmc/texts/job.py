@@ -78,7 +78,7 @@ def run(job: Job, out: Path) -> dict[str, Any]:
         given.write(job.write())
         given.seek(0)
         done = subprocess.run(
-            [sys.executable, "-m", "glmc.reading.child", str(out)],
+            [sys.executable, "-m", "glmc.texts.child", str(out)],
             stdin=given,
             capture_output=True,
             text=True,

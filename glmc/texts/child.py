@@ -1,4 +1,4 @@
-"""The process in which a text is read: ``python -m glmc.reading.child OUT < JOB``."""
+"""The process in which a text is read: ``python -m glmc.texts.child OUT < JOB``."""
 
 import ctypes
 import json
@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from glmc.backends.runtime.binding import WeightsError
 from glmc.backends.runtime.checkpoint import Checkpoint
+from glmc.backends.runtime.faults import WeightsError
 from glmc.comparing import Scenario, scenarios
 from glmc.frontends.code.library import Library
 from glmc.frontends.code.room import roomy
 from glmc.ir.errors import GlmcError, WeightsUnusableError
-from glmc.reading.answers import answers, maker
-from glmc.reading.job import Job
 from glmc.references import golden_tensors
+from glmc.texts.answers import answers, maker
+from glmc.texts.job import Job
 
 _NEW_NETWORK = 0x40000000
 _NEW_USER = 0x10000000

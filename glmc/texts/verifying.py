@@ -13,8 +13,8 @@ from glmc.frontends.code.sources import find_text
 from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import OptionsDisagreeError
-from glmc.reading.job import Job, run
 from glmc.running import token_ids
+from glmc.texts.job import Job, run
 
 
 def text_reference(
