@@ -4,9 +4,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from glmc.ir.errors import GlmcError, HubRefusedError, HubUnreachableError
+from glmc.frontends.patience import AnswerError, patiently
+from glmc.ir.errors import (
+    GlmcError,
+    HubAnswerError,
+    HubRefusedError,
+    HubUnreachableError,
+)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
@@ -23,6 +30,8 @@ class Hub:
     """A mirror's address; None: ``HF_ENDPOINT``, or the hub itself."""
     offline: bool = False
     """Take everything from the cache; ``HF_HUB_OFFLINE`` does the same."""
+    timeout: float | None = None
+    """Seconds of silence after which a server is given up; None: 30."""
 
 
 def is_hub_id(text: str) -> bool:
@@ -72,6 +81,7 @@ def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
     # Imported here: compiling a local folder must not pay for an HTTP client.
     from huggingface_hub import (
         _CACHED_NO_EXIST,
+        get_session,
         hf_hub_download,
         try_to_load_from_cache,
     )
@@ -79,13 +89,15 @@ def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
 
     with speaking(hub_id, name, hub):
         try:
-            found = hf_hub_download(
+            download = partial(
+                hf_hub_download,
                 hub_id,
                 name,
                 revision=hub.revision,
                 endpoint=hub.endpoint,
                 local_files_only=hub.offline,
             )
+            found = patiently(get_session(), download, hub.timeout)
         except LocalEntryNotFoundError as error:
             cached = try_to_load_from_cache(hub_id, name, revision=hub.revision)
             if cached is _CACHED_NO_EXIST or is_offline(hub):
@@ -121,6 +133,13 @@ def speaking(hub_id: str, name: str, hub: Hub) -> Iterator[None]:
         )
     except errors.RevisionNotFoundError:
         reason = f"{hub_id} has no revision {hub.revision!r}"
+    except AnswerError as error:
+        raise HubAnswerError(f"{at}: {error}. Use another mirror.") from None
+    except TimeoutError as error:
+        raise HubUnreachableError(
+            f"{at}: fetching {name} was given up, as {error}. Check the network, name"
+            " another mirror with --endpoint, or wait longer with --timeout SECONDS"
+        ) from None
     except Exception as error:  # its HTTP library has errors of its own
         reason = f"{at}: fetching {name} failed: {_cause(error)}"
         raise HubUnreachableError(reason) from None

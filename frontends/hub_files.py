@@ -4,10 +4,13 @@ import io
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from glmc.frontends.hub import Hub, fetch, speaking
+from glmc.frontends.patience import AnswerError, patiently
 from glmc.ir.errors import GlmcError, HubAnswerError
 
 BLOCK = 1 << 17
@@ -38,12 +41,17 @@ class HubFiles:
 
     def has(self, name: str) -> bool:
         """Whether the repository has a file of this name."""
-        from huggingface_hub import get_hf_file_metadata
+        from huggingface_hub import get_hf_file_metadata, get_session
         from huggingface_hub.errors import EntryNotFoundError
 
         with speaking(self.where, name, self._hub):
             try:
-                get_hf_file_metadata(self._url(name), endpoint=self._hub.endpoint)
+                ask = partial(
+                    get_hf_file_metadata,
+                    self._url(name),
+                    endpoint=self._hub.endpoint,
+                )
+                patiently(get_session(), ask, self._hub.timeout)
             except EntryNotFoundError:
                 return False
         return True
@@ -62,10 +70,16 @@ class HubFiles:
 
         def ranged(begin: int, count: int) -> tuple[bytes, int]:
             with speaking(self.where, name, self._hub):
-                answer = _patiently(lambda: _get_range(url, begin, count))
+                answer = _patiently(lambda: self._range(url, begin, count))
             return answer
 
         return io.BufferedReader(RangeFile(ranged), buffer_size=1 << 13)
+
+    def _range(self, url: str, begin: int, count: int) -> tuple[bytes, int]:
+        from huggingface_hub import get_session
+
+        ask = partial(_get_range, url, begin, count)
+        return patiently(get_session(), ask, self._hub.timeout)
 
     def _url(self, name: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -76,7 +90,7 @@ class HubFiles:
 
 def _pinned(hub: Hub, cached: Path) -> Hub:
     """Ask on for the commit of a cached file, whose folder is named after it."""
-    return Hub(cached.parent.name, hub.endpoint, hub.offline)
+    return replace(hub, revision=cached.parent.name)
 
 
 def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
@@ -86,7 +100,7 @@ def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
     for attempt in range(1, _ATTEMPTS):
         try:
             return ask()
-        except (GlmcError, HfHubHTTPError):
+        except (GlmcError, HfHubHTTPError, AnswerError, TimeoutError):
             raise  # an answer, if not the one that was hoped for
         except Exception:  # whatever errors the client's HTTP library has
             time.sleep(attempt / 2)

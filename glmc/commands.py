@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
-from glmc.frontends.hub import Hub, is_hub_id
+from glmc.frontends.hub import is_hub_id
 from glmc.ir.errors import (
     CheckpointMismatchError,
     NoCheckpointError,
@@ -16,6 +16,7 @@ from glmc.ir.errors import (
     OptionValueError,
 )
 from glmc.manifest import MANIFEST
+from glmc.options import hub_of
 from glmc.terminal import show
 
 if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
@@ -54,6 +55,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         revision=arguments.revision,
         endpoint=arguments.endpoint,
         offline=arguments.offline,
+        timeout=arguments.timeout,
     )
     compiled = compile_files(arguments.source, options)
     _tell(compiled.loaded.source.note)
@@ -218,7 +220,7 @@ def check_command(arguments: argparse.Namespace) -> int:
 
     build = _open_build(arguments.build, arguments)
     weights = arguments.weights or _own_weights(build)
-    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    hub = hub_of(arguments)
     tensors = dict(read_headers(checkpoint_files(weights, hub)).tensors)
     if arguments.tuned:
         tuned = checkpoint_files(arguments.tuned, replace(hub, revision=None))
@@ -288,6 +290,7 @@ def _open_build(given: str, arguments: argparse.Namespace) -> Build:
         revision=arguments.revision,
         endpoint=arguments.endpoint,
         offline=arguments.offline,
+        timeout=arguments.timeout,
     )
     compiled = compile_files(given, options)
     _tell(compiled.loaded.source.note)

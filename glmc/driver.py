@@ -66,11 +66,12 @@ class Options:
     revision: str | None = None
     endpoint: str | None = None
     offline: bool = False
+    timeout: float | None = None
 
     @property
     def hub(self) -> Hub:
         """Where a hub id is looked up."""
-        return Hub(self.revision, self.endpoint, self.offline)
+        return Hub(self.revision, self.endpoint, self.offline, self.timeout)
 
 
 @dataclass(frozen=True)
@@ -369,7 +370,7 @@ def _manifest(
 def _plain(options: Options) -> dict[str, Any]:
     """Options that shape the build; paths are not, the hashes of files are. The target
     stands for itself."""
-    where = ("spec", "target", "revision", "endpoint", "offline")
+    where = ("spec", "target", "revision", "endpoint", "offline", "timeout")
     kept = {k: v for k, v in asdict(options).items() if k not in where}
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 

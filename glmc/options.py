@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from glmc.frontends.hub import Hub
+
 BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
 TUNED = "a second one whose tensors take the place of the first's"
 
@@ -15,6 +17,23 @@ def add_hub(parser: argparse.ArgumentParser) -> None:
         help="a mirror of the hub; default: HF_ENDPOINT")  # fmt: skip
     group.add_argument("--offline", action="store_true",
         help="only what was downloaded before")  # fmt: skip
+    group.add_argument("--timeout", type=_seconds, metavar="SECONDS",
+        help="of silence, after which a server is given up (30)")  # fmt: skip
+
+
+def hub_of(arguments: argparse.Namespace) -> Hub:
+    """How a hub id is looked up, as these arguments say."""
+    return Hub(
+        arguments.revision, arguments.endpoint, arguments.offline, arguments.timeout
+    )
+
+
+def _seconds(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
 
 
 def add_target(parser: argparse.ArgumentParser, what: str) -> None:

@@ -121,8 +121,9 @@ def load_tokenizer(arguments: argparse.Namespace) -> Any:
 
 
 def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How a hub id is looked up."""
-    return {n: getattr(arguments, n) for n in ("revision", "endpoint", "offline")}
+    """How a hub id is looked up; builds of before there was a timeout know none."""
+    known = {n: getattr(arguments, n) for n in ("revision", "endpoint", "offline")}
+    return known | ({"timeout": arguments.timeout} if arguments.timeout else {})
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from .patience import AnswerError, patiently
 
 #: What is fetched at all, whatever else a repository or an index names.
 ENDINGS = (".json", ".safetensors", ".bin", ".model", ".jinja", ".txt")
@@ -33,7 +36,8 @@ class Repository:
 
     `revision` is a branch, tag or commit; `endpoint` the address of a mirror, by
     default HF_ENDPOINT; `offline` takes everything from the cache, as HF_HUB_OFFLINE
-    does. With `progress=False` there are no bars on stderr.
+    does. With `progress=False` there are no bars on stderr. A server that is silent for
+    `timeout` seconds is given up (30).
     """
 
     hub_id: str
@@ -41,6 +45,7 @@ class Repository:
     endpoint: str | None = None
     offline: bool = False
     progress: bool | None = None
+    timeout: float | None = None
 
     def fetch(self, name: str) -> Path | None:
         """A file, in the cache; None where the repository has none of that name.
@@ -70,9 +75,7 @@ class Repository:
 
     def fetch_all(self, names: Sequence[str], beside: Path) -> Path:
         """The folder with all of these files; of the commit that `beside` is of."""
-        commit = Repository(
-            self.hub_id, beside.parent.name, self.endpoint, self.offline, self.progress
-        )
+        commit = replace(self, revision=beside.parent.name)
         with ThreadPoolExecutor(WORKERS) as pool:
             jobs = [pool.submit(commit.fetch, name) for name in names]
             try:
@@ -99,11 +102,14 @@ class Repository:
                 return []
             api = hub.HfApi(endpoint=self.endpoint)
             try:
-                entries = list(
-                    api.list_repo_tree(
-                        self.hub_id, path_in_repo=folder, revision=self.revision
-                    )
+                listed = partial(
+                    api.list_repo_tree,
+                    self.hub_id,
+                    path_in_repo=folder,
+                    revision=self.revision,
                 )
+                ask = lambda: list(listed())  # noqa: E731
+                entries = patiently(hub.get_session(), ask, self.timeout)
             except hub.errors.RepositoryNotFoundError:
                 raise
             except hub.errors.HfHubHTTPError:
@@ -112,15 +118,15 @@ class Repository:
         return sorted(name for name in found if name.endswith(ending))
 
     def _download(self, hub: Any, name: str) -> Path:
-        return Path(
-            hub.hf_hub_download(
-                self.hub_id,
-                name,
-                revision=self.revision,
-                endpoint=self.endpoint,
-                local_files_only=self.offline,
-            )
+        download = partial(
+            hub.hf_hub_download,
+            self.hub_id,
+            name,
+            revision=self.revision,
+            endpoint=self.endpoint,
+            local_files_only=self.offline,
         )
+        return Path(patiently(hub.get_session(), download, self.timeout))
 
     def lacking(self, names: str) -> str:
         """The sentence for files that are not there."""
@@ -167,6 +173,14 @@ class Repository:
         except errors.RevisionNotFoundError as error:
             raise HubError(
                 f"{self.hub_id} has no revision {self.revision!r}."
+            ) from error
+        except AnswerError as error:
+            raise HubError(f"{self}: {error}. Use another mirror.") from error
+        except TimeoutError as error:
+            raise HubError(
+                f"{self}: fetching {name} was given up, as {error}; check the network, "
+                "name another mirror with endpoint=, or wait longer with timeout= "
+                "(--timeout)."
             ) from error
         except Exception as error:  # its HTTP library has errors of its own
             raise HubError(

@@ -59,6 +59,7 @@ def load(
     revision: str | None = None,
     endpoint: str | None = None,
     offline: bool = False,
+    timeout: float | None = None,
     tuned: str | Path | None = None,
     cache_dtype: str | None = None,
 ) -> Model:
@@ -72,12 +73,17 @@ def load(
     such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
     values in less memory than the model's dtype does. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
-    `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror) and
-    `offline` are for hub ids; see `hub.Repository`.
+    `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror),
+    `offline` and `timeout` are for hub ids; see `hub.Repository`.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
-    hub = {"endpoint": endpoint, "offline": offline, "progress": progress}
+    hub = {
+        "endpoint": endpoint,
+        "offline": offline,
+        "progress": progress,
+        "timeout": timeout,
+    }
     folders = [find_folder(source, revision=revision, **hub)]
     if tuned is not None:
         folders.append(find_folder(tuned, **hub))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from glmc.authoring.listing import entries, listing_text
 from glmc.authoring.showing import merged_text
-from glmc.frontends.hub import Hub
 from glmc.frontends.library import builtin_specs, load_spec
 from glmc.frontends.wording import nearest
 from glmc.ir.errors import OutputExistsError, UnknownSpecError
+from glmc.options import hub_of
 from glmc.replacing import write_file
 
 
@@ -67,7 +67,7 @@ def new_command(arguments: argparse.Namespace) -> int:
     out: Path | None = arguments.out
     if out and out.exists() and not arguments.force:
         raise OutputExistsError(f"{out} is there already; --force writes over it")
-    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    hub = hub_of(arguments)
     made = draft(arguments.checkpoint, hub=hub)
     if out is None:
         print(made.text, end="")

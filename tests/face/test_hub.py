@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glmc.cli import main
-from support import GOLDEN, builds
+from support import GOLDEN, ROOT, builds
 from support.hub_server import COMMIT, Hub, folder_files, only_hub, serving
 from support.variants import BY_NAME, Tiny, Variant
 
@@ -231,3 +232,70 @@ def test_tokenizers_come_from_the_hub(build: Path, hub: Hub) -> None:
         module.load_tokenizer("org/glm", endpoint=hub.url)
     assert "ice_text.model" in hub.names
     assert not any(name.endswith(".safetensors") for name in hub.names)
+
+
+OUTSIDE = ("../../../outside", "..", "/outside", "a\\outside", "x" * 300, "C:x")
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
+@pytest.mark.parametrize("value", OUTSIDE)
+def test_a_mirror_names_no_file_outside_the_cache(
+    header: str,
+    value: str,
+    hub: Hub,
+    run: Callable[..., str],
+    build: Path,
+    tmp_path: Path,
+) -> None:
+    """The client writes to blobs/ETAG and snapshots/COMMIT, whatever these are."""
+    hub.headers = {header: f'"{value}"' if header == "ETag" else value}
+    said = run("compile", "org/glm", "-o", tmp_path / "out", code=2)
+    assert "can be the name of no file in a cache" in said
+    loaded = builds.import_build(build)
+    with pytest.raises(ValueError, match="can be the name of no file in a cache"):
+        loaded.load("org/glm", endpoint=hub.url)
+    assert not list(tmp_path.rglob("*outside*"))
+    assert {path.name for path in tmp_path.iterdir()} <= {"bins", "cache"}
+
+
+def test_control_the_client_itself_writes_outside(hub: Hub, tmp_path: Path) -> None:
+    """What is refused here is what it does without us; else the check can go."""
+    from huggingface_hub import close_session, hf_hub_download
+
+    close_session()  # with what looks at answers
+    hub.headers = {"ETag": '"../../../outside"'}
+    hf_hub_download("org/glm", "config.json", endpoint=hub.url)
+    assert (tmp_path / "outside").is_file()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("how", ["silent", "header", "body"])
+def test_a_server_that_is_silent_is_given_up(
+    how: str, name: str, hub: Hub, run: Callable[..., str]
+) -> None:
+    hub.slow = {name: how}
+    begin = time.monotonic()
+    said = run("check", "org/glm", "--timeout", "0.5", code=2)
+    assert "the server sent next to nothing for 0.5 seconds" in said
+    assert "--timeout" in said
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("how", ["silent", "header", "body"])
+def test_a_build_gives_a_silent_server_up(how: str, hub: Hub, build: Path) -> None:
+    loaded = builds.import_build(build)
+    hub.slow = {"model.safetensors.index.json": how}
+    with pytest.raises(ValueError, match=r"next to nothing for 0\.5 seconds"):
+        loaded.load("org/glm", endpoint=hub.url, timeout=0.5)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
+def test_a_timeout_is_a_number_of_seconds(seconds: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["compile", "org/glm", "--timeout", seconds])
+
+
+def test_frontends_and_builds_wait_alike() -> None:
+    """Builds cannot import glmc, and frontends no runtime: the file is there twice."""
+    files = [ROOT / room / "patience.py" for room in ("frontends", "backends/runtime")]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -48,6 +48,12 @@ class Hub:
     cuts: dict[str, list[int]] = field(default_factory=dict)
     #: Whether `Range` is understood.
     ranges: bool = True
+    #: Headers that answers have in the place of the right ones.
+    headers: dict[str, str] = field(default_factory=dict)
+    #: File name to what its answers are like: "silent" from the beginning, a "header"
+    #: or a "body" that comes a byte at a time.
+    slow: dict[str, str] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
     log: list[Asked] = field(default_factory=list)
 
     @property
@@ -84,6 +90,7 @@ def serving(**repositories: Files) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -104,7 +111,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def send_header(self, keyword: str, value: str) -> None:
+        """A header, as the test says."""
+        super().send_header(keyword, self.hub.headers.get(keyword, value))
+
+    def _crawl(self, data: bytes) -> None:
+        """Send some bytes, one at a time."""
+        for at in range(len(data)):
+            if self.hub.stopped.wait(0.1):
+                return
+            self.wfile.write(data[at : at + 1])
+            self.wfile.flush()
+
     def _answer(self, body: bool) -> None:
+        how = self.hub.slow.get(self.path.rsplit("/", 1)[-1])
+        if how == "silent":
+            self.hub.stopped.wait(60)
+            return None
+        if how == "header":
+            return self._crawl(b"HTTP/1.1 200 OK\r\n" + b"X-A: a\r\n" * 1000)
         path = self.path.partition("?")[0].strip("/")
         if found := re.fullmatch(r"api/models/(.+)/tree/[^/]+/(.+)", path):
             return self._list(*found.groups())
@@ -171,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: cuts.pop(0)]
             self.close_connection = True
         self._log(len(part))
+        if self.hub.slow.get(name) == "body":
+            return self._crawl(part)
         self.wfile.write(part)
 
     def _range(self, size: int) -> tuple[int, int]:

@@ -40,6 +40,7 @@ def load_tokenizer(
     revision: str | None = None,
     endpoint: str | None = None,
     offline: bool = False,
+    timeout: float | None = None,
 ) -> "Tokenizer":
     """The tokenizer of a folder or hub id.
 
@@ -48,10 +49,11 @@ def load_tokenizer(
     "chatglm3", "codegeex2", "glm-4") decides where the files do not. With
     `model_class`, a build's Model, a tokenizer of another model or generation is
     refused. Raises TokenizerError (a ValueError) where the files are damaged, unknown
-    or do not belong together. `revision`, `endpoint` (a mirror) and `offline` are for
-    hub ids.
+    or do not belong together. `revision`, `endpoint` (a mirror), `offline` and
+    `timeout` (seconds of a server's silence) are for hub ids.
     """
-    folder = find_folder(source, revision=revision, endpoint=endpoint, offline=offline)
+    hub = {"endpoint": endpoint, "offline": offline, "timeout": timeout}
+    folder = find_folder(source, revision=revision, **hub)
     profile = read_profile(folder, variant, model_class)
     return Tokenizer(profile, read_templates(folder), read_specials(folder).named)
 
