@@ -121,12 +121,13 @@ def _has_own(layout: str | None, axes: Collection[str]) -> bool:
 
 
 def _mla(op: m.Mla) -> m.Mla:
-    """Four tokens are selected, so that a prompt holds more."""
+    """Four tokens are selected, so that a prompt holds more; by many heads, so that
+    none of its slots has the score 0 of all, by which no four would be the best."""
     width = min(op.rope.dim, HEAD_DIM // 2)
     rope = _rope(op.rope, width / op.rope.dim)
     indexer = op.indexer
     if isinstance(indexer, m.Indexer):
-        sizes = {"heads": 4, "dim": HEAD_DIM, "top_k": min(indexer.top_k, 4)}
+        sizes = {"heads": 16, "dim": HEAD_DIM, "top_k": min(indexer.top_k, 4)}
         indexer = indexer.model_copy(update=sizes)
     return op.model_copy(
         update={

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from glmc.backends.emit_model import model_view
@@ -17,13 +19,15 @@ from glmc.ir import model as m
 from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
+from glmc.ir.ops import RopeTableLongRope
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_model, print_program
 from glmc.ir.verify import VerifyError, verify
 from glmc.writing import write_build
 from support.builds import load
-from support.handed import sharing
-from support.models import chatglm, glm, norm, projection
+from support.handed import handing_models, sharing
+from support.mixtures import mixed_models
+from support.models import chatglm, glm, models, norm, projection
 from support.stages import run
 
 TOLERANCE = 1e-4
@@ -89,6 +93,46 @@ def test_a_build_with_two_attentions_decodes_as_its_prompt_says(
     assert sorted(vars(cache.layers[0])) == ["kv", "kv_2"]
     difference = (torch.cat(found, 1) - whole)[mask.bool()].abs().max()
     assert difference < TOLERANCE
+
+
+@given(st.one_of(models(), mixed_models(), handing_models()))
+@settings(max_examples=25, deadline=None)
+def test_any_model_answers_the_same_however_it_is_read(model: m.Model) -> None:
+    program = lower(shrink(model))
+    for what, difference in differences(program, random_checkpoint(program)):
+        assert difference < TOLERANCE, what
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_is_read_in_one_call(projection: bool) -> None:
+    assert worst(lower(shrink(glm(projection=projection)))) < TOLERANCE
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(64, 8), (6, 6), (2, 2)])
+def test_tables_that_depend_on_a_call_are_compared_up_to_there(
+    limit: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LongRoPE turns all keys otherwise beyond a position; up to it nothing differs."""
+    model = chatglm(1)
+    (block,) = model.blocks
+    attend, feed = block.steps
+    scaling = m.LongRopeScaling(
+        short_factor=(1.0,) * 4,
+        long_factor=(2.0, 3.0, 4.0, 5.0),
+        original_max_positions=limit,
+        attention_factor=1.0,
+    )
+    rope = m.Rope(dim=8, theta=1e4, style="half", scaling=scaling)
+    attend = attend.model_copy(
+        update={"op": attend.op.model_copy(update={"rope": rope})}
+    )
+    block = block.model_copy(update={"steps": (attend, feed)})
+    program = lower(shrink(model.model_copy(update={"blocks": (block,)})))
+    found = dict(differences(program, random_checkpoint(program)))
+    assert max(found.values()) < TOLERANCE
+    assert len(found) == calls
+    monkeypatch.setattr(RopeTableLongRope, "steady_until", None)
+    assert (worst(program) > TOLERANCE) is (limit < 12)
 
 
 def one_state_for_two() -> Program:
