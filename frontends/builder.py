@@ -238,6 +238,13 @@ class _ModelBuilder:
         return make.node(m.Step, "block", step, op=made, **one)
 
 
+def scopes(spec: Spec, scope: Scope) -> tuple[Scope, list[Scope]]:
+    """What the expressions of a spec see, of the model and of each of its layers."""
+    builder = _ModelBuilder(spec, scope)
+    layers = (builder.layer(i) for i in range(builder.layers))
+    return builder.resolve.scope, [layer.scope for layer in layers]
+
+
 _FACTORS = ("scale", "residual_scale")
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(

@@ -18,13 +18,21 @@ def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, o
     """
     result = dict(config)
     for text in sets:
-        path, found, raw = text.partition("=")
-        if not found or not all(path.split(".")):
-            raise OptionValueError(
-                f"--set {text}: expected KEY=VALUE, as in num_layers=5"
-            )
-        _put(result, path.split("."), _json_or_text(raw), text)
+        path, value = parse_set(text)
+        _put(result, path, value, text)
     return result
+
+
+def parse_set(text: str) -> tuple[list[str], object]:
+    """The parts of the key and the value of a ``KEY=VALUE``.
+
+    Raises:
+        OptionValueError: when it is not of that form.
+    """
+    path, found, raw = text.partition("=")
+    if not found or not all(path.split(".")):
+        raise OptionValueError(f"--set {text}: expected KEY=VALUE, as in num_layers=5")
+    return path.split("."), _json_or_text(raw)
 
 
 def with_sidecar(source: Source) -> dict[str, object]:

@@ -65,11 +65,11 @@ def account(
         UnknownKeyError: names all keys nobody knows.
         ConfigValueError: when a key that is read holds NaN or an infinity.
     """
-    readers = _readers(spec, expressions)
-    found = {key: _fate(key, spec, readers, ignored_by_user) for key in config}
+    read = readers(spec, expressions)
+    found = {key: _fate(key, spec, read, ignored_by_user) for key in config}
     unknown = [key for key, fate in found.items() if fate is None]
     if unknown:
-        known = {*readers, *spec.expect, *spec.ignore} - config.keys()
+        known = {*read, *spec.expect, *spec.ignore} - config.keys()
         message = _unknown(unknown, config, known, spec.arch, where)
         raise UnknownKeyError(message, unknown)
     for key, fate in found.items():
@@ -106,7 +106,7 @@ def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> 
             )
 
 
-def _readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:
+def readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:
     readers = dict(_READ_ALWAYS)
     for expression in expressions:
         for key in expression.config_keys:

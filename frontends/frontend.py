@@ -11,6 +11,7 @@ from glmc.frontends.config import (
     apply_sets,
     effective,
     key_of_set,
+    parse_set,
     with_sidecar,
     with_text_part,
     without_keys,
@@ -19,12 +20,14 @@ from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
 from glmc.frontends.provenance import SpecLine, spec_lines
+from glmc.frontends.reads import Reading
 from glmc.frontends.resolver import Resolver
 from glmc.frontends.rope import read_rope
 from glmc.frontends.sections import validate
 from glmc.frontends.source import Source
 from glmc.frontends.spec import Spec
 from glmc.frontends.tokens import read_tokens
+from glmc.frontends.tracked import Tracked
 from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.wording import listed, show
@@ -67,8 +70,10 @@ class LoadedModel:
     """What the spec says, entry by entry, and where."""
     unverified: str | None
     """Why the spec has not been compared with another implementation, if it has not."""
-    quantization: Literal["rows", "published"] | None = None
+    quantization: Literal["rows", "published"] | None
     """The format of quantised checkpoints that the spec knows."""
+    reading: Reading
+    """The spec with what it was evaluated with."""
 
 
 def load_model(
@@ -110,13 +115,16 @@ def load_model(
         config = cut_lists(config, published.layers, count, set_keys)
         visible = cut_lists(visible, published.layers, count, set_keys)
     full = effective(visible, spec, set_keys, where)
-    _check_refusals(spec, _scope(full), where)
+    seen, turned = Tracked(full), set[str]()
+    scope = _scope(seen, turned)
+    _check_refusals(spec, scope, where)
     check_expectations(full, spec, where)
     keys = account(config, spec, chosen.expressions, ignore_keys, where)
-    tokens = read_tokens(visible, source.read_generation_config(), where)
+    generation = source.read_generation_config()
+    tokens = read_tokens(visible, generation, where)
     dtype = _dtype(visible, where)
     try:
-        model = build_model(spec, _scope(full), dtype, tokens)
+        model = build_model(spec, scope, dtype, tokens)
     except SpecIncompleteError as error:
         if error.entry:
             error.within(str(position_of(chosen.tree, error.entry.split("."))))
@@ -137,6 +145,17 @@ def load_model(
         unverified=None if spec.verified else spec.caveat or "no test compares it",
         lines=spec_lines(chosen.tree, config),
         quantization=spec.quantization.format if spec.quantization else None,
+        reading=Reading(
+            spec=spec,
+            expressions=chosen.expressions,
+            scope=_scope(full),
+            read=frozenset(seen.seen),
+            turned=frozenset(turned),
+            published=with_sidecar(source),
+            generation=generation,
+            sets=tuple(parse_set(text) for text in sets),
+            ignored=tuple(ignore_keys),
+        ),
     )
 
 
@@ -156,11 +175,14 @@ def _published(
     return loaded.model
 
 
-def _scope(config: Mapping[str, object]) -> Scope:
+def _scope(config: Mapping[str, object], turned: set[str] | None = None) -> Scope:
+    """What expressions see; ``turned`` takes what is read of ropes."""
+    plain = config.of if isinstance(config, Tracked) else config
+
     def rope(
         kind: str | None = None, others: Sequence[str] = ()
     ) -> Mapping[str, object]:
-        return read_rope(config, kind, others)
+        return Tracked(read_rope(plain, kind, others), turned)
 
     return Scope(config, functions={"rope": rope})
 

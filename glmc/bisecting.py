@@ -273,7 +273,10 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
 
     def load() -> Any:
         module = import_build(build.path)
-        return module.load(folder, device=device, dtype="float32", strict=False)
+        options = {"allow_config_drift": arguments.allow_config_drift}
+        return module.load(
+            folder, device=device, dtype="float32", strict=False, **options
+        )
 
     kind = device.partition(":")[0]
     chosen = build.target.operations.get(kind, "reference")

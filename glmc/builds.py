@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from glmc.backends.ledger import Placement, Row
+from glmc.backends.runtime.drift import COMPILED, compiled_beside
 from glmc.backends.target import DEFAULT, Target, target
 from glmc.frontends.json_text import MEGABYTE, parse_json_object, read_bytes
 from glmc.ir.errors import (
@@ -46,6 +47,18 @@ class Build:
         if self.files is not None:
             return dict(json.loads(self.files[MANIFEST]))
         return read_manifest(self.path, whole=True)
+
+    @cached_property
+    def compiled(self) -> Mapping[str, Any] | None:
+        """What it remembers of its config; None in builds from a dump.
+
+        Raises:
+            WeightsError: when the file is not what it should be.
+        """
+        if self.files is None:
+            return compiled_beside(str(self.path / MANIFEST))
+        text = self.files.get(COMPILED)
+        return dict(json.loads(text)) if text else None
 
     @cached_property
     def target(self) -> Target:

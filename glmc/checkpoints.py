@@ -15,6 +15,7 @@ from glmc.backends.runtime.folders import (
 from glmc.frontends.hub import Hub, fetch, is_hub_id, is_offline
 from glmc.ir.errors import (
     CheckpointMismatchError,
+    ConfigDriftError,
     DamagedWeightsError,
     FileTooLargeError,
     FileUnreadableError,
@@ -27,7 +28,7 @@ from glmc.ir.errors import (
     WeightMapError,
 )
 
-_KINDS: Mapping[Kind, type[GlmcError]] = {
+KINDS: Mapping[Kind, type[GlmcError]] = {
     "absent": NoCheckpointError,
     "incomplete": IncompleteCheckpointError,
     "index": WeightMapError,
@@ -36,6 +37,7 @@ _KINDS: Mapping[Kind, type[GlmcError]] = {
     "unreadable": FileUnreadableError,
     "large": FileTooLargeError,
     "json": JsonError,
+    "config": ConfigDriftError,
     "mismatch": CheckpointMismatchError,
 }
 
@@ -85,4 +87,4 @@ def told() -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise _KINDS[error.kind](str(error)) from None
+        raise KINDS[error.kind](str(error)) from None

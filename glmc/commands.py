@@ -3,20 +3,17 @@
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
 from glmc.frontends.hub import is_hub_id
 from glmc.ir.errors import (
-    CheckpointMismatchError,
     NoCheckpointError,
     OptionsDisagreeError,
     OptionValueError,
 )
 from glmc.manifest import MANIFEST
-from glmc.options import hub_of
 from glmc.terminal import show
 
 if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
@@ -112,7 +109,7 @@ def _unverified(loaded: "LoadedModel") -> str | None:
 
 def inspect_command(arguments: argparse.Namespace) -> int:
     """``glmc inspect``."""
-    text, facts = _inspected(_open_build(arguments.build, arguments), arguments)
+    text, facts = _inspected(open_build(arguments.build, arguments), arguments)
     if arguments.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
@@ -202,69 +199,6 @@ def _lengths(text: str | None) -> list[int]:
     return found
 
 
-def _variant_hint(build: Build) -> str:
-    """Where a config leaves open what was saved, another variant may fit."""
-    variant = build.manifest.get("variant")
-    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
-    return chosen if variant else ""
-
-
-_SAME_REPOSITORY = "Take config and weights from the same repository and revision."
-
-
-def check_command(arguments: argparse.Namespace) -> int:
-    """``glmc check``."""
-    from glmc.accounting import account, grouped
-    from glmc.catalogue import likeness
-    from glmc.checkpoints import checkpoint_files, read_headers
-
-    build = _open_build(arguments.build, arguments)
-    weights = arguments.weights or _own_weights(build)
-    hub = hub_of(arguments)
-    tensors = dict(read_headers(checkpoint_files(weights, hub)).tensors)
-    if arguments.tuned:
-        tuned = checkpoint_files(arguments.tuned, replace(hub, revision=None))
-        tensors |= read_headers(tuned).tensors
-    found = account(build.model, build.program, tensors)
-    if arguments.json:
-        facts = {
-            "ok": found.ok,
-            "bound": len(found.bound),
-            "shapes_checked": found.shapes_known,
-            "missing": found.missing,
-            "wrong": found.wrong,
-            "fault": found.fault,
-            "unused": found.unused,
-            "waived": found.waived,
-            "likeness": None if found.ok else likeness(tensors),
-        }
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
-        return 0 if found.ok else 2
-    waived = sum(map(len, found.waived.values()))
-    how = "names, shapes and dtypes" if found.shapes_known else "names (no shards here)"
-    print(
-        f"{len(found.bound)} tensors bound, {waived} waived, {len(found.missing)} "
-        f"missing, {len(found.wrong)} of another shape or dtype, {len(found.unused)} "
-        f"unused; checked: {how}"
-    )
-    for reason, names in found.waived.items():
-        print(f"  waived   {len(names)}: {reason}")
-    for what, names in (("missing", found.missing), ("unused", found.unused)):
-        for line in grouped(names):
-            print(f"  {what:<8} {line}")
-    wrong = [f"{name} {why}" for name, why in found.wrong.items()]
-    for line in grouped(wrong):
-        print(f"  wrong    {line}")
-    if not found.ok:
-        whose = likeness(tensors)
-        raise CheckpointMismatchError(
-            f"{weights} is not a checkpoint of {arguments.build}: see the list above."
-            f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
-            f"{_variant_hint(build)}"
-        )
-    return 0
-
-
 def configs_command(arguments: argparse.Namespace) -> int:
     """``glmc configs``."""
     from glmc import catalogue
@@ -277,7 +211,7 @@ def configs_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_build(given: str, arguments: argparse.Namespace) -> Build:
+def open_build(given: str, arguments: argparse.Namespace) -> Build:
     """The build in a folder, or else what compiling ``given`` gives, unwritten."""
     path = Path(given)
     if path.is_dir() and not (path / "config.json").is_file():
@@ -298,7 +232,7 @@ def _open_build(given: str, arguments: argparse.Namespace) -> Build:
     return Build(path, texts)
 
 
-def _own_weights(build: Build) -> str:
+def own_weights(build: Build) -> str:
     """The checkpoint beside a config that was compiled on the fly."""
     given = str(build.path)
     if build.files is None or not (build.path.is_dir() or is_hub_id(given)):

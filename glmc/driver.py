@@ -15,12 +15,14 @@ from glmc.backends.own_kernels import (
     read_kernels,
 )
 from glmc.backends.package import package
+from glmc.backends.runtime.drift import COMPILED, settled, token_ids
 from glmc.backends.runtime.storage import storage_fault
 from glmc.backends.target import DEFAULT, Ahead, Target, target
 from glmc.checkpoints import read_headers
 from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
+from glmc.frontends.reads import reads
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import (
     CheckpointMismatchError,
@@ -145,6 +147,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
     files |= package(loaded.model, program, _origin(loaded), on, checked)
     files |= own_files(own)
+    files[COMPILED] = json_text(compiled_config(loaded))
     files |= ir_files(loaded.model, stages, placed, on)
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files[MANIFEST] = _manifest(loaded, stages, options, files)
@@ -365,6 +368,15 @@ def _manifest(
             "files": {name: digest(text) for name, text in sorted(files.items())},
         }
     )
+
+
+def compiled_config(loaded: LoadedModel) -> dict[str, Any]:
+    """What a build remembers of its config; see ``backends/runtime/drift.py``."""
+    reading = loaded.reading
+    how = reads(reading, loaded.model)
+    says = settled(reading.published, how)
+    ids = token_ids(reading.published, reading.generation)
+    return {"says": spelled(says), "tokens": ids, **how}
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from glmc.options import (
     BUILD_OR_SOURCE,
     TUNED,
+    add_drift,
     add_generation,
     add_hub,
     add_reference,
@@ -111,6 +112,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="CHECKPOINT",
         help="a checkpoint folder or hub id; default: the source itself")  # fmt: skip
     parser.add_argument("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add_drift(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
     add_hub(parser)
 
@@ -237,7 +239,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "check",
-        "glmc.commands:check_command",
+        "glmc.checking:check_command",
         "account for every tensor of a checkpoint, from headers alone",
         "examples:\n"
         "  glmc check build/ --weights CHECKPOINT\n"

@@ -9,6 +9,14 @@ BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
 TUNED = "a second one whose tensors take the place of the first's"
 
 
+DRIFT = "go on where the checkpoint's config is another than the compiled one"
+
+
+def add_drift(parser: argparse.ArgumentParser) -> None:
+    """What to do about another config beside the weights."""
+    parser.add_argument("--allow-config-drift", action="store_true", help=DRIFT)
+
+
 def add_hub(parser: argparse.ArgumentParser) -> None:
     """How a hub id is looked up."""
     group = parser.add_argument_group("hub ids")
@@ -51,6 +59,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
         help="transformers (default), or a file of golden numbers")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add_drift(parser)
     add("--json", action="store_true", help="for machines")
     add_hub(parser)
 
@@ -68,6 +77,7 @@ def add_generation(
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
     add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add_drift(parser)
     add("--tokenizer", metavar="FOLDER",
         help="where the tokenizer's files are; default: with the weights")  # fmt: skip
     add("--variant", help="the tokenizer's variant, where its files cannot tell")

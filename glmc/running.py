@@ -17,6 +17,7 @@ import torch
 from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.ir.errors import (
+    ConfigDriftError,
     GenerationError,
     OptionValueError,
     TokenizerUnusableError,
@@ -98,9 +99,12 @@ def load_model(arguments: argparse.Namespace) -> Any:
             device=device,
             dtype=arguments.dtype,
             tuned=arguments.tuned,
+            allow_config_drift=arguments.allow_config_drift,
             **_hub(arguments),
         )
     except (ValueError, RuntimeError) as error:
+        if getattr(error, "kind", None) == "config":
+            raise ConfigDriftError(str(error)) from error
         raise WeightsUnusableError(str(error)) from error
 
 

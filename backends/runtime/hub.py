@@ -75,7 +75,7 @@ class Repository:
 
     def fetch_all(self, names: Sequence[str], beside: Path) -> Path:
         """The folder with all of these files; of the commit that `beside` is of."""
-        commit = replace(self, revision=beside.parent.name)
+        commit = self.of(beside)
         with ThreadPoolExecutor(WORKERS) as pool:
             jobs = [pool.submit(commit.fetch, name) for name in names]
             try:
@@ -116,6 +116,10 @@ class Repository:
                 return []
         found = [PurePosixPath(entry.path).name for entry in entries]
         return sorted(name for name in found if name.endswith(ending))
+
+    def of(self, file: Path) -> "Repository":
+        """The repository at the commit that a file in the cache is of."""
+        return replace(self, revision=file.parent.name)
 
     def _download(self, hub: Any, name: str) -> Path:
         download = partial(

@@ -13,6 +13,7 @@ from torch import nn
 
 from .binding import resolve
 from .checkpoint import DTYPES, NAMED_DTYPES, Checkpoint
+from .drift import DESCRIPTIONS, refuse_drift
 from .evaluation import dequantized, evaluate, kept, row_step
 from .faults import WeightsError
 from .folders import LAYOUTS, LOOKED_FOR, weight_map
@@ -62,6 +63,7 @@ def load(
     timeout: float | None = None,
     tuned: str | Path | None = None,
     cache_dtype: str | None = None,
+    allow_config_drift: bool = False,
 ) -> Model:
     """The model with the weights of `source`, a folder or a hub id.
 
@@ -72,9 +74,10 @@ def load(
     hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
     such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
     values in less memory than the model's dtype does. Raises WeightsError where
-    the checkpoint is damaged or does not fit (see `binding.resolve`), ValueError for a
-    `device` or `dtype` that cannot be used. `revision`, `endpoint` (a mirror),
-    `offline` and `timeout` are for hub ids; see `hub.Repository`.
+    the checkpoint is damaged or does not fit (see `binding.resolve`), or its config is
+    another than that of the build, which with `allow_config_drift` is a warning;
+    ValueError for a `device` or `dtype` that cannot be used. `revision`, `endpoint` (a
+    mirror), `offline` and `timeout` are for hub ids; see `hub.Repository`.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
@@ -97,6 +100,8 @@ def load(
         waived=weights.WAIVED,
         strict=strict,
     )
+    module = sys.modules.get(model_class.__module__)
+    refuse_drift(getattr(module, "__file__", None), folders, allow_config_drift)
     with torch.device("meta"):
         model = model_class()
     if cache_dtype is not None:
@@ -208,6 +213,8 @@ def download(repository: Repository) -> Path:
         found = repository.fetch(name)
         if found is None:
             continue
+        for one in DESCRIPTIONS:
+            repository.of(found).fetch(one)
         if not name.endswith(".index.json"):
             return found.parent
         files = weight_map(found, f"{repository.hub_id}/{name}")

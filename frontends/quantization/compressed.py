@@ -18,7 +18,7 @@ from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import ConfigValueError, UnsupportedQuantizationError
 
-_KEYS = Keys(
+COMPRESSED = Keys(
     valued={
         "quant_method": (None, "compressed-tensors"),
         "quantization_status": (None, "compressed"),
@@ -28,7 +28,7 @@ _KEYS = Keys(
     read=frozenset({"config_groups", "format", "ignore"}),
     harmless=frozenset({"global_compression_ratio", "kv_cache_scheme", "version"}),
 )
-_WEIGHTS = Keys(
+COMPRESSED_WEIGHTS = Keys(
     valued={"dynamic": (None, False)},
     read=frozenset(
         {"num_bits", "type", "strategy", "symmetric", "group_size", "block_structure"}
@@ -52,7 +52,7 @@ _WAIVED = {
 
 def compressed(config: Config) -> Scheme:
     """One group of modules, or several that are stored alike."""
-    _KEYS.check(config)
+    COMPRESSED.check(config)
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigValueError(
@@ -97,7 +97,7 @@ def _storage(group: Config, form: object, where: str) -> m.Storage:
             f"{where} has the format {show(form)} of {show(kind)} codes, supported is"
             f" {' or '.join(map(show, _FORMATS))}; {UNQUANTISED}"
         )
-    _WEIGHTS.check(weights, f"{where}.weights")
+    COMPRESSED_WEIGHTS.check(weights, f"{where}.weights")
     match kind, bits, form:
         case "float", 8, _:
             return _float8(weights, where)
@@ -149,3 +149,14 @@ def _strategy(
     return UnsupportedQuantizationError(
         f"{where}.weights.strategy is {found}, supported is {supported}; {UNQUANTISED}"
     )
+
+
+_GROUP = "config_groups.*"
+HARMLESS = {
+    "compressed": (
+        *sorted(COMPRESSED.harmless),
+        *(f"{_GROUP}.{name}_activations*" for name in ("input", "output")),
+        *(f"{_GROUP}.weights.{key}*" for key in sorted(COMPRESSED_WEIGHTS.harmless)),
+    )
+}
+"""Keys of each method's config that say nothing of how weights are stored."""

@@ -26,7 +26,7 @@ ACTIVATIONS: Mapping[str, str] = {
 """What static quantisation of activations leaves in a checkpoint, and why it may."""
 
 # How activations would be rounded does not matter: glmc leaves them as they are.
-_FP8 = Keys(
+FP8 = Keys(
     valued={
         "quant_method": ("fp8",),
         "fmt": (None, "e4m3", "float8_e4m3fn"),
@@ -38,12 +38,12 @@ _FP8 = Keys(
     read=frozenset({"weight_block_size", "modules_to_not_convert"}),
     harmless=frozenset({"weight_per_tensor", "act_per_tensor", "dequantize"}),
 )
-_FBGEMM = Keys(
+FBGEMM = Keys(
     valued={"quant_method": ("fbgemm_fp8",)},
     read=frozenset({"modules_to_not_convert"}),
     harmless=frozenset({"activation_scale_ub"}),
 )
-_MODELOPT = Keys(
+MODELOPT = Keys(
     valued={
         "quant_method": (None, "modelopt"),
         "group_size": (None,),
@@ -61,7 +61,7 @@ _ALGORITHMS: Mapping[str, m.Storage] = {
 
 def fp8(config: Config) -> Scheme:
     """``weight_scale_inv`` for each block, or without ``weight_block_size`` one."""
-    _FP8.check(config)
+    FP8.check(config)
     return Scheme(
         storage=m.BlockQuantized(block=_block(config)),
         skipped=Modules.of(names_in(config, "modules_to_not_convert")),
@@ -72,7 +72,7 @@ def fp8(config: Config) -> Scheme:
 
 def fbgemm(config: Config) -> Scheme:
     """``weight_scale`` for each row."""
-    _FBGEMM.check(config)
+    FBGEMM.check(config)
     return Scheme(
         storage=m.BlockQuantized(block="row", suffix="_scale"),
         skipped=Modules.of(names_in(config, "modules_to_not_convert")),
@@ -90,7 +90,7 @@ def modelopt(config: Config) -> Scheme:
             f"the checkpoint is quantised with modelopt's {show(algorithm)}, supported"
             f" is {' or '.join(map(show, _ALGORITHMS))}; {UNQUANTISED}"
         )
-    _MODELOPT.check(config)
+    MODELOPT.check(config)
     listed = (*names_in(config, "exclude_modules"), *names_in(config, "ignore"))
     return Scheme(
         storage=storage,
@@ -113,3 +113,11 @@ def _block(config: Config) -> tuple[int, int] | Literal["matrix"]:
             " sizes of a block, as in [128, 128], or null for one scale per matrix"
         )
     return whole[0], whole[1]
+
+
+HARMLESS = {
+    "fp8": tuple(sorted(FP8.harmless)),
+    "fbgemm": tuple(sorted(FBGEMM.harmless)),
+    "modelopt": tuple(sorted(MODELOPT.harmless)),
+}
+"""Keys of each method's config that say nothing of how weights are stored."""

@@ -16,7 +16,7 @@ from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import UnsupportedQuantizationError
 
-_GPTQ = Keys(
+GPTQ = Keys(
     valued={
         "quant_method": ("gptq",),
         "format": (None, "gptq", "gptq_v2"),
@@ -36,7 +36,7 @@ _GPTQ = Keys(
         | {"modules_in_block_to_quantize", "inside_layer_modules", "desc"}
     ),
 )
-_AWQ = Keys(
+AWQ = Keys(
     valued={
         "quant_method": ("awq",),
         "bits": (4,),
@@ -56,7 +56,7 @@ _IN_ORDER = "the groups of columns are in order, as desc_act says"
 
 def gptq(config: Config) -> Scheme:
     """``qweight``, ``qzeros`` and ``scales``, and ``g_idx`` where groups are mixed."""
-    _GPTQ.check(config)
+    GPTQ.check(config)
     ordered = not flag(config, "desc_act", False)
     waived = {"*.bias": _NO_BIAS} | ({"*.g_idx": _IN_ORDER} if ordered else {})
     return Scheme(
@@ -74,7 +74,7 @@ def gptq(config: Config) -> Scheme:
 
 def awq(config: Config) -> Scheme:
     """``qweight``, ``qzeros`` and ``scales`` in AutoAWQ's order."""
-    _AWQ.check(config)
+    AWQ.check(config)
     return Scheme(
         storage=m.GroupQuantized(
             packing="awq", bits=4, group=_group(config), zeros=True
@@ -124,3 +124,10 @@ def _left_out(config: Config) -> list[str]:
                 f" ways of their own are not supported; {UNQUANTISED}"
             )
     return [f"re:{key[2:]}" for key in keys]
+
+
+HARMLESS = {
+    "gptq": tuple(sorted(GPTQ.harmless)),
+    "awq": tuple(sorted(AWQ.harmless)),
+}
+"""Keys of each method's config that say nothing of how weights are stored."""

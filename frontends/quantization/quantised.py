@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from typing import Any
 
 from glmc.frontends.quantization.scheme import UNQUANTISED, Config, Scheme
 from glmc.frontends.resolver import Resolver
@@ -94,6 +95,24 @@ class Quantised:
             self._vocabulary = storage
 
 
+def harmless_keys(config: Config) -> Iterator[str]:
+    """Patterns of what a ``quantization_config`` that is read holds and that says
+    nothing of how weights are stored, with dots between keys."""
+    given = config.get("quantization_config")
+    reader = METHODS.get(_method(given)) if isinstance(given, Mapping) else None
+    if reader:
+        keys: tuple[str, ...] = _module(reader).HARMLESS[reader.partition(":")[2]]
+        yield from (f"quantization_config.{key}" for key in keys)
+
+
+def _method(config: Config) -> str:
+    return str(config.get("quant_method", "modelopt" if "quant_algo" in config else ""))
+
+
+def _module(reader: str) -> Any:
+    return import_module(f"glmc.frontends.quantization.{reader.partition(':')[0]}")
+
+
 def _published(spec: PublishedQuantization, resolve: Resolver) -> Scheme | None:
     config = resolve.value(spec.config)
     if config is None:
@@ -109,8 +128,7 @@ def _published(spec: PublishedQuantization, resolve: Resolver) -> Scheme | None:
             f"quantization_config has the method {show(method)}, supported are"
             f" {supported}; {UNQUANTISED}"
         )
-    module, function = reader.split(":")
     read: Callable[[Config], Scheme] = getattr(
-        import_module(f"glmc.frontends.quantization.{module}"), function
+        _module(reader), reader.partition(":")[2]
     )
     return read(config)

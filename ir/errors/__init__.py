@@ -17,6 +17,7 @@ from glmc.ir.errors.builds import (
 )
 from glmc.ir.errors.checkpoints import (
     CheckpointMismatchError,
+    ConfigDriftError,
     DamagedWeightsError,
     IncompleteCheckpointError,
     NoCheckpointError,
@@ -101,6 +102,7 @@ __all__ = [
     "AutoMapError",
     "CheckpointMismatchError",
     "ConfigContradictionError",
+    "ConfigDriftError",
     "ConfigValueError",
     "DamagedWeightsError",
     "DecodeDiffersError",

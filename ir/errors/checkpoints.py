@@ -1,4 +1,4 @@
-"""GLMC040 to 047: checkpoints that cannot be bound to a model."""
+"""GLMC040 to 049: checkpoints that cannot be bound to a model."""
 
 from glmc.ir.errors.base import GlmcError
 
@@ -95,3 +95,20 @@ class NotQuantizableError(GlmcError):
 
     code = "GLMC047"
     next_step = "Give the float checkpoint of a ChatGLM; see docs/quantization.md."
+
+
+class ConfigDriftError(GlmcError):
+    """The config beside the weights is another than the one that was compiled.
+
+    A build computes what its own config said. Weights of a checkpoint with another
+    rope, another epsilon or other heads fit by name and shape, and would give other
+    tokens than they do elsewhere. Every key that the model is made from is compared; an
+    absent key stands for what the spec takes it for, and both spellings of a rope are
+    one.
+    """
+
+    code = "GLMC048"
+    next_step = (
+        "Compile from the config.json of this checkpoint, or pass"
+        " `--allow-config-drift` if the difference is meant."
+    )

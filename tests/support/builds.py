@@ -44,6 +44,7 @@ def once(folder: Path, make: Callable[[Path], object]) -> Path:
     return folder
 
 
-def load(build: Path, checkpoint: Path) -> Any:
+def load(build: Path, checkpoint: Path, **options: Any) -> Any:
     """The build's model with the weights of `checkpoint`, fp32 on the CPU."""
-    return import_build(build).load(checkpoint, device="cpu", dtype="float32")
+    options = {"device": "cpu", "dtype": "float32", **options}
+    return import_build(build).load(checkpoint, **options)

@@ -1,0 +1,102 @@
+"""``glmc check``: is this a checkpoint of that build, by headers and config."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from glmc.accounting import account, grouped
+from glmc.backends.runtime.accounting import Account
+from glmc.backends.runtime.drift import Drift, drift, the_last
+from glmc.backends.runtime.tensor_info import TensorInfo
+from glmc.builds import Build
+from glmc.catalogue import likeness
+from glmc.checkpoints import checkpoint_files, read_headers, told
+from glmc.commands import open_build, own_weights
+from glmc.ir.errors import CheckpointMismatchError, ConfigDriftError
+from glmc.options import hub_of
+
+_SAME_REPOSITORY = "Take config and weights from the same repository and revision."
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """``glmc check``."""
+    build = open_build(arguments.build, arguments)
+    weights = arguments.weights or own_weights(build)
+    hub = hub_of(arguments)
+    places = [checkpoint_files(weights, hub)]
+    if arguments.tuned:
+        places.append(checkpoint_files(arguments.tuned, replace(hub, revision=None)))
+    tensors: dict[str, TensorInfo] = {}
+    for files in places:
+        tensors |= read_headers(files).tensors
+    found = account(build.model, build.program, tensors)
+    with told():
+        compiled = build.compiled
+        other = (
+            drift(compiled, the_last(places))
+            if compiled is not None
+            else Drift(weights)
+        )
+    refused = bool(other.changed) and not arguments.allow_config_drift
+    if arguments.json:
+        facts = _facts(found, other, tensors, found.ok and not refused)
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0 if facts["ok"] else 2
+    print("\n".join(_text(found, other)))
+    if not found.ok:
+        whose = likeness(tensors)
+        raise CheckpointMismatchError(
+            f"{weights} is not a checkpoint of {arguments.build}: see the list above."
+            f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
+            f"{_variant_hint(build)}"
+        )
+    if refused:
+        raise ConfigDriftError(other.refusal())
+    return 0
+
+
+def _facts(
+    found: Account, other: Drift, tensors: Mapping[str, TensorInfo], fine: bool
+) -> dict[str, Any]:
+    """What was found, for machines."""
+    return {
+        "ok": fine,
+        "bound": len(found.bound),
+        "shapes_checked": found.shapes_known,
+        "missing": found.missing,
+        "wrong": found.wrong,
+        "fault": found.fault,
+        "unused": found.unused,
+        "waived": found.waived,
+        "config": [one._asdict() for one in other.changed],
+        "notes": list(other.notes()),
+        "likeness": None if found.ok else likeness(tensors),
+    }
+
+
+def _text(found: Account, other: Drift) -> Iterator[str]:
+    """The same for people."""
+    waived = sum(map(len, found.waived.values()))
+    how = "names, shapes and dtypes" if found.shapes_known else "names (no shards here)"
+    yield (
+        f"{len(found.bound)} tensors bound, {waived} waived, {len(found.missing)} "
+        f"missing, {len(found.wrong)} of another shape or dtype, {len(found.unused)} "
+        f"unused; checked: {how}"
+    )
+    for reason, names in found.waived.items():
+        yield f"  waived   {len(names)}: {reason}"
+    for what, names in (("missing", found.missing), ("unused", found.unused)):
+        yield from (f"  {what:<8} {line}" for line in grouped(names))
+    wrong = [f"{name} {why}" for name, why in found.wrong.items()]
+    yield from (f"  wrong    {line}" for line in grouped(wrong))
+    yield from (f"  config   {one}" for one in other.changed)
+    yield from (f"  note     {line}" for line in other.notes())
+
+
+def _variant_hint(build: Build) -> str:
+    """Where a config leaves open what was saved, another variant may fit."""
+    variant = build.manifest.get("variant")
+    chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
+    return chosen if variant else ""
