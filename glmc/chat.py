@@ -78,7 +78,11 @@ class Conversation:
         ).to(self._model.device)
         ends = {*self._tokenizer.eos_token_ids, *self._model.eos_token_id}
         tokens = self._model.generate(
-            batch["input_ids"], stream=True, eos_token_id=sorted(ends), **self._options
+            batch["input_ids"],
+            stream=True,
+            eos_token_id=sorted(ends),
+            tokenizer=self._tokenizer,
+            **self._options,
         )
         pieces: Iterator[str] = self._tokenizer.stream()(tokens)
         return pieces

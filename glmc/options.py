@@ -72,7 +72,7 @@ def add_generation(
     top_p: float | None = None,
 ) -> None:
     """The build, its weights and tokenizer, and how tokens are chosen."""
-    how = "greedy" if temperature is None else f"{temperature}; 0 is greedy"
+    usual = "as generation_config.json says" if temperature is None else temperature
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
@@ -84,7 +84,7 @@ def add_generation(
     add("--max-new-tokens", type=int, default=max_new_tokens, metavar="N",
         help=f"at most ({max_new_tokens})")  # fmt: skip
     add("--temperature", type=float, default=temperature,
-        help=f"sample; default: {how}")  # fmt: skip
+        help=f"sample; default: {usual}; 0 is greedy")  # fmt: skip
     add("--top-k", type=int, help="sample among the k likeliest")
     add("--top-p", type=float, default=top_p,
         help="sample among the likeliest that sum to p"

@@ -34,7 +34,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     model = load_model(arguments)
     try:
         ids = torch.tensor([prompt], device=model.device)
-        stream = model.generate(ids, stream=True, **sampling(arguments))
+        options = sampling(arguments)
+        stream = model.generate(ids, stream=True, tokenizer=tokenizer, **options)
         new: list[int] = []
         for text in _texts(_kept(stream, new), tokenizer):
             if not arguments.json:

@@ -1,8 +1,9 @@
 """The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,11 +11,15 @@ import torch
 from .cache import Cache
 from .checks import check_ids
 from .decoder import Decoder
+from .endings import listed
+from .faults import WeightsError
 from .generation import generate
 from .inputs import check_cache, check_keep, positions, read_mask
 from .modules import BaseModel, item, operations
-from .sampling import Sampler
+from .prompts import Prompt, streamed
+from .settings import defaults, settle
 from .state import CACHE_DTYPES, Declared, From, KeysValues, PerToken
+from .strict_json import MEGABYTE, read_object
 
 
 class Output(NamedTuple):
@@ -44,6 +49,8 @@ class CausalLM(BaseModel):
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
+    #: What generation_config.json beside the weights asks for, by `settings.defaults`.
+    generation_defaults: Mapping[str, Any] = MappingProxyType({})
     #: What keys and values are kept as; None: the dtype of the model.
     cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
@@ -67,6 +74,18 @@ class CausalLM(BaseModel):
         """How the last generation decoded: with a graph replay a token, or eagerly and
         why."""
         return self.decoder.path
+
+    def described(self, folders: Sequence[Path]) -> None:
+        """Takes what generation_config.json in the last of these folders that has one
+        asks for. Raises WeightsError where it is no such file."""
+        for folder in folders:
+            file = folder / "generation_config.json"
+            if file.is_file():
+                config = read_object(file, MEGABYTE, finite=False)
+                try:
+                    self.generation_defaults = defaults(config, str(file))
+                except ValueError as error:
+                    raise WeightsError(str(error), "config") from None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles record their own steps."""
@@ -192,11 +211,11 @@ class CausalLM(BaseModel):
 
     def generate(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | str | Sequence[str],
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         *,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         stream: bool = False,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -204,30 +223,49 @@ class CausalLM(BaseModel):
         seed: int | None = None,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
-    ) -> torch.Tensor | Iterator[torch.Tensor]:
+        tokenizer: Any = None,
+        streamer: Any = None,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        **settings: Any,
+    ) -> Any:
         """Continues `input_ids` [B, P]; rows are padded on the left, which
         `attention_mask` [B, P] tells. `position_ids` are as in a call; new tokens
-        count on from the last.
+        count on from the last. Or continues a text, or several, with `tokenizer`.
 
-        Greedy unless `temperature`, `top_k` or `top_p` is given; `seed` makes
-        sampling repeatable. A row ends at one of `eos_token_id` (an id or several, ()
-        for none; by default the model's own) and is filled with `pad_token_id`; when
-        every row has ended, so does the generation. Returns int64 [B, P + new], or
-        with `stream` an iterator over the new tokens, one int64 [B] on the CPU a step:
-        a GPU already computes the next one. Raises ValueError for arguments out of
-        range.
+        What is not given is as the checkpoint's generation_config.json has it, and else
+        greedy and 128 new tokens. `do_sample` draws tokens, and so does `temperature`,
+        `top_k`, `top_p` or `min_p`; `seed` makes that repeatable. A row ends at one of
+        `eos_token_id` (an id or several, () for none; by default the model's own), at
+        one of `stop_strings` (with `tokenizer`), or where one of `stopping_criteria`
+        says so, and is filled with `pad_token_id`; when every row has ended, so does
+        the generation. `logits_processor` are called with (tokens, scores) before a
+        token is chosen. `streamer` is given the prompt and each token by `put`, then
+        `end`. `settings` are those of `settings.OBEYED`, by transformers' names:
+        repetition_penalty, min_new_tokens, num_return_sequences, and others.
+
+        Returns int64 [B, P + new], or with `stream` an iterator over the new tokens,
+        one int64 [B] on the CPU a step: a GPU already computes the next one. For a text
+        it returns the text that follows, with `stream` in pieces; for several a list.
+        Raises ValueError for arguments that are not obeyed or out of range.
         """
-        steps = generate(
+        named = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        given = {**settings, **named, "max_new_tokens": max_new_tokens}
+        ends = self.eos_token_id if eos_token_id is None else eos_token_id
+        eos = (ends,) if isinstance(ends, int) else tuple(ends)
+        own = listed(logits_processor)
+        settled = settle(self.generation_defaults, given, eos, own)
+        prompt = Prompt.read(input_ids, attention_mask, position_ids, tokenizer)
+        ids, steps = generate(
             self,
-            input_ids,
-            attention_mask,
-            position_ids,
-            max_new_tokens=max_new_tokens,
-            sampler=Sampler(temperature, top_k, top_p, seed, self.device),
-            eos=self.eos_token_id if eos_token_id is None else eos_token_id,
+            *prompt.tensors(self.device),
+            settings=settled,
+            seed=seed,
+            eos=eos,
             pad=self.pad_token_id if pad_token_id is None else pad_token_id,
+            tokenizer=tokenizer,
+            criteria=listed(stopping_criteria),
         )
-        if stream:
-            return steps
-        new = torch.stack(list(steps), dim=1).to(input_ids.device)
-        return torch.cat([input_ids, new], dim=1)
+        if streamer is not None:
+            steps = streamed(ids, steps, streamer)
+        return prompt.answer(ids, steps, stream)

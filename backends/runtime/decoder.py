@@ -58,7 +58,7 @@ class Decoder:
             yield Session(model, model.new_cache(batch, total), sampler, None)
             return
         try:
-            kept = self._keep(model, batch, total)
+            kept = self._keep(model, batch, total, sampler)
             if kept is None:
                 cache = model.new_cache(batch, total)
             else:
@@ -80,13 +80,15 @@ class Decoder:
         """Frees the kept cache and the recorded steps."""
         self.kept = None
 
-    def _keep(self, model: "CausalLM", batch: int, total: int) -> Kept | None:
+    def _keep(
+        self, model: "CausalLM", batch: int, total: int, sampler: Sampler
+    ) -> Kept | None:
         """The kept cache, with room for these rows; None where steps are not recorded,
         and then `path` says why."""
         if self._model != (now := _identity(model)):
             self._model, self._refusal, self.kept = now, None, None
         recorder = self.kept.recorder if self.kept else self.recorder(model.device)
-        why = self._refusal or _unfit(model, batch, recorder)
+        why = self._refusal or _unfit(model, batch, recorder) or sampler.unrecordable
         if why or recorder is None:
             self.path = f"eager: {why}"
             return None

@@ -87,7 +87,8 @@ class Kept:
         """A step of so many rows, with positions like `pos`."""
         ids = pos.new_zeros(rows, 1)
         places = pos.new_zeros(rows, *pos.shape[1:])
-        return Step(self.cache.first_rows(rows), ids, places, sampler)
+        kept = sampler.kept(rows, self.cache.capacity)
+        return Step(self.cache.first_rows(rows), ids, places, kept)
 
     def continue_from(self, prompt: Cache, step: Step) -> None:
         """Lets the rows of a step begin where those of the prompt end."""
@@ -129,7 +130,7 @@ class Session:
         self.kept.continue_from(prompt, self._step)
         _fill(self._step.ids, token[:, None])
         _fill(self._step.pos, pos)
-        self._step.sampler.restore(self.sampler.state())
+        self._step.sampler.follow(self.sampler)
         if known:
             self._advance = known[1]
             return None

@@ -3,16 +3,33 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from .checks import check_ids
 from .decoding import Session
+from .endings import Criterion, Endings
 from .sampling import Sampler
+from .settings import USUAL_NEW, Settings
 
 if TYPE_CHECKING:
     from .causal_lm import CausalLM
+
+
+class Asked(NamedTuple):
+    """A generation as it was asked for: rows, how they go on, and where they end.
+
+    `ids` are the rows' tokens [B, P], `mask` and `pos` as in a call of the model.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+    pos: torch.Tensor | None
+    new: int
+    sampler: Sampler
+    endings: Endings
+    pad: int
 
 
 def generate(
@@ -21,44 +38,81 @@ def generate(
     mask: torch.Tensor | None,
     pos: torch.Tensor | None,
     *,
-    max_new_tokens: int,
-    sampler: Sampler,
-    eos: int | Sequence[int],
+    settings: Settings,
+    seed: int | None,
+    eos: Sequence[int],
     pad: int | None,
-) -> Iterator[torch.Tensor]:
-    """Checks the arguments, then returns an iterator over the new tokens, int64 [B].
+    tokenizer: Any = None,
+    criteria: Sequence[Criterion] = (),
+) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
+    """Checks the arguments, then returns the rows and an iterator over their new
+    tokens, int64 [B].
 
     `eos` are the ids that end a row; an ended row goes on with `pad` (by default the
     first of `eos`) until all rows have ended.
     """
     check_ids(ids, model.vocab_size)
-    _check_length(ids.shape[1], pos, max_new_tokens, model.max_positions)
+    if settings.copies > 1:
+        ids, mask, pos = (_copies(part, settings.copies) for part in (ids, mask, pos))
+    new = _length(settings, ids.shape[1], pos, model.max_positions)
+    _check_length(ids.shape[1], pos, new, model.max_positions)
     if mask is not None and mask.shape == ids.shape and not bool(mask[:, -1].all()):
         raise ValueError(
             "attention_mask ends a row with 0, so a prompt is padded on the right; "
             "pad on the left, because generation continues on the right."
         )
-    stops = [eos] if isinstance(eos, int) else list(eos)
     if pad is None:
-        pad = stops[0] if stops else 0
-    tokens = _tokens(model, ids, mask, pos, max_new_tokens, sampler)
-    return _until(tokens, ids.shape[0], stops, pad)
+        pad = eos[0] if eos else 0
+    draws = settings.draws or {}
+    sampler = Sampler(seed=seed, device=model.device, rules=settings.rules, **draws)
+    texts, seconds = settings.stop_strings, settings.seconds
+    endings = Endings(ids, eos, texts, tokenizer, criteria, seconds)
+    asked = Asked(ids, mask, pos, new, sampler, endings, pad)
+    if mask is None or mask.shape == ids.shape:
+        # What the rules name and the model has not is refused at once.
+        sampler.begin(
+            ids, mask, model.vocab_size, prompt=ids.shape[1], total=ids.shape[1] + new
+        )
+    return ids, _until(_tokens(model, asked), asked)
 
 
-def _tokens(
-    model: "CausalLM",
-    ids: torch.Tensor,
-    mask: torch.Tensor | None,
-    pos: torch.Tensor | None,
-    new: int,
-    sampler: Sampler,
-) -> Generator[torch.Tensor]:
+def _copies(part: Any, count: int) -> Any:
+    """Each row so many times; what is the same for all rows stays as it is."""
+    if part is None or part.ndim < 2:
+        return part
+    return part.repeat_interleave(count, 0)
+
+
+def _length(
+    settings: Settings, prompt: int, pos: torch.Tensor | None, limit: int | None
+) -> int:
+    """So many new tokens at most."""
+    if settings.new is not None:
+        new = settings.new
+    elif settings.length is not None:
+        new = settings.length - prompt
+        if new < 1 and settings.limited:
+            raise ValueError(
+                f"max_length={settings.length} leaves no room behind a prompt of "
+                f"{prompt} tokens; max_new_tokens does not count the prompt."
+            )
+    else:
+        return USUAL_NEW
+    if settings.limited:
+        return new
+    # A file's limit is no request, and the model's own may be nearer.
+    begin = prompt if pos is None else max(prompt, int(pos.max()) + 1)
+    return max(1, new if limit is None else min(new, limit - begin + 1))
+
+
+def _tokens(model: "CausalLM", asked: Asked) -> Generator[torch.Tensor]:
     """The new tokens as they are chosen, int64 [B] on the CPU."""
+    ids, new = asked.ids, asked.new
     batch, prompt = ids.shape
     decoder = model.decoder
-    with decoder.session(model, batch, prompt + new, sampler) as session:
-        _read_prompt(model, session, ids, mask, pos)
-        again = _Again(model, session, ids, mask, pos)
+    with decoder.session(model, batch, prompt + new, asked.sampler) as session:
+        _read_prompt(model, session, asked, ids, asked.mask, asked.pos)
+        again = _Again(model, session, asked)
         ahead = decoder.ahead
         if ahead is None:
             ahead = 1 if ids.is_cuda else 0
@@ -76,12 +130,17 @@ def _tokens(
 def _read_prompt(
     model: "CausalLM",
     session: Session,
+    asked: Asked,
     ids: torch.Tensor,
     mask: torch.Tensor | None,
     pos: torch.Tensor | None,
 ) -> None:
     """Fills the cache, and chooses the first token."""
     cache = session.cache
+    prompt = asked.ids.shape[1]
+    session.sampler.begin(
+        ids, mask, model.vocab_size, prompt=prompt, total=prompt + asked.new
+    )
     out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
     token = session.sampler(out.logits[:, -1])
     after = None if pos is None else _next(pos)
@@ -97,16 +156,9 @@ class _Again:
     the others, so the step that makes the text long reads all tokens anew.
     """
 
-    def __init__(
-        self,
-        model: "CausalLM",
-        session: Session,
-        ids: torch.Tensor,
-        mask: torch.Tensor | None,
-        pos: torch.Tensor | None,
-    ):
-        self.model, self.session = model, session
-        self.ids, self.mask, self.pos = ids, mask, pos
+    def __init__(self, model: "CausalLM", session: Session, asked: Asked):
+        self.model, self.session, self.asked = model, session, asked
+        self.ids, self.mask, self.pos = ids, mask, pos = asked[:3]
         #: The largest position so far, and the steps at which the text gets long.
         last = _last(ids, mask, pos) if model.turns_at else 0
         self.at = {limit - last for limit in model.turns_at if last < limit}
@@ -131,7 +183,7 @@ class _Again:
         for _ in range(made.shape[1]):
             pos = None if pos is None else torch.cat((pos, _next(pos)), -1)
         self.session.restart()
-        _read_prompt(self.model, self.session, ids, mask, pos)
+        _read_prompt(self.model, self.session, self.asked, ids, mask, pos)
 
 
 def _last(
@@ -144,18 +196,15 @@ def _last(
     return longest - 1
 
 
-def _until(
-    tokens: Generator[torch.Tensor], batch: int, stops: list[int], pad: int
-) -> Iterator[torch.Tensor]:
-    """`tokens` until every row has had one of `stops`, and `pad` in rows after that."""
-    ended = torch.zeros(batch, dtype=torch.bool, device="cpu")
-    ends = torch.tensor(stops, dtype=torch.int64, device="cpu")
+def _until(tokens: Generator[torch.Tensor], asked: Asked) -> Iterator[torch.Tensor]:
+    """`tokens` until every row has ended, and `pad` in rows after their end."""
+    ended = torch.zeros(len(asked.ids), dtype=torch.bool, device="cpu")
     with closing(tokens):
         for token in tokens:
-            shown = token.masked_fill(ended, pad)
+            shown = token.masked_fill(ended, asked.pad)
             yield shown
-            ended |= torch.isin(shown, ends)
-            if stops and bool(ended.all()):
+            ended |= asked.endings(shown)
+            if bool(ended.all()):
                 return
 
 

@@ -104,6 +104,7 @@ def load(
     refuse_drift(getattr(module, "__file__", None), folders, allow_config_drift)
     with torch.device("meta"):
         model = model_class()
+    model.described(folders)
     if cache_dtype is not None:
         model.keep_cache_as(cache_dtype)
     check_parameters(model, binds)

@@ -3,7 +3,8 @@
 import functools
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -94,6 +95,9 @@ class BaseModel(Block):
     #: The module of operations; None takes the one that the build's `devices` names
     #: for where the weights are.
     ops: ModuleType | None = None
+
+    def described(self, folders: Sequence[Path]) -> None:
+        """Is told where the weights are from, for what other files there say."""
 
     def keep_cache_as(self, name: str) -> None:
         """Says what keys and values are kept as. Raises ValueError: there are none."""

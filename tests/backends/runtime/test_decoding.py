@@ -48,6 +48,61 @@ def test_a_replay_a_token(model: CausalLM, recorded: CausalLM, tapes: Tapes) -> 
     assert model.decode_path == "eager: this build records no steps on a cpu"
 
 
+#: Rules that look at what was said, count it, and ban by it.
+RULES: dict[str, Any] = {
+    "repetition_penalty": 1.4,
+    "no_repeat_ngram_size": 2,
+    "bad_words_ids": [[4, 7], [11]],
+    "suppress_tokens": [3, 30],
+    "begin_suppress_tokens": [5],
+    "min_new_tokens": 5,
+    "eos_token_id": 20,
+    "forced_eos_token_id": 20,
+    "exponential_decay_length_penalty": (6, 1.5),
+}
+
+
+@pytest.mark.parametrize("drawn", [{}, {"do_sample": True, "min_p": 0.01, "seed": 4}])
+def test_rules_are_recorded(
+    model: CausalLM, recorded: CausalLM, tapes: Tapes, drawn: dict[str, Any]
+) -> None:
+    """Also with other rows, prompts and lengths than they were recorded with."""
+    # Draws of rows that fill up a bucket move those of the others.
+    rows = 2 if drawn else 3
+    first = BATCH[:rows], MASK[:rows], 9
+    for ids, mask, new in (first, (BATCH.flip(0)[:rows], MASK.flip(0)[:rows], 12)):
+        given = {"max_new_tokens": new, **RULES, **drawn}
+        want = model.generate(ids, mask, **given)
+        assert torch.equal(recorded.generate(ids, mask, **given), want)
+        assert recorded.decode_path.startswith("one graph replay a token")
+    want = model.generate(BATCH[:1], max_new_tokens=9, **RULES, **drawn)
+    got = recorded.generate(BATCH[:1], max_new_tokens=9, **RULES, **drawn)
+    assert torch.equal(got, want)
+    assert len(tapes.recorded) == 2
+    # Control: the rules change what is said.
+    plain = recorded.generate(BATCH, MASK, max_new_tokens=9, eos_token_id=(), **drawn)
+    ruled = recorded.generate(BATCH, MASK, max_new_tokens=9, **RULES, **drawn)
+    assert not torch.equal(plain, ruled)
+
+
+def test_a_processor_of_ones_own_is_not_recorded(
+    model: CausalLM, recorded: CausalLM, tapes: Tapes
+) -> None:
+    def own(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.masked_fill(torch.arange(50) % 2 == 1, -float("inf"))
+
+    got = recorded.generate(PROMPT, max_new_tokens=9, logits_processor=own)
+    assert torch.equal(
+        got, model.generate(PROMPT, max_new_tokens=9, logits_processor=own)
+    )
+    assert not (got[:, 4:] % 2).any()
+    why = "a logits processor of the caller's own runs in Python"
+    assert recorded.decode_path == f"eager: {why}"
+    assert not tapes.recorded
+    recorded.generate(PROMPT, max_new_tokens=9)
+    assert recorded.decode_path.startswith("one graph replay a token")
+
+
 def test_steps_serve_later_generations(
     model: CausalLM, recorded: CausalLM, tapes: Tapes
 ) -> None:

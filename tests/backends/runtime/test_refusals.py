@@ -18,7 +18,7 @@ from glmc.backends.runtime import (
     generation,
     glm_positions,
     inputs,
-    sampling,
+    prompts,
 )
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.causal_lm import CausalLM
@@ -28,7 +28,7 @@ GMASK, ONE_MASK, SOP = 45, 46, 47
 IDS = torch.tensor([[5, 9, 3, GMASK, SOP, 30], [8, 8, 1, GMASK, SOP, 12]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
 NEXT = torch.tensor([[7], [11]])
-MODULES = (checks, inputs, glm_positions, generation, sampling)
+MODULES = (checks, inputs, glm_positions, generation, prompts)
 
 Call = Callable[[CausalLM, Cache], Any]
 
@@ -50,6 +50,13 @@ def generate(*given: Any, **named: Any) -> Call:
 
 def longer(row: list[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     return torch.tensor([[1] * 7, row], dtype=dtype)
+
+
+class Two:
+    """A tokenizer of two texts."""
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
+        return {"input_ids": IDS, "attention_mask": MASK}
 
 
 SAME = [0, 0, 1, 1, 1, 1, 1]
@@ -76,8 +83,13 @@ OTHERS: dict[str, Call] = {
     "generate: none": generate(IDS, MASK, max_new_tokens=0),
     "generate: mask": generate(IDS, MASK.float()),
     "temperature": generate(IDS, MASK, temperature=-1.0),
-    "top_k": generate(IDS, MASK, top_k=0),
+    "top_k": generate(IDS, MASK, top_k=-1),
     "top_p": generate(IDS, MASK, top_p=1.5),
+    "generate: length": generate(IDS, MASK, max_length=6),
+    "generate: list": generate([[1, 2]]),
+    "generate: text": generate("text"),
+    "generate: token": generate(IDS, MASK, suppress_tokens=[50]),
+    "generate: pieces": generate(["a", "b"], tokenizer=Two(), stream=True),
 }
 COUNTED: dict[str, Call] = {
     "positions: list": step(position_ids=[[6], [4]]),
