@@ -175,6 +175,9 @@ def seen(model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int
     where.add(refused(step(), model, cached))
     cached = model(IDS, MASK.flip(1)).past_key_values
     where.add(refused(step(), model, cached))
+    cached = model(IDS).past_key_values
+    cached.broken = True  # type: ignore[union-attr]
+    where.add(refused(step(), model, cached))
     return where
 
 
