@@ -77,9 +77,10 @@ class Target:
     """What its ops run on, as it stands in a sentence after "on": "a GPU"."""
     passes: Callable[[], "tuple[Pass, ...]"]
     """All passes in order: what is true on any machine, then the target's own."""
-    place: Callable[[Program, Collection[str]], Mapping[str, Place]]
-    """Where each op of a program runs, and why it has no kernel where it has none: op
-    to place. The second argument names the ops whose kernel is the user's."""
+    place: Callable[[Program, Collection[str]], Sequence[Place]]
+    """Where each op of a program runs, and why it has no kernel where it has none: a
+    place for each op of each graph, in their order. The second argument names the ops
+    whose kernel is the user's."""
     usual: Callable[[str], Place]
     """Where an op runs in most models; with a kernel, the reason says when not."""
     files: Callable[[Program, Collection[str]], dict[str, str]]
@@ -146,18 +147,18 @@ class Target:
         self, program: Program, own: Collection[str] = ()
     ) -> list[Placement]:
         """Where each op of a program runs; ``own`` have kernels of the user."""
-        found = self.place(program, own)
+        ops = [(graph, op) for graph in program.graphs for op in graph.ops]
+        found = zip(ops, self.place(program, own), strict=True)
         return [
             Placement(
                 op=op.mnemonic,
                 graph=graph.name,
                 layers=count(graph),
                 at=", ".join(f"%{name}" for name in op.outs),
-                where=found[op.mnemonic].where,
-                reason=found[op.mnemonic].reason,
+                where=place.where,
+                reason=place.reason,
             )
-            for graph in program.graphs
-            for op in graph.ops
+            for (graph, op), place in found
         ]
 
 

@@ -5,7 +5,7 @@ product, or to hand both halves of a sum to the next layer, saves launches, whic
 has none of: torch would compute the same, with an op more.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from glmc.backends.ledger import Place
@@ -25,9 +25,8 @@ def _passes() -> "tuple[Pass, ...]":
     return general(unfit)
 
 
-def _place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
-    names = {op.mnemonic for graph in program.graphs for op in graph.ops}
-    return dict.fromkeys(names, _BY_DESIGN)
+def _place(program: Program, own: Collection[str]) -> Sequence[Place]:
+    return [_BY_DESIGN for graph in program.graphs for _ in graph.ops]
 
 
 CPU = Target(

@@ -1,139 +1,358 @@
-"""Mixtures of experts: what of a model shapes their kernels, and their launches.
-
-The layers of a model share one form; where they do not, or where an op has what no
-kernel knows of, the op is the reference's.
-"""
+"""Mixtures of experts: the kernels of experts and routers, and their launches."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 
-from glmc.backends.triton import structure, tiles
+from glmc.backends.triton import pointwise, tiles
+from glmc.backends.triton.forms import Form
+from glmc.backends.triton.launch import (
+    Argument,
+    Launch,
+    constant,
+    count,
+    pointer,
+    stride,
+    tile,
+)
+from glmc.backends.triton.lines import Lines
+from glmc.backends.triton.model import Model, Part, part
 from glmc.backends.triton.uses import OpUse
 
-_EXPERTS_ATTRS = frozenset({"fn", "alpha", "limit", "weigh"})
-_EXPERTS_OPERANDS = frozenset(
-    {"x", "experts", "weights", "gate_up", "down", "gate_up_bias", "down_bias"}
-)
-_ROUTER_ATTRS = frozenset(
-    {"top_k", "score", "after", "groups", "top_groups", "group_score", "renormalise"}
-    | {"least_sum", "scale", "ineligible"}
-)
-_ROUTER_OPERANDS = frozenset({"x", "weight", "bias", "correction"})
+OPS = ("moe_router", "moe_experts")
 
 
-@dataclass(frozen=True)
-class ExpertsForm:
-    """What decides which lines the kernels of experts have."""
+def experts_unfit(use: OpUse) -> str | None:
+    """Why the kernels of experts do not take a use."""
+    if use.attrs.get("limit") is not None and use.attrs.get("alpha") is None:
+        return f"{use.name}: no kernel clamps {use.text('fn')} without an alpha"
+    return None
 
-    glu: bool
-    weighs_input: bool
-    gate_up_bias: bool
-    down_bias: bool
 
-    @classmethod
-    def of(cls, use: OpUse) -> "ExpertsForm":
-        """The form of one layer that is not :meth:`unfit`."""
-        return cls(
-            glu=use.attrs.get("limit") is not None,
-            weighs_input=use.text("weigh", "output") == "input",
-            gate_up_bias="gate_up_bias" in use.operands,
-            down_bias="down_bias" in use.operands,
+def router_unfit(use: OpUse) -> str | None:
+    """Why the kernels of a router do not take a use."""
+    experts = use.size("weight", 0)
+    if experts > tiles.MOST_EXPERTS:
+        return (
+            f"{use.name}: a program chooses among {tiles.MOST_EXPERTS} experts at"
+            f" most, not {experts}"
         )
-
-    @staticmethod
-    def unfit(use: OpUse) -> str | None:
-        """What a layer has that no kernel knows of."""
-        if use.attrs.get("limit") is not None and use.attrs.get("alpha") is None:
-            return f"{use.name}: no kernel clamps {use.text('fn')} without an alpha"
-        return use.beyond(_EXPERTS_ATTRS, _EXPERTS_OPERANDS)
+    return None
 
 
-@dataclass(frozen=True)
-class RouterForm:
-    """What decides which lines the kernels of a router have."""
-
-    score: str
-    after: str
-    groups: str
-    """By what a group is judged; empty where there is one group."""
-    zeroes: bool
-    """Experts of other groups count as zero; otherwise they are never chosen."""
-    renormalises: bool
-    least: bool
-    corrected: bool
-    biased: bool
-
-    @classmethod
-    def of(cls, use: OpUse) -> "RouterForm":
-        """The form of one layer that is not :meth:`unfit`."""
-        grouped = use.whole("groups", 1) > 1
-        return cls(
-            score=use.text("score"),
-            after=use.text("after", ""),
-            groups=use.text("group_score", "top2") if grouped else "",
-            zeroes=use.text("ineligible", "never") == "zero",
-            renormalises=use.flag("renormalise"),
-            least=use.flag("renormalise") and use.optional("least_sum") is not None,
-            corrected="correction" in use.operands,
-            biased="bias" in use.operands,
-        )
-
-    @staticmethod
-    def unfit(use: OpUse) -> str | None:
-        """What a layer has that no kernel knows of."""
-        experts = use.size("weight", 0)
-        if experts > tiles.MOST_EXPERTS:
-            return (
-                f"{use.name}: a program chooses among {tiles.MOST_EXPERTS} experts at"
-                f" most, not {experts}"
-            )
-        return use.beyond(_ROUTER_ATTRS, _ROUTER_OPERANDS)
+# Experts. Rows one by one, or sorted by expert and cut into blocks of one expert each.
+_SORTED = ("order", "experts", "firsts", "ends")
 
 
-_FORMS: Mapping[str, type[ExpertsForm] | type[RouterForm]] = {
-    "moe_experts": ExpertsForm,
-    "moe_router": RouterForm,
-}
-
-
-def unfit(uses: Iterable[OpUse], name: str) -> str | None:
-    """Why the kernels of ``moe_experts`` or ``moe_router`` do not take a model's uses:
-    a layer has what they do not know of, or layers differ in form."""
-    found = structure.named(uses, name)
-    reasons = filter(None, map(_FORMS[name].unfit, found))
-    if reason := next(reasons, None):
-        return reason
-    forms = {_FORMS[name].of(use) for use in found}
-    differ = f"{name}: its {len(forms)} kinds of layer differ in form, kernels have one"
-    return differ if len(forms) > 1 else None
-
-
-def _form(uses: Iterable[OpUse], name: str) -> dict[str, object] | None:
-    """The form that all uses of an op have; None where its kernels are not used."""
-    found = structure.named(uses, name)
-    return (
-        None if not found or unfit(found, name) else asdict(_FORMS[name].of(found[0]))
+def parts(form: Form, model: Model) -> Iterator[Part]:
+    """Kernels for rows one by one and for blocks of them, and their launcher."""
+    early = form["weigh"] == "input"
+    yield from (part("rows"), part("rows_dense"))
+    yield part("moe_clamped") if form["clamped"] else pointwise.activating(form)
+    yield part("moe_tiles", **_tables())
+    name = model.name(form).removeprefix("moe_experts")
+    act = "_clamped(gate, up, ALPHA, LIMIT)"
+    act = act if form["clamped"] else f"{pointwise.act(form)}(gate) * up"
+    shown: dict[str, object] = {
+        "made": (f"made = {act}",),
+        "weighed": ("state = (state * share).to(x.dtype.element_ty)",) if early else (),
+    }
+    up_bias, down_bias = bool(form["gate_up_bias"]), bool(form["down_bias"])
+    launches = {
+        "row_up": _up(form, f"moe_row_gate_up{name}_kernel", ("chosen",), _ROW_UP),
+        "row_down": _down(form, f"moe_row_down{name}_kernel", ("chosen",), _ROW_DOWN),
+        "up": _up(form, f"moe_gate_up{name}_kernel", _SORTED, _UP),
+        "down": _down(form, f"moe_down{name}_kernel", _SORTED, _DOWN),
+    }
+    yield part(
+        "moe_rows",
+        up=launches["row_up"],
+        down=launches["row_down"],
+        share=("share = tl.load(shares + row)",) if early else (),
+        up_bias=_ROW_UP_BIAS if up_bias else (),
+        down_bias=_ROW_DOWN_BIAS if down_bias else (),
+        part="part" if early else "part * tl.load(shares + row)",
+        **shown,
+    )
+    yield part(
+        "moe_blocks",
+        up=launches["up"],
+        down=launches["down"],
+        share=_SHARE if early else (),
+        up_bias=_UP_BIAS if up_bias else (),
+        down_bias=_DOWN_BIAS if down_bias else (),
+        weigh=() if early else _WEIGH,
+        **shown,
+    )
+    yield part("moe_sort", launch=_sort())
+    yield part(
+        "moe_experts", head=model.head(form.op, model.launcher(form)), **launches
     )
 
 
-def variables(uses: Sequence[OpUse]) -> dict[str, object]:
-    """What the templates of experts and routers are rendered with."""
-    return {
-        "experts": _form(uses, "moe_experts"),
-        "moe": [
-            (size, *map(json.dumps, [*pair, tiles.EXPERT_ROW[size]]))
-            for size, pair in tiles.EXPERTS.items()
-        ],
-        "sort": {
-            "rows": tiles.SORTED,
-            "step": tiles.SORT_STEP,
-            "warps": tiles.SORT_WARPS,
-        },
-        "router": _form(uses, "moe_router"),
-        "scores": {
-            "tile": tiles.SCORES,
-            "most": tiles.SCORED_TOKENS,
-            "warps": tiles.CHOICE_WARPS,
-        },
+_ROW_UP, _ROW_DOWN = (
+    '(M, triton.cdiv(F, tile["COLS"]))',
+    '(M // K, triton.cdiv(E, tile["COLS"]))',
+)
+_UP, _DOWN = (
+    '(triton.cdiv(F, tile["COLS"]), count)',
+    '(triton.cdiv(E, tile["COLS"]), count)',
+)
+_SHARE = ("share = tl.load(shares + row, mask=valid, other=0.0)[:, None]",)
+_WEIGH = ("total *= tl.load(shares + row, mask=valid, other=0.0)[:, None]",)
+_ROW_UP_BIAS: Lines = (
+    "biases = gate_up_bias + expert * 2 * F + column",
+    "gate += tl.load(biases, mask=inside, other=0.0)",
+    "up += tl.load(biases + F, mask=inside, other=0.0)",
+)
+_ROW_DOWN_BIAS: Lines = (
+    "part += tl.load(down_bias + expert * E + column, column < E, other=0.0)",
+)
+_UP_BIAS: Lines = (
+    "biases = gate_up_bias + expert * 2 * F + column",
+    "gate += tl.load(biases, mask=column < F, other=0.0)[None, :]",
+    "up += tl.load(biases + F, mask=column < F, other=0.0)[None, :]",
+)
+_DOWN_BIAS: Lines = (
+    "biases = down_bias + expert * E + column",
+    "total += tl.load(biases, mask=column < E, other=0.0)[None, :]",
+)
+
+
+def _tables() -> dict[str, object]:
+    """Tiles by the bytes of an element."""
+    pairs: list[str] = []
+    for size, (few, many) in tiles.EXPERTS.items():
+        each = [f"    {json.dumps(found)}," for found in (few, many)]
+        pairs += [f"{size}: (", *each, "),"]
+    rows = [f"{size}: {json.dumps(found)}," for size, found in tiles.EXPERT_ROW.items()]
+    return {"pairs": pairs, "rows": rows, "sorted": tiles.SORTED}
+
+
+def _choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argument]:
+    """Which rows are whose, and how much they count."""
+    told = {
+        "chosen": ("[M]", "the expert of each row"),
+        "order": ("[M]", "rows by expert; row r is of token r // TOP_K"),
+        "experts": ("", "of each block, its expert"),
+        "firsts": ("", "of each block, its first place in order"),
+        "ends": ("[X]", "where an expert's rows end in order"),
     }
+    found = [pointer(name, *told[name]) for name in chosen]
+    if chosen == _SORTED:
+        found = [pointer(n, *told[n], source="") for n in chosen]
+        found[0] = pointer("order", *told["order"], source="*blocks")
+    yield from found
+    if weighs:
+        yield pointer("shares", "[M]", "how much a row counts")
+
+
+def _up(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
+    """Gate and up, and their activation."""
+    clamp = (constant("ALPHA", "alpha"), constant("LIMIT", "limit"))
+    biased = pointer("gate_up_bias", "[X, 2F]")
+    return Launch(
+        name,
+        grid,
+        (
+            pointer(
+                "x",
+                "[tokens, E]",
+                "tokens that lie x_row elements apart",
+                source="tokens",
+            ),
+            pointer("gate_up", "[X, 2F, E]", "weights of the X experts, gate | up"),
+            *([biased] if form["gate_up_bias"] else []),
+            *_choice(form, chosen, form["weigh"] == "input"),
+            pointer("hidden", "[M, F]", "activations"),
+            stride("x_row", "tokens.stride(0)"),
+            constant("TOP_K", "K", "experts of a token, each with a row"),
+            constant("E"),
+            constant("F"),
+            *(clamp if form["clamped"] else ()),
+            *tile(*(["ROWS"] if chosen == _SORTED else []), "COLS", "DEPTH"),
+        ),
+        ("**tile",),
+    )
+
+
+def _down(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
+    """The product after them."""
+    biased = pointer("down_bias", "[X, E]")
+    out = pointer("out", "[tokens, E]")
+    if chosen == _SORTED:
+        out = pointer("parts", "[M, E]", "what each row adds to its token")
+    return Launch(
+        name,
+        grid,
+        (
+            pointer("hidden", "[M, F]", "activations"),
+            pointer("down", "[X, E, F]"),
+            *([biased] if form["down_bias"] else []),
+            *_choice(form, chosen, form["weigh"] != "input"),
+            out,
+            *([] if chosen == _SORTED else [constant("TOP_K", "K")]),
+            constant("E"),
+            constant("F"),
+            *tile(*(["ROWS"] if chosen == _SORTED else []), "COLS", "DEPTH"),
+        ),
+        ("**tile",),
+    )
+
+
+def _sort() -> Launch:
+    return Launch(
+        "moe_sort_kernel",
+        "(1,)",
+        (
+            *(pointer(name) for name in ("chosen", *_SORTED)),
+            count("M"),
+            constant("ROWS", "rows"),
+            constant("BLOCK", "MOE_SORTED"),
+            constant("STEP", str(tiles.SORT_STEP)),
+        ),
+        (f"num_warps={tiles.SORT_WARPS}",),
+    )
+
+
+# Routers.
+_SCORES = {
+    "softmax": (
+        "powers = tl.exp(logit - tl.max(tl.max(logit, axis=1), axis=0))",
+        "scores = powers / tl.sum(tl.sum(powers, axis=1), axis=0)",
+    ),
+    "sigmoid": ("scores = tl.sigmoid(logit)",),
+    "logit": ("scores = logit",),
+}
+_AFTER = {
+    "softmax": (
+        "shares = tl.where(inside, shares, LOWEST)",
+        "shares = tl.exp(shares - tl.max(shares, axis=0))",
+        "shares /= tl.sum(shares, axis=0)",
+    ),
+    "sigmoid": ("shares = tl.sigmoid(shares)",),
+    "None": (),
+}
+_TOTAL = "total = tl.sum(tl.where(inside, shares, 0.0), axis=0)"
+_CORRECTED = "scores + tl.load(correction + expert, mask=inside, other=0.0)"
+_ALL = ("expert = tl.arange(0, S_BLOCK)[None, :]", "inside = expert < X")
+_BY_GROUP = (
+    "SIZE: tl.constexpr = X // GROUPS",
+    "group, member = tl.arange(0, G_BLOCK), tl.arange(0, S_BLOCK)[None, :]",
+    "expert = group[:, None] * SIZE + member",
+    "inside = (group[:, None] < GROUPS) & (member < SIZE)",
+)
+_SECOND = (
+    "first = tl.min(tl.where(choice == best[:, None], member, S_BLOCK), axis=1)",
+    "best += tl.max(tl.where(member == first[:, None], LOWEST, choice), axis=1)",
+)
+_OTHERS = {
+    True: "choice = tl.where(inside & ~eligible[:, None], 0.0, choice)",
+    False: "choice = tl.where(eligible[:, None], choice, LOWEST)",
+}
+
+
+def _judged(form: Form) -> Lines:
+    """The choice among groups, of experts that are then left."""
+    if not form["judged"]:
+        return ()
+    return (
+        "best = tl.max(choice, axis=1)",
+        *(_SECOND if form["judged"] == "top2" else ()),
+        "eligible = group < 0",
+        "for _ in tl.static_range(TOP_GROUPS):",
+        "    highest = tl.max(best, axis=0)",
+        "    at = tl.min(tl.where(best == highest, group, GROUPS - 1), axis=0)",
+        "    eligible |= group == at",
+        "    best = tl.where(group == at, LOWEST, best)",
+        _OTHERS[bool(form["zeroes"])],
+    )
+
+
+def router_parts(form: Form, model: Model) -> Iterator[Part]:
+    """The scores of few tokens and the choice, and their launcher."""
+    name = model.name(form).removeprefix("moe_router")
+    biased = model.part("moe_scores", form, "bias", ops=["moe_router"])
+    scores = _scores(form, f"{biased}_kernel")
+    total: Lines = ()
+    if form["renormalise"]:
+        by = "tl.maximum(total, LEAST)" if form["least"] else "(total + 1e-20)"
+        total = (_TOTAL, f"shares /= {by}".replace("(total + 1e-20)", "total + 1e-20"))
+    yield from (part("rows"), part("rows_dense"))
+    yield part(
+        "moe_scores",
+        launch=scores,
+        bias=("logit += tl.load(bias + expert, mask=expert < X, other=0.0)",)
+        if form["bias"]
+        else (),
+    )
+    yield part(
+        "moe_router",
+        choice=_chosen(form, f"moe_choice{name}_kernel"),
+        scores=scores,
+        experts=_BY_GROUP if form["judged"] else _ALL,
+        scored=_SCORES[form.text("score")],
+        corrected=_CORRECTED if form["correction"] else "scores",
+        judged=_judged(form),
+        after=_AFTER[form.text("after")],
+        total=total,
+        head=model.head(form.op, model.launcher(form)),
+        most=tiles.SCORED_TOKENS,
+        bias=", bias" if form["bias"] else "",
+    )
+
+
+def _scores(form: Form, name: str) -> Launch:
+    sizes = {key: str(size) for key, size in tiles.SCORES.items() if key.isupper()}
+    return Launch(
+        name,
+        f"(M, triton.cdiv(X, {sizes['COLS']}))",
+        (
+            pointer(
+                "x",
+                "[tokens, E]",
+                "tokens that lie x_row elements apart",
+                source="tokens",
+            ),
+            pointer("weight", "[X, E]", "a row for each expert"),
+            *([pointer("bias", "[X]")] if form["bias"] else []),
+            pointer("logits", "[tokens, X]"),
+            stride("x_row", "tokens.stride(0)"),
+            constant("X"),
+            constant("E"),
+            *(constant(key, size) for key, size in sizes.items()),
+        ),
+    )
+
+
+def _chosen(form: Form, name: str) -> Launch:
+    groups = (constant("GROUPS", "groups"), constant("TOP_GROUPS", "top_groups"))
+    rounded = "rounded up to a power of two"
+    block = constant("S_BLOCK", "triton.next_power_of_2(X)", f"X {rounded}")
+    blocks: tuple[Argument, ...] = (block,)
+    if form["judged"]:
+        next_power = "triton.next_power_of_2"
+        blocks = (
+            constant("G_BLOCK", f"{next_power}(groups)", f"groups, {rounded}"),
+            constant(
+                "S_BLOCK", f"{next_power}(X // groups)", f"experts of one, {rounded}"
+            ),
+        )
+    correction = pointer("correction", "[X]", "counts for the choice only")
+    return Launch(
+        name,
+        "(M,)",
+        (
+            pointer("logits", "[tokens, X]"),
+            *([correction] if form["correction"] else []),
+            pointer("chosen", "[tokens, TOP_K]", "experts by falling score"),
+            pointer("weights", "[tokens, TOP_K]", "how much they count"),
+            constant("X"),
+            constant("TOP_K", "top_k"),
+            *(groups if form["judged"] else ()),
+            *([constant("LEAST", "least_sum")] if form["least"] else []),
+            constant("SCALE", "scale"),
+            *blocks,
+            constant("K_BLOCK", "triton.next_power_of_2(top_k)"),
+        ),
+        (f"num_warps={tiles.CHOICE_WARPS}",),
+    )

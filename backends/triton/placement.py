@@ -1,13 +1,13 @@
-"""Where each op of a model runs on a GPU: which have kernels, and why others have none.
+"""Where ops run on a GPU that have no kernel, and why.
 
-``kernels.py`` has one function for each op, so what one layer of a model has that no
-kernel takes sends the op of all its layers to the reference.
+A use of an op has a kernel or it has none: where one layer of a model has what no
+kernel takes, that layer runs as the reference does, and no other.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 
 from glmc.backends.ledger import Place
-from glmc.backends.triton import latents, mixtures, structure
+from glmc.backends.triton import forms
 from glmc.backends.triton.uses import OpUse
 
 _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
@@ -63,70 +63,25 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
 }
 TORCH: Mapping[str, str] = {op: why for why, ops in _BY_DESIGN.items() for op in ops}
 """The ops that are torch's by design, and why. None reads a matrix, or the cache."""
-_ENCODER = "an encoder multiplies all tokens of a text, and a library does that best"
-
-Judge = Callable[[list[OpUse], str], str | None]
-_JUDGES: Mapping[str, Judge] = {
-    **dict.fromkeys(structure.ALL_ATTENTION_OPS, structure.attention_unfit),
-    **dict.fromkeys(structure.MOE_OPS, mixtures.unfit),
-    "latent_attention": lambda uses, _: latents.unfit(uses),
-    **dict.fromkeys(
-        (*structure.PRODUCT_OPS, "quantized_linear"), structure.codes_unfit
-    ),
-}
+ENCODER = "an encoder multiplies all tokens of a text, and a library does that best"
+# Arguments of ops that every kernel of theirs takes: numbers, what comes with others.
+_NUMBERS = frozenset(
+    {"eps", "scale", "heads", "kv_heads", "head_dim", "top_k", "top_groups", "bits"}
+    | {"alpha", "fn", "sin", "k_norm"}
+)
 
 
-def unfit(uses: Iterable[OpUse]) -> Mapping[str, Place]:
-    """The ops that a model uses as none of their kernels is used, and why."""
-    every = list(uses)
-    reasons = {
-        name: reason
-        for name, judge in _JUDGES.items()
-        if structure.named(every, name) and (reason := judge(every, name))
-    }
-    found = {name: Place("reference", reason) for name, reason in reasons.items()}
-    if structure.named(every, "full_attention"):
-        found["linear"] = Place("torch", _ENCODER)
-    return found
+def without(op: str) -> Place:
+    """Where an op runs that no kernel is written for."""
+    if op in TORCH:
+        return Place("torch", TORCH[op])
+    return Place("reference", f"{op}: no kernel is written for it")
 
 
-def places(
-    uses: Iterable[OpUse], kernels: Collection[str], own: Collection[str] = ()
-) -> Mapping[str, Place]:
-    """Where each op of a model runs on a GPU.
-
-    Args:
-        uses: what needs a kernel: every op of the model but ``own``, and what launchers
-            call.
-        kernels: the ops that kernels are written for.
-        own: ops whose kernel is the user's.
-    """
-    every = list(uses)
-    refused = unfit(every)
-    found = {use.name: _place(use.name, kernels, refused) for use in every}
-    return found | dict.fromkeys(own, Place("own"))
-
-
-def usual(name: str, kernels: Collection[str]) -> Place:
-    """Where an op runs in most models; with a kernel, ``reason`` is when it does not.
-
-    Args:
-        name: the op.
-        kernels: the ops that kernels are written for.
-    """
-    found = _place(name, kernels, {})
-    if found.where == "kernel" and name in _JUDGES:
-        return Place(
-            "kernel", "unless a model has sizes or forms that it does not take"
-        )
-    return found
-
-
-def _place(name: str, kernels: Collection[str], refused: Mapping[str, Place]) -> Place:
-    if name in refused:
-        return refused[name]
-    if name in kernels:
-        return Place("kernel")
-    if name in TORCH:
-        return Place("torch", TORCH[name])
-    return Place("reference", f"{name}: no kernel is written for it")
+def beyond(use: OpUse) -> list[str]:
+    """Arguments of a use that no kernel of its op knows; one that is off is absent."""
+    cls = forms.op_class(use.name)
+    needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+    known = needed | forms.named(use.name) | _NUMBERS
+    given = {name for name, value in use.attrs.items() if value} | use.operands
+    return sorted(given - known)

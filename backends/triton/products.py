@@ -1,16 +1,33 @@
-"""Products: what the kernels of a model have to know of them all."""
+"""Products of few rows: what is done to x before, the weights, what follows."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from glmc.backends.layout import item
-from glmc.backends.triton import structure, tiles
-from glmc.backends.triton.uses import OpUse, Presence, presence
+from glmc.backends.triton import forms, norms, pointwise, tiles
+from glmc.backends.triton.forms import Form
+from glmc.backends.triton.launch import (
+    Argument,
+    Launch,
+    constant,
+    count,
+    pointer,
+    stride,
+    tile,
+)
+from glmc.backends.triton.lines import Line, Lines, call
+from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.uses import OpUse
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
-OPS = structure.PRODUCT_OPS
-PARTS = ("rows", "products", "product_gemv", "product_skinny", "product")
+OPS = (
+    "linear",
+    "quantized_linear",
+    "linear_add",
+    "linear_act",
+    "rms_norm_linear",
+    "layer_norm_linear",
+)
 
 
 def with_parts(uses: Iterable[OpUse]) -> Iterator[OpUse]:
@@ -46,110 +63,325 @@ def _gemm(use: OpUse) -> OpUse:
     return OpUse("quantized_gemm", {"bits": use.attrs["bits"]}, operands, shapes)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which arguments the kernels have, because some product needs them."""
-
-    coded: Presence
-    grouped: bool
-    zeroed: bool
-    biased: bool
-    added: bool
-    rms: bool
-    layer: bool
-    shifted: bool
-    unit: Presence
-    gated: bool
-    chosen: bool
-    mixed: bool
-
-    @property
-    def simple(self) -> bool:
-        """Whether the only norm is an RMSNorm, the same everywhere."""
-        return self.rms and not (self.layer or self.mixed or self.unit == "some")
-
-    @classmethod
-    def of(cls, uses: Iterable[OpUse]) -> "Plan":
-        """From all uses of a model, :func:`with_parts`."""
-        every = list(uses)
-        found = structure.named(every, *OPS)
-        normed = structure.named(found, *NORMING)
-        acting = [use for use in found if "fn" in use.attrs]
-        codes = [use for use in found if "bits" in use.attrs]
-        several = len(structure.functions(every)) > 1
-        return cls(
-            coded=presence("bits" in use.attrs for use in found),
-            grouped=structure.grouped(codes),
-            zeroed=any("zeros" in use.operands for use in codes),
-            biased=any("bias" in use.operands for use in found),
-            added=bool(structure.named(found, "linear_add")),
-            rms=bool(structure.named(found, "rms_norm_linear")),
-            layer=bool(structure.named(found, "layer_norm_linear")),
-            shifted=any("norm_bias" in use.operands for use in found),
-            unit=presence(use.flag("unit_offset") for use in normed),
-            gated=any(use.flag("gated") for use in acting),
-            chosen=any(several or not use.flag("gated") for use in acting),
-            mixed=structure.weight_in(every) == "mixed",
-        )
+def _doc(form: Form) -> str:
+    """What the launcher of a form computes."""
+    made = "h Wᵀ" if form.op in NORMING else "x Wᵀ"
+    made += " + bias" if form["bias"] else ""
+    where = ", h = norm(x)" if form.op in NORMING else ""
+    weight = "codes" if coded(form) else "floats"
+    if form["gated"]:
+        return f"fn(gate) · up of {made} = gate | up{where}; W [OUT, IN] is {weight}."
+    if form["fn"]:
+        made = f"fn({made})"
+    if form.op == "linear_add":
+        made = f"residual + ({made})" if form["bias"] else f"residual + {made}"
+    return f"{made}{where}; W [OUT, IN] is {weight}."
 
 
-def variables(uses: list[OpUse]) -> Mapping[str, object]:
-    """What the templates of products show."""
-    plan = Plan.of(uses)
-    return {
-        **{name: getattr(plan, name) for name in vars(plan) if name != "mixed"},
-        "simple": plan.simple,
-        "acts": {name: _acts(structure.named(uses, name)) for name in OPS},
-        "many": _many(uses, plan),
-        "table_gemv": _rows(_gemv_tiles(plan, False), 4),
-        "table_skinny": _by_size(tiles.LINEAR_SKINNY),
-        "code_gemv": _rows(_gemv_tiles(plan, True), 4),
-        "code_skinny": _by_size(tiles.CODE_SKINNY),
-        "one": tiles.ONE_ROW,
-        "coded_rows": tiles.CODE_GEMV_ROWS,
-        "few_rows": tiles.FEW_ROWS,
-        "counters": tiles.counters(),
+def coded(form: Form) -> bool:
+    """Whether the weight is codes."""
+    return form.op == "quantized_linear" or form["codes"] is True
+
+
+def parts(form: Form, model: Model) -> Iterator[Part]:
+    """The kernels of one form, and its launcher; before them what they share."""
+    yield from (part("rows"), part("rows_dense"))
+    yield from _tables(model)
+    yield from _steps(form)
+    named, codes = model.name(form), coded(form)
+    kind = "groups" if codes and form["groups"] else "codes" if codes else "floats"
+    shown: dict[str, object] = {
+        "name": named,
+        "value": _value(form),
+        "group": _group(form),
+        "planes": _PLANES if codes else (),
+        "rows": _rows(form),
     }
+    gemv, skinny = _launch(form, named, False), _launch(form, named, True)
+    yield part(
+        "product_gemv",
+        launch=gemv,
+        body=f"kernels/product_gemv_{kind}.py.j2",
+        ahead=_ahead(form),
+        measure=_measure(form, "SPAN"),
+        finish=_finish(form, "1"),
+        **shown,
+    )
+    yield part(
+        "product_skinny",
+        launch=skinny,
+        body=f"kernels/product_skinny_{kind}.py.j2",
+        width="IN // PLANES" if codes else "IN",
+        measure=_measure(form, "COLUMNS"),
+        finish=_finish(form, "TOKENS"),
+        **shown,
+    )
+    yield part(
+        "product",
+        head=model.head(form.op, model.launcher(form)),
+        doc=_doc(form),
+        many=_many(form, model),
+        weight=("weight = weight.view(torch.int32)",) if codes else (),
+        made="OUT // 2" if form["gated"] else "OUT",
+        beside=("beside = _rows(residual)",) if form.op == "linear_add" else (),
+        table="CODE_" if codes else "",
+        gemv=gemv,
+        skinny=skinny,
+    )
 
 
-def _acts(uses: Iterable[OpUse]) -> list[str]:
-    """How an op's products are activated."""
-    acting = [use for use in uses if "fn" in use.attrs]
-    return sorted({"gated" if use.flag("gated") else "alone" for use in acting})
+_PLANES = ("PLANES: tl.constexpr = 32 // BITS",)
 
 
-def _many(uses: list[OpUse], plan: Plan) -> str:
-    """What multiplies many rows in launchers of fused products."""
-    if plan.coded == "none":
-        return "torch.nn.functional.linear"
-    fused = (name for name in OPS if name not in ("linear", "quantized_linear"))
-    several = plan.coded == "some" and structure.named(uses, *fused)
-    return "_many" if several else "quantized_gemm"
-
-
-def _gemv_tiles(plan: Plan, coded: bool) -> Mapping[int, tiles.Tile]:
-    """The tiles of gemv; a span is of norms."""
-    table = tiles.CODE_GEMV if coded else tiles.LINEAR_GEMV
-    if plan.rms or plan.layer:
-        return table
-    return {
-        least: {name: size for name, size in tile.items() if name != "SPAN"}
-        for least, tile in table.items()
-    }
-
-
-def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> list[object]:
-    return [(size, _rows(tiles_of, 8)) for size, tiles_of in table.items()]
-
-
-def _rows(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
-    """``8192: {"ROWS": 8, ...}`` for each, laid out."""
-    return [
-        item(
-            f"{least}: {{",
-            [f"{json.dumps(k)}: {v}" for k, v in tile.items()],
-            "}",
-            indent,
+def _tables(model: Model) -> Iterator[Part]:
+    """Tiles, as data that tuning replaces."""
+    kinds = {coded(form) for form in model.forms(*OPS)}
+    for codes in sorted(kinds):
+        gemv = tiles.CODE_GEMV if codes else tiles.LINEAR_GEMV
+        skinny = tiles.CODE_SKINNY if codes else tiles.LINEAR_SKINNY
+        yield part(
+            "product_tiles_codes" if codes else "product_tiles",
+            gemv=_laid(gemv, 4),
+            skinny=_by_size(skinny),
+            rows=tiles.CODE_GEMV_ROWS if codes else tiles.ONE_ROW,
         )
-        for least, tile in table.items()
+    yield part("product_tables", few=tiles.FEW_ROWS, counters=tiles.counters())
+
+
+def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> Lines:
+    """A table of tiles for each number of bytes of an element."""
+    found: list[str] = []
+    for size, rows in table.items():
+        inner = [f"    {line}" for line in _laid(rows, 8)]
+        found += [f"{size}: {{", *inner, "},"]
+    return found
+
+
+def _laid(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
+    """``8192: {"ROWS": 8, ...},`` for each, laid out."""
+    rows = []
+    for least, found in table.items():
+        pairs = [f"{json.dumps(name)}: {size}" for name, size in found.items()]
+        text = item(f"{least}: {{", pairs, "}", indent)
+        rows += (text + ",").replace("\n" + " " * indent, "\n").split("\n")
+    return rows
+
+
+def _steps(form: Form) -> Iterator[Part]:
+    """The functions of which the kernels are put together."""
+    yield part("product_reads")
+    if form.op in NORMING:
+        layer = form.op == "layer_norm_linear"
+        yield part("product_measure_layer" if layer else "product_measure_rms")
+        yield part("product_gain")
+        if not layer:
+            yield part(f"weighted_{form.text('weight_in')}")
+    if coded(form):
+        yield part("quantized_codes")
+        yield part("product_groups" if form["groups"] else "product_scaled")
+    if form["bias"]:
+        yield part("product_biased")
+    if form["fn"]:
+        yield pointwise.activating(form)
+    if form["gated"]:
+        yield part("product_gate")
+    if form.op == "linear_add":
+        yield part("product_added")
+    yield part("product_store")
+
+
+def _rows(form: Form) -> Lines:
+    """The rows of the weight that a program reads."""
+    if form["gated"]:
+        return ("row = _gate_rows(first, OUT, ROWS)",)
+    return ("row = first * ROWS + tl.arange(0, ROWS)",)
+
+
+def _ahead(form: Form) -> Lines:
+    if form.op in NORMING:
+        return (
+            "# Weights are under way while x is measured, and the next ones while some"
+            " multiply.",
+        )
+    return ("# The next weights are under way while some multiply.",)
+
+
+def _measure(form: Form, span: str) -> Lines:
+    """The statistics of the rows of x."""
+    tokens = "1" if span == "SPAN" else "TOKENS"
+    given = ["x", "x_row", "token", "M", "IN", "EPS", tokens, span]
+    if form.op == "rms_norm_linear":
+        return (call("scale", "_measure", given),)
+    if form.op == "layer_norm_linear":
+        return (call("mean, scale", "_measure_centred", given),)
+    return ()
+
+
+def _value(form: Form) -> Lines:
+    """What a weight is multiplied by: columns of x, normed where the product norms."""
+    read = "value = _operands(x, x_row, token, column, M, IN)"
+    if form.op not in NORMING:
+        return (read,)
+    gain = ["gain = _gain(norm, column, IN)", *norms.offset(form)]
+    if form.op == "rms_norm_linear":
+        weighted = f"_weighted_{form['weight_in']}"
+        normal = "normal = value.to(tl.float32) * scale[:, None]"
+        return (
+            read,
+            normal,
+            *gain,
+            call("value", weighted, ["normal", "gain", "value.dtype"]),
+        )
+    shift = ["normal += _gain(norm_bias, column, IN)"] if form["norm_bias"] else []
+    return (
+        read,
+        "normal = (value.to(tl.float32) - mean[:, None]) * scale[:, None]",
+        *gain,
+        "normal *= gain",
+        *shift,
+        "value = normal.to(value.dtype)",
+    )
+
+
+def _group(form: Form) -> Lines:
+    """What columns of a group share: their scale, and what raised codes are less."""
+    places = ["row", "column", "IN", "OUT", "GROUP"]
+    lines: list[Line] = [
+        call("share, known", "_group_places", places),
+        "gain = tl.load(scales + share, mask=known, other=0.0).to(tl.float32)",
+        "point = 3 << (BITS - 1)",
     ]
+    if form["zeros"]:
+        lines.append(
+            "point += tl.load(zeros + share, mask=known, other=0).to(tl.float32)"
+        )
+    return lines
+
+
+def _finish(form: Form, tokens: str) -> Lines:
+    """What is written: the product, rounded as in memory, and what follows it."""
+    lines: list[Line] = []
+    if coded(form) and not form["groups"]:
+        lines.append("total = _scaled(total, scales, row, OUT)")
+    if form["bias"]:
+        lines.append("total = _biased(total, bias, row, OUT)")
+    lines.append("product = total.to(out.dtype.element_ty)")
+    rows, outputs = "row", "OUT"
+    if form["gated"]:
+        rows, outputs = "half", "OUT // 2"
+        lines += [
+            f"gate, up = _gate_and_up(product, {tokens}, ROWS)",
+            f"product = ({pointwise.act(form)}(gate) * up).to(product.dtype)",
+            "half = first * (ROWS // 2) + tl.arange(0, ROWS // 2)",
+        ]
+    elif form["fn"]:
+        active = f"{pointwise.act(form)}(product.to(tl.float32))"
+        lines.append(f"product = {active}.to(product.dtype)")
+    if form.op == "linear_add":
+        given = ["product", "residual", "residual_row", "token", "row", "M", "OUT"]
+        lines.append(call("product", "_added", given))
+    given = ["out", "product", "token", rows, "M", outputs]
+    return [*lines, call("", "_store_rows", given)]
+
+
+def _launch(form: Form, name: str, skinny: bool) -> Launch:
+    """One row, or a few: the arguments that both have, and those of several parts."""
+    parts = "[programs, PARTS, TOKENS, ROWS]"
+    shared = (
+        pointer("sums", parts, "what each of them makes"),
+        pointer("arrived", "[programs]", "how many have made theirs"),
+    )
+    strides = [stride("x_row", "rows.stride(0)")]
+    if form.op == "linear_add":
+        strides.append(stride("residual_row", "beside.stride(0)"))
+    last = [constant("TOKENS", "SKINNY_ROWS")] if skinny else []
+    if form.op in NORMING and not skinny:
+        meaning = "columns of x that the statistics of its norm take at a time"
+        last.append(constant("SPAN", str(tiles.SPAN), meaning))
+    programs = 'triton.cdiv(OUT, tile["ROWS"])'
+    return Launch(
+        f"{name}_{'skinny' if skinny else 'gemv'}_kernel",
+        f'({programs}, tile["PARTS"])' if skinny else f"({programs}, M)",
+        (
+            *_pointers(form),
+            *(shared if skinny else ()),
+            *strides,
+            *([count("M")] if skinny else []),
+            *_constants(form),
+            *last,
+            *tile("ROWS", "COLUMNS", *(["PARTS"] if skinny else [])),
+        ),
+        ("**tile",),
+    )
+
+
+def _pointers(form: Form) -> Iterator[Argument]:
+    rows = "rows that lie x_row elements apart"
+    yield pointer("x", "[M, IN]", rows, source="rows")
+    if not coded(form):
+        yield pointer("weight", "[OUT, IN]")
+    else:
+        yield pointer("weight", "[OUT, IN / PLANES]", "codes in words of int32")
+        shape = "[OUT, IN / GROUP]" if form["groups"] else "[OUT]"
+        meaning = "for GROUP columns each" if form["groups"] else "of a row of codes"
+        yield pointer("scales", shape, meaning, source="scale")
+    if form["zeros"]:
+        yield pointer("zeros", "", "for each scale what is taken off the codes")
+    if form["bias"]:
+        yield pointer("bias", "[OUT]")
+    if form.op in NORMING:
+        yield pointer("norm", "[IN]", "weight of the norm of x")
+    if form["norm_bias"]:
+        yield pointer("norm_bias", "[IN]")
+    if form.op == "linear_add":
+        beside = "rows that lie residual_row elements apart"
+        yield pointer("residual", "[M, OUT]", beside, source="beside")
+    shape, meaning = ("[M, OUT]", "")
+    if form["gated"]:
+        shape, meaning = "[M, OUT / 2]", "rows of weight are gate | up"
+    yield pointer("out", shape, meaning)
+
+
+def _constants(form: Form) -> Iterator[Argument]:
+    yield from (constant("IN"), constant("OUT"))
+    if coded(form):
+        yield constant("BITS", "bits", "of a code")
+        yield constant("RUN", "math.gcd(weight.shape[1], 16)")
+    if coded(form) and form["groups"]:
+        yield constant("GROUP", "IN // scale.shape[1]")
+    if form.op in NORMING:
+        yield constant("EPS", "eps")
+
+
+def _many(form: Form, model: Model) -> Lines:
+    """What multiplies many rows: a library, or what reads codes."""
+    lines: list[Line] = []
+    x = "x"
+    if form.op in NORMING:
+        given = ["x", "norm", *(["bias=norm_bias"] if form["norm_bias"] else [])]
+        norm = model.launcher(_as(form, NORMING[form.op]))
+        lines.append(call("h", norm, [*given, "eps=eps"]))
+        x = "h"
+    bias = "bias=bias" if coded(form) else "bias"
+    given = [x, "weight", *([bias] if form["bias"] else [])]
+    function = "torch.nn.functional.linear"
+    if coded(form):
+        more = ["zeros=zeros"] if form["zeros"] else []
+        given[2:2] = ["scale", "bits=bits", *more]
+        function = model.launcher(_as(form, "quantized_gemm"))
+    if form["fn"]:
+        act = model.launcher(_as(form, "act_mul" if form["gated"] else "activation"))
+        return [
+            *lines,
+            call("product", function, given),
+            f"return {act}(product, fn=fn)",
+        ]
+    tail = ".add_(residual)" if form.op == "linear_add" else ""
+    return [*lines, call("", f"return {function}", given, tail)]
+
+
+def _as(form: Form, op: str) -> Form:
+    """The form of an op that a launcher calls: it has the choices of the caller."""
+    renamed = {"bias": "norm_bias"} if op == "layer_norm" else {}
+    names = forms.CHOICES[op]
+    return Form(op, tuple((name, form[renamed.get(name, name)]) for name in names))

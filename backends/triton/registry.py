@@ -1,115 +1,72 @@
 """Which op has which kernel: the table that rendering and compiling go by."""
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
 
-from glmc.backends import layout
 from glmc.backends.ledger import Place
 from glmc.backends.triton import (
+    attention,
+    dispatch,
     dry,
     latents,
+    lines,
     mixtures,
+    norms,
     placement,
+    pointwise,
     products,
-    structure,
-    tiles,
+    quantized,
 )
 from glmc.backends.triton.dry import AotSpec
+from glmc.backends.triton.forms import Form
+from glmc.backends.triton.model import Model, Part
 from glmc.backends.triton.sketch import DTYPES
-from glmc.backends.triton.uses import OpUse, presence
+from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import KernelDtypeError
-
-Variables = dict[str, object]
-LINE = 88
 
 
 @dataclass(frozen=True)
 class Kernel:
     """How the kernels of one op come about.
 
-    parts  templates of its section, in the order of their text; parts that several
-           ops share are emitted once
-    cached whether it reads keys and values, which may be kept as codes
+    parts  pieces of text for one form of it, those that others share too; each is
+           emitted once
+    unfit  why no kernel takes a use, where it is not the form that says so
+    told   the expression of a call by which a launcher tells such a use from others
     """
 
-    parts: tuple[str, ...]
-    cached: bool = False
+    parts: Callable[[Form, Model], Iterator[Part]]
+    unfit: Callable[[OpUse], str | None] = lambda use: None
+    told: str = ""
 
 
-_EXPERTS = ("moe_act", "moe_rows", "moe_blocks", "moe_sort", "moe_experts")
-_LATENTS = ("latent_tiles", "latent_prefill", "latent_decode", "latent_attention")
-_ATTENTION = ("rows", "softmax", "kv_cache", "scores", "prefill", "decode_parts")
-_QKV = ("weighted", "kv_store", "qkv_heads", "qkv_prologue", "qkv_decode")
-# Rendered for each kind of layer.
-_BY_KIND = {"qkv_heads": "heads", "qkv_prologue": "prologue", "qkv_decode": "decode"}
-
-KERNELS: Mapping[str, Kernel] = {
-    **{name: Kernel((*products.PARTS, name)) for name in products.OPS},
-    "rms_norm": Kernel(("rows", "weighted", "rms_norm")),
-    "add_rms_norm": Kernel(("rows", "weighted", "add_rms_norm")),
-    "layer_norm": Kernel(("rows", "layer_norm")),
-    "add_layer_norm": Kernel(("rows", "add_layer_norm")),
-    "activation": Kernel(("rows", "activations", "activation")),
-    "act_mul": Kernel(("rows", "activations", "act_mul")),
-    "quantized_gemm": Kernel(
-        ("rows", "quantized_codes", "quantized_gemm"),
-    ),
-    "moe_router": Kernel(("rows", "moe_router")),
-    "moe_experts": Kernel(("rows", "activations", *_EXPERTS)),
-    "attention": Kernel((*_ATTENTION, "decode", "attention"), True),
-    "latent_write": Kernel(("rows", "latent_write")),
-    "latent_attention": Kernel(
-        ("rows", "softmax", *_LATENTS),
-    ),
-    "full_attention": Kernel(
-        ("rows", "softmax", "full_attention"),
-    ),
-    "qkv_attention": Kernel((*_ATTENTION, *_QKV, "qkv_attention"), True),
-}
-# The order of the parts in kernels.py.
-PARTS = (
-    "rows",
-    "weighted",
-    "rms_norm",
-    "add_rms_norm",
-    "layer_norm",
-    "add_layer_norm",
-    "activations",
-    "activation",
-    "act_mul",
-    "quantized_codes",
-    "quantized_gemm",
-    "products",
-    "product_gemv",
-    "product_skinny",
-    "product",
-    "linear",
-    "quantized_linear",
-    "linear_add",
-    "linear_act",
-    "rms_norm_linear",
-    "layer_norm_linear",
-    "moe_router",
-    *_EXPERTS,
-    "softmax",
-    "full_attention",
-    "kv_cache",
-    "scores",
-    "prefill",
-    "decode_parts",
-    "decode",
-    "attention",
-    "latent_write",
-    *_LATENTS,
-    "kv_store",
-    "qkv_heads",
-    "qkv_prologue",
-    "qkv_decode",
-    "qkv_attention",
+_PRODUCT = Kernel(
+    products.parts, quantized.unfit, "scale is not None and (weight.shape, scale.shape)"
 )
+# In the order of kernels.py: what launchers call stands before them.
+KERNELS: Mapping[str, Kernel] = {
+    **dict.fromkeys((*norms.RMS, *norms.LAYER), Kernel(norms.parts)),
+    **dict.fromkeys(("activation", "act_mul"), Kernel(pointwise.parts)),
+    "quantized_gemm": Kernel(quantized.parts),
+    **dict.fromkeys(products.OPS, _PRODUCT),
+    "moe_router": Kernel(
+        mixtures.router_parts, mixtures.router_unfit, "weight.shape[0]"
+    ),
+    "moe_experts": Kernel(mixtures.parts, mixtures.experts_unfit, "alpha"),
+    "full_attention": Kernel(
+        attention.full_parts, attention.unfit, "(k.shape[-1], v.shape[-1])"
+    ),
+    "attention": Kernel(
+        attention.parts, attention.unfit, "(q.shape[-1], kv.values.shape[-1])"
+    ),
+    "latent_write": Kernel(latents.write_parts),
+    "latent_attention": Kernel(
+        latents.parts, latents.unfit, "(q.shape[2], kv_b.shape)"
+    ),
+    "qkv_attention": Kernel(attention.parts, attention.unfit, "head_dim"),
+}
 
 
 def render_kernels(
@@ -122,20 +79,26 @@ def render_kernels(
     Raises GlmcError for a use that lacks what its kernels are specialised by.
     """
     every = list(ops)
-    uses = _ours(every, own)
-    kinds = structure.prologues(uses)
-    variables = _variables(uses)
-    sections = [_render(env, "module", _module(every, own))]
-    for part in _parts(uses):
-        if part in _BY_KIND:
-            for kind in kinds:
-                text = _render(env, part, variables | _kind(kind, kinds))
-                for name, short in _BY_KIND.items():
-                    text = text.replace(name, kind.name(kinds, short))
-                sections.append(text)
-        else:
-            sections.append(_render(env, part, variables))
-    return "\n\n\n".join(sections) + "\n"
+    model = _model(every, own)
+    sections = list(dict.fromkeys(_sections(model, env)))
+    body = "\n\n\n".join(sections)
+    names = sorted({use.name for use in every})
+    torch = [n for n in names if n not in own and not model.forms(n)]
+    given = {
+        "imports": _imports(body, torch, [name for name in names if name in own]),
+        "exported": [f'"{name}",' for name in names],
+    }
+    head = lines.render(env, "module" if body else "module_without", given)
+    return "\n\n\n".join(filter(None, [head, body])) + "\n"
+
+
+def _sections(model: Model, env: jinja2.Environment) -> Iterator[str]:
+    """Kernels and launchers of each form of each op, then what chooses among forms."""
+    for op, kernel in KERNELS.items():
+        for form in model.forms(op):
+            for part in kernel.parts(form, model):
+                yield lines.render(env, part.template, part.variables)
+        yield from dispatch.chooser(op, kernel.told, model)
 
 
 def aot_specs(
@@ -160,195 +123,68 @@ def aot_specs(
             f"The Triton backend has no kernels for dtype {dtype!r}: it computes with"
             f" {', '.join(DTYPES)}. Choose one of them."
         )
-    given = [use for use in ops if use.name not in own]
-    launched = kernels_of(given)
-    uses = [use for use in given if use.name in launched]
+    every = list(ops)
+    uses = [u for u, p in zip(every, places(every, own), strict=True) if _runs(p)]
     return dry.launches(kernels, uses, dtype, cache, target)
 
 
-def _ours(ops: Iterable[OpUse], own: Collection[str]) -> list[OpUse]:
-    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
-    given = [use for use in ops if use.name not in own]
-    # The reference calls no kernel, so the parts of what it runs are not asked for.
-    refused = placement.unfit(given)
-    parts = products.with_parts(use for use in given if use.name not in refused)
-    rest = [use for use in given if use.name in refused]
-    return [use for use in (*parts, *rest) if use.name not in own]
+def _runs(place: Place) -> bool:
+    return place.where == "kernel"
 
 
-def kernels_of(uses: list[OpUse]) -> Mapping[str, Kernel]:
-    """The kernels that fit a model; the other ops are the reference's."""
-    without = placement.unfit(uses)
-    return {name: kernel for name, kernel in KERNELS.items() if name not in without}
-
-
-def places(ops: Iterable[OpUse], own: Collection[str] = ()) -> Mapping[str, Place]:
-    """Where each op of a model runs on a GPU; ``own`` are the user's."""
-    return placement.places(_ours(ops, own), KERNELS, own)
+def places(ops: Iterable[OpUse], own: Collection[str] = ()) -> list[Place]:
+    """Where each use of an op runs on a GPU, in their order; ``own`` are the user's."""
+    every = list(ops)
+    encodes = any(use.name == "full_attention" for use in every)
+    return [Place("own") if use.name in own else _place(use, encodes) for use in every]
 
 
 def usual(name: str) -> Place:
-    """Where an op runs on a GPU in most models, and when it does not."""
-    return placement.usual(name, KERNELS)
+    """Where an op runs in most models; with a kernel, the reason says when not."""
+    found = placement.without(name) if name not in KERNELS else Place("kernel")
+    if found.where == "kernel" and KERNELS[name].told:
+        return Place(
+            "kernel", "where a layer has no sizes or forms that it does not take"
+        )
+    return found
 
 
-def _parts(uses: list[OpUse]) -> list[str]:
-    kernels = kernels_of(uses)
-    wanted = {part for u in uses if u.name in kernels for part in kernels[u.name].parts}
-    if not structure.weighs(uses):
-        wanted.discard("weighted")
-    if not structure.functions(uses):
-        wanted.discard("activations")
-    return [part for part in PARTS if part in wanted]
+def _place(use: OpUse, encodes: bool) -> Place:
+    if encodes and use.name == "linear":
+        return Place("torch", placement.ENCODER)
+    if use.name not in KERNELS:
+        return placement.without(use.name)
+    more = ", ".join(placement.beyond(use))
+    if more:
+        return Place("reference", f"{use.name}: no kernel takes its {more}")
+    reason = KERNELS[use.name].unfit(use)
+    return Place("reference", reason) if reason else Place("kernel")
 
 
-def _render(env: jinja2.Environment, part: str, variables: Variables) -> str:
-    return env.get_template(f"kernels/{part}.py.j2").render(variables).strip("\n")
+def _model(every: Sequence[OpUse], own: Collection[str]) -> Model:
+    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
+    found = list(zip(every, places(every, own), strict=True))
+    parts = products.with_parts(use for use, place in found if _runs(place))
+    return Model(
+        uses=[use for use in parts if use.name not in own],
+        lost=[use for use, place in found if place.where in ("torch", "reference")],
+    )
 
 
-def _module(uses: list[OpUse], own: Collection[str]) -> Variables:
-    names = sorted({use.name for use in uses})
-    kernels = kernels_of(uses)
-    ours = [name for name in names if name in kernels and name not in own]
-    described = any(kernels[name].cached for name in ours)
-    coded = any(use.name in ours and "bits" in use.attrs for use in uses)
-    return {
-        "launches": bool(ours),
-        "standard": "\n".join(_standard(ours, coded)),
-        "allocates": any(name in structure.ALLOCATING_OPS for name in ours),
-        "described": described,
-        "imports": "\n".join(_imports(names, own, kernels, described)),
-        "exported": names,
-    }
-
-
-def _standard(ours: list[str], coded: bool) -> Iterator[str]:
-    """Imports of what launchers keep their counters with, and divide sizes by."""
-    if any(name in products.OPS for name in ours):
-        yield "import functools"
-    if coded:
-        yield "import math"
-
-
-def _imports(
-    names: list[str], own: Collection[str], kernels: Collection[str], described: bool
-) -> Iterator[str]:
-    yield from (f"from .own.{name} import {name}" for name in names if name in own)
-    rest = [name for name in names if name not in own and name not in kernels]
-    if rest:
-        yield _import(rest)
-    if described:
-        yield "from .tuning import present_target"
-
-
-def _import(names: list[str]) -> str:
-    line = f"from .reference import {', '.join(names)}"
-    if len(line) <= LINE:
-        return line
-    lines = "".join(f"    {name},\n" for name in names)
-    return f"from .reference import (\n{lines})"
-
-
-def _variables(uses: list[OpUse]) -> Variables:
-    plan = structure.attention_plan(uses)
-    kinds = structure.prologues(uses)
-    shifted = structure.named(uses, *structure.LAYER_OPS)
-    norms = bool(structure.named(uses, *structure.RMS_OPS) or shifted)
-    fns = structure.functions(uses)
-    place = structure.weight_in(uses)
-    quantized = structure.named(uses, "quantized_gemm")
-    multiplied = structure.named(uses, *products.OPS)
-    mixed = structure.named(uses, *structure.MOE_OPS)
-    return {
-        **products.variables(uses),
-        **mixtures.variables(uses),
-        **latents.variables(uses),
-        "codes_biased": any("bias" in use.operands for use in quantized),
-        "gemm": [(size, json.dumps(tile)) for size, tile in tiles.GEMM.items()],
-        "norms": norms,
-        "by_rows": norms or bool(fns) or bool(mixed + multiplied),
-        "weight_in": place,
-        "weighted": f"_weighted_{place}",
-        "shift": presence("bias" in use.operands for use in shifted),
-        "fns": fns,
-        "act": f"_{fns[0]}" if fns else "",
-        "tile": tiles.POINTWISE,
-        "pointwise": bool(structure.named(uses, *structure.POINTWISE_OPS)),
-        "call": layout.call,
-        "bracketed": layout.bracketed,
-        "rms_offset": structure.offset(uses, structure.RMS_OPS),
-        "layer_offset": structure.offset(uses, structure.LAYER_OPS),
-        **_attending(plan),
-        **_kinds(kinds),
-    }
-
-
-def _attending(plan: structure.AttentionPlan) -> Variables:
-    """What the templates of attention ask for."""
-    constants = [(option.constant, option.keyword) for option in plan.options]
-    names = [constant for constant, _ in constants]
-    return {
-        "window": plan.presence["window"],
-        "chunked": plan.presence["chunk"],
-        "capped": plan.presence["softcap"],
-        "learned": plan.has("learned"),
-        "prefixed": plan.has("prefix"),
-        "sloped": plan.has("slopes"),
-        "sunk": plan.has("sinks"),
-        "pointers": list(plan.pointers),
-        "vectors": list(plan.vectors),
-        "constants": constants,
-        "given": [keyword for _, keyword in constants],
-        "keywords": [(option.keyword, option.default) for option in plan.options],
-        "scored": [name for name in ("SCALE", "CAP") if name in names],
-        "ranged": [name for name in ("WINDOW", "CHUNK") if name in names],
-        "splits": plan.splits,
-        "fan": tiles.FAN,
-        "described": [(n, _tuple(targets)) for n, targets in tiles.DESCRIBED.items()],
-        "prefill": [(size, json.dumps(tile)) for size, tile in plan.prefill.items()],
-        "decode": [(size, json.dumps(tile)) for size, tile in plan.decode.items()],
-    }
-
-
-def _tuple(names: Iterable[str]) -> str:
-    return layout.tuple_of([json.dumps(name) for name in names], 4)
-
-
-def _kinds(kinds: Sequence[structure.Prologue]) -> Variables:
-    """What the launcher of qkv_attention asks for."""
-    rope = len(kinds) > 1 or any(kind.rope for kind in kinds)
-    norm = len(kinds) > 1 or any(kind.norm for kind in kinds)
-    sectioned, offsets = structure.sectioned(kinds), structure.offsets(kinds)
-    return {
-        "sectioned": sectioned,
-        "offsets": offsets,
-        "key": ["style", "weight_in"]
-        + ["sections"] * sectioned
-        + ["unit_offset"] * offsets,
-        "inputs": ["cos", "sin"] * rope + ["q_norm", "k_norm", "eps"] * norm,
-        "kinds": [
-            {
-                "prologue": f"_{kind.name(kinds, 'prologue')}",
-                "decode": f"_{kind.name(kinds, 'decode')}",
-                "key": kind.key(kinds),
-            }
-            for kind in kinds
-        ],
-    }
-
-
-def _kind(kind: structure.Prologue, kinds: Sequence[structure.Prologue]) -> Variables:
-    """What the functions of one kind of layer ask for."""
-    return {
-        "rope": kind.rope,
-        "norm": kind.norm,
-        "style": kind.style,
-        "sections": kind.sections,
-        "unit_offset": kind.unit_offset,
-        "weighted": f"_weighted_{kind.weight_in}",
-        "warps": tiles.PROLOGUE_WARPS,
-        "rotation": ["cos", "sin"] * kind.rope,
-        "sizes": ["D"] + ["ROTARY"] * kind.rope + ["EPS"] * kind.norm + ["BLOCK"],
-        # The width of a call depends on the name, which is put in later.
-        "qkv_heads": f"_{kind.name(kinds, 'heads')}",
-    }
+def _imports(body: str, torch: Sequence[str], own: Sequence[str]) -> list[str]:
+    """What the text of kernels needs, and the ops that have none, as isort sorts it."""
+    standard = [
+        f"import {name}" for name in ("functools", "math") if f"{name}." in body
+    ]
+    found = [["import torch"] if "torch." in body else []]
+    if body:
+        found[0] += ["import triton", "import triton.language as tl"]
+    if "TensorDescriptor(" in body:
+        name = "TensorDescriptor"
+        found[0].append(f"from triton.tools.tensor_descriptor import {name}")
+    local = ["from . import reference"] if "reference." in body else []
+    local += [f"from .own.{name} import {name}" for name in own]
+    local += [dispatch.imported("reference", torch)] if torch else []
+    local += ["from .tuning import present_target"] if "present_target(" in body else []
+    blocks = [block for block in (standard, *found, local) if block]
+    return "\n\n".join("\n".join(block) for block in blocks).split("\n")

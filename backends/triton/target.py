@@ -1,6 +1,6 @@
 """The targets with Triton's kernels: GPUs of NVIDIA and AMD, with CPUs or without."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def _use(program: Program, graph: Graph, op: Op) -> OpUse:
     )
 
 
-def _place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
+def _place(program: Program, own: Collection[str]) -> Sequence[Place]:
     from glmc.backends.triton.registry import places
 
     return places(uses(program), own)

@@ -146,10 +146,12 @@ GEMM: Mapping[int, Tile] = {2: _gemm(64, 64, 16, 4, 3), 4: _gemm(32, 32, 16, 4, 
 # Products with float weights. Up to so many rows of x, each row reads the weights for
 # itself; up to so many more, a matrix unit takes them together; a library beyond.
 ONE_ROW, FEW_ROWS = 1, 16
+# Columns of x that the statistics of a norm before a product of one row take at a time.
+SPAN = 4096
 
 
 def _gemv(rows: int) -> Tile:
-    return {"ROWS": rows, "COLUMNS": 1024, "SPAN": 4096, "num_warps": 4}
+    return {"ROWS": rows, "COLUMNS": 1024, "num_warps": 4}
 
 
 def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Tile:
@@ -182,7 +184,7 @@ CODE_GEMV_ROWS = 4
 
 
 def _code_gemv(rows: int) -> Tile:
-    sizes = {"ROWS": rows, "COLUMNS": 256, "SPAN": 4096}
+    sizes = {"ROWS": rows, "COLUMNS": 256}
     return {**sizes, "num_warps": 4, "maxnreg": ALL_REGISTERS}
 
 

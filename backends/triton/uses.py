@@ -1,12 +1,9 @@
 """How a model uses an op: all that the choice of kernels looks at."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from glmc.ir.errors import GlmcError, KernelShapeError
-
-Presence = Literal["none", "some", "all"]
 
 
 @dataclass(frozen=True)
@@ -76,23 +73,8 @@ class OpUse:
         shape = self.shapes.get(operand, ())
         return tuple(self.size(operand, dim) for dim in range(len(shape)))
 
-    def beyond(self, attrs: Set[str], operands: Set[str]) -> str | None:
-        """What it has that kernels which know these do not; what is off counts as
-        absent."""
-        given = {name for name, value in self.attrs.items() if value}
-        more = sorted((given - attrs) | (self.operands - operands))
-        return f"{self.name}: no kernel takes its {', '.join(more)}" if more else None
-
     def _error(self, reason: str) -> GlmcError:
         return KernelShapeError(
             f"The Triton backend cannot specialise {self.name}: {reason}. This is a"
             " mistake in what glmc told its backend about the model; please report it."
         )
-
-
-def presence(given: Iterable[bool]) -> Presence:
-    """Whether none, some or all of the layers have something."""
-    seen = set(given)
-    if seen == {True, False}:
-        return "some"
-    return "all" if True in seen else "none"

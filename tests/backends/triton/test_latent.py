@@ -166,8 +166,12 @@ def test_what_no_kernel_knows_of_is_the_references() -> None:
         attend.name, {**attend.attrs, "softcap": 30.0}, attend.operands, attend.shapes
     )
     for other in (biased, capped):
-        assert "from .reference import latent_attention" in render(write, attend, other)
+        assert "from .reference import latent_attention" in render(write, other)
     assert "from .reference" not in render(write, attend)
+    # One layer has it and the other has not: each runs as it may.
+    both = render(write, attend, biased)
+    assert "    if bias is not None:\n        return reference.latent_att" in both
+    assert "    return _latent_attention(" in both
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def decoded(
 
 def check(folder: Path, launches: Counter[str], layers: int) -> None:
     """Five ops a layer, and no more launches than they say."""
-    assert launches.pop("product_gemv_kernel") == PRODUCTS * layers + 1  # the head's
+    products = {name for name in launches if name.endswith("_gemv_kernel")}
+    made = sum(launches.pop(name) for name in products)
+    assert made == PRODUCTS * layers + 1  # the head's
     assert sum(launches.values()) <= ATTENTION * layers
     program = Build(folder).program
     (block,) = program.blocks
@@ -80,5 +82,5 @@ def test_codes_take_no_more(
     )
     folder = compile_model(checkpoint, tmp_path / "build")
     launches, layers = decoded(folder, checkpoint, monkeypatch)
-    assert "quantized_gemm_kernel" not in launches
+    assert not any("gemm" in name for name in launches)
     check(folder, launches, layers)

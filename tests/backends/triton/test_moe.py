@@ -185,19 +185,19 @@ def test_control_a_wrong_line_shows(
     assert not torch.allclose(got, want, atol=1e-2)
 
 
-def test_experts_of_unlike_forms_or_with_something_new_are_the_references() -> None:
+def test_experts_of_unlike_forms_have_kernels_and_something_new_has_none() -> None:
     plain = moe_use()
-    for other in (
-        moe_use(weigh="input"),
-        moe_use("silu", "down_bias"),
-        moe_use(skipped=3),
-        moe_use("silu", "norm"),
-    ):
-        assert "import moe_experts" in render(plain, other)
-    assert "import moe_experts" not in render(plain, moe_use(skipped=0))
+    for other in (moe_use(weigh="input"), moe_use("silu", "down_bias")):
+        text = render(plain, other)
+        assert "reference" not in text.partition("import triton")[2]
+        assert text.count("def _moe_experts") == 2
+    for other in (moe_use(skipped=3), moe_use("silu", "norm")):
+        assert "import moe_experts" in render(other)
+        assert "return reference.moe_experts(" in render(plain, other)
+    assert "reference.moe" not in render(plain, moe_use(skipped=0))
     for new in (router_use(jitter=0.1), router_use("norm")):
         assert "import moe_router" in render(new)
-    assert "import moe_router" in render(router_use(), router_use(score="sigmoid"))
+    assert "MOE_ROUTER_FORMS" in render(router_use(), router_use(score="sigmoid"))
     assert "import moe_router" in render(router_use(experts=2048))
     assert "import moe_router" not in render(router_use(experts=512, jitter=0.0))
 

@@ -85,7 +85,7 @@ def test_layer_norm(
     count = 2 if name == "add_layer_norm" else 1
     inputs = [random(*rows, width, dtype=dtype, seed=seed + n) for n in range(count)]
     weight, shift = (random(width, dtype=dtype, seed=seed + n) for n in (2, 3))
-    attrs = {"eps": 1e-5, "bias": shift if bias else None}
+    attrs = {"eps": 1e-5, **({"bias": shift} if bias else {})}
     got = getattr(module, name)(*inputs, weight, **attrs)
     want = getattr(reference, name)(*inputs, weight, **attrs)
     if count == 1:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import types
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 import glmc.ir.ops  # noqa: F401  registers the ops
+from glmc.backends.ledger import Place
 from glmc.backends.triton import placement
 from glmc.backends.triton.registry import KERNELS, aot_specs, places
 from glmc.backends.triton.targets import LIMITS, parse_targets
@@ -18,12 +22,15 @@ from support.kernels import (
     full_use,
     latent_uses,
     moe_use,
+    norm_use,
     product_use,
     qkv_use,
     quantized_use,
     render,
     router_use,
 )
+
+Interpreted = Callable[..., ModuleType]
 
 NOT_WRITTEN = frozenset(
     {"block_attention", "block_select", "index_select", "normalised_linear"}
@@ -98,12 +105,6 @@ REFUSED: dict[str, tuple[str, str, list[OpUse], list[OpUse]]] = {
         [moe_use(limit=7.0)],
         [moe_use(limit=7.0, alpha=1.7)],
     ),
-    "experts of two forms": (
-        "moe_experts",
-        "its 2 kinds of layer differ in form",
-        [moe_use(), moe_use(weigh="input")],
-        [moe_use(), moe_use("gelu")],
-    ),
     "many experts": (
         "moe_router",
         "among 1024 experts at most, not 2048",
@@ -131,33 +132,106 @@ REFUSED: dict[str, tuple[str, str, list[OpUse], list[OpUse]]] = {
 }
 
 
+def told(uses: list[OpUse], op: str) -> list[Place]:
+    """Where each use of an op runs."""
+    found = zip(uses, places(uses), strict=True)
+    return [place for use, place in found if use.name == op]
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_no_kernel_takes_says_why(what: str) -> None:
     op, why, uses, taken = REFUSED[what]
-    place = places(uses)[op]
+    place = told(uses, op)[-1]
     assert why in place.reason
     assert place.where == ("torch" if op == "linear" else "reference")
     assert place.where == "torch" or place.reason.startswith(f"{op}: ")
     if taken:
-        assert places(taken)[op] == placement.Place("kernel")
-        assert "from .reference" not in render(*taken)
+        assert set(told(taken, op)) == {Place("kernel")}
+        assert "reference import" not in render(*taken)
+        assert "import reference" not in render(*taken)
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_told_is_what_is_emitted(what: str) -> None:
     _, _, uses, taken = REFUSED[what]
     for given in filter(None, (uses, taken)):
-        text, told = render(*given), places(given)
-        for use in given:
-            here = f"def {use.name}(" in text
-            assert here == (told[use.name].where == "kernel")
+        text = render(*given)
+        for op in {use.name for use in given}:
+            found = {place.where for place in told(given, op)}
+            assert (f"def {op}(" in text) == ("kernel" in found)
+            beside = len(found) > 1
+            assert (f"reference.{op}" in text) == beside
+            assert (f"from .reference import {op}" in text) == ("kernel" not in found)
+
+
+ODD: dict[str, tuple[OpUse, OpUse, dict[str, object], dict[str, object]]] = {
+    "a wide head": (
+        qkv_use(4, 2, 64),
+        qkv_use(4, 2, 1024),
+        {"head_dim": 64},
+        {"head_dim": 1024},
+    ),
+    "chunks and a prefix": (
+        qkv_use(chunk=8),
+        qkv_use(chunk=8, prefix=True),
+        {"head_dim": 64, "prefix": None},
+        {"head_dim": 64, "prefix": 3},
+    ),
+    "a window and none": (
+        qkv_use(window=4),
+        qkv_use(),
+        {"head_dim": 64, "window": 4},
+        {"head_dim": 64, "window": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_layer_does_not_take_the_others_with_it(
+    what: str, interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call goes where its layer's place says."""
+    usual, odd, *calls = ODD[what]
+    module = interpreted(usual, odd)
+    went: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *operands, **given: went.append(name)
+
+    reference = types.SimpleNamespace(qkv_attention=note("reference"))
+    monkeypatch.setattr(module, "reference", reference, raising=False)
+    table = getattr(module, "QKV_ATTENTION_FORMS", {})
+    for key, launcher in table.items():
+        kind = "kernel" if isinstance(launcher, types.FunctionType) else "reference"
+        monkeypatch.setitem(table, key, note(kind))
+    monkeypatch.setattr(module, "_qkv_attention", note("kernel"), raising=False)
+    for given in calls:
+        sizes = {"heads": 4, "kv_heads": 2, "scale": 1.0}
+        module.qkv_attention(None, None, **sizes, **given)
+    assert went == [place.where for place in places([usual, odd])]
+
+
+def test_experts_of_two_forms_have_kernels_each() -> None:
+    uses = [moe_use(), moe_use(weigh="input"), moe_use("gelu")]
+    assert set(told(uses, "moe_experts")) == {Place("kernel")}
+    text = render(*uses)
+    assert "MOE_EXPERTS_FORMS = {" in text
+    for kernel in ("silu", "silu_input", "gelu"):
+        assert f"def moe_gate_up_{kernel}_kernel(" in text
+
+
+def test_what_an_op_gets_that_no_kernel_knows_is_seen() -> None:
+    """An attribute that is added to an op is not passed over by its kernels."""
+    use = norm_use("rms_norm", squared=True)
+    (place,) = places([use])
+    assert place == Place("reference", "rms_norm: no kernel takes its squared")
+    assert "from .reference import rms_norm" in render(use)
 
 
 def test_a_kernel_of_ones_own_is_told_as_such() -> None:
     uses = [OpUse("index_select"), qkv_use(8, 2, 1024)]
     found = places(uses, own=["index_select"])
-    assert found["index_select"].where == "own"
-    assert found["qkv_attention"].where == "reference"
+    assert [place.where for place in found] == ["own", "reference"]
 
 
 def test_each_target_dtype_and_head_gets_specifications_or_a_reason() -> None:
@@ -170,22 +244,22 @@ def test_each_target_dtype_and_head_gets_specifications_or_a_reason() -> None:
             "attention": attention_use(8, 2, width),
             "full_attention": full_use(8, 8, width),
         }[name]
-        place, specs = places([use])[name], aot_specs(render(use), [use], dtype)
+        (place,), specs = places([use]), aot_specs(render(use), [use], dtype)
         assert bool(specs) == (place.where == "kernel") == (width <= 512)
         assert (str(width) in place.reason) == (width > 512)
 
 
 def test_each_group_gets_specifications_or_a_reason() -> None:
-    told = {}
+    where = {}
     for bits, group in itertools.product((4, 8), GROUPS):
         use = quantized_use(bits, 1920, group=group)
-        place = places([use])["quantized_linear"]
+        (place,) = places([use])
         specs = aot_specs(render(use), [use], "bf16")
         assert bool(specs) == (place.where == "kernel")
         assert (f"groups of {group} " in place.reason) != bool(specs)
-        told[bits, group] = place.where
+        where[bits, group] = place.where
     # Rows of 1920 codes: tiles of 128 columns for 4 bits, and of 64 for 8.
-    fit = {bits: {g for b, g in told if b == bits and told[b, g] == "kernel"}
+    fit = {bits: {g for b, g in where if b == bits and where[b, g] == "kernel"}
            for bits in (4, 8)}  # fmt: skip
     assert fit == {4: {16, 32, 64, 128}, 8: {16, 32, 64, 128, 960}}
 

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
+import jinja2
 import pytest
 
-from glmc.backends.triton.registry import KERNELS
 from glmc.backends.triton.uses import OpUse
+from glmc.ir.activations import ActivationName
 from glmc.ir.errors import GlmcError
 from support.kernels import (
+    ENV,
     TEMPLATES,
     attention_use,
     coded_use,
@@ -216,8 +219,15 @@ def test_all_names_are_bound_and_exported() -> None:
 
 @pytest.mark.parametrize("template", sorted((TEMPLATES / "kernels").glob("*.j2")))
 def test_a_template_parses_unrendered(template: Path) -> None:
-    """With a name wherever something is put in."""
+    """With a name wherever something is put in, and a function where one begins."""
     text = template.read_text(encoding="utf-8")
+    text = re.sub(r" *\{\{ (parameters|attended) \}\}\n", "", text)
+    text = text.replace("#% include body", "_")
+    # What is put into a function begins where it is put.
+    indent = len(text) - len(text.lstrip(" "))
+    text = "".join(" " * n + "for _ in _:\n" for n in range(0, indent, 4)) + text
+    text = re.sub(r"\{\{ \w*(head|signature) \}\}", "def _():", text)
+    text = re.sub(r"\{\{ \w+\.signature \}\}", "def _():", text)
     ast.parse(re.sub(r"\{\{.*?\}\}", "_", text))
 
 
@@ -239,11 +249,10 @@ def test_structure_that_no_layer_uses_is_not_emitted() -> None:
 
 def test_a_model_of_mixed_layers_chooses_by_its_arguments() -> None:
     text = render(qkv_use(rotary=64), qkv_use(window=4))
-    assert (
-        '(True, False, "half", "input"): (_qkv_rope_prologue, _qkv_rope_decode' in text
-    )
-    assert '(False, False, "half", "input"): (_qkv_prologue, _qkv_decode' in text
-    assert "if WINDOW is not None" in text
+    assert '    (True, "half", 1, False): _qkv_attention_rope,' in text
+    assert "    (False, False, False, True): _qkv_attention_window," in text
+    assert "if WINDOW is not None" not in text
+    assert text.count("def _prefill") == 2
 
 
 def test_a_model_without_kernels_imports_no_triton() -> None:
@@ -265,10 +274,39 @@ def test_rendering_imports_neither_torch_nor_triton() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_kernel_has_templates() -> None:
+def test_every_template_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: set[str] = set()
+    load = ENV.get_template
+
+    def get_template(name: str, *more: Any, **options: Any) -> jinja2.Template:
+        found.add(name.removeprefix("kernels/"))
+        return load(name, *more, **options)
+
+    monkeypatch.setattr(ENV, "get_template", get_template)
+    for model in (*itertools.islice(models(), 0, None, 2), [OpUse("heads")]):
+        render(*model)
+    render(full_use(4, 2, 24), product_use("layer_norm_linear"))
+    rendered = [pointwise_use("activation", fn) for fn in get_args(ActivationName)]
+    render(*rendered)
     there = {file.name for file in (TEMPLATES / "kernels").iterdir()}
-    for kernel in KERNELS.values():
-        assert {f"{part}.py.j2" for part in kernel.parts} <= there
+    assert found == there
+
+
+#: What kernels hold of a template that begins with ``#%`` and chooses or repeats.
+MOST_CONTROL = 0.1
+
+
+def test_templates_hardly_branch() -> None:
+    """What a form has is put in, line by line; what else there is does not ask."""
+    lines = [
+        line
+        for file in (TEMPLATES / "kernels").iterdir()
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    control = [line for line in lines if "{%" in line or line.lstrip()[:2] == "#%"]
+    assert len(control) <= MOST_CONTROL * len(lines)
+    # As many as stand there today: each puts a loop's body into a kernel.
+    assert {line.split()[1] for line in control} == {"include"}
 
 
 def test_a_use_without_what_its_kernel_needs_is_named() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from glmc.backends.ledger import Place
 from glmc.backends.target import Ahead, Emitted, Target
 from glmc.ir.graph import Program
-from glmc.ir.op import registry
 from glmc.ir.passes import Pass, fusions, general
 from glmc.ir.passes.rewrite import Fusion, Rule
 
@@ -67,8 +66,8 @@ def usual(op: str) -> Place:
     return Place("torch", f"the toy leaves {op} to torch")
 
 
-def place(program: Program, own: Collection[str]) -> Mapping[str, Place]:
-    return {name: usual(name) for name in registry()}
+def place(program: Program, own: Collection[str]) -> list[Place]:
+    return [usual(op.mnemonic) for graph in program.graphs for op in graph.ops]
 
 
 def compile_ahead(
