@@ -10,6 +10,13 @@ from glmc.frontends.library import _match, _naming, builtin_specs
 from support.configs import LLAMA, MISTRAL
 from support.loading import Load, Refusal
 
+MOE = "kind: moe, act: silu, experts: 4, ff: 8"
+EXPERTS = "{router: r, xgate: g, xup: u, xdown: d}"
+ALTUP = (
+    "{altup_router: a, altup_predict: b, altup_correct: c, streams_spread: d,"
+    " streams_gather: e}"
+)
+
 
 def write(folder: Path, text: str, name: str = "my.yaml") -> Path:
     path = folder / name
@@ -97,6 +104,42 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
         (
             "block: [{op: part}]\nops: {part: {kind: per_layer_input, act: silu}}",
             "weights has no entry for 'part_gate'",
+        ),
+        ("weights: {gate: null}", "weights has no entry for 'gate'"),
+        ("ops: {mlp: {sparsity: 1.0}}", "ops.mlp.sparsity must be below 1, found 1.0"),
+        (
+            "ops: {attn: {rope: {sections: 3}}}",
+            "ops.attn.rope.sections must pair channels in 16 // 3 each",
+        ),
+        (
+            "ops: {attn: {experts: {experts: 4, top_k: 3}}}\nweights: {attn_router: x}",
+            "ops.attn.experts.top_k must be heads / kv_heads, 2, found 3",
+        ),
+        (
+            f"streams: {{count: 1, router_norm: x}}\nweights: {ALTUP}",
+            "streams.count must be a whole number of at least 2, found 1",
+        ),
+        (
+            f"streams: {{count: 2, active: 2, router_norm: x}}\nweights: {ALTUP}",
+            "streams.active must be at most 1, found 2",
+        ),
+        (
+            f"streams: {{count: 2, router_norm: {{name: null}}}}\nweights: {ALTUP}",
+            "streams.router_norm must be the name of a norm, found null",
+        ),
+        (
+            f"ops: {{mlp!: {{{MOE}, top_k: 2, score: logit}}}}\nweights: {EXPERTS}",
+            "ops.mlp.after must be softmax or sigmoid with score: logit, and else null",
+        ),
+        (
+            f"ops: {{mlp!: {{{MOE}, top_k: 2, score: sigmoid, after: softmax}}}}\n"
+            f"weights: {EXPERTS}",
+            "ops.mlp.after must be softmax or sigmoid with score: logit, and else null",
+        ),
+        (
+            f"ops: {{mlp!: {{{MOE}, top_k: 7, score: softmax, zero_experts: 2}}}}\n"
+            f"weights: {EXPERTS}",
+            "ops.mlp: 7 of 6 experts cannot be chosen",
         ),
         ("variants: {a: 3}", "my.yaml:2: variants.a must be a mapping"),
         ("variants: {a: {when: =true}}", "variants.a.about: this key is required"),
