@@ -47,6 +47,10 @@ class InnerSpec(Section, makes=Makes(Inner)):
     when: Flag = True
 
 
+class PerhapsSpec(Section, makes=Makes(Inner), unless_null="size"):
+    """No node where there is no size."""
+
+
 class OuterSpec(Section, makes=Makes(Outer, renamed={"on": "enabled"})):
     """A section with a field of each kind."""
 
@@ -144,6 +148,15 @@ def test_what_an_expression_gives_is_checked(
 def test_a_literal_of_another_kind_does_not_pass(key: str) -> None:
     with pytest.raises(ValidationError):
         OuterSpec.model_validate({key: {}})
+
+
+def test_a_section_may_stand_for_no_node() -> None:
+    for given, size in ((None, None), (expression("c.n"), None), (3, 3)):
+        section = PerhapsSpec.model_validate({"size": given})
+        made = maker(n=None).part("perhaps", section)
+        assert (made and made.size) == size
+    with pytest.raises(ValidationError):
+        PerhapsSpec.model_validate({})
 
 
 def test_a_list_may_hold_expressions() -> None:

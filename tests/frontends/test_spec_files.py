@@ -34,6 +34,35 @@ def test_a_spec_of_ones_own(load: Load, tmp_path: Path) -> None:
     assert names == ["my.yaml", "llama.yaml", "_common.yaml"]
 
 
+def test_names_of_norms_of_biases_and_of_activations(
+    load: Load, tmp_path: Path
+) -> None:
+    text = (
+        "extends: llama\ntensor_prefix: outer.\n"
+        "final_norm: {name: last, bare: true, kind: layer, bias: true}\n"
+        "block: [{op: mlp, pre: {name: first, weight: false, bias: true}}]\n"
+        f"ops: {{mlp!: {{{MOE.replace('silu', 'relu_squared')}, top_k: 2,"
+        " score: softmax}}\n"
+        "weights: {router: {name: r, bias: true}, xgate: g, xup: u,"
+        " xdown: {name: d, bias: true}}\n"
+    )
+    model = load(LLAMA, spec_path=write(tmp_path, text)).model
+    last = model.final_norm
+    assert last
+    assert last.weight
+    assert last.weight.tensor == "outer.last"
+    assert last.bias
+    assert last.bias.tensor == "outer.last.bias"
+    (step,) = model.blocks[0].steps
+    assert step.pre
+    assert (step.pre.weight, step.pre.bias) == (None, None)
+    assert step.op.act == "relu2"
+    assert step.op.router.bias.tensor == "outer.model.layers.{i}.r.bias"
+    assert step.op.router.weight.tensor == "outer.model.layers.{i}.r.weight"
+    assert step.op.down_bias.tensor == "outer.model.layers.{i}.d.bias"
+    assert step.op.up_bias is None
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
