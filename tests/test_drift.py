@@ -138,17 +138,21 @@ def test_the_command_line(case: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_tokens_and_wishes_are_told(case: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint = changed(case, tmp_path / "t", {"eos_token_id": [2, 7]})
-    asked = {"suppress_tokens": [20, 21], "temperature": 0.6, "max_length": 99}
+    asked = {"suppress_tokens": [20, 21], "guidance_scale": 2.0, "num_beams": 1}
     file = checkpoint / "generation_config.json"
     file.write_text(json.dumps(asked))
     with pytest.warns(UserWarning, match="tokens") as told:
         builds.load(case[1], checkpoint)
     words = " ".join(str(one.message) for one in told)
     assert "eos_token_id is [2, 7], compiled was [2]" in words
-    assert "asks for suppress_tokens=[20, 21], which" in words
-    file.write_text(json.dumps({**asked, "do_sample": True, "suppress_tokens": []}))
-    with pytest.warns(UserWarning, match="do_sample=True|temperature=0.6, do_sample"):
-        builds.load(case[1], checkpoint)
+    assert "asks for guidance_scale=2.0, which generate() does not do" in words
+    # What it does is no matter to tell.
+    assert "suppress_tokens" not in words
+    file.write_text(json.dumps({"suppress_tokens": "x"}))
+    given = (str(case[1]), "--weights", str(checkpoint))
+    assert "suppress_tokens='x', which must be a token id" in refused(
+        glmc("check", *given)
+    )
 
 
 def test_what_was_set_stays_set(case: tuple[Path, Path], tmp_path: Path) -> None:

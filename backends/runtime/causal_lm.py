@@ -17,9 +17,10 @@ from .generation import generate
 from .inputs import check_cache, check_keep, positions, read_mask
 from .modules import BaseModel, item, operations
 from .prompts import Prompt, streamed
-from .settings import defaults, settle
+from .settings import settle
 from .state import CACHE_DTYPES, Declared, From, KeysValues, PerToken
 from .strict_json import MEGABYTE, read_object
+from .wishes import defaults
 
 
 class Output(NamedTuple):
@@ -49,7 +50,7 @@ class CausalLM(BaseModel):
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
-    #: What generation_config.json beside the weights asks for, by `settings.defaults`.
+    #: What generation_config.json beside the weights asks for, by `wishes.defaults`.
     generation_defaults: Mapping[str, Any] = MappingProxyType({})
     #: What keys and values are kept as; None: the dtype of the model.
     cache_dtype: torch.dtype | None = None
@@ -241,7 +242,7 @@ class CausalLM(BaseModel):
         says so, and is filled with `pad_token_id`; when every row has ended, so does
         the generation. `logits_processor` are called with (tokens, scores) before a
         token is chosen. `streamer` is given the prompt and each token by `put`, then
-        `end`. `settings` are those of `settings.OBEYED`, by transformers' names:
+        `end`. `settings` are those of `wishes.OBEYED`, by transformers' names:
         repetition_penalty, min_new_tokens, num_return_sequences, and others.
 
         Returns int64 [B, P + new], or with `stream` an iterator over the new tokens,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from .faults import WeightsError
 from .folders import Files, FolderFiles
 from .strict_json import MEGABYTE, read_object
+from .wishes import defaults, unheard
 
 COMPILED = "compiled.json"
 #: Files beside the weights that are compared.
@@ -85,61 +86,8 @@ class Drift(NamedTuple):
             told = ", ".join(f"{k}={_shown(v)}" for k, v in self.unheard.items())
             yield (
                 f"generation_config.json beside {self.where} asks for {told}, which "
-                "generate() does not do by itself."
+                "generate() does not do."
             )
-
-
-# What generation_config.json may hold without asking for anything: by its value, or
-# whatever its value is.
-_NEUTRAL: Config = {
-    "begin_suppress_tokens": [],
-    "diversity_penalty": 0.0,
-    "do_sample": False,
-    "early_stopping": False,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "guidance_scale": 1.0,
-    "length_penalty": 1.0,
-    "low_memory": False,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "no_repeat_ngram_size": 0,
-    "num_beam_groups": 1,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "remove_invalid_values": False,
-    "renormalize_logits": False,
-    "repetition_penalty": 1.0,
-    "suppress_tokens": [],
-    "token_healing": False,
-    "top_p": 1.0,
-    "typical_p": 1.0,
-}
-_SILENT = (
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
-    *("transformers_version", "max_length", "max_new_tokens", "use_cache"),
-    *("cache_implementation", "return_dict_in_generate", "chat_format"),
-    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-    *("disable_compile", "trust_remote_code"),
-)
-#: What is asked for only where tokens are drawn.
-_DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-
-
-def unheard(generation: Config) -> dict[str, Any]:
-    """What a generation_config.json asks for beside the special tokens."""
-    drawn = generation.get("do_sample") is True
-    return {
-        key: value
-        for key, value in generation.items()
-        if not key.startswith("_")
-        and key not in _SILENT
-        and (drawn or key not in _DRAWN)
-        and value is not None
-        and not _same(value, _NEUTRAL.get(key))
-    }
 
 
 def compiled_beside(file: str | None) -> dict[str, Any] | None:
@@ -184,7 +132,7 @@ def drift(compiled: Config, files: Files) -> Drift:
     if path is None:
         return Drift(where)
     plain = read_object(path, _LIMIT, finite=False)
-    generation = _beside(files, "generation_config.json")
+    generation = _generation(files)
     config = with_sidecar(plain, _beside(files, "hf_quant_config.json"))
     try:
         changed = differences(compiled, settled(config, compiled))
@@ -200,6 +148,17 @@ def drift(compiled: Config, files: Files) -> Drift:
             "config",
         ) from None
     return Drift(where, changed, tokens, unheard(generation))
+
+
+def _generation(files: Files) -> Config:
+    """generation_config.json, whose values are such as `generate` can obey."""
+    name = "generation_config.json"
+    found = _beside(files, name)
+    try:
+        defaults(found, files.at(name))
+    except ValueError as error:
+        raise WeightsError(str(error), "config") from None
+    return found
 
 
 def with_sidecar(config: Config, sidecar: Config) -> Config:
