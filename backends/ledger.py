@@ -59,6 +59,11 @@ def fallen_back(placements: Iterable[Placement]) -> dict[str, str]:
     return {row.op: row.reason for row in placements if row.where == "reference"}
 
 
+def calls_of_torch(placements: Iterable[Placement]) -> int:
+    """How many times a token runs an op as the reference does, in all layers."""
+    return sum(row.layers for row in placements if row.where == "reference")
+
+
 def totals(rows: Iterable[Row]) -> tuple[int, int]:
     """(launches, bytes) saved in a whole model, per call and per token."""
     applied = [row for row in rows if row.status == "applied"]

@@ -31,7 +31,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
             "nothing to compile: name a config.json, a model folder or a hub id, or a "
             "dump with --from-ir FILE."
         )
-    from glmc.backends.ledger import fallen_back
+    from glmc.backends.ledger import calls_of_torch, fallen_back
     from glmc.backends.target import DEFAULT
     from glmc.driver import Options, compile_files
     from glmc.writing import name_note, refuse_name, write_build
@@ -73,6 +73,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         "verified": compiled.verified,
         "own_kernels": dict(compiled.own),
         "without_kernel": missing,
+        "torch_ops_of_a_token": calls_of_torch(compiled.placed),
     }
     if compiled.ahead:
         facts["aot"] = compiled.ahead.rows
@@ -85,8 +86,9 @@ def compile_command(arguments: argparse.Namespace) -> int:
     )
     if missing:
         ops, why = ", ".join(missing), f"glmc inspect {arguments.out} --ledger"
+        made = f"{calls_of_torch(compiled.placed)} ops of a token"
         machine = compiled.target.machine
-        print(f"on {machine} these run as torch code: {ops}; why: {why}")
+        print(f"on {machine} {made} run as torch code: {ops}; why: {why}")
     if compiled.verified:
         worst = max(compiled.verified.values())
         print(f"{len(compiled.verified)} stages agree, worst difference {worst:.2g}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from glmc.backends.triton import tiles
-from glmc.backends.triton.attention import table
+from glmc.backends.triton.attention_heads import table
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.launch import (
     Argument,

@@ -34,35 +34,10 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "known_ids",
         "no_selection",
     ),
-    "reads and writes what its tokens have, and no fusion took it": (
-        "add",
-        "add_bias",
-        "mul",
-        "scale",
-        "scale_by",
-        "scale_by_factor",
-        "scale_heads",
-        "scale_experts",
-        "clamp",
-        "clamped_glu",
-        "concat",
-        "cut_below",
-        "mix_streams",
-        "correct_streams",
-        "add_to_others",
-        "soft_cap",
-        "gate",
-        "xielu",
-        "rope",
-        "layer_norm_heads",
-        "rms_normalize",
-        "layer_normalize",
-        "kv_write",
-        "index_write",
-    ),
 }
 TORCH: Mapping[str, str] = {op: why for why, ops in _BY_DESIGN.items() for op in ops}
-"""The ops that are torch's by design, and why. None reads a matrix, or the cache."""
+"""The ops that are torch's by design, and why."""
+_ONCE = "runs once a call, and not in each layer"
 ENCODER = "an encoder multiplies all tokens of a text, and a library does that best"
 # Arguments of ops that every kernel of theirs takes: numbers, what comes with others.
 _NUMBERS = frozenset(
@@ -71,10 +46,12 @@ _NUMBERS = frozenset(
 )
 
 
-def without(op: str) -> Place:
-    """Where an op runs that no kernel is written for."""
+def without(op: str, once: bool = False) -> Place:
+    """Where an op without any kernel runs; ``once`` is said of one in no layer."""
     if op in TORCH:
         return Place("torch", TORCH[op])
+    if once:
+        return Place("torch", _ONCE)
     return Place("reference", f"{op}: no kernel is written for it")
 
 

@@ -8,6 +8,7 @@ import jinja2
 from glmc.backends.ledger import Place
 from glmc.backends.triton import (
     attention,
+    attention_heads,
     dispatch,
     dry,
     latents,
@@ -56,16 +57,16 @@ KERNELS: Mapping[str, Kernel] = {
     ),
     "moe_experts": Kernel(mixtures.parts, mixtures.experts_unfit, "alpha"),
     "full_attention": Kernel(
-        attention.full_parts, attention.unfit, "(k.shape[-1], v.shape[-1])"
+        attention.full_parts, attention_heads.unfit, "(k.shape[-1], v.shape[-1])"
     ),
     "attention": Kernel(
-        attention.parts, attention.unfit, "(q.shape[-1], kv.values.shape[-1])"
+        attention.parts, attention_heads.unfit, "(q.shape[-1], kv.values.shape[-1])"
     ),
     "latent_write": Kernel(latents.write_parts),
     "latent_attention": Kernel(
         latents.parts, latents.unfit, "(q.shape[2], kv_b.shape)"
     ),
-    "qkv_attention": Kernel(attention.parts, attention.unfit, "head_dim"),
+    "qkv_attention": Kernel(attention.parts, attention_heads.unfit, "head_dim"),
 }
 
 
@@ -144,7 +145,7 @@ def usual(name: str) -> Place:
     found = placement.without(name) if name not in KERNELS else Place("kernel")
     if found.where == "kernel" and KERNELS[name].told:
         return Place(
-            "kernel", "where a layer has no sizes or forms that it does not take"
+            "kernel", "unless a layer has sizes or arguments that it does not take"
         )
     return found
 
@@ -153,7 +154,7 @@ def _place(use: OpUse, encodes: bool) -> Place:
     if encodes and use.name == "linear":
         return Place("torch", placement.ENCODER)
     if use.name not in KERNELS:
-        return placement.without(use.name)
+        return placement.without(use.name, use.once)
     more = ", ".join(placement.beyond(use))
     if more:
         return Place("reference", f"{use.name}: no kernel takes its {more}")

@@ -60,6 +60,7 @@ def _use(program: Program, graph: Graph, op: Op) -> OpUse:
         attrs=op.attributes(),
         operands=frozenset(field for field, _, _ in op.operands()),
         shapes={field: type_of.dims for field, type_of in types.items()},
+        once=not graph.layers,
     )
 
 

@@ -13,6 +13,7 @@ class OpUse:
     name      the op's mnemonic, e.g. "add_rms_norm"
     attrs     its attributes; one that is absent has the default of the op's signature
     operands  the optional operands that are given, e.g. {"bias"}; others may be named
+    once      whether it is in no layer, and so runs once a call
     shapes    operand -> dims, symbols as strings; ``kv`` -> (kv_heads, k_dim, v_dim)
     """
 
@@ -20,6 +21,7 @@ class OpUse:
     attrs: Mapping[str, object] = field(default_factory=dict)
     operands: frozenset[str] = frozenset()
     shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    once: bool = False
 
     def text(self, attr: str, default: str | None = None) -> str:
         """A string attribute. Raises GlmcError where it is absent or not a string."""

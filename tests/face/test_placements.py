@@ -86,7 +86,7 @@ def test_a_build_of_before_has_no_word_of_it(
 
 def test_explain_says_what_runs_an_op(capsys: pytest.CaptureFixture[str]) -> None:
     kernel = "on a GPU: a kernel of kernels.py\n"
-    unless = f"{kernel}  unless a model has sizes or forms that it does not take\n"
+    unless = f"{kernel}  unless a layer has sizes or arguments that it does not take\n"
     assert unless in run(capsys, "explain", "qkv_attention")
     assert run(capsys, "explain", "rms_norm").endswith(kernel)
     torch = "on a GPU: torch, by design\n  a view: nothing is launched\n"
@@ -100,10 +100,11 @@ def test_compile_says_it_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["compile", SMALL, "-o", tmp_path / "build"]
-    line = "on a GPU these run as torch code: qkv_attention; why: glmc inspect"
+    line = "on a GPU 28 ops of a token run as torch code: qkv_attention; why: glmc"
     assert line in run(capsys, *command, *WIDE)
     facts = json.loads(run(capsys, *command, *WIDE, "--json"))
     assert facts["without_kernel"] == {"qkv_attention": REASON}
+    assert facts["torch_ops_of_a_token"] == 28
     assert "on a GPU" not in run(capsys, *command)
     assert json.loads(run(capsys, *command, "--json"))["without_kernel"] == {}
 

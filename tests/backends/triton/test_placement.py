@@ -35,8 +35,14 @@ Interpreted = Callable[..., ModuleType]
 NOT_WRITTEN = frozenset(
     {"block_attention", "block_select", "index_select", "normalised_linear"}
     | {"spread_streams", "gather_streams", "expert_queries", "expert_outputs"}
+    # What works element by element, where no fusion takes it.
+    | {"add", "add_bias", "mul", "scale", "scale_by", "scale_by_factor", "scale_heads"}
+    | {"scale_experts", "clamp", "clamped_glu", "concat", "cut_below", "mix_streams"}
+    | {"correct_streams", "add_to_others", "soft_cap", "gate", "xielu", "rope"}
+    | {"layer_norm_heads", "rms_normalize", "layer_normalize"}
+    | {"kv_write", "index_write"}
 )
-"""Ops that read matrices or the cache, for which somebody has yet to write a kernel."""
+"""Ops that each layer launches, for which somebody has yet to write a kernel."""
 
 DTYPES = ("f32", "f16", "bf16")
 HEAD_DIMS = (17, 80, 96, 192, 256, 512, 1024)
@@ -130,6 +136,23 @@ REFUSED: dict[str, tuple[str, str, list[OpUse], list[OpUse]]] = {
         [],
     ),
 }
+
+
+def test_what_runs_once_a_call_is_left_to_torch_and_what_each_layer_runs_is_not() -> (
+    None
+):
+    uses = [OpUse("scale"), OpUse("scale", once=True)]
+    each, once = places(uses)
+    assert each == Place("reference", "scale: no kernel is written for it")
+    assert once == Place("torch", "runs once a call, and not in each layer")
+
+
+def test_nothing_that_works_on_elements_is_torchs_by_design() -> None:
+    views = {name for name, cls in registry().items() if cls.is_view}
+    once = {"made once a call, for all layers"}
+    rows = {"embedding", "quantized_embedding", "add_table"}
+    for op, why in placement.TORCH.items():
+        assert op in views | rows or why in once, op
 
 
 def told(uses: list[OpUse], op: str) -> list[Place]:
