@@ -88,9 +88,11 @@ def _dedented(rule: str) -> str:
 
 
 def _op(cls: type[Op]) -> dict[str, Any]:
+    done = {"read": "state, read", "write": "state, written"}
+    kinds = {field: done[access] for field, access in cls.state_fields().items()}
     operands = {
-        field: f"{'value' if sigil == '%' else 'parameter'}"
-        f"{'' if required else ', may be absent'}"
+        field: kinds.get(field, "value" if sigil == "%" else "parameter")
+        + ("" if required else ", may be absent")
         for field, (sigil, required) in cls.operand_fields().items()
     }
     attributes = {}

@@ -24,7 +24,8 @@ class DumpLexer(RegexLexer):
         "root": [
             (r"\s+", Text),
             (r"#.*$", Comment.Single),
-            (r"^(program|stem|block|head)\b|^\s+state(?= %)", Keyword.Declaration),
+            (r"^(program|stem|block|head)\b", Keyword.Declaration),
+            (r"\bstate(?= %)", Keyword.Declaration),
             (r"\breturn\b", Keyword),
             (r'"(\\.|[^"\\])*"', String),
             (r"%\w+", Name.Variable),

@@ -73,6 +73,8 @@ def _op(cls: type[Op]) -> str:
     launches = {0: "no kernel launch (a view)", 1: "1 kernel launch"}
     count = target(DEFAULT).launches([cls.mnemonic])
     cost = launches.get(count, f"{count} kernel launches")
+    for field, access in cls.state_fields().items():
+        cost += f"; {access}s the state `{field}`"
     return (
         f"## {cls.mnemonic}\n\n    {cls.mnemonic}({', '.join(given)})\n\n"
         f"{inspect.getdoc(cls)}\n\n*{cost}*"

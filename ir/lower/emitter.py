@@ -171,12 +171,13 @@ def _names(weight: m.Weight) -> list[str]:
     if weight.part:
         return [weight.part]
     path = weight.tensor.removesuffix(".weight").split(".")
+    path = [part for part in path if part != "{x}"]
     tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
     named = [tail for tail in tails if not tail[0].isdigit()] or tails
     return [_identifier("_".join(tail)) for tail in named]
 
 
 def _identifier(text: str) -> str:
-    """A name that is one in the dump and in Python."""
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII)
+    """A name that is one in the dump and in Python, and does not look private."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).lstrip("_")
     return name if name.isidentifier() and not iskeyword(name) else f"w_{name}"

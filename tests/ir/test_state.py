@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,13 @@ def test_layers_that_share_name_whose_keys_they_read() -> None:
     encoder = glm().prefix_encoder
     with pytest.raises(ModelShapeError, match="one attention in each layer, and layer"):
         lower(attending_twice().model_copy(update={"prefix_encoder": encoder}))
+
+
+def test_a_state_is_highlighted() -> None:
+    pytest.importorskip("pygments")
+    highlight = importlib.import_module("glmc.highlight")
+    token = importlib.import_module("pygments.token")
+    found = list(highlight.DumpLexer().get_tokens(PROGRAM))
+    assert (token.Keyword.Declaration, "state") in found
+    assert (token.Keyword.Type, "per token") in found
+    assert not [text for kind, text in found if kind is token.Error]
