@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from glmc.backends.emit import own_dtypes, quoted
+from glmc.backends.emit import literal, own_dtypes, quoted
 from glmc.backends.layout import WIDTH, bracketed, item, tuple_of
 from glmc.ir.graph import Param, Program
-from glmc.ir.model import Model
+from glmc.ir.model import Expected, Model
 from glmc.ir.recipe import (
     Cat,
     Dequant,
@@ -44,6 +44,7 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
         "rows": rows,
         "optional_prefix": quoted(prefix) if prefix else "None",
         "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
+        "expected": _rows("EXPECTED", model.expected),
         "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
     }
 
@@ -157,6 +158,13 @@ def constructors(program: Program) -> list[str]:
         "zeros_of",
     )
     return [name for name in known if name in called]
+
+
+def _rows(target: str, expected: Iterable[Expected]) -> str:
+    """``target = (("a", "all", 0.5, "why", False),)``; empty where there is nothing."""
+    rows = [item("(", [literal(value) for _, value in one], ")", 4) for one in expected]
+    lines = "".join(f"    {row},\n" for row in rows)
+    return f"{target} = (\n{lines})" if rows else ""
 
 
 def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:

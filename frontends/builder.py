@@ -19,6 +19,10 @@ from glmc.ir.errors import ConfigContradictionError, SpecIncompleteError
 
 TIED_HEAD = "the head is tied to the embedding"
 """Why a checkpoint's own copy of the head's weight is waived."""
+OTHER = (
+    "is another than the embedding, and the config says that the two are one; compile"
+    " the model again with --set tie_word_embeddings=false"
+)
 
 _MAX_LAYERS = 10_000
 
@@ -89,6 +93,7 @@ class _ModelBuilder:
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()
             ),
             waivers=tuple(self.waivers()),
+            expected=tuple(self.expected()),
         )
 
     def dim(self, name: str) -> int:
@@ -97,6 +102,22 @@ class _ModelBuilder:
                 f"spec {self.spec.arch!r}: dims must define {name}"
             )
         return self.dims[name]
+
+    def expected(self) -> Iterator[m.Expected]:
+        """What tensors that are waived, or read otherwise, are taken for."""
+        for pattern, value in self.spec.constants.items():
+            otherwise = f"is not {value} everywhere, as this model takes it to be"
+            yield m.Expected(
+                pattern=pattern, kind="all", value=value, otherwise=otherwise
+            )
+        yield from self.make.slots.quantised.expected()
+        if self.spec.head.kind == "lm" and ends.tied(self.make):
+            own = self.make.slots.optional("head")
+            embed = self.make.slots.weight("embed")
+            if own and own.storage is None and embed.storage is None:
+                yield m.Expected(
+                    pattern=own.tensor, kind="same", value=embed.tensor, otherwise=OTHER
+                )
 
     def waivers(self) -> Iterator[m.Waiver]:
         for pattern, reason in self.spec.waive.items():

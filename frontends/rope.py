@@ -39,6 +39,8 @@ _KEYS: Mapping[str, frozenset[str]] = {
     ),
     "proportional": frozenset({"factor"}),
 }
+# vLLM multiplies with it; transformers, which decides here, has no such key.
+_UNREAD = frozenset({"attn_factor"})
 _OLD_TYPES: Mapping[str, str] = {"su": "longrope"}
 _NEEDS_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
 _CONTEXT = "max_position_embeddings"
@@ -65,7 +67,7 @@ def read_rope(
     """
     name, given = _given(config, kind)
     rope_type = _type(name, given)
-    allowed = _KEYS[rope_type] | _COMMON | {_ORIGINAL, *others}
+    allowed = _KEYS[rope_type] | _COMMON | _UNREAD | {_ORIGINAL, *others}
     for key, value in given.items():
         if key in allowed or value is None:
             continue

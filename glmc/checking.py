@@ -2,19 +2,26 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from glmc.accounting import account, grouped
 from glmc.backends.runtime.accounting import Account
 from glmc.backends.runtime.drift import Drift, drift, the_last
+from glmc.backends.runtime.folders import Files, FolderFiles, refuse_adapter
 from glmc.backends.runtime.tensor_info import TensorInfo
 from glmc.builds import Build
 from glmc.catalogue import likeness
 from glmc.checkpoints import checkpoint_files, read_headers, told
 from glmc.commands import open_build, own_weights
-from glmc.ir.errors import CheckpointMismatchError, ConfigDriftError
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    ConfigDriftError,
+    OptionsDisagreeError,
+    WeightValuesError,
+)
 from glmc.options import hub_of
 
 _SAME_REPOSITORY = "Take config and weights from the same repository and revision."
@@ -32,7 +39,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     for files in places:
         tensors |= read_headers(files).tensors
     found = account(build.model, build.program, tensors)
+    values = _values(build, places) if arguments.values else []
     with told():
+        for files in places:
+            refuse_adapter(files, strict=True)
         compiled = build.compiled
         other = (
             drift(compiled, the_last(places))
@@ -40,11 +50,13 @@ def check_command(arguments: argparse.Namespace) -> int:
             else Drift(weights)
         )
     refused = bool(other.changed) and not arguments.allow_config_drift
+    fine = found.ok and not refused and not values
     if arguments.json:
-        facts = _facts(found, other, tensors, found.ok and not refused)
+        facts = _facts(found, other, tensors, fine) | {"values": values}
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0 if facts["ok"] else 2
-    print("\n".join(_text(found, other)))
+    lines = [f"  values   {one}" for one in values]
+    print("\n".join([*_text(found, other), *lines]))
     if not found.ok:
         whose = likeness(tensors)
         raise CheckpointMismatchError(
@@ -52,9 +64,24 @@ def check_command(arguments: argparse.Namespace) -> int:
             f"{f' {whose}' if whose else ''} {found.fault or _SAME_REPOSITORY}"
             f"{_variant_hint(build)}"
         )
+    if values:
+        raise WeightValuesError(f"{weights}: {'; '.join(values[:4])}.")
     if refused:
         raise ConfigDriftError(other.refusal())
     return 0
+
+
+def _values(build: Build, places: Sequence[Files]) -> list[str]:
+    """What is wrong with the values of tensors; torch is imported here only."""
+    from glmc.scanning import scan
+
+    folders = [Path(files.where) for files in places if isinstance(files, FolderFiles)]
+    if len(folders) < len(places):
+        raise OptionsDisagreeError(
+            "--values reads all weights, so they must be here: download the checkpoint"
+            " and name its folder."
+        )
+    return scan(build, folders)
 
 
 def _facts(

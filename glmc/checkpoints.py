@@ -26,6 +26,7 @@ from glmc.ir.errors import (
     NoCheckpointError,
     UnsafePathError,
     WeightMapError,
+    WeightValuesError,
 )
 
 KINDS: Mapping[Kind, type[GlmcError]] = {
@@ -38,6 +39,7 @@ KINDS: Mapping[Kind, type[GlmcError]] = {
     "large": FileTooLargeError,
     "json": JsonError,
     "config": ConfigDriftError,
+    "values": WeightValuesError,
     "mismatch": CheckpointMismatchError,
 }
 

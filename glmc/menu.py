@@ -113,6 +113,8 @@ def _check(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint folder or hub id; default: the source itself")  # fmt: skip
     parser.add_argument("--tuned", metavar="CHECKPOINT", help=TUNED)
     add_drift(parser)
+    values = "read all weights too: nan, infinities, what tensors are taken for"
+    parser.add_argument("--values", action="store_true", help=values)
     parser.add_argument("--json", action="store_true", help="for machines")
     add_hub(parser)
 

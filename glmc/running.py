@@ -22,6 +22,7 @@ from glmc.ir.errors import (
     OptionValueError,
     TokenizerUnusableError,
     WeightsUnusableError,
+    WeightValuesError,
 )
 from glmc.manifest import read_manifest
 
@@ -106,6 +107,8 @@ def load_model(arguments: argparse.Namespace) -> Any:
     except (ValueError, RuntimeError) as error:
         if getattr(error, "kind", None) == "config":
             raise ConfigDriftError(str(error)) from error
+        if getattr(error, "kind", None) == "values":
+            raise WeightValuesError(str(error)) from error
         raise WeightsUnusableError(str(error)) from error
 
 

@@ -12,6 +12,7 @@ Kind: TypeAlias = Literal[
     "large",  # a file is larger than any of its kind
     "json",  # a file is not the JSON that it should be
     "config",  # the config is another than that of the build
+    "values",  # tensors hold what they should not
     "mismatch",  # the tensors are not those of the model
 ]
 

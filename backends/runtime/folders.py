@@ -4,6 +4,7 @@ A folder holds `model.safetensors` or `pytorch_model.bin`, whole or in shards wi
 index. `glmc check` reads headers with this too, also those of a repository on the hub.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -270,6 +271,22 @@ def _refuse_odd_kind(name: str, index: str) -> None:
             f" weights; their names end in {' or '.join(_ENDINGS)}.",
             "path",
         )
+
+
+def refuse_adapter(files: Files, strict: bool) -> None:
+    """Refuses an adapter beside the weights, which other libraries would apply; if not
+    `strict`, warns."""
+    found = [name for name in ADAPTERS if files.has(name)]
+    if not found:
+        return
+    told = (
+        f"{files.where} holds an adapter ({found[0]}) beside the weights, and this "
+        "build has no place for it. Merge it into the base model and save that (with "
+        "peft: merge_and_unload()), or take it away."
+    )
+    if strict:
+        raise WeightsError(told, "values")
+    warnings.warn(told, stacklevel=4)
 
 
 def refuse_outside(folder: Path, path: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,7 +17,13 @@ from .checkpoint import DTYPES, NAMED_DTYPES, Checkpoint
 from .drift import DESCRIPTIONS, refuse_drift
 from .evaluation import dequantized, evaluate, kept, row_step
 from .faults import WeightsError
-from .folders import LAYOUTS, LOOKED_FOR, weight_map
+from .folders import (
+    LAYOUTS,
+    LOOKED_FOR,
+    FolderFiles,
+    refuse_adapter,
+    weight_map,
+)
 from .hub import HubError, Repository, is_hub_id
 from .modules import machine
 from .recipes import (
@@ -27,9 +34,11 @@ from .recipes import (
     Recipe,
     Stack,
     Tensor,
+    names,
 )
 from .shapes import shape_of
 from .storage import FLOATS
+from .values import are_numbers, is_narrowed, unexpected
 
 if TYPE_CHECKING:
     from .modules import BaseModel
@@ -102,6 +111,10 @@ def load(
     )
     module = sys.modules.get(model_class.__module__)
     refuse_drift(getattr(module, "__file__", None), folders, allow_config_drift)
+    for folder in folders:
+        refuse_adapter(FolderFiles(folder), strict)
+    faults = list(unexpected_of(weights, checkpoint, binds))
+    tell(faults, " with ".join(map(str, folders)), strict)
     with torch.device("meta"):
         model = model_class()
     model.described(folders)
@@ -113,13 +126,49 @@ def load(
             own = dtype_of(bind, dtype)
             weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
+            faults += unsound(weight, bind, checkpoint)
             set_parameter(model, bind.path, weight)
             if bar is not None:
                 bar.update(weight.nbytes)
     checkpoint.close()
+    tell(faults, " with ".join(map(str, folders)), strict)
     if wants := machine(device.type):
         wants.loaded(model)
     return model.eval()
+
+
+def unexpected_of(
+    weights: Weights, checkpoint: Checkpoint, binds: Sequence[Bind]
+) -> Iterator[str]:
+    """What tensors hold other values than the build takes them to have."""
+    bound = {name for bind in binds for name in names(bind.recipe)}
+    expected = getattr(weights, "EXPECTED", ())
+    yield from unexpected(expected, checkpoint, bound, weights.OPTIONAL_PREFIX)
+
+
+def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Checkpoint) -> list[str]:
+    """Says of a parameter that holds no numbers; all of it is looked at where its
+    tensors may be too large for its dtype."""
+    sources = list(names(bind.recipe))
+    stored = [checkpoint.headers[name].dtype or "" for name in sources]
+    narrowed = is_narrowed(stored, weight.dtype)
+    if are_numbers(weight, whole=narrowed):
+        return []
+    told = f"{', '.join(sources[:2])} holds nan or infinities"
+    kind = str(weight.dtype).removeprefix("torch.")
+    large = f", or is too large for {kind}: load it as bfloat16 or float32"
+    return [told + large * narrowed]
+
+
+def tell(faults: Sequence[str], where: str, strict: bool) -> None:
+    """Refuses values that make the weights worthless; if not `strict`, warns."""
+    if not faults:
+        return
+    more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
+    told = f"{where}: {'; '.join(faults[:4])}{more}."
+    if strict:
+        raise WeightsError(f"{told} To load it all the same: strict=False.", "values")
+    warnings.warn(told, stacklevel=3)
 
 
 def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:

@@ -1,6 +1,6 @@
 """compressed-tensors, as llm-compressor publishes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from glmc.frontends.quantization.float8 import ACTIVATIONS
@@ -11,6 +11,7 @@ from glmc.frontends.quantization.scheme import (
     Keys,
     Scheme,
     flag,
+    in_order,
     names_in,
     whole,
 )
@@ -21,7 +22,7 @@ from glmc.ir.errors import ConfigValueError, UnsupportedQuantizationError
 COMPRESSED = Keys(
     valued={
         "quant_method": (None, "compressed-tensors"),
-        "quantization_status": (None, "compressed"),
+        "quantization_status": (None, "compressed", "frozen"),
         "sparsity_config": (None, {}),
         "transform_config": (None, {}),
     },
@@ -80,8 +81,15 @@ def compressed(config: Config) -> Scheme:
         skipped=Modules.of(names_in(config, "ignore")),
         chosen=None if "Linear" in targets else Modules.of(targets),
         waived={k: v for k, v in _WAIVED.items() if ordered or "g_idx" not in k},
+        expected=tuple(_expected(storages[0])),
         head=True,
     )
+
+
+def _expected(storage: m.Storage) -> Iterator[m.Expected]:
+    if isinstance(storage, m.GroupQuantized) and storage.ordered:
+        key = "quantization_config.config_groups.group_0.weights.actorder=group"
+        yield in_order("*.weight_g_idx", storage.group, key)
 
 
 def _storage(group: Config, form: object, where: str) -> m.Storage:

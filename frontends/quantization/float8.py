@@ -35,7 +35,7 @@ FP8 = Keys(
         "scale_fmt": (None, "float", "ue8m0"),
         "modules_to_convert": (None,),
     },
-    read=frozenset({"weight_block_size", "modules_to_not_convert"}),
+    read=frozenset({"weight_block_size", "modules_to_not_convert", "ignored_layers"}),
     harmless=frozenset({"weight_per_tensor", "act_per_tensor", "dequantize"}),
 )
 FBGEMM = Keys(
@@ -62,9 +62,10 @@ _ALGORITHMS: Mapping[str, m.Storage] = {
 def fp8(config: Config) -> Scheme:
     """``weight_scale_inv`` for each block, or without ``weight_block_size`` one."""
     FP8.check(config)
+    lists = ("modules_to_not_convert", "ignored_layers")
     return Scheme(
         storage=m.BlockQuantized(block=_block(config)),
-        skipped=Modules.of(names_in(config, "modules_to_not_convert")),
+        skipped=Modules.of(name for key in lists for name in names_in(config, key)),
         waived=ACTIVATIONS,
         routers=True,
     )

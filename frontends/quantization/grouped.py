@@ -1,5 +1,6 @@
 """Weight-only checkpoints in groups of a row's columns: GPTQ and AWQ."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from glmc.frontends.quantization.modules import Modules
@@ -9,6 +10,7 @@ from glmc.frontends.quantization.scheme import (
     Keys,
     Scheme,
     flag,
+    in_order,
     names_in,
     whole,
 )
@@ -34,11 +36,12 @@ GPTQ = Keys(
         | {"module_name_preceding_first_block", "use_exllama", "disable_exllama"}
         | {"max_input_length", "exllama_config", "cache_block_outputs", "backend"}
         | {"modules_in_block_to_quantize", "inside_layer_modules", "desc"}
+        | {"act_group_aware"}
     ),
 )
 AWQ = Keys(
     valued={
-        "quant_method": ("awq",),
+        "quant_method": ("awq", "awq_marlin"),
         "bits": (4,),
         "w_bit": (None, 4),
         "zero_point": (True,),
@@ -69,7 +72,34 @@ def gptq(config: Config) -> Scheme:
         ),
         skipped=Modules.of(_left_out(config)),
         waived=waived,
+        expected=tuple(_expected(config, ordered)),
     )
+
+
+def _expected(config: Config, ordered: bool) -> Iterator[m.Expected]:
+    """Of biases, of the order of columns, and with ``sym`` of zero points."""
+    yield m.Expected(
+        pattern="*.bias",
+        kind="all",
+        value=0.0,
+        otherwise="is not zero, and this model adds no such bias",
+    )
+    if ordered:
+        yield in_order("*.g_idx", _group(config), "quantization_config.desc_act=true")
+    if config.get("sym") is True:
+        old = _version(config) == "gptq"
+        code = (1 << (_bits(config) - 1)) - old
+        word = int.from_bytes(bytes([code if _bits(config) == 8 else code * 17] * 4))
+        other = "gptq_v2" if old else "gptq"
+        yield m.Expected(
+            pattern="*.qzeros",
+            kind="all",
+            value=float(word - (word >> 31 << 32)),
+            otherwise="holds other zero points than symmetric codes have in the format"
+            f" {'gptq' if old else 'gptq_v2'}; if they are of {other}, compile the"
+            f" model again with --set quantization_config.checkpoint_format={other}",
+            bound=True,
+        )
 
 
 def awq(config: Config) -> Scheme:

@@ -11,8 +11,8 @@ from glmc.frontends.patterns import Pattern
 class Modules:
     """Modules by name, by wildcard and by regular expression.
 
-    A name stands for a module and all within it, or for the end of its path; that is
-    the rule of transformers and of what publishes lists for it.
+    A name stands for a module and all within it, wherever in a path it is, or for the
+    end of a path; that is the rule of transformers and of what publishes lists for it.
     """
 
     names: frozenset[str] = frozenset()
@@ -26,6 +26,7 @@ class Modules:
         Raises:
             GlmcError: on an expression that glmc does not read.
         """
+        listed = list(listed)
         texts = [text for text in listed if not text.startswith("re:")]
         expressions = [text[3:] for text in listed if text.startswith("re:")]
         return cls(
@@ -40,7 +41,8 @@ class Modules:
     def hold(self, module: str) -> bool:
         """Whether ``module`` is one of them."""
         path = module.split(".")
-        starts = {".".join(path[:n]) for n in range(1, len(path) + 1)}
+        places = range(len(path) + 1)
+        starts = {".".join(path[a:b]) for a in places for b in places if a < b}
         ends = {module[at:] for at in range(len(module))}
         return not self.names.isdisjoint(starts | ends) or self._match(module)
 

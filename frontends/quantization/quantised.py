@@ -17,6 +17,7 @@ METHODS: Mapping[str, str] = {
     "modelopt": "float8:modelopt",
     "gptq": "grouped:gptq",
     "awq": "grouped:awq",
+    "awq_marlin": "grouped:awq",
     "compressed-tensors": "compressed:compressed",
     "mxfp4": "mx:mxfp4",
 }
@@ -62,6 +63,10 @@ class Quantised:
         """Tensors of the format that nothing is computed with."""
         for pattern, reason in (self._scheme.waived if self._scheme else {}).items():
             yield m.Waiver(pattern=pattern, reason=reason)
+
+    def expected(self) -> Iterator[m.Expected]:
+        """What tensors of the format are taken for."""
+        yield from self._scheme.expected if self._scheme else ()
 
     def _storage(self, scheme: Scheme, tensor: str) -> m.Storage | None:
         """How a tensor is stored in this layer and in all that follow.

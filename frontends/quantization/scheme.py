@@ -28,6 +28,8 @@ class Scheme:
     """The only modules that are not; None: every linear map."""
     waived: Mapping[str, str] = field(default_factory=dict)
     """Tensors that nothing is computed with: glob pattern to reason."""
+    expected: tuple[m.Expected, ...] = ()
+    """What tensors are taken for that are not read, or not read in full."""
     head: bool = False
     """Whether the head is a linear map like the others."""
     routers: bool = False
@@ -115,4 +117,15 @@ def flag(config: Config, key: str, default: bool) -> bool:
         return value
     raise ConfigValueError(
         f"quantization_config.{key} is {show(value)}, expected true or false"
+    )
+
+
+def in_order(pattern: str, group: int | None, key: str) -> m.Expected:
+    """That columns belong to groups of so many, one after the other; None: to one."""
+    return m.Expected(
+        pattern=pattern,
+        kind="order" if group else "all",
+        value=group or 0,
+        otherwise="is not in order, and the config says that columns are; compile the"
+        f" model again with --set {key}",
     )

@@ -122,6 +122,8 @@ class Spec(Section):
     old_names: dict[Name, Name] = {}
     weights: dict[Name, WeightUse]
     waive: dict[Name, Name] = {}
+    constants: dict[Name, float] = {}
+    """Waived tensors, by glob pattern, to the value that all their elements have."""
     beyond_layers: Name | None = None
     """Why a checkpoint may hold layers after the last one of the model."""
     quantization: Quantization | None = None

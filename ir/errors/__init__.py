@@ -25,6 +25,7 @@ from glmc.ir.errors.checkpoints import (
     UnsafePathError,
     WeightMapError,
     WeightsUnusableError,
+    WeightValuesError,
 )
 from glmc.ir.errors.configs import (
     AutoMapError,
@@ -171,6 +172,7 @@ __all__ = [
     "UnsupportedValueError",
     "UntraceableError",
     "WeightMapError",
+    "WeightValuesError",
     "WeightsUnusableError",
     "catalogue",
 ]

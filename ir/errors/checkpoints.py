@@ -112,3 +112,18 @@ class ConfigDriftError(GlmcError):
         "Compile from the config.json of this checkpoint, or pass"
         " `--allow-config-drift` if the difference is meant."
     )
+
+
+class WeightValuesError(GlmcError):
+    """The weights are not what they are taken for.
+
+    Tensors that a build does not read because they are always the same, or in order,
+    are not so in this checkpoint; or weights are no numbers, or too large for their
+    dtype; or an adapter lies beside them, which would change them.
+    """
+
+    code = "GLMC049"
+    next_step = (
+        "The message says what the difference means; `glmc check --values` looks at all"
+        " elements."
+    )

@@ -221,6 +221,21 @@ class Waiver(Node):
     reason: str
 
 
+class Expected(Node):
+    """Values that checkpoint tensors are taken to have; ``load`` looks them up."""
+
+    pattern: str
+    """A glob over tensor names."""
+    kind: Literal["all", "order", "same"]
+    """``all`` elements have the value; columns are in ``order``, in groups of so many;
+    the tensor is the ``same`` as the one of that name."""
+    value: float | str
+    otherwise: str
+    """What it means where they have not, and what to do."""
+    bound: bool = False
+    """Whether the model reads these tensors; else it waives them."""
+
+
 class OldName(Node):
     """An ending of tensor names that older files spell differently."""
 
@@ -257,6 +272,7 @@ class Model(Node):
     """Checkpoints saved from the headless model leave this prefix out of names."""
     old_names: tuple[OldName, ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
     @property
     def layers(self) -> int:

@@ -217,7 +217,7 @@ def compressed(form: str, **weights: Any) -> dict[str, Any]:
 
 def _gptq(**more: Any) -> dict[str, Any]:
     base = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False}
-    return {**base, "sym": True, "damp_percent": 0.01, **more}
+    return {**base, "sym": False, "damp_percent": 0.01, **more}
 
 
 _GROUPS = {"strategy": "group", "group_size": GROUP}
@@ -225,7 +225,7 @@ _BLOCKS = {"strategy": "block", "block_structure": [32, 24]}
 _FP8 = {"quant_method": "fp8", "activation_scheme": "static", "fmt": "e4m3"}
 FORMATS: Mapping[str, Format] = {
     "gptq": Format(_gptq(), gptq()),
-    "gptq8": Format(_gptq(bits=8), gptq(8, zeros=False)),
+    "gptq8": Format(_gptq(bits=8, sym=True), gptq(8, zeros=False)),
     "gptq-row": Format(_gptq(group_size=-1), gptq(group=-1)),
     "gptq-order": Format(_gptq(desc_act=True), gptq(shuffled=True)),
     "gptq-v2": Format(_gptq(checkpoint_format="gptq_v2"), gptq(less=0)),
