@@ -2,11 +2,14 @@
 
 import argparse
 import contextlib
+import inspect
+import json
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from glmc.ir.errors import GenerationError
+from glmc.ir.errors import GenerationError, OptionValueError
 from glmc.running import load_model, load_tokenizer, sampling
 
 _HELP = """\
@@ -23,6 +26,7 @@ class Conversation:
         tokenizer: its tokenizer, with a chat template.
         system: a system message to begin with, or None.
         options: what ``model.generate`` is given, sampling and length.
+        template: what ``apply_chat_template`` is given: which template, its variables.
     """
 
     def __init__(
@@ -31,11 +35,13 @@ class Conversation:
         tokenizer: Any,
         system: str | None = None,
         options: Mapping[str, Any] | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._system = system
         self._options = dict(options or {})
+        self._template = dict(template or {})
         self.messages: list[dict[str, str]] = []
         self.clear()
 
@@ -74,7 +80,10 @@ class Conversation:
     def _stream(self, messages: list[dict[str, str]]) -> Iterator[str]:
         """Text of the model's continuation; raises before the first piece."""
         batch = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt"
+            messages,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            **self._template,
         ).to(self._model.device)
         ends = {*self._tokenizer.eos_token_ids, *self._model.eos_token_id}
         tokens = self._model.generate(
@@ -91,9 +100,11 @@ class Conversation:
 def chat_command(arguments: argparse.Namespace) -> int:
     """``glmc chat``."""
     tokenizer = load_tokenizer(arguments)
+    taken = inspect.signature(tokenizer.apply_chat_template).parameters
+    template = chosen_template(arguments.template, arguments.template_arg, taken)
     model = load_model(arguments)
     options = sampling(arguments)
-    conversation = Conversation(model, tokenizer, arguments.system, options)
+    conversation = Conversation(model, tokenizer, arguments.system, options, template)
     if sys.stdin.isatty():
         print(f"{arguments.build}: {tokenizer.variant or 'chat'}; /help for commands")
     for line in _lines():
@@ -103,6 +114,38 @@ def chat_command(arguments: argparse.Namespace) -> int:
         elif line:
             _answer(conversation, line)
     return 0
+
+
+def chosen_template(
+    name: str | None, given: Sequence[str], taken: Collection[str]
+) -> dict[str, Any]:
+    """What ``--template`` and ``--template-arg`` say to ``apply_chat_template``.
+
+    A value is JSON where it is any (``false``, ``3``), and else text; the names that
+    are ``taken`` are no variables.
+
+    Raises:
+        GlmcError: when a variable has no value, or a file cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        key, is_given, value = text.partition("=")
+        if not is_given or not key.isidentifier() or key in taken:
+            raise OptionValueError(
+                f"--template-arg {text!r}: expected a variable of the chat template "
+                "and its value, such as enable_thinking=false"
+            )
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    if name is not None:
+        file = Path(name)
+        try:
+            found["chat_template"] = file.read_text("utf-8") if file.is_file() else name
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionValueError(f"--template {name}: {error}") from error
+    return found
 
 
 def _lines() -> Iterator[str]:

@@ -161,6 +161,18 @@ def _chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", metavar="TEXT", help="a system message to begin with"
     )
+    parser.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="a chat template of the repository by its name, or a file",
+    )
+    parser.add_argument(
+        "--template-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a variable of the chat template, such as enable_thinking=false",
+    )
     add_generation(parser, max_new_tokens=1024, temperature=0.8, top_p=0.8)
 
 

@@ -114,6 +114,43 @@ def test_a_system_message_and_leaving(glm: Path, talk: Callable[..., str]) -> No
     assert "/undo" in talk(glm, "/help")
 
 
+def test_a_template_is_chosen(
+    glm: Path, talk: Callable[..., str], tmp_path: Path
+) -> None:
+    """By a file, with variables; the words in it decide what is answered."""
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ '好' * 9 if loud else messages[-1].content }}")
+    plain = talk(glm, "hello", options=("--template", str(file)))
+    loud = talk(
+        glm, "hello", options=("--template", str(file), "--template-arg", "loud=true")
+    )
+    quiet = ("--template", str(file), "--template-arg", "loud=false")
+    assert plain == talk(glm, "hello", options=quiet)
+    assert plain != loud
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (("--template", "rag"), "'rag' is no template"),
+        (("--template-arg", "x"), "expected a variable of"),
+        (("--template-arg", "tokenize=false"), "expected a variable of"),
+    ],
+)
+def test_templates_that_cannot_be_chosen(
+    glm: Path,
+    compiled: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    cause: str,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    command = ["chat", str(compiled(glm)), "--weights", str(glm), "--device", "cpu"]
+    assert main([*command, *options]) == 2
+    assert cause in capsys.readouterr().err
+
+
 def test_run_takes_text(
     glm: Path, compiled: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
