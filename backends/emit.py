@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from glmc.backends.layout import bracketed, call
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Param
 from glmc.ir.op import Op
 
 STATE = "state"
@@ -21,16 +21,24 @@ def class_name(graph: Graph) -> str:
 
 
 def lines(
-    program: Program, graph: Graph, indent: int, ops: Iterable[Op] | None = None
+    graph: Graph, indent: int, arguments: Mapping[tuple[int, str], str] | None = None
 ) -> list[str]:
-    """The statements of a graph's ops."""
+    """The statements of a graph's ops. ``arguments`` names the attributes of ops, by
+    the op's place and the field, that an attribute of the module gives."""
     read = set(graph.returns) | {name for op in graph.ops for name in op.values}
     kept = {state.name: f"{STATE}.{state.name}" for state in graph.states}
-    calls = (
-        (op, f"ops.{op.mnemonic}", _arguments(op, kept, indent))
-        for op in (graph.ops if ops is None else ops)
-    )
-    return [call(_target(op, read), name, given, indent) for op, name, given in calls]
+    own: list[dict[str, str]] = [{} for _ in graph.ops]
+    for (at, attribute), name in (arguments or {}).items():
+        own[at][attribute] = f"self.{name}"
+    return [
+        call(
+            _target(op, read),
+            f"ops.{op.mnemonic}",
+            _arguments(op, kept, own[at], indent),
+            indent,
+        )
+        for at, op in enumerate(graph.ops)
+    ]
 
 
 def _target(op: Op, read: set[str]) -> str:
@@ -38,16 +46,24 @@ def _target(op: Op, read: set[str]) -> str:
     return ", ".join(name if name in read else "_" for name in op.outs)
 
 
-def _arguments(op: Op, kept: Mapping[str, str], indent: int) -> list[str]:
+def _arguments(
+    op: Op, kept: Mapping[str, str], own: Mapping[str, str], indent: int
+) -> list[str]:
     """What an op is called with; a tuple that is too long is broken already. ``kept``
-    says where the states of a layer are."""
+    says where the states of a layer are, ``own`` where some attributes are."""
     required = op.operand_fields()
     arguments = []
     for field, sigil, name in op.operands():
         actual = f"self.{name}" if sigil == "@" else kept.get(name, name)
         arguments.append(actual if required[field][1] else f"{field}={actual}")
-    for key, value in op.attributes().items():
-        if isinstance(value, tuple) and len(value) > 1:
+    said = op.attributes()
+    for key in op.attribute_fields():
+        value = said.get(key)
+        if key in own:
+            arguments.append(f"{key}={own[key]}")
+        elif key not in said:
+            continue
+        elif isinstance(value, tuple) and len(value) > 1:
             row = bracketed(f"{key}=(", list(map(literal, value)), "),", indent + 4)
             arguments.append(row[:-1])
         else:

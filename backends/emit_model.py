@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from glmc.backends.classes import LayerClass, layer_classes
 from glmc.backends.emit import (
     STATE,
-    class_name,
     lines,
     literal,
     own_dtypes,
@@ -29,14 +29,16 @@ TORCH_DTYPES = {
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What model.py.j2 shows."""
     kind = _encoder_view if model.is_encoder else _decoder_view
+    classes = layer_classes(program)
     return {
-        "classes": [_class_view(program, block) for block in program.blocks],
+        "classes": [_class_view(program, one) for one in classes],
         "declarations": ", ".join(_declarations(program)),
-        "members": _members(program),
-        "stem": lines(program, program.stem, 8),
+        "members": _members(program, classes),
+        "stem": lines(program.stem, 8),
         "loop": _loop(program),
         "step": _layer_call(program),
-        "schedule": _schedule(program),
+        "makers": _makers(classes),
+        "schedule": _schedule(program, classes),
         **kind(model, program),
     }
 
@@ -67,7 +69,7 @@ def _layer_call(program: Program) -> str:
 
 def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """What is so of models with a cache."""
-    *head, logits = lines(program, program.head, 8)
+    *head, logits = lines(program.head, 8)
     return {
         "module": "causal_lm",
         "base": "CausalLM",
@@ -109,7 +111,7 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
         "scheme": False,
         "bounds": [],
         "encoder": None,
-        "head": lines(program, program.head, 8),
+        "head": lines(program.head, 8),
         "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
     }
 
@@ -136,14 +138,13 @@ def _encoder(program: Program) -> Mapping[str, Any] | None:
     graph = program.prefix_encoder
     if graph is None:
         return None
-    return {"lines": lines(program, graph, 8), "returns": ", ".join(graph.returns)}
+    return {"lines": lines(graph, 8), "returns": ", ".join(graph.returns)}
 
 
-def _members(program: Program) -> list[str]:
+def _members(program: Program, classes: list[LayerClass]) -> list[str]:
     """The parameters of prefix encoder, stem and head around the layers."""
-    kinds = program.blocks
-    each = f"{class_name(kinds[0])}() for _ in range({program.layers})"
-    if len(kinds) > 1:
+    each = f"{classes[0].name}() for _ in range({program.layers})"
+    if len(program.blocks) > 1:
         each = "layer() for layer in LAYERS"
     encoder = program.prefix_encoder
     kept = own_dtypes(program.params, program.graphs)
@@ -155,40 +156,72 @@ def _members(program: Program) -> list[str]:
     ]
 
 
-def _schedule(program: Program) -> str:
-    """``LAYERS = ...``, where layers are of several classes."""
+def _makers(classes: list[LayerClass]) -> list[str]:
+    """``full_layer = partial(Layer, window=None)``, where a class has arguments."""
+    return [
+        call(
+            block.name,
+            "partial",
+            [one.name, *(f"{k}={literal(v)}" for k, v in one.given(block).items())],
+            0,
+        )
+        for one in classes
+        for block in one.blocks
+        if one.arguments
+    ]
+
+
+def _schedule(program: Program, classes: list[LayerClass]) -> str:
+    """``LAYERS = ...``, where layers are of several kinds."""
     if len(program.blocks) == 1:
         return ""
-    names = [class_name(block) for block in program.schedule()]
+    made = {
+        block.name: block.name if one.arguments else one.name
+        for one in classes
+        for block in one.blocks
+    }
+    names = [made[block.name] for block in program.schedule()]
     return assignment("LAYERS", repeated(names), 0)
 
 
-def _class_view(program: Program, block: Graph) -> Mapping[str, Any]:
+def _class_view(program: Program, one: LayerClass) -> Mapping[str, Any]:
+    block = one.blocks[0]
+    given = dict.fromkeys(one.arguments.values())
     names = [value.name for value in block.inputs]
     names += [STATE] if program.decodes else []
     return {
-        "name": class_name(block),
-        "layers": _layers_text(block.layers),
-        "states": _states(block),
+        "name": one.name,
+        "layers": _layers_text(one.layers),
+        "states": _states(one),
+        "init": ", ".join(["self", *given]),
+        "arguments": [f"self.{name} = {name}" for name in given],
         "parameters": parameters(block.params, own_dtypes(block.params, [block])),
         "signature": ", ".join(["self", *names, "ops"]),
-        "lines": lines(program, block, 8),
+        "lines": lines(block, 8, one.arguments),
         "returns": ", ".join(block.returns),
     }
 
 
-def _states(block: Graph) -> str:
+def _states(one: LayerClass) -> str:
     """``states = States(kv=KeysValues(2, 128, 128))``; nothing where none are kept."""
-    if not block.states:
+    states = one.blocks[0].states
+    if not states:
         return ""
-    given = [f"{state.name}={_declared(block, state)}" for state in block.states]
+    given = [f"{state.name}={_declared(one, state)}" for state in states]
     return call("states", STATES, given, 4)
 
 
-def _declared(block: Graph, state: State) -> str:
+def _declared(one: LayerClass, state: State) -> str:
     if not state.owners:
         return declaration(state.type).text(TORCH_DTYPES)
-    return f"{FROM}({owner(block.layers, state.owners)!r})"
+    owners = {
+        layer: whose
+        for block in one.blocks
+        for kept in block.states
+        if kept.name == state.name
+        for layer, whose in zip(block.layers, kept.owners, strict=True)
+    }
+    return f"{FROM}({owner(one.layers, [owners[at] for at in one.layers])!r})"
 
 
 def _declarations(program: Program) -> list[str]:

@@ -1,11 +1,12 @@
 """What weights.py.j2 is filled with: the table of parameters and their recipes."""
 
 import re
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 
 from glmc.backends.emit import literal, own_dtypes, quoted
-from glmc.backends.layout import WIDTH, bracketed, item, tuple_of
+from glmc.backends.layout import WIDTH, bracketed, item
 from glmc.ir.graph import Param, Program
 from glmc.ir.model import Expected, Model
 from glmc.ir.recipe import (
@@ -24,20 +25,15 @@ from glmc.ir.text.printer import node_name
 
 # Of kinds of layers that take turns; what is longer is listed.
 LONGEST_PERIOD = 8
+# Of numbers that are listed.
+SHORTEST_RANGE = 3
 
 
 def weights_view(model: Model, program: Program) -> Mapping[str, object]:
     """What weights.py.j2 shows."""
     kept = own_dtypes(program.params, program.graphs)
     rows = [binding(p.name, p, None, kept.get(p.name)) for p in program.params]
-    for block in program.blocks:
-        layers = layer_set(block.layers)
-        numbers = layer_set(block.numbers) if block.numbers else None
-        kept = own_dtypes(block.params, [block])
-        rows += [
-            binding(f"layers.{{i}}.{p.name}", p, layers, kept.get(p.name), numbers)
-            for p in block.params
-        ]
+    rows += [row.text() for row in _layer_rows(program)]
     prefix = model.optional_prefix
     return {
         "constructors": constructors(program),
@@ -47,6 +43,42 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
         "expected": _rows("EXPECTED", model.expected),
         "waived": _pairs("WAIVED", [(w.pattern, w.reason) for w in model.waivers]),
     }
+
+
+@dataclass
+class _Row:
+    """A parameter that some layers have; ``numbers`` is what ``{i}`` is for each."""
+
+    param: Param
+    own: str | None
+    numbers: dict[int, int]
+
+    def text(self) -> str:
+        layers = tuple(sorted(self.numbers))
+        numbers = tuple(self.numbers[layer] for layer in layers)
+        return binding(
+            f"layers.{{i}}.{self.param.name}",
+            self.param,
+            layer_set(layers),
+            self.own,
+            None if numbers == layers else layer_set(numbers),
+        )
+
+
+def _layer_rows(program: Program) -> list[_Row]:
+    """Parameters of layers; blocks that have one alike share a row."""
+    rows: list[_Row] = []
+    for block in program.blocks:
+        kept = own_dtypes(block.params, [block])
+        numbers = {layer: block.number_of(layer) for layer in block.layers}
+        for param in block.params:
+            own = kept.get(param.name)
+            alike = (row for row in rows if (row.param, row.own) == (param, own))
+            if row := next(alike, None):
+                row.numbers |= numbers
+            else:
+                rows.append(_Row(param, own, dict(numbers)))
+    return rows
 
 
 def binding(
@@ -115,10 +147,10 @@ def stored(node: Recipe, indent: int) -> str:
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
-    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a tuple."""
+    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a list."""
     steps = {b - a for a, b in pairwise(layers)}
     if len(steps) > 1:
-        return _every(layers) or tuple_of([str(layer) for layer in layers], 8)
+        return _every(layers) or f"[{', '.join(_ranges(layers))}]"
     step = steps.pop() if steps else 1
     first, stop = layers[0], layers[-1] + 1
     if step != 1:
@@ -135,6 +167,16 @@ def _every(layers: tuple[int, ...]) -> str | None:
             written = span if span.start else f"range({span.stop})"
             return f"[i for i in {written} if i % {period} in {rests}]"
     return None
+
+
+def _ranges(layers: tuple[int, ...]) -> Iterator[str]:
+    """``0``, ``1``, ``*range(2, 75, 4)``: items of a list; equal steps are one."""
+    while layers:
+        steps = [b - a for a, b in pairwise(layers)]
+        equal = 1 + sum(1 for _ in takewhile(steps[:1].__contains__, steps))
+        taken = equal if equal > SHORTEST_RANGE else 1
+        yield f"*{layer_set(layers[:taken])}" if taken > 1 else str(layers[0])
+        layers = layers[taken:]
 
 
 def constructors(program: Program) -> list[str]:

@@ -11,6 +11,8 @@ from itertools import groupby
 WIDTH = 88
 # Runs of layers that may come before those that repeat a pattern.
 FIRST_RUNS = 4
+# Single items that stand in one tuple.
+TOGETHER = 4
 
 
 def bracketed(
@@ -81,8 +83,12 @@ def assignment(target: str, terms: Sequence[str], indent: int) -> str:
 
 
 def _opened(first: str, terms: Sequence[str], last: str, indent: int) -> str:
-    """A sum between two brackets, on one line if it fits, else one term a line."""
+    """A sum between two brackets, on one line if it fits, else one term a line; of a
+    tuple, one item a line."""
     pad = " " * (indent + 4)
+    if len(terms) == 1 and "(" not in terms[0]:
+        items = "".join(f"{pad}{item},\n" for item in terms[0].rstrip(",").split(", "))
+        return f"{first}\n{items}{' ' * indent}{last}"
     fits = len(pad) + len(" + ".join(terms)) <= WIDTH
     body = (" + " if fits else f"\n{pad}+ ").join(terms)
     return f"{first}\n{pad}{body}\n{' ' * indent}{last}"
@@ -126,13 +132,21 @@ def _periodic(items: Sequence[str]) -> list[str]:
     if times == 1:
         return _runs(items)
     unit = _runs(items[:period])
-    one = unit[0] if period == 1 else f"({' + '.join(unit)})"
+    one = unit[0] if len(unit) == 1 else f"({' + '.join(unit)})"
     return [f"{one} * {times}", *_runs(items[:rest])]
 
 
 def _runs(items: Sequence[str]) -> list[str]:
-    """``(a,) * 2`` for each run of equal items."""
-    return [
-        f"({item},) * {count}" if (count := len(list(run))) > 1 else f"({item},)"
-        for item, run in groupby(items)
-    ]
+    """``(a,) * 2`` for each run of equal items, ``(a, b)`` for some that differ."""
+    found: list[str] = []
+    alone: list[str] = []
+    for item, run in groupby(items):
+        count = len(list(run))
+        if count == 1 and len(alone) < TOGETHER:
+            found = found[:-1] if alone else found
+            alone.append(item)
+            found.append(f"({', '.join(alone)}{',' * (len(alone) == 1)})")
+        else:
+            alone = [item] if count == 1 else []
+            found.append(f"({item},) * {count}" if count > 1 else f"({item},)")
+    return found

@@ -9,46 +9,10 @@ from collections.abc import Collection, Iterable
 from keyword import iskeyword
 
 from glmc.backends.emit import class_name
+from glmc.backends.taken import ATTRIBUTES, BLOCKS, CLASSES, VALUES
 from glmc.ir.errors import DumpNameError
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
-
-VALUES = frozenset(
-    {
-        *("self", "ops", "cache", "keep", "layer", "layers", "state", "nn", "torch"),
-        *("parameter", "range", "zip", "super"),
-    }
-)
-"""Taken among values: what the statements around the ops use."""
-
-PARAMETERS = frozenset(
-    {
-        # what a module of torch has for itself, and calls
-        *("forward", "training", "train", "eval", "apply", "to", "cuda", "cpu"),
-        *("children", "modules", "buffers", "parameters", "named_children"),
-        *("named_modules", "named_buffers", "named_parameters", "add_module"),
-        *("register_buffer", "register_module", "register_parameter", "get_parameter"),
-        *("get_submodule", "state_dict", "load_state_dict", "requires_grad_"),
-        # what the runtime's classes have
-        *("run", "layers", "ops", "device", "dtype", "generate", "encode_prefix"),
-        *("states", "layer_states", "max_positions", "vocab_size", "type_vocab_size"),
-        "scheme",
-        *("eos_token_id", "pad_token_id", "default_dtype", "learned", "new_cache"),
-    }
-)
-"""Taken among parameters: attributes that the module has already."""
-
-CLASSES = frozenset(
-    {
-        *("Model", "Block", "CausalLM", "CausalLm", "Encoder", "MaskedLM"),
-        *("GlmPositions", "States", "KeysValues", "PerToken", "PerRow", "From"),
-        *("None", "True", "False"),
-    }
-)
-"""Taken among classes."""
-
-GRAPHS = frozenset({"stem", "head", "prefix_encoder"})
-"""What the other graphs of a program are called."""
 
 
 def check_names(model: Model, program: Program) -> None:
@@ -69,7 +33,7 @@ def _classes(program: Program) -> None:
     """Every block is a class of its own."""
     made: dict[str, str] = {}
     for block in program.blocks:
-        _identifiers("a block", [block.name], GRAPHS)
+        _identifiers("a block", [block.name], BLOCKS | CLASSES)
         name = class_name(block)
         if not name.isidentifier() or name in CLASSES:
             _refuse("a block", block.name, CLASSES)
@@ -83,10 +47,10 @@ def _classes(program: Program) -> None:
 
 def _parameters(what: str, names: Iterable[str]) -> None:
     names = list(names)
-    _identifiers(what, names, PARAMETERS)
+    _identifiers(what, names, ATTRIBUTES)
     for name in names:
         if name.startswith("_"):
-            _refuse(what, name, PARAMETERS)
+            _refuse(what, name, ATTRIBUTES)
 
 
 def _identifiers(what: str, names: Iterable[str], taken: Collection[str]) -> None:

@@ -304,18 +304,16 @@ def prefixes(optional: str | None) -> tuple[str, ...]:
 
 def _with_hints(build: Build, found: Culprit) -> Culprit:
     """The lines of the spec that decide the op, where the reading is to blame."""
-    from glmc.tracing import spec_of_op
+    from glmc.tracing import spec_of_ops
 
     if found.stage != READING or not found.op:
         return found
     first = list(build.stages)[1]
     ops = [op for graph in build.program_at(first).graphs for op in graph.ops]
     wanted = {found.op, *found.suspects}
+    found_in = spec_of_ops(build, [op for op in ops if statement(op) in wanted])
     lines = dict.fromkeys(
-        f"{line['where']} {line['entry']}: {line['says']}"
-        for op in ops
-        if statement(op) in wanted
-        for line in spec_of_op(build, op)
+        f"{line['where']} {line['entry']}: {line['says']}" for line in found_in
     )
     return replace(found, hints=[*lines])
 

@@ -5,7 +5,7 @@ config key -> line of the spec -> op -> pass -> template -> emitted line
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,47 +60,52 @@ def trace(build: Build, target: str) -> dict[str, Any]:
 
 
 def trace_line(build: Build, number: int) -> dict[str, Any]:
-    """What stands behind a line of model.py."""
-    for line in emitted_lines(build):
-        last = line.number + line.text.count("\n")
-        if line.number <= number <= last:
-            break
-    else:
+    """What stands behind a line of model.py; in a class of several blocks, behind each
+    of them."""
+    lines = [
+        line
+        for line in emitted_lines(build)
+        if line.number <= number <= line.number + line.text.count("\n")
+    ]
+    if not lines:
         raise UntraceableError(
             f"--trace model.py:{number}: there is no op or parameter on this line; "
             "trace a line of a forward, of run, or of an __init__."
         )
+    line = lines[0]
     facts: dict[str, Any] = {
         "line": f"model.py:{line.number}",
         "emitted": " ".join(line.text.split()),
-        "graph": line.graph.name,
+        "graph": ", ".join(one.graph.name for one in lines),
     }
     if line.op is None:
         assert line.param is not None
         return facts | _param_facts(build, line.param)
     params = filter(None, (build.program.param(line.graph, n) for n in line.op.params))
     return facts | {
-        "ir": statement(line.op),
+        "ir": {one.graph.name: statement(one.op) for one in lines if one.op},
         "history": list(history(build, line.graph.name, line.op)),
         "implemented": list(implementations(build, line.op.mnemonic)),
-        "spec": spec_of_op(build, line.op),
+        "spec": spec_of_ops(build, [one.op for one in lines if one.op]),
         "weights": [_param_facts(build, param) for param in params],
     }
 
 
 def emitted_lines(build: Build) -> Iterator[Line]:
-    """The statements of model.py that are ops or parameters of the program."""
-    from glmc.backends.emit import class_name
+    """The statements of model.py that are ops or parameters of the program, once for
+    each block whose they are."""
+    from glmc.backends.classes import layer_classes
 
     source = build.source("model.py")
     program, module = build.program, ast.parse(source)
-    blocks = {class_name(block): block for block in program.blocks}
+    blocks = {one.name: one.blocks for one in layer_classes(program)}
     for node in module.body:
         if not isinstance(node, ast.ClassDef):
             continue
         for function in node.body:
             if isinstance(function, ast.FunctionDef):
-                yield from _lines(source, program, blocks.get(node.name), function)
+                for block in blocks.get(node.name, (None,)):
+                    yield from _lines(source, program, block, function)
 
 
 def _lines(
@@ -184,8 +189,17 @@ def implementations(build: Build, mnemonic: str) -> Iterator[str]:
                 yield f"{file}:{number}"
 
 
-def spec_of_op(build: Build, op: Op) -> list[dict[str, Any]]:
-    """The entries of the spec that decide an op's attributes."""
+def spec_of_ops(build: Build, ops: Iterable[Op]) -> list[dict[str, Any]]:
+    """The entries of the spec that decide attributes of ops, each once."""
+    found: dict[str, dict[str, Any]] = {}
+    for op in ops:
+        for entry in _spec_of_op(build, op):
+            known = found.setdefault(entry["entry"], entry)
+            known["decides"] = list(dict.fromkeys(known["decides"] + entry["decides"]))
+    return list(found.values())
+
+
+def _spec_of_op(build: Build, op: Op) -> list[dict[str, Any]]:
     wanted: dict[str, tuple[str, ...]] = {
         name: _ENTRIES.get(name, (name,)) for name in op.attributes()
     }
@@ -240,14 +254,17 @@ def trace_key(build: Build, key: str) -> dict[str, Any]:
         if key in line["keys"]
     }
     reached = []
+    statements: dict[int, list[Line]] = {}
     for line in emitted_lines(build):
-        entries = spec_of_op(build, line.op) if line.op else []
+        statements.setdefault(line.number, []).append(line)
+    for number, found in statements.items():
+        entries = spec_of_ops(build, [line.op for line in found if line.op])
         decided = [
             what for e in entries if e["entry"] in lines for what in e["decides"]
         ]
         if decided:
-            text = " ".join(line.text.split())
-            at = f"model.py:{line.number}"
+            text = " ".join(found[0].text.split())
+            at = f"model.py:{number}"
             reached.append({"line": at, "emitted": text, "decides": decided})
     return {
         "key": key,
@@ -268,7 +285,8 @@ def trace_text(facts: Mapping[str, Any]) -> str:
 def _line_text(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['line']}  {facts['emitted']}"
     if "ir" in facts:
-        yield f"op        {facts['graph']}: {facts['ir']}"
+        for graph, op in facts["ir"].items():
+            yield f"op        {graph}: {op}"
         for step in facts["history"]:
             yield f"pass      {step['pass']}: {step['why']}"
             yield from (f"            {line}" for line in step["from"])

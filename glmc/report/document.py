@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from glmc import roofline
+from glmc.backends.classes import layer_classes
 from glmc.backends.target import Target
 from glmc.builds import Build
 from glmc.devices import DEVICES
@@ -162,19 +163,25 @@ def _weights(program: Program) -> Iterator[Mapping[str, str]]:
 def _links(program: Program, code: str) -> list[tuple[int, int, int]]:
     """(graph, op, line) for every op of the last stage, lines from 1.
 
-    The emitted module has the statements of the blocks, class by class, then those of
+    The emitted module has the statements of the layers, class by class, then those of
     the prefix encoder, the stem and the head, an ``ops.NAME(...)`` for each op, in
     order; where an edited module departs from that, the ops from there on have no line.
     """
-    graphs = program.graphs
-    first, end = len(graphs) - 1 - len(program.blocks), len(graphs) - 1
-    order = [*range(first, end), *range(first), end]
-    ops = [(at, n, op) for at in order for n, op in enumerate(graphs[at].ops)]
+    places = {graph.name: at for at, graph in enumerate(program.graphs)}
+    around = [g for g in program.graphs if not g.layers]
+    order = [one.blocks for one in layer_classes(program)] + [(g,) for g in around]
+    statements = [
+        (op.mnemonic, n, graphs)
+        for graphs in order
+        for n, op in enumerate(graphs[0].ops)
+    ]
     found = []
-    for (at, n, op), (name, line) in zip(ops, _calls(code), strict=False):
-        if name != op.mnemonic:
+    for (mnemonic, n, graphs), (name, line) in zip(
+        statements, _calls(code), strict=False
+    ):
+        if name != mnemonic:
             break
-        found.append((at, n, line))
+        found += [(places[graph.name], n, line) for graph in graphs]
     return found
 
 

@@ -18,6 +18,10 @@ SUMS = [
     [f"{PERIOD} * 3", f"({LONG}OfAnother,) * 34"],
     [f"(({LONG}{LONG}{SHARED},) * 4 + ({SHARED},) * 34) * 3"],
     [f"({LONG}{LONG}{LONG}{SHARED}{SHARED},) * 4", f"{PERIOD} * 4"],
+    [f"({LONG}, {SHARED}, Full) * 14"],
+    [f"({LONG}, {SHARED}, Full, Other) * 4", "(Full,)"],
+    [f"({SHARED},)", f"({LONG}, {SHARED}, Full, Other) * 4"],
+    [f"(({LONG},) * 4 + ({SHARED}, Full)) * 4", f"({LONG},) * 3", "(Full, Other)"],
     [f"{PERIOD} * 3", f"(({SHARED}{LONG},) * 4 + ({SHARED}{SHARED},) * 4 + (F,)) * 4"],
 ]
 

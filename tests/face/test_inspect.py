@@ -119,7 +119,7 @@ def test_a_line_is_traced_to_the_config(
 ) -> None:
     number = line_of(build, "ops.qkv_attention(")
     found = facts(capsys, "inspect", build, "--trace", f"model.py:{number + 3}")
-    assert found["ir"].startswith("%ctx: f16[B,T,4096] = qkv_attention(")
+    assert found["ir"]["layer"].startswith("%ctx: f16[B,T,4096] = qkv_attention(")
     passes = [step["pass"] for step in found["history"]]
     assert passes == ["qkv-attention", "merge-qkv", "lowered"]
     assert len(found["history"][0]["from"]) == 8
