@@ -26,3 +26,9 @@ class WeightsError(ValueError):
     def __init__(self, message: str, kind: Kind = "mismatch"):
         super().__init__(message)
         self.kind: Kind = kind
+
+
+def brief(value: object, most: int = 80) -> str:
+    """A value as a message shows it: of a long one the beginning."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

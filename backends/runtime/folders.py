@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Protocol, TypeAlias
 
-from .faults import WeightsError
+from .faults import WeightsError, brief
 from .safetensors_header import read_safetensors
 from .strict_json import MEGABYTE, read_object
 from .tensor_info import TensorInfo
@@ -76,14 +76,14 @@ class FolderFiles:
     def local(self, name: str) -> Path | None:
         """The file, where there is one; refused where it is a link to elsewhere."""
         path = self._folder / name
-        if not path.is_file():
+        if not is_file(path):
             return None
         refuse_outside(self._folder, path, name)
         return path
 
     def has(self, name: str) -> bool:
         """Whether it is there."""
-        return (self._folder / name).is_file()
+        return is_file(self._folder / name)
 
     def at(self, name: str) -> str:
         """Its path."""
@@ -212,8 +212,8 @@ def weight_map(path: Path, index: str) -> dict[str, str]:
     for name, file in entries.items():
         if not isinstance(file, str) or not file:
             raise WeightsError(
-                f"{index}: weight_map must give a file name for {name!r}, found "
-                f"{repr(file)[:80]}. Download it again.",
+                f"{index}: weight_map must give a file name for {brief(name)!r}, found "
+                f"{brief(file)}. Download it again.",
                 "index",
             )
     for file in sorted(set(entries.values())):
@@ -230,23 +230,24 @@ def _compare(
     lacking = sorted(n for n, f in files_of.items() if f == file and n not in held)
     if lacking:
         raise WeightsError(
-            f"{index} says that {file} holds {_listed(lacking)}, and the file does not;"
-            " index and shards are not of the same checkpoint.",
+            f"{index} says that {brief(file)} holds {_listed(lacking)}, and the file "
+            "does not; index and shards are not of the same checkpoint.",
             "incomplete",
         )
     elsewhere = sorted(name for name in held if files_of.get(name, file) != file)
     if elsewhere:
         other = files_of[elsewhere[0]]
         raise WeightsError(
-            f"{file} holds {_listed(elsewhere)}, and so does {other}, where {index} "
-            f"says {_is(elsewhere)}; one name cannot stand for two tensors.",
+            f"{brief(file)} holds {_listed(elsewhere)}, and so does {brief(other)}, "
+            f"where {index} says {_is(elsewhere)}; one name cannot stand for two "
+            "tensors.",
             "incomplete",
         )
     unlisted = sorted(name for name in held if name not in files_of)
     if unlisted:
         raise WeightsError(
-            f"{file} holds {_listed(unlisted)}, which {index} does not list; index and"
-            " shards are not of the same checkpoint.",
+            f"{brief(file)} holds {_listed(unlisted)}, which {index} does not list; "
+            "index and shards are not of the same checkpoint.",
             "incomplete",
         )
 
@@ -257,8 +258,8 @@ def _refuse_odd_name(name: str, index: str) -> None:
     odd = "\\" in name or ":" in name or "\0" in name
     if odd or pure.is_absolute() or ".." in pure.parts:
         raise WeightsError(
-            f"{index}: weight_map names the file {name!r}, which leaves the folder;"
-            " a checkpoint's files lie in its own folder.",
+            f"{index}: weight_map names the file {brief(name)!r}, which leaves the "
+            "folder; a checkpoint's files lie in its own folder.",
             "path",
         )
 
@@ -267,10 +268,18 @@ def _refuse_odd_kind(name: str, index: str) -> None:
     """Code is never fetched, whatever an index calls it."""
     if PurePosixPath(name).suffix not in _ENDINGS:
         raise WeightsError(
-            f"{index}: weight_map names the file {name!r}, which is not a file of"
-            f" weights; their names end in {' or '.join(_ENDINGS)}.",
+            f"{index}: weight_map names the file {brief(name)!r}, which is not a file "
+            f"of weights; their names end in {' or '.join(_ENDINGS)}.",
             "path",
         )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; of names that no file can have there is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def refuse_adapter(files: Files, strict: bool) -> None:
@@ -311,4 +320,4 @@ def _is(names: list[str]) -> str:
 def _listed(names: list[str]) -> str:
     """The first few, and how many more there are."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+    return ", ".join(map(brief, names[:8])) + more

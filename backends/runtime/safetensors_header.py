@@ -7,7 +7,7 @@ Format: https://huggingface.co/docs/safetensors#format
 from pathlib import PurePosixPath
 from typing import IO, Any, NoReturn
 
-from .faults import WeightsError
+from .faults import WeightsError, brief
 from .strict_json import MEGABYTE, parse_object
 from .tensor_info import BITS, TensorInfo, size_in_bytes
 
@@ -38,17 +38,22 @@ def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
 
 def _info(path: str, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        _refuse(path, f"the entry of {name!r} is not dtype, shape and data_offsets")
+        _refuse(
+            path, f"the entry of {brief(name)!r} is not dtype, shape and data_offsets"
+        )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        _refuse(path, f"{name!r} has the unknown dtype {dtype!r}")
+        _refuse(path, f"{brief(name)!r} has the unknown dtype {brief(dtype)!r}")
     if not _are_sizes(shape) or len(shape) > _MAX_RANK:
-        _refuse(path, f"{name!r} has no shape but {shape!r}")
+        _refuse(path, f"{brief(name)!r} has no shape but {brief(shape)}")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        _refuse(path, f"{name!r} has no data_offsets but {offsets!r}")
+        _refuse(path, f"{brief(name)!r} has no data_offsets but {brief(offsets)}")
     info = TensorInfo(dtype, tuple(shape), PurePosixPath(path).name)
     if size_in_bytes(dtype, tuple(shape)) != offsets[1] - offsets[0]:
-        _refuse(path, f"the shape {shape} of {name!r} does not fit its bytes {offsets}")
+        _refuse(
+            path,
+            f"the shape {shape} of {brief(name)!r} does not fit its bytes {offsets}",
+        )
     return info
 
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .faults import WeightsError
+from .faults import WeightsError, brief
 
 MEGABYTE = 1 << 20
 _MAX_DEPTH = 64
@@ -59,7 +59,7 @@ def parse_object(data: bytes, where: str, *, finite: bool = True) -> dict[str, A
 
 
 def _refused(where: str, reason: str) -> WeightsError:
-    return WeightsError(f"{where} is not a JSON object: {reason}.", "json")
+    return WeightsError(f"{where} is not a JSON object: {brief(reason, 300)}.", "json")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} appears twice in one object")
+        raise ValueError(f"the key {brief(twice)!r} appears twice in one object")
     return result
 
 
@@ -78,7 +78,7 @@ def _no_constant(text: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"the number {text} is too large")
+        raise ValueError(f"the number {brief(text)} is too large")
     return number
 
 

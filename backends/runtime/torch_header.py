@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
-from .faults import WeightsError
+from .faults import WeightsError, brief
 from .pickle_machine import PickleFault, load
 from .strict_json import MEGABYTE
 from .tensor_info import BITS, TensorInfo
@@ -99,7 +99,9 @@ def _infos(state: object, file: str) -> dict[str, TensorInfo]:
         raise PickleFault(f"it holds a {type(state).__name__}, not a dict of tensors")
     for name, value in state.items():
         if not isinstance(value, _Tensor):
-            raise PickleFault(f"{name!r} is a {type(value).__name__}, not a tensor")
+            raise PickleFault(
+                f"{brief(str(name))!r} is a {type(value).__name__}, not a tensor"
+            )
     return {n: TensorInfo(t.storage.dtype, t.shape, file) for n, t in state.items()}
 
 
@@ -126,7 +128,7 @@ def _read_zip(file: IO[bytes]) -> object:
         if found != storage.size:
             shown = "is missing" if found is None else f"has {found} bytes"
             raise PickleFault(
-                f"its record {key} {shown}, expected {storage.size} bytes"
+                f"its record {brief(key)} {shown}, expected {storage.size} bytes"
             )
     return state
 
@@ -159,7 +161,7 @@ def _check_storages(
             raise PickleFault(f"it is truncated: {short} bytes are missing at its end")
         if count != storage.elements:
             told = f"{count} elements, expected {storage.elements}"
-            raise PickleFault(f"its storage {key!r} has {told}")
+            raise PickleFault(f"its storage {brief(str(key))!r} has {told}")
         file.seek(begin + storage.size)
     begin, end = file.tell(), file.seek(0, 2)
     if begin < end:
@@ -175,8 +177,9 @@ class _Handlers:
     def find(self, module: str, name: str) -> _Global:
         known = (module, name) in _CALLABLE or (module == "torch" and name in _STORAGES)
         if not known:
+            asked = brief(f"{module}.{name}")
             raise PickleFault(
-                f"it asks for {module}.{name}, and code in a checkpoint is not run"
+                f"it asks for {asked}, and code in a checkpoint is not run"
             )
         return _Global(module, name)
 
@@ -203,10 +206,14 @@ class _Handlers:
             case _:
                 raise PickleFault("it refers to something that is not a storage")
         if kind not in _STORAGES or count < 0:
-            raise PickleFault(f"its storage {key!r} has no dtype or a negative size")
+            raise PickleFault(
+                f"its storage {brief(str(key))!r} has no dtype or a negative size"
+            )
         storage = _Storage(_STORAGES[kind], count)
         if self.storages.setdefault(key, storage) != storage:
-            raise PickleFault(f"its storage {key!r} is described in two ways")
+            raise PickleFault(
+                f"its storage {brief(str(key))!r} is described in two ways"
+            )
         return storage
 
 
