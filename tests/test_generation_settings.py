@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,26 @@ def test_probabilities_as_transformers(theirs: Any, name: str) -> None:
     assert ((got > 0) == (want > 0)).all()
     plain = logits.softmax(-1)
     assert not torch.allclose(got, plain, atol=1e-3)
+
+
+def test_a_file_that_allows_very_long_texts(
+    ours: Any, package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is taken at the beginning, so it is not taken for all that is allowed."""
+    ids, mask = rows()
+    generation = sys.modules[f"{package.__name__}.generation"]
+    monkeypatch.setattr(generation, "USUAL_MOST", 5)
+    for file, allowed in (({"max_length": 1 << 39}, (1 << 39) - 10), ({}, 128)):
+        monkeypatch.setattr(ours, "generation_defaults", file, raising=False)
+        with pytest.warns(UserWarning, match=f"after 5 tokens, .* allows {allowed}"):
+            assert ours.generate(ids, mask, eos_token_id=()).shape[1] == 15
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (
+            ours.generate(ids, mask, max_new_tokens=7, eos_token_id=()).shape[1] == 17
+        )
+        end = int(ours.generate(ids, mask, max_new_tokens=1, eos_token_id=())[0, -1])
+        ours.generate(ids[:1], mask[:1], eos_token_id=end)
 
 
 class TestSampling:

@@ -1,5 +1,6 @@
 """Token-by-token generation over a preallocated cache."""
 
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -11,7 +12,7 @@ from .checks import check_ids
 from .decoding import Session
 from .endings import Criterion, Endings
 from .sampling import Sampler
-from .settings import USUAL_NEW, Settings
+from .settings import USUAL_MOST, USUAL_NEW, Settings
 
 if TYPE_CHECKING:
     from .causal_lm import CausalLM
@@ -30,6 +31,8 @@ class Asked(NamedTuple):
     sampler: Sampler
     endings: Endings
     pad: int
+    #: How many the checkpoint's file allows, where that is more.
+    allowed: int
 
 
 def generate(
@@ -54,7 +57,8 @@ def generate(
     check_ids(ids, model.vocab_size)
     if settings.copies > 1:
         ids, mask, pos = (_copies(part, settings.copies) for part in (ids, mask, pos))
-    new = _length(settings, ids.shape[1], pos, model.max_positions)
+    allowed = _length(settings, ids.shape[1], pos, model.max_positions)
+    new = allowed if settings.limited else min(allowed, USUAL_MOST)
     _check_length(ids.shape[1], pos, new, model.max_positions)
     if mask is not None and mask.shape == ids.shape and not bool(mask[:, -1].all()):
         raise ValueError(
@@ -67,7 +71,7 @@ def generate(
     sampler = Sampler(seed=seed, device=model.device, rules=settings.rules, **draws)
     texts, seconds = settings.stop_strings, settings.seconds
     endings = Endings(ids, eos, texts, tokenizer, criteria, seconds)
-    asked = Asked(ids, mask, pos, new, sampler, endings, pad)
+    asked = Asked(ids, mask, pos, new, sampler, endings, pad, allowed)
     if mask is None or mask.shape == ids.shape:
         # What the rules name and the model has not is refused at once.
         sampler.begin(
@@ -124,6 +128,13 @@ def _tokens(model: "CausalLM", asked: Asked) -> Generator[torch.Tensor]:
                 waiting.append(session.newest())
                 begun += 1
             yield waiting.popleft()()
+    if asked.allowed > new:
+        warnings.warn(
+            f"the generation ends after {new} tokens, and generation_config.json "
+            f"allows {asked.allowed}; room for them is taken at the beginning, so give "
+            "max_new_tokens to have more.",
+            stacklevel=2,
+        )
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ from .wishes import NEUTRAL, OBEYED, checked
 USUAL_TOP_K = 50
 #: Where neither a call nor a file says how long a text may get.
 USUAL_NEW = 128
+#: Where only a file says so. The cache has room for a whole text from the beginning.
+USUAL_MOST = 2048
 _DRAWS = ("temperature", "top_k", "top_p", "min_p")
 _CUTS = ("typical_p", "epsilon_cutoff", "eta_cutoff")
 

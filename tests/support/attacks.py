@@ -14,14 +14,17 @@ import sys
 import time
 
 GROW = "{% set n = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}"
-#: 2 ** 32 places in lists, of which there are 32.
-SHARED = (
-    "{% set n = namespace(x=[]) %}"
-    "{% for i in range(32) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
-)
-TWICE = SHARED + SHARED.replace("n", "m").replace("mamespace", "namespace").replace(
-    "ramge", "range"
-).replace("im", "in").replace("emdfor", "endfor")
+
+
+def shared(name: str) -> str:
+    """A namespace with 2 ** 32 places in lists, of which there are 32."""
+    made = "{% set NAME = namespace(x=[]) %}{% for i in range(32) %}"
+    made += "{% set NAME.x = [NAME.x, NAME.x] %}{% endfor %}"
+    return made.replace("NAME", name)
+
+
+SHARED = shared("n")
+TWICE = SHARED + shared("m")
 LONG = "{% set long = 'a' * 4000000 %}"
 ROUNDS = "{% for i in range(99999) %}{% for j in range(99999) %}"
 END = "{% endfor %}{% endfor %}"
