@@ -19,6 +19,7 @@ from glmc.frontends.config import (
 from glmc.frontends.evaluation import Scope, seen_values
 from glmc.frontends.fates import KeyFate, account, check_expectations
 from glmc.frontends.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.namesakes import namesake
 from glmc.frontends.provenance import SpecLine, spec_lines
 from glmc.frontends.reads import Reading
 from glmc.frontends.resolver import Resolver
@@ -31,13 +32,14 @@ from glmc.frontends.tracked import Tracked
 from glmc.frontends.truncation import cut_lists, waive_left_out
 from glmc.frontends.variants import choose_variant
 from glmc.frontends.wording import listed, show
-from glmc.frontends.yaml_tree import position_of
+from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir import model as m
 from glmc.ir.errors import (
     ConfigContradictionError,
     ForeignClassError,
     GlmcError,
     SpecIncompleteError,
+    UnknownKeyError,
     UnsupportedValueError,
 )
 
@@ -119,7 +121,10 @@ def load_model(
     scope = _scope(seen, turned)
     _check_refusals(spec, scope, where)
     check_expectations(full, spec, where)
-    keys = account(config, spec, chosen.expressions, ignore_keys, where)
+    try:
+        keys = account(config, spec, chosen.expressions, ignore_keys, where)
+    except UnknownKeyError as error:
+        raise _by_another_name(error, sets, chosen.tree, where) from None
     generation = source.read_generation_config()
     tokens = read_tokens(visible, generation, where)
     dtype = _dtype(visible, where)
@@ -157,6 +162,23 @@ def load_model(
             ignored=tuple(ignore_keys),
         ),
     )
+
+
+def _by_another_name(
+    error: UnknownKeyError, sets: Sequence[str], tree: Branch, where: str
+) -> UnknownKeyError:
+    """The error; or where a ``--set`` is to blame, what the spec calls that key."""
+    for text in sets:
+        key = key_of_set(text)
+        other = namesake(key, tree) if key in error.keys else None
+        if other:
+            return UnknownKeyError(
+                f"{where}: --set {text} would have no effect, as this model's spec"
+                f" reads no {key}; what other models call {key} is {other} here:"
+                f" --set {other}{text.removeprefix(key)}",
+                error.keys,
+            )
+    return error
 
 
 def _published(

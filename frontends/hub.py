@@ -81,7 +81,6 @@ def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
     # Imported here: compiling a local folder must not pay for an HTTP client.
     from huggingface_hub import (
         _CACHED_NO_EXIST,
-        get_session,
         hf_hub_download,
         try_to_load_from_cache,
     )
@@ -97,7 +96,7 @@ def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
                 endpoint=hub.endpoint,
                 local_files_only=hub.offline,
             )
-            found = patiently(get_session(), download, hub.timeout)
+            found = patiently(download, hub.timeout)
         except LocalEntryNotFoundError as error:
             cached = try_to_load_from_cache(hub_id, name, revision=hub.revision)
             if cached is _CACHED_NO_EXIST or is_offline(hub):

@@ -41,7 +41,7 @@ class HubFiles:
 
     def has(self, name: str) -> bool:
         """Whether the repository has a file of this name."""
-        from huggingface_hub import get_hf_file_metadata, get_session
+        from huggingface_hub import get_hf_file_metadata
         from huggingface_hub.errors import EntryNotFoundError
 
         with speaking(self.where, name, self._hub):
@@ -51,7 +51,7 @@ class HubFiles:
                     self._url(name),
                     endpoint=self._hub.endpoint,
                 )
-                patiently(get_session(), ask, self._hub.timeout)
+                patiently(ask, self._hub.timeout)
             except EntryNotFoundError:
                 return False
         return True
@@ -76,10 +76,8 @@ class HubFiles:
         return io.BufferedReader(RangeFile(ranged), buffer_size=1 << 13)
 
     def _range(self, url: str, begin: int, count: int) -> tuple[bytes, int]:
-        from huggingface_hub import get_session
-
         ask = partial(_get_range, url, begin, count)
-        return patiently(get_session(), ask, self._hub.timeout)
+        return patiently(ask, self._hub.timeout)
 
     def _url(self, name: str) -> str:
         from huggingface_hub import hf_hub_url

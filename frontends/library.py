@@ -8,6 +8,7 @@ from hashlib import sha256
 from importlib import util
 from pathlib import Path
 
+from glmc.frontends.auto_map import read_auto_map
 from glmc.frontends.beyond import BEYOND_ATTENTION
 from glmc.frontends.json_text import read_bytes
 from glmc.frontends.sections import validate
@@ -131,12 +132,14 @@ def _parent(tree: Branch, path: Path) -> Path:
 
 
 def identify(config: Mapping[str, object], where: str) -> SpecTree:
-    """The spec for a config: by ``model_type``, or by ``architectures`` without one.
+    """The spec for a config: by ``model_type``, without one by ``architectures``, and
+    without these by the classes that its ``auto_map`` names.
 
     Raises:
         GlmcError: when no spec is for it; names the nearest and all there are.
     """
     model_type, classes = config.get("model_type"), architectures(config, where)
+    classes = classes or mapped(config, where)
     if model_type is not None and not isinstance(model_type, str):
         raise UnidentifiedModelError(
             f"{where}: model_type must be a string, found {model_type!r}"
@@ -149,8 +152,9 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
             return load_spec(path)
     if not model_type and not classes:
         raise UnidentifiedModelError(
-            f"{where} names neither model_type nor architectures, so it does not say"
-            " what kind of model it is; is it a model's config.json?"
+            f"{where} names neither model_type nor architectures, and no class in an"
+            " auto_map, so it does not say what kind of model it is; is it a model's"
+            " config.json?"
         )
     wanted = model_type or ", ".join(classes)
     if what := BEYOND_ATTENTION.get(str(wanted)):
@@ -184,6 +188,13 @@ def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
             f"{where}: architectures must be a list of class names"
         )
     return tuple(value)
+
+
+def mapped(config: Mapping[str, object], where: str) -> tuple[str, ...]:
+    """The model classes that a config's ``auto_map`` names."""
+    classes = read_auto_map(config.get("auto_map"), where)
+    models = (one.name for one in classes if one.role.startswith("AutoModel"))
+    return tuple(dict.fromkeys(models))
 
 
 def known_names() -> list[str]:

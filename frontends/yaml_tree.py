@@ -151,9 +151,15 @@ class _Reader:
     def scalar(self, node: yaml.Node) -> object:
         """What a node without parts stands for."""
         try:
-            return self.loader.construct_object(node)
+            found: object = self.loader.construct_object(node)
         except ValueError as error:  # a number of 5000 digits, a date of no calendar
             raise SpecSyntaxError(f"{self.position(node)}: {error}") from None
+        if found is not None and not isinstance(found, bool | int | float | str):
+            raise SpecSyntaxError(
+                f"{self.position(node)}: {node.value} is a {type(found).__name__} in"
+                " YAML, of which specs have none; quote it"
+            )
+        return found
 
     def items(self, node: yaml.SequenceNode) -> Items:
         items = Items()

@@ -18,6 +18,7 @@ import torch
 from glmc import references
 from glmc.backends.runtime.glm_positions import GlmPositions
 from glmc.backends.runtime.inputs import positions
+from glmc.backends.runtime.loading import find_folder
 from glmc.builds import Build
 from glmc.comparing import Answer, Scenario, scenarios
 from glmc.culprits import READING, Culprit, departs, first_row, places
@@ -38,6 +39,7 @@ from glmc.probing import (
     stage_values,
     watched_modules,
 )
+from glmc.running import hub_options
 from glmc.verifying import device_of
 from glmc.views import statement
 
@@ -263,8 +265,8 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
 
     names = list(build.stages)[1:]
     programs = {name: build.program_at(name) for name in names}
-    folder = Path(arguments.weights)
     try:
+        folder = find_folder(arguments.weights, **hub_options(arguments))
         weights = Weights(folder, build.model.optional_prefix)
     except ValueError as error:
         raise WeightsUnusableError(str(error)) from error
@@ -289,7 +291,9 @@ def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
 def _reference(build: Build, arguments: argparse.Namespace) -> Reference:
     if arguments.against != "transformers":
         return Numbers(references.read_golden(Path(arguments.against)))
-    model = references.load_transformers(arguments.weights, "float32", "cpu")
+    model = references.load_transformers(
+        arguments.weights, "float32", "cpu", arguments.revision
+    )
     program = build.program
     given = scenarios(build.model.vocab, 9, 3)
     return Transformers(

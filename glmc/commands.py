@@ -103,9 +103,12 @@ def _unverified(loaded: "LoadedModel") -> str | None:
     """What to say of a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None
+    how = "glmc verify BUILD --weights CHECKPOINT"
+    if loaded.model.is_encoder:  # which verify does not take
+        how = "compare what model(ids, mask) answers with transformers, on a few texts"
     return (
         f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"
-        " its builds: glmc verify BUILD --weights CHECKPOINT"
+        f" its builds: {how}"
     )
 
 

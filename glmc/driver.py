@@ -1,6 +1,7 @@
 """The pipeline, top to bottom on one page."""
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from glmc.ir.errors import (
     FusionSilentError,
     GlmcError,
     KernelMissingError,
+    LayoutError,
     OptionsDisagreeError,
     PassChangedResultsError,
     UnknownDeviceError,
@@ -132,7 +134,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         spec_path=options.spec,
         sets=options.sets,
     )
-    lowered = lower(loaded.model)
+    lowered = _lowered(loaded)
     _check_storage(loaded, lowered)
     stages = tuple(on.stages(lowered, options.disable))
     if options.strict:
@@ -152,6 +154,32 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(options, loaded, stages, files, verified, ahead, checked, placed)
+
+
+def _lowered(loaded: LoadedModel) -> Program:
+    """The model as graphs; what does not fit in it is told of its config."""
+    try:
+        return lower(loaded.model)
+    except LayoutError as error:
+        keys = _sized_by(loaded, error.axis)
+        if keys:
+            error.args = (f"{error}. What {error.axis} is, {keys} say",)
+        raise error.within(loaded.source.where) from None
+    except GlmcError as error:
+        raise error.within(loaded.source.where) from None
+
+
+_AXES = {"H": "heads", "K": "kv_heads", "D": "head_dim", "Dv": "v_dim", "F": "ff"}
+"""Axes of layouts to the entries of a spec that say their sizes."""
+
+
+def _sized_by(loaded: LoadedModel, axis: str | None) -> str:
+    """The config keys that a spec reads for the size of an axis."""
+    entry = _AXES.get(axis or "")
+    lines = (
+        line for path, line in loaded.lines.items() if path.split(".")[-1] == entry
+    )
+    return ", ".join(dict.fromkeys(key for line in lines for key in line.keys))
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
@@ -267,6 +295,12 @@ def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
     """
     dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
     small = shrink(loaded.model)
+    print(
+        f"glmc: checking your {own.op} against the reference in"
+        f" {' and '.join(dtypes)}; Triton's interpreter may take minutes",
+        file=sys.stderr,
+        flush=True,
+    )
     return max(
         check_kernel(
             own,

@@ -51,7 +51,9 @@ def load_transformers(
         raise NoReferenceError(
             f"--against transformers: it cannot load {weights} ({reason}). glmc never "
             "runs code that comes with a model; where transformers has no code of its "
-            "own for it, use --against golden.safetensors."
+            "own for it, hold the build against numbers of the published code, with "
+            "--against golden.safetensors. --save cannot make that file: it keeps what "
+            "transformers gave. docs/verify.md says what is in it."
         ) from None
     return model.eval().to(device)
 

@@ -102,7 +102,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
             dtype=arguments.dtype,
             tuned=arguments.tuned,
             allow_config_drift=arguments.allow_config_drift,
-            **_hub(arguments),
+            **hub_options(arguments),
         )
     except (ValueError, RuntimeError) as error:
         if getattr(error, "kind", None) == "config":
@@ -122,13 +122,13 @@ def load_tokenizer(arguments: argparse.Namespace) -> Any:
     build = import_build(arguments.build)
     try:
         return build.load_tokenizer(
-            source, variant=arguments.variant, **_hub(arguments)
+            source, variant=arguments.variant, **hub_options(arguments)
         )
     except ValueError as error:
         raise TokenizerUnusableError(str(error)) from error
 
 
-def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
+def hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """How a hub id is looked up; builds of before there was a timeout know none."""
     known = {n: getattr(arguments, n) for n in ("revision", "endpoint", "offline")}
     return known | ({"timeout": arguments.timeout} if arguments.timeout else {})

@@ -224,7 +224,7 @@ def _order(
             size *= _size(atoms[left[0]], axes)
             order.append(left.pop(0))
         if size != _size(name, axes):
-            raise LayoutError(f"layout {layout!r} has no axis {name} of {slot}")
+            raise LayoutError(f"layout {layout!r} has no axis {name} of {slot}", name)
     order += [i for i in left if _size(atoms[i], axes) == 1]
     if sorted(order) != list(range(len(atoms))):
         raise LayoutError(f"layout {layout!r} has axes that {tuple(slot)} has not")

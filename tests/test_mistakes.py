@@ -18,7 +18,10 @@ from support.cli import glmc, refused
 CONFIG_MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown key": ({"frobnicate": 3}, ("frobnicate",)),
     "unknown type": ({"model_type": "chatgml"}, ("chatgml", "chatglm")),
-    "no type": ({"model_type": None, "architectures": None}, ("model_type",)),
+    "no type": (
+        {"model_type": None, "architectures": None, "auto_map": None},
+        ("model_type", "auto_map"),
+    ),
     "missing size": ({"hidden_size": None}, ("hidden_size",)),
     "size as text": ({"hidden_size": "big"}, ("hidden_size",)),
     "size as float": ({"hidden_size": 64.5}, ("hidden_size",)),

@@ -76,7 +76,32 @@ def account(
             result.unused.append(name)
         else:
             result.waived.setdefault(reason, []).append(name)
+    result.fault = result.fault or _dressed(result, headers)
     return result
+
+
+#: What names of a LoRA adapter's tensors hold.
+ADAPTED = (".lora_A.", ".lora_B.", ".lora_embedding_")
+
+
+def _dressed(result: Account, headers: Mapping[str, Found]) -> str | None:
+    """What was put around or beside the model before it was saved, and what to do."""
+    if any(mark in name for name in result.unused for mark in ADAPTED):
+        return (
+            "It holds tensors of a LoRA adapter, which change what the model computes: "
+            "merge them into the weights (peft's `merge_and_unload()`) and save that."
+        )
+    if not result.missing or not result.unused:
+        return None
+    first = result.missing[0]
+    ends = (name for name in result.unused if name.endswith(f".{first}"))
+    prefix = next(ends, first).removesuffix(first)
+    if prefix and all(name.startswith(prefix) for name in headers):
+        return (
+            f"All its names begin with {prefix!r}, which a wrapper of the model put "
+            "there: save the model within it, or take that off the names."
+        )
+    return None
 
 
 def needed(

@@ -27,7 +27,7 @@ class HubError(ValueError):
 
 def is_hub_id(text: str) -> bool:
     """Whether a text that is no folder can be the name of a repository."""
-    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", text, re.ASCII) is not None
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII) is not None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Repository:
                     revision=self.revision,
                 )
                 ask = lambda: list(listed())  # noqa: E731
-                entries = patiently(hub.get_session(), ask, self.timeout)
+                entries = patiently(ask, self.timeout)
             except hub.errors.RepositoryNotFoundError:
                 raise
             except hub.errors.HfHubHTTPError:
@@ -130,7 +130,7 @@ class Repository:
             endpoint=self.endpoint,
             local_files_only=self.offline,
         )
-        return Path(patiently(hub.get_session(), download, self.timeout))
+        return Path(patiently(download, self.timeout))
 
     def lacking(self, names: str) -> str:
         """The sentence for files that are not there."""

@@ -248,8 +248,8 @@ def find_folder(source: str | Path, **hub: Any) -> Path:
         raise WeightsError(f"{source} is a file; give the folder that holds it.")
     if not is_hub_id(str(source)):
         raise WeightsError(
-            f"{source} does not exist; give a folder that holds a checkpoint, or a "
-            "hub id such as THUDM/chatglm3-6b."
+            f"{source} does not exist, and is no hub id of the form ORG/NAME; give a "
+            "folder that holds a checkpoint, or a hub id such as THUDM/chatglm3-6b."
         )
     try:
         return download(Repository(str(source), **hub))

@@ -20,7 +20,7 @@ from glmc.ir.errors import UnsupportedQuantizationError
 
 GPTQ = Keys(
     valued={
-        "quant_method": ("gptq",),
+        "quant_method": ("gptq", "gptq_marlin"),
         "format": (None, "gptq", "gptq_v2"),
         "is_marlin_format": (None, False),
         "lm_head": (None, False),

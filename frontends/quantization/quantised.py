@@ -16,6 +16,7 @@ METHODS: Mapping[str, str] = {
     "fbgemm_fp8": "float8:fbgemm",
     "modelopt": "float8:modelopt",
     "gptq": "grouped:gptq",
+    "gptq_marlin": "grouped:gptq",
     "awq": "grouped:awq",
     "awq_marlin": "grouped:awq",
     "compressed-tensors": "compressed:compressed",

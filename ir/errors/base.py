@@ -5,6 +5,8 @@ import re
 from typing import ClassVar, Self
 
 _CODE = re.compile(r"GLMC\d{3}")
+_LONGEST = 3000
+"""Characters of a message: what it repeats of a file may be longer than any screen."""
 _KINDS: dict[str, type["GlmcError"]] = {}
 
 
@@ -36,7 +38,8 @@ class GlmcError(Exception):
         _KINDS[code] = cls
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        cut = f"{message[:_LONGEST]}…" if len(message) > _LONGEST else message
+        super().__init__(cut)
 
     def within(self, where: str) -> Self:
         """The same error, told by a caller who knows where: ``where: message``."""

@@ -2,9 +2,6 @@
 
 from glmc.ir.errors.base import GlmcError
 
-_LONGEST = 1000
-"""Characters of a message: what it repeats of a dump may be longer than a screen."""
-
 
 class IRSyntaxError(GlmcError):
     """A dump is not IR.
@@ -22,8 +19,7 @@ class IRSyntaxError(GlmcError):
     def __init__(self, text: str, at: int, what: str) -> None:
         self.line = text.count("\n", 0, at) + 1
         self.column = at - (text.rfind("\n", 0, at) + 1) + 1
-        told = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}…"
-        super().__init__(f"line {self.line}, column {self.column}: {told}")
+        super().__init__(f"line {self.line}, column {self.column}: {what}")
 
 
 class DumpRuleError(IRSyntaxError):

@@ -74,6 +74,11 @@ class LayoutError(GlmcError):
     code = "GLMC030"
     next_step = "docs/specs.md says how layouts are written."
 
+    def __init__(self, message: str, axis: str | None = None) -> None:
+        super().__init__(message)
+        self.axis = axis
+        """The axis that is missing, where one is."""
+
 
 class SpecIncompleteError(GlmcError):
     """A spec describes a part of a model without what the part needs.

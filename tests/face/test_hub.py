@@ -260,9 +260,10 @@ def test_a_mirror_names_no_file_outside_the_cache(
 
 def test_control_the_client_itself_writes_outside(hub: Hub, tmp_path: Path) -> None:
     """What is refused here is what it does without us; else the check can go."""
-    from huggingface_hub import close_session, hf_hub_download
+    from huggingface_hub import hf_hub_download, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
 
-    close_session()  # with what looks at answers
+    set_client_factory(default_client_factory)  # of sessions that do not look
     hub.headers = {"ETag": '"../../../outside"'}
     hf_hub_download("org/glm", "config.json", endpoint=hub.url)
     assert (tmp_path / "outside").is_file()
@@ -287,6 +288,39 @@ def test_a_build_gives_a_silent_server_up(how: str, hub: Hub, build: Path) -> No
     hub.slow = {"model.safetensors.index.json": how}
     with pytest.raises(ValueError, match=r"next to nothing for 0\.5 seconds"):
         loaded.load("org/glm", endpoint=hub.url, timeout=0.5)
+
+
+def test_bisect_takes_a_hub_id(
+    run: Callable[..., str], build: Path, sharded: Path, tmp_path: Path
+) -> None:
+    golden = tmp_path / "golden.safetensors"
+    run("verify", build, "--weights", sharded, "--save", golden, "--device", "cpu")
+    words = ["--weights", "org/glm", "--against", golden, "--device", "cpu"]
+    assert "no difference" in run("bisect", build, *words)
+
+
+@pytest.mark.parametrize("weights", ["chekpoint", "./chekpoint", "a/b/c", "org/"])
+def test_what_is_no_hub_id_is_not_asked_for(
+    weights: str, hub: Hub, build: Path, run: Callable[..., str]
+) -> None:
+    said = run("run", build, "--weights", weights, *PROMPT, code=2)
+    assert f"{weights} does not exist" in said
+    assert not hub.log
+
+
+def test_a_server_that_is_not_there_is_asked_twice(
+    build: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(build), "--weights", "org/glm", *PROMPT]
+    assert main([*words, "--endpoint", "http://127.0.0.1:9"]) == 2
+    assert (
+        "the hub cannot be reached (127.0.0.1 does not answer)"
+        in capsys.readouterr().err
+    )
+    # And a session that was made anew since still looks at what is answered.
+    hub.headers = {"ETag": '"../../../outside"'}
+    assert main([*words, "--endpoint", hub.url]) == 2
+    assert "the name of no file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])

@@ -73,3 +73,9 @@ def test_scalars_that_stand_for_nothing_are_a_sentence(value: str) -> None:
         read_tree(f"b: 1\na: {value}\n", "mine.yaml")
     with pytest.raises(GlmcError, match=r"mine\.yaml:2: "):
         read_tree(f"b: 1\n? {value}\n: 1\n", "mine.yaml")
+
+
+@pytest.mark.parametrize("value", ["2026-01-01", "!!binary eA==", "2026-1-1 10:00:00"])
+def test_scalars_are_numbers_truth_values_and_strings(value: str) -> None:
+    with pytest.raises(GlmcError, match=r"mine\.yaml:1: .* quote it"):
+        read_tree(f"a: {value}\n", "mine.yaml")
