@@ -182,6 +182,12 @@ def _whole(size: int | str) -> int:
     return size
 
 
+def _rope(call: Call) -> None:
+    heads, width = (call.use.size("x", dim) for dim in (2, 3))
+    table = call.make(2, TOKENS, call.use.size("cos"), dtype=FLOAT32)
+    call(call.make(2, TOKENS, heads, width), table, table)
+
+
 def _latent_write(call: Call) -> None:
     rank, turned = call.use.size("latent"), call.use.size("shared")
     state = call.latents(rank + turned, False)
@@ -230,6 +236,7 @@ _CALLS: Mapping[str, Callable[[Call], None]] = {
     "attention": _attention,
     "qkv_attention": _qkv_attention,
     "full_attention": _full_attention,
+    "rope": _rope,
     "latent_write": _latent_write,
     "latent_attention": _latent_attention,
     "moe_experts": _moe_experts,

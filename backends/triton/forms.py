@@ -70,6 +70,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "offset": "q_norm is not None and unit_offset",
         **_SCORES,
     },
+    "rope": {"style": "style", "sections": "sections", "reverse": "reverse"},
     "latent_write": {},
     "latent_attention": {"selection": "selection is not None"},
     "moe_experts": {

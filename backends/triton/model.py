@@ -11,7 +11,12 @@ from glmc.backends.triton.uses import OpUse
 from glmc.ir.op import Op
 
 # What a launcher asks for beside what a call gives, by what it gives.
-_WITH = {"top_k": "scale", "groups": "top_groups", "q_norm": "eps"}
+_WITH = {
+    "top_k": "scale",
+    "groups": "top_groups",
+    "q_norm": "eps",
+    "style": "first",
+}
 
 
 @dataclass(frozen=True)

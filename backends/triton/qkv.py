@@ -1,6 +1,6 @@
 """Attention from packed q | k | v: what its heads are, for a prompt and for a token."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from glmc.backends.triton import attention_pieces as pieces
 from glmc.backends.triton import tiles
@@ -15,8 +15,9 @@ from glmc.backends.triton.launch import (
     stride,
     tile,
 )
-from glmc.backends.triton.lines import Line, Lines, call
+from glmc.backends.triton.lines import Line, call
 from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.rope import pairs
 
 TURNED = ("rope", "norm", "style", "sections", "weight_in", "offset")
 
@@ -148,29 +149,6 @@ def decode(form: Form, model: Model) -> Part:
     )
 
 
-_PAIRS: Mapping[str, Lines] = {
-    "half": (
-        "pair = channel % (ROTARY // 2)",
-        "first = channel < ROTARY // 2",
-        "other = (channel + ROTARY // 2) % ROTARY",
-    ),
-    "interleaved": (
-        "pair = channel // 2",
-        "first = channel % 2 == 0",
-        "other = channel ^ 1",
-    ),
-}
-_SECTIONED = (
-    "# Each of the {} sections of the rotary channels turns on its own.",
-    "SECTION: tl.constexpr = ROTARY // {}",
-    "section = channel // SECTION",
-    "within = channel % SECTION",
-    "pair = section * (SECTION // 2) + within % (SECTION // 2)",
-    "first = within < SECTION // 2",
-    "other = section * SECTION + (within + SECTION // 2) % SECTION",
-)
-
-
 def _qkv_heads(form: Form, model: Model) -> Part:
     """Heads of one token as attention sees them."""
     rope, norm = bool(form["rope"]), bool(form["norm"])
@@ -217,10 +195,6 @@ def _offset(form: Form) -> list[str]:
 def _turned_heads(form: Form) -> list[str]:
     if not form["rope"]:
         return []
-    sections = form["sections"]
-    pairs = _PAIRS[form.text("style")]
-    if form["style"] == "half" and sections != 1:
-        pairs = [line.format(sections) for line in _SECTIONED]
     weighted = f"_weighted_{form['weight_in']}"
     load = "partner = tl.load(source + other, mask=there & turns, other=0.0)"
     normed = [
@@ -230,7 +204,7 @@ def _turned_heads(form: Form) -> list[str]:
     ]
     return [
         "turns = channel < ROTARY",
-        *map(str, pairs),
+        *pairs(form),
         f"{load}.to(tl.float32)",
         *(normed if form["norm"] else []),
         "c = tl.load(cos + pair, mask=turns, other=1.0)",

@@ -19,6 +19,7 @@ from glmc.backends.triton import (
     pointwise,
     products,
     quantized,
+    rope,
 )
 from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.forms import Form
@@ -52,6 +53,7 @@ KERNELS: Mapping[str, Kernel] = {
     **dict.fromkeys(("activation", "act_mul"), Kernel(pointwise.parts)),
     "quantized_gemm": Kernel(quantized.parts),
     **dict.fromkeys(products.OPS, _PRODUCT),
+    "rope": Kernel(rope.parts),
     "moe_router": Kernel(
         mixtures.router_parts, mixtures.router_unfit, "weight.shape[0]"
     ),

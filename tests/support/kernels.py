@@ -205,6 +205,18 @@ def latent_uses(
     ]
 
 
+def rope_use(
+    heads: int = 4, width: int = 64, rotary: int = 64, **attrs: object
+) -> OpUse:
+    """rope outside attention, of ``rotary`` channels."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "x": ("B", "T", heads, width),
+        "cos": ("B", "T", rotary // 2),
+        "sin": ("B", "T", rotary // 2),
+    }
+    return OpUse("rope", {"style": "half", **attrs}, shapes=shapes)
+
+
 def full_use(heads: int, kv_heads: int, k_dim: int, v_dim: int | None = None) -> OpUse:
     """full_attention of all tokens with all."""
     shapes: dict[str, tuple[int | str, ...]] = {

@@ -24,6 +24,7 @@ from support.kernels import (
     qkv_use,
     quantized_use,
     render,
+    rope_use,
     router_use,
 )
 
@@ -93,6 +94,8 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
         "bf16",
         [
             *latent_uses(128, 128, 64, 128, 512),
+            rope_use(128, 192, 64, first=128, style="interleaved"),
+            rope_use(1, 64, 64, style="interleaved"),
             moe_use(experts=256, top_k=8, width=7168, ff=2048),
             router_use(
                 "correction",

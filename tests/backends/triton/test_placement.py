@@ -38,7 +38,7 @@ NOT_WRITTEN = frozenset(
     # What works element by element, where no fusion takes it.
     | {"add", "add_bias", "mul", "scale", "scale_by", "scale_by_factor", "scale_heads"}
     | {"scale_experts", "clamp", "clamped_glu", "concat", "cut_below", "mix_streams"}
-    | {"correct_streams", "add_to_others", "soft_cap", "gate", "xielu", "rope"}
+    | {"correct_streams", "add_to_others", "soft_cap", "gate", "xielu"}
     | {"layer_norm_heads", "rms_normalize", "layer_normalize"}
     | {"kv_write", "index_write"}
 )

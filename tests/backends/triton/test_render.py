@@ -31,6 +31,7 @@ from support.kernels import (
     qkv_use,
     quantized_use,
     render,
+    rope_use,
     router_use,
 )
 
@@ -143,7 +144,8 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
     yield ()
     yield (attention_use(4, 2, 24, 40),)
     yield (full_use(4, 2, 24, 40),)
-    yield (*latent_uses(),)
+    yield (rope_use(first=3, rotary=32), rope_use(style="interleaved"))
+    yield (*latent_uses(), rope_use(sections=2, reverse=True))
     yield (*latent_uses(selects=True), *latent_uses())
     kinds = [
         qkv_use(rotary=rotary, norm=norm, style=style, window=window, weight_in=place)

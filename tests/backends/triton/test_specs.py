@@ -30,6 +30,7 @@ from support.kernels import (
     quantized_use,
     random,
     render,
+    rope_use,
     router_use,
 )
 
@@ -86,6 +87,7 @@ MODELS: dict[str, list[OpUse]] = {
         moe_use(experts=130, top_k=1, width=50, weigh="input"),
         router_use(experts=130, top_k=1, width=50, score="logit", after="sigmoid"),
     ],
+    "turned": [rope_use(3, 40, 24, first=8), rope_use(1, 64, style="interleaved")],
     "deepseek": [
         *latent_uses(),
         *latent_uses(17, 16, 4, 12, 48),
@@ -157,6 +159,11 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         for tokens in (1, 3):
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
+        return
+    if use.name == "rope":
+        x = random(2, 3, use.size("x", 2), use.size("x", 3), dtype=dtype, seed=0)
+        table = random(2, 3, use.size("cos"), dtype=torch.float32, seed=1)
+        module.rope(x, table, table, **use.attrs)
         return
     special = {"moe_experts": mix, "moe_router": route, "latent_attention": latent}
     if use.name in special:
