@@ -1,9 +1,7 @@
 """Attention: which kernels its forms have, and how these are put together."""
 
-import json
 from collections.abc import Iterator
 
-from glmc.backends import layout
 from glmc.backends.triton import attention_pieces as pieces
 from glmc.backends.triton import qkv, tiles
 from glmc.backends.triton.attention_heads import ALL, CACHED, SCORED, Plan, table
@@ -42,6 +40,41 @@ def full_parts(form: Form, model: Model) -> Iterator[Part]:
                 *tile("ROWS", "SLOTS"),
             ),
             ("**tile",),
+        ),
+    )
+
+
+def write_parts(form: Form, model: Model) -> Iterator[Part]:
+    """The copy of keys and values into the cache, as whatever they are kept."""
+    yield from (part("rows_dense"), pieces.cache(), part("kv_store"))
+    strides = [
+        stride(f"{name}_{what}", f"{name}.stride({dim})")
+        for name in ("k", "v")
+        for dim, what in enumerate(pieces.DIMS)
+    ]
+    yield part(
+        form.op,
+        head=model.head(form.op, model.launcher(form)),
+        launch=Launch(
+            "kv_write_kernel",
+            "(B * T, K)",
+            (
+                pointer(
+                    "k", "[B, T, KV_HEADS, K_DIM]", pieces.lies("k", *pieces.DIMS[1:])
+                ),
+                pointer(
+                    "v", "[B, T, KV_HEADS, V_DIM]", pieces.lies("v", *pieces.DIMS[1:])
+                ),
+                *pieces.kept("K_DIM", "V_DIM"),
+                pieces.POSITION,
+                *strides,
+                count("T"),
+                count("capacity", "kv.keys.shape[2]"),
+                *pieces.HEADS[1:4],
+                constant("K_BLOCK", "triton.next_power_of_2(D)"),
+                constant("V_BLOCK", "triton.next_power_of_2(V)"),
+            ),
+            (f"num_warps={tiles.PROLOGUE_WARPS}",),
         ),
     )
 
@@ -104,14 +137,8 @@ def _seen(form: Form) -> Lines:
 def _shared(form: Form, model: Model) -> Iterator[Part]:
     """Tiles, and what kernels of attention share."""
     plan = Plan.of(model.of(*ALL))
-    described = [
-        f"{size}: {layout.tuple_of([json.dumps(name) for name in targets], 4)},"
-        if targets
-        else f"{size}: (),"
-        for size, targets in tiles.DESCRIBED.items()
-    ]
     yield from (part("rows_dense"), part("softmax"))
-    yield part("kv_cache", described=described)
+    yield pieces.cache()
     yield part(
         "attention_tiles",
         prefill=table(plan.prefill),

@@ -1,11 +1,14 @@
 """What launches and kernels of attention share: arguments, and lines of bodies."""
 
+import json
+
 from glmc.backends import layout
+from glmc.backends.triton import tiles
 from glmc.backends.triton.attention_heads import CACHED
 from glmc.backends.triton.forms import CHOICES, Form
 from glmc.backends.triton.launch import Argument, constant, pointer
 from glmc.backends.triton.lines import Line, Lines, call
-from glmc.backends.triton.model import Model
+from glmc.backends.triton.model import Model, Part, part
 
 ATTENDED = ("slopes", "softcap", "learned")
 POINTERS = ("prefix", "slopes", "sinks")
@@ -62,6 +65,15 @@ def kept(k: str, v: str) -> tuple[Argument, ...]:
         pointer("values", f"[B, KV_HEADS, capacity, {v}]", source="_codes(kv.values)"),
         *CODES,
     )
+
+
+def cache() -> Part:
+    """How kernels read the cache, and on which targets by descriptors."""
+    rows = []
+    for size, targets in tiles.DESCRIBED.items():
+        names = [json.dumps(name) for name in targets]
+        rows.append(f"{size}: {layout.tuple_of(names, 4) if names else '()'},")
+    return part("kv_cache", described=rows)
 
 
 def pointers(form: Form) -> list[str]:

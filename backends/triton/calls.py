@@ -182,6 +182,19 @@ def _whole(size: int | str) -> int:
     return size
 
 
+def _elementwise(call: Call) -> None:
+    """Each operand in its shape, of few tokens."""
+    names = [name for name in ("x", "y", "g") if name in call.use.shapes]
+    sizes = [call.use.shapes[name][2:] for name in names]
+    call(*(call.make(2, TOKENS, *map(_whole, rest)) for rest in sizes))
+
+
+def _kv_write(call: Call) -> None:
+    heads, *widths = (call.use.size("kv", dim) for dim in range(3))
+    state = call.state(heads, widths, False)
+    call(state, *(call.make(2, TOKENS, heads, width) for width in widths))
+
+
 def _rope(call: Call) -> None:
     heads, width = (call.use.size("x", dim) for dim in (2, 3))
     table = call.make(2, TOKENS, call.use.size("cos"), dtype=FLOAT32)
@@ -236,7 +249,9 @@ _CALLS: Mapping[str, Callable[[Call], None]] = {
     "attention": _attention,
     "qkv_attention": _qkv_attention,
     "full_attention": _full_attention,
+    **dict.fromkeys(("add", "mul", "scale", "gate", "rms_normalize"), _elementwise),
     "rope": _rope,
+    "kv_write": _kv_write,
     "latent_write": _latent_write,
     "latent_attention": _latent_attention,
     "moe_experts": _moe_experts,

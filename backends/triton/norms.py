@@ -28,6 +28,31 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     )
 
 
+def normalize_parts(form: Form, model: Model) -> Iterator[Part]:
+    """The kernel of a norm without a weight, and its launcher."""
+    yield from (part("rows_warps"), part("rows"), part("rows_dense"))
+    yield part(
+        form.op,
+        head=model.head(form.op, model.launcher(form)),
+        launch=Launch(
+            f"{form.op}_kernel",
+            "(M,)",
+            (
+                pointer("x", "[M, E]", _ROWS, source="rows"),
+                pointer("out", "[M, E]"),
+                stride("x_row", "rows.stride(0)"),
+                *_NORMED,
+            ),
+            ("num_warps=_warps(block)",),
+        ),
+    )
+
+
+_NORMED = (
+    constant("E", meaning="width of a row"),
+    constant("EPS", "eps", "added to the mean square"),
+    constant("BLOCK", "block", "E rounded up to a power of two"),
+)
 _SHIFT = ("normed += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)",)
 
 

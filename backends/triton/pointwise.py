@@ -17,7 +17,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     yield part("rows")
     yield part("rows_dense")
     yield activating(form)
-    yield part("pointwise", tile=tiles.POINTWISE)
+    yield table()
     yield part(
         form.op,
         launch=Launch(
@@ -35,6 +35,11 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         head=model.head(form.op, model.launcher(form)),
         act=act(form),
     )
+
+
+def table() -> Part:
+    """How much of a row a program takes."""
+    return part("pointwise", tile=tiles.POINTWISE)
 
 
 def act(form: Form) -> str:

@@ -11,6 +11,7 @@ from glmc.backends.triton import (
     attention_heads,
     dispatch,
     dry,
+    elementwise,
     latents,
     lines,
     mixtures,
@@ -53,7 +54,10 @@ KERNELS: Mapping[str, Kernel] = {
     **dict.fromkeys(("activation", "act_mul"), Kernel(pointwise.parts)),
     "quantized_gemm": Kernel(quantized.parts),
     **dict.fromkeys(products.OPS, _PRODUCT),
+    "rms_normalize": Kernel(norms.normalize_parts),
+    **dict.fromkeys(elementwise.OPS, Kernel(elementwise.parts)),
     "rope": Kernel(rope.parts),
+    "kv_write": Kernel(attention.write_parts),
     "moe_router": Kernel(
         mixtures.router_parts, mixtures.router_unfit, "weight.shape[0]"
     ),

@@ -205,6 +205,28 @@ def latent_uses(
     ]
 
 
+def elementwise_use(
+    name: str, width: int = 64, gates: int = 0, **attrs: object
+) -> OpUse:
+    """add, mul, scale, gate or rms_normalize; ``gates`` as many as channels if 0."""
+    names = {"add": "xy", "mul": "xy", "gate": "xg"}.get(name, "x")
+    sizes = {"x": width, "y": width, "g": gates or width}
+    shapes: dict[str, tuple[int | str, ...]] = {
+        operand: ("B", "T", sizes[operand]) for operand in names
+    }
+    return OpUse(name, attrs, shapes=shapes)
+
+
+def write_use(heads: int = 2, k_dim: int = 64, v_dim: int = 64) -> OpUse:
+    """kv_write, as heads of unlike widths need it."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "kv": (heads, k_dim, v_dim),
+        "k": ("B", "T", heads, k_dim),
+        "v": ("B", "T", heads, v_dim),
+    }
+    return OpUse("kv_write", {}, shapes=shapes)
+
+
 def rope_use(
     heads: int = 4, width: int = 64, rotary: int = 64, **attrs: object
 ) -> OpUse:

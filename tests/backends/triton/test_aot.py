@@ -15,6 +15,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     coded_use,
+    elementwise_use,
     full_use,
     latent_uses,
     moe_use,
@@ -26,6 +27,7 @@ from support.kernels import (
     render,
     rope_use,
     router_use,
+    write_use,
 )
 
 TARGETS = ("cuda:80", "cuda:90")
@@ -162,6 +164,18 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
         "f32",
         [moe_use("relu", experts=3, width=200, ff=72)],
         TARGETS,
+    ),
+    "alone": (
+        "bf16",
+        [
+            *(elementwise_use(name, 2816) for name in ("add", "mul")),
+            elementwise_use("scale", 2816, factor=0.3, rounded=True),
+            elementwise_use("gate", 4096, 32, fn="softplus"),
+            elementwise_use("rms_normalize", 256, eps=1e-6),
+            write_use(8, 256, 128),
+            rope_use(16, 512, 128),
+        ],
+        EVERY,
     ),
     "bert": (
         "f16",

@@ -22,6 +22,7 @@ from support.kernels import (
     TEMPLATES,
     attention_use,
     coded_use,
+    elementwise_use,
     full_use,
     latent_uses,
     moe_use,
@@ -33,6 +34,7 @@ from support.kernels import (
     render,
     rope_use,
     router_use,
+    write_use,
 )
 
 TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
@@ -144,6 +146,14 @@ def attentions() -> Iterator[tuple[OpUse, ...]]:
     yield ()
     yield (attention_use(4, 2, 24, 40),)
     yield (full_use(4, 2, 24, 40),)
+    yield (
+        write_use(2, 24, 16),
+        *(elementwise_use(name) for name in ("add", "mul", "rms_normalize")),
+        elementwise_use("scale", factor=0.5),
+        elementwise_use("scale", factor=0.5, rounded=True),
+        elementwise_use("gate", fn="sigmoid"),
+        elementwise_use("gate", fn="softplus"),
+    )
     yield (rope_use(first=3, rotary=32), rope_use(style="interleaved"))
     yield (*latent_uses(), rope_use(sections=2, reverse=True))
     yield (*latent_uses(selects=True), *latent_uses())

@@ -19,6 +19,7 @@ from glmc.ir.errors import GlmcError
 from support.kernels import (
     attention_use,
     coded_use,
+    elementwise_use,
     filled_cache,
     full_use,
     latent_uses,
@@ -32,6 +33,7 @@ from support.kernels import (
     render,
     rope_use,
     router_use,
+    write_use,
 )
 
 Interpreted = Callable[..., ModuleType]
@@ -87,6 +89,17 @@ MODELS: dict[str, list[OpUse]] = {
         moe_use(experts=130, top_k=1, width=50, weigh="input"),
         router_use(experts=130, top_k=1, width=50, score="logit", after="sigmoid"),
     ],
+    "alone": [
+        elementwise_use("add", 48),
+        elementwise_use("mul", 1100),
+        elementwise_use("scale", 50, factor=0.5),
+        elementwise_use("scale", 64, factor=0.1, rounded=True),
+        elementwise_use("gate", 96, 4, fn="sigmoid"),
+        elementwise_use("gate", 64, fn="softplus"),
+        elementwise_use("rms_normalize", 96, eps=1e-6),
+        write_use(2, 24, 16),
+        write_use(1, 64, 40),
+    ],
     "turned": [rope_use(3, 40, 24, first=8), rope_use(1, 64, style="interleaved")],
     "deepseek": [
         *latent_uses(),
@@ -138,6 +151,9 @@ MODELS: dict[str, list[OpUse]] = {
 }
 
 
+ELEMENTWISE = ("add", "mul", "scale", "gate", "rms_normalize")
+
+
 class Recorder:
     """Stands for a kernel: keeps what it was launched with."""
 
@@ -159,6 +175,17 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         for tokens in (1, 3):
             for start in (None, [0, 1]):
                 attend(module, use, dtype, tokens, start)
+        return
+    if use.name in ELEMENTWISE:
+        sizes = [int(shape[-1]) for shape in use.shapes.values()]
+        given = [random(2, 3, size, dtype=dtype, seed=0) for size in sizes]
+        getattr(module, use.name)(*given, **use.attrs)
+        return
+    if use.name == "kv_write":
+        heads, *widths = (use.size("kv", dim) for dim in range(3))
+        cache = filled_cache((heads, *widths), batch=2, past=4, tokens=3, dtype=dtype)
+        states = [random(2, 3, heads, size, dtype=dtype, seed=0) for size in widths]
+        module.kv_write(cache.own[0], *states)
         return
     if use.name == "rope":
         x = random(2, 3, use.size("x", 2), use.size("x", 3), dtype=dtype, seed=0)

@@ -1,0 +1,87 @@
+"""Kernels of what works element by element where no fusion took it."""
+
+from collections.abc import Iterator
+
+from glmc.backends.triton.forms import Form
+from glmc.backends.triton.launch import Argument, Launch, constant, pointer, stride
+from glmc.backends.triton.lines import Lines
+from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.pointwise import table
+
+OPS = ("add", "mul", "scale", "gate")
+_SECOND = {"add": "y", "mul": "y", "gate": "g"}
+_DOCS = {
+    "add": "x + y, both [..., F].",
+    "mul": "x · y, both [..., F].",
+    "scale": "x · factor.",
+    "gate": "x [..., F] · fn(g), with g for each channel or for each of so many heads.",
+}
+_OPEN = {
+    "sigmoid": ("value *= tl.sigmoid(opened)",),
+    "softplus": (
+        "# Above 20 it is the number itself, as in torch.",
+        "soft = tl.log(1.0 + tl.exp(tl.minimum(opened, 20.0)))",
+        "value *= tl.where(opened > 20.0, opened, soft)",
+    ),
+}
+
+
+def parts(form: Form, model: Model) -> Iterator[Part]:
+    """The kernel of one form, and its launcher."""
+    second = _SECOND.get(form.op)
+    yield from (part("rows"), part("rows_dense"), table())
+    yield part(
+        "elementwise",
+        name=model.name(form),
+        doc=_DOCS[form.op],
+        beside=(f"beside = _rows({second})",) if second else (),
+        steps=_steps(form),
+        head=model.head(form.op, model.launcher(form)),
+        launch=_launch(form, model.name(form)),
+    )
+
+
+def _steps(form: Form) -> Lines:
+    """What becomes of a value in float32."""
+    if form.op == "scale" and form["rounded"]:
+        return ("value *= tl.full([1], FACTOR, x.dtype.element_ty).to(tl.float32)",)
+    if form.op == "scale":
+        return ("value *= FACTOR",)
+    if form.op == "gate":
+        place = "g + row * g_row + column // (F // G)"
+        load = f"opened = tl.load({place}, mask=inside, other=0.0).to(tl.float32)"
+        return (load, *_OPEN[form.text("fn")])
+    sign = {"add": "+=", "mul": "*="}[form.op]
+    load = "other = tl.load(y + row * y_row + column, mask=inside, other=0.0)"
+    return (load, f"value {sign} other.to(tl.float32)")
+
+
+def _launch(form: Form, name: str) -> Launch:
+    rows = "rows that lie {}_row elements apart"
+    second = _SECOND.get(form.op, "")
+    beside: list[Argument] = []
+    strides = [stride("x_row", "rows.stride(0)")]
+    if second:
+        shape = "[M, G]" if second == "g" else "[M, F]"
+        beside = [pointer(second, shape, rows.format(second), source="beside")]
+        strides.append(stride(f"{second}_row", "beside.stride(0)"))
+    more = {
+        "scale": [constant("FACTOR", "factor")],
+        "gate": [
+            constant("G", "g.shape[-1]", "gates of a row, for F / G channels each")
+        ],
+    }
+    block = "min(POINTWISE_BLOCK, triton.next_power_of_2(F))"
+    return Launch(
+        f"{name}_kernel",
+        "(M, triton.cdiv(F, POINTWISE_BLOCK))",
+        (
+            pointer("x", "[M, F]", rows.format("x"), source="rows"),
+            *beside,
+            pointer("out", "[M, F]"),
+            *strides,
+            constant("F"),
+            *more.get(form.op, []),
+            constant("BLOCK", block, "columns that a program takes"),
+        ),
+    )
