@@ -197,6 +197,16 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print what was written as JSON")
 
 
+def _read(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("checkpoint", metavar="MODEL", help="a folder with config.json, or a hub id")
+    add("--text", metavar="FILE|REPO", help="where the code is; default: there too")
+    add("-o", "--out", type=Path, metavar="SPEC", help="default: standard output")
+    add("--force", action="store_true", help="write over an existing file")
+    add("--json", action="store_true", help="what was compared, for machines")
+    add_hub(parser)
+
+
 def _configs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
 
@@ -273,6 +283,17 @@ COMMANDS: tuple[Command, ...] = (
         "exit code 0 when all differences are within the tolerance, 1 when one is\n"
         "not, 2 when they cannot be compared\n",
         _verify,
+    ),
+    Command(
+        "read",
+        "glmc.texts.command:read_command",
+        "read published modeling code as text, and find a spec equal to it",
+        "examples:\n"
+        "  glmc read FOLDER -o my.yaml\n"
+        "  glmc read ORG/NAME --text modeling_x.py\n\n"
+        "Nothing of the code is run. Ends in a spec with what was compared, or in a\n"
+        "sentence that names the file and the line, or the stage.\n",
+        _read,
     ),
     Command(
         "bisect",

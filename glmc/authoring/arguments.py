@@ -67,7 +67,10 @@ def _add_new(commands: "Subparsers") -> argparse.ArgumentParser:
     add("checkpoint", help="a model folder with its weights, or a hub id")
     add("-o", "--out", type=Path, metavar="FILE", help="default: standard output")
     add("--force", action="store_true", help="write over an existing file")
-    parser.set_defaults(command=_new)
+    add("--read", action="store_true",
+        help="settle it by the published code, read as text")  # fmt: skip
+    add("--text", metavar="FILE|REPO", help="where the code is; default: there too")
+    parser.set_defaults(command=_new, json=False)
     return parser
 
 

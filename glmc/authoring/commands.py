@@ -62,6 +62,10 @@ def _evaluated(path: Path, config: str) -> str:
 
 def new_command(arguments: argparse.Namespace) -> int:
     """``glmc specs new``."""
+    if arguments.read or arguments.text:
+        from glmc.texts.command import read_command
+
+        return read_command(arguments)
     from glmc.authoring.drafting import draft, summary
 
     out: Path | None = arguments.out

@@ -20,6 +20,7 @@ from glmc.ir.errors import GlmcError, WeightsUnusableError
 from glmc.references import golden_tensors
 from glmc.texts.answers import answers, maker
 from glmc.texts.job import Job
+from glmc.texts.surveys import staged, survey
 
 _NEW_NETWORK = 0x40000000
 _NEW_USER = 0x10000000
@@ -30,10 +31,10 @@ def main() -> int:
     job = Job.read(sys.stdin.read())
     with Path(sys.argv[1]).open("wb") as out:
         try:
-            tensors = _weights(job.weights)
+            tensors = read_weights(job.weights) if job.weights else {}
             _warm()
             confine(job)
-            told = roomy(lambda: _answered(job, tensors, out))
+            told = roomy(lambda: respond(job, tensors, out))
         except GlmcError as error:
             told = {"code": error.code, "message": str(error)}
     sys.stdout.write(json.dumps(told) + "\n")
@@ -47,9 +48,17 @@ def _warm() -> None:
     save({"product": torch.nn.functional.silu(ones @ ones)})
 
 
-def _answered(job: Job, tensors: dict[str, torch.Tensor], out: Any) -> dict[str, Any]:
-    make = maker(job.text, job.config, tensors, job.limits)
-    kept = list(answers(make, job.numbers, _given(job)))
+def respond(job: Job, tensors: dict[str, torch.Tensor], out: Any) -> dict[str, Any]:
+    """Do a job; numbers go to ``out`` as a golden file."""
+    if job.kind != "verify":
+        torch.set_num_threads(1)  # small models: threads would only wait for each other
+    if job.kind == "survey":
+        return {"found": survey(job)}
+    if job.kind == "stages":
+        kept = list(staged(job, tensors))
+    else:
+        make = maker(job.text, job.configs[0], tensors, job.limits)
+        kept = list(answers(make, job.numbers, _given(job)))
     out.write(save(golden_tensors(kept)))
     return {"scenarios": [one.name for one, _ in kept]}
 
@@ -62,7 +71,8 @@ def _given(job: Job) -> list[Scenario]:
     return given
 
 
-def _weights(folder: str) -> dict[str, torch.Tensor]:
+def read_weights(folder: str) -> dict[str, torch.Tensor]:
+    """The tensors of a folder, mapped; they are read where they are used."""
     try:
         checkpoint = Checkpoint(Path(folder))
         return {name: checkpoint.read(name) for name in checkpoint.headers}

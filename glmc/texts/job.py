@@ -27,13 +27,21 @@ class Job:
     """What the child is asked for."""
 
     text: Text
-    config: dict[str, Any]
-    weights: str
-    """A folder."""
-    numbers: Sequence[int]
+    configs: Sequence[dict[str, Any]]
+    weights: str = ""
+    """A folder; a survey needs none."""
+    numbers: Sequence[int] = ()
     """What each layer of the build is called in the checkpoint."""
-    vocab: int
+    vocab: int = 0
     prompt: Sequence[int] = ()
+    kind: str = "verify"
+    """``verify``, or for a reading ``survey`` and ``stages``."""
+    stages: dict[str, list[str]] = field(default_factory=dict)
+    """Stage to the modules that are silent in it."""
+    longest: int = 0
+    """Tokens of a long prompt."""
+    lengths: Sequence[int] = ()
+    """For each config of a survey, tokens of a long prompt; 0: none."""
     limits: Limits = field(default_factory=Limits)
     seconds: int = _SECONDS
     """Processor time of the child."""

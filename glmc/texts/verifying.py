@@ -10,9 +10,9 @@ from glmc import references
 from glmc.builds import Build
 from glmc.comparing import Answer, Scenario
 from glmc.frontends.code.sources import find_text
-from glmc.frontends.hub import Hub
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import OptionsDisagreeError
+from glmc.options import hub_of
 from glmc.running import token_ids
 from glmc.texts.job import Job, run
 
@@ -30,14 +30,14 @@ def text_reference(
         raise OptionsDisagreeError(
             "--against and --against-text name two references; choose one."
         )
-    hub = Hub(arguments.revision, arguments.endpoint, arguments.offline)
+    hub = hub_of(arguments)
     source = resolve_source(arguments.weights, hub)
     config = source.read_config()
     text = find_text(arguments.against_text, config, hub)
     arguments.against = f"the text {text.file}.py"
     job = Job(
         text,
-        {**config, "torch_dtype": "float32", "dtype": "float32"},
+        [{**config, "torch_dtype": "float32", "dtype": "float32"}],
         str(source.folder),
         list(Build(arguments.build).program.numbers),
         model.vocab_size,

@@ -96,6 +96,7 @@ from glmc.ir.errors.texts import (
     TextRefusedError,
     TextUnreadableError,
     TextWeightsError,
+    UnprovedError,
 )
 
 __all__ = [
@@ -166,6 +167,7 @@ __all__ = [
     "UnknownNameError",
     "UnknownPassError",
     "UnknownSpecError",
+    "UnprovedError",
     "UnsafePathError",
     "UnsoundKernelError",
     "UnsupportedQuantizationError",

@@ -57,3 +57,20 @@ class TextWeightsError(GlmcError):
 
     code = "GLMC094"
     next_step = "Take text, config and weights from the same repository and revision."
+
+
+class UnprovedError(GlmcError):
+    """No spec could be proved equal to a modeling text.
+
+    A spec is accepted when small models of other sizes give the text's logits for a
+    prompt, cached decoding, padding and long inputs, when the text decides there as it
+    does with the real config, and when every tensor and every config key it reads has a
+    place. The message names the rule that does not hold, or the stage where the search
+    for what no header shows ended.
+    """
+
+    code = "GLMC095"
+    next_step = (
+        "Draft with `glmc specs new`, mend what the message names, and compare with"
+        " `glmc verify … --against-text`."
+    )

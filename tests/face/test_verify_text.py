@@ -119,7 +119,7 @@ def test_the_second_wall_stands_by_itself(
     text: str, limit: dict[str, int], llama: Tiny, tmp_path: Path
 ) -> None:
     own = Text({"modeling_own": text}, "modeling_own", "Own", given="modeling_own.py")
-    given = Job(own, {}, str(llama.checkpoint), [], 9, limits=ENDLESS, **limit)
+    given = Job(own, [{}], str(llama.checkpoint), [], 9, limits=ENDLESS, **limit)
     with pytest.raises(TextBudgetError):
         run(given, tmp_path / "out")
 

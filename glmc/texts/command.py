@@ -1,0 +1,42 @@
+"""What ``glmc read`` does, and how it says so."""
+
+import argparse
+import json
+import sys
+
+from glmc.ir.errors import OutputExistsError
+from glmc.options import hub_of
+from glmc.replacing import write_file
+from glmc.texts.reading import Reading, read
+
+
+def read_command(arguments: argparse.Namespace) -> int:
+    """``glmc read``, and ``glmc specs new --read``."""
+    out = arguments.out
+    if out and out.exists() and not arguments.force:
+        raise OutputExistsError(f"{out} is there already; --force writes over it")
+    found = read(arguments.checkpoint, arguments.text, hub_of(arguments), _tell)
+    if out:
+        write_file(out, found.spec)
+    if arguments.json:
+        print(json.dumps(_facts(found), indent=2))
+    elif out:
+        how = f"extends {found.extends}" if found.extends else "stands alone"
+        print(f"{out}: {how}, equal to {found.text.file}.py in all that was compared")
+    else:
+        print(found.spec, end="")
+    return 0
+
+
+def _facts(found: Reading) -> dict[str, object]:
+    return {
+        "text": f"{found.text.file}.py",
+        "class": found.text.model_class,
+        "extends": found.extends,
+        "certificate": dict(found.certificate),
+        "spec": found.tree,
+    }
+
+
+def _tell(line: str) -> None:
+    print(f"glmc: {line}", file=sys.stderr, flush=True)
