@@ -66,22 +66,29 @@ def parse(text: str) -> tuple[Axis, ...]:
     return _Parser(text).layout()
 
 
+_DEEPEST, _SHOWN = 16, 200
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text, self.tokens = text, list[tuple[str, str, int]]()
-        at = 0
+        at = depth = 0
         while at < len(text.rstrip()):
             found = _TOKEN.match(text, at)
             if not found:
                 raise self.error(f"unexpected {text[at:].strip()[:1]!r}", at)
             kind = str(found.lastgroup)
+            depth += (found[kind] in ("(", "[")) - (found[kind] in (")", "]"))
+            if depth > _DEEPEST:
+                raise self.error(f"nested more than {_DEEPEST} deep", at)
             self.tokens.append((kind, found[kind], found.start(kind)))
             at = found.end()
         self.tokens.append(("end", "", len(text)))
         self.next = 0
 
     def error(self, what: str, at: int) -> GlmcError:
-        return LayoutError(f"layout {self.text!r}, column {at + 1}: {what}")
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}…"
+        return LayoutError(f"layout {text!r}, column {at + 1}: {what}")
 
     def take(self, kind: str, value: str | None = None) -> str:
         got_kind, got, at = self.tokens[self.next]

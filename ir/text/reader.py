@@ -1,6 +1,7 @@
 """Text to IR: raw statements to typed nodes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,14 +28,21 @@ def parse_model(text: str) -> Model:
         IRSyntaxError: with line and column, when the text is not a model.
     """
     cursor = Cursor(text)
-    try:
+    with _shallow(cursor):
         got = _node(cursor, value(cursor))
-    except RecursionError:
-        raise cursor.error("the dump is nested too deeply") from None
     cursor.take("end")
     if not isinstance(got, Model):
         raise cursor.error("expected model(...)", 0)
     return got
+
+
+@contextmanager
+def _shallow(cursor: Cursor) -> Iterator[None]:
+    """What nests deeper than Python calls is told where that is."""
+    try:
+        yield
+    except RecursionError:
+        raise cursor.error("the dump is nested too deeply") from None
 
 
 _MAX_LAYERS = 100_000
@@ -78,6 +86,11 @@ def parse_program(text: str) -> Program:
         IRSyntaxError: with line and column, when the text is not a program.
     """
     cursor = Cursor(text)
+    with _shallow(cursor):
+        return _program(cursor)
+
+
+def _program(cursor: Cursor) -> Program:
     cursor.take("name", "program")
     name, dtype = ref(cursor, "@"), cursor.take("name")
     params = _params(cursor, "")

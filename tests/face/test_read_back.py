@@ -211,3 +211,28 @@ def test_blocks_of_one_class_are_refused(build: Path) -> None:
     dump.write_text(text.replace(block, f"{one}, {other}"))
     with pytest.raises(GlmcError, match="'a_b' and 'a__b' would both be the class AB"):
         rebuild(dump)
+
+
+@pytest.mark.parametrize(
+    "deep", ["[" * 3000, "cat(" * 3000, '"a"[1]' + ".view(1)" * 5000, "{a: " * 3000]
+)
+def test_depth_of_a_dump_is_bounded(deep: str, build: Path) -> None:
+    program, model = build / "ir" / "1-lowered.glmc", build / "ir" / "0-model.glmc"
+    text = program.read_text()
+    at = text.index('= "') + 2
+    program.write_text(text[:at] + deep + text[at:])
+    with pytest.raises(GlmcError):
+        rebuild(program)
+    model.write_text(model.read_text().replace("vocab=", f"vocab={deep}", 1))
+    with pytest.raises(GlmcError):
+        rebuild(model)
+
+
+@pytest.mark.parametrize("deep", ["(" * 3000, "[a:" * 3000, "(" * 17 + "E" + ")" * 17])
+def test_depth_of_a_layout_is_bounded(deep: str, build: Path) -> None:
+    model = build / "ir" / "0-model.glmc"
+    text = model.read_text()
+    at = text.index('layout="') + len('layout="')
+    model.write_text(text[:at] + deep + text[at:])
+    with pytest.raises(GlmcError, match="nested more than 16 deep"):
+        rebuild(model)
