@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from glmc.backends.runtime.drift import COMPILED, compiled_beside
 from glmc.backends.target import DEFAULT, Target, target
+from glmc.checkpoints import told
 from glmc.driver import MODEL_FILE, ir_files, json_text, stage_rows
 from glmc.ir.errors import (
     DumpNameError,
@@ -171,6 +173,10 @@ def rebuild(
     except DumpNameError as error:
         raise error.within(str(path)) from None
     files |= ir_files(model, stages, on.placements(program), on)
+    if known:  # weights still come from checkpoints of the config of that build
+        with told():
+            kept = compiled_beside(str(path.parent.parent / MANIFEST))
+        files |= {COMPILED: json_text(kept)} if kept is not None else {}
     files[MANIFEST] = _manifest(known, text, model, stages, files, on)
     return files
 

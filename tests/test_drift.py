@@ -169,6 +169,18 @@ def test_what_was_set_stays_set(case: tuple[Path, Path], tmp_path: Path) -> None
     assert config["rope_parameters"]["rope_theta"] == 10000.0
 
 
+def test_a_build_from_a_dump_remembers_the_config(
+    case: tuple[Path, Path], tmp_path: Path
+) -> None:
+    build = tmp_path / "again"
+    dump = case[1] / "ir/0-model.glmc"
+    assert glmc("compile", "--from-ir", dump, "-o", build).returncode == 0
+    builds.load(build, case[0])
+    other = changed(case, tmp_path / "o", {"rms_norm_eps": 1e-3})
+    with pytest.raises(ValueError, match=r"rms_norm_eps is 0\.001"):
+        builds.load(build, other)
+
+
 def test_a_tuned_folder_says_what_counts(
     case: tuple[Path, Path], tmp_path: Path
 ) -> None:
