@@ -18,7 +18,7 @@ LINTED := ir frontends specs backends codegen_templates glmc tests bench example
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
-	@echo "make test-slow   run the tests that make test leaves out"
+	@echo "make test-slow   run the tests that make test leaves out, and whole ranges"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
@@ -43,7 +43,7 @@ test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m 'slow or ranges' --hypothesis-profile whole $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)

