@@ -117,7 +117,11 @@ def test_routers_stay_in_fp32(tiny: MakeTiny, tmp_path: Path) -> None:
         for name, weight in model.named_parameters()
         if weight.dtype == torch.float32
     }
-    assert exact == {"gate", "e_score_correction_bias", "weights_proj"}
+    assert exact == {
+        "mlp_gate",
+        "gate_e_score_correction_bias",
+        "indexer_weights_proj",
+    }
     with torch.no_grad():
         logits = model(input_ids=torch.arange(12)[None]).logits
     assert logits.dtype == torch.bfloat16
@@ -156,8 +160,10 @@ def test_a_build_grows_neither_with_layers_nor_with_experts(tmp_path: Path) -> N
         config = GLM_5_2 | {"num_hidden_layers": layers, "n_routed_experts": experts}
         source = edits.write_config(tmp_path / f"{layers}", config)
         files = compile_files(source, Options()).files
-        sizes[layers] = [len(files[name]) // 100 for name in ("model.py", "weights.py")]
-    assert sizes[78] == sizes[38]
+        sizes[layers] = [len(files[name]) for name in ("model.py", "weights.py")]
+    # Numbers may have a digit more.
+    pairs = zip(sizes[78], sizes[38], strict=True)
+    assert all(abs(many - few) < 100 for many, few in pairs), sizes
 
 
 def test_layers_share_what_an_indexer_selects(tmp_path: Path) -> None:

@@ -171,11 +171,16 @@ WRONG_LINES = (
     ("glm-partial", 'style="interleaved"', 'style="half"', "padded_by_mask"),
     (
         "glm4_moe-air",
-        "correction=self.e_score_correction_bias",
+        "correction=self.gate_e_score_correction_bias",
         "correction=None",
         "decode",
     ),
-    ("glm4_moe-air", "ops.linear_add(ff, self.down_proj, routed)", "routed", "prompt"),
+    (
+        "glm4_moe-air",
+        "ops.linear_add(ff, self.shared_experts_down_proj, routed)",
+        "routed",
+        "prompt",
+    ),
     ("glm4_moe_lite-flash", "first=12", "first=0", "decode"),
     ("glm4_moe_lite-flash", "eps=1e-06", "eps=0.01", "prompt"),
     (

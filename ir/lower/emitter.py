@@ -116,7 +116,7 @@ class Emitter(GraphBuilder):
     ) -> str:
         """Declare a slot's parameter under the name the checkpoint gives it."""
         recipe = self.recipe(weight, slot, axes)
-        return self.param(self.free(_names(weight), recipe), recipe, dtype)
+        return self.param(self.free(names_of(weight), recipe), recipe, dtype)
 
     def packed(
         self,
@@ -163,18 +163,34 @@ class Emitter(GraphBuilder):
         return Stack(of=one, count=sizes[slot[0]])
 
 
-def _names(weight: m.Weight) -> list[str]:
+VAGUE = {"bias", "gate", "layer", "linear", "norm", "norms", "scale", "weight"}
+"""What says nothing in a layer without the module that holds it."""
+PARTS = {"gate", "indexer", "router", "shared_expert", "shared_experts", "shared_mlp"}
+"""Modules within a sublayer that hold what is called as elsewhere in the layer."""
+
+
+def names_of(weight: m.Weight) -> list[str]:
     """``h.{i}.attn.c_proj.weight`` is ``c_proj``, or ``attn_c_proj`` beside another.
 
-    A part of a tensor is called like its slot; a number alone is no name.
+    What is vague alone is called by the module that holds it, too (``router_bias``,
+    ``indexer_k_norm``). A part of a tensor is called like its slot; numbers alone are
+    no name.
     """
     if weight.part:
         return [weight.part]
     path = weight.tensor.removesuffix(".weight").split(".")
+    inside = _words(path[path.index("{i}") + 1 :] if "{i}" in path else [])
+    vague = inside[1:] and (inside[-1] in VAGUE or inside[-2] in PARTS)
     path = [part for part in path if part != "{x}"]
     tails = [path[at:] for at in range(len(path) - 1, -1, -1)]
-    named = [tail for tail in tails if not tail[0].isdigit()] or tails
-    return [_identifier("_".join(tail)) for tail in named]
+    least = 2 if vague else 1
+    named = [t for t in tails if not t[0].isdigit() and len(_words(t)) >= least]
+    return [_identifier("_".join(tail)) for tail in named or tails]
+
+
+def _words(path: list[str]) -> list[str]:
+    """The parts of a tensor's name that are no numbers and no index of a stack."""
+    return [part for part in path if not part.isdigit() and part != "{x}"]
 
 
 def _identifier(text: str) -> str:
