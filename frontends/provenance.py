@@ -48,6 +48,17 @@ def spec_lines(tree: Branch, config: Mapping[str, object]) -> dict[str, SpecLine
     return found
 
 
+_AXES = {"H": "heads", "K": "kv_heads", "D": "head_dim", "Dv": "v_dim", "F": "ff"}
+"""Axes of layouts to the entries of a spec that say their sizes."""
+
+
+def sized_by(lines: Mapping[str, SpecLine], axis: str | None) -> str:
+    """The config keys that a spec reads for the size of an axis of its layouts."""
+    entry = _AXES.get(axis or "")
+    found = (line for at, line in lines.items() if at.split(".")[-1] == entry)
+    return ", ".join(dict.fromkeys(key for line in found for key in line.keys))
+
+
 def _leaves(
     node: object, path: str, at: Position
 ) -> Iterator[tuple[str, object, Position]]:

@@ -23,6 +23,7 @@ from glmc.checkpoints import read_headers
 from glmc.frontends.config import spelled
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.frontends.hub import Hub
+from glmc.frontends.provenance import sized_by
 from glmc.frontends.reads import reads
 from glmc.frontends.source import resolve_source
 from glmc.ir.errors import (
@@ -161,25 +162,12 @@ def _lowered(loaded: LoadedModel) -> Program:
     try:
         return lower(loaded.model)
     except LayoutError as error:
-        keys = _sized_by(loaded, error.axis)
+        keys = sized_by(loaded.lines, error.axis)
         if keys:
             error.args = (f"{error}. What {error.axis} is, {keys} say",)
         raise error.within(loaded.source.where) from None
     except GlmcError as error:
         raise error.within(loaded.source.where) from None
-
-
-_AXES = {"H": "heads", "K": "kv_heads", "D": "head_dim", "Dv": "v_dim", "F": "ff"}
-"""Axes of layouts to the entries of a spec that say their sizes."""
-
-
-def _sized_by(loaded: LoadedModel, axis: str | None) -> str:
-    """The config keys that a spec reads for the size of an axis."""
-    entry = _AXES.get(axis or "")
-    lines = (
-        line for path, line in loaded.lines.items() if path.split(".")[-1] == entry
-    )
-    return ", ".join(dict.fromkeys(key for line in lines for key in line.keys))
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
