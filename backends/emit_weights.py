@@ -1,7 +1,7 @@
 """What weights.py.j2 is filled with: the table of parameters and their recipes."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
@@ -36,7 +36,8 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
     rows += [row.text() for row in _layer_rows(program)]
     prefix = model.optional_prefix
     return {
-        "constructors": constructors(program),
+        "constructors": constructors(program, STEPS),
+        "codes": constructors(program, CODES),
         "rows": rows,
         "optional_prefix": quoted(prefix) if prefix else "None",
         "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
@@ -179,26 +180,20 @@ def _ranges(layers: tuple[int, ...]) -> Iterator[str]:
         layers = layers[taken:]
 
 
-def constructors(program: Program) -> list[str]:
-    """Names of the recipe constructors that weights.py imports."""
+STEPS = ("cat", "permute", "slice_", "stack", "tensor", "view")
+"""The constructors of ``runtime/recipes.py``."""
+CODES = (
+    *("codes_of", "dequant_blocks", "dequant_groups", "dequant_mxfp4"),
+    *("dequant_rows", "scale_of", "zeros_of"),
+)
+"""Those of ``runtime/codes.py``, which builds of float weights go without."""
+
+
+def constructors(program: Program, known: Sequence[str]) -> list[str]:
+    """Names of the recipe constructors that weights.py imports, of those known."""
     graphs = (param for graph in program.graphs for param in graph.params)
     rows = (binding("", param, None) for param in (*program.params, *graphs))
     called = set(re.findall(r"\b(\w+)\(", " ".join(rows)))
-    known = (
-        "cat",
-        "codes_of",
-        "dequant_blocks",
-        "dequant_groups",
-        "dequant_mxfp4",
-        "dequant_rows",
-        "permute",
-        "scale_of",
-        "slice_",
-        "stack",
-        "tensor",
-        "view",
-        "zeros_of",
-    )
     return [name for name in known if name in called]
 
 

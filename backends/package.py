@@ -15,6 +15,7 @@ from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
 from glmc.ir.graph import Program
 from glmc.ir.model import Head, Model, Pooler
+from glmc.ir.recipe import is_kept
 
 
 def package(
@@ -50,12 +51,15 @@ def package(
         "weights.py": env.get_template("weights.py.j2").render(
             weights_view(model, program)
         ),
-        "reference.py": reference_module(op_names(program)),
+        "reference.py": reference_module(op_names(program), codes=has_codes(program)),
         **on.files(program, own),
     }
     base = ["encoder"] if model.is_encoder else ["causal_lm"]
     base += ["glm_positions"] if model.positions else []
-    return runtime_files(*base, *on.runtime, "loading", "tokenizer") | emitted
+    base += [*on.runtime, "loading", "tokenizer"]
+    used = {name for text in emitted.values() for name in siblings(text)}
+    own_files = {name.removesuffix(".py") for name in emitted}
+    return runtime_files(*base, *sorted(used - own_files)) | emitted
 
 
 def _served(on: Target) -> dict[str, str]:
@@ -123,6 +127,12 @@ def title(model: Model) -> str:
     """``chatglm: 28 layers, 4096 wide, 65024 tokens.``"""
     sizes = f"{model.layers} layers, {model.hidden} wide, {model.vocab} tokens"
     return f"{model.name}: {sizes}."
+
+
+def has_codes(program: Program) -> bool:
+    """Whether some weights are read as codes, as quantised checkpoints store them."""
+    params = [*program.params, *(p for graph in program.graphs for p in graph.params)]
+    return any(is_kept(param.recipe) for param in params)
 
 
 def op_names(program: Program) -> set[str]:

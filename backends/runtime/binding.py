@@ -13,7 +13,6 @@ from .accounting import Account, Entry, Rules, account
 from .faults import WeightsError
 from .recipes import (
     Bind,
-    DequantRows,
     Leaf,
     Quantized,
     Recipe,
@@ -24,7 +23,7 @@ from .recipes import (
     leaves,
     names,
 )
-from .shapes import shape_of, weight_shape
+from .shapes import shape_of
 from .storage import Found, Need, float_name
 
 #: How many different problems of one kind an error lists.
@@ -80,7 +79,7 @@ def _own(recipe: Recipe, found: Account) -> Recipe:
                 return Tensor(found.spelt[name], shape)
         if leaf.codes.name in found.plain:
             plain = float_name(leaf.codes.name)
-            return Tensor(found.spelt[plain], weight_shape(leaf))
+            return Tensor(found.spelt[plain], leaf.shape())
         return leaf.with_parts(lambda part: Tensor(found.spelt[part.name], part.shape))
 
     return changed(recipe, settle)
@@ -99,9 +98,9 @@ def _entries(bind: Bind) -> Iterator[Entry]:
                 yield Entry(((name, Need(shape, None)),))
             case _:
                 plain = None
-                if loose and not isinstance(leaf, DequantRows):
+                if loose and leaf.alone:
                     name = float_name(leaf.codes.name)
-                    plain = name, Need(weight_shape(leaf), None)
+                    plain = name, Need(leaf.shape(), None)
                 yield Entry(tuple(_needs(leaf)), plain)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from .binding import resolve
 from .checkpoint import DTYPES, NAMED_DTYPES, Checkpoint
 from .drift import DESCRIPTIONS, refuse_drift
-from .evaluation import dequantized, evaluate, kept, row_step
+from .evaluation import evaluate
 from .faults import WeightsError
 from .folders import (
     LAYOUTS,
@@ -191,14 +191,14 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 del source
                 checkpoint.spend(size)
         case Quantized() if out.dim() == 2:
-            for rows in pieces(out, row_step(recipe)):
+            for rows in pieces(out, recipe.together()):
                 cut = slice(None) if rows is ... else rows
-                out[rows].copy_(dequantized(recipe, checkpoint.read, out.dtype, cut))
+                out[rows].copy_(recipe.weights(checkpoint.read, out.dtype, cut))
                 checkpoint.spend(out[rows].nbytes)
-        case Kept():
-            for rows in pieces(out, row_step(recipe)):
+        case Kept(of, part):
+            for rows in pieces(out, of.together()):
                 cut = slice(None) if rows is ... else rows
-                out[rows].copy_(kept(recipe, checkpoint.read, cut))
+                out[rows].copy_(of.kept(part, checkpoint.read, cut))
                 checkpoint.spend(out[rows].nbytes)
         case _:
             out.copy_(evaluate(recipe, checkpoint.read, out.dtype))

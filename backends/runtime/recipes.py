@@ -2,7 +2,7 @@
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
 `cat`, `slice_`, `view`, `permute` or `stack` of recipes, or the weights that quantised
-tensors stand for, as `dequant_rows` and its like give. `{i}` in a name stands for the
+tensors stand for, as the constructors in `codes` give. `{i}` in a name stands for the
 layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
@@ -10,7 +10,10 @@ This module needs no torch: a checkpoint can be checked from its headers alone.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -66,10 +69,14 @@ class Stack:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantised weights are made of: the fields that hold a tensor."""
+    """Weights that codes and their scale stand for, in the fields that hold a tensor;
+    the kinds that there are, `codes` has."""
 
     codes: Tensor
     scale: Tensor
+
+    #: Whether a checkpoint may hold this weight alone as floats.
+    alone: ClassVar[bool] = True
 
     def parts(self) -> dict[str, Tensor]:
         """The tensors of the checkpoint, by field."""
@@ -85,49 +92,27 @@ class Quantized:
         """The stored dtypes, by safetensors' names; a field left out holds floats."""
         return {"codes": "I8"}
 
+    def together(self) -> int:
+        """Rows that a matrix cannot be cut within: of a block, of a word of codes."""
+        return 1
 
-@dataclass(frozen=True)
-class DequantRows(Quantized):
-    """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
+    def shape(self) -> Shape:
+        """The shape of the weights."""
+        return self.codes.shape
 
-    bits: int
+    def weights(
+        self, read: "Read", dtype: "torch.dtype", rows: slice
+    ) -> "torch.Tensor":
+        """The weights; of a matrix some `rows`, which begin where a block does."""
+        raise NotImplementedError
 
+    def kept_shape(self, part: str) -> Shape:
+        """The shape of a part of a matrix; see `Kept`."""
+        raise NotImplementedError
 
-@dataclass(frozen=True)
-class DequantBlocks(Quantized):
-    """float8 `codes` times the `scale` of their block of rows and columns.
-
-    Where a checkpoint holds `codes` as plain floats, `scale` is not read.
-    """
-
-    block: tuple[int, int]
-
-    def dtypes(self) -> dict[str, str]:
-        return {"codes": "F8_E4M3"}
-
-
-@dataclass(frozen=True)
-class DequantGroups(Quantized):
-    """int4 or int8 `codes`, less the zero point and times the scale that `group`
-    columns of a row share; `packing` says where they lie (see `quantization`)."""
-
-    bits: int
-    group: int
-    packing: str
-    zeros: Tensor | None = None
-    index: Tensor | None = None
-
-    def dtypes(self) -> dict[str, str]:
-        word = "I8" if self.packing == "plain" else "I32"
-        return {"codes": word, "zeros": word, "index": "I32"}
-
-
-@dataclass(frozen=True)
-class DequantMxfp4(Quantized):
-    """fp4 `codes`, two to a byte, with the exponent in `scale` that 32 share."""
-
-    def dtypes(self) -> dict[str, str]:
-        return {"codes": "U8", "scale": "U8"}
+    def kept(self, part: str, read: "Read", rows: slice) -> "torch.Tensor":
+        """Some `rows` of a part of a matrix; see `Kept`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -135,13 +120,15 @@ class Kept:
     """What ops read of quantised weights: the codes, repacked (see `quantization`),
     their scale, or their zeros."""
 
-    of: "DequantRows | DequantGroups"
+    of: Quantized
     part: str
 
 
-Dequant: TypeAlias = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
-Leaf: TypeAlias = str | Tensor | Dequant
-Recipe: TypeAlias = str | Tensor | Cat | Slice | View | Permute | Stack | Dequant | Kept
+Leaf: TypeAlias = str | Tensor | Quantized
+Recipe: TypeAlias = (
+    str | Tensor | Cat | Slice | View | Permute | Stack | Quantized | Kept
+)
+Read: TypeAlias = "Callable[[str], torch.Tensor]"
 
 
 @dataclass(frozen=True)
@@ -203,52 +190,6 @@ def stack(of: Recipe, count: int) -> Stack:
     return Stack(tuple(renamed(of, name) for name in at))
 
 
-def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
-    """Codes of 8 or 4 bits, each times the scale of its row."""
-    return DequantRows(codes, scale, bits)
-
-
-def dequant_blocks(
-    codes: Tensor, scale: Tensor, *, block: tuple[int, int]
-) -> DequantBlocks:
-    """Codes in float8, each times the scale of its block."""
-    return DequantBlocks(codes, scale, block)
-
-
-def dequant_groups(
-    codes: Tensor,
-    scale: Tensor,
-    *,
-    zeros: Tensor | None = None,
-    index: Tensor | None = None,
-    bits: int,
-    group: int,
-    packing: str,
-) -> DequantGroups:
-    """Codes of 8 or 4 bits, with a scale and a zero point for `group` of them."""
-    return DequantGroups(codes, scale, bits, group, packing, zeros, index)
-
-
-def codes_of(of: DequantRows | DequantGroups) -> Kept:
-    """The codes that stand for weights, as int8 in the order that kernels read."""
-    return Kept(of, "codes")
-
-
-def scale_of(of: DequantRows | DequantGroups) -> Kept:
-    """Their scale, for each row or each group of a row."""
-    return Kept(of, "scale")
-
-
-def zeros_of(of: DequantRows | DequantGroups) -> Kept:
-    """What is taken off the codes of each group of a row."""
-    return Kept(of, "zeros")
-
-
-def dequant_mxfp4(codes: Tensor, scale: Tensor) -> DequantMxfp4:
-    """Codes in fp4, each times two to the power that 32 of them share."""
-    return DequantMxfp4(codes, scale)
-
-
 def names(recipe: Recipe) -> Iterator[str]:
     """The checkpoint tensors a recipe reads."""
     for leaf in leaves(recipe):
@@ -286,7 +227,7 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
             return replace(recipe, of=changed(of, change))
         case Kept(of):
             inner = changed(of, change)
-            assert isinstance(inner, DequantRows | DequantGroups)
+            assert isinstance(inner, Quantized)
             return Kept(inner, recipe.part)
     return change(recipe)
 

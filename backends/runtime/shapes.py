@@ -5,10 +5,6 @@ from collections.abc import Callable
 
 from .recipes import (
     Cat,
-    Dequant,
-    DequantGroups,
-    DequantMxfp4,
-    DequantRows,
     Kept,
     Permute,
     Quantized,
@@ -57,38 +53,10 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
                 if found != part.shape and not loose:
                     told = f"{list(found)}, {list(part.shape)} is needed"
                     raise ValueError(f"{part.name} is {told}")
-            return weight_shape(recipe)
+            return recipe.shape()
         case Kept(of, part):
-            return kept_shape(of, part, shape_of(of, shape))
-
-
-def weight_shape(recipe: Dequant) -> Shape:
-    """The shape of the weights that quantised tensors stand for."""
-    *rows, height, width = (1, *recipe.codes.shape)
-    match recipe:
-        case DequantRows(bits=bits):
-            return (*rows, height, width * 8 // bits)[1:]
-        case DequantMxfp4():
-            return (*rows, height * width * 2)[1:]
-        case DequantGroups(bits=bits, packing=packing):
-            many = 32 // bits
-            return {
-                "gptq": (width, height * many),
-                "gptq_v2": (width, height * many),
-                "awq": (width * many, height),
-                "packed": (height, width * many),
-            }.get(packing, (height, width))
-    return recipe.codes.shape
-
-
-def kept_shape(of: DequantRows | DequantGroups, part: str, weight: Shape) -> Shape:
-    """The shape of a part of weights [O, I]; rows stay rows."""
-    height, width = weight
-    if part == "codes":
-        return (height, width * of.bits // 8)
-    count = math.prod(of.scale.shape) // height
-    alone = count == 1 and "zeros" not in of.parts()
-    return (height,) if alone else (height, count)
+            shape_of(of, shape)
+            return of.kept_shape(part)
 
 
 def _cat_shape(parts: list[Shape], dim: int) -> Shape:

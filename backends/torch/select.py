@@ -6,7 +6,7 @@ The files of `ops/` are parsed, never imported: selecting needs no torch.
 import ast
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ FILES = (
     "streams",
     "head_experts",
 )
+#: Definitions that stand for others where no weight is codes, and their file.
+FLOATS = {"_multiplied": "floats"}
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."
 HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'
@@ -55,24 +57,26 @@ class Source:
     """Name bound by an import to `(module, "name")`, or `("", "module as name")`."""
 
 
-def reference_module(ops: Iterable[str]) -> str:
+def reference_module(ops: Iterable[str], *, codes: bool = True) -> str:
     """Source of a module with exactly these ops and what they need.
 
-    It is deterministic and formatted as ruff would. Raises LookupError for a name
-    that is no reference op.
+    `codes` says whether some weights are codes. It is deterministic and formatted as
+    ruff would. Raises LookupError for a name that is no reference op.
     """
     wanted = sorted(ops)
     unknown = [name for name in wanted if name not in places()]
     if unknown:
         raise LookupError(f"no reference op is named {', '.join(unknown)}")
-    needed = closure(wanted)
-    used = {places()[name] for name in needed & places().keys()}
-    sources = [read_source(file) for file in FILES if file in used]
+    found = places() if codes else places() | FLOATS
+    needed = closure(wanted, found)
+    used = {found[name] for name in needed & found.keys()}
+    files = [file for file in (*FILES, *FLOATS.values()) if file in used]
+    sources = [read_source(file) for file in files]
     bodies = [
         one.source
-        for source in sources
+        for file, source in zip(files, sources, strict=True)
         for one in source.definitions.values()
-        if one.name in needed
+        if one.name in needed and found[one.name] == file
     ]
     bound = {n: to for source in sources for n, to in source.imports.items()}
     imports = import_lines(bound[name] for name in needed & bound.keys())
@@ -81,16 +85,16 @@ def reference_module(ops: Iterable[str]) -> str:
     return f"{HEADER}\n\n{imports}{gap}" + "\n\n\n".join(bodies) + "\n"
 
 
-def closure(names: Iterable[str]) -> set[str]:
-    """The names, and all that their definitions lead to."""
+def closure(names: Iterable[str], files: Mapping[str, str]) -> set[str]:
+    """The names, and all that their definitions, in the `files` named, lead to."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            if name in places():
-                waiting += read_source(places()[name]).definitions[name].uses
+            if name in files:
+                waiting += read_source(files[name]).definitions[name].uses
     return found
 
 

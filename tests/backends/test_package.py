@@ -1,13 +1,17 @@
 """Which files of the runtime a build takes along."""
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glmc.backends import runtime
 from glmc.backends.package import siblings
+from glmc.driver import Options, compile_files
+from support.configs import GLM4_MOE, LLAMA
 
 FILES = sorted(Path(next(iter(runtime.__path__))).glob("*.py"))
 
@@ -41,3 +45,34 @@ def late():
     from .second import D
 """
     assert siblings(text) == ["first", "second"]
+
+
+def packaged(config: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The Python files of a build."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    files = compile_files(path, Options()).files
+    return {n: str(text) for n, text in files.items() if n.endswith(".py")}
+
+
+def test_a_build_of_floats_has_nothing_for_codes(tmp_path: Path) -> None:
+    files = packaged(LLAMA, tmp_path)
+    assert not {"codes.py", "quantization.py"} & files.keys()
+    assert "dequant" not in files["reference.py"]
+    assert "quantized" not in files["reference.py"]
+
+
+def test_a_build_of_codes_has_what_reads_them(tmp_path: Path) -> None:
+    quantised = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}
+    files = packaged(LLAMA | {"quantization_config": quantised}, tmp_path)
+    assert {"codes.py", "quantization.py"} <= files.keys()
+    assert "dequantize" in files["reference.py"]
+
+
+def test_no_file_of_a_build_imports_what_it_lacks(tmp_path: Path) -> None:
+    for config in (LLAMA, GLM4_MOE):
+        files = packaged(config, tmp_path)
+        for name, text in files.items():
+            if "/" not in name:
+                lacking = {f"{one}.py" for one in siblings(text)} - files.keys()
+                assert {one for one in lacking if one != "tokenizer.py"} == set(), name

@@ -10,12 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from glmc.backends.runtime import quantization
-from glmc.backends.runtime.evaluation import evaluate, kept
+from glmc.backends.runtime.codes import DequantBlocks, DequantGroups, DequantMxfp4
+from glmc.backends.runtime.evaluation import evaluate
 from glmc.backends.runtime.quantization import dequantize, pack_codes, unpack_codes
 from glmc.backends.runtime.recipes import (
-    DequantBlocks,
-    DequantGroups,
-    DequantMxfp4,
     Kept,
     Recipe,
     Tensor,
@@ -128,14 +126,14 @@ def test_control_another_order_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repacked_it_is_the_same(name: str) -> None:
     of, source = leaf(name), tensors().__getitem__
     parts = {
-        part: kept(Kept(of, part), source)
+        part: evaluate(Kept(of, part), source)
         for part in ("codes", "scale", *(["zeros"] if of.zeros else []))
     }
     made = dequantize(
         parts["codes"], parts["scale"], torch.float32, of.bits, parts.get("zeros")
     )
     assert torch.equal(made, read(of))
-    rows = kept(Kept(of, "codes"), source, slice(8, 24))
+    rows = of.kept("codes", source, slice(8, 24))
     assert torch.equal(rows, parts["codes"][8:24])
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from glmc.backends.runtime.codes import dequant_blocks, dequant_rows
 from glmc.backends.runtime.evaluation import evaluate
 from glmc.backends.runtime.recipes import (
     Bind,
     cat,
-    dequant_blocks,
-    dequant_rows,
     names,
     permute,
     renamed,

@@ -1,0 +1,193 @@
+"""How codes and scales of a checkpoint make weights, and what ops read of them.
+
+Only builds of quantised checkpoints have this; the arithmetic is in `quantization`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .quantization import (
+    code_rows,
+    dequantize_blocks,
+    dequantize_mxfp4,
+    dequantize_rows,
+    grouped,
+    pack_codes,
+    scale_rows,
+    zero_rows,
+)
+from .recipes import Kept, Quantized, Read, Shape, Tensor
+
+
+class Matrix(Quantized):
+    """Weights [O, I] whose codes ops may read as they are."""
+
+    bits: int
+    #: Where the codes lie in a word; see `quantization.code_rows`.
+    packing: str
+
+    def kept_shape(self, part: str) -> Shape:
+        height, width = self.shape()
+        if part == "codes":
+            return (height, width * self.bits // 8)
+        count = math.prod(self.scale.shape) // height
+        alone = count == 1 and "zeros" not in self.parts()
+        return (height,) if alone else (height, count)
+
+    def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
+        if part == "codes":
+            codes = code_rows(read(self.codes.name), self.bits, self.packing, rows)
+            return pack_codes(codes, self.bits)
+        if part == "zeros":
+            zeros = read(self.parts()["zeros"].name)
+            return zero_rows(zeros, self.bits, self.packing, rows)
+        found = scale_rows(_scale(self, read), self.packing, rows)
+        return found.reshape(-1, *self.kept_shape("scale")[1:])
+
+
+@dataclass(frozen=True)
+class DequantRows(Matrix):
+    """int8 `codes`, or int4 ones two to a byte, times the `scale` of their row."""
+
+    bits: int
+
+    alone = False
+    packing = "rows"
+
+    def shape(self) -> Shape:
+        *rows, width = self.codes.shape
+        return (*rows, width * 8 // self.bits)
+
+    def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
+        codes, scale = read(self.codes.name), _scale(self, read)
+        return dequantize_rows(codes[rows], scale[rows], dtype, self.bits)
+
+
+@dataclass(frozen=True)
+class DequantBlocks(Quantized):
+    """float8 `codes` times the `scale` of their block of rows and columns.
+
+    Where a checkpoint holds `codes` as plain floats, `scale` is not read.
+    """
+
+    block: tuple[int, int]
+
+    def together(self) -> int:
+        return self.block[0]
+
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "F8_E4M3"}
+
+    def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
+        scale = _scale(self, read)[(rows.start or 0) // self.block[0] :]
+        return dequantize_blocks(read(self.codes.name)[rows], scale, dtype, self.block)
+
+
+@dataclass(frozen=True)
+class DequantGroups(Matrix):
+    """int4 or int8 `codes`, less the zero point and times the scale that `group`
+    columns of a row share."""
+
+    bits: int
+    group: int
+    packing: str
+    zeros: Tensor | None = None
+    index: Tensor | None = None
+
+    def dtypes(self) -> dict[str, str]:
+        word = "I8" if self.packing == "plain" else "I32"
+        return {"codes": word, "zeros": word, "index": "I32"}
+
+    def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
+        groups = grouped(
+            read(self.codes.name),
+            _scale(self, read),
+            read(self.zeros.name) if self.zeros else None,
+            read(self.index.name) if self.index else None,
+            bits=self.bits,
+            packing=self.packing,
+            rows=rows,
+        )
+        return groups.weights(self.group, dtype)
+
+    def together(self) -> int:
+        return 32 // self.bits
+
+    def shape(self) -> Shape:
+        height, width = self.codes.shape
+        many = 32 // self.bits
+        return {
+            "gptq": (width, height * many),
+            "gptq_v2": (width, height * many),
+            "awq": (width * many, height),
+            "packed": (height, width * many),
+        }.get(self.packing, (height, width))
+
+
+@dataclass(frozen=True)
+class DequantMxfp4(Quantized):
+    """fp4 `codes`, two to a byte, with the exponent in `scale` that 32 share."""
+
+    def dtypes(self) -> dict[str, str]:
+        return {"codes": "U8", "scale": "U8"}
+
+    def shape(self) -> Shape:
+        *rows, groups, octets = self.codes.shape
+        return (*rows, groups * octets * 2)
+
+    def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
+        codes, scale = read(self.codes.name), _scale(self, read)
+        return dequantize_mxfp4(codes[rows], scale[rows], dtype)
+
+
+def _scale(of: Quantized, read: Read) -> torch.Tensor:
+    """The scale as it is needed: dimensions of one may be published or not."""
+    return read(of.scale.name).reshape(of.scale.shape)
+
+
+def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
+    """Codes of 8 or 4 bits, each times the scale of its row."""
+    return DequantRows(codes, scale, bits)
+
+
+def dequant_blocks(
+    codes: Tensor, scale: Tensor, *, block: tuple[int, int]
+) -> DequantBlocks:
+    """Codes in float8, each times the scale of its block."""
+    return DequantBlocks(codes, scale, block)
+
+
+def dequant_groups(
+    codes: Tensor,
+    scale: Tensor,
+    *,
+    zeros: Tensor | None = None,
+    index: Tensor | None = None,
+    bits: int,
+    group: int,
+    packing: str,
+) -> DequantGroups:
+    """Codes of 8 or 4 bits, with a scale and a zero point for `group` of them."""
+    return DequantGroups(codes, scale, bits, group, packing, zeros, index)
+
+
+def codes_of(of: Matrix) -> Kept:
+    """The codes that stand for weights, as int8 in the order that kernels read."""
+    return Kept(of, "codes")
+
+
+def scale_of(of: Matrix) -> Kept:
+    """Their scale, for each row or each group of a row."""
+    return Kept(of, "scale")
+
+
+def zeros_of(of: Matrix) -> Kept:
+    """What is taken off the codes of each group of a row."""
+    return Kept(of, "zeros")
+
+
+def dequant_mxfp4(codes: Tensor, scale: Tensor) -> DequantMxfp4:
+    """Codes in fp4, each times two to the power that 32 of them share."""
+    return DequantMxfp4(codes, scale)

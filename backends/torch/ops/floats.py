@@ -1,0 +1,17 @@
+"""What stands for other definitions where weights are floats; see `select`."""
+
+import torch
+
+from glmc.backends.torch.ops.elementwise import linear
+
+
+def _multiplied(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: None,
+    zeros: None,
+    bias: torch.Tensor | None,
+    bits: None,
+) -> torch.Tensor:
+    """The product; no weights of this model are codes."""
+    return linear(x, weight, bias=bias)
