@@ -121,7 +121,9 @@ def _entry(alike: Sequence[Argument]) -> Iterator[str]:
     """``#   x, y [M, E]   rows that …``, and the lines that it runs over."""
     names = ", ".join(argument.name for argument in alike)
     named = f"{names} {alike[0].shape}".rstrip()
-    left = f"#   {named.ljust(NAMES - 4)} "
+    # One that is too long for its column stands three signs before its meaning.
+    left = f"#   {named.ljust(NAMES - 3)}"
+    left += "   " if left[-1] != " " else ""
     if not alike[0].meaning:
         yield left.rstrip()
         return
