@@ -48,9 +48,9 @@ def _steps(form: Form) -> Lines:
     if form.op == "scale":
         return ("value *= FACTOR",)
     if form.op == "gate":
-        place = "g + row * g_row + column // (F // G)"
-        load = f"opened = tl.load({place}, mask=inside, other=0.0).to(tl.float32)"
-        return (load, *_OPEN[form.text("fn")])
+        place = "place = g + row * g_row + column // (F // G)"
+        load = "opened = tl.load(place, mask=inside, other=0.0).to(tl.float32)"
+        return (place, load, *_OPEN[form.text("fn")])
     sign = {"add": "+=", "mul": "*="}[form.op]
     load = "other = tl.load(y + row * y_row + column, mask=inside, other=0.0)"
     return (load, f"value {sign} other.to(tl.float32)")

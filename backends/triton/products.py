@@ -102,7 +102,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         "product_gemv",
         launch=gemv,
         body=f"kernels/product_gemv_{kind}.py.j2",
-        ahead=_ahead(form),
+        under_way=_under_way(form),
         measure=_measure(form, "SPAN"),
         finish=_finish(form, "1"),
         **shown,
@@ -197,7 +197,7 @@ def _rows(form: Form) -> Lines:
     return ("row = first * ROWS + tl.arange(0, ROWS)",)
 
 
-def _ahead(form: Form) -> Lines:
+def _under_way(form: Form) -> Lines:
     if form.op in NORMING:
         return (
             "# Weights are under way while x is measured, and the next ones while some"
