@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from glmc.backends.triton import tiles
 from glmc.backends.triton.sketch import (
     BOOL,
     FLOAT8,
@@ -223,16 +224,18 @@ def _latent_attention(call: Call) -> None:
 
 
 def _moe_experts(call: Call) -> None:
-    """Rows one by one; blocks of few and of many; more than one program sorts."""
+    """Rows one by one; blocks of few and of many, that one program sorts or more do."""
     use = call.use
     count, width, _ = use.sizes("down")
+    top_k = use.size("experts")
+    sorted_by_one = (max(top_k, count // 2) // top_k + 1, tiles.SORTED // top_k)
     gate_up, down = call.parameter("gate_up"), call.parameter("down")
     biases = call.given(
         gate_up_bias=call.make(*gate_up.shape[:2]),
         down_bias=call.make(*down.shape[:2]),
     )
-    for tokens in (1, count, 5 * count, 20 * count):
-        experts = call.make(1, tokens, use.size("experts"), dtype=INT64)
+    for tokens in (1, *sorted_by_one, count, 5 * count, 20 * count):
+        experts = call.make(1, tokens, top_k, dtype=INT64)
         weights = call.make(*experts.shape, dtype=FLOAT32)
         x = call.make(1, tokens, width)
         call(x, experts, weights, gate_up, down, **biases)

@@ -80,6 +80,7 @@ MODELS: dict[str, list[OpUse]] = {
     "sloped": [qkv_use(extras=("slopes",)), qkv_use()],
     "sunk": [qkv_use(8, 2, extras=("sinks",)), qkv_use(8, 2, window=4)],
     "experts": [moe_use("silu", width=80, ff=24), moe_use("gelu", top_k=3, ff=24)],
+    "many experts": [moe_use(experts=256, top_k=8, width=40, ff=24)],
     "gpt-oss": [
         moe_use("silu", "gate_up_bias", "down_bias", alpha=1.5, limit=7.0),
         router_use("bias", score="logit", after="softmax"),
@@ -238,7 +239,8 @@ def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
     ]
     sizes = {"gate_up_bias": matrices[0].shape[:2], "down_bias": matrices[1].shape[:2]}
     biases = {n: torch.zeros(sizes[n], dtype=dtype) for n in use.operands & {*sizes}}
-    for tokens in (1, count, 5 * count, 20 * count):
+    top_k = use.size("experts")
+    for tokens in (1, max(top_k, count // 2) // top_k + 1, 256 // top_k, 20 * count):
         experts = torch.zeros(1, tokens, use.size("experts"), dtype=torch.int64)
         x = random(1, tokens, width, dtype=dtype, seed=0)
         more = {**use.attrs, **biases}
@@ -372,6 +374,8 @@ def test_specs_are_the_launches(
     found = launched(module, MODELS[model], dtype, monkeypatch)
     specs = aot_specs(render(*MODELS[model]), MODELS[model], dtype, target=target)
     assert not complaints(specs, found)
+    defined = {name for name in vars(module) if name.endswith("_kernel")}
+    assert defined == {spec.kernel for spec in specs}
 
 
 PLANTED = {
