@@ -1,10 +1,10 @@
 """The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
 
 import json
+import posixpath
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
@@ -42,7 +42,12 @@ def package(
     head = {"title": title(model), "source": source}
     emitted = {
         "__init__.py": env.get_template("init.py.j2").render(
-            head | {"usage": _usage(model), "device": on.accelerator}
+            head
+            | {
+                "usage": _usage(model),
+                "device": on.accelerator,
+                "glm": model.tokenizer == "glm",
+            }
         ),
         "devices.py": env.get_template("devices.py.j2").render(_served(on)),
         "model.py": env.get_template("model.py.j2").render(
@@ -54,12 +59,11 @@ def package(
         "reference.py": reference_module(op_names(program), codes=has_codes(program)),
         **on.files(program, own),
     }
+    if model.tokenizer is None:
+        readers = env.get_template("readers.py.j2").render()
+        emitted["tokenizer/readers.py"] = readers
     base = ["encoder"] if model.is_encoder else ["causal_lm"]
-    base += ["glm_positions"] if model.positions else []
-    base += [*on.runtime, "loading", "tokenizer"]
-    used = {name for text in emitted.values() for name in siblings(text)}
-    own_files = {name.removesuffix(".py") for name in emitted}
-    return runtime_files(*base, *sorted(used - own_files)) | emitted
+    return runtime_files([*base, *on.runtime, "loading", "tokenizer"], emitted)
 
 
 def _served(on: Target) -> dict[str, str]:
@@ -88,29 +92,30 @@ def _usage(model: Model) -> list[str]:
     return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden
 
 
-def runtime_files(*modules: str) -> dict[str, str]:
-    """The files of ``backends/runtime`` that some of its modules need, verbatim."""
+def runtime_files(modules: Iterable[str], emitted: Mapping[str, str]) -> dict[str, str]:
+    """The emitted files, and those of ``backends/runtime`` that they and some of its
+    modules need, verbatim. An emitted file stands for the runtime's of that name."""
     runtime = files("glmc.backends.runtime")
-    found: dict[str, str] = {}
-    waiting = list(modules)
+    found = dict(emitted)
+    waiting = [*modules, *_needed(emitted)]
     while waiting:
         name = waiting.pop()
         if (runtime / name).is_dir():
-            found |= _package_files(runtime / name, name)
-        elif f"{name}.py" not in found:
-            text = (runtime / f"{name}.py").read_text("utf-8")
-            found[f"{name}.py"] = text
-            waiting += siblings(text)
+            name = f"{name}/__init__"
+        file = f"{name}.py"
+        if file not in found:
+            found[file] = (runtime / file).read_text("utf-8")
+            waiting += _needed({file: found[file]})
     return dict(sorted(found.items()))
 
 
-def _package_files(folder: Traversable, name: str) -> dict[str, str]:
-    """A subpackage, whole."""
-    return {
-        f"{name}/{path.name}": path.read_text("utf-8")
-        for path in folder.iterdir()
-        if path.name.endswith(".py")
-    }
+def _needed(texts: Mapping[str, str]) -> list[str]:
+    """The modules, by their places in the build, that files import of their folder."""
+    return [
+        posixpath.join(posixpath.dirname(file), name)
+        for file, text in texts.items()
+        for name in siblings(text)
+    ]
 
 
 _FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)

@@ -88,6 +88,7 @@ class _ModelBuilder:
             positions=make.part("positions", spec.positions),
             prefix_encoder=make.part("prefix_encoder", spec.prefix_encoder),
             tokens=ends.tokens(make, spec.tokens, tokens),
+            tokenizer=spec.tokenizer,
             optional_prefix=spec.optional_prefix,
             old_names=tuple(
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()

@@ -117,6 +117,9 @@ class Spec(Section):
     positions: PositionsSpec | None = None
     prefix_encoder: PrefixEncoderSpec | None = None
     tokens: TokensSpec = TokensSpec.model_construct()
+    tokenizer: Literal["glm"] | None = None
+    """What a build reads besides tokenizer.json: vocabularies, variants and chats of
+    the published GLM code."""
     layer_prefix: Name
     optional_prefix: Name | None = None
     old_names: dict[Name, Name] = {}

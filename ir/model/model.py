@@ -268,6 +268,9 @@ class Model(Node):
     """How positions follow from the ids; None: tokens are counted."""
     prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
+    tokenizer: Literal["glm"] | None = None
+    """What reads its vocabulary besides tokenizer.json: that of the published GLM code,
+    with its formats, variants and chats."""
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""
     old_names: tuple[OldName, ...] = ()

@@ -10,8 +10,9 @@ import pytest
 
 from glmc.backends import runtime
 from glmc.backends.package import siblings
-from glmc.driver import Options, compile_files
-from support.configs import GLM4_MOE, LLAMA
+from glmc.driver import Options, compile_files, compile_model
+from support.builds import import_build
+from support.configs import CHATGLM, GLM4, GLM4_MOE, LLAMA
 
 FILES = sorted(Path(next(iter(runtime.__path__))).glob("*.py"))
 
@@ -76,3 +77,31 @@ def test_no_file_of_a_build_imports_what_it_lacks(tmp_path: Path) -> None:
             if "/" not in name:
                 lacking = {f"{one}.py" for one in siblings(text)} - files.keys()
                 assert {one for one in lacking if one != "tokenizer.py"} == set(), name
+
+
+GLM_FILES = {"glm", "identity", "chat", "ranks", "sentencepiece", "pieces"}
+
+
+def tokenizers(files: dict[str, str]) -> set[str]:
+    """The modules of a build's tokenizer."""
+    start = "tokenizer/"
+    return {n.removeprefix(start)[:-3] for n in files if n.startswith(start)}
+
+
+def test_only_builds_of_glm_have_its_tokenizers(tmp_path: Path) -> None:
+    files = packaged(LLAMA, tmp_path)
+    assert not GLM_FILES & tokenizers(files)
+    assert "chatglm" not in files["__init__.py"]
+    for config in (CHATGLM, GLM4):
+        files = packaged(config, tmp_path)
+        assert tokenizers(files) >= GLM_FILES
+        assert '"chatglm3"' in files["__init__.py"]
+
+
+def test_a_build_refuses_vocabularies_that_it_does_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    build = compile_model(tmp_path, tmp_path / "build")
+    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    module = import_build(build)
+    with pytest.raises(ValueError, match="but there is only tokenizer"):
+        module.load_tokenizer(tmp_path)

@@ -74,25 +74,3 @@ def collate(
 def counted(row: list[int]) -> list[list[int]]:
     """0, 1, 2, … for a row."""
     return [list(range(len(row)))]
-
-
-def two_dimensional(gmask: int, mask: int, sop: int) -> Positions:
-    """Positions of ChatGLM-6B: [where, how far into the answer] for each token.
-
-    Up to `sop` a token is at its own index, 0 into the answer; from there on at the
-    index of the first `gmask` (or, without one, of the first `mask`), 1, 2, … into
-    the answer.
-    """
-
-    def place(row: list[int]) -> list[list[int]] | None:
-        anchor = gmask if gmask in row else mask
-        if anchor not in row or sop not in row:
-            return None
-        context, at = row.index(sop), row.index(anchor)
-        answer = len(row) - context
-        return [
-            [*range(context), *[at] * answer],
-            [*[0] * context, *range(1, answer + 1)],
-        ]
-
-    return place

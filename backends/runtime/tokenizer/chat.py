@@ -4,44 +4,13 @@ A chat is a list of parts: text, and special tokens by name.
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .files import TokenizerError
-
-Message = Mapping[str, Any]
-
+from .messages import Chat, Message, Parts, Special
 
 #: With the full-width colon.
 QUESTION, ANSWER = "问\uff1a", "答\uff1a"
-
-
-class Special(str):
-    """A special token; any other string of a chat is text."""
-
-    __slots__ = ()
-
-
-Parts = list[str]
-Chat = Callable[[Sequence[Message], bool], Parts]
-
-
-def check_messages(messages: object) -> list[Message]:
-    """Refuses what is not a list of {"role": ..., "content": ...}."""
-    if not isinstance(messages, list | tuple) or not messages:
-        raise TokenizerError(
-            "a chat is a list of messages such as "
-            '[{"role": "user", "content": "你好"}], and not empty.'
-        )
-    for number, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(role, str) or not re.fullmatch(r"[\w.-]{1,64}", role):
-            raise TokenizerError(
-                f"message {number} of the chat is not a mapping with a role of "
-                'letters, such as {"role": "user", "content": "你好"}.'
-            )
-    return list(messages)
 
 
 def chatglm(messages: Sequence[Message], generate: bool) -> Parts:

@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from .chat import check_messages
 from .files import TokenizerError
+from .messages import check_messages
 from .schema import tool_schema
 
 Chat = list[dict[str, Any]]

@@ -163,16 +163,6 @@ def ice_offset(folder: Folder, specials: bool) -> int:
     return 20000 if early else 0
 
 
-def check_rows(where: str, largest: int, rows: object, whose: str) -> None:
-    """Refuses a vocabulary with more ids than the model has rows."""
-    if type(rows) is int and largest >= rows:
-        raise TokenizerError(
-            f"{where} has ids up to {largest}, but {whose} has {rows} rows; the "
-            "tokenizer is of another model or generation (ChatGLM-6B: 150528 and "
-            "130528 ids), so take all files from one revision."
-        )
-
-
 def check_ids(folder: Folder, where: str, expected: Mapping[str, int]) -> None:
     """Refuses a config.json whose own token ids are not those of the vocabulary.
 

@@ -20,12 +20,13 @@ from .arguments import (
     shape,
 )
 from .batch import Batch, collate
-from .chat import Message, Special
 from .codec import Cut, cleaned
 from .conversation import conversations, schemas
 from .conversation import documents as check_documents
 from .files import TokenizerError, find_folder
-from .loading import Profile, read_profile
+from .loading import read_profile
+from .messages import Message, Special
+from .profile import Profile
 from .rendering import Rendered, Request, jinja_chat
 from .specials import read_specials
 from .stream import StreamDecoder
@@ -45,8 +46,8 @@ def load_tokenizer(
     """The tokenizer of a folder or hub id.
 
     Read are ice_text.model, tokenizer.model (SentencePiece or tiktoken style) or
-    tokenizer.json, and the JSON files beside it. `variant` ("chatglm", "chatglm2",
-    "chatglm3", "codegeex2", "glm-4") decides where the files do not. With
+    tokenizer.json, as far as models of the build's kind have them (see `readers`), and
+    the JSON files beside it. `variant` decides where the files do not. With
     `model_class`, a build's Model, a tokenizer of another model or generation is
     refused. Raises TokenizerError (a ValueError) where the files are damaged, unknown
     or do not belong together. `revision`, `endpoint` (a mirror), `offline` and

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from glmc.backends.runtime.tokenizer import Tokenizer, load_tokenizer
-from glmc.backends.runtime.tokenizer.bpe import GLM4_PATTERN
 from glmc.backends.runtime.tokenizer.files import TokenizerError
+from glmc.backends.runtime.tokenizer.ranks import GLM4_PATTERN
 from support.vocabularies import (
     GLM_SPECIALS,
     tiktoken_file,
