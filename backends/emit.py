@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from glmc.backends.layout import bracketed, call
-from glmc.ir.graph import Graph, Param
+from glmc.ir.graph import Graph, Parameter
 from glmc.ir.op import Op
 
 STATE = "state"
@@ -86,7 +86,7 @@ def quoted(text: str) -> str:
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
-def parameters(params: Iterable[Param], kept: Mapping[str, str]) -> list[str]:
+def parameters(params: Iterable[Parameter], kept: Mapping[str, str]) -> list[str]:
     """``self.qkv = parameter(4608, 4096)`` for each; see :func:`own_dtypes`."""
     found = []
     for param in params:
@@ -97,7 +97,7 @@ def parameters(params: Iterable[Param], kept: Mapping[str, str]) -> list[str]:
     return found
 
 
-def own_dtypes(params: Iterable[Param], graphs: Iterable[Graph]) -> dict[str, str]:
+def own_dtypes(params: Iterable[Parameter], graphs: Iterable[Graph]) -> dict[str, str]:
     """Parameters that keep their dtype whatever the model is loaded in, and which, as
     safetensors calls it: codes, and what some op reads in fp32."""
     exact = {

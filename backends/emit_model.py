@@ -13,7 +13,7 @@ from glmc.backends.emit import (
 )
 from glmc.backends.layout import assignment, bracketed, call, repeated
 from glmc.backends.states import FROM, STATES, declaration, owner
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
 from glmc.ir.ops import RopeTableLongRope
@@ -246,7 +246,7 @@ def _keep(program: Program) -> str:
     return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
 
 
-def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Param]:
+def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Parameter]:
     """The program's parameters that a graph reads, and another does not."""
     used = {name for op in graph.ops for name in op.params}
     used -= {name for op in but.ops for name in op.params} if but else set()

@@ -7,15 +7,15 @@ from itertools import pairwise, takewhile
 
 from glmc.backends.emit import literal, own_dtypes, quoted
 from glmc.backends.layout import WIDTH, bracketed, item
-from glmc.ir.graph import Param, Program
+from glmc.ir.graph import Parameter, Program
 from glmc.ir.model import Expected, Model
 from glmc.ir.recipe import (
     Cat,
     Dequant,
-    Kept,
     Permute,
     Quantized,
     Recipe,
+    Repacked,
     Slice,
     Stack,
     Tensor,
@@ -50,7 +50,7 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
 class _Row:
     """A parameter that some layers have; ``numbers`` is what ``{i}`` is for each."""
 
-    param: Param
+    param: Parameter
     own: str | None
     numbers: dict[int, int]
 
@@ -84,7 +84,7 @@ def _layer_rows(program: Program) -> list[_Row]:
 
 def binding(
     path: str,
-    param: Param,
+    param: Parameter,
     layers: str | None,
     own: str | None = None,
     numbers: str | None = None,
@@ -117,7 +117,7 @@ def recipe(node: Recipe, indent: int) -> str:
             return item("cat(", inner, ")", indent)
         case Stack(of=of, count=count):
             return _step("stack", of, [str(count)], indent)
-        case Kept(of=of, part=part):
+        case Repacked(of=of, part=part):
             return _step(f"{part}_of", of, [], indent)
         case Quantized():
             return _dequant(node, indent)

@@ -10,9 +10,9 @@ from typing import TypeGuard
 from glmc.backends.runtime import accounting
 from glmc.backends.runtime.accounting import Account, Entry, Rules
 from glmc.backends.runtime.storage import Found, Need, float_name
-from glmc.ir.graph import Param, Program
+from glmc.ir.graph import Parameter, Program
 from glmc.ir.model import Model
-from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_kept, leaves
+from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_repacked, leaves
 
 
 def account(model: Model, program: Program, headers: Mapping[str, Found]) -> Account:
@@ -52,9 +52,9 @@ def entries(program: Program) -> Iterator[Entry]:
             yield Entry(tuple(_needs(leaf, layer)), plain)
 
 
-def _is_loose(leaf: Tensor | Dequant, param: Param) -> TypeGuard[Dequant]:
+def _is_loose(leaf: Tensor | Dequant, param: Parameter) -> TypeGuard[Dequant]:
     """Whether floats will do: ops read codes as they are, and all of ChatGLM's are."""
-    made = isinstance(leaf, Quantized) and not is_kept(param.recipe)
+    made = isinstance(leaf, Quantized) and not is_repacked(param.recipe)
     return made and not isinstance(leaf, DequantRows)
 
 

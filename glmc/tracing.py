@@ -11,7 +11,7 @@ from typing import Any
 
 from glmc.builds import Build
 from glmc.ir.errors import UntraceableError
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.op import Op
 from glmc.ir.recipe import tensors
 from glmc.ir.text.printer import print_recipe
@@ -39,7 +39,7 @@ class Line:
     text: str
     graph: Graph
     op: Op | None = None
-    param: Param | None = None
+    param: Parameter | None = None
 
 
 def trace(build: Build, target: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _with_values(build: Build, line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _param_facts(build: Build, param: Param) -> dict[str, Any]:
+def _param_facts(build: Build, param: Parameter) -> dict[str, Any]:
     names = [tensor.name for tensor in tensors(param.recipe)]
     found = [
         {"entry": path} | _with_values(build, line)

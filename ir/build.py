@@ -1,9 +1,9 @@
-"""Building a graph op by op: names made unique, types inferred."""
+"""Build a graph op by op: names are made unique, types inferred."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from glmc.ir.graph import Graph, Input, Param
+from glmc.ir.graph import Graph, Input, Parameter
 from glmc.ir.op import Op, Result
 from glmc.ir.recipe import Recipe
 from glmc.ir.state import State, StateType
@@ -21,20 +21,20 @@ class GraphBuilder:
         self,
         inputs: dict[str, TensorType],
         dtype: str,
-        shared: dict[str, Param] | None = None,
+        shared: dict[str, Parameter] | None = None,
     ) -> None:
         self.types: dict[str, Type] = dict(inputs)
         self.each_of: dict[str, str] = {}
-        """Inputs that are a layer's part of a value of the stem, and of which."""
+        """Inputs that are a layer's part of a value of the stem, to that value."""
         self.inputs = tuple(Input(name=n, type=t) for n, t in inputs.items())
         self.states: list[State] = []
         self.dtype = dtype
         self.shared = shared or {}
-        self.params: dict[str, Param] = {}
+        self.params: dict[str, Parameter] = {}
         self.ops: list[Op] = []
 
     def free(self, names: Sequence[str], recipe: Recipe) -> str:
-        """The first of some names that is not taken by another parameter."""
+        """Return the first of some names that is not taken by another parameter."""
         taken = {**self.shared, **self.params}
         for name in names:
             if name not in taken or taken[name].recipe == recipe:
@@ -51,31 +51,32 @@ class GraphBuilder:
                 return known.name
         name = unique(name, [*self.params, *self.shared])
         type_of = TensorType(dtype=dtype or self.dtype, dims=recipe.shape)
-        self.params[name] = Param(name=name, type=type_of, recipe=recipe)
+        self.params[name] = Parameter(name=name, type=type_of, recipe=recipe)
         return name
 
     def state(self, name: str, kept: StateType, owners: Sequence[int] = ()) -> str:
-        """Declare what a layer keeps, or reads of an earlier one; returns its name."""
+        """Declare a state that a layer keeps, or reads of an earlier layer; return its
+        name."""
         name = unique(name, self.types)
         self.states.append(State(name=name, type=kept, owners=tuple(owners)))
         self.types[name] = kept
         return name
 
     def emit(self, cls: type[Op], *names: str, **fields: Any) -> Any:
-        """Append an op; its result names (one: a string, more: a tuple)."""
+        """Append an op; return its result names (one: a string, more: a tuple)."""
         op = infer(cls, fields, names, self.operand_type, self.types)
         self.ops.append(op)
         self.types |= {result.name: result.type for result in op.results}
         return op.outs[0] if len(op.outs) == 1 else op.outs
 
     def operand_type(self, sigil: str, name: str) -> Type:
-        """The type of a value or parameter."""
+        """Return the type of a value or parameter."""
         if sigil == "%":
             return self.types[name]
         return (self.params.get(name) or self.shared[name]).type
 
     def graph(self, name: str, *returns: str, **more: Any) -> Graph:
-        """The finished graph."""
+        """Return the finished graph; ``more`` are fields of :class:`Graph`."""
         inputs = (
             value.model_copy(update={"each_of": self.each_of.get(value.name)})
             for value in self.inputs
@@ -98,7 +99,7 @@ def infer(
     type_of: Callable[[str, str], Type],
     taken: Any,
 ) -> Op:
-    """An op whose results carry the types it infers and names not yet taken."""
+    """Make an op whose results carry the types it infers, under names not yet taken."""
     fields = {key: value for key, value in fields.items() if value is not None}
     op = cls(**fields, results=())
     types = {field: type_of(sigil, name) for field, sigil, name in op.operands()}
@@ -109,7 +110,7 @@ def infer(
 
 
 def unique(name: str, taken: Any) -> str:
-    """``name``, or ``name_2``, ``name_3``, … where it is taken."""
+    """Return ``name``, or ``name_2``, ``name_3``, … where it is taken."""
     count, candidate = 1, name
     while candidate in taken:
         count += 1

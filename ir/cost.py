@@ -1,4 +1,4 @@
-"""What an op costs at least: bytes that must move and operations that must be done.
+"""Lower bounds on the cost of an op: bytes that must move, operations to be done.
 
 A *floor*, from types alone: every operand is read once and every result written once,
 whatever an implementation does in between. The formulas stand with the op classes.
@@ -21,21 +21,24 @@ class Call:
     context: int = 0
 
     def size(self, dims: Iterable[Dim]) -> int:
-        """Elements of a shape, with its symbols filled in."""
+        """Return the number of elements of a shape, with its symbols filled in."""
         known = {"B": self.batch, "T": self.tokens}
         return math.prod(d if isinstance(d, int) else known.get(d, 1) for d in dims)
 
     def nbytes(self, of: Type) -> int:
-        """Bytes of a tensor. A state is a reference; ops count what they touch."""
+        """Return the bytes of a tensor; 0 for a state, of which ops count what they
+        touch."""
         return self.size(of.dims) * BYTES[of.dtype] if isinstance(of, TensorType) else 0
 
     def slots(self, window: int | None = None) -> int:
-        """Cached slots of a row that any of its queries sees, this call's included."""
+        """Return how many cached slots of a row any of its queries sees, with this
+        call's."""
         seen = self.context + self.tokens
         return seen if window is None else min(seen, window + self.tokens - 1)
 
     def scores(self, window: int | None = None) -> int:
-        """(query, slot) pairs of a head and row: causal, at most ``window`` a query."""
+        """Count the (query, slot) pairs of one head and row: causal, at most ``window``
+        a query."""
         first, last = self.context + 1, self.context + self.tokens
         if window is None or last <= window:
             return (first + last) * self.tokens // 2
@@ -44,8 +47,8 @@ class Call:
         return (first + first + few - 1) * few // 2 + window * (self.tokens - few)
 
     def kept(self, state: StateType, dtype: str, tokens: int = 1) -> int:
-        """Bytes of a state in every row: of so many tokens, where it is kept for each.
-        ``dtype`` is that of the model."""
+        """Return the bytes of a state in every row, for ``tokens`` tokens if it is kept
+        per token. ``dtype`` is the model's, for states without one of their own."""
         each = state.elements() * BYTES[state.dtype or dtype]
         return self.batch * each * (tokens if state.per == "token" else 1)
 
@@ -63,6 +66,6 @@ class Cost:
 
 
 def dtype_of(types: Iterable[Type]) -> str:
-    """The dtype of the first float tensor: what an op computes with."""
+    """Return the dtype of the first float tensor, which is what an op computes in."""
     floats = [t.dtype for t in types if isinstance(t, TensorType) and "f" in t.dtype]
     return floats[0] if floats else "f32"

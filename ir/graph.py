@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import networkx
 
 
-class Param(Node):
-    """A parameter, and how it is assembled from the checkpoint."""
+class Parameter(Node):
+    """A parameter of a graph, and the recipe that assembles it from the checkpoint."""
 
     name: str
     type: TensorType
@@ -37,7 +37,7 @@ class Param(Node):
 
 
 class Input(Node):
-    """A value that comes from outside."""
+    """A value that a graph is given from outside."""
 
     name: str
     type: TensorType
@@ -54,17 +54,17 @@ class Graph(Node):
 
     name: str
     inputs: tuple[Input, ...]
-    params: tuple[Param, ...] = ()
+    params: tuple[Parameter, ...] = ()
     ops: tuple[Annotated[Op, SerializeAsAny()], ...]
     returns: tuple[str, ...]
     layers: tuple[int, ...] = ()
     """The layers a block is applied at; empty for stem and head."""
     prefix: str = ""
-    """What the tensor names of a block begin with; holds ``{i}``."""
+    """The prefix of a block's tensor names; holds ``{i}``."""
     numbers: tuple[int, ...] | None = None
-    """What ``{i}`` is for each of the layers; None: their own numbers."""
+    """The number that ``{i}`` stands for in each of the layers; None: their own."""
     states: tuple[State, ...] = ()
-    """What each of the layers keeps from call to call; none in stem and head."""
+    """The states of each of the layers; none in stem and head."""
 
     @cached_property
     def types(self) -> Mapping[str, Type]:
@@ -81,23 +81,24 @@ class Graph(Node):
 
     @property
     def given(self) -> tuple[Input | State, ...]:
-        """What is there before the first op: inputs, and what the layer keeps."""
+        """The values defined before the first op: inputs and states."""
         return (*self.inputs, *self.states)
 
     def state(self, name: str) -> State | None:
-        """A state of this graph by name."""
+        """Return a state of this graph by name, or None."""
         return next((state for state in self.states if state.name == name), None)
 
     def number_of(self, layer: int) -> int:
-        """What ``{i}`` is in the tensor names of one of the block's layers."""
+        """Return the number that ``{i}`` stands for in the tensor names of a layer of
+        this block."""
         return self.numbers[self.layers.index(layer)] if self.numbers else layer
 
     def users(self, value: str) -> list[Op]:
-        """The ops that read a value, in order."""
+        """Return the ops that read a value, in order."""
         return [op for op in self.ops if value in op.values]
 
-    def param(self, name: str) -> Param | None:
-        """A parameter of this graph by name."""
+    def param(self, name: str) -> Parameter | None:
+        """Return a parameter of this graph by name, or None."""
         return next((param for param in self.params if param.name == name), None)
 
     def to_networkx(
@@ -124,17 +125,17 @@ class Graph(Node):
         return network(self, program)
 
     def _repr_svg_(self) -> str:
-        """What a notebook shows of a graph."""
+        """Draw the graph for a notebook."""
         from glmc.ir.draw import svg
 
         return svg(self)
 
     def replace(self, **changes: Any) -> "Graph":
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self.model_copy(update=changes).fresh()
 
     def fresh(self) -> "Graph":
-        """The same graph without cached properties of an earlier version."""
+        """Drop cached properties of an earlier version, and return the graph."""
         for name in ("types", "producers"):
             self.__dict__.pop(name, None)
         return self
@@ -145,11 +146,11 @@ class Program(Node):
 
     name: str
     dtype: str
-    params: tuple[Param, ...] = ()
+    params: tuple[Parameter, ...] = ()
     """Parameters of all but the blocks; two may read the same one (a tied head)."""
     prefix_encoder: Graph | None = None
-    """The keys and values that are in the cache before any token, for a row each:
-    ``[1,N,2·layers·heads,width]``. Run once."""
+    """Gives the keys and values that the cache holds before any token, the same for
+    every row of the batch: ``[1,N,2·layers·heads,width]``. Run once."""
     stem: Graph
     blocks: tuple[Graph, ...]
     head: Graph
@@ -185,29 +186,29 @@ class Program(Node):
 
     @property
     def decodes(self) -> bool:
-        """Whether tokens are answered one after the other: an encoder's stem is given
-        which tokens are real, since all of them see one another."""
+        """True where the model answers token by token. The stem of an encoder is given
+        a mask of real tokens instead, since all tokens see one another."""
         return MASK not in {value.name for value in self.stem.inputs}
 
     def own_states(self) -> Iterator[tuple[int, State]]:
-        """(layer, state) of every state that a layer has for itself, in order."""
+        """Yield (layer, state) of every state that a layer has for itself, in order."""
         for layer, block in enumerate(self.schedule()):
             for state in block.states:
                 if not state.owners:
                     yield layer, state
 
     def schedule(self) -> list[Graph]:
-        """The block of every layer, in layer order."""
+        """Return the block of every layer, in layer order."""
         of = {layer: block for block in self.blocks for layer in block.layers}
         return [of[layer] for layer in sorted(of)]
 
-    def param(self, graph: Graph, name: str) -> Param | None:
-        """A parameter as a graph sees it: its own, or the program's."""
+    def param(self, graph: Graph, name: str) -> Parameter | None:
+        """Look up a parameter as a graph sees it: its own, or else the program's."""
         shared = next((param for param in self.params if param.name == name), None)
         return graph.param(name) or shared
 
     def operand_types(self, graph: Graph, op: Op) -> dict[str, Type]:
-        """Operand field to type; operands that are not defined are missing."""
+        """Map the operand fields of an op to types; undefined operands are missing."""
         found: dict[str, Type] = {}
         for field, sigil, name in op.operands():
             if sigil == "%" and name in graph.types:
@@ -217,7 +218,8 @@ class Program(Node):
         return found
 
     def map_graphs(self, change: Any) -> "Program":
-        """A program with ``change`` applied to every graph; itself if none changes."""
+        """Apply ``change`` to every graph; return the same program if no graph
+        changes."""
         fields: dict[str, Any] = {
             "prefix_encoder": self.prefix_encoder and change(self.prefix_encoder),
             "stem": change(self.stem),
@@ -229,26 +231,28 @@ class Program(Node):
         return self if all(old is new for old, new in pairs) else after
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of a program: stem, each kind of block, head."""
+        """Draw the program for a notebook: stem, each kind of block, head."""
         return "".join(
             f"<h4>{graph.name}</h4>{graph._repr_svg_()}" for graph in self.graphs
         )
 
     @property
     def summands(self) -> tuple[int, ...]:
-        """Which carried values add up to the hidden state: those the head reads."""
+        """Indices of the carried values that add up to the hidden state: those the head
+        reads."""
         read = {value.name for value in self.head.inputs}
         return tuple(at for at, name in enumerate(self.carried) if name in read)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """What ``{i}`` is in the tensor names of each layer, in order."""
+        """The number that ``{i}`` stands for in the tensor names of each layer, in
+        order."""
         return tuple(
             block.number_of(layer) for layer, block in enumerate(self.schedule())
         )
 
-    def bindings(self) -> Iterator[tuple[str, int | None, Param]]:
-        """(attribute path, what ``{i}`` is in tensor names, parameter) of every
+    def bindings(self) -> Iterator[tuple[str, int | None, Parameter]]:
+        """Yield (attribute path, number that ``{i}`` stands for, parameter) of every
         parameter."""
         for param in self.params:
             yield param.name, None, param
@@ -259,4 +263,4 @@ class Program(Node):
                     yield path, block.number_of(layer), param
 
 
-__all__ = ["Graph", "Input", "Param", "Program", "Result"]
+__all__ = ["Graph", "Input", "Parameter", "Program", "Result"]

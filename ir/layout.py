@@ -58,7 +58,7 @@ Axis = Atom | Product | Concat
 
 
 def parse(text: str) -> tuple[Axis, ...]:
-    """The stored dimensions of a layout string.
+    """Parse a layout string into its stored dimensions.
 
     Raises:
         GlmcError: on text that is not a layout; says where.
@@ -188,7 +188,7 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
 def _select(
     source: Recipe, stored: tuple[Axis, ...], part: str | None, axes: Axes, layout: str
 ) -> tuple[Recipe, tuple[Axis, ...]]:
-    """Narrow ``source`` to ``part``; returns it with its remaining dimensions."""
+    """Narrow ``source`` to ``part``; return it with its remaining dimensions."""
     dims = list(stored)
     for at, axis in enumerate(dims):
         if isinstance(axis, Product) and any(isinstance(a, Concat) for a in axis.axes):
@@ -213,7 +213,7 @@ def _select(
 def _order(
     dims: tuple[Axis, ...], slot: Sequence[str], axes: Axes, layout: str
 ) -> list[int]:
-    """Stored atoms in the slot's order.
+    """Return the indices of the stored atoms in the slot's order.
 
     A slot axis that is not stored under its own name takes the atoms that are left
     over, in order, as far as its size goes: ``H`` is stored as ``K G`` by Falcon.

@@ -10,12 +10,12 @@ from glmc.ir.types import TensorType
 
 
 class Entry(Node):
-    """What became of one candidate."""
+    """One candidate of a fusion: applied or refused, and why."""
 
     fusion: str
     graph: str
     layers: int
-    """How many layers this graph stands for (1 for stem and head)."""
+    """The number of layers this graph stands for (1 for stem and head)."""
     status: Literal["applied", "refused", "absent"]
     """``absent``: no graph of the model holds the op that the fusion starts from."""
     at: str
@@ -24,18 +24,19 @@ class Entry(Node):
     bytes_saved: int = 0
     """Activation bytes not moved, per layer and token."""
     replaced: tuple[str, ...] = ()
-    """The mnemonics of the ops that went, of one layer."""
+    """The mnemonics of the ops that were replaced, of one layer."""
     made: tuple[str, ...] = ()
-    """Those of the ops that came; from both a target tells what it saves."""
+    """The mnemonics of the new ops; a target tells from both what it saves."""
 
 
 def traffic(graph: Graph, ops: Iterable[Op]) -> int:
-    """Activation bytes some ops read and write, per token; views move nothing."""
+    """Count the activation bytes some ops read and write, per token; views move
+    nothing."""
     moving = [op for op in ops if not op.is_view]
     types = [graph.types[n] for op in moving for n in (*op.values, *op.outs)]
     return sum(each.nbytes() for each in types if isinstance(each, TensorType))
 
 
 def count(graph: Graph) -> int:
-    """The layers a graph stands for."""
+    """Return the number of layers a graph stands for."""
     return len(graph.layers) or 1

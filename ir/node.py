@@ -1,4 +1,4 @@
-"""The base of everything in the IR: an immutable, closed pydantic record."""
+"""The base of every record of the IR: immutable, without unknown fields."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""What an op is: one class, in one place, from which everything else derives.
+"""The base class of ops, from whose fields everything else derives.
 
 A subclass declares its operands, attributes and result types; printer, parser,
 verifier, emitted calls and documentation read the fields::
@@ -71,20 +71,20 @@ class Op(Node):
 
     mnemonic: ClassVar[str]
     is_view: ClassVar[bool] = False
-    """Whether its results are other views of an operand: nothing moves."""
+    """True where the results are views of an operand: nothing moves."""
     multiplies: ClassVar[bool] = False
-    """Whether most of its work is matrix products, which machines have units for."""
+    """True where most of its work is matrix products, which machines have units for."""
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 
     steady_until: ClassVar[str | None] = None
-    """The attribute that says how many positions have values which do not depend on
-    the other tokens of a call; None: all."""
+    """The attribute that holds how many positions have results which do not depend on
+    the other tokens of the call; None: all positions have."""
 
     results: tuple[Result, ...]
 
     def infer(self, types: Any) -> tuple[Type, ...]:
-        """Result types from operand types.
+        """Infer the result types from the operand types.
 
         Raises:
             OpTypeError: when the operands do not fit; the message says how.
@@ -92,11 +92,12 @@ class Op(Node):
         raise NotImplementedError
 
     def flops(self, types: Any, call: Call) -> int:
-        """Operations of a call; here: one for each element of the results."""
+        """Count the operations of a call; here one for each element of the results."""
         return sum(call.size(result.type.dims) for result in self.tensors)
 
     def nbytes(self, types: Any, call: Call) -> int:
-        """Bytes of a call; here: each operand read and each result written, once.
+        """Count the bytes a call moves; here each operand read and each result written,
+        once.
 
         States are left out: how much of one is touched, the op must say.
         """
@@ -104,7 +105,8 @@ class Op(Node):
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
     def cost(self, types: Mapping[str, Type], call: Call) -> Cost:
-        """The floor of a call, given the operands' types; views cost nothing."""
+        """Return a lower bound on the cost of a call, given the operands' types; views
+        cost nothing."""
         if self.is_view:
             return Cost()
         return Cost(
@@ -120,35 +122,35 @@ class Op(Node):
 
     @classmethod
     def operand_fields(cls) -> Mapping[str, tuple[str, bool]]:
-        """Operand field name to (sigil, required), in declared order."""
+        """Map operand fields to (sigil, required), in declared order."""
         return _operand_fields(cls)
 
     @classmethod
     def attribute_fields(cls) -> tuple[str, ...]:
-        """Names of the attribute fields, in declared order."""
+        """Return the names of the attribute fields, in declared order."""
         return _attribute_fields(cls)
 
     @classmethod
     def state_fields(cls) -> Mapping[str, Access]:
-        """Operand fields that take a state, and what is done to it."""
+        """Map the operand fields that take a state to what the op does to it."""
         return _state_fields(cls)
 
     def states(self) -> Iterator[tuple[str, Access, str]]:
-        """(field, access, name) of every state that is present."""
+        """Yield (field, access, name) of every state operand that is present."""
         for field, access in self.state_fields().items():
             name = getattr(self, field)
             if name is not None:
                 yield field, access, name
 
     def operands(self) -> Iterator[tuple[str, str, str]]:
-        """(field, sigil, name) of every operand present."""
+        """Yield (field, sigil, name) of every operand that is present."""
         for field, (sigil, _) in self.operand_fields().items():
             name = getattr(self, field)
             if name is not None:
                 yield field, sigil, name
 
     def attributes(self) -> dict[str, Any]:
-        """Attributes that differ from their default."""
+        """Return the attributes that differ from their defaults, or have none."""
         fields = type(self).model_fields
         found = {name: getattr(self, name) for name in self.attribute_fields()}
         return {
@@ -187,7 +189,7 @@ def _state_fields(cls: type[Op]) -> Mapping[str, Access]:
 
 
 def _mark(field: FieldInfo) -> _Operand | None:
-    """What an operand's annotation says; None for an attribute."""
+    """Return the operand mark of a field's annotation; None for an attribute."""
     marks = [*field.metadata]
     for option in get_args(field.annotation):
         marks += getattr(option, "__metadata__", ())
@@ -201,7 +203,7 @@ def _attribute_fields(cls: type[Op]) -> tuple[str, ...]:
 
 
 def registry() -> Mapping[str, type[Op]]:
-    """Every op class by mnemonic."""
+    """Map mnemonics to op classes."""
     import_module("glmc.ir.ops")  # to be defined is to be registered
     return _registered(len(Op.__subclasses__()))
 

@@ -1,4 +1,4 @@
-"""Weight recipes: how a parameter is assembled from the published tensors.
+"""Weight recipes: expressions that assemble a parameter from the published tensors.
 
 A recipe is a small expression tree over checkpoint tensors. Passes rewrite it (a QKV
 merge is a :class:`Cat`), backends print it, ``glmc check`` evaluates its shape against
@@ -90,7 +90,7 @@ class Stack(Node):
 
 
 class Quantized(Node):
-    """What the leaves that stand for quantised weights have in common.
+    """The base of leaves that stand for quantised weights.
 
     Their tensors are the fields that hold one: ``codes``, ``scale`` and, in some
     formats, more of them.
@@ -100,12 +100,13 @@ class Quantized(Node):
     scale: Tensor
 
     def parts(self) -> dict[str, Tensor]:
-        """The tensors of the checkpoint that it is made of, by field."""
+        """Return the checkpoint tensors that it is made of, by field."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {k: v for k, v in values.items() if isinstance(v, Tensor)}
 
     def dtypes(self) -> dict[str, str]:
-        """The stored dtypes, by safetensors' names; a field left out holds floats."""
+        """Return the stored dtypes, by safetensors' names; fields left out hold
+        floats."""
         return {"codes": "I8"}
 
 
@@ -142,7 +143,7 @@ class DequantBlocks(Quantized):
 
 
 Packing = Literal["gptq", "gptq_v2", "awq", "packed", "plain"]
-"""How codes of a weight ``[out, in]``, and their zero points, lie in words of int32:
+"""Layouts of the codes of a weight ``[out, in]``, and of zero points, in int32 words:
 
 ``gptq``     ``[in / n, out]``, a word holds n columns of the weight; its zero points
              ``[groups, out / n]`` are stored less one
@@ -205,10 +206,10 @@ class DequantMxfp4(Quantized):
 Dequant = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
 
 
-class Kept(Node):
-    """What ops read of quantised weights ``[out, in]``, repacked at load time:
-    ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out, groups]``, or
-    ``zeros`` i8 ``[out, groups]``. Rows stay rows."""
+class Repacked(Node):
+    """A part of quantised weights ``[out, in]``, repacked at load time for ops that
+    read codes: ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out,
+    groups]``, or ``zeros`` i8 ``[out, groups]``. Rows stay rows."""
 
     of: DequantRows | DequantGroups
     part: Literal["codes", "scale", "zeros"]
@@ -223,18 +224,18 @@ class Kept(Node):
         return (height,) if alone else (height, count)
 
 
-Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant | Kept
+Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant | Repacked
 
 
 def slice_(of: Recipe, dim: int, start: int, stop: int) -> Recipe:
-    """A slice; of everything, it is the operand itself."""
+    """Slice along a dimension; a slice of everything is the operand itself."""
     if (start, stop) == (0, of.shape[dim]):
         return of
     return Slice(of=of, dim=dim, start=start, stop=stop)
 
 
 def view(of: Recipe, shape: Sequence[int]) -> Recipe:
-    """A reshape; views of views collapse."""
+    """Reshape; views of views collapse."""
     shape = tuple(shape)
     if isinstance(of, View):
         of = of.of
@@ -244,13 +245,13 @@ def view(of: Recipe, shape: Sequence[int]) -> Recipe:
 
 
 def permute(of: Recipe, dims: Sequence[int]) -> Recipe:
-    """A permutation of dims; the identity is the operand itself."""
+    """Permute the dimensions; the identity is the operand itself."""
     dims = tuple(dims)
     return of if dims == tuple(range(len(dims))) else Permute(of=of, dims=dims)
 
 
 def cat(parts: Sequence[Recipe], dim: int = 0) -> Recipe:
-    """A concatenation; neighbours that are adjacent slices of one tensor are joined."""
+    """Concatenate; neighbours that are adjacent slices of one tensor are joined."""
     flat: list[Recipe] = []
     for part in parts:
         inner = part.parts if isinstance(part, Cat) and part.dim == dim else (part,)
@@ -261,7 +262,8 @@ def cat(parts: Sequence[Recipe], dim: int = 0) -> Recipe:
 
 
 def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
-    """``left | right`` as one recipe, where they lie side by side in one tensor.
+    """Return ``left | right`` as one recipe if they lie side by side in one tensor,
+    else None.
 
     Stacks of as many are one stack, whose elements are joined.
     """
@@ -282,11 +284,11 @@ def _join(left: Recipe, right: Recipe, dim: int) -> Recipe | None:
 
 
 def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
-    """What a recipe is assembled from, in order, repeats included."""
+    """Yield the leaves that a recipe is assembled from, in order, repeats included."""
     match recipe:
         case Tensor() | Quantized():
             yield recipe
-        case Kept(of=of):
+        case Repacked(of=of):
             yield of
         case Cat():
             for part in recipe.parts:
@@ -300,13 +302,12 @@ def leaves(recipe: Recipe) -> Iterator[Tensor | Dequant]:
 
 
 def counted(recipe: Recipe) -> Iterator[tuple[Tensor | Dequant, int]]:
-    """The leaves as they are written, and how many tensors ``{x}`` makes each stand
-    for: a layer's hundreds of experts are one leaf.
-    """
+    """Yield the leaves as they are written, and the number of tensors that ``{x}``
+    makes of each: a layer's hundreds of experts are one leaf."""
     match recipe:
         case Tensor() | Quantized():
             yield recipe, 1
-        case Kept(of=of):
+        case Repacked(of=of):
             yield of, 1
         case Cat():
             for part in recipe.parts:
@@ -319,37 +320,37 @@ def counted(recipe: Recipe) -> Iterator[tuple[Tensor | Dequant, int]]:
 
 
 def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
-    """A leaf of a stack's element ``x``."""
+    """Return a leaf for element ``x`` of a stack."""
     if isinstance(leaf, Tensor):
         return Tensor(name=leaf.name.replace("{x}", str(x)), stored=leaf.stored)
     parts = {name: _stacked(part, x) for name, part in leaf.parts().items()}
     return leaf.model_copy(update=parts)
 
 
-def is_kept(recipe: Recipe) -> bool:
-    """Whether a recipe puts together parts of quantised weights, not the weights."""
+def is_repacked(recipe: Recipe) -> bool:
+    """Tell whether a recipe assembles parts of quantised weights, not the weights."""
     match recipe:
-        case Kept():
+        case Repacked():
             return True
         case Cat(parts=parts):
-            return any(map(is_kept, parts))
+            return any(map(is_repacked, parts))
         case Tensor() | Quantized():
             return False
-    return is_kept(recipe.of)
+    return is_repacked(recipe.of)
 
 
 def tensors(recipe: Recipe) -> Iterator[Tensor]:
-    """The checkpoint tensors a recipe reads, in order, repeats included."""
+    """Yield the checkpoint tensors a recipe reads, in order, repeats included."""
     for leaf in leaves(recipe):
         yield from (leaf,) if isinstance(leaf, Tensor) else leaf.parts().values()
 
 
 def misfit(recipe: Recipe) -> str | None:
-    """The first step of a recipe that does not fit what it is applied to, or None."""
+    """Return why a step of a recipe does not fit its operand, or None if all fit."""
     match recipe:
         case Tensor() | Quantized():
             inner: tuple[Recipe, ...] = ()
-        case Kept(of=of):
+        case Repacked(of=of):
             inner = (of,)
         case Cat(parts=parts):
             inner = parts

@@ -15,7 +15,7 @@ EXPERTS, RANK, LEARNED, PART = 8, 16, 3, 16
 
 
 def shrink(model: m.Model) -> m.Model:
-    """The model with tiny sizes and at most two layers of each kind of block."""
+    """Return the model with tiny sizes and at most two layers of each kind of block."""
     kept = sorted(layer for block in model.blocks for layer in block.layers[:2])
     renumbered = {layer: at for at, layer in enumerate(kept)}
     for block in model.blocks:  # a cache is read of the last layer of its kind instead
@@ -70,7 +70,7 @@ def _block(
 
 
 def _factor(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
-    """Those of the layers that are kept."""
+    """Keep the factors of the layers that are kept."""
     return given[:2] if isinstance(given, tuple) else given
 
 
@@ -92,7 +92,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
 
 
 def _moe(op: m.Moe, axes: Collection[str]) -> m.Moe:
-    """Two experts a group, so that a group can be judged by its two best."""
+    """Shrink to two experts a group, so that a group can be judged by its two best."""
     router = op.router
     groups = min(router.groups, 4)
     eligible = min(router.top_groups, groups)
@@ -111,7 +111,7 @@ def _moe(op: m.Moe, axes: Collection[str]) -> m.Moe:
 
 
 def _shared(mlp: m.Mlp, axes: Collection[str]) -> m.Mlp:
-    """As wide as before where its layout has an axis of its own."""
+    """Shrink the shared MLP, unless its layout has an axis of its own."""
     kept = _has_own(mlp.up.weight.layout, axes)
     return mlp if kept else mlp.model_copy(update={"ff": FF})
 
@@ -121,8 +121,9 @@ def _has_own(layout: str | None, axes: Collection[str]) -> bool:
 
 
 def _mla(op: m.Mla) -> m.Mla:
-    """Four tokens are selected, so that a prompt holds more; by many heads, so that
-    none of its slots has the score 0 of all, by which no four would be the best."""
+    """Shrink so that an indexer selects four of a prompt's tokens. It has many heads:
+    with few, a slot may score 0 in all of them, and ties would make the best four
+    ambiguous."""
     width = min(op.rope.dim, HEAD_DIM // 2)
     rope = _rope(op.rope, width / op.rope.dim)
     indexer = op.indexer
@@ -144,7 +145,7 @@ def _mla(op: m.Mla) -> m.Mla:
 
 
 def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
-    """Heads that a layout divides by axes of its own are kept."""
+    """Shrink heads, unless the layout divides them by axes of its own."""
     kept = _has_own(op.q.weight.layout, axes)
     kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
     group = min(op.heads // op.kv_heads, 4)
@@ -170,7 +171,8 @@ def _head_experts(experts: m.HeadExperts, group: int) -> m.HeadExperts:
 
 
 def _block_indexer(indexer: m.BlockIndexer, kv_heads: int) -> m.BlockIndexer:
-    """Blocks of two tokens, of which two are seen, so that a prompt holds more."""
+    """Shrink to blocks of two tokens, of which two are seen: fewer than a prompt
+    holds."""
     sizes = {"heads": kv_heads, "dim": HEAD_DIM, "block": 2, "top_k": 2}
     return indexer.model_copy(update={**sizes, "local": min(indexer.local, 1)})
 

@@ -1,4 +1,4 @@
-"""What a layer keeps from one call to the next: states, declared by its block.
+"""States: what a layer keeps from one call to the next, declared by its block.
 
 A block declares each state by name::
 
@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from glmc.ir.node import Node
 
 Access = Literal["read", "write"]
-"""What an op does to the state it is given; writing includes reading."""
+"""The access of an op to a state that it is given; writing includes reading."""
 
 
 KEPT = ("f32", "f16", "bf16")
@@ -24,7 +24,7 @@ KEPT = ("f32", "f16", "bf16")
 
 
 class StateType(Node):
-    """What a state holds, for each token or for each row of a batch.
+    """The type of a state: a tensor for each token, or for each row of a batch.
 
     ``dtype`` None stands for that of the model, whatever it is loaded in.
     """
@@ -38,7 +38,7 @@ class StateType(Node):
         raise NotImplementedError
 
     def elements(self) -> int:
-        """Numbers that are kept for one token, or for one row."""
+        """Count the numbers that are kept for one token, or for one row."""
         return math.prod(self.dims)
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class KvType(StateType):
         return self.kv_heads, self.k_dim, self.v_dim
 
     def elements(self) -> int:
-        """Numbers in the keys and values of one token."""
+        """Count the numbers in the keys and values of one token."""
         return self.kv_heads * (self.k_dim + self.v_dim)
 
     def __str__(self) -> str:

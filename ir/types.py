@@ -12,7 +12,7 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
 
 
 class TensorType(Node):
-    """``bf16[B,T,4096]``."""
+    """The type of a tensor, written ``bf16[B,T,4096]``."""
 
     dtype: str
     dims: tuple[Dim, ...]
@@ -21,15 +21,15 @@ class TensorType(Node):
         return f"{self.dtype}[{','.join(map(str, self.dims))}]"
 
     def with_last(self, *last: Dim) -> "TensorType":
-        """The same tensor with its last dimension replaced by ``last``."""
+        """Return the type with its last dimension replaced by ``last``."""
         return TensorType(dtype=self.dtype, dims=(*self.dims[:-1], *last))
 
     def elements(self) -> int:
-        """Element count with every symbolic dim at 1 (one token of one row)."""
+        """Count the elements with every symbolic dim at 1 (one token of one row)."""
         return math.prod(d for d in self.dims if isinstance(d, int))
 
     def nbytes(self) -> int:
-        """Bytes with every symbolic dim at 1."""
+        """Return the bytes with every symbolic dim at 1."""
         return self.elements() * BYTES[self.dtype]
 
 

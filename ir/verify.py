@@ -1,4 +1,4 @@
-"""The verifier: what every program must satisfy, after every pass.
+"""The verifier: the rules that every program must satisfy, after every pass.
 
 * every operand is defined before it is used, every name once;
 * the types written on results are those the op infers;
@@ -11,7 +11,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op, OpTypeError
@@ -39,7 +39,7 @@ class VerifyError(Exception):
 
 
 def verify_model(model: Model) -> None:
-    """Check what has to hold of a Model before it can be lowered.
+    """Check a Model before it is lowered: layers, per-layer tuples, magnitudes.
 
     Raises:
         VerifyError: at the first rule that is broken.
@@ -64,7 +64,8 @@ def _model_rule(holds: bool, message: str) -> None:
 
 
 def _whole_numbers(value: object, at: str) -> Iterator[tuple[str, int]]:
-    """The whole numbers of a record and of those in it, with their fields' names."""
+    """Yield the whole numbers of a record and of records in it, with their field
+    names."""
     if isinstance(value, int):
         yield at, value
     elif isinstance(value, Node):
@@ -79,7 +80,7 @@ def _whole_numbers(value: object, at: str) -> Iterator[tuple[str, int]]:
 
 
 def verify(program: Program) -> None:
-    """Check a program.
+    """Check every rule of a program.
 
     Raises:
         VerifyError: at the first rule that is broken.
@@ -143,8 +144,8 @@ def _types(program: Program, graph: Graph, op: Op) -> None:
     _rule(graph, inferred == written, message, at)
 
 
-def _assembled(graph: str, param: Param) -> None:
-    """A parameter's recipe gives its type."""
+def _assembled(graph: str, param: Parameter) -> None:
+    """Check that a parameter's recipe gives its type."""
     at, wrong = f"@{param.name}", misfit(param.recipe)
     if not wrong and param.type.nbytes() >= LARGEST:
         wrong = f"{param.type} is larger than any memory"
@@ -181,7 +182,8 @@ def _wiring(program: Program) -> None:
 
 
 def _stem_gives(program: Program) -> None:
-    """What layers read comes from the stem, and what each has a part of has as many."""
+    """Check that the stem returns what layers read, with a part for each layer where
+    they share one value."""
     first, stem = program.blocks[0], program.stem
     for value in first.inputs:
         name = value.each_of or value.name
@@ -195,8 +197,8 @@ def _stem_gives(program: Program) -> None:
 
 
 def _states(graph: Graph) -> None:
-    """One op writes each state, and nothing reads it as it was before; what belongs to
-    another layer is only read."""
+    """Check that one op writes each state, that nothing reads it as it was before, and
+    that states of other layers are only read."""
     block = bool(graph.layers) or not graph.states
     _rule(graph, block, "it declares states, and only layers keep some")
     newest: dict[str, str | None] = {state.name: state.name for state in graph.states}
@@ -224,7 +226,7 @@ def _states(graph: Graph) -> None:
 
 
 def _plain_operands(graph: Graph, op: Op) -> None:
-    """Operands that are no states are not given one."""
+    """Check that no state is passed as a plain operand."""
     for field, sigil, name in op.operands():
         if sigil == "%" and field not in op.state_fields():
             plain = not isinstance(graph.types[name], StateType)
@@ -235,7 +237,7 @@ def _plain_operands(graph: Graph, op: Op) -> None:
 def _declared(
     graph: Graph, op: Op, name: str, newest: Mapping[str, str | None]
 ) -> State:
-    """The state that an operand is the newest version of."""
+    """Return the state that an operand is the newest version of; refuse older ones."""
     at, operand = f"%{op.outs[0]}", f"%{name}"
     first = _origin(graph, name)
     if first is None:
@@ -249,7 +251,8 @@ def _declared(
 
 
 def _origin(graph: Graph, name: str) -> State | None:
-    """The state that a value is a version of: its own, or its op's of that type."""
+    """Return the state that a value is a version of, following the ops that wrote
+    it."""
     while (maker := graph.producers.get(name)) is not None:
         made = [r.name for r in maker.results if isinstance(r.type, StateType)]
         before = [state for _, access, state in maker.states() if access == "write"]
@@ -260,7 +263,7 @@ def _origin(graph: Graph, name: str) -> State | None:
 
 
 def _may_write(graph: Graph, op: Op, state: State, other: Op | None) -> None:
-    """One op writes a state, and none that of another layer."""
+    """Check that one op writes a state, and none writes that of another layer."""
     at, operand = f"%{op.outs[0]}", f"%{state.name}"
     foreign = f"{op.mnemonic} writes {operand}, which belongs to another layer"
     _rule(graph, not state.owners, foreign, at)
@@ -272,7 +275,7 @@ def _may_write(graph: Graph, op: Op, state: State, other: Op | None) -> None:
 def _hands_on(
     graph: Graph, op: Op, writes: list[State], newest: dict[str, str | None]
 ) -> None:
-    """An op returns all that it writes or nothing of it, in that order."""
+    """Check that an op returns all states that it writes, in order, or none of them."""
     made = [result for result in op.results if isinstance(result.type, StateType)]
     fits = not made or [r.type for r in made] == [state.type for state in writes]
     message = f"{op.mnemonic} returns other states than it writes"
@@ -282,7 +285,8 @@ def _hands_on(
 
 
 def _owners(program: Program, block: Graph, state: State) -> None:
-    """What a layer reads of an earlier one is that one's own, and of the same type."""
+    """Check that a state of an earlier layer exists there, is its own, and has this
+    type."""
     if not state.owners:
         return
     at, name = f"%{state.name}", state.name
@@ -300,7 +304,8 @@ def _owners(program: Program, block: Graph, state: State) -> None:
 
 
 def _prefix_encoder(program: Program, graph: Graph) -> None:
-    """One result, ``[1, rows, 2 · layers · heads, width]``, which all layers keep."""
+    """Check that it has one result ``[1, rows, 2 · layers · heads, width]`` that fits
+    the states of all layers."""
     kept = list(program.own_states())
     every = [layer for layer, _ in kept] == list(range(program.layers))
     kinds = {state.type for _, state in kept}

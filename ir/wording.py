@@ -1,10 +1,10 @@
-"""How messages guess what was meant."""
+"""Suggest the known name that was meant by a misspelt one."""
 
 from collections.abc import Iterable
 
 
 def meant(text: str, known: Iterable[str]) -> str:
-    """``; did you mean linear?``, or nothing where no known name is near."""
+    """Return ``; did you mean linear?``, or nothing where no known name is near."""
     from difflib import get_close_matches  # only where a name is wrong
 
     near = get_close_matches(text, list(known), n=1)

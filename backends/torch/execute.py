@@ -36,10 +36,10 @@ from glmc.ir.recipe import (
     DequantGroups,
     DequantMxfp4,
     DequantRows,
-    Kept,
     Permute,
     Quantized,
     Recipe,
+    Repacked,
     Slice,
     Stack,
     Tensor,
@@ -150,14 +150,14 @@ def assemble(
         case Stack(of=of, count=count):
             each = [assemble(of, checkpoint, layer, at) for at in range(count)]
             return torch.stack(each)
-        case Kept():
-            return _kept(recipe, checkpoint, layer, x)
+        case Repacked():
+            return _repacked(recipe, checkpoint, layer, x)
         case Quantized():
             return _dequantized(recipe, checkpoint, layer, x)
 
 
-def _kept(
-    node: Kept,
+def _repacked(
+    node: Repacked,
     checkpoint: Mapping[str, torch.Tensor],
     layer: int | None,
     x: int | None,

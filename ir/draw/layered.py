@@ -37,7 +37,7 @@ def place(
     row: float,
     gap: float,
 ) -> Placed:
-    """Where to draw the nodes: layers `row` apart, nodes of a layer at least `gap`.
+    """Place the nodes: layers `row` apart, nodes of a layer at least `gap` apart.
 
     Raises:
         networkx.NetworkXUnfeasible: when the edges form a cycle.
@@ -66,7 +66,7 @@ def place(
 
 
 def _ranks(nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[Node, int]:
-    """Layers by longest path; a source stands right above the first that reads it."""
+    """Assign layers by longest path; a source stands right above its first reader."""
     graph: nx.DiGraph[Node] = nx.DiGraph()
     graph.add_nodes_from(nodes)
     graph.add_edges_from(edges)
@@ -81,14 +81,14 @@ def _ranks(nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[Node, int]:
 
 
 def _chain(edge: Edge, ranks: Mapping[Node, int]) -> list[Node]:
-    """The nodes an edge runs through, with a dummy in each layer between."""
+    """List the nodes an edge runs through, with a dummy in each layer between."""
     source, target = edge
     between = range(ranks[source] + 1, ranks[target])
     return [source, *((source, target, rank) for rank in between), target]
 
 
 def _ordered(links: "nx.DiGraph[Node]", ranks: Mapping[Node, int]) -> list[list[Node]]:
-    """Nodes of each layer in an order with few crossings."""
+    """Order the nodes of each layer so that few edges cross."""
     layers: list[list[Node]] = [[] for _ in range(max(ranks.values()) + 1)]
     for node in nx.dfs_preorder_nodes(links.to_undirected()):
         layers[ranks[node]].append(node)
@@ -116,7 +116,7 @@ def _columns(
     sizes: Mapping[Node, float],
     gap: float,
 ) -> dict[Node, float]:
-    """A centre for each node near those of its neighbours.
+    """Find a centre for each node near those of its neighbours.
 
     ``chains`` are the dummies of each long edge.
     """
@@ -141,7 +141,7 @@ def _spread(
     sizes: Mapping[Node, float],
     gap: float,
 ) -> dict[Node, float]:
-    """The centres nearest to `wanted`, in order and without overlaps.
+    """Return the centres nearest to `wanted` that keep the order and do not overlap.
 
     With the distances subtracted this is isotonic regression, solved by pooling
     adjacent violators.

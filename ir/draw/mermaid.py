@@ -9,7 +9,8 @@ from glmc.ir.network import reads
 
 
 def mermaid(graph: Graph) -> str:
-    """``flowchart TD`` with an edge, labelled with its dims, for every value read."""
+    """Draw a ``flowchart TD`` with an edge, labelled with its dims, for every value
+    read."""
     lines = ["flowchart TD"]
     found = graph.to_networkx()
     for node, facts in found.nodes(data=True):
@@ -24,7 +25,7 @@ def mermaid(graph: Graph) -> str:
 
 
 def _key(node: str) -> str:
-    """``in_x``, ``op3``, ``out_x``."""
+    """Return the node's Mermaid identifier: ``in_x``, ``op3``, ``out_x``."""
     kind, _, name = node.partition(" ")
     return f"op{name}" if kind == "op" else f"{kind}_{name}"
 
@@ -42,5 +43,5 @@ def _dims(graph: Graph, name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without the characters that Mermaid reads as its own."""
+    """Escape the characters that Mermaid reads as its own."""
     return "".join(f"#{ord(c)};" if c in '"<>[]{}|#;' else c for c in text)

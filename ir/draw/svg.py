@@ -27,7 +27,7 @@ svg.graph{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 
 
 class Box(NamedTuple):
-    """What is drawn for a node: class, identifier, and one or two lines."""
+    """A node as it is drawn: CSS class, identifier, and one or two lines of text."""
 
     kind: str
     key: str
@@ -41,7 +41,7 @@ class Box(NamedTuple):
 
 
 def svg(graph: Graph, *, style: bool = True) -> str:
-    """A drawing of a graph, top to bottom; with ``style`` it stands alone.
+    """Draw a graph top to bottom; with ``style`` the SVG stands alone.
 
     Boxes have ``data-op`` (index of the op) or ``data-value``, edges ``data-value``.
     """
@@ -65,7 +65,8 @@ def svg(graph: Graph, *, style: bool = True) -> str:
 
 
 def _boxes(graph: Graph) -> dict[str, Box]:
-    """A box for each op, each input that is read and each value that is returned."""
+    """Make a box for each op, each input that is read and each value that is
+    returned."""
     read = {name for op in graph.ops for name in op.values} | set(graph.returns)
     boxes = {
         f"in {value.name}": Box("port", value.name, f"%{value.name}", _sizes(value))
@@ -83,7 +84,7 @@ def _boxes(graph: Graph) -> dict[str, Box]:
 
 
 def _sizes(value: Input | State) -> str:
-    """Of a tensor its dims; of a state all that is declared of it."""
+    """Return a tensor's dims, or a state's whole declaration."""
     if isinstance(value, Input):
         return _dims(value.type)
     source = f" from {print_layers(value.owners)}" if value.owners else ""
@@ -95,7 +96,7 @@ def _dims(of: Type) -> str:
 
 
 def subtitle(op: Op) -> str:
-    """The parameters of an op, or else its attributes, cut to fit."""
+    """Return the op's parameters, or else its attributes, cut to fit the box."""
     text = " ".join(f"@{name}" for name in op.params) or ", ".join(
         f"{name}={print_value(value, isinstance(value, str))}"
         for name, value in op.attributes().items()
@@ -104,7 +105,7 @@ def subtitle(op: Op) -> str:
 
 
 def _edges(graph: Graph) -> Iterator[tuple[str, str, str]]:
-    """(source, target, value) of each value that one box hands to another."""
+    """Yield (source, target, value) of each value that one box hands to another."""
     found = graph.to_networkx()
     for target in found:
         for source, value in reads(found, target):
@@ -120,7 +121,7 @@ def _curves(placed: Placed, edges: list[tuple[str, str, str]]) -> Iterator[str]:
 def _labels(
     graph: Graph, placed: Placed, edges: list[tuple[str, str, str]]
 ) -> Iterator[str]:
-    """The shape of each value that an op hands to another, at its first edge."""
+    """Yield the shape of each value that an op hands to another, at its first edge."""
     labelled = {value.name for value in graph.given} | set(graph.returns)
     for source, target, value in edges:
         if value in labelled:
@@ -136,7 +137,8 @@ def _labels(
 
 
 def _path(route: tuple[Point, ...]) -> str:
-    """A smooth line through the points, out of one box at its foot into the next."""
+    """Draw a smooth line through the points, out of the foot of one box into the
+    next."""
     half = _HEIGHT / 2
     x, y = _at(route[0][0], route[0][1] + half)
     steps = [f"M{x} {y}"]

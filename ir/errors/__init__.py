@@ -1,4 +1,4 @@
-"""The errors a user is meant to read: one class is one kind of mistake.
+"""The errors a user is meant to read: each class is one kind of mistake.
 
 Its code, title, paragraph, next step and exit code are in the class; the command line,
 ``glmc explain``, and the pages of the documentation derive from it.

@@ -1,4 +1,4 @@
-"""What every error of glmc has: a code that stays, a paragraph, a next step."""
+"""The base of all errors of glmc: a code that stays, a paragraph, a next step."""
 
 import inspect
 import re
@@ -42,26 +42,28 @@ class GlmcError(Exception):
         super().__init__(cut)
 
     def within(self, where: str) -> Self:
-        """The same error, told by a caller who knows where: ``where: message``."""
+        """Put where it happened before the message, ``where: message``, and return the
+        error."""
         self.args = (f"{where}: {self}",)
         return self
 
     def read_by(self, place: str) -> Self:
-        """The same error, with the line of the spec that reads what is at fault."""
+        """Append the place in the spec that reads what is at fault, and return the
+        error."""
         self.args = (f"{self} [{place}]",)
         return self
 
     @classmethod
     def title(cls) -> str:
-        """The first line of the docstring, without its full stop."""
+        """Return the first line of the docstring, without its full stop."""
         return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0].rstrip(".")
 
     @classmethod
     def about(cls) -> str:
-        """The paragraph: what it means, and why glmc stops there."""
+        """Return the paragraph: the meaning of the error, and why glmc stops there."""
         return inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[2]
 
 
 def catalogue() -> dict[str, type[GlmcError]]:
-    """Every kind by its code, in the order of the codes."""
+    """Return every kind by its code, in the order of the codes."""
     return dict(sorted(_KINDS.items()))

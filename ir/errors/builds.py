@@ -29,7 +29,7 @@ class EditedBuildError(GlmcError):
 
 
 class OutputExistsError(GlmcError):
-    """What should be written exists.
+    """The output already exists.
 
     The command writes something new and found something old in its place.
     """

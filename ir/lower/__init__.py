@@ -1,4 +1,4 @@
-"""Model to Program: every block becomes a graph of plain ops.
+"""Lower a Model to a Program: every block becomes a graph of plain ops.
 
 Nothing is fused here. The graph says what the model means; the passes change how.
 """

@@ -16,7 +16,7 @@ def block_attended(
     kv: str,
     states: Mapping[str, str],
 ) -> str:
-    """The context of queries, keys and values that are ready to attend."""
+    """Emit cache write, block selection and attention; return the context."""
     q, k, v = (states[name] for name in "qkv")
     kv = e.emit(ops.KvWrite, "kv_now", kv=kv, k=k, v=v)
     axes = {"Hi": ix.heads, "Di": ix.dim}

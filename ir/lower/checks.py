@@ -1,11 +1,11 @@
-"""What no graph can be made of: attention and layers that do not go together."""
+"""Refuse models that no program can be made of, before they are lowered."""
 
 from glmc.ir import model as m
 from glmc.ir.errors import ModelShapeError
 
 
 def check(model: m.Model) -> None:
-    """Look a model over before it is lowered.
+    """Check that the parts of a model go together, before it is lowered.
 
     Raises:
         ModelShapeError: when its parts contradict one another.
@@ -16,7 +16,8 @@ def check(model: m.Model) -> None:
 
 
 def _check_masks(model: m.Model) -> None:
-    """Refuse what no graph is made of: a mask or a prefix that the cache is not for."""
+    """Refuse mixtures of masks, windows and prefix encoders that one cache cannot
+    serve."""
     found = [step.op for block in model.blocks for step in block.steps]
     full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
     if full and not model.is_encoder:
@@ -75,13 +76,14 @@ def _check_sources(model: m.Model) -> None:
 
 
 def _attentions(block: m.Block) -> list[m.Attention]:
-    """The attentions of a block that read keys and values which are kept."""
+    """Return the attentions of a block that read cached keys and values."""
     found = [step.op for step in block.steps]
     return [op for op in found if isinstance(op, m.Attention) and op.mask != "full"]
 
 
 def only_attention(model: m.Model, block: m.Block) -> m.Attention:
-    """The one attention of a block, for which a prefix encoder makes keys and values.
+    """Return the one attention of a block, for which a prefix encoder makes keys and
+    values.
 
     Raises:
         ModelShapeError: when the block has none or several.

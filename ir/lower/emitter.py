@@ -1,4 +1,4 @@
-"""A graph under construction that knows the weights of a model."""
+"""A graph builder that declares parameters from the weights of a model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
 from glmc.ir.errors import ModelShapeError
-from glmc.ir.graph import Param
+from glmc.ir.graph import Parameter
 from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
@@ -32,19 +32,19 @@ class Emitter(GraphBuilder):
         model: m.Model,
         tables: Tables,
         inputs: dict[str, TensorType],
-        shared: dict[str, Param] | None = None,
+        shared: dict[str, Parameter] | None = None,
     ) -> None:
         super().__init__(inputs, model.dtype, shared)
         self.model = model
         self.tables = tables
         self.carried: dict[str, str] = {}
-        """What a block hands on besides the hidden state: input to newest value."""
+        """Values handed on besides the hidden state: input to newest value."""
         self.kv_from: tuple[int, ...] = ()
         """For each layer of a block the one whose keys and values it attends to."""
 
     @property
     def part_width(self) -> int:
-        """How wide a layer's part of the per-layer embedding is.
+        """The width of a layer's part of the per-layer embedding.
 
         Raises:
             ModelShapeError: where the model has no such embedding.
@@ -65,7 +65,7 @@ class Emitter(GraphBuilder):
         slot: tuple[str, str],
         axes: Axes = NO_AXES,
     ) -> str:
-        """x Wᵀ + b with the weights of a slot."""
+        """Emit x Wᵀ + b with the weights of a slot."""
         weight = self.weight(projection.weight, slot, axes)
         bias = self.bias(weight, projection.bias, slot[:1], axes)
         return str(self.emit(ops.Linear, result, x=x, weight=weight, bias=bias))
@@ -78,7 +78,7 @@ class Emitter(GraphBuilder):
         slot: Sequence[str] = ("E",),
         axes: Axes = NO_AXES,
     ) -> str:
-        """A norm of any kind; a slot of two dimensions has a row for each head."""
+        """Emit a norm of any kind; a slot of two dimensions has a row for each head."""
         if not norm.gate:
             return self._norm(result, x, norm, slot, axes)
         y = self._norm(f"{result}_normed", x, norm, slot, axes)
@@ -143,7 +143,7 @@ class Emitter(GraphBuilder):
         return self.param(f"{owner}_bias", self.recipe(bias, slot, axes))
 
     def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
-        """The recipe of a slot.
+        """Return the recipe that assembles a slot from the checkpoint.
 
         With ``{x}`` in its name there is a tensor for each index of the slot's first
         dimension, laid out like the others.
@@ -189,11 +189,12 @@ def names_of(weight: m.Weight) -> list[str]:
 
 
 def _words(path: list[str]) -> list[str]:
-    """The parts of a tensor's name that are no numbers and no index of a stack."""
+    """Return the parts of a tensor's name that are no numbers and no index of a
+    stack."""
     return [part for part in path if not part.isdigit() and part != "{x}"]
 
 
 def _identifier(text: str) -> str:
-    """A name that is one in the dump and in Python, and does not look private."""
+    """Make an identifier of both the dump and Python that does not look private."""
     name = re.sub(r"\W+", "_", text, flags=re.ASCII).lstrip("_")
     return name if name.isidentifier() and not iskeyword(name) else f"w_{name}"

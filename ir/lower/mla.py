@@ -1,4 +1,4 @@
-"""Multi-head latent attention as ops, which keeps the latents."""
+"""Lower multi-head latent attention, whose cache holds latents."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ SELECTION = "selection"
 
 
 def mla(e: Emitter, h: str, a: m.Mla) -> str:
-    """Down to latents, rope on what is left out of them, attention, output."""
+    """Emit the down projections, rope on the shared key, latent attention, the output
+    projection."""
     axes = _axes(a)
     cos, sin = e.tables.names(a.rope)
     turn = {"cos": cos, "sin": sin, "style": a.rope.style}
@@ -44,7 +45,7 @@ def _axes(a: m.Mla) -> Axes:
 
 
 def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> tuple[str, str]:
-    """The normed latent, and what queries are made of."""
+    """Emit the query latent; return it normed, and what the query projection reads."""
     if not (a.q_a and a.q_norm):
         return h, h
     down = e.linear("q_a", h, a.q_a, ("Lq", "E"), axes)
@@ -55,7 +56,7 @@ def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> tuple[str, str]:
 
 
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
-    """All latents with this call's, and the keys that all heads share."""
+    """Emit the latent and the shared key of each token, and their cache write."""
     down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
     sizes = (a.kv_rank, a.rope.dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
@@ -80,7 +81,7 @@ def _attend(
     latent: str,
     turn: dict[str, Any],
 ) -> str:
-    """Attention over all that is kept, or over what an indexer selects of it."""
+    """Emit attention over all cached latents, or over those an indexer selects."""
     axes, selection = _axes(a), None
     if a.indexer == "shared":
         selection = e.carried[SELECTION]
@@ -104,7 +105,7 @@ def _select(
     axes: Axes,
     turn: dict[str, Any],
 ) -> str:
-    """The slots that an indexer selects, by keys of its own."""
+    """Emit an indexer with a key cache of its own; return its selection."""
     turn = {**turn, "style": ix.style}
     q = e.linear("iq", latent, ix.q, ("Hi Di", "Lq"), axes)
     q = e.emit(ops.Heads, "iqh", x=q, n=ix.heads)

@@ -1,4 +1,4 @@
-"""Mixtures of experts as ops: the router and the experts it chooses among."""
+"""Lower mixtures of experts: the router, and the experts it chooses among."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from glmc.ir.lower.emitter import Emitter
 
 
 def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
-    """Two stacks of matrices, whatever the number of experts.
+    """Emit router and experts, whose weights are two stacks of matrices.
 
     The router reads ``h``, the experts ``x``.
     """
@@ -45,7 +45,7 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
 def route(
     e: Emitter, h: str, router: m.Router, count: int, top_k: int
 ) -> tuple[str, str]:
-    """The experts of each token, of so many, and their weights."""
+    """Emit the router: the chosen experts of each token, and their weights."""
     axes = {"X": count}
     if router.norm:
         h = e.norm("router_in", h, router.norm)

@@ -1,11 +1,11 @@
-"""Stem, blocks, head and prefix encoder of a program."""
+"""Lower the stem, blocks, head and prefix encoder of a program."""
 
 from collections.abc import Callable
 
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.errors import ModelShapeError
-from glmc.ir.graph import MASK, Graph, Param, Program
+from glmc.ir.graph import MASK, Graph, Parameter, Program
 from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
@@ -19,7 +19,7 @@ from glmc.ir.verify import VerifyError, verify, verify_model
 
 IDS = TensorType(dtype="i64", dims=("B", "T"))
 STREAMS = TensorType(dtype="i64", dims=("B", 2, "T"))
-"""What :class:`~glmc.ir.model.GlmPositions` gives."""
+"""The type of positions that :class:`~glmc.ir.model.GlmPositions` describes."""
 BOUND = TensorType(dtype="i32", dims=("B",))
 REAL = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
@@ -29,7 +29,7 @@ LAYER_FACTORS = "layer_factors"
 
 
 def lower(model: m.Model) -> Program:
-    """The model as graphs of plain ops, verified.
+    """Lower a model to graphs of plain ops, and verify the result.
 
     Raises:
         GlmcError: when a weight's layout does not give the slot it is bound to, or
@@ -47,7 +47,7 @@ def lower(model: m.Model) -> Program:
 def _lower(model: m.Model) -> Program:
     check(model)
     tables = Tables(model)
-    shared: dict[str, Param] = {}
+    shared: dict[str, Parameter] = {}
     stem = _stem(model, tables, shared)
     blocks = tuple(_block(model, tables, block) for block in model.blocks)
     head = _head(model, tables, shared)
@@ -64,9 +64,9 @@ def _lower(model: m.Model) -> Program:
 
 
 def _prefix_encoder(
-    model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Param]
+    model: m.Model, encoder: m.PrefixEncoder, shared: dict[str, Parameter]
 ) -> Graph:
-    """Row numbers to the keys and values of every layer."""
+    """Make the graph from row numbers to the keys and values of every layer."""
     kept = [
         only_attention(model, block) for block in model.blocks for _ in block.layers
     ]
@@ -86,8 +86,9 @@ def _prefix_encoder(
     return e.graph("prefix_encoder", states).replace(params=())
 
 
-def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
-    """Token ids to the first hidden state, and what layers read beside it."""
+def _stem(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph:
+    """Make the graph from token ids to the first hidden state and the values layers
+    share."""
     seen = _mask(model)
     inputs: dict[str, TensorType] = {
         "ids": IDS,
@@ -109,8 +110,9 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 
 
 def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
-    """The factors of each layer, where they differ among layers of a kind; as many
-    digits as fp32 has. A layer without as many as others has ones."""
+    """Return a row of factors for each layer, where they differ among layers of a kind,
+    rounded to the digits of fp32. Rows of layers with fewer factors are filled with
+    ones."""
     every = [(block, varied(block.steps)) for block in model.blocks]
     most = max(len(factors) for _, factors in every)
     rows = {
@@ -124,14 +126,15 @@ def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
 
 
 def _nothing(e: Emitter, name: str, x: str) -> str:
-    """What the first layer receives of a value that layers hand on."""
+    """Emit the value that the first layer receives in place of one handed on."""
     if name == SELECTION:
         return str(e.emit(ops.NoSelection, name, ids="ids"))
     return str(e.emit(ops.ZerosLike, name, x=x))
 
 
 def _embed(e: Emitter, embed: m.Embedding, result: str) -> str:
-    """norm(scale · project(token) + type + place), of it what is given."""
+    """Emit norm(scale · project(token) + type + place), leaving out what is not
+    given."""
     steps: list[tuple[str, Callable[[Emitter, m.Embedding, str, str], str]]]
     steps = [("tokens", _looked_up)]
     steps += [("projected", _projected)] if embed.project else []
@@ -161,7 +164,7 @@ def _scaled(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
 
 
 def _typed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
-    """The token's vector plus its type's."""
+    """Add the vector of each token's type."""
     assert embed.types
     table = e.weight(embed.types, ("S", "E"))
     kinds = e.emit(ops.Embedding, "kinds", ids="types", weight=table)
@@ -169,7 +172,7 @@ def _typed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
 
 
 def _placed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
-    """The token's vector plus its place's, which is learned or computed."""
+    """Add the vector of each token's place, which is learned or computed."""
     if isinstance(embed.positions, m.Sinusoids):
         fields = {"dim": e.model.hidden, **embed.positions.model_dump()}
         table = e.emit(ops.Sinusoids, "places", pos="pos", **fields)
@@ -186,8 +189,8 @@ def _normed(e: Emitter, embed: m.Embedding, x: str, result: str) -> str:
 
 
 def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
-    """What each layer reads of each token besides: its part of a row of a second table
-    and of a projection of x, ``[B,T,layers,width]``."""
+    """Emit the per-layer embedding: a row of a second table plus a projection of x,
+    ``[B,T,layers,width]``."""
     layers = e.model.layers
     axes = {"L": layers, "Ep": p.width, "Vp": p.vocab}
     table = e.weight(p.weight, ("Vp", "L Ep"), axes)
@@ -210,8 +213,9 @@ def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
     return str(e.emit(ops.Scale, LAYER_INPUTS, x=total, factor=p.sum_scale))
 
 
-def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
-    """The last hidden state to what the model answers."""
+def _head(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph:
+    """Make the graph from the last hidden state to logits, pooled vector or hidden
+    state."""
     e = Emitter(model, tables, {"x": hidden_type(model)}, dict(shared))
     x = gather(e, "x", model.streams) if model.streams else "x"
     x = e.norm("h", x, model.final_norm) if model.final_norm else x
@@ -227,14 +231,14 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Param]) -> Graph:
 
 
 def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
-    """One vector for each row, from its first token."""
+    """Emit one vector for each row, from its first token."""
     first = e.emit(ops.FirstToken, "first", x=x)
     dense = e.linear("dense", first, pooler.dense, ("E_out", "E"))
     return str(e.emit(ops.Activation, "pooled", x=dense, fn=pooler.act))
 
 
 def _logits(e: Emitter, x: str, head: m.Head) -> str:
-    """softcap(scale · W (pre_scale · project(transform(x))))."""
+    """Emit softcap(scale · W (pre_scale · project(transform(x))))."""
     if head.transform:
         dense, act = head.transform.dense, head.transform.act
         x = e.linear("dense", x, dense, ("E_out", "E"))
@@ -259,7 +263,7 @@ def _logits(e: Emitter, x: str, head: m.Head) -> str:
 
 
 def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
-    """One kind of block."""
+    """Make the graph of one kind of block."""
     handed = _handed_on(model)
     inputs: dict[str, TensorType] = {"x": hidden_type(model), **handed}
     inputs |= tables.inputs() | _mask(model) | _layer_input(model)
@@ -284,8 +288,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
 
 
 def _mask(model: m.Model) -> dict[str, TensorType]:
-    """What attention asks beside the cache: which tokens are real where there is none,
-    or where the bidirectional part of each row ends."""
+    """Return the extra inputs of attention: the mask of real tokens in an encoder, or
+    the slot at which the bidirectional part of each row ends."""
     if model.is_encoder:
         return {MASK: REAL}
     steps = [step.op for block in model.blocks for step in block.steps]
@@ -294,7 +298,7 @@ def _mask(model: m.Model) -> dict[str, TensorType]:
 
 
 def _layer_input(model: m.Model) -> dict[str, TensorType]:
-    """The part of the per-layer embedding that a layer is given."""
+    """Return the input type of a layer's part of the per-layer embedding, by name."""
     if model.embed.per_layer is None:
         return {}
     dims = ("B", "T", model.embed.per_layer.width)
@@ -302,7 +306,8 @@ def _layer_input(model: m.Model) -> dict[str, TensorType]:
 
 
 def _handed_on(model: m.Model) -> dict[str, TensorType]:
-    """What layers hand on besides the hidden state."""
+    """Return names and types of the values that layers hand on besides the hidden
+    state."""
     steps = [step for block in model.blocks for step in block.steps]
     found: dict[str, TensorType] = {}
     if any(isinstance(s.op, m.Mla) and s.op.indexer == "shared" for s in steps):

@@ -1,4 +1,4 @@
-"""The residual steps of a block as ops."""
+"""Lower the residual steps of a block."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,21 @@ from glmc.ir.lower.sublayers import SUBLAYERS
 SHORTCUT = "shortcut"
 """The value that a step hands past the layers' sums to the next layer."""
 FACTORS = "factors"
-"""The constants of a layer: what its steps multiply by, where layers differ in it."""
+"""The constants that a layer's steps multiply by, where layers differ in them."""
 
 Factor = float | tuple[float, ...]
 Factors = Sequence[tuple[float, ...]]
 
 
 def varied(steps: Sequence[m.Step]) -> list[tuple[float, ...]]:
-    """The factors of steps that are not the same in every layer of their block."""
+    """Return the factors of steps that are not the same in every layer of their
+    block."""
     given = [each for step in steps for each in (step.residual_scale, step.scale)]
     return list(dict.fromkeys(each for each in given if isinstance(each, tuple)))
 
 
 def run(e: Emitter, x: str, steps: Sequence[m.Step], result: str) -> str:
-    """One step after the other; the last sum is called ``result``."""
+    """Emit one step after the other; the last sum is called ``result``."""
     read: dict[m.Norm | None, str] = {}
     factors = varied(steps)
     for at, step in enumerate(steps, 1):
@@ -46,7 +47,8 @@ def run(e: Emitter, x: str, steps: Sequence[m.Step], result: str) -> str:
 def _step(
     e: Emitter, x: str, h: str, step: m.Step, at: int, result: str, factors: Factors
 ) -> str:
-    """after(residual_scale · r + scale · post(op(h))), where r is x or h, pre(x)."""
+    """Emit after(residual_scale · r + scale · post(op(h))), where r is x or h =
+    pre(x)."""
     y = sublayer(e, h, step, factors)
     r = h if step.residual == "normed" else x
     r = _times(e, f"r{at}", r, step.residual_scale, factors)
@@ -57,7 +59,7 @@ def _step(
 
 
 def _times(e: Emitter, result: str, x: str, factor: Factor, factors: Factors) -> str:
-    """x times a factor, which the layer may be given."""
+    """Emit x times a factor, which is a constant or one of the layer's factors."""
     if factor == 1.0:
         return x
     if isinstance(factor, tuple):
@@ -67,7 +69,7 @@ def _times(e: Emitter, result: str, x: str, factor: Factor, factors: Factors) ->
 
 
 def sublayer(e: Emitter, h: str, step: m.Step, factors: Factors = ()) -> str:
-    """scale · post(op(h))."""
+    """Emit scale · post(op(h))."""
     y = SUBLAYERS[type(step.op)](e, h, step.op)
     if step.post:
         y = e.norm(f"{y}_normed", y, step.post)

@@ -1,4 +1,4 @@
-"""How a weight is stored, as the leaf of its recipe."""
+"""Turn a stored tensor, quantised or not, into the leaf of a recipe."""
 
 import math
 
@@ -19,7 +19,7 @@ _MX_GROUP = 32
 
 
 def stored_as(storage: m.Storage | None, tensor: Tensor) -> Recipe:
-    """The recipe that gives ``tensor``, whose sizes are those its layout says.
+    """Return the recipe that gives ``tensor``, whose sizes are those of its layout.
 
     Raises:
         GlmcError: when its rows cannot be packed as the storage says.
@@ -100,13 +100,13 @@ _NAMES = {
     "packed": ("weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx"),
     "plain": ("weight", "weight_scale", "weight_zero_point", "weight_g_idx"),
 }
-"""What codes, scales, zero points and the index of groups are called."""
+"""Tensor names of codes, scales, zero points and the index of groups."""
 
 
 def _words(
     storage: m.GroupQuantized, height: int, width: int, count: int, name: str
 ) -> tuple[Shape, Shape, Shape]:
-    """Stored shapes of codes, scales and zero points."""
+    """Return the stored shapes of codes, scales and zero points."""
     many = 32 // storage.bits
     row, column = height // many, width // many
     whole = {"packed": width, "awq": height, "gptq": width, "gptq_v2": width}

@@ -1,4 +1,4 @@
-"""A block that works on one of several residual streams (AltUp) as ops."""
+"""Lower a block that works on one of several residual streams (AltUp)."""
 
 from glmc.ir import model as m
 from glmc.ir import ops
@@ -8,19 +8,20 @@ from glmc.ir.types import TensorType
 
 
 def hidden_type(model: m.Model) -> TensorType:
-    """What layers hand on: the hidden state, or streams of it."""
+    """Return the type of the hidden state that layers hand on, with its streams if
+    any."""
     streams = (model.streams.count,) if model.streams else ()
     return TensorType(dtype=model.dtype, dims=("B", "T", *streams, model.hidden))
 
 
 def spread(e: Emitter, x: str, streams: m.Streams) -> str:
-    """What the first layer reads."""
+    """Emit the residual streams that the first layer reads."""
     weight = _matrices(e, streams.spread, streams)
     return str(e.emit(ops.SpreadStreams, "x", x=x, weight=weight))
 
 
 def gather(e: Emitter, x: str, streams: m.Streams) -> str:
-    """The hidden state that the head reads."""
+    """Emit the hidden state that the head reads, from all streams."""
     weight = _matrices(e, streams.gather, streams)
     return str(e.emit(ops.GatherStreams, "gathered", x=x, weight=weight))
 
@@ -30,7 +31,8 @@ def _matrices(e: Emitter, weight: m.Weight, streams: m.Streams) -> str:
 
 
 def altered(e: Emitter, a: m.AltUp, steps: tuple[m.Step, ...]) -> str:
-    """Predict all streams, run the steps on one, let the others follow.
+    """Emit a prediction of all streams, the steps on one, and the correction of the
+    others.
 
     The steps for the ``others`` read the corrected stream, and what they make is added
     to all streams but the first.
@@ -56,7 +58,7 @@ def altered(e: Emitter, a: m.AltUp, steps: tuple[m.Step, ...]) -> str:
 
 
 def _modalities(e: Emitter, a: m.AltUp, x: str, axes: Axes, result: str) -> str:
-    """tanh(router(pre_scale · norm(x))): which streams matter, in small numbers."""
+    """Emit tanh(router(router_scale · norm(x))), from which streams are mixed."""
     x = e.norm(f"{result}_in", x, a.router_norm)
     x = e.emit(ops.Scale, f"{result}_scaled", x=x, factor=a.router_scale)
     routed = e.linear(f"{result}_routed", x, a.router, ("N", "E"), axes)

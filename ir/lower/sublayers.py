@@ -1,4 +1,4 @@
-"""Sublayers: what stands between a norm and the residual add."""
+"""Lower sublayers: what stands between a norm and the residual add."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from glmc.ir.state import KvType
 LAYER_INPUT = "layer_input"
 """A layer's part of what the stem makes for all of them."""
 PREFIX = "prefix"
-"""The value that says where the part ends that sees itself in both directions."""
+"""The value with the slot at which the bidirectional part of each row ends."""
 
 
 def attention(e: Emitter, h: str, a: m.Attention) -> str:
-    """Projections, per-head norms, rope, attention, output.
+    """Emit projections, per-head norms, rope, attention and the output projection.
 
     Keys and values are those of this layer and those that it keeps; without projections
     for them they are all those that an earlier layer keeps.
@@ -83,7 +83,7 @@ def _chosen(e: Emitter, h: str, x: m.HeadExperts) -> _Chosen:
 
 
 def _width(a: m.Attention) -> str:
-    """The axis of a value's channels."""
+    """Return the axis of a value's channels."""
     return "Dv" if a.v_dim else "D"
 
 
@@ -109,7 +109,7 @@ def _projected(
 
 
 def _qk_norms(e: Emitter, a: m.Attention, states: States, axes: Axes) -> None:
-    """The norms of q and k, over what their scope says."""
+    """Emit the norms of q and k, over the axes that their scope says."""
     for name, heads, norm in (("q", "H", a.q_norm), ("k", "K", a.k_norm)):
         slots = {"head": ("D",), "full": (f"{heads} D",), "heads": (heads, "D")}
         slot = slots[a.qk_norm_scope]
@@ -129,7 +129,7 @@ def _rotated(e: Emitter, a: m.Attention, states: States, axes: Axes) -> None:
 
 
 def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
-    """Attention by the mask's kind."""
+    """Emit attention with the mask of the model's kind."""
     if a.mask == "full":
         fields = {**states, "mask": "mask", "scale": a.scale}
         return str(e.emit(ops.FullAttention, "ctx", **fields))
@@ -151,12 +151,12 @@ def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
 
 
 def kv_type(a: m.Attention) -> KvType:
-    """What is kept of a token's keys and values."""
+    """Return the type of the state that holds an attention's keys and values."""
     return KvType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.v_dim or a.head_dim)
 
 
 def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:
-    """What happens to the context before the output projection."""
+    """Emit the gate and the norm between the context and the output projection."""
     if a.gate:
         slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
@@ -170,12 +170,12 @@ def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> st
 
 
 def learned(model: m.Model) -> int:
-    """How many slots of the cache a prefix encoder fills."""
+    """Return how many slots of the cache a prefix encoder fills."""
     return model.prefix_encoder.length if model.prefix_encoder else 0
 
 
 def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
-    """Two or three matrices with an activation between."""
+    """Emit an MLP of two or three matrices."""
     axes = {"F": mlp.ff}
     if mlp.gate:
         gate = e.linear("gate", h, mlp.gate, ("F", "E"), axes)
@@ -210,7 +210,7 @@ def _activation(e: Emitter, result: str, x: str, act: str | m.Xielu) -> str:
 
 
 def moe(e: Emitter, h: str, moe: m.Moe) -> str:
-    """The experts of each token, and the MLP that all tokens share."""
+    """Emit the experts of each token, and the MLP that all tokens share."""
     x = e.norm("experts_in", h, moe.norm) if moe.norm else h
     y = routed(e, h, x, moe)
     if not moe.shared:
@@ -227,12 +227,12 @@ def moe(e: Emitter, h: str, moe: m.Moe) -> str:
 
 
 def affine(e: Emitter, h: str, op: m.Affine) -> str:
-    """One matrix."""
+    """Emit one matrix product."""
     return e.linear("mapped", h, op.map, ("E_out", "E"))
 
 
 def low_rank(e: Emitter, h: str, op: m.LowRank) -> str:
-    """What is read, and a map of it through few channels."""
+    """Emit x plus a map of it through few channels."""
     axes = {"Rl": op.rank}
     low = e.linear("low", h, op.down, ("Rl", "E"), axes)
     y = e.linear("wide", low, op.up, ("E", "Rl"), axes)
@@ -242,7 +242,7 @@ def low_rank(e: Emitter, h: str, op: m.LowRank) -> str:
 
 
 def branches(e: Emitter, h: str, op: m.Branches) -> str:
-    """Feed-forwards side by side, and their sum."""
+    """Emit feed-forwards side by side, and their sum."""
     made: list[str] = []
     for at, branch in enumerate(op.branches, 1):
         read = e.norm(f"b{at}", h, branch.pre) if branch.pre else h
@@ -255,7 +255,7 @@ def branches(e: Emitter, h: str, op: m.Branches) -> str:
 
 
 def per_layer_input(e: Emitter, h: str, op: m.PerLayerInput) -> str:
-    """An MLP whose gate opens for what the layer was given of each token."""
+    """Emit an MLP gated by the layer's part of the per-layer embedding."""
     axes = {"Ep": e.part_width}
     gate = e.linear("gate", h, op.gate, ("Ep", "E"), axes)
     act = _activation(e, "act", gate, op.act)
@@ -275,4 +275,4 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Branches: branches,
     m.PerLayerInput: per_layer_input,
 }
-"""Kind of sublayer to what it becomes: the graph, the normed input, the sublayer."""
+"""Kind of sublayer to its lowering, which gives the name of the sublayer's result."""

@@ -1,4 +1,4 @@
-"""Tables of positions: computed once in the stem, read by every layer."""
+"""Lower tables of positions: computed once in the stem, read by every layer."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +21,8 @@ _OPS: Mapping[type, type[Op]] = {
 
 
 class Tables:
-    """One cos/sin pair for each rope of a model that differs in more than its style.
+    """Tables of positions: a cos/sin pair for each rope that differs in more than its
+    style.
 
     Likewise the slopes of ALiBi and the factors of queries that grow with positions.
     """
@@ -42,21 +43,21 @@ class Tables:
                 self._scales.setdefault(op.q_scale, name)
 
     def names(self, rope: m.Rope) -> tuple[str, str]:
-        """The values that hold a rope's cos and sin."""
+        """Return the values that hold a rope's cos and sin."""
         return self._names[_key(rope)]
 
     def slopes(self, attention: m.Attention) -> str | None:
-        """The value that holds an attention's slopes, if it has any."""
+        """Return the value that holds an attention's ALiBi slopes, or None."""
         if attention.alibi is None:
             return None
         return self._slopes[attention.heads, attention.alibi]
 
     def query_scale(self, scale: m.QueryScale) -> str:
-        """The value that holds the factors of queries."""
+        """Return the value that holds the factors of queries."""
         return self._scales[scale]
 
     def inputs(self) -> dict[str, TensorType]:
-        """The tables as inputs of a block."""
+        """Return the tables as inputs of a block."""
         found: dict[str, TensorType] = {}
         for (heads, _), name in self._slopes.items():
             found[name] = TensorType(dtype="f32", dims=(heads,))
@@ -68,7 +69,7 @@ class Tables:
         return found
 
     def emit(self, g: GraphBuilder) -> Iterator[str]:
-        """Compute all tables from ``%pos``; yields their names."""
+        """Compute all tables from ``%pos``; yield their names."""
         for (heads, alibi), name in self._slopes.items():
             fields = {"pos": "pos", "heads": heads, **alibi.model_dump()}
             yield g.emit(ops.AlibiSlopes, name, **fields)

@@ -1,4 +1,4 @@
-"""The Model level: what a person says about a model, before it becomes a graph.
+"""The Model level: a model as a person describes it, before it becomes a graph.
 
 A :class:`Model` is what a frontend produces and what :mod:`glmc.ir.lower` consumes.
 Weights are named as they lie in the checkpoint; :class:`Weight` says which part of

@@ -22,7 +22,7 @@ class Step(Node):
     after: Norm | None = None
     """Norm of the sum: the "post-norm" of the first Transformer (arXiv:1706.03762)."""
     residual: Literal["stream", "normed"] = "stream"
-    """What r is: ``stream`` is x, ``normed`` is pre(x)."""
+    """The summand r: ``stream`` is x, ``normed`` is pre(x)."""
     residual_scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
     """One number, or one for each of the block's layers; so too ``scale``."""
     scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
@@ -37,11 +37,12 @@ class Step(Node):
 
 
 class AltUp(Node):
-    """How a block works on one of several residual streams (arXiv:2301.13310).
+    """The maps by which a block works on one of several residual streams
+    (arXiv:2301.13310).
 
     Before its steps every stream becomes a mixture of all, and afterwards each follows
-    the change that the steps made to the active one. How much, linear maps say, of
-    tanh(router(router_scale · router_norm(x))), x being the active stream.
+    the change that the steps made to the active one. The coefficients are linear maps
+    of tanh(router(router_scale · router_norm(x))), x being the active stream.
     """
 
     router: Projection
@@ -52,7 +53,7 @@ class AltUp(Node):
     """From N to a matrix of N by N, axis ``NN``."""
     correct: Projection
     scale: Weight | None = None
-    """What multiplies the channels that steps for the ``others`` read."""
+    """A factor for each channel that steps for the ``others`` read."""
 
 
 class Block(Node):
@@ -62,17 +63,17 @@ class Block(Node):
     """An identifier; the emitted class is its CamelCase."""
     layers: tuple[int, ...]
     prefix: str
-    """What the tensor names of a layer begin with, e.g. ``model.layers.{i}.``"""
+    """The prefix of a layer's tensor names, e.g. ``model.layers.{i}.``"""
     steps: tuple[Step, ...]
     numbers: tuple[int, ...] | None = None
-    """What ``{i}`` is for each of the layers; None: their own numbers."""
+    """The number that ``{i}`` stands for in each of the layers; None: their own."""
     kv_from: tuple[NonNegativeInt, ...] = ()
     """For each of the layers the earlier one whose keys and values it attends to; empty
     where layers have their own."""
     scalar: Weight | None = None
     """A learned number, by which the hidden state is multiplied at last."""
     altup: AltUp | None = None
-    """Where the model has :class:`Streams`."""
+    """Given where the model has :class:`Streams`."""
 
 
 class Sinusoids(Node):
@@ -123,7 +124,7 @@ class Streams(Node):
 
 
 class Embedding(Node):
-    """What the first layer reads: ``norm(scale · token + type + place)``."""
+    """The embedding of token ids: ``norm(scale · token + type + place)``."""
 
     weight: Weight
     scale: PositiveFloat | None = None
@@ -137,11 +138,12 @@ class Embedding(Node):
     """Learned token types (segments), ``Model.type_vocab`` of them."""
     norm: Norm | None = None
     per_layer: PerLayerEmbedding | None = None
-    """What :class:`PerLayerInput` of each layer reads besides."""
+    """The embedding of which :class:`PerLayerInput` of each layer reads its part."""
 
 
 class Transform(Node):
-    """``norm(act(dense(x)))``: what a masked language model does before its logits."""
+    """``norm(act(dense(x)))``: the layer before the logits of a masked language
+    model."""
 
     dense: Projection
     act: ActivationName
@@ -172,8 +174,8 @@ class PrefixEncoder(Node):
     length: PositiveInt
     table: Weight
     row: Literal["states", "hidden"] = "states"
-    """How wide a row is: as the keys and values of all layers together (axis ``S``), or
-    as a hidden state (``E``), which needs a projection."""
+    """The width of a row: that of the keys and values of all layers together (axis
+    ``S``), or that of a hidden state (``E``), which needs a projection."""
     up: Projection | None = None
     """To a hidden state."""
     down: Projection | None = None
@@ -191,9 +193,9 @@ class Head(Node):
     normalised: bool = False
     """Rows of the weight are divided by their length."""
     pre_scale: PositiveFloat = 1.0
-    """What multiplies the hidden state."""
+    """A factor of the hidden state."""
     scale: PositiveFloat = 1.0
-    """What multiplies the logits."""
+    """A factor of the logits."""
     softcap: PositiveFloat | None = None
     """Logits become ``softcap · tanh(logit / softcap)``."""
 
@@ -222,7 +224,7 @@ class Waiver(Node):
 
 
 class Expected(Node):
-    """Values that checkpoint tensors are taken to have; ``load`` looks them up."""
+    """Values that checkpoint tensors are assumed to have; ``load`` checks them."""
 
     pattern: str
     """A glob over tensor names."""
@@ -231,9 +233,9 @@ class Expected(Node):
     the tensor is the ``same`` as the one of that name."""
     value: float | str
     otherwise: str
-    """What it means where they have not, and what to do."""
+    """The consequence where they have other values, and what to do."""
     bound: bool = False
-    """Whether the model reads these tensors; else it waives them."""
+    """True where the model reads these tensors; else it waives them."""
 
 
 class OldName(Node):
@@ -261,11 +263,11 @@ class Model(Node):
     blocks: tuple[Block, ...]
     final_norm: Norm | None = None
     head: Head | Pooler | None
-    """None: the last hidden state is all there is."""
+    """None: the model answers with the last hidden state."""
     streams: Streams | None = None
     """None: there is one residual stream."""
     positions: GlmPositions | None = None
-    """How positions follow from the ids; None: tokens are counted."""
+    """The rule that derives positions from the ids; None: tokens are counted."""
     prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
     tokenizer: Literal["glm"] | None = None
@@ -284,7 +286,7 @@ class Model(Node):
 
     @property
     def is_encoder(self) -> bool:
-        """Whether every token sees every other: no cache, no generation."""
+        """True where every token sees every other: no cache, no generation."""
         steps = [step.op for block in self.blocks for step in block.steps]
         attending = [op for op in steps if isinstance(op, Attention | Mla)]
         full = [isinstance(op, Attention) and op.mask == "full" for op in attending]

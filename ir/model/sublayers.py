@@ -43,11 +43,11 @@ class OutputGate(Node):
     head_bias: Weight | None = None
     """A number of each head that is added to what was projected."""
     reads: Literal["hidden", "latent"] = "hidden"
-    """What is projected: the hidden state, or what :class:`Mla` makes queries of."""
+    """The projection's input: the hidden state, or the query latent of :class:`Mla`."""
 
 
 class BlockIndexer(Node):
-    """Which blocks of cached tokens a query may see (MiniMax-M3).
+    """An indexer that selects the blocks of cached tokens a query may see (MiniMax-M3).
 
     Each of ``heads`` groups of query heads has a query of its own, one key serves them
     all; both are normed and turned like the attention's. A block is as good as the
@@ -67,7 +67,7 @@ class BlockIndexer(Node):
 
 
 class Router(Node):
-    """Which experts a token goes to, and how much each of them counts; all in fp32.
+    """The choice of experts for each token, and their weights; all in fp32.
 
     The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
     expert's score is the softmax or sigmoid of its logit, or the logit itself. The
@@ -85,7 +85,7 @@ class Router(Node):
     and each weighs as its share in a softmax over those that are not chosen yet and
     whose logit is at most twice this, relatively, below the highest."""
     after: Literal["softmax", "sigmoid"] | None = None
-    """What becomes of the logits of the chosen experts, where logits are the scores."""
+    """Turns the chosen experts' logits into weights, where ``score`` is ``logit``."""
     correction: Weight | None = None
     """A bias of each expert that counts for the choice only (arXiv:2408.15664)."""
     groups: PositiveInt = 1
@@ -95,12 +95,12 @@ class Router(Node):
     group_score: Literal["top2", "max"] = "top2"
     """A group is as good as its two best experts together, or as its best one."""
     ineligible: Literal["never", "zero"] = "never"
-    """Whether experts of other groups are never chosen, or compared as 0, so that they
-    come before eligible ones below it."""
+    """Experts of other groups are never chosen, or compete with the score 0 and so come
+    before eligible ones below it."""
     renormalise: bool = False
     """The weights of the chosen experts are divided by their sum."""
     least_sum: PositiveFloat | None = None
-    """What that sum is at least."""
+    """The least value of that sum."""
     scale: PositiveFloat = 1.0
     """The weights are multiplied by this at last."""
     norm: Norm | None = None
@@ -110,7 +110,7 @@ class Router(Node):
 
 
 class HeadExperts(Node):
-    """A mixture of attention heads (arXiv:2210.05144): which experts make a token's
+    """A mixture of attention heads (arXiv:2210.05144): chosen experts make a token's
     queries and read its context.
 
     An expert has a query for each KV head, and there are ``top_k`` query heads for each
@@ -138,13 +138,13 @@ class Attention(Node):
     v_dim: PositiveInt | None = None
     """Width of a value, axis ``Dv``; None: that of a key, axis ``D``."""
     v_scale: PositiveFloat = 1.0
-    """What multiplies the values."""
+    """A factor of the values."""
     scale: PositiveFloat
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
     mask: Literal["causal", "prefix", "full"] = "causal"
-    """What a query sees of the tokens that are no padding. ``causal``: those up to its
-    own. ``prefix``: also all before the generated text, which see each other (a prefix
+    """The tokens that a query sees, padding aside. ``causal``: those up to its own.
+    ``prefix``: also all before the generated text, which see each other (a prefix
     LM); where that part ends, :attr:`Model.positions` says. ``full``: all of them."""
     chunk: PositiveInt | None = None
     """A query sees tokens of its own chunk only: positions 0 to ``chunk - 1``, …"""
@@ -164,7 +164,7 @@ class Attention(Node):
     v_norm: Norm | None = None
     """Norm of each value head."""
     qk_norm_scope: Literal["head", "heads", "full"] = "head"
-    """What q_norm and k_norm go over. ``head``: each head, with one weight for all;
+    """The channels of a norm of q or k. ``head``: each head, with one weight for all;
     ``heads``: each head, with a row of the weight each; ``full``: all heads at once."""
     qk_norm_after_rope: bool = False
     q_scale: QueryScale | None = None
@@ -189,7 +189,7 @@ class Xielu(Node):
 
 
 class ClampedGlu(Node):
-    """How gate and up go together where it is not ``act(gate) * up``.
+    """A clamped gated activation, in the place of ``act(gate) * up``.
 
     With ``alpha`` gate · sigmoid(alpha · gate) · (up + 1), gate cut off above ``limit``
     before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate)
@@ -210,11 +210,11 @@ class Mlp(Node):
     up: Projection
     glu: ClampedGlu | None = None
     sub_norm: Norm | None = None
-    """Norm of what ``down`` reads."""
+    """Norm of the input of ``down``."""
     down: Projection
     cutoff: float | None = None
-    """Of what ``gate`` makes only what lies so many standard deviations above the mean
-    goes on, less that."""
+    """The projected gate g becomes max(0, g - mean(g) - cutoff · std(g)) before the
+    activation."""
 
 
 class LowRank(Node):
@@ -270,12 +270,12 @@ class Moe(Node):
     up_bias: Weight | None = None
     down_bias: Weight | None = None
     bias: Weight | None = None
-    """What is added to the sum of the experts."""
+    """A vector that is added to the sum of the experts."""
     glu: ClampedGlu | None = None
     weigh: Literal["output", "input"] = "output"
-    """What is multiplied by an expert's weight: what it makes, or what it reads."""
+    """An expert's weight multiplies its output, or its input."""
     shared: Mlp | None = None
-    """What every token goes through besides its experts."""
+    """An MLP that every token goes through besides its experts."""
     shared_gate: Weight | None = None
     """A row whose product with the token, through a sigmoid, scales ``shared``."""
     averaged: bool = False
@@ -298,7 +298,8 @@ class Branches(Node):
 
 
 class Indexer(Node):
-    """Which cached tokens a query may see: DeepSeek's sparse attention.
+    """An indexer that selects the cached tokens a query may see: DeepSeek's sparse
+    attention.
 
     A token's score is the sum over ``heads`` of weight · relu(q · k · dim^-0.5), with
     weights ``linear(x) · heads^-0.5``; the ``top_k`` highest are seen. One key serves
@@ -310,7 +311,7 @@ class Indexer(Node):
     dim: PositiveInt
     top_k: PositiveInt
     style: RopeStyle
-    """How channels are paired for rope."""
+    """The pairing of channels for rope."""
     q: Projection
     k: Projection
     k_norm: Norm
@@ -349,7 +350,7 @@ class Mla(Node):
     """Norm of the shared key before it turns."""
     kv_norm: Norm
     kv_scale: PositiveFloat = 1.0
-    """What multiplies the normed latent."""
+    """A factor of the normed latent."""
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
     gate: OutputGate | None = None

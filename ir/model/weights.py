@@ -1,4 +1,4 @@
-"""Where weights lie in a checkpoint, how they are stored, linear maps and norms."""
+"""Weights: their place in a checkpoint, their storage, linear maps and norms."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ class RowQuantized(Node):
 
     bits: Literal[4, 8]
     suffix: str = "_scale"
-    """What the scale's name has after the tensor's."""
+    """The scale's name is the tensor's with this appended."""
 
 
 class BlockQuantized(Node):
@@ -37,7 +37,7 @@ class GroupQuantized(Node):
     """Columns that share a scale; None: all of a row's."""
     zeros: bool = False
     ordered: bool = True
-    """Whether columns of a group are neighbours; else there is an index of groups."""
+    """True where the columns of a group are neighbours; else there is an index."""
 
 
 class Mxfp4Quantized(Node):
@@ -51,17 +51,17 @@ Storage = RowQuantized | BlockQuantized | GroupQuantized | Mxfp4Quantized
 
 
 class Weight(Node):
-    """A slot's place in the checkpoint."""
+    """The place of a slot's weight in the checkpoint."""
 
     tensor: str
     """Tensor name as published; ``{i}`` stands for the layer's index."""
     layout: str | None = None
-    """How the tensor is stored, e.g. ``"[q:(H D)|k:(K D)|v:(K D)] E"``; None: as the
-    slot itself is laid out."""
+    """The stored layout, e.g. ``"[q:(H D)|k:(K D)|v:(K D)] E"``; None: as the slot
+    itself is laid out."""
     part: str | None = None
-    """Which part of a ``[a:..|b:..]`` layout this slot is."""
+    """The part of a ``[a:..|b:..]`` layout that this slot is."""
     storage: Storage | None = None
-    """How the tensor is quantised; None: it is stored as floats."""
+    """The format of quantised tensors; None: the tensor is stored as floats."""
 
 
 class Projection(Node):
@@ -72,7 +72,7 @@ class Projection(Node):
 
 
 class NormGate(Node):
-    """What a norm gives times sigmoid(up(silu(down of it))): a gate of low rank."""
+    """A low-rank gate of a norm's result y: y times sigmoid(up(silu(down(y))))."""
 
     rank: PositiveInt
     """Axis ``Rg``."""
@@ -89,7 +89,7 @@ class Norm(Node):
     """None: the norm only normalises."""
     bias: Weight | None = None
     unit_offset: bool = False
-    """The weight is stored as what it differs from 1 by."""
+    """The stored weight w stands for 1 + w."""
     weight_in: Literal["input", "f32"] = "input"
     """RMSNorm only. ``input``: round to the input's dtype, then multiply by the weight
     (transformers). ``f32``: multiply in fp32, round once (ChatGLM's own code)."""

@@ -14,7 +14,7 @@ from glmc.ir.types import TensorType, Type
 
 
 def _extras(types: Types, heads: int) -> None:
-    """What ops that attend ask of a head's slope and of its sink."""
+    """Check that slopes and sinks have one number for each head."""
     for name in ("slopes", "sinks"):
         if name in types:
             given = types[name]
@@ -22,7 +22,7 @@ def _extras(types: Types, heads: int) -> None:
 
 
 def _masking(types: Types, window: int | None, learned: int) -> None:
-    """What the ops that attend ask of their mask."""
+    """Check the mask of an op that attends: prefix, window, learned slots."""
     prefix = types.get("prefix")
     if prefix is not None:
         fits = prefix.dtype == "i32" and len(prefix.dims) == 1
@@ -33,7 +33,7 @@ def _masking(types: Types, window: int | None, learned: int) -> None:
 
 
 def kv_type(kv: object) -> KvType:
-    """``kv``'s type, which must be one of keys and values."""
+    """Check that a type is a state of keys and values, and return it."""
     expect(isinstance(kv, KvType), f"kv must hold keys and values, not {kv}")
     assert isinstance(kv, KvType)
     return kv
@@ -42,7 +42,8 @@ def kv_type(kv: object) -> KvType:
 def attention_flops(
     call: Call, heads: int, kv: KvType, window: int | None = None
 ) -> int:
-    """A multiply-add for each pair of query and slot and each channel of key and value.
+    """Count a multiply-add for each (query, slot) pair and each channel of key and
+    value.
 
     The softmax is not counted: it is small beside them and runs on other units.
     """
@@ -65,11 +66,11 @@ class KvWrite(Op):
         return (kv,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """None: keys and values are copied."""
+        """Return 0: keys and values are copied."""
         return 0
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """Keys and values, read and written."""
+        """Count keys and values, read and written."""
         return 2 * (call.nbytes(types["k"]) + call.nbytes(types["v"]))
 
 
@@ -112,12 +113,12 @@ class Attention(Op):
         return (TensorType(dtype=q.dtype, dims=dims),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Both products; see :func:`attention_flops`."""
+        """Count both products; see :func:`attention_flops`."""
         kv = kv_type(types["kv"])
         return attention_flops(call, int(types["q"].dims[2]), kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """Queries, context, and every slot that is seen, once."""
+        """Count queries, context, and every slot that is seen, once."""
         kv, dtype = kv_type(types["kv"]), types["q"].dtype
         seen = call.kept(kv, dtype, call.slots(self.window))
         return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
@@ -152,13 +153,14 @@ class FullAttention(Op):
         return (TensorType(dtype=q.dtype, dims=dims),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Both products, of every token with every token; softmax is not counted."""
+        """Count both products, of every token with every token; softmax is not
+        counted."""
         pairs = call.size(types["q"].dims[:3]) * call.tokens
         return 2 * pairs * (int(types["k"].dims[3]) + int(types["v"].dims[3]))
 
 
 class QkvAttention(Op):
-    """From packed ``q | k | v`` to the context: all that lies between two linears.
+    """The context from packed ``q | k | v``: everything between two linears.
 
     Per-head RMS norm of q and k (where ``q_norm`` and ``k_norm`` are given), rotary
     embedding (where ``cos`` and ``sin`` are), the cache write, and attention, with the
@@ -203,7 +205,7 @@ class QkvAttention(Op):
         return (qkv.with_last(self.heads * self.head_dim),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Norms, rotations and both products of attention."""
+        """Count norms, rotations and both products of attention."""
         heads, work = self.heads + self.kv_heads, 0
         if self.q_norm:
             rows = call.size(types["qkv"].dims[:-1]) * heads
@@ -214,9 +216,8 @@ class QkvAttention(Op):
         return work + attention_flops(call, self.heads, kv, self.window)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """As each of its parts must: the packed product, tables and weights read, this
-        call's slots written, every slot that is seen read once, the context written.
-        """
+        """Count the sum over its parts: packed product, tables and weights read, this
+        call's slots written, every visible slot read once, the context written."""
         kv, dtype = kv_type(types["kv"]), types["qkv"].dtype
         slots = call.tokens + call.slots(self.window)
         return super().nbytes(types, call) + call.kept(kv, dtype, slots)

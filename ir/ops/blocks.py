@@ -34,12 +34,12 @@ class BlockSelect(Op):
         return (TensorType(dtype="i64", dims=(*q.dims[:3], "N")),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The product of each query with the keys it may see."""
+        """Count the product of each query with the keys it may see."""
         groups, width = map(int, types["q"].dims[2:])
         return 2 * call.batch * groups * call.scores() * width
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The operands, and every cached key of the indexer once."""
+        """Count the operands, and every cached key of the indexer once."""
         index, dtype = vectors(types["index"]), types["q"].dtype
         return super().nbytes(types, call) + call.kept(index, dtype, call.slots())
 
@@ -67,11 +67,12 @@ class BlockAttention(Op):
         return (TensorType(dtype=q.dtype, dims=(*q.dims[:2], heads * kv.v_dim)),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Both products, as if everything was selected: how much is, no type says."""
+        """Count both products as if every block was selected: types do not say how many
+        are."""
         kv = kv_type(types["kv"])
         return attention_flops(call, int(types["q"].dims[2]), kv)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The operands and every slot, as if everything was selected."""
+        """Count the operands and every slot, as if every block was selected."""
         seen = call.kept(kv_type(types["kv"]), types["q"].dtype, call.slots())
         return super().nbytes(types, call) + seen

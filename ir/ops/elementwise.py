@@ -22,11 +22,11 @@ class Embedding(Op):
         return (TensorType(dtype=weight.dtype, dims=(*ids.dims, weight.dims[1])),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """None: rows are copied."""
+        """Return 0: rows are copied."""
         return 0
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The ids, and their rows of the table read and written."""
+        """Count the ids, and their rows of the table read and written."""
         rows = call.nbytes(self.results[0].type)
         return call.nbytes(types["ids"]) + 2 * rows
 
@@ -44,7 +44,8 @@ class KnownIds(Op):
 
 
 def product_type(types: Types) -> TensorType:
-    """The type of x Wᵀ + b, from those of ``x``, ``weight`` and perhaps ``bias``."""
+    """Return the type of x Wᵀ + b from those of ``x``, ``weight`` and perhaps
+    ``bias``."""
     x, weight, bias = types["x"], types["weight"], types.get("bias")
     expect(len(weight.dims) == 2, f"weight must have 2 dims, not {weight}")
     expect(x.dims[-1] == weight.dims[1], f"{x} does not multiply {weight}")
@@ -55,7 +56,7 @@ def product_type(types: Types) -> TensorType:
 
 
 def product_flops(types: Types, call: Call) -> int:
-    """A multiply-add for each row of x and each weight; scales and bias with it."""
+    """Count a multiply-add for each row of x and each weight."""
     rows = call.size(types["weight"].dims[:1])
     return 2 * call.size(types["x"].dims) * rows
 
@@ -206,7 +207,7 @@ class Gate(Op):
 
 
 class ZerosLike(Op):
-    """Zeros of x's type: what the first layer receives as residual."""
+    """Zeros of x's type, which the first layer receives as residual."""
 
     mnemonic = "zeros_like"
     x: Value
@@ -215,11 +216,11 @@ class ZerosLike(Op):
         return (types["x"],)
 
     def flops(self, types: Types, call: Call) -> int:
-        """None."""
+        """Return 0."""
         return 0
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The zeros; x is not read."""
+        """Count the zeros; x is not read."""
         return call.nbytes(self.results[0].type)
 
 
@@ -268,7 +269,7 @@ class ActMul(Op):
         return (packed.with_last(int(width) // 2),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The activation, counted as one operation, and the product."""
+        """Count the activation, as one operation an element, and the product."""
         return 2 * call.size(self.results[0].type.dims)
 
 
@@ -316,7 +317,7 @@ class Concat(Op):
         return (x.with_last(int(x.dims[-1]) + int(y.dims[-1])),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """None: channels are copied."""
+        """Return 0: channels are copied."""
         return 0
 
 

@@ -11,7 +11,7 @@ from glmc.ir.types import TensorType
 
 
 def _chosen(types: Types) -> int:
-    """How many experts a token has."""
+    """Return the number of experts of a token."""
     experts, x = types["experts"], types["x"]
     fits = experts.dims[:-1] == x.dims[:2]
     expect(fits, f"experts {experts} do not fit {x}")
@@ -39,7 +39,7 @@ class ExpertQueries(Op):
         return (x.with_last(self.kv_heads * _chosen(types), width),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A product for each expert of a token."""
+        """Count a product for each expert of a token."""
         return 2 * call.size(types["experts"].dims) * _matrix(types, call)
 
 
@@ -67,7 +67,7 @@ class ExpertOutputs(Op):
         return (x.with_last(out),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A product for each expert of a token."""
+        """Count a product for each expert of a token."""
         return 2 * call.size(types["experts"].dims) * _matrix(types, call)
 
 

@@ -32,11 +32,11 @@ class LatentWrite(Op):
         return (kept,)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """Latents and shared keys, read and written."""
+        """Count latents and shared keys, read and written."""
         return 2 * (call.nbytes(types["latent"]) + call.nbytes(types["shared"]))
 
     def flops(self, types: Types, call: Call) -> int:
-        """None: latents and keys are copied."""
+        """Return 0: latents and keys are copied."""
         return 0
 
 
@@ -81,8 +81,8 @@ class LatentAttention(Op):
         return (TensorType(dtype=q.dtype, dims=(*q.dims[:2], heads * v_dim)),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Expanded or absorbed, whichever is less; as if everything was selected, since
-        how much is, no type says."""
+        """Count the expanded or the absorbed form, whichever is less, as if every slot
+        was selected: types do not say how many are."""
         q, kept, kv_b = types["q"], vectors(types["latents"]), types["kv_b"]
         heads, _, v_dim = _sizes(q, kept, kv_b)
         rank, pairs = int(kv_b.dims[1]), call.batch * heads * call.scores(self.window)
@@ -93,14 +93,14 @@ class LatentAttention(Op):
         return 2 * min(expanded, absorbed)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The operands, and every slot once, as if everything was selected."""
+        """Count the operands, and every slot once, as if every slot was selected."""
         slots = call.slots(self.window)
         seen = call.kept(vectors(types["latents"]), types["q"].dtype, slots)
         return super().nbytes(types, call) + seen
 
 
 def vectors(state: object) -> TokenType:
-    """A state's type, which must be one vector for each token."""
+    """Check that a state holds one vector for each token, and return its type."""
     one = isinstance(state, TokenType) and len(state.sizes) == 1
     expect(one, f"what is kept must be one vector per token, not {state}")
     assert isinstance(state, TokenType)
@@ -108,7 +108,7 @@ def vectors(state: object) -> TokenType:
 
 
 def _sizes(q: TensorType, kept: TokenType, kv_b: TensorType) -> tuple[int, int, int]:
-    """(heads, a head's channels that do not turn, channels of its value)."""
+    """Return (heads, a head's channels that are not rotated, channels of its value)."""
     heads = int(q.dims[2])
     nope = int(q.dims[3]) - (kept.sizes[0] - int(kv_b.dims[1]))
     return heads, nope, int(kv_b.dims[0]) // heads - nope

@@ -62,7 +62,7 @@ class MoeRouter(Op):
         return chosen, TensorType(dtype="f32", dims=chosen.dims)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The product with every expert's row; the choice is not counted."""
+        """Count the product with every expert's row; the choice is not counted."""
         rows = call.size(types["weight"].dims[:1])
         return 2 * call.size(types["x"].dims) * rows
 
@@ -139,12 +139,13 @@ class MoeExperts(Op):
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Three products for each expert that a token chose."""
+        """Count three products for each expert that a token chose."""
         weights = call.size(types["down"].dims[1:])
         return 2 * call.size(types["experts"].dims) * 3 * weights
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """All operands, but of the stacks no more experts than there are choices."""
+        """Count all operands, but of the stacks no more experts than there are
+        choices."""
         stacks = call.nbytes(types["gate_up"]) + call.nbytes(types["down"])
         count = int(types["down"].dims[0])
         read = min(count, call.size(types["experts"].dims))

@@ -15,7 +15,7 @@ LAYER_FLOPS = 7
 
 
 def expect_vectors(x: TensorType, *vectors: TensorType | None) -> None:
-    """Weights and biases of norms have a number for each channel of x."""
+    """Check that weights and biases of a norm have a number for each channel of x."""
     for vector in vectors:
         if vector:
             expect(vector.dims == x.dims[-1:], f"{vector} does not fit {x}")
@@ -120,7 +120,7 @@ class AddRmsNorm(Op):
         return (types["x"], types["x"])
 
     def flops(self, types: Types, call: Call) -> int:
-        """The sum and the norm; see :data:`RMS_FLOPS`."""
+        """Count the sum and the norm; see :data:`RMS_FLOPS`."""
         return (1 + RMS_FLOPS) * call.size(types["x"].dims)
 
 
@@ -141,5 +141,5 @@ class AddLayerNorm(Op):
         return (types["x"], types["x"])
 
     def flops(self, types: Types, call: Call) -> int:
-        """The sum and the norm; see :data:`LAYER_FLOPS`."""
+        """Count the sum and the norm; see :data:`LAYER_FLOPS`."""
         return (1 + LAYER_FLOPS) * call.size(types["x"].dims)

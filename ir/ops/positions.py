@@ -1,4 +1,4 @@
-"""What positions give besides rope: tables that the stem makes for all layers."""
+"""Ops on positions besides rope: tables that the stem makes for all layers."""
 
 from glmc.ir.op import Op, Types, Value, expect
 from glmc.ir.types import TensorType

@@ -1,4 +1,4 @@
-"""Matrix products fused with what stands before and after them: one family.
+"""Matrix products fused with the ops before and after them: one family.
 
 A product may norm its operand, activate what it makes, and join the residual stream.
 Each rounds where its parts, one after the other, round: the norm and the product to the
@@ -20,7 +20,7 @@ from glmc.ir.types import TensorType
 
 
 def _made(types: Types, bits: int | None) -> TensorType:
-    """The type of x Wᵀ + b, with W as floats or, with ``bits``, as codes."""
+    """Return the type of x Wᵀ + b, with W as floats or, with ``bits``, as codes."""
     if bits is not None:
         expect("scale" in types, f"codes of {bits} bits need a scale")
         return quantized_product_type(types, bits)
@@ -48,12 +48,13 @@ class LinearAdd(Op):
         return (made,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The product and the sum."""
+        """Count the product and the sum."""
         return product_flops(types, call) + call.size(types["residual"].dims)
 
 
 class _Activating(Op):
-    """What is made of x Wᵀ + b; ``norm_flops`` are those on an element of x before."""
+    """A product x Wᵀ + b, and an activation of it; ``norm_flops`` are those of the norm
+    before, for each element of x."""
 
     multiplies = True
     norm_flops: ClassVar[int] = 0
@@ -61,7 +62,7 @@ class _Activating(Op):
     def activated(
         self, types: Types, bits: int | None, fn: str | None, gated: bool
     ) -> TensorType:
-        """The type of fn(y), or of fn(gate) · up where y is ``gate | up``."""
+        """Return the type of fn(y), or of fn(gate) · up where y is ``gate | up``."""
         made = _made(types, bits)
         if not gated:
             return made
@@ -71,7 +72,8 @@ class _Activating(Op):
         return made.with_last(width // 2)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The norm and the product; an activation and a gate are one operation each."""
+        """Count the norm and the product, and one operation each for activation and
+        gate."""
         given = self.attributes()
         after = ("fn" in given) + ("gated" in given)
         before = self.norm_flops * call.size(types["x"].dims)

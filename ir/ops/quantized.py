@@ -3,8 +3,8 @@
 ``weight`` holds the codes of ``[rows, in]`` as bytes: i8 ``[rows, in * bits / 8]``, in
 the order that the target packs them in at load time. ``scale`` is
 ``[rows]`` or ``[rows, groups]``, where a group is ``in / groups`` neighbours of a row;
-``zeros``, i8 ``[rows, groups]``, is what is taken off the codes of a group. What an op
-computes with is ``(code - zero) · scale``, rounded to the dtype of ``scale``.
+``zeros``, i8 ``[rows, groups]``, is subtracted from the codes of a group. An op
+computes with ``(code - zero) · scale``, rounded to the dtype of ``scale``.
 """
 
 from glmc.ir.cost import Call
@@ -14,7 +14,7 @@ from glmc.ir.types import TensorType
 
 
 def _width(types: Types, bits: int) -> int:
-    """Columns of the matrix that the codes stand for."""
+    """Check the operands; return the columns of the matrix that the codes stand for."""
     weight, scale, zeros = types["weight"], types["scale"], types.get("zeros")
     expect(bits in (4, 8), f"codes have 4 or 8 bits, not {bits}")
     expect(weight.dtype == "i8", f"codes must be i8, not {weight}")
@@ -32,8 +32,8 @@ def _width(types: Types, bits: int) -> int:
 
 
 def quantized_product_type(types: Types, bits: int) -> TensorType:
-    """The type of x Wᵀ + b, from those of ``x``, ``weight``, ``scale`` and perhaps
-    ``zeros`` and ``bias``."""
+    """Return the type of x Wᵀ + b, from those of ``x``, ``weight``, ``scale`` and
+    perhaps ``zeros`` and ``bias``."""
     x, weight, scale = types["x"], types["weight"], types["scale"]
     width = _width(types, bits)
     expect(x.dims[-1] == width, f"{x} does not multiply {width} columns")
@@ -81,7 +81,8 @@ class QuantizedEmbedding(Op):
         return (TensorType(dtype=scale.dtype, dims=(*ids.dims, width)),)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The ids, their rows of codes with a scale each, and what these stand for."""
+        """Count the ids, their rows of codes with a scale each, and the rows they stand
+        for."""
         row = TensorType(dtype="i8", dims=types["weight"].dims[1:])
         scale = TensorType(dtype=types["scale"].dtype, dims=())
         rows = call.size(types["ids"].dims) * (call.nbytes(row) + call.nbytes(scale))

@@ -29,7 +29,7 @@ class RopeTable(Op):
         return (table, table)
 
     def flops(self, types: Types, call: Call) -> int:
-        """An angle, its cosine and its sine; each counts as one."""
+        """Count an angle, its cosine and its sine, each as one operation."""
         return 3 * call.size(self.results[0].type.dims)
 
 
@@ -125,7 +125,8 @@ class RopeTableSections(RopeTable):
 class Rope(Op):
     """Rotate ``2 · cos.shape[-1]`` channels of each head from ``first`` on.
 
-    The other channels pass.
+    The other channels pass through.
+
     ``half`` pairs channel j with j + dim/2, ``interleaved`` pairs 2j with 2j + 1. With
     several ``sections`` these channels are that many equal parts, paired each within
     itself, and the table is cut likewise. ``reverse`` turns by negative angles.
@@ -150,7 +151,7 @@ class Rope(Op):
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Four products and two sums for each pair of each head."""
+        """Count four products and two sums for each pair of channels of each head."""
         return 6 * call.size(types["cos"].dims) * int(types["x"].dims[2])
 
 

@@ -13,7 +13,7 @@ from glmc.ir.types import TensorType, Type
 
 
 class NoSelection(Op):
-    """The empty selection for ids ``[B,T]``: what the first layer receives."""
+    """The empty selection for ids ``[B,T]``, which the first layer receives."""
 
     mnemonic = "no_selection"
     ids: Value
@@ -35,7 +35,7 @@ class IndexWrite(Op):
         return (index,)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The keys, read and written."""
+        """Count the keys, read and written."""
         return 2 * call.nbytes(types["k"])
 
 
@@ -65,12 +65,12 @@ class IndexSelect(Op):
         return (TensorType(dtype="i64", dims=(*q.dims[:2], "N")),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The product of each query with the keys it may see, and that for w."""
+        """Count the product of each query with the keys it may see, and that for w."""
         heads, width = map(int, types["q"].dims[2:])
         pairs = call.batch * heads * call.scores()
         return 2 * (pairs * width + call.size(types["x"].dims) * heads)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """The operands, and every cached key of the indexer once."""
+        """Count the operands, and every cached key of the indexer once."""
         index, dtype = vectors(types["index"]), types["x"].dtype
         return super().nbytes(types, call) + call.kept(index, dtype, call.slots())

@@ -10,7 +10,7 @@ from glmc.ir.types import TensorType
 
 
 def _streams(x: TensorType) -> tuple[int, int]:
-    """How many streams there are, and how wide they are."""
+    """Return the number of streams, and their width."""
     expect(len(x.dims) == 4, f"{x} does not hold streams, [B,T,streams,width]")
     return int(x.dims[2]), int(x.dims[3])
 
@@ -42,7 +42,7 @@ class SpreadStreams(Op):
         return (x.with_last(count, width),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A product for each stream but the first."""
+        """Count a product for each stream but the first."""
         rows = call.size(types["weight"].dims[:2])
         return 2 * call.size(types["x"].dims) * rows
 
@@ -63,7 +63,7 @@ class GatherStreams(Op):
         return (TensorType(dtype=x.dtype, dims=(*x.dims[:2], width)),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A product for each stream but the first."""
+        """Count a product for each stream but the first."""
         tokens = call.size(types["x"].dims[:2])
         return 2 * tokens * call.size(types["weight"].dims)
 
@@ -84,7 +84,7 @@ class MixStreams(Op):
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A multiply-add for each element and each stream."""
+        """Count a multiply-add for each element and each stream."""
         return 2 * call.size(types["x"].dims) * int(types["x"].dims[2])
 
 

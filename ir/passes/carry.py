@@ -1,7 +1,7 @@
-"""Carry the last add of a layer over the border, to where the next norm can take it.
+"""Carry the last add of a layer to the next layer, where a norm can be fused with it.
 
 A layer ends in ``out = add(x1, mlp)`` and the next one begins with a norm of that sum.
-As one value crosses the border, add and norm can never meet. This pass lets the layer
+The two are in different graphs, so no fusion can match both. This pass lets the layer
 hand on both operands, ``(x, delta)``; the add moves to the start of the next layer and
 of the head. The first layer receives zeros as delta, which adds nothing, exactly.
 """
@@ -109,14 +109,14 @@ def _beginning(graph: Graph, delta: str) -> Graph:
 
 
 def _reading(op: Op, old: str, new: str) -> Op:
-    """The op with reads of one value replaced by reads of another."""
+    """Replace the op's reads of one value by reads of another."""
     operands = [(field, name) for field, sigil, name in op.operands() if sigil == "%"]
     changed = {field: new for field, name in operands if name == old}
     return op.model_copy(update=changed) if changed else op
 
 
 def _ending(graph: Graph, delta: str) -> Graph:
-    """Return the operands of the last add instead of the sum."""
+    """Return the operands of the last add from the graph instead of the sum."""
     last = graph.producers[graph.returns[0]]
     ops = tuple(op for op in graph.ops if op is not last)
     return graph.replace(ops=ops, returns=(*last.values, *graph.returns[1:]))

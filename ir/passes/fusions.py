@@ -1,4 +1,4 @@
-"""The fusions that are true on any machine, as data; a target says which it runs."""
+"""The fusions that pay off on any machine, as data; each target lists which it runs."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from glmc.ir.passes.rewrite import Check, Fusion, Match, Rule
 
 
 def _rows(*weights: str) -> Callable[[Match], tuple[int, ...]]:
-    """How many rows each of some matrices has."""
+    """Return a function that gives the number of rows of each of some matrices."""
     return lambda match: tuple(match.type(weight).dims[0] for weight in weights)
 
 
@@ -24,7 +24,7 @@ def _biases_agree(*names: str) -> Check:
 
 
 def _beside_an_add(_: Program, graph: Graph, __: Op) -> bool:
-    """Whether the graph of a norm has an add that the norm could take."""
+    """Tell whether the graph has an add, which a norm in it could be fused with."""
     return any(isinstance(op, Add) for op in graph.ops)
 
 

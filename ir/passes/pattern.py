@@ -46,7 +46,7 @@ def _line(cursor: Cursor, raw: Statement) -> PatternOp:
 
 
 def parse_replacement(text: str) -> tuple[list[ParamLine], list[PatternOp]]:
-    """The lines of a replacement."""
+    """Parse the right-hand side of a rule into parameters to build and ops to make."""
     cursor, params, lines = Cursor(text), list[ParamLine](), list[PatternOp]()
     while not cursor.sees("end"):
         if cursor.now.text.startswith("@"):
@@ -59,7 +59,7 @@ def parse_replacement(text: str) -> tuple[list[ParamLine], list[PatternOp]]:
 
 
 class Pattern:
-    """The ``match`` side of a fusion."""
+    """The left-hand side of a rewrite rule."""
 
     def __init__(self, text: str) -> None:
         cursor = Cursor(text)
@@ -83,7 +83,8 @@ class Pattern:
 
 
 def unify(line: PatternOp, op: Op, bound: Binding) -> str | None:
-    """Bind a line's names to an op; the reason why it cannot be, or None."""
+    """Bind a pattern line's names to an op; return the reason why it cannot be, or
+    None."""
     if type(op) is not line.cls:
         made = ", ".join(f"%{name}" for name in op.outs)
         return f"{made} is made by {op.mnemonic}, not {line.cls.mnemonic}"

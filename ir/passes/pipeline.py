@@ -13,7 +13,7 @@ from glmc.ir.verify import verify
 
 
 class Pass(Protocol):
-    """What the pipeline runs."""
+    """The interface of a pass."""
 
     @property
     def name(self) -> str: ...

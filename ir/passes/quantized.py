@@ -1,17 +1,17 @@
-"""Leave quantised weights as they are stored, where an op can read them so.
+"""Keep quantised weights as they are stored, where an op can read them so.
 
 Lowering says what a quantised weight means: codes times scales, made at load time.
 This pass moves the product into the op. It comes after the merges, because scales of a
-row, or of groups of its columns, allow whatever is done to whole rows: what
-concatenates, cuts or reorders rows of the weight does the same to its codes, to its
-scales and to its zero points. Which codes can be packed is for the target to say.
+row, or of groups of its columns, allow whatever is done to whole rows: a step that
+concatenates, cuts or reorders rows of the weight does the same to its codes, scales and
+zero points. The target decides which codes can be packed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
 from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
@@ -19,10 +19,10 @@ from glmc.ir.recipe import (
     Cat,
     DequantGroups,
     DequantRows,
-    Kept,
     Permute,
     Quantized,
     Recipe,
+    Repacked,
     Slice,
     Stack,
     Tensor,
@@ -45,15 +45,15 @@ _NAME = "keep-quantized"
 
 
 _FORMS = DequantRows | DequantGroups
-"""What ops read, once it is repacked: codes of 4 or 8 bits in rows."""
+"""The formats that ops read once repacked: codes of 4 or 8 bits in rows."""
 
 Packing = Callable[[int, int, int], str | None]
-"""Why codes cannot be packed, or None: (bits, columns of a row, columns of a group)."""
+"""(bits, columns of a row, columns of a group) to a reason not to pack, or None."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A quantised weight in its parts, and what they have in common."""
+    """A quantised weight in its parts, with their bits and group size."""
 
     bits: int
     group: int
@@ -64,22 +64,23 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Stored:
-    """A quantised parameter in its parts."""
+    """A quantised parameter as one parameter for each part: codes, scale, zeros."""
 
-    codes: Param
-    scale: Param
-    zeros: Param | None
+    codes: Parameter
+    scale: Parameter
+    zeros: Parameter | None
     bits: int
 
     @property
-    def params(self) -> list[Param]:
+    def params(self) -> list[Parameter]:
         """All of them."""
         return [self.codes, self.scale, *([self.zeros] if self.zeros else [])]
 
 
 @dataclass(frozen=True)
 class Into:
-    """What codes become: scales of a dtype, packed as a target can; and the ledger."""
+    """The conversion's target: dtype of scales, packing of codes; and the ledger it
+    fills."""
 
     dtype: str
     packing: Packing
@@ -87,7 +88,7 @@ class Into:
 
 
 class Refusal(Exception):
-    """Why a parameter has to be made at load time."""
+    """A parameter that has to be dequantised at load time; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ def _absent() -> Entry:
 
 
 def _change(
-    params: tuple[Param, ...],
+    params: tuple[Parameter, ...],
     graphs: Sequence[Graph],
     into: Into,
-) -> tuple[tuple[Param, ...], Sequence[Graph]]:
-    """Parameters that some graphs share, and the graphs, with codes where it goes."""
+) -> tuple[tuple[Parameter, ...], Sequence[Graph]]:
+    """Replace quantised parameters that some graphs share by codes and scales, where
+    all their readers can take them."""
     taken = [param.name for param in params]
-    kept: list[Param] = []
+    kept: list[Parameter] = []
     for param in params:
         if not any(isinstance(leaf, _FORMS) for leaf, _ in counted(param.recipe)):
             kept.append(param)
@@ -162,16 +164,16 @@ def _entry(graph: Graph, users: Sequence[Op], status: str, reason: str) -> Entry
     )
 
 
-def _saving(param: Param, stored: Stored) -> str:
+def _saving(param: Parameter, stored: Stored) -> str:
     now = sum(own.type.nbytes() for own in stored.params)
     share = now / param.type.nbytes()
     return f"@{param.name} stays {stored.codes.type}: {share:.0%} of {param.type}"
 
 
 def _stored(
-    param: Param, users: Sequence[Op], into: Into, taken: Sequence[str]
+    param: Parameter, users: Sequence[Op], into: Into, taken: Sequence[str]
 ) -> Stored:
-    """Codes, scales and zero points of a parameter, named apart from ``taken``.
+    """Make parameters for codes, scales and zero points, named apart from ``taken``.
 
     Raises:
         Refusal: when an op that reads it, or its recipe, needs the weights themselves.
@@ -186,8 +188,8 @@ def _stored(
     if looked_up and len(pieces.scale.shape) > 1:
         raise Refusal(f"@{param.name} is looked up, and its rows have several scales")
 
-    def own(name: str, kind: str, recipe: Recipe) -> Param:
-        return Param(
+    def own(name: str, kind: str, recipe: Recipe) -> Parameter:
+        return Parameter(
             name=name, type=TensorType(dtype=kind, dims=recipe.shape), recipe=recipe
         )
 
@@ -201,7 +203,7 @@ def _stored(
 
 
 def _split(recipe: Recipe, packing: Packing) -> Pieces:
-    """The parts of what a recipe makes.
+    """Split the recipe of a quantised weight into recipes of its parts.
 
     Raises:
         Refusal: on a step that does not leave rows whole, parts stored differently, or
@@ -216,7 +218,7 @@ def _split(recipe: Recipe, packing: Packing) -> Pieces:
             raise Refusal("a part of it is stored as floats")
         case Quantized():
             raise Refusal("a part of it is stored otherwise than in rows of codes")
-        case Kept():
+        case Repacked():
             raise AssertionError("this pass runs once")
     of = _split(recipe.of, packing)
     zeros = None if of.zeros is None else _step(recipe, of.zeros)
@@ -236,8 +238,8 @@ def _leaf(leaf: DequantRows | DequantGroups, packing: Packing) -> Pieces:
         raise Refusal(f"groups of {group} do not divide rows of {width} codes")
     if reason := packing(leaf.bits, width, group):
         raise Refusal(reason)
-    zeros = Kept(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
-    codes, scale = Kept(of=leaf, part="codes"), Kept(of=leaf, part="scale")
+    zeros = Repacked(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
+    codes, scale = Repacked(of=leaf, part="codes"), Repacked(of=leaf, part="scale")
     return Pieces(leaf.bits, group, codes, scale, zeros)
 
 
@@ -260,8 +262,8 @@ def _joined(recipe: Cat, packing: Packing) -> Pieces:
 
 
 def _step(recipe: Slice | View | Permute | Stack, of: Recipe) -> Recipe:
-    """A step on rows, done to a part: codes and groups have a last dimension of their
-    own, and scales of whole rows have none."""
+    """Apply a step on whole rows to a part: codes and grouped scales have a last
+    dimension of their own, scales of whole rows have none."""
     match recipe:
         case Stack(count=count):
             return Stack(of=of, count=count)
@@ -284,7 +286,7 @@ def _whole(recipe: Recipe, dim: int) -> None:
 
 
 def _reading(graph: Graph, stored: Stored) -> Graph:
-    """The graph with the ops that read the parameter replaced."""
+    """Replace the ops of a graph that read the parameter."""
     ops = tuple(
         _quantized(op, stored) if stored.codes.name in op.params else op
         for op in graph.ops

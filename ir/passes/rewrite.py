@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from glmc.ir.build import infer, unique
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count, traffic
 from glmc.ir.op import Op
 from glmc.ir.passes.pattern import (
@@ -41,7 +41,8 @@ class Match:
     bound: Binding
 
     def type(self, name: str) -> Any:
-        """The type bound to a pattern name such as ``%x`` or ``@w``; None if absent."""
+        """Return the type bound to a pattern name such as ``%x`` or ``@w``; None if
+        absent."""
         actual = self.bound.get(name)
         if actual is None:
             return None
@@ -58,24 +59,24 @@ Compute = Mapping[str, Callable[[Match], Any]]
 
 @dataclass(frozen=True)
 class Rule:
-    """One ``match`` and what replaces it."""
+    """One pattern (``match``) and its replacement."""
 
     match: str
     replace: str
 
     @cached_property
     def pattern(self) -> Pattern:
-        """The compiled left side."""
+        """The compiled left-hand side."""
         return Pattern(self.match)
 
     @cached_property
     def kinds(self) -> frozenset[type[Op]]:
-        """The kinds of op that it matches."""
+        """The kinds of op in the pattern."""
         return frozenset(line.cls for line in self.pattern.ops)
 
     @cached_property
     def replacement(self) -> tuple[list[ParamLine], list[PatternOp]]:
-        """The compiled right side."""
+        """The compiled right-hand side."""
         return parse_replacement(self.replace)
 
 
@@ -85,8 +86,8 @@ class Fusion:
 
     ``rules`` are alternatives, tried in order. ``compute`` gives attributes of the
     replacement that the match does not name; ``check`` refuses a match with a reason.
-    ``candidate`` says which ops of the kind the rules end in the fusion is for, and
-    ``wanted`` says so in words: others are left alone, and it is no miss.
+    ``candidate`` limits the fusion to some of the ops that its rules end in, and
+    ``wanted`` says in words to which; the ledger does not count the others as missed.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Fusion:
         return frozenset.intersection(*(rule.kinds for rule in self.rules))
 
     def considers(self, program: Program, graph: Graph, op: Op) -> bool:
-        """Whether an op is a candidate."""
+        """Tell whether an op is a candidate."""
         if type(op) not in self.anchors:
             return False
         return self.candidate is None or self.candidate(program, graph, op)
@@ -142,7 +143,8 @@ def _absent(fusion: Fusion, program: Program) -> Entry:
 def _apply_all(
     fusion: Fusion, program: Program, graph: Graph
 ) -> tuple[Graph, list[Entry]]:
-    """Rewrite until nothing applies; then say why the other candidates did not."""
+    """Rewrite until nothing applies; then say why the other candidates did not
+    match."""
     entries: list[Entry] = []
     settled: dict[str, str | None] = {}
     while True:
@@ -174,7 +176,7 @@ def _apply_one(
 
 
 def matches(pattern: Pattern, program: Program, graph: Graph) -> Iterator[Match]:
-    """Where a pattern fits, first ops first; one match for each set of ops."""
+    """Yield the matches of a pattern, first ops first; one for each set of ops."""
     seen: set[frozenset[int]] = set()
     for indices, bound in _places(pattern.ops, graph, (), {}):
         if frozenset(indices) not in seen:
@@ -185,7 +187,8 @@ def matches(pattern: Pattern, program: Program, graph: Graph) -> Iterator[Match]
 def _places(
     lines: list[PatternOp], graph: Graph, taken: tuple[int, ...], bound: Binding
 ) -> Iterator[tuple[tuple[int, ...], Binding]]:
-    """Line by line, every op that it can be after what the lines before it bound."""
+    """Match the remaining lines by backtracking: every op a line can be, given the
+    bindings of the lines before it."""
     if len(taken) == len(lines):
         yield taken, bound
         return
@@ -198,7 +201,8 @@ def _places(
 
 
 def _illegal(rule: Rule, match: Match) -> str | None:
-    """Values read outside the match must be made again by the replacement."""
+    """Return why a match may not be replaced: a value is read outside and not made
+    again."""
     graph, inside = match.graph, set(match.ops)
     _, lines = rule.replacement
     made = {match.bound.get("%" + name) for line in lines for name in line.results}
@@ -215,7 +219,7 @@ def _illegal(rule: Rule, match: Match) -> str | None:
 
 
 def _rewrite(fusion: Fusion, rule: Rule, match: Match) -> Graph | str:
-    """The graph with the match replaced, or why it would not be one."""
+    """Replace a match in its graph; return the graph, or why that would be circular."""
     bound = dict(match.bound)
     for name, compute in fusion.compute.items():
         bound["$" + name] = compute(match)
@@ -269,7 +273,7 @@ def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Grap
         name = unique(line.name, taken)
         recipe = cat([param.recipe for param in parts])
         type_of = TensorType(dtype=parts[0].type.dtype, dims=recipe.shape)
-        param = Param(name=name, type=type_of, recipe=recipe)
+        param = Parameter(name=name, type=type_of, recipe=recipe)
         at = graph.params.index(parts[0])
         params = (*graph.params[:at], param, *graph.params[at:])
         graph = graph.replace(params=params)
@@ -278,7 +282,8 @@ def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Grap
 
 
 def _ordered(ops: list[Op], graph: Graph, match: Match) -> tuple[Op, ...] | None:
-    """Ops in topological order, each as near as can be to where it stood."""
+    """Sort ops topologically, each as near as can be to where it stood; None if
+    circular."""
     last = graph.ops[match.ops[-1]]
     place = {out: at for at, op in enumerate(graph.ops) for out in op.outs}
     end = place[last.outs[0]]
@@ -306,7 +311,7 @@ def _ordered(ops: list[Op], graph: Graph, match: Match) -> tuple[Op, ...] | None
 
 
 def _made(before: Graph, after: Graph) -> list[Op]:
-    """The ops of a rewritten graph that are new."""
+    """Return the ops of a rewritten graph that are new."""
     old = set(map(id, before.ops))
     return [op for op in after.ops if id(op) not in old]
 
@@ -333,14 +338,15 @@ def _refusals(
     graph: Graph,
     settled: Mapping[str, str | None],
 ) -> Iterator[Entry]:
-    """Candidates left over: ops of an anchor's kind that no rule took or made."""
+    """Yield entries for the candidates left over: ops of an anchor's kind that no rule
+    took or made."""
     there = {type(op) for op in graph.ops}
     for op in graph.ops:
         made_here = settled.get(op.outs[0], "") is None
         if made_here or not fusion.considers(program, graph, op):
             continue
         rules = [r for r in fusion.rules if type(op) is r.pattern.anchor.cls]
-        # What the graph has nothing of is no reason, where another rule has one.
+        # A rule whose ops the graph does not have explains nothing if another does.
         rules = [rule for rule in rules if rule.kinds <= there] or rules
         reason = settled.get(op.outs[0]) or "; or ".join(
             dict.fromkeys(_mismatch(rule.pattern, graph, op) for rule in rules)
@@ -356,7 +362,8 @@ def _refusals(
 
 
 def _mismatch(pattern: Pattern, graph: Graph, anchor: Op) -> str:
-    """Walk back from the anchor to the first thing that is not as the pattern says."""
+    """Walk back from the anchor to the first op that does not fit the pattern; say
+    why."""
     bound: Binding = {}
     todo = [(pattern.anchor, anchor)]
     while todo:

@@ -31,7 +31,8 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str) -> list[Token]:
-    """All tokens, blanks and ``#`` comments left out, an ``end`` token last."""
+    """Split text into tokens without blanks and ``#`` comments, and an ``end`` token
+    last."""
     tokens, at = [], 0
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -59,22 +60,22 @@ class Cursor:
         return self.tokens[self.index]
 
     def error(self, what: str, at: int | None = None) -> IRSyntaxError:
-        """An error at the cursor, or at an offset."""
+        """Make an error at the cursor, or at an offset."""
         return IRSyntaxError(self.text, self.now.at if at is None else at, what)
 
     def sees(self, kind: str, text: str | None = None) -> bool:
-        """Whether the token under the cursor is of this kind (and text)."""
+        """Tell whether the token under the cursor is of this kind (and text)."""
         return self.now.kind == kind and text in (None, self.now.text)
 
     def accept(self, kind: str, text: str | None = None) -> str | None:
-        """Take the token if it is the one, else leave the cursor."""
+        """Take the token if it is of this kind (and text), else return None."""
         if not self.sees(kind, text):
             return None
         self.index += 1
         return self.tokens[self.index - 1].text
 
     def take(self, kind: str, text: str | None = None) -> str:
-        """Take the token, which must be the one."""
+        """Take the token, which must be of this kind (and text)."""
         got = self.accept(kind, text)
         if got is None:
             found = self.now.text or "the end of the text"

@@ -1,4 +1,4 @@
-"""From a broken rule back to the line of the dump that breaks it."""
+"""Find the line of a dump that breaks a rule of the verifier."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,8 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def located(text: str, error: VerifyError) -> DumpRuleError:
-    """The verifier's error with the line and column of what is wrong in ``text``."""
+    """Turn the verifier's error into one with the line and column of what is wrong in
+    ``text``."""
     tokens = _section(tokenize(text), error.graph)
     at = next((i for i, t in enumerate(tokens) if _defines(tokens, i, error.about)), 0)
     if "twice" in str(error):
@@ -31,7 +32,7 @@ def _defines(tokens: Sequence[Token], at: int, about: str) -> bool:
 
 
 def _section(tokens: Sequence[Token], graph: str) -> Sequence[Token]:
-    """The tokens of a graph, from its ``stem``, ``block`` or ``head`` on."""
+    """Return the tokens of a graph, from its ``stem``, ``block`` or ``head`` on."""
     heads = [*_heads(tokens), len(tokens)]
     for start, stop in pairwise(heads):
         kind, name = tokens[start].text, tokens[start + 1].text

@@ -1,4 +1,4 @@
-"""IR to text. One line an op; ``=`` aligned within a graph."""
+"""Print the IR as text: one line an op, ``=`` aligned within a graph."""
 
 import json
 import re
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
-from glmc.ir.graph import Graph, Param, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
-    Kept,
     Permute,
     Quantized,
     Recipe,
+    Repacked,
     Slice,
     Stack,
     Tensor,
@@ -28,7 +28,7 @@ _ALIGN = 44
 
 
 def print_program(program: Program) -> str:
-    """A program as text; :func:`glmc.ir.text.parse_program` reads it back."""
+    """Print a program; :func:`glmc.ir.text.parse_program` reads it back."""
     lines = [f"program @{program.name} {program.dtype}"]
     lines += _param_lines(program.params, "")
     for graph, head in zip(program.graphs, _headers(program), strict=True):
@@ -53,15 +53,15 @@ def _block_header(block: Graph) -> str:
 
 
 def print_state(state: State) -> str:
-    """``state %kv: kv[2,128,128] per token``, and whose it is if it is not the layer's:
-    `` from [13]`` for all layers, else one number for each."""
+    """Print ``state %kv: kv[2,128,128] per token``, and the owners if it is another
+    layer's: `` from [13]`` for all layers, else one number for each."""
     told = state.owners[:1] if len(set(state.owners)) == 1 else state.owners
     source = f" from [{print_layers(told)}]" if told else ""
     return f"state %{state.name}: {state.type}{source}"
 
 
 def print_layers(layers: Sequence[int]) -> str:
-    """``0:28`` or ``0,2,4:8``."""
+    """Print layer numbers as ``0:28`` or ``0,2,4:8``."""
     spans: list[list[int]] = []
     for layer in layers:
         if spans and layer == spans[-1][1]:
@@ -79,7 +79,7 @@ def _graph_lines(graph: Graph) -> list[str]:
     return [*states, *params, *ops, f"  return {returns}"]
 
 
-def _param_lines(params: Iterable[Param], prefix: str) -> list[str]:
+def _param_lines(params: Iterable[Parameter], prefix: str) -> list[str]:
     return _aligned(
         (f"@{param.name}: {param.type}", print_recipe(param.recipe, prefix))
         for param in params
@@ -98,7 +98,7 @@ def _results(op: Op) -> str:
 
 
 def print_call(op: Op) -> str:
-    """The right-hand side of an op's line."""
+    """Print the right-hand side of an op's line."""
     return f"{op.mnemonic}({', '.join(_arguments(op))})"
 
 
@@ -111,7 +111,8 @@ def _arguments(op: Op) -> Iterable[str]:
 
 
 def print_recipe(recipe: Recipe, prefix: str = "") -> str:
-    """``cat("q_proj.weight"[4096,4096], ...)``; names relative to ``prefix``."""
+    """Print ``cat("q_proj.weight"[4096,4096], ...)``; names are relative to
+    ``prefix``."""
     match recipe:
         case Tensor(name=name, stored=stored):
             short = name.removeprefix(prefix) if prefix else name
@@ -129,7 +130,7 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
         case Stack(of=of, count=count):
             return f"stack({print_recipe(of, prefix)}, {count})"
-        case Kept(of=of, part=part):
+        case Repacked(of=of, part=part):
             return f"{print_recipe(of, prefix)}.{part}()"
         case Quantized():
             inner = [print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)]
@@ -143,12 +144,12 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
 
 
 def print_model(model: Model) -> str:
-    """A model as nested records, one field a line where one line is too long."""
+    """Print a model as nested records, one field a line where one line is too long."""
     return print_value(model) + "\n"
 
 
 def print_value(value: Any, enum: bool = False, indent: int = 0) -> str:
-    """A value of an attribute; ``enum`` strings are bare names."""
+    """Print the value of an attribute; ``enum`` strings are bare names."""
     if isinstance(value, str):
         return value if enum else json.dumps(value, ensure_ascii=False)
     if value is None or isinstance(value, bool):
@@ -189,13 +190,13 @@ def _bracket(opening: str, items: list[str], closing: str, indent: int) -> str:
 
 @cache
 def node_name(cls: type[Node]) -> str:
-    """``LinearScaling`` is written ``linear_scaling``."""
+    """Return the name in text: ``LinearScaling`` is written ``linear_scaling``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
 
 @cache
 def is_enum(cls: type[Node], field: str) -> bool:
-    """Whether a field's strings come from a fixed set."""
+    """Tell whether a field's strings come from a fixed set."""
     annotation = cls.model_fields[field].annotation
     options = [annotation, *get_args(annotation)]
     return any(get_origin(option) is Literal for option in options)

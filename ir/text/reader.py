@@ -1,4 +1,4 @@
-"""Text to IR: raw statements to typed nodes."""
+"""Parse the text form: raw statements become typed nodes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from glmc.ir import model as model_nodes
 from glmc.ir import recipe as recipes
-from glmc.ir.graph import Graph, Input, Param, Program
+from glmc.ir.graph import Graph, Input, Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result, registry
@@ -38,7 +38,7 @@ def parse_model(text: str) -> Model:
 
 @contextmanager
 def _shallow(cursor: Cursor) -> Iterator[None]:
-    """What nests deeper than Python calls is told where that is."""
+    """Tell where a dump is nested deeper than Python can call."""
     try:
         yield
     except RecursionError:
@@ -55,7 +55,7 @@ _NODES: Mapping[str, type[Node]] = {
 
 
 def _node(cursor: Cursor, raw: Any) -> Any:
-    """Calls within a raw value become records."""
+    """Turn the calls within a raw value into records."""
     if isinstance(raw, tuple):
         return tuple(_node(cursor, item) for item in raw)
     if isinstance(raw, dict):
@@ -135,7 +135,7 @@ def _layers(cursor: Cursor) -> tuple[int, ...]:
 
 
 def _states(cursor: Cursor, layers: int) -> tuple[State, ...]:
-    """What a block declares that its layers keep."""
+    """Parse the states that a block declares."""
     states = []
     while cursor.accept("name", "state"):
         name = ref(cursor, "%")
@@ -149,7 +149,7 @@ def _states(cursor: Cursor, layers: int) -> tuple[State, ...]:
 
 
 def _owners(cursor: Cursor, layers: int) -> tuple[int, ...]:
-    """Whose state each layer reads; one number stands for all."""
+    """Parse whose state each layer reads; one number stands for all layers."""
     if not cursor.accept("name", "from"):
         return ()
     at, owners = cursor.now.at, _layers(cursor)
@@ -198,7 +198,7 @@ def _inputs(cursor: Cursor) -> tuple[Input, ...]:
     return tuple(inputs)
 
 
-def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
+def _params(cursor: Cursor, prefix: str) -> tuple[Parameter, ...]:
     params = []
     while cursor.sees("ref") and cursor.now.text[0] == "@":
         name = ref(cursor, "@")
@@ -208,7 +208,7 @@ def _params(cursor: Cursor, prefix: str) -> tuple[Param, ...]:
         recipe = _recipe(cursor, value(cursor), prefix)
         if not isinstance(type_of, TensorType):
             raise cursor.error(f"parameter @{name} must be a tensor", at)
-        params.append(Param(name=name, type=type_of, recipe=recipe))
+        params.append(Parameter(name=name, type=type_of, recipe=recipe))
     return tuple(params)
 
 
@@ -260,7 +260,7 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
         case "stack", [count]:
             return recipes.Stack(of=inner, count=count)
         case (("codes" | "scale" | "zeros"), []):
-            return recipes.Kept.model_validate({"of": inner, "part": raw.name})
+            return recipes.Repacked.model_validate({"of": inner, "part": raw.name})
     hint = meant(
         raw.name, ("cat", "slice", "view", "permute", "stack", *_PARTS, *_DEQUANT)
     )
@@ -268,7 +268,7 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
 
 
 def build_op(cursor: Cursor, raw: Statement) -> Op:
-    """A typed op from its line."""
+    """Make a typed op from its line."""
     cls = registry().get(raw.call.name)
     if cls is None:
         hint = meant(raw.call.name, registry())
@@ -284,7 +284,7 @@ def build_op(cursor: Cursor, raw: Statement) -> Op:
 
 
 def bind_arguments(cursor: Cursor, cls: type[Op], call: Call) -> dict[str, Any]:
-    """Field to raw argument: required operands by position, the rest by name."""
+    """Map fields to raw arguments: required operands by position, the rest by name."""
     required = [field for field, (_, must) in cls.operand_fields().items() if must]
     if len(call.args) != len(required):
         wants = ", ".join(required)
@@ -298,7 +298,7 @@ def bind_arguments(cursor: Cursor, cls: type[Op], call: Call) -> dict[str, Any]:
 
 
 def _operand(cursor: Cursor, cls: type[Op], key: str, item: Any, raw: Statement) -> Any:
-    """A reference's name, checked for its sigil; attributes pass."""
+    """Check a reference's sigil and return its name; attributes pass."""
     operand = cls.operand_fields().get(key)
     if operand is None:
         return item

@@ -49,7 +49,7 @@ class Statement:
 
 
 def statement(cursor: Cursor) -> Statement:
-    """One op line."""
+    """Parse one op line."""
     at = cursor.now.at
     results = [_result(cursor)]
     while cursor.accept("mark", ","):
@@ -64,7 +64,7 @@ def _result(cursor: Cursor) -> tuple[str, Type | None]:
 
 
 def ref(cursor: Cursor, sigil: str) -> str:
-    """The name of a reference with this sigil."""
+    """Parse a reference with this sigil; return its name."""
     if not (cursor.sees("ref") and cursor.now.text[0] == sigil):
         found = cursor.now.text or "the end of the text"
         raise cursor.error(f"expected a {sigil}name, found {found!r}")
@@ -72,8 +72,8 @@ def ref(cursor: Cursor, sigil: str) -> str:
 
 
 def type_(cursor: Cursor) -> Type:
-    """``bf16[B,T,4096]``; or what is kept, such as ``kv[2,128,128] per token``,
-    ``[576] per token`` and ``f32[64,64,128] per row``."""
+    """Parse a type: ``bf16[B,T,4096]``, or a state's such as ``kv[2,128,128] per
+    token``, ``[576] per token`` and ``f32[64,64,128] per row``."""
     at, dtype = cursor.now.at, cursor.accept("name")
     if dtype is None and not cursor.sees("mark", "["):
         found = cursor.now.text or "the end of the text"
@@ -92,7 +92,7 @@ def type_(cursor: Cursor) -> Type:
 def _kept(
     cursor: Cursor, dtype: str | None, dims: tuple[int | str, ...], at: int
 ) -> StateType:
-    """The type of a state, of which ``per`` was read."""
+    """Parse the rest of a state's type, after ``per``."""
     per = cursor.take("name")
     if per not in ("token", "row"):
         raise cursor.error(f"a state is kept per token or per row, not per {per}")
@@ -124,7 +124,7 @@ def _items(cursor: Cursor, opening: str, closing: str) -> Any:
 
 
 def call(cursor: Cursor) -> Call:
-    """``name(...)``."""
+    """Parse ``name(...)``."""
     at, name = cursor.now.at, cursor.take("name")
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def call(cursor: Cursor) -> Call:
 
 
 def value(cursor: Cursor) -> Any:
-    """Any argument; bare names are strings, except true, false and none."""
+    """Parse any argument; bare names are strings, except true, false and none."""
     token = cursor.now
     if token.kind == "ref":
         name = cursor.take("ref")
@@ -175,7 +175,8 @@ def _entry(cursor: Cursor) -> tuple[str, Any]:
 
 
 def recipe_or_string(cursor: Cursor) -> Any:
-    """``"text"``, or the stored tensor ``"name"[4096,4096]`` with what follows it."""
+    """Parse ``"text"``, or a stored tensor ``"name"[4096,4096]`` and the steps after
+    it."""
     at, text = cursor.now.at, cursor.string()
     if not cursor.sees("mark", "["):
         return text
@@ -184,7 +185,7 @@ def recipe_or_string(cursor: Cursor) -> Any:
 
 
 def postfix(cursor: Cursor, inner: Call) -> Call:
-    """``x.slice(...)`` is ``slice(x, ...)``."""
+    """Parse postfix calls: ``x.slice(...)`` is ``slice(x, ...)``."""
     while cursor.accept("mark", "."):
         step = call(cursor)
         inner = Call(step.name, (inner, *step.args), step.kwargs, step.at)
