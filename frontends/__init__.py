@@ -1,1 +1,2 @@
-"""From a published model description to a :class:`glmc.ir.model.Model`."""
+"""The frontend: from a published model description to a
+:class:`glmc.ir.model.Model`."""

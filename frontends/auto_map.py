@@ -1,4 +1,5 @@
-"""``auto_map``: which published classes a repository names. Read, never imported."""
+"""Read ``auto_map``: the published classes a repository names, which are never
+imported."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class AutoClass:
 
 
 def read_auto_map(value: object, where: str) -> tuple[AutoClass, ...]:
-    """The entries of a config's ``auto_map``, sorted by role.
+    """Return the entries of a config's ``auto_map``, sorted by role.
 
     Tokenizer entries name a pair of classes, either of which may be null.
 

@@ -1,4 +1,5 @@
-"""Model types that are known and that no spec can express, and what they have."""
+"""Known model types that no spec can express, and the parts of them that are
+missing."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""A spec evaluated against a config: the Model."""
+"""Evaluate a spec against a config: the Model."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from glmc.ir import model as m
 from glmc.ir.errors import ConfigContradictionError, SpecIncompleteError
 
 TIED_HEAD = "the head is tied to the embedding"
-"""Why a checkpoint's own copy of the head's weight is waived."""
+"""The reason to waive a checkpoint's own copy of the head's weight."""
 OTHER = (
     "is another than the embedding, and the config says that the two are one; compile"
     " the model again with --set tie_word_embeddings=false"
@@ -28,7 +28,7 @@ _MAX_LAYERS = 10_000
 
 
 def build_model(spec: Spec, scope: Scope, dtype: m.DType, tokens: m.Tokens) -> m.Model:
-    """The model a spec describes with the values of a config.
+    """Build the model a spec describes with the values of a config.
 
     Raises:
         GlmcError: when a value is missing, of the wrong kind, absurd or contradictory.
@@ -105,7 +105,8 @@ class _ModelBuilder:
         return self.dims[name]
 
     def expected(self) -> Iterator[m.Expected]:
-        """What tensors that are waived, or read otherwise, are taken for."""
+        """Yield the values that tensors which are waived, or read otherwise, are
+        assumed to have."""
         for pattern, value in self.spec.constants.items():
             otherwise = f"is not {value} everywhere, as this model takes it to be"
             yield m.Expected(
@@ -148,7 +149,7 @@ class _ModelBuilder:
             yield m.Waiver(pattern=f"{module}.*", reason=reason)
 
     def blocks(self) -> Iterator[m.Block]:
-        """Kinds of block in the order they first appear."""
+        """Yield the kinds of block in the order they first appear."""
         kinds: dict[m.Block, list[int]] = {}
         labels: dict[m.Block, object] = {}
         known: dict[str, m.Block] = {}
@@ -177,7 +178,7 @@ class _ModelBuilder:
     def factored(
         self, steps: tuple[m.Step, ...], layers: list[Resolver]
     ) -> tuple[m.Step, ...]:
-        """Steps with what each layer multiplies by, where that is not the same."""
+        """Give the steps the factors of each layer, where layers differ in them."""
         made = []
         for step, spec in zip(steps, self.steps_of(layers[0]), strict=True):
             found: dict[str, float | tuple[float, ...]] = {}
@@ -189,7 +190,7 @@ class _ModelBuilder:
         return tuple(made)
 
     def number(self, resolve: Resolver) -> int:
-        """What ``{i}`` is in the tensor names of a layer."""
+        """Return the number that ``{i}`` stands for in the tensor names of a layer."""
         given: object = self.spec.layer_number
         if given is None:
             given = resolve.scope.variables["i"]
@@ -205,7 +206,7 @@ class _ModelBuilder:
         return frozenset(i for i, r in layers if r.flag("skip.when", skip.when))
 
     def source(self, resolve: Resolver) -> int | None:
-        """The layer whose keys and values a layer attends to, if they are not its."""
+        """Return the layer whose keys and values a layer attends to; None: its own."""
         for step in self.steps_of(resolve):
             make = Maker(self.spec, resolve)
             name, op = make.named("block.op", step.op)
@@ -214,7 +215,7 @@ class _ModelBuilder:
         return None
 
     def block(self, resolve: Resolver) -> m.Block:
-        """A kind of block, before it has a name and layers."""
+        """Build a kind of block, before it has a name and layers."""
         make, streams = Maker(self.spec, resolve), self.spec.streams
         return m.Block(
             name="",
@@ -239,7 +240,7 @@ class _ModelBuilder:
         return value
 
     def _layer_names(self) -> list[str]:
-        """The per-layer variables that blocks really depend on."""
+        """List the per-layer variables that blocks depend on."""
         spec = self.spec
         # In these the layers of a block may differ.
         same = dict.fromkeys(_FACTORS, 1.0)
@@ -249,11 +250,11 @@ class _ModelBuilder:
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
     def steps_of(self, resolve: Resolver) -> list[StepSpec]:
-        """The steps that a layer has."""
+        """Return the steps that a layer has."""
         return [s for s in self.spec.block if resolve.flag("block.when", s.when)]
 
     def step(self, make: Maker, step: StepSpec) -> m.Step:
-        """A step, before it has the factors of each layer."""
+        """Build a step, before it has the factors of each layer."""
         name, op = make.named("block.op", step.op)
         made = make.part(f"ops.{name}", op)
         one = dict.fromkeys(_FACTORS, 1.0)
@@ -261,7 +262,7 @@ class _ModelBuilder:
 
 
 def scopes(spec: Spec, scope: Scope) -> tuple[Scope, list[Scope]]:
-    """What the expressions of a spec see, of the model and of each of its layers."""
+    """Return the scopes of a spec's expressions: the model's, and each layer's."""
     builder = _ModelBuilder(spec, scope)
     layers = (builder.layer(i) for i in range(builder.layers))
     return builder.resolve.scope, [layer.scope for layer in layers]
@@ -282,7 +283,8 @@ def _identifier(text: str) -> str:
 
 
 def _block_names(labels: list[object]) -> list[str]:
-    """``layer`` for a model of one kind; else from each kind's label."""
+    """Name the kinds of block: ``layer`` if there is one, else after each kind's
+    label."""
     if len(labels) == 1:
         return ["layer"]
     names: list[str] = []

@@ -12,7 +12,7 @@ from glmc.ir.errors import ConfigContradictionError
 
 
 def kv_source(make: Maker, what: str, spec: AttentionSpec) -> int | None:
-    """The layer whose keys and values this one attends to; None: its own.
+    """Return the layer whose keys and values this one attends to; None: its own.
 
     Raises:
         GlmcError: when it is not an earlier layer.
@@ -32,7 +32,8 @@ def kv_source(make: Maker, what: str, spec: AttentionSpec) -> int | None:
 
 
 def check_sources(blocks: Iterable[m.Block]) -> tuple[m.Block, ...]:
-    """The blocks, if each layer that reads another's cache finds there what it needs.
+    """Check that each layer that reads another's cache finds there what it needs;
+    return the blocks.
 
     Raises:
         ConfigContradictionError: names the two layers, and what they have and need.
@@ -51,7 +52,7 @@ def check_sources(blocks: Iterable[m.Block]) -> tuple[m.Block, ...]:
 
 
 def _cached(block: m.Block, own: bool = True) -> str:
-    """What a block caches, or reads, in words."""
+    """Describe the keys that a block caches, or reads, in words."""
     if own and block.kv_from:
         return "none of its own"
     ops = (step.op for step in block.steps)
@@ -60,8 +61,8 @@ def _cached(block: m.Block, own: bool = True) -> str:
 
 
 def left_over(spec: Spec, layers: Mapping[int, Resolver]) -> Iterator[m.Waiver]:
-    """Waivers for the keys and values that checkpoints may hold for layers which do not
-    use them."""
+    """Yield waivers for keys and values that checkpoints may hold for layers which do
+    not use them."""
     names: dict[str, list[int]] = {}
     for layer, resolve in layers.items():
         for name in _key_tensors(spec, resolve):

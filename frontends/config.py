@@ -1,4 +1,4 @@
-"""A published config as a spec sees it."""
+"""Read a published config as a spec sees it."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from glmc.ir.errors import ConfigContradictionError, ConfigValueError, OptionVal
 
 
 def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, object]:
-    """The config with ``KEY=VALUE`` applied; values are JSON, else plain strings.
+    """Apply ``KEY=VALUE`` changes to a config; values are JSON, else plain strings.
 
     A dotted key reaches into an object: ``rope_scaling.factor=4.0``.
     """
@@ -24,7 +24,7 @@ def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, o
 
 
 def parse_set(text: str) -> tuple[list[str], object]:
-    """The parts of the key and the value of a ``KEY=VALUE``.
+    """Split a ``KEY=VALUE`` into the parts of the key, and the value.
 
     Raises:
         OptionValueError: when it is not of that form.
@@ -36,7 +36,7 @@ def parse_set(text: str) -> tuple[list[str], object]:
 
 
 def with_sidecar(source: Source) -> dict[str, object]:
-    """config.json, with what hf_quant_config.json beside it says where it says nothing.
+    """Read config.json, completed by hf_quant_config.json beside it where it is silent.
 
     modelopt writes the one or the other, or both, of the same content.
     """
@@ -53,7 +53,7 @@ _QUANTISED = ("quantization_config", "compression_config")
 
 
 def spelled(value: object) -> object:
-    """A value of a config as strict JSON has it: NaN and infinities by their names."""
+    """Spell a value of a config in strict JSON: NaN and infinities by their names."""
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)
     if isinstance(value, Mapping):
@@ -84,7 +84,7 @@ def _json_or_text(raw: str) -> object:
 def without_keys(
     config: Mapping[str, object], names: Collection[str], where: str
 ) -> dict[str, object]:
-    """The config as if the keys in ``names`` were not there.
+    """Return the config as if the keys in ``names`` were not there.
 
     Raises:
         GlmcError: when there is no such key.
@@ -109,7 +109,7 @@ _OF_THE_WHOLE = ("model_type", "architectures", "auto_map")
 def with_text_part(
     config: Mapping[str, object], key: str | None, set_keys: Collection[str], where: str
 ) -> dict[str, object]:
-    """The config of a multimodal model as one of its text part.
+    """Turn the config of a multimodal model into one of its text part.
 
     Args:
         config: what the file says.
@@ -132,7 +132,8 @@ def with_text_part(
 def effective(
     config: Mapping[str, object], spec: Spec, set_keys: Collection[str], where: str
 ) -> dict[str, object]:
-    """The config under the names the spec uses, completed by the class's defaults.
+    """Return the config under the names the spec uses, completed by the class's
+    defaults.
 
     A default stands for an absent key, not for one that is null.
 
@@ -161,5 +162,5 @@ def effective(
 
 
 def key_of_set(text: str) -> str:
-    """The top-level key that a ``--set`` changes."""
+    """Return the top-level key that a ``--set`` changes."""
     return text.partition("=")[0].partition(".")[0]

@@ -1,4 +1,4 @@
-"""The fields of a spec's section, derived from the node that it becomes.
+"""Derive the fields of a spec's section from the Model node that it becomes.
 
 A section is the node with expressions allowed. What a spec writes otherwise than the
 node holds it is said by :class:`Makes`: a section's class has fields of its own only
@@ -23,7 +23,7 @@ _PLAIN: Mapping[type, Any] = {int: Integer, float: Number, bool: Flag, str: Text
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a weight or a projection of a node is found: in a slot of ``weights``.
+    """The slot of ``weights`` in which a weight or a projection of a node is found.
 
     Without conditions a slot whose field is optional may have no entry.
     """
@@ -34,12 +34,13 @@ class Slot:
     unless_null: str | None = None
     """A field of the section; null: there is none."""
     bias: bool = False
-    """Whether it is the slot's bias."""
+    """True where it is the slot's bias."""
 
 
 @dataclass(frozen=True)
 class Makes:
-    """How a section spells a node. What is not said here, it spells as the node does.
+    """The node that a section becomes, and how their fields correspond. What is not
+    said here, a section spells as the node does.
 
     Weights and projections are no fields of a section: they lie in the slot of their
     own name, unless ``slots`` says in which.
@@ -56,10 +57,10 @@ class Makes:
     norms: str | None = None
     """The field that says what the node's norms are; None: the spec's ``norm``."""
     partial: bool = False
-    """Whether all may be left out: such a section changes another one."""
+    """True where every field may be left out: such a section changes another one."""
 
     def slot(self, name: str) -> Slot:
-        """Where a weight lies."""
+        """Return the slot of a weight."""
         found = self.slots.get(name, name)
         return found if isinstance(found, Slot) else Slot(found)
 
@@ -71,7 +72,7 @@ class Makes:
         return {name: every[name] for name in names}
 
     def key(self, name: str) -> str:
-        """What a field of the node is called in a spec."""
+        """Return the name in a spec of a field of the node."""
         return self.renamed.get(name, name)
 
 

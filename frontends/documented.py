@@ -1,4 +1,4 @@
-"""What the fields of a class say of themselves: the strings below them."""
+"""Read the documentation of fields: the string literals below them."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ from glmc.frontends.sections import Section
 
 @cache
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """Field name to the string literal that follows it in the class's source."""
+    """Map field names to the string literals that follow them in the class's source."""
     (body,) = ast.parse(dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -28,7 +28,8 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 
 
 def key_docs(section: type[Section]) -> dict[str, str]:
-    """Key of a section to what it says: its own words, or those of the node's field."""
+    """Map the keys of a section to their documentation: its own, or that of the node's
+    field."""
     found = {}
     for makes in section.made.values():
         docs = field_docs(makes.node)
@@ -44,4 +45,4 @@ def key_docs(section: type[Section]) -> dict[str, str]:
 
 
 _ROLE = re.compile(r":\w+:(`[^`]+`)")
-"""What Sphinx makes a link of."""
+"""A cross-reference, of which Sphinx makes a link."""

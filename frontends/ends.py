@@ -1,4 +1,4 @@
-"""What stands before the first layer and after the last, made of its sections."""
+"""Build the embedding, the head and the other parts outside the layers."""
 
 from glmc.frontends.making import Maker, builds
 from glmc.frontends.spec import (
@@ -13,8 +13,7 @@ from glmc.ir import model as m
 
 
 def embedding(make: Maker, spec: EmbedSpec) -> m.Embedding:
-    """What the first layer reads; positions are computed or learned, or there are
-    none."""
+    """Make the embedding; positions are computed or learned, or there are none."""
     known = (
         {}
         if spec.sinusoids is None
@@ -25,7 +24,7 @@ def embedding(make: Maker, spec: EmbedSpec) -> m.Embedding:
 
 
 def head(make: Maker, spec: HeadSpec) -> m.Head | m.Pooler | None:
-    """What is done with the last hidden state, where anything is."""
+    """Make the head or the pooler; None where the model answers with hidden states."""
     if spec.kind == "none":
         return None
     if spec.kind == "pooler":
@@ -35,13 +34,13 @@ def head(make: Maker, spec: HeadSpec) -> m.Head | m.Pooler | None:
 
 
 def tied(make: Maker) -> bool:
-    """Whether the head's weight is the embedding's."""
+    """Tell whether the head's weight is the embedding's."""
     return make.resolve.flag("head.tied", make.spec.head.tied)
 
 
 @builds(PositionsSpec)
 def positions(make: Maker, what: str, spec: PositionsSpec) -> m.GlmPositions:
-    """The marks that positions are counted from."""
+    """Make the token ids that positions are counted from."""
     made = make.node(m.GlmPositions, what, spec)
     for name, value in made:
         _check_token(make, f"{what}.{name}", getattr(spec, name), value)
@@ -50,7 +49,7 @@ def positions(make: Maker, what: str, spec: PositionsSpec) -> m.GlmPositions:
 
 @builds(PrefixEncoderSpec)
 def prefix_encoder(make: Maker, what: str, spec: PrefixEncoderSpec) -> m.PrefixEncoder:
-    """Learned keys and values; without a projection they are the rows themselves."""
+    """Make the prefix encoder; without a projection its rows are keys and values."""
     projected = make.resolve.flag(f"{what}.projection", spec.projection)
     known = {} if projected else {"row": "states"}
     return make.node(m.PrefixEncoder, what, spec, **known)
@@ -58,7 +57,7 @@ def prefix_encoder(make: Maker, what: str, spec: PrefixEncoderSpec) -> m.PrefixE
 
 @builds(StreamsSpec)
 def streams(make: Maker, what: str, spec: StreamsSpec) -> m.Streams:
-    """The residual streams, one of which layers work on."""
+    """Make the residual streams, one of which layers work on."""
     made = make.node(m.Streams, what, spec)
     if made.active >= made.count:
         expected = f"must be at most {made.count - 1}"
@@ -67,7 +66,7 @@ def streams(make: Maker, what: str, spec: StreamsSpec) -> m.Streams:
 
 
 def tokens(make: Maker, spec: TokensSpec, read: m.Tokens) -> m.Tokens:
-    """The ids that were read, completed by the spec's."""
+    """Complete the token ids that were read by the spec's."""
     found: dict[str, int | tuple[int, ...]] = {}
     for name, given in spec:
         if getattr(read, name) in (None, ()) and make.resolve.value(given):

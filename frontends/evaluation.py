@@ -39,24 +39,24 @@ _ORDER: dict[type[ast.cmpop], Callable[..., Value]] = {
 
 
 class _Fault(Exception):
-    """What went wrong; the evaluator adds the expression and the values."""
+    """A failed evaluation; the evaluator adds the expression and the values."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression can see."""
+    """The names an expression can use: config keys, variables and functions."""
 
     config: Mapping[str, Value]
     variables: Mapping[str, Value] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
 
     def bind(self, **variables: Value) -> "Scope":
-        """The same scope with more variables."""
+        """Return the same scope with more variables."""
         return Scope(self.config, {**self.variables, **variables}, self.functions)
 
 
 def evaluate(expression: Expression, scope: Scope) -> Value:
-    """The value of an expression.
+    """Evaluate an expression.
 
     Raises:
         GlmcError: when it has none; shows the expression and the values it saw. What
@@ -74,7 +74,8 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
 
 
 def seen_values(expression: Expression, scope: Scope) -> str:
-    """`` (a = 1, b = 2)``: what an evaluable expression read; empty if nothing."""
+    """Return `` (a = 1, b = 2)``, what an evaluable expression read; empty if
+    nothing."""
     run = _Evaluation(scope)
     run.value(expression.tree)
     return _in_brackets(run.seen)
@@ -242,7 +243,7 @@ def _compare(op: ast.cmpop, left: Value, right: Value) -> bool:
 
 
 def same(left: Value, right: Value) -> bool:
-    """JSON equality: 1 equals 1.0 and is not true."""
+    """Compare as JSON: 1 equals 1.0 and is not true."""
     if isinstance(left, bool) is not isinstance(right, bool):
         return False
     return left == right
@@ -276,7 +277,7 @@ def _bounded(value: Value) -> Value:
 
 
 def _size(value: Value) -> int:
-    """Characters and elements, nested ones too; counting stops past the bound."""
+    """Count characters and elements, nested ones too; counting stops past the bound."""
     total, rest = 0, [value]
     while rest and total <= _MAX_SIZE:
         match rest.pop():
@@ -294,8 +295,8 @@ def _size(value: Value) -> int:
 
 
 def _texts(elements: list[Value]) -> int:
-    """The size of a list's strings, in one go: a list of a kind for each layer is read
-    for each layer."""
+    """Return the size of a list's strings, in one go: a list with one kind per layer is
+    read once per layer."""
     texts = [e for e in elements if type(e) is str]
     return len("".join(texts)) + texts.count("")
 
@@ -317,14 +318,15 @@ def _length(value: Value) -> int:
 
 
 def _text(value: Value) -> str:
-    """A whole number in decimal, for a name that holds one."""
+    """Print a whole number in decimal, for a name that holds one."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{show(value)} is not a whole number")
     return str(value)
 
 
 def _last(values: Value, value: Value, before: Value) -> Value:
-    """Index of the last element equal to ``value`` among the first ``before``."""
+    """Return the index of the last element equal to ``value`` among the first
+    ``before``."""
     if not isinstance(values, list):
         raise TypeError(f"{show(values)} is not a list")
     first = values[: max(_integer(before), 0)]
@@ -335,8 +337,8 @@ def _last(values: Value, value: Value, before: Value) -> Value:
 
 
 def _entry(entries: Value, key: Value, known: Value) -> Value:
-    """What an object has under a key or a number, an object of ``known`` keys itself;
-    null where there is none."""
+    """Look up a key or a number in an object, whose entries may have ``known`` keys
+    only; null where there is none."""
     if entries is None:
         return None
     if not isinstance(entries, Mapping):
@@ -349,7 +351,7 @@ def _entry(entries: Value, key: Value, known: Value) -> Value:
 
 
 def _each(value: Value, at: Value) -> Value:
-    """An element of a list, or a value that is the same for all."""
+    """Return an element of a list, or a value that is the same for all."""
     return _item(value, at) if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""The expressions of specs: parsed once, bounded, without side effects.
+"""Parse the expressions of specs: bounded, without side effects.
 
 The grammar is a subset of Python's and Python's own parser reads it, but nothing is
 ever compiled or executed: :mod:`glmc.frontends.evaluation` walks the tree. ``a ?? b``

@@ -1,4 +1,5 @@
-"""What becomes of each key of config.json: consumed, ignored with a reason, refused."""
+"""Decide the fate of each key of config.json: consumed, ignored with a reason,
+refused."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -18,7 +19,7 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True)
 class KeyFate:
-    """What became of a key of config.json."""
+    """The fate of a key of config.json."""
 
     status: Literal["consumed", "ignored"]
     reason: str
@@ -56,7 +57,7 @@ def account(
     ignored_by_user: Collection[str],
     where: str,
 ) -> dict[str, KeyFate]:
-    """The fate of every key.
+    """Return the fate of every key.
 
     A key counts as consumed when an expression of the spec mentions it, whether or not
     the values of this config led the evaluation past it.
@@ -84,7 +85,7 @@ def account(
 
 
 def _finite(value: object) -> bool:
-    """Whether no number in a value is NaN or infinite."""
+    """Tell whether no number in a value is NaN or infinite."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):
@@ -139,7 +140,8 @@ def _fate(
 
 
 def covers(pattern: str, key: str) -> bool:
-    """Whether a pattern is for a key; most are plain names, and compile to nothing."""
+    """Tell whether a pattern is for a key; most are plain names, and compile to
+    nothing."""
     return pattern == key or (bool(_WILD & {*pattern}) and fnmatchcase(key, pattern))
 
 

@@ -1,4 +1,4 @@
-"""The frontend's face: what the user named, as a Model with its provenance."""
+"""The frontend's entry point: load the named model, with its provenance."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,19 +59,20 @@ class LoadedModel:
     spec: str
     variant: str | None
     verified: str | None
-    """What the spec was compared with; None: with nothing yet."""
+    """The implementation the spec was compared with; None: none yet."""
     spec_files: tuple[SpecFile, ...]
     config: Mapping[str, object]
     """config.json with ``--set`` applied, and with its text part at the top."""
     keys: Mapping[str, KeyFate]
-    """What became of each key of ``config``."""
+    """The fate of each key of ``config``."""
     assumed: Mapping[str, object]
     """Class defaults that stood for absent keys."""
     auto_map: tuple[AutoClass, ...]
     lines: Mapping[str, SpecLine]
-    """What the spec says, entry by entry, and where."""
+    """The entries of the spec, and their places."""
     unverified: str | None
-    """Why the spec has not been compared with another implementation, if it has not."""
+    """The reason why the spec was not compared with another implementation, if it has
+    not."""
     quantization: Literal["rows", "published"] | None
     """The format of quantised checkpoints that the spec knows."""
     reading: Reading
@@ -86,7 +87,7 @@ def load_model(
     spec_path: Path | None = None,
     sets: Sequence[str] = (),
 ) -> LoadedModel:
-    """The model a config describes.
+    """Load the model a config describes.
 
     Args:
         source: where config.json lies, from ``resolve_source``.
@@ -167,7 +168,8 @@ def load_model(
 def _by_another_name(
     error: UnknownKeyError, sets: Sequence[str], tree: Branch, where: str
 ) -> UnknownKeyError:
-    """The error; or where a ``--set`` is to blame, what the spec calls that key."""
+    """Return the error, or one that names the key this spec reads instead, where a
+    ``--set`` is to blame."""
     for text in sets:
         key = key_of_set(text)
         other = namesake(key, tree) if key in error.keys else None
@@ -187,7 +189,7 @@ def _published(
     variant: str | None,
     spec_path: Path | None,
 ) -> m.Model | None:
-    """The model before ``--set``; None where the config is refused without it."""
+    """Load the model without ``--set``; None where the config is refused without it."""
     try:
         loaded = load_model(
             source, ignore_keys=ignore_keys, variant=variant, spec_path=spec_path
@@ -198,7 +200,8 @@ def _published(
 
 
 def _scope(config: Mapping[str, object], turned: set[str] | None = None) -> Scope:
-    """What expressions see; ``turned`` takes what is read of ropes."""
+    """Make the scope of expressions; ``turned`` collects the rope parameters that are
+    read."""
     plain = config.of if isinstance(config, Tracked) else config
 
     def rope(
@@ -237,7 +240,8 @@ def _check_refusals(spec: Spec, scope: Scope, where: str) -> None:
 
 
 def _dtype(config: Mapping[str, object], where: str) -> m.DType:
-    """The dtype the weights are published in; float32 where the config is silent."""
+    """Return the dtype the weights are published in; float32 where the config is
+    silent."""
     values = [v for v in (config.get("dtype"), config.get("torch_dtype")) if v]
     names = {str(value).removeprefix("torch.") for value in values} or {"float32"}
     if len(names) > 1:

@@ -22,7 +22,7 @@ _BESIDE = ("generation_config.json", "hf_quant_config.json")
 
 @dataclass(frozen=True)
 class Hub:
-    """Which hub is asked, and for what state of a repository."""
+    """The hub to ask, and the revision to ask for."""
 
     revision: str | None = None
     """A branch, tag or commit; None: the repository's main branch."""
@@ -35,20 +35,20 @@ class Hub:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether ``text`` is of the form ORG/NAME and does not look like a path."""
+    """Tell whether ``text`` is of the form ORG/NAME and does not look like a path."""
     is_path = text.startswith((".", "/", "~")) or text.endswith(".json")
     return not is_path and _HUB_ID.fullmatch(text) is not None
 
 
 def is_offline(hub: Hub) -> bool:
-    """Whether the user or the environment forbids the network."""
+    """Tell whether the user or the environment forbids the network."""
     from huggingface_hub import constants
 
     return hub.offline or constants.HF_HUB_OFFLINE
 
 
 def fetch_description(hub_id: str, hub: Hub) -> Path:
-    """The folder, in the hub's own cache, with the config of ``hub_id``.
+    """Fetch the config of ``hub_id``; return its folder in the hub's own cache.
 
     Raises:
         GlmcError: when the repository, the revision, the config or the network is not
@@ -70,7 +70,8 @@ def fetch_description(hub_id: str, hub: Hub) -> Path:
 
 
 def fetch(hub_id: str, name: str, hub: Hub) -> Path | None:
-    """One file, in the hub's cache; None where the repository has no such file.
+    """Fetch one file; return its path in the hub's cache, None where the repository has
+    none.
 
     Offline, what is not in the cache does not exist: a cache that another program
     filled does not know what it was not asked for.

@@ -33,14 +33,14 @@ class HubFiles:
         self._hub = hub
 
     def local(self, name: str) -> Path | None:
-        """A small file, fetched whole into the hub's cache; None: there is none."""
+        """Fetch a small file whole into the hub's cache; None: there is none."""
         found = fetch(self.where, name, self._hub)
         if found is not None:
             self._hub = _pinned(self._hub, found)
         return found
 
     def has(self, name: str) -> bool:
-        """Whether the repository has a file of this name."""
+        """Tell whether the repository has a file of this name."""
         from huggingface_hub import get_hf_file_metadata
         from huggingface_hub.errors import EntryNotFoundError
 
@@ -57,11 +57,11 @@ class HubFiles:
         return True
 
     def at(self, name: str) -> str:
-        """How messages call a file."""
+        """Return the name of a file in messages."""
         return f"{self.where}/{name}"
 
     def open(self, name: str) -> IO[bytes]:
-        """A file that is read by ranges, as far as it is read.
+        """Open a file that is fetched by ranges, as far as it is read.
 
         Raises:
             GlmcError: when the hub does not give it; reading may raise it, too.
@@ -87,12 +87,13 @@ class HubFiles:
 
 
 def _pinned(hub: Hub, cached: Path) -> Hub:
-    """Ask on for the commit of a cached file, whose folder is named after it."""
+    """Pin the hub to the commit of a cached file, whose folder is named after it."""
     return replace(hub, revision=cached.parent.name)
 
 
 def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
-    """The answer, or the error of the last attempt: connections get cut."""
+    """Return the answer, or raise the error of the last attempt: connections get
+    cut."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(1, _ATTEMPTS):
@@ -106,7 +107,7 @@ def _patiently(ask: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
 
 
 def _get_range(url: str, begin: int, count: int) -> tuple[bytes, int]:
-    """Some bytes of a file and its size; believes no more than was asked for."""
+    """Fetch some bytes of a file, and its size; believe no more than was asked for."""
     from huggingface_hub import constants, get_session
 
     # Public, but the package's own stubs do not re-export them.
@@ -156,19 +157,19 @@ class RangeFile(io.RawIOBase):
         self._blocks[0], self._size = ranged(0, BLOCK)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The place of the next byte."""
+        """Return the position of the next byte."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As for every file."""
+        """Move to a position, as in every file."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}
         if start[whence] + offset < 0:
             raise OSError("a seek to before the beginning")
@@ -177,7 +178,7 @@ class RangeFile(io.RawIOBase):
 
     # BufferedReader, the only caller, hands over a memoryview.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """As for every file."""
+        """Read into a buffer, as from every file."""
         count = max(0, min(len(buffer), self._size - self._at))
         if not count:
             return 0

@@ -1,4 +1,4 @@
-"""Strict JSON: what a published file must be before anything believes it."""
+"""Strict JSON, which a published file must be before anything believes it."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _MAX_DIGITS = 100
 def read_json_object(
     path: Path, limit: int, *, finite: bool = True
 ) -> dict[str, object]:
-    """The JSON object in a file of at most ``limit`` bytes.
+    """Read the JSON object in a file of at most ``limit`` bytes.
 
     Raises:
         GlmcError: when the file is missing, too large, not JSON, not an object, nested
@@ -27,7 +27,7 @@ def read_json_object(
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The bytes of a file of at most ``limit`` bytes."""
+    """Read a file of at most ``limit`` bytes."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -48,7 +48,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 def parse_json_object(
     data: bytes, where: str, *, finite: bool = True, depth: int = _MAX_DEPTH
 ) -> dict[str, object]:
-    """The JSON object in ``data``, at most ``depth`` deep; errors begin with
+    """Parse the JSON object in ``data``, at most ``depth`` deep; errors begin with
     ``where``."""
     try:
         text = data.decode("utf-8-sig")

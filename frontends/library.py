@@ -1,4 +1,4 @@
-"""The specs glmc comes with, and how a config finds its own."""
+"""The specs glmc comes with, and the search for the one of a config."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -47,7 +47,7 @@ class SpecTree:
 
 @cache
 def builtin_folder() -> Path:
-    """Where the YAML files lie: the package ``glmc.specs``."""
+    """Return the folder of the YAML files: the package ``glmc.specs``."""
     found = util.find_spec("glmc.specs")
     assert found is not None
     assert found.submodule_search_locations is not None
@@ -55,20 +55,21 @@ def builtin_folder() -> Path:
 
 
 def builtin_specs() -> dict[str, Path]:
-    """The architectures glmc knows, by name. ``_``-files are only inherited from."""
+    """Return the architectures glmc knows, by name. ``_``-files are only inherited
+    from."""
     files = sorted(builtin_folder().glob("*.yaml"))
     return {path.stem: path for path in files if not path.stem.startswith("_")}
 
 
 @cache
 def builtin_configs() -> dict[str, Path]:
-    """The configs glmc comes with, by name: sizes of published models."""
+    """Return the configs glmc comes with, by name: sizes of published models."""
     files = {p.stem: p for p in (builtin_folder() / "configs").glob("*.json")}
     return dict(sorted(files.items()))
 
 
 def load_spec(path: Path) -> SpecTree:
-    """A spec and its ancestors, merged.
+    """Load a spec and its ancestors, merged.
 
     Raises:
         GlmcError: on a malformed file, an unknown parent, or a circle of parents.
@@ -101,8 +102,8 @@ def _read(path: Path) -> tuple[Branch, SpecFile]:
 
 @lru_cache(256)
 def _parsed(data: bytes, label: str, builtin: bool) -> Branch:
-    """The tree of a file's text, which nothing may change: most specs are read for
-    each of those that inherit from them."""
+    """Parse a file into a tree, which nothing may change: most specs are read for each
+    of those that inherit from them."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -132,8 +133,8 @@ def _parent(tree: Branch, path: Path) -> Path:
 
 
 def identify(config: Mapping[str, object], where: str) -> SpecTree:
-    """The spec for a config: by ``model_type``, without one by ``architectures``, and
-    without these by the classes that its ``auto_map`` names.
+    """Find the spec for a config: by ``model_type``, without one by ``architectures``,
+    and without these by the classes that its ``auto_map`` names.
 
     Raises:
         GlmcError: when no spec is for it; names the nearest and all there are.
@@ -171,7 +172,8 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
 
 
 def _naming(names: Collection[str]) -> list[Path]:
-    """The specs that may be for one of these names: it stands somewhere in their text.
+    """Return the specs that may be for one of these names, which then stands in their
+    text.
 
     Looking is quick; to parse a hundred YAML documents takes as long as to compile.
     """
@@ -181,7 +183,7 @@ def _naming(names: Collection[str]) -> list[Path]:
 
 
 def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
-    """The class names a config lists."""
+    """Return the class names a config lists."""
     value = config.get("architectures") or []
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise UnidentifiedModelError(
@@ -191,26 +193,26 @@ def architectures(config: Mapping[str, object], where: str) -> tuple[str, ...]:
 
 
 def mapped(config: Mapping[str, object], where: str) -> tuple[str, ...]:
-    """The model classes that a config's ``auto_map`` names."""
+    """Return the model classes that a config's ``auto_map`` names."""
     classes = read_auto_map(config.get("auto_map"), where)
     models = (one.name for one in classes if one.role.startswith("AutoModel"))
     return tuple(dict.fromkeys(models))
 
 
 def known_names() -> list[str]:
-    """Every model_type a spec is for."""
+    """List every model_type a spec is for."""
     matches = map(_match, builtin_specs().values())
     return sorted({name for match in matches for name in match.model_type})
 
 
 def _generality(path: Path) -> int:
-    """Specs that ask for more than a name are looked at before those that do not."""
+    """Sort specs that ask for more than a name before those that do not."""
     match = _match(path)
     return int(not (match.any_key or match.text_model_type))
 
 
 def _fits(path: Path, match: Match, config: Mapping[str, object]) -> bool:
-    """Whether a config that is named as a spec's is told from its namesakes."""
+    """Tell whether a config that is named as a spec's is told from its namesakes."""
     if match.any_key and config.keys().isdisjoint(match.any_key):
         return False
     if not match.text_model_type:

@@ -1,4 +1,4 @@
-"""Nodes of the Model, made of a spec's sections with the values of a config."""
+"""Make nodes of the Model from a spec's sections with the values of a config."""
 
 from collections.abc import Callable
 from inspect import isclass
@@ -17,11 +17,12 @@ from glmc.ir.node import Node
 NodeT = TypeVar("NodeT", bound=Node)
 Build = Callable[["Maker", str, Any], Any]
 BUILDS: dict[type[Section], Build] = {}
-"""What makes the node of a section that says more than its node has fields for."""
+"""The function that makes the node of a section which says more than its node has
+fields for."""
 
 
 def builds(*sections: type[Section]) -> Callable[[Build], Build]:
-    """Register what makes the node of these sections."""
+    """Register the function that makes the node of these sections."""
 
     def register(build: Build) -> Build:
         BUILDS.update(dict.fromkeys(sections, build))
@@ -42,7 +43,7 @@ class Maker:
         self.prefix = spec.layer_root if layer else spec.tensor_prefix
 
     def part(self, what: str, section: Section | None) -> Any:
-        """The node of a section; None where the section says that there is none.
+        """Make the node of a section; None where the section says that there is none.
 
         Raises:
             GlmcError: when a value is missing, of the wrong kind or out of bounds.
@@ -63,13 +64,13 @@ class Maker:
     def node(
         self, kind: type[NodeT], what: str, section: Section, **known: Any
     ) -> NodeT:
-        """A node of what the section says; ``known`` fields are not asked of it."""
+        """Make a node of a section's values; ``known`` fields are not asked of it."""
         return kind(**known, **self.values(kind, what, section, *known))
 
     def values(
         self, kind: type[Node], what: str, section: Section, *known: str
     ) -> dict[str, Any]:
-        """The fields of a node that the section gives."""
+        """Return the fields of a node that the section gives."""
         makes = section.made[kind]
         return {
             name: self._field(makes, name, what, section)
@@ -78,17 +79,18 @@ class Maker:
         }
 
     def value(self, kind: type[Node], name: str, what: str, section: Section) -> Any:
-        """A single field of a node."""
+        """Return a single field of a node."""
         return self._field(section.made[kind], name, what, section)
 
     def said(self, section: Section, key: str) -> Value:
-        """What a section says at a key, unchecked."""
+        """Return the value of a section's key, unchecked."""
         return self.resolve.value(getattr(section, key))
 
     def refusal(
         self, what: str, section: Section, key: str, expected: str, found: Value
     ) -> GlmcError:
-        """An error about what a section says at a key; ``expected`` begins "must"."""
+        """Make an error about the value of a section's key; ``expected`` begins
+        "must"."""
         given = getattr(section, key)
         return self.resolve.error(f"{what}.{key}", given, expected, found)
 
@@ -107,7 +109,7 @@ class Maker:
         return self.part(where, given)
 
     def _stored(self, makes: Makes, name: str, what: str, section: Section) -> Any:
-        """A weight or a projection, from its slot."""
+        """Make a weight or a projection from its slot."""
         slot, wanted, slots = makes.slot(name), makes.fields[name], self.slots
         if slot.bias:
             return slots.bias(slot.name)
@@ -134,7 +136,7 @@ class Maker:
         *,
         optional: bool = True,
     ) -> m.Norm | None:
-        """The norm a reference stands for; what it leaves open ``base`` says, or the
+        """Make the norm of a reference; what it leaves open ``base`` says, or the
         spec's ``norm``."""
         if ref is None or self.resolve.value(ref.name) is None:
             if optional:
@@ -158,7 +160,7 @@ class Maker:
         )
 
     def named(self, what: str, name: object) -> tuple[str, OpSpec]:
-        """An op of the spec by its name."""
+        """Return an op of the spec by its name, with the name."""
         found = self.resolve.text(what, name)
         if found in self.spec.ops:
             return found, self.spec.ops[found]
@@ -168,7 +170,7 @@ class Maker:
 
 @builds(NormGateSpec)
 def norm_gate(make: Maker, what: str, spec: NormGateSpec) -> m.NormGate:
-    """The gate of a norm, whose matrices are named beside it."""
+    """Make the gate of a norm, whose matrices are named beside it."""
 
     def stored(key: str, given: object) -> m.Projection:
         name = make.resolve.text(f"{what}.{key}", given)

@@ -1,4 +1,4 @@
-"""What a spec calls what another calls by a given name: ``num_layers``, of many."""
+"""Find the config key that a spec reads where other specs read a given one."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ _SECTIONS = ("layers", "dims", "norm", "ops", "max_positions")
 
 
 def namesake(key: str, tree: Branch) -> str | None:
-    """The config key that a spec reads where other specs read ``key``; None where none
-    does, or none reads it alone.
+    """Return the config key that a spec reads where other specs read ``key``; None
+    where none does, or none reads it alone.
 
     Specs agree in what their entries are called, and not in the keys that they read.
     """
@@ -28,7 +28,7 @@ def namesake(key: str, tree: Branch) -> str | None:
 
 
 def _read_alone(tree: Branch) -> Iterator[tuple[str, str]]:
-    """(dotted entry, key) of every entry that reads one key and no more."""
+    """Yield (dotted entry, key) of every entry that reads one key and no more."""
     for section in _SECTIONS:
         yield from _leaves(tree.get(section), section)
 

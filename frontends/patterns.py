@@ -1,4 +1,4 @@
-"""Regular expressions from a config, matched in linear time.
+"""Match regular expressions from a config in linear time.
 
 Published lists of modules are expressions such as ``.*mlp.(gate|up)_proj``. A config is
 not to be trusted, and Python's ``re`` may take exponential time over what it says; so
@@ -30,7 +30,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """The expression in ``text``.
+        """Parse an expression.
 
         Raises:
             GlmcError: on what is not in the language, or too long.
@@ -44,7 +44,7 @@ class Pattern:
         return cls(text, root)
 
     def begins(self, name: str) -> bool:
-        """Whether ``name`` begins with a match, as ``re.match`` says it."""
+        """Tell whether ``name`` begins with a match, as ``re.match`` does."""
         return bool(_reach(self.root, name, {0}))
 
 
@@ -81,7 +81,7 @@ def _alternatives(tokens: list[str], text: str, depth: int) -> tuple[Node, list[
 
 
 def _reach(node: Node, name: str, places: set[int]) -> set[int]:
-    """Where a match may end that begins at one of ``places``."""
+    """Return the places where a match may end that begins at one of ``places``."""
     kind, value = node
     if kind == "edge":
         return places & {0 if value == "^" else len(name)}

@@ -1,4 +1,4 @@
-"""Which line of a spec says what, and which config keys it rests on.
+"""Trace each line of a spec to the config keys it rests on.
 
 Kept in a build's manifest, so that ``glmc inspect --trace`` can lead from an emitted
 line back to the config.
@@ -28,7 +28,7 @@ class SpecLine:
 
 
 def spec_lines(tree: Branch, config: Mapping[str, object]) -> dict[str, SpecLine]:
-    """Dotted path to line for everything a spec says of the computation.
+    """Map dotted paths to lines for everything a spec says of the computation.
 
     Keys are those of ``config`` that an expression names, itself or through ``dims``,
     ``let`` and ``per_layer``.

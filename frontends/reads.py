@@ -1,5 +1,5 @@
-"""How a spec reads configs, as data: enough to tell without it whether another config
-speaks of the same model.
+"""Describe as data how a spec reads configs: enough to tell without the spec whether
+another config describes the same model.
 
 A build holds this beside what its own config said (``backends/runtime/drift.py``), and
 compares a checkpoint's config with it when weights are loaded.
@@ -35,7 +35,7 @@ class Reading:
     read: frozenset[str]
     """The keys that were read of it; no other key changed what came of it."""
     turned: frozenset[str]
-    """What was read of its ropes, as ``rope()`` calls it."""
+    """The rope parameters that were read, by the names of ``rope()``."""
     published: Mapping[str, object]
     """config.json and what belongs to it, before ``--set``."""
     generation: Mapping[str, object]
@@ -44,7 +44,7 @@ class Reading:
 
 
 def reads(reading: Reading, model: m.Model) -> dict[str, object]:
-    """What ``compiled.json`` says of reading configs.
+    """Return the entry of ``compiled.json`` about reading configs.
 
     ``keys``      what the spec reads
     ``expected``  keys to values that all say the same
@@ -80,8 +80,8 @@ def reads(reading: Reading, model: m.Model) -> dict[str, object]:
 
 
 def _only_lengths(reading: Reading, model: m.Model) -> set[str]:
-    """Keys that say how many positions there are and nothing else, where positions are
-    no table: a text may be longer. What a rope takes from them it says itself."""
+    """Return keys that only bound the number of positions, where positions are no
+    table: a text may be longer. The rope's share of them is told by ``rope``."""
     limit = reading.spec.max_positions
     if model.embed.positions is not None or not isinstance(limit, Expression):
         return set()
@@ -90,7 +90,7 @@ def _only_lengths(reading: Reading, model: m.Model) -> set[str]:
 
 
 def _ropes(reading: Reading) -> dict[str, object]:
-    """The rope of each kind of layer, spelt as ``rope_parameters`` spells it."""
+    """Return the rope of each kind of layer, spelt as ``rope_parameters`` spells it."""
     spelling = {"type": "rope_type", "theta": "rope_theta", **_SPELT}
     found: dict[str, object] = {}
     for kind, params in _ropes_of(reading).items():
@@ -101,8 +101,8 @@ def _ropes(reading: Reading) -> dict[str, object]:
 
 
 def _ropes_of(reading: Reading) -> dict[str, Mapping[str, Value]]:
-    """What the spec takes for the rope of each kind of layer; nothing where the layers
-    of a kind differ."""
+    """Return the rope parameters of each kind of layer; nothing where the layers of a
+    kind differ."""
     found: dict[str, list[Value]] = {}
     ops = [op for op in reading.spec.ops.values() if isinstance(op, AttentionSpec)]
     for layer in scopes(reading.spec, reading.scope)[1]:
@@ -128,7 +128,8 @@ def _holds(flag: object, scope: Scope) -> bool:
 
 
 def implied(reading: Reading) -> dict[str, Value]:
-    """For keys that a spec goes on without: the value that says the same as null.
+    """Return, for keys that a spec can do without, the value that means the same as
+    null.
 
     It is found where expressions say ``c.key ?? other``, ``other if c.key is null``, or
     ask whether ``c.key`` is true.
@@ -148,11 +149,11 @@ def implied(reading: Reading) -> dict[str, Value]:
 
 @dataclass(frozen=True)
 class _Instead:
-    """What counts where a key is null."""
+    """The expression that counts where a key is null."""
 
     tree: ast.expr
     in_layers: bool = False
-    """Whether it stands for an entry of a list, one for each layer."""
+    """True where it stands for an entry of a list, one for each layer."""
 
 
 def _without(tree: ast.expr) -> Iterator[tuple[str, _Instead]]:
@@ -178,7 +179,7 @@ def _operands(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _first_of(chain: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
-    """``c.a ?? c.b ?? 6``: without one of them, what the others give."""
+    """Yield, for each key of ``c.a ?? c.b ?? 6``, the expression without it."""
     for at, node in enumerate(chain[:-1]):
         key = _key(node)
         if key:
@@ -189,7 +190,8 @@ def _first_of(chain: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
 
 
 def _branches(node: ast.IfExp) -> Iterator[tuple[str, _Instead]]:
-    """``c.a if c.a is not null else …``, and ``c.a[i] if …`` for each layer."""
+    """Yield from ``c.a if c.a is not null else …``, and ``c.a[i] if …`` for each
+    layer."""
     match node.test:
         case ast.Compare(left=left, ops=[ast.IsNot() | ast.NotEq()], comparators=[to]):
             given, other = node.body, node.orelse
@@ -207,7 +209,7 @@ def _branches(node: ast.IfExp) -> Iterator[tuple[str, _Instead]]:
 
 
 def _truths(nodes: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
-    """Null is not true."""
+    """Yield false for keys that are asked for truth: null is not true."""
     for node in nodes:
         key = _key(node)
         if key:
@@ -215,7 +217,7 @@ def _truths(nodes: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
 
 
 def _key(node: ast.expr) -> str | None:
-    """``a`` of ``c.a``."""
+    """Return ``a`` of ``c.a``."""
     match node:
         case ast.Attribute(value=ast.Name(id="c"), attr=key):
             return key
@@ -232,7 +234,7 @@ def _is_null(node: ast.expr) -> bool:
 def _value(
     expression: Expression, other: _Instead, model: Scope, layers: Collection[Scope]
 ) -> list[Value]:
-    """The value of what counts instead, or nothing where there is none."""
+    """Evaluate what counts instead; empty where it has no value."""
     instead = Expression(expression.text, expression.where, other.tree)
     try:
         if other.in_layers:

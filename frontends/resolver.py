@@ -1,4 +1,4 @@
-"""Entries of a spec as checked Python values."""
+"""Resolve entries of a spec to checked Python values."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ from glmc.ir.errors import (
 
 _MAX_SIZE = 1 << 24
 _MAX_OPTIONAL = 1 << 31
-"""What may be absent is a bound more often than a size, such as a window."""
+"""The limit of entries that may be absent: bounds, such as a window, rather than
+sizes."""
 _COUNT = Wanted(int, bounds=(("gt", 0),))
 _COUNT_OR_NONE = replace(_COUNT, optional=True)
 _INDEX = Wanted(int, bounds=(("ge", 0),))
@@ -57,7 +58,7 @@ class Resolver:
         return evaluate(given, self.scope) if isinstance(given, Expression) else given
 
     def field(self, what: str, given: object, wanted: Wanted) -> Any:
-        """What a field of a node holds, of one of the types that YAML has.
+        """Resolve a field of a node, to one of the types that YAML has.
 
         Raises:
             GlmcError: says what it must be, what it is, and where that stands.
@@ -111,24 +112,25 @@ class Resolver:
     def size(
         self, what: str, given: object, limit: int = _MAX_SIZE, least: int = 1
     ) -> int:
-        """A positive integer that no real model exceeds; ``least`` 0 allows zero."""
+        """Resolve a positive integer that no real model exceeds; ``least`` 0 allows
+        zero."""
         value: int = self.field(what, given, _COUNT if least else _INDEX)
         if value > limit:
             raise self.error(what, given, f"must be at most {limit}", value)
         return value
 
     def optional_size(self, what: str, given: object) -> int | None:
-        """A positive integer, or None where the entry is null."""
+        """Resolve a positive integer, or None where the entry is null."""
         value: int | None = self.field(what, given, _COUNT_OR_NONE)
         return value
 
     def optional_number(self, what: str, given: object) -> float | None:
-        """A positive finite number, or None where the spec gives null."""
+        """Resolve a positive finite number, or None where the spec gives null."""
         value: float | None = self.field(what, given, _FACTOR_OR_NONE)
         return value
 
     def number(self, what: str, given: object) -> float:
-        """A positive finite number."""
+        """Resolve a positive finite number."""
         value: float = self.field(what, given, _FACTOR)
         return value
 

@@ -1,4 +1,4 @@
-"""Rotary parameters: two config dialects in, one IR node out.
+"""Read rotary parameters: two config dialects in, one IR node out.
 
 Follows ``modeling_rope_utils.py`` of transformers 5.23, whose config classes accept
 ``rope_parameters`` (version 5) and ``rope_theta`` with ``rope_scaling`` (before).
@@ -50,7 +50,7 @@ _ORIGINAL = "original_max_position_embeddings"
 def read_rope(
     config: Params, kind: str | None = None, others: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The rotary parameters of a config, whichever dialect it is in.
+    """Read the rotary parameters of a config, whichever dialect it is in.
 
     Args:
         config: with aliases and defaults applied.
@@ -130,7 +130,7 @@ def _first(a: Params, b: Params, key: str, default: object) -> Any:
 
 
 def rope_node(params: Params, dim: int, **known: Any) -> m.Rope:
-    """The IR node of ``params``, as ``read_rope`` or a spec's own dict gives them.
+    """Make the IR node of ``params``, as ``read_rope`` or a spec's own dict gives them.
 
     ``known`` are the fields that ``params`` do not give.
 

@@ -1,4 +1,4 @@
-"""The spec language as a JSON schema, for editors.
+"""Write the spec language as a JSON schema, for editors.
 
 Written from the classes of :mod:`glmc.frontends.spec`. What their validators accept
 beyond the declared type (expressions, shorthands such as a bare name for a weight) is
@@ -34,7 +34,7 @@ _KINDS: tuple[tuple[Any, JsonSchemaValue], ...] = (
 
 
 class SpecFile(Spec):
-    """What a file holds: a spec before inheritance, with its variants."""
+    """The content of a file: a spec before inheritance, with its variants."""
 
     extends: Name | None = None
     variants: dict[Name, Variant] = {}  # noqa: RUF012  (pydantic copies it)
@@ -80,7 +80,8 @@ class _Generator(GenerateJsonSchema):
 def _accepted(
     check: Callable[[Any], Any], *, declared: bool
 ) -> Iterator[JsonSchemaValue]:
-    """The kinds of value a validator takes; with a declared type those it converts."""
+    """Yield the kinds of value a validator takes; with a declared type those it
+    converts."""
     for sample, kind in _KINDS:
         try:
             result = check(sample)
@@ -104,7 +105,7 @@ def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 
 def spec_schema() -> dict[str, Any]:
-    """The JSON schema of a spec's file.
+    """Return the JSON schema of a spec's file.
 
     It says which keys there are and what each takes. That a spec is complete shows
     only after inheritance, so no key is required.
@@ -123,7 +124,7 @@ def spec_schema() -> dict[str, Any]:
 
 
 def _parts(schema: dict[str, Any]) -> Iterator[tuple[type[Section], dict[str, Any]]]:
-    """Each section with its schema."""
+    """Yield each section with its schema."""
     yield SpecFile, schema
     for name, part in schema["$defs"].items():
         yield getattr(language, name), part

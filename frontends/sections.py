@@ -1,4 +1,4 @@
-"""What the sections of a spec are: closed records, derived from nodes of the Model."""
+"""The base of a spec's sections: closed records, derived from nodes of the Model."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 def from_name(value: object) -> object:
-    """Before validation: a bare name is a section of which only that is said."""
+    """Turn a bare name, before validation, into a section with only that name."""
     return {"name": value} if isinstance(value, str | Expression) else value
 
 
@@ -47,7 +47,8 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def validate(kind: type[SectionT], tree: Branch, key: str = "") -> SectionT:
-    """A typed section; ``key`` is where in the spec it stands, for messages.
+    """Validate a tree as a typed section; ``key`` is its place in the spec, for
+    messages.
 
     Raises:
         GlmcError: names file, line, key, what was found and what is expected.
@@ -62,7 +63,8 @@ def validate(kind: type[SectionT], tree: Branch, key: str = "") -> SectionT:
 
 
 def _real_path(tree: Branch, loc: tuple[str | int, ...]) -> list[str | int]:
-    """pydantic's location without the names of union members, which no file holds."""
+    """Return pydantic's location without the names of union members, which no file
+    holds."""
     path: list[str | int] = []
     node: Any = tree
     for step in loc:
@@ -94,7 +96,8 @@ def _complaint(error: Mapping[str, Any]) -> str:
 
 
 def expressions_in(value: object) -> Iterator[Expression]:
-    """Every expression of a spec's tree, or of a part of a typed spec, in order."""
+    """Yield every expression of a spec's tree, or of a part of a typed spec, in
+    order."""
     if isinstance(value, Expression):
         yield value
     elif isinstance(value, Section):

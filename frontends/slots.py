@@ -1,4 +1,4 @@
-"""Where the slots of a model lie in a checkpoint: a spec's ``weights`` section."""
+"""Find the slots of a model in a checkpoint, by a spec's ``weights`` section."""
 
 from glmc.frontends.quantization import Quantised
 from glmc.frontends.resolver import Resolver
@@ -55,15 +55,16 @@ class Slots:
         self.quantised = Quantised(spec, resolve)
 
     def projection(self, slot: str) -> m.Projection:
-        """A matrix and, where it has one, its bias."""
+        """Return a matrix and, where it has one, its bias."""
         return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
 
     def optional_projection(self, slot: str) -> m.Projection | None:
-        """A matrix and its bias, or None where the spec names none for this config."""
+        """Return a matrix and its bias, or None where the spec names none for this
+        config."""
         return self.projection(slot) if self._entry(slot) else None
 
     def weight(self, slot: str) -> m.Weight:
-        """The slot's weight.
+        """Return the slot's weight.
 
         Raises:
             GlmcError: when the spec names none.
@@ -76,7 +77,7 @@ class Slots:
         return weight
 
     def optional(self, slot: str) -> m.Weight | None:
-        """The slot's weight, or None where the spec names none."""
+        """Return the slot's weight, or None where the spec names none."""
         entry = self._entry(slot)
         if entry is None:
             return None
@@ -91,7 +92,7 @@ class Slots:
         return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
 
     def bias(self, slot: str) -> m.Weight | None:
-        """The slot's bias; its layout is the weight's without the input axes."""
+        """Return the slot's bias; its layout is the weight's without the input axes."""
         entry = self._entry(slot)
         if entry is None or not self.resolve.flag(f"weights.{slot}.bias", entry.bias):
             return None
@@ -130,7 +131,7 @@ class Slots:
 
 
 def slots_of(key: str) -> list[str]:
-    """The slots of a ``weights`` key such as ``q+k+v``.
+    """Return the slots of a ``weights`` key such as ``q+k+v``.
 
     Raises:
         GlmcError: on a name that is no slot.
@@ -146,7 +147,8 @@ def slots_of(key: str) -> list[str]:
 
 
 def _without(layout: str, axes: set[str]) -> str:
-    """``layout`` without the stored dimensions that are made of ``axes`` alone."""
+    """Return ``layout`` without the stored dimensions that are made of ``axes``
+    alone."""
     return " ".join(d for d in _dimensions(layout) if not set(_atoms(d)) <= axes)
 
 

@@ -1,4 +1,4 @@
-"""What the user named: a config.json, a folder, a built-in config, or a hub id."""
+"""Find what the user named: a config.json, a folder, a built-in config, or a hub id."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +14,28 @@ _MAX_CONFIG = 8 * MEGABYTE
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's description lies."""
+    """The place of a model's description."""
 
     given: str
-    """What the user wrote."""
+    """The source as the user wrote it."""
     config_path: Path
     folder: Path
     """The folder of config.json; for a hub id, the hub's cache of it."""
     hub_id: str | None = None
     builtin: bool = False
-    """Whether this is one of the configs that glmc comes with."""
+    """True where this is one of the configs that glmc comes with."""
     note: str | None = None
-    """What the user should know of the choice that was made."""
+    """A note for the user on the choice that was made."""
 
     @property
     def where(self) -> str:
-        """How messages call the config."""
+        """The name of the config in messages."""
         return (
             f"built-in config {self.given}" if self.builtin else str(self.config_path)
         )
 
     def read_config(self) -> dict[str, object]:
-        """config.json.
+        """Read config.json.
 
         Raises:
             GlmcError: when it is missing or not a JSON object of reasonable size.
@@ -44,11 +44,12 @@ class Source:
         return read_json_object(self.config_path, _MAX_CONFIG, finite=False)
 
     def read_generation_config(self) -> dict[str, object]:
-        """generation_config.json beside it; empty where there is none."""
+        """Read generation_config.json beside it; empty where there is none."""
         return self._beside("generation_config.json")
 
     def read_quantization(self) -> dict[str, object]:
-        """hf_quant_config.json beside it, which quantised repositories may have."""
+        """Read hf_quant_config.json beside it, which quantised repositories may
+        have."""
         return self._beside("hf_quant_config.json")
 
     def _beside(self, name: str) -> dict[str, object]:
@@ -59,7 +60,7 @@ class Source:
 
 
 def _path(given: str) -> Path:
-    """What was given as a path that the system can be asked about."""
+    """Return what was given as a path, if it can be one on this system."""
     try:
         path = Path(given).expanduser()
         path.is_dir()
@@ -104,7 +105,7 @@ def resolve_source(given: str, hub: Hub | None = None) -> Source:
 
 
 def builtin_source(name: str) -> Source:
-    """The config of that name that glmc comes with, whatever lies here."""
+    """Return the config of that name that glmc comes with, whatever lies here."""
     path = builtin_configs()[name]
     return Source(name, path, path.parent, builtin=True)
 

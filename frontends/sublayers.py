@@ -1,4 +1,4 @@
-"""Sublayers whose sections say more than their nodes have fields for."""
+"""Make the sublayers whose sections say more than their nodes have fields for."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from glmc.ir.errors import ConfigContradictionError, GlmcError
 
 @builds(AttentionSpec)
 def attention(make: Maker, what: str, spec: AttentionSpec) -> m.Attention:
-    """An attention: without ``v`` or ``k`` where these are another's."""
+    """Make an attention: without ``v`` or ``k`` where these are another layer's."""
     head_dim: int = make.value(m.Attention, "head_dim", what, spec)
     known: dict[str, Any] = {"head_dim": head_dim}
     if spec.rope:
@@ -45,14 +45,14 @@ def attention(make: Maker, what: str, spec: AttentionSpec) -> m.Attention:
 
 @builds(HeadExpertsSpec)
 def head_experts(make: Maker, what: str, spec: HeadExpertsSpec) -> m.HeadExperts:
-    """The experts that make queries, each weighed by its share of the chosen."""
+    """Make the experts that make queries, weighed by the softmax over the chosen."""
     weight = make.slots.weight("attn_router")
     router = m.Router(weight=weight, score="logit", after="softmax")
     return make.node(m.HeadExperts, what, spec, router=router)
 
 
 def rope(make: Maker, what: str, spec: RopeSpec, head_dim: int) -> m.Rope | None:
-    """The rotary embedding of heads this wide, where the layer has one."""
+    """Make the rotary embedding of heads this wide, where the layer has one."""
     resolve = make.resolve
     if not resolve.flag(f"{what}.when", spec.when):
         return None
@@ -79,7 +79,7 @@ def rope(make: Maker, what: str, spec: RopeSpec, head_dim: int) -> m.Rope | None
 def long_factors(
     make: Maker, what: str, spec: RopeSpec, scaling: m.RopeScaling | None
 ) -> m.RopeScaling | None:
-    """The rope's scaling, with the factors that a config gives for longrope."""
+    """Return the rope's scaling, with the factors that a config gives for longrope."""
     given = spec.long_factors
     if given is None or not isinstance(scaling, m.LongRopeScaling):
         return scaling
@@ -92,7 +92,7 @@ def long_factors(
 
 @builds(MlaSpec)
 def latent_attention(make: Maker, what: str, spec: MlaSpec) -> m.Mla:
-    """An attention over latents; without a query latent it has no norm of one."""
+    """Make an attention over latents; without a query latent it has no norm of one."""
     ranked = make.value(m.Mla, "q_rank", what, spec) is not None
     dim: int = make.value(m.Rope, "dim", f"{what}.rope", spec.rope)
     known: dict[str, Any] = {"rope": rope(make, f"{what}.rope", spec.rope, dim)}
@@ -111,7 +111,7 @@ def latent_attention(make: Maker, what: str, spec: MlaSpec) -> m.Mla:
 
 @builds(IndexerSpec)
 def indexer(make: Maker, what: str, spec: IndexerSpec) -> m.Indexer | Literal["shared"]:
-    """A layer's own indexer, or the word for that of a layer before it."""
+    """Make a layer's own indexer, or return the word for that of a layer before it."""
     if make.resolve.flag(f"{what}.shared", spec.shared):
         return "shared"
     return make.node(m.Indexer, what, spec)
@@ -119,7 +119,7 @@ def indexer(make: Maker, what: str, spec: IndexerSpec) -> m.Indexer | Literal["s
 
 @builds(MlpSpec)
 def mlp(make: Maker, what: str, spec: MlpSpec) -> m.Mlp:
-    """A feed-forward; one without a gate has nothing to clamp."""
+    """Make a feed-forward; one without a gate has nothing to clamp."""
     known: dict[str, Any] = {}
     if not make.resolve.flag(f"{what}.gated", spec.gated):
         known["glu"] = None
@@ -138,7 +138,7 @@ def mlp(make: Maker, what: str, spec: MlpSpec) -> m.Mlp:
 
 @builds(MoeSpec)
 def mixture(make: Maker, what: str, spec: MoeSpec) -> m.Moe:
-    """A mixture with its router, and the MLP that all tokens share."""
+    """Make a mixture with its router, and the MLP that all tokens share."""
     router = make.node(m.Router, what, spec)
     if (router.score == "logit") is not bool(router.after):
         expected = "must be softmax or sigmoid with score: logit, and else null"
@@ -155,7 +155,7 @@ def mixture(make: Maker, what: str, spec: MoeSpec) -> m.Moe:
 
 
 def _check_choice(what: str, experts: int, top_k: int, router: m.Router) -> None:
-    """Refuse what no router can choose."""
+    """Refuse a number of experts that no router can choose."""
     size, rest = divmod(experts, router.groups)
     least = 2 if router.groups > 1 and router.group_score == "top2" else 1
     if rest or size < least:
@@ -172,7 +172,7 @@ def _check_choice(what: str, experts: int, top_k: int, router: m.Router) -> None
 
 @builds(BranchSpec)
 def branch(make: Maker, what: str, spec: BranchSpec) -> m.Branch:
-    """One of several feed-forwards, by its name among the ops."""
+    """Make one of several feed-forwards, by its name among the ops."""
     name, op = make.named(what, spec.op)
     if not isinstance(op, MlpSpec | MoeSpec):
         expected = "must be an op of kind mlp or moe"
@@ -182,5 +182,5 @@ def branch(make: Maker, what: str, spec: BranchSpec) -> m.Branch:
 
 @builds(AffineSpec)
 def affine(make: Maker, what: str, spec: AffineSpec) -> m.Affine:
-    """One matrix, from the slot that the spec names."""
+    """Make one matrix, from the slot that the spec names."""
     return m.Affine(map=make.slots.projection(spec.slot))

@@ -1,4 +1,4 @@
-"""Special token ids, from generation_config.json where it has them."""
+"""Read special token ids, from generation_config.json where it has them."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from glmc.ir.errors import ConfigValueError
 def read_tokens(
     config: Mapping[str, object], generation: Mapping[str, object], where: str
 ) -> m.Tokens:
-    """The ids at which generation begins, stops and pads.
+    """Read the ids at which generation begins, stops and pads.
 
     Raises:
         GlmcError: when an id is not a whole number (or, for eos, a list of them).
@@ -31,7 +31,7 @@ def read_tokens(
 
 
 def _id(value: object, key: str, where: str) -> int | None:
-    """One id. Early LLaMA configs write -1 for "there is none"."""
+    """Read one id. Early LLaMA configs write -1 for "there is none"."""
     if value is None or value == -1:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -30,9 +30,9 @@ class Tracked(Mapping[str, object]):
 
     # Whoever measures or shows a mapping as a whole computes nothing with it.
     def values(self) -> ValuesView[object]:
-        """All values, unnoticed."""
+        """Return all values, unnoticed."""
         return self.of.values()
 
     def items(self) -> ItemsView[str, object]:
-        """All items, unnoticed."""
+        """Return all items, unnoticed."""
         return self.of.items()

@@ -1,4 +1,5 @@
-"""Fewer layers than the checkpoint has: what ``--set`` leaves out is waived."""
+"""Waive the layers that ``--set`` leaves out of a model with fewer than its
+checkpoint."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -8,7 +9,7 @@ from glmc.ir.model import Block, Model, Waiver
 def cut_lists(
     config: Mapping[str, object], before: int, after: int, set_keys: Collection[str]
 ) -> dict[str, object]:
-    """The config with its lists of layers, such as ``layer_types``, cut to ``after``.
+    """Cut a config's lists of layers, such as ``layer_types``, to ``after``.
 
     Lists of another length than ``before`` and those the user has set stay as they are.
     """
@@ -21,7 +22,7 @@ def cut_lists(
 
 
 def waive_left_out(model: Model, published: Model) -> Model:
-    """The model with waivers for the layers of ``published`` that it does not have.
+    """Add waivers for the layers of ``published`` that the model does not have.
 
     What the published config waives stays waived as it says it: such a waiver may name
     tensors by the number of layers.
@@ -49,7 +50,8 @@ def _numbers(block: Block) -> set[int]:
 
 
 def number_globs(numbers: Iterable[int]) -> Iterator[str]:
-    """Globs that match these numbers in decimal, and no other: ``[5-9]``, ``1[0-9]``.
+    """Yield globs that match these numbers in decimal, and no other: ``[5-9]``,
+    ``1[0-9]``.
 
     >>> list(number_globs(range(7, 24)))
     ['[7-9]', '1[0-9]', '2[0-3]']

@@ -1,4 +1,4 @@
-"""What the fields of a Model's node hold, read from their annotations."""
+"""Read what the fields of a Model's node hold from their annotations."""
 
 import operator
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from glmc.ir.node import Node
 
 Bound = tuple[str, float]
-"""What a bound is called in annotations, and the limit: ``("gt", 0)``."""
+"""The name of a bound in annotations, and the limit: ``("gt", 0)``."""
 
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "gt": ("above", operator.gt),
@@ -27,14 +27,14 @@ _COUNTS: dict[tuple[Bound, ...], str] = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a field holds: ``PositiveInt | None`` is an int above 0, optional."""
+    """The values a field holds: ``PositiveInt | None`` is an int above 0, optional."""
 
     kind: Any
     """int, float, bool, str, ``Literal`` or a class of nodes."""
     optional: bool = False
-    """Whether None is a value of it."""
+    """True where None is a value of it."""
     many: bool = False
-    """Whether it is a tuple of these."""
+    """True where it is a tuple of these."""
     choices: tuple[object, ...] = ()
     """The values of a ``Literal``."""
     bounds: tuple[Bound, ...] = ()
@@ -49,13 +49,13 @@ class Wanted:
         return f"{plain} {' and '.join(limits)}".rstrip()
 
     def allows(self, value: float) -> bool:
-        """Whether a number keeps the bounds."""
+        """Tell whether a number keeps the bounds."""
         return all(_BOUNDS[name][1](value, limit) for name, limit in self.bounds)
 
 
 @cache
 def fields_of(node: type[Node]) -> dict[str, Wanted]:
-    """Field name to what it holds.
+    """Map field names to what they hold.
 
     Of a union it is the first member: that is what a spec writes down. The others are
     what code makes of it, such as a factor for each layer of a block.
@@ -67,7 +67,7 @@ def fields_of(node: type[Node]) -> dict[str, Wanted]:
 
 
 def wanted(annotation: Any, metadata: tuple[Any, ...] = ()) -> Wanted:
-    """What values of an annotation are."""
+    """Read an annotation."""
     if isinstance(annotation, type) and not metadata:
         return Wanted(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -1,4 +1,4 @@
-"""How messages show what they found."""
+"""Show values and names in messages."""
 
 import json
 import math
@@ -10,7 +10,7 @@ _WIDTH = 80
 
 
 def show(value: object) -> str:
-    """A value as JSON would spell it, cut to a readable length, always on one line."""
+    """Spell a value as JSON would, cut to a readable length, always on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -23,19 +23,20 @@ def show(value: object) -> str:
 
 
 def named(text: str) -> str:
-    """A name as it stands when it is an ordinary one, else quoted and escaped."""
+    """Return a name as it stands when it is an ordinary one, else quoted and
+    escaped."""
     return text if _PLAIN.fullmatch(text) and len(text) <= 200 else show(text)
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
-    """The first few names."""
+    """List the first few names, and count the rest."""
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(map(named, every[:most])) + more
 
 
 def nearest(text: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The known name that ``text`` was most likely meant to be."""
+    """Return the known name that ``text`` was most likely meant to be."""
     from difflib import get_close_matches  # only where a name is wrong
 
     near = get_close_matches(text, list(known), n=1, cutoff=likeness)
@@ -43,7 +44,8 @@ def nearest(text: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
 
 
 def numbers_from(first: int, digits: int = 3) -> list[str]:
-    """Globs that match ``first`` and every larger number of up to ``digits`` digits."""
+    """List globs that match ``first`` and every larger number of up to ``digits``
+    digits."""
     globs, text = [str(first)], str(first)
     for at in range(len(text) - 1, -1, -1):
         if text[at] != "9":

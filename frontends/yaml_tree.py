@@ -1,4 +1,4 @@
-"""YAML as a tree that remembers where every entry was written.
+"""Read YAML as a tree that remembers where every entry was written.
 
 Scalars beginning with ``=`` become expressions here, so that a mistake in one is told
 with its file and line before anything is evaluated.
@@ -37,7 +37,7 @@ class Branch(dict[str, object]):
         self.keys_at[key] = at
 
     def without(self, *keys: str) -> "Branch":
-        """A copy that lacks some keys; what is below the others is shared."""
+        """Copy the mapping without some keys; what is below the others is shared."""
         left = Branch(self.at)
         for key, value in self.items():
             if key not in keys:
@@ -54,7 +54,7 @@ class Items(list[object]):
 
 
 def read_tree(text: str, file: str) -> Branch:
-    """The mapping a YAML document holds.
+    """Read the mapping a YAML document holds.
 
     Raises:
         GlmcError: on malformed YAML, duplicate keys, keys that are not strings,
@@ -149,7 +149,7 @@ class _Reader:
         return scalar
 
     def scalar(self, node: yaml.Node) -> object:
-        """What a node without parts stands for."""
+        """Construct the value of a node without parts."""
         try:
             found: object = self.loader.construct_object(node)
         except ValueError as error:  # a number of 5000 digits, a date of no calendar
@@ -173,7 +173,7 @@ class _Reader:
 
 
 def merge(base: Branch, child: Branch) -> Branch:
-    """``child`` over ``base``: mappings merge, anything else replaces.
+    """Merge ``child`` over ``base``: mappings merge, anything else replaces.
 
     A null deletes the key; ``key!`` replaces a mapping instead of merging into it.
     """
@@ -194,7 +194,7 @@ def merge(base: Branch, child: Branch) -> Branch:
 
 
 def position_of(tree: Branch, path: Sequence[str | int]) -> Position:
-    """Where the deepest part of ``path`` that exists was written."""
+    """Return where the deepest part of ``path`` that exists was written."""
     at: Position = tree.at
     node: object = tree
     for step in path:

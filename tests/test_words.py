@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("ir",)
-"""The rooms that are read to the end; their whole code is held to the rules."""
+ROOMS = ("ir", "frontends")
+"""The rooms that are read to the end; their code is held to the rules."""
+
+LATER: dict[str, str] = {"frontends/code": "not read to the end yet"}
+"""Folders in them that are not held to the rules, and why."""
 
 QUESTIONS = ("What", "How", "Whether", "Why", "Where", "Which", "Whose", "Who")
 """No docstring begins so, be it of a module, a class, a function or a field."""
@@ -50,7 +53,9 @@ def faults(source: str) -> list[str]:
 
 def sources() -> list[Path]:
     """List the Python files of the rooms that are held to the rules."""
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    every = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    later = [ROOT / folder for folder in LATER]
+    return sorted(p for p in every if not any(p.is_relative_to(one) for one in later))
 
 
 @pytest.mark.parametrize("room", ROOMS)

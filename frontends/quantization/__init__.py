@@ -1,4 +1,4 @@
-"""How the weights of a model are stored: what a config says about quantisation."""
+"""Read what a config says about quantisation: how weights are stored."""
 
 from glmc.frontends.quantization.quantised import Quantised, harmless_keys
 

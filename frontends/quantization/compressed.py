@@ -1,4 +1,4 @@
-"""compressed-tensors, as llm-compressor publishes it."""
+"""Read configs of compressed-tensors, as llm-compressor publishes it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -52,7 +52,7 @@ _WAIVED = {
 
 
 def compressed(config: Config) -> Scheme:
-    """One group of modules, or several that are stored alike."""
+    """Read one group of modules, or several that are stored alike."""
     COMPRESSED.check(config)
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:

@@ -1,4 +1,4 @@
-"""float8 checkpoints: transformers' own, fbgemm's and modelopt's."""
+"""Read configs of float8 checkpoints: transformers' own, fbgemm's and modelopt's."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -23,7 +23,8 @@ ACTIVATIONS: Mapping[str, str] = {
         *("q_scale", "k_scale", "v_scale", "kv_scale"),
     )
 }
-"""What static quantisation of activations leaves in a checkpoint, and why it may."""
+"""Tensors that static quantisation of activations leaves in a checkpoint, and why they
+may be waived."""
 
 # How activations would be rounded does not matter: glmc leaves them as they are.
 FP8 = Keys(
@@ -60,7 +61,8 @@ _ALGORITHMS: Mapping[str, m.Storage] = {
 
 
 def fp8(config: Config) -> Scheme:
-    """``weight_scale_inv`` for each block, or without ``weight_block_size`` one."""
+    """Read ``weight_scale_inv`` for each block, or one without
+    ``weight_block_size``."""
     FP8.check(config)
     lists = ("modules_to_not_convert", "ignored_layers")
     return Scheme(
@@ -72,7 +74,7 @@ def fp8(config: Config) -> Scheme:
 
 
 def fbgemm(config: Config) -> Scheme:
-    """``weight_scale`` for each row."""
+    """Read ``weight_scale`` for each row."""
     FBGEMM.check(config)
     return Scheme(
         storage=m.BlockQuantized(block="row", suffix="_scale"),
@@ -83,7 +85,7 @@ def fbgemm(config: Config) -> Scheme:
 
 
 def modelopt(config: Config) -> Scheme:
-    """``weight_scale`` for each matrix; what hf_quant_config.json says too."""
+    """Read ``weight_scale`` for each matrix; also what hf_quant_config.json says."""
     algorithm = config.get("quant_algo")
     storage = _ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
     if storage is None:

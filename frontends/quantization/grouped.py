@@ -1,4 +1,5 @@
-"""Weight-only checkpoints in groups of a row's columns: GPTQ and AWQ."""
+"""Read configs of weight-only checkpoints in groups of a row's columns: GPTQ and
+AWQ."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -58,7 +59,8 @@ _IN_ORDER = "the groups of columns are in order, as desc_act says"
 
 
 def gptq(config: Config) -> Scheme:
-    """``qweight``, ``qzeros`` and ``scales``, and ``g_idx`` where groups are mixed."""
+    """Read ``qweight``, ``qzeros`` and ``scales``, and ``g_idx`` where groups are
+    mixed."""
     GPTQ.check(config)
     ordered = not flag(config, "desc_act", False)
     waived = {"*.bias": _NO_BIAS} | ({"*.g_idx": _IN_ORDER} if ordered else {})
@@ -77,7 +79,7 @@ def gptq(config: Config) -> Scheme:
 
 
 def _expected(config: Config, ordered: bool) -> Iterator[m.Expected]:
-    """Of biases, of the order of columns, and with ``sym`` of zero points."""
+    """Yield the expected biases, order of columns, and with ``sym`` zero points."""
     yield m.Expected(
         pattern="*.bias",
         kind="all",
@@ -103,7 +105,7 @@ def _expected(config: Config, ordered: bool) -> Iterator[m.Expected]:
 
 
 def awq(config: Config) -> Scheme:
-    """``qweight``, ``qzeros`` and ``scales`` in AutoAWQ's order."""
+    """Read ``qweight``, ``qzeros`` and ``scales`` in AutoAWQ's order."""
     AWQ.check(config)
     return Scheme(
         storage=m.GroupQuantized(
@@ -126,7 +128,7 @@ def _bits(config: Config) -> Literal[4, 8]:
 
 
 def _group(config: Config) -> int | None:
-    """Columns that share a scale; -1 says all of a row's."""
+    """Return the number of columns that share a scale; None: all of a row's (-1)."""
     return None if config.get("group_size") == -1 else whole(config, "group_size", 1)
 
 
@@ -144,7 +146,8 @@ def _version(config: Config) -> Literal["gptq", "gptq_v2"]:
 
 
 def _left_out(config: Config) -> list[str]:
-    """Modules that GPTQModel's ``dynamic`` leaves out: ``{"-:pattern": {}}``."""
+    """List the modules that GPTQModel's ``dynamic`` leaves out: ``{"-:pattern":
+    {}}``."""
     dynamic = config.get("dynamic") or {}
     keys = list(dynamic) if isinstance(dynamic, dict) else [show(dynamic)]
     for key in keys:

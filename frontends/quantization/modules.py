@@ -21,7 +21,8 @@ class Modules:
 
     @classmethod
     def of(cls, listed: Iterable[str]) -> "Modules":
-        """Entries with ``*`` are wildcards, with ``re:`` before them expressions.
+        """Parse a list: entries with ``*`` are wildcards, with ``re:`` before them
+        expressions.
 
         Raises:
             GlmcError: on an expression that glmc does not read.
@@ -39,7 +40,7 @@ class Modules:
         return bool(self.names or self.globs or self.patterns)
 
     def hold(self, module: str) -> bool:
-        """Whether ``module`` is one of them."""
+        """Tell whether ``module`` is one of them."""
         path = module.split(".")
         places = range(len(path) + 1)
         starts = {".".join(path[a:b]) for a in places for b in places if a < b}
@@ -47,7 +48,7 @@ class Modules:
         return not self.names.isdisjoint(starts | ends) or self._match(module)
 
     def hold_in_all(self, module: str, layers: range) -> bool:
-        """Whether the module of that name is one of them in every layer.
+        """Tell whether the module of that name is one of them in every layer.
 
         ``{i}`` in the name stands for the layer.
         """

@@ -1,4 +1,4 @@
-"""mxfp4, as gpt-oss is published: its experts alone."""
+"""Read configs of mxfp4, as gpt-oss is published: its experts alone."""
 
 from glmc.frontends.quantization.modules import Modules
 from glmc.frontends.quantization.scheme import Config, Keys, Scheme, names_in
@@ -12,7 +12,7 @@ MXFP4 = Keys(
 
 
 def mxfp4(config: Config) -> Scheme:
-    """``_blocks`` and ``_scales`` of the experts' stacked matrices."""
+    """Read ``_blocks`` and ``_scales`` of the experts' stacked matrices."""
     MXFP4.check(config)
     return Scheme(
         storage=m.Mxfp4Quantized(),

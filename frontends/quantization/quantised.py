@@ -1,4 +1,5 @@
-"""Which tensors of a model are quantised: by the spec's section and the config."""
+"""Find the tensors of a model that are quantised: by the spec's section and the
+config."""
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -30,7 +31,7 @@ _EXPERTS = frozenset({"xgate", "xup", "xdown"})
 
 
 class Quantised:
-    """Which tensors a config says are quantised, and how.
+    """The tensors a config says are quantised, and their formats.
 
     Raises:
         GlmcError: when it asks for a format that glmc does not read.
@@ -46,7 +47,8 @@ class Quantised:
             self._scheme = _published(spec.quantization, resolve)
 
     def in_layer(self, slot: str, tensor: str) -> m.Storage | None:
-        """How a layer's ``tensor``, a module's ``.weight``, is stored; None: floats."""
+        """Return the format of a layer's ``tensor``, a module's ``.weight``; None:
+        floats."""
         scheme = self._scheme
         if scheme is None or (slot in _ROUTERS and not scheme.routers):
             return None
@@ -55,22 +57,23 @@ class Quantised:
         return self._storage(scheme, tensor)
 
     def in_vocabulary(self, slot: str, tensor: str) -> m.Storage | None:
-        """How embedding (slot ``embed``) and ``head`` are stored; None: as floats."""
+        """Return the format of embedding (slot ``embed``) and ``head``; None:
+        floats."""
         if self._scheme and self._scheme.head and slot == "head":
             return self._storage(self._scheme, tensor)
         return self._vocabulary
 
     def waivers(self) -> Iterator[m.Waiver]:
-        """Tensors of the format that nothing is computed with."""
+        """Yield waivers for tensors of the format that nothing is computed with."""
         for pattern, reason in (self._scheme.waived if self._scheme else {}).items():
             yield m.Waiver(pattern=pattern, reason=reason)
 
     def expected(self) -> Iterator[m.Expected]:
-        """What tensors of the format are taken for."""
+        """Yield the values that tensors of the format are assumed to have."""
         yield from self._scheme.expected if self._scheme else ()
 
     def _storage(self, scheme: Scheme, tensor: str) -> m.Storage | None:
-        """How a tensor is stored in this layer and in all that follow.
+        """Return the format of a tensor in this layer and in all that follow.
 
         Where a list leaves it out of some layers only it counts as quantised: such a
         weight may be stored as floats, and published lists are not always right.
@@ -102,8 +105,8 @@ class Quantised:
 
 
 def harmless_keys(config: Config) -> Iterator[str]:
-    """Patterns of what a ``quantization_config`` that is read holds and that says
-    nothing of how weights are stored, with dots between keys."""
+    """Yield patterns of the keys of a known ``quantization_config`` that say nothing of
+    how weights are stored, with dots between keys."""
     given = config.get("quantization_config")
     reader = METHODS.get(_method(given)) if isinstance(given, Mapping) else None
     if reader:

@@ -1,4 +1,4 @@
-"""What a quantisation method makes of a config, and how configs are checked."""
+"""The result of reading a quantisation config, and checks of such configs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Config = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which matrices of a model are quantised, and how they are stored."""
+    """The matrices of a model that are quantised, and their format."""
 
     storage: m.Storage
     skipped: Modules = NO_MODULES
@@ -29,17 +29,18 @@ class Scheme:
     waived: Mapping[str, str] = field(default_factory=dict)
     """Tensors that nothing is computed with: glob pattern to reason."""
     expected: tuple[m.Expected, ...] = ()
-    """What tensors are taken for that are not read, or not read in full."""
+    """The values that tensors are assumed to have which are not read, or not in
+    full."""
     head: bool = False
-    """Whether the head is a linear map like the others."""
+    """True where the head is a linear map like the others."""
     routers: bool = False
-    """Whether what chooses experts is."""
+    """True where routers are quantised like other linear maps."""
     experts_only: bool = False
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a method's config: what their values may be.
+    """The keys of a method's config, and their permitted values.
 
     ``valued``   key to the values that say what glmc does
     ``read``     keys that the method reads
@@ -75,7 +76,7 @@ class Keys:
 
 
 def names_in(config: Config, key: str) -> tuple[str, ...]:
-    """A list of module names or patterns; absent or null is none.
+    """Read a list of module names or patterns; absent or null is none.
 
     Raises:
         GlmcError: when it is no list.
@@ -91,7 +92,7 @@ def names_in(config: Config, key: str) -> tuple[str, ...]:
 
 
 def whole(config: Config, key: str, least: int) -> int:
-    """A whole number of a sane size.
+    """Read a whole number of a sane size.
 
     Raises:
         GlmcError: when it is none.
@@ -107,7 +108,7 @@ def whole(config: Config, key: str, least: int) -> int:
 
 
 def flag(config: Config, key: str, default: bool) -> bool:
-    """A truth value.
+    """Read a truth value.
 
     Raises:
         GlmcError: when it is something else.
@@ -121,7 +122,7 @@ def flag(config: Config, key: str, default: bool) -> bool:
 
 
 def in_order(pattern: str, group: int | None, key: str) -> m.Expected:
-    """That columns belong to groups of so many, one after the other; None: to one."""
+    """Expect columns in groups of so many, one after the other; None: in one group."""
     return m.Expected(
         pattern=pattern,
         kind="order" if group else "all",

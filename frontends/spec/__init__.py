@@ -1,4 +1,4 @@
-"""What a spec may say: the sections of an architecture's YAML file.
+"""The spec language: the sections of an architecture's YAML file.
 
 Their attributes are literals or expressions; :mod:`glmc.frontends.builder` evaluates
 them against a config.

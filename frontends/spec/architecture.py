@@ -81,15 +81,16 @@ class Spec(Section):
 
     arch: Name
     verified: Name | Literal[False] = False
-    """What tests compare its logits with: ``transformers``, or ``golden`` vectors."""
+    """The reference that tests compare its logits with: ``transformers``, or ``golden``
+    vectors."""
     caveat: Name | None = None
-    """What a user of a spec that is not verified should know."""
+    """A warning for users of a spec that is not verified."""
     # Defaults are constructed unchecked: to check one, its schema would be built twice.
     match: Match = Match.model_construct()
     text_in: Name | None = None
     """The config key that may hold the keys of the text model."""
     tensor_prefix: Name = ""
-    """What the names of all tensors begin with."""
+    """The prefix of all tensor names."""
     defaults: dict[Name, Any] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
@@ -105,7 +106,8 @@ class Spec(Section):
     skip: Refusal | None = None
     """Layers that do nothing in this model, and why; their tensors are waived."""
     layer_number: Integer | None = None
-    """What ``{i}`` is in the tensor names of layer ``i``, where that is not ``i``."""
+    """The number that ``{i}`` stands for in the tensor names of layer ``i``, where it
+    is not ``i``."""
     norm: NormSpec
     block: tuple[StepSpec, ...]
     ops: dict[Name, OpSpec]
@@ -128,12 +130,12 @@ class Spec(Section):
     constants: dict[Name, float] = {}
     """Waived tensors, by glob pattern, to the value that all their elements have."""
     beyond_layers: Name | None = None
-    """Why a checkpoint may hold layers after the last one of the model."""
+    """The reason why a checkpoint may hold layers after the last one of the model."""
     quantization: Quantization | None = None
 
     @property
     def layer_root(self) -> str:
-        """What the names of a layer's tensors begin with."""
+        """The prefix of the names of a layer's tensors."""
         return self.tensor_prefix + self.layer_prefix
 
 

@@ -22,10 +22,10 @@ _GATE_SLOTS = {
 
 
 class GateSpec(Section, makes=Makes(m.OutputGate, slots=_GATE_SLOTS)):
-    """The slot ``attn_gate``: the context times act of it."""
+    """A gate of the context: the context times act of the slot ``attn_gate``."""
 
     head_bias: Flag = False
-    """Whether the slot ``gate_bias`` has a number for each head."""
+    """True where the slot ``gate_bias`` has a number for each head."""
     when: Flag = True
 
 
@@ -42,15 +42,15 @@ _QK_NORM = Makes(
 
 
 class QkNorm(Section, makes=_QK_NORM):
-    """Norms of queries and keys: over what, and on which side of rope."""
+    """Norms of queries and keys: their scope, and their side of rope."""
 
     q: NormUse
     k: NormUse
 
 
 class BlockIndexerSpec(Section, makes=Makes(m.BlockIndexer, {"q": "iq", "k": "ik"})):
-    """What selects the blocks of tokens that a query may see, where ``when`` is true;
-    slots ``iq`` and ``ik``."""
+    """An indexer that selects the blocks of tokens a query may see, where ``when`` is
+    true; slots ``iq`` and ``ik``."""
 
     when: Flag = True
 
@@ -84,11 +84,11 @@ _INDEXER = Makes(m.Indexer, {"q": "iq", "k": "ik", "weights": "iweights"}, norms
 
 
 class IndexerSpec(Section, makes=_INDEXER):
-    """What selects the tokens that an MLA query may see."""
+    """An indexer that selects the tokens an MLA query may see."""
 
     norm: NormSpec
     shared: Flag = False
-    """Whether the layer has none and sees what the last one before it selected."""
+    """True where the layer has none and sees what the last one before it selected."""
     when: Flag = True
 
 
@@ -100,6 +100,6 @@ class MlaSpec(Section, makes=_MLA):
 
     q_norm: NormUse
     norm: NormSpec
-    """What the norms of the latents are."""
+    """The kind of the norms of the latents."""
     rope: RopeSpec
     indexer: IndexerSpec | None = None

@@ -1,4 +1,4 @@
-"""What stands before the first layer and after the last."""
+"""The parts of a model outside its layers: embedding, streams, prefix encoder, head."""
 
 from typing import Literal
 
@@ -46,7 +46,7 @@ _EMBED = Makes(
 
 
 class EmbedSpec(Section, makes=_EMBED):
-    """What happens to a token's vector before the first layer."""
+    """The embedding: all that is done to a token's vector before the first layer."""
 
     sinusoids: SinusoidsSpec | None = None
 

@@ -19,7 +19,7 @@ class MlpSpec(Section, makes=Makes(m.Mlp, _GATED, left=("cutoff",))):
 
     gated: Flag = True
     sparsity: Number | None = None
-    """What share of the gate is cut off, as if it were normally distributed."""
+    """The share of the gate that is cut off, as if it were normally distributed."""
 
 
 _SHARED = Makes(

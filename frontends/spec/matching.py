@@ -1,4 +1,4 @@
-"""Which configs a spec takes, and what it demands of them."""
+"""The configs a spec takes, and its demands on them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from glmc.frontends.sections import Section
 
 
 class Match(Section):
-    """Which configs a spec is for; ``any_key`` tells namesakes apart by their keys.
+    """The configs a spec is for; ``any_key`` tells namesakes apart by their keys.
 
     ``borrowed_architectures``: classes of other specs that its configs may name too.
     ``text_model_type``: those of the text part, where namesakes differ in it.
@@ -28,7 +28,7 @@ class Refusal(Section):
 
 
 class Check(Section):
-    """What must hold of sizes that contradict each other otherwise."""
+    """A condition on sizes that would contradict each other otherwise."""
 
     that: Formula
     otherwise: Name

@@ -1,4 +1,4 @@
-"""Norms: the one that a name stands for, and how single ones differ."""
+"""Norms: the one that a name stands for, and the differences of single ones."""
 
 from typing import Annotated
 
@@ -18,8 +18,8 @@ class NormSpec(Section, makes=Makes(m.Norm, left=("gate",))):
 
 
 class NormGateSpec(Section, makes=Makes(m.NormGate)):
-    """What a norm gives times sigmoid(up(silu(down of it))), ``rank`` wide between;
-    ``down`` and ``up`` are names of modules."""
+    """A low-rank gate of a norm's result y: y times sigmoid(up(silu(down(y)))),
+    ``rank`` wide between; ``down`` and ``up`` are names of modules."""
 
     down: Text
     up: Text
@@ -27,7 +27,7 @@ class NormGateSpec(Section, makes=Makes(m.NormGate)):
 
 
 class NormRef(Section, makes=Makes(m.Norm, partial=True)):
-    """One norm: its name, null for none, and how it differs from ``norm``."""
+    """One norm: its name, null for none, and its differences from ``norm``."""
 
     name: Text | None = None
     weight: Flag | None = None

@@ -1,4 +1,4 @@
-"""Where tokens stand: rotary embedding, biases by distance, fixed tables."""
+"""Positions of tokens: rotary embedding, biases by distance, fixed tables."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Where weights lie in a checkpoint, and how they are stored."""
+"""Weights: their place in a checkpoint, and their storage."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from glmc.frontends.sections import Section, from_name
 
 
 class WeightSpec(Section):
-    """Where a slot lies: module name, stored layout, whether it has a bias.
+    """The place of a slot: module name, stored layout, presence of a bias.
 
     A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own.
     """
