@@ -53,7 +53,8 @@ _AXES = {"H": "heads", "K": "kv_heads", "D": "head_dim", "Dv": "v_dim", "F": "ff
 
 
 def sized_by(lines: Mapping[str, SpecLine], axis: str | None) -> str:
-    """The config keys that a spec reads for the size of an axis of its layouts."""
+    """Return the config keys that a spec reads for the size of an axis of its
+    layouts."""
     entry = _AXES.get(axis or "")
     found = (line for at, line in lines.items() if at.split(".")[-1] == entry)
     return ", ".join(dict.fromkeys(key for line in found for key in line.keys))

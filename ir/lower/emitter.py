@@ -164,7 +164,7 @@ class Emitter(GraphBuilder):
 
 
 VAGUE = {"bias", "gate", "layer", "linear", "norm", "norms", "scale", "weight"}
-"""What says nothing in a layer without the module that holds it."""
+"""Names that say nothing in a layer without the module that holds them."""
 PARTS = {"gate", "indexer", "router", "shared_expert", "shared_experts", "shared_mlp"}
 """Modules within a sublayer that hold what is called as elsewhere in the layer."""
 
