@@ -15,7 +15,7 @@ from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
 from glmc.ir.graph import Program
 from glmc.ir.model import Head, Model, Pooler
-from glmc.ir.recipe import is_kept
+from glmc.ir.recipe import is_repacked
 
 
 def package(
@@ -137,7 +137,7 @@ def title(model: Model) -> str:
 def has_codes(program: Program) -> bool:
     """Whether some weights are read as codes, as quantised checkpoints store them."""
     params = [*program.params, *(p for graph in program.graphs for p in graph.params)]
-    return any(is_kept(param.recipe) for param in params)
+    return any(is_repacked(param.recipe) for param in params)
 
 
 def op_names(program: Program) -> set[str]:
