@@ -1,4 +1,4 @@
-"""Which blocks of a program are one class of the emitted module.
+"""Group the blocks of a program into classes of the emitted module.
 
 Blocks that read and make the same values with the same ops and parameters, and differ
 in attributes of ops only, are one class: what differs is an argument of its
@@ -37,7 +37,7 @@ class LayerClass:
         return tuple(sorted(chain.from_iterable(b.layers for b in self.blocks)))
 
     def given(self, block: Graph) -> dict[str, Any]:
-        """The arguments that make a layer of one of its blocks."""
+        """Return the arguments that make a layer of one of its blocks."""
         return {
             name: getattr(block.ops[at], attribute)
             for (at, attribute), name in self.arguments.items()
@@ -45,7 +45,7 @@ class LayerClass:
 
 
 def layer_classes(program: Program) -> list[LayerClass]:
-    """The classes of a program's layers, in the order of their first blocks."""
+    """Return the classes of a program's layers, in the order of their first blocks."""
     groups: list[list[Graph]] = []
     forms: list[Any] = []
     for block in program.blocks:
@@ -59,7 +59,7 @@ def layer_classes(program: Program) -> list[LayerClass]:
 
 
 def _form(block: Graph) -> Any:
-    """All that blocks of one class have in common."""
+    """Return all that blocks of one class have in common."""
     return (
         block.inputs,
         block.params,
@@ -85,7 +85,8 @@ def _named(program: Program, groups: list[list[Graph]]) -> Iterator[LayerClass]:
 
 
 def _common_name(blocks: list[Graph]) -> str:
-    """``sliding_layer`` and ``full_layer`` are both a ``Layer``."""
+    """Return the common words of the blocks' names:
+    ``sliding_layer`` and ``full_layer`` are both a ``Layer``."""
     rest = [block.name.split("_") for block in blocks[1:]]
     words = blocks[0].name.split("_")
     common = [word for word in words if all(word in other for other in rest)]
@@ -93,7 +94,7 @@ def _common_name(blocks: list[Graph]) -> str:
 
 
 def _arguments(blocks: list[Graph]) -> dict[Site, str] | None:
-    """The attributes that differ, by an argument each; attributes of one name that are
+    """Name an argument for each attribute that differs; attributes of one name that are
     alike in every block share it. None where no name is left for one."""
     values: dict[Site, tuple[Any, ...]] = {}
     for at, op in enumerate(blocks[0].ops):

@@ -1,4 +1,4 @@
-"""Program to Python source: the statements of a build.
+"""Emit a program as Python source: the statements of a build.
 
 One op of the IR is one line of an emitted ``forward``; the helpers here write those
 lines. Names come from the IR, values only through ``repr``.
@@ -16,15 +16,15 @@ STATE = "state"
 
 
 def class_name(graph: Graph) -> str:
-    """``sliding_layer`` becomes ``SlidingLayer``."""
+    """Return the class name of a block: ``sliding_layer`` becomes ``SlidingLayer``."""
     return "".join(part.capitalize() for part in graph.name.split("_"))
 
 
 def lines(
     graph: Graph, indent: int, arguments: Mapping[tuple[int, str], str] | None = None
 ) -> list[str]:
-    """The statements of a graph's ops. ``arguments`` names the attributes of ops, by
-    the op's place and the field, that an attribute of the module gives."""
+    """Emit the statements of a graph's ops. ``arguments`` names the attributes of ops,
+    by the op's place and the field, that an attribute of the module gives."""
     read = set(graph.returns) | {name for op in graph.ops for name in op.values}
     kept = {state.name: f"{STATE}.{state.name}" for state in graph.states}
     own: list[dict[str, str]] = [{} for _ in graph.ops]
@@ -42,15 +42,15 @@ def lines(
 
 
 def _target(op: Op, read: set[str]) -> str:
-    """Result names; a result that nothing reads is ``_``."""
+    """Return the result names; a result that nothing reads is ``_``."""
     return ", ".join(name if name in read else "_" for name in op.outs)
 
 
 def _arguments(
     op: Op, kept: Mapping[str, str], own: Mapping[str, str], indent: int
 ) -> list[str]:
-    """What an op is called with; a tuple that is too long is broken already. ``kept``
-    says where the states of a layer are, ``own`` where some attributes are."""
+    """Return the arguments of an op's call; a tuple that is too long is broken already.
+    ``kept`` maps the states of a layer to expressions, ``own`` some attributes."""
     required = op.operand_fields()
     arguments = []
     for field, sigil, name in op.operands():
@@ -72,7 +72,7 @@ def _arguments(
 
 
 def literal(value: Any) -> str:
-    """A Python literal with double quotes, as ruff writes it."""
+    """Return a Python literal with double quotes, as ruff writes it."""
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, tuple):
@@ -81,13 +81,13 @@ def literal(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string literal, in double quotes unless the text holds some."""
+    """Return a string literal, in double quotes unless the text holds some."""
     literal = repr(text)
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 def parameters(params: Iterable[Parameter], kept: Mapping[str, str]) -> list[str]:
-    """``self.qkv = parameter(4608, 4096)`` for each; see :func:`own_dtypes`."""
+    """Emit ``self.qkv = parameter(4608, 4096)`` for each; see :func:`own_dtypes`."""
     found = []
     for param in params:
         arguments = [str(size) for size in param.type.dims]
@@ -98,8 +98,8 @@ def parameters(params: Iterable[Parameter], kept: Mapping[str, str]) -> list[str
 
 
 def own_dtypes(params: Iterable[Parameter], graphs: Iterable[Graph]) -> dict[str, str]:
-    """Parameters that keep their dtype whatever the model is loaded in, and which, as
-    safetensors calls it: codes, and what some op reads in fp32."""
+    """Map the parameters that keep their dtype whatever the model is loaded in to it,
+    by safetensors' name: codes, and operands that some op reads in fp32."""
     exact = {
         name
         for graph in graphs

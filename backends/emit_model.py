@@ -1,4 +1,5 @@
-"""What model.py.j2 is filled with: the classes of layers, and what runs around them."""
+"""Make the variables of model.py.j2: the classes of layers, and the code around
+them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,7 @@ TORCH_DTYPES = {
 
 
 def model_view(model: Model, program: Program) -> Mapping[str, Any]:
-    """What model.py.j2 shows."""
+    """Return the variables of model.py.j2."""
     kind = _encoder_view if model.is_encoder else _decoder_view
     classes = layer_classes(program)
     return {
@@ -44,7 +45,8 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
 
 
 def _loop(program: Program) -> str:
-    """What is at hand for a layer: it, its cache, its parts of the sliced values."""
+    """Emit the loop over layers, with each layer's state and its parts of the sliced
+    values."""
     names, each = ["layer"], ["self.layers"]
     if program.decodes:
         names.append(STATE)
@@ -59,7 +61,7 @@ def _loop(program: Program) -> str:
 
 
 def _layer_call(program: Program) -> str:
-    """``x = layer(x, cos, sin, state, ops)``."""
+    """Emit ``x = layer(x, cos, sin, state, ops)``."""
     carried = program.carried
     parts = [name for name, _ in program.sliced]
     state = [STATE] if program.decodes else []
@@ -68,7 +70,7 @@ def _layer_call(program: Program) -> str:
 
 
 def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
-    """What is so of models with a cache."""
+    """Return the variables of models with a cache."""
     *head, logits = lines(program.head, 8)
     return {
         "module": "causal_lm",
@@ -93,7 +95,7 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
 
 
 def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
-    """What is so of models without one."""
+    """Return the variables of models without a cache."""
     answers = program.head.returns
     masked = isinstance(model.head, Head)
     what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
@@ -117,7 +119,7 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
 
 
 def _prefix_attributes(model: Model) -> list[str]:
-    """Where positions come from and what stands before a sequence, if they are said."""
+    """Emit the attributes for a prefix encoder and a scheme of positions, if any."""
     found = []
     if model.prefix_encoder:
         found.append(f"learned = {model.prefix_encoder.length}")
@@ -128,7 +130,8 @@ def _prefix_attributes(model: Model) -> list[str]:
 
 
 def _turns(program: Program) -> list[str]:
-    """Positions from which on a rope has other frequencies for the whole text."""
+    """Emit the positions from which on a rope has other frequencies for the whole
+    text."""
     ops = [op for graph in program.graphs for op in graph.ops]
     at = {op.original_max_positions for op in ops if isinstance(op, RopeTableLongRope)}
     return [f"turns_at = {literal(tuple(sorted(at)))}"] if at else []
@@ -142,7 +145,7 @@ def _encoder(program: Program) -> Mapping[str, Any] | None:
 
 
 def _members(program: Program, classes: list[LayerClass]) -> list[str]:
-    """The parameters of prefix encoder, stem and head around the layers."""
+    """Emit the parameters of prefix encoder, stem and head around the layers."""
     each = f"{classes[0].name}() for _ in range({program.layers})"
     if len(program.blocks) > 1:
         each = "layer() for layer in LAYERS"
@@ -157,7 +160,8 @@ def _members(program: Program, classes: list[LayerClass]) -> list[str]:
 
 
 def _makers(classes: list[LayerClass]) -> list[str]:
-    """``full_layer = partial(Layer, window=None)``, where a class has arguments."""
+    """Emit ``full_layer = partial(Layer, window=None)``, where a class has
+    arguments."""
     return [
         call(
             block.name,
@@ -172,7 +176,7 @@ def _makers(classes: list[LayerClass]) -> list[str]:
 
 
 def _schedule(program: Program, classes: list[LayerClass]) -> str:
-    """``LAYERS = ...``, where layers are of several kinds."""
+    """Emit ``LAYERS = ...``, where layers are of several kinds."""
     if len(program.blocks) == 1:
         return ""
     made = {
@@ -203,7 +207,8 @@ def _class_view(program: Program, one: LayerClass) -> Mapping[str, Any]:
 
 
 def _states(one: LayerClass) -> str:
-    """``states = States(kv=KeysValues(2, 128, 128))``; nothing where none are kept."""
+    """Emit ``states = States(kv=KeysValues(2, 128, 128))``; nothing where none are
+    kept."""
     states = one.blocks[0].states
     if not states:
         return ""
@@ -225,7 +230,8 @@ def _declared(one: LayerClass, state: State) -> str:
 
 
 def _declarations(program: Program) -> list[str]:
-    """The names of the runtime that the classes of layers declare their states by."""
+    """Return the names of the runtime that the classes of layers declare their states
+    by."""
     found = [state for block in program.blocks for state in block.states]
     names = {FROM if s.owners else declaration(s.type).name for s in found}
     return sorted({*names, STATES}) if found else []
@@ -241,18 +247,19 @@ def _layers_text(layers: tuple[int, ...]) -> str:
 
 
 def _keep(program: Program) -> str:
-    """The last positions of every carried value that the head reads."""
+    """Emit the slices to the last positions of every carried value that the head
+    reads."""
     names = [value.name for value in program.head.inputs]
     return f"{', '.join(names)} = {', '.join(f'{name}[:, -keep:]' for name in names)}"
 
 
 def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Parameter]:
-    """The program's parameters that a graph reads, and another does not."""
+    """Return the program's parameters that a graph reads, and another does not."""
     used = {name for op in graph.ops for name in op.params}
     used -= {name for op in but.ops for name in op.params} if but else set()
     return [param for param in program.params if param.name in used]
 
 
 def _positions(model: Model) -> str:
-    """Only a learned table ends; rotary positions go on."""
+    """Return the number of learned positions, or None: rotary positions do not end."""
     return repr(model.max_positions) if model.embed.positions else "None"

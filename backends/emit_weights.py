@@ -1,4 +1,4 @@
-"""What weights.py.j2 is filled with: the table of parameters and their recipes."""
+"""Make the variables of weights.py.j2: the table of parameters and their recipes."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ SHORTEST_RANGE = 3
 
 
 def weights_view(model: Model, program: Program) -> Mapping[str, object]:
-    """What weights.py.j2 shows."""
+    """Return the variables of weights.py.j2."""
     kept = own_dtypes(program.params, program.graphs)
     rows = [binding(p.name, p, None, kept.get(p.name)) for p in program.params]
     rows += [row.text() for row in _layer_rows(program)]
@@ -48,7 +48,8 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
 
 @dataclass
 class _Row:
-    """A parameter that some layers have; ``numbers`` is what ``{i}`` is for each."""
+    """A parameter that some layers have;
+    ``numbers`` maps each layer to the number that ``{i}`` stands for."""
 
     param: Parameter
     own: str | None
@@ -67,7 +68,7 @@ class _Row:
 
 
 def _layer_rows(program: Program) -> list[_Row]:
-    """Parameters of layers; blocks that have one alike share a row."""
+    """Return the parameters of layers; blocks that have one alike share a row."""
     rows: list[_Row] = []
     for block in program.blocks:
         kept = own_dtypes(block.params, [block])
@@ -89,7 +90,8 @@ def binding(
     own: str | None = None,
     numbers: str | None = None,
 ) -> str:
-    """One ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own dtype."""
+    """Emit one ``Bind(...)`` row of weights.py, at indent 4; ``own`` is its own
+    dtype."""
     shape = "(" + ", ".join(str(d) for d in param.type.dims)
     shape += ",)" if len(param.type.dims) == 1 else ")"
     arguments = [quoted(path), recipe(param.recipe, 8), f"shape={shape}"]
@@ -100,7 +102,7 @@ def binding(
 
 
 def recipe(node: Recipe, indent: int) -> str:
-    """A recipe as constructor calls of the build's ``recipes`` module."""
+    """Emit a recipe as constructor calls of the build's ``recipes`` module."""
     match node:
         case Tensor(name=name):
             return quoted(name)
@@ -139,7 +141,7 @@ def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
 
 
 def stored(node: Recipe, indent: int) -> str:
-    """An operand of a step or cat: a tensor is written with its stored shape."""
+    """Emit an operand of a step or cat: a tensor is written with its stored shape."""
     if not isinstance(node, Tensor):
         return recipe(node, indent)
     sizes = [str(size) for size in node.stored]
@@ -148,7 +150,8 @@ def stored(node: Recipe, indent: int) -> str:
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
-    """``range(28)``, ``range(1, 48, 2)``, every so many of a range, or a list."""
+    """Emit layer numbers: ``range(28)``, ``range(1, 48, 2)``, every so many of a range,
+    or a list."""
     steps = {b - a for a, b in pairwise(layers)}
     if len(steps) > 1:
         return _every(layers) or f"[{', '.join(_ranges(layers))}]"
@@ -160,7 +163,7 @@ def layer_set(layers: tuple[int, ...]) -> str:
 
 
 def _every(layers: tuple[int, ...]) -> str | None:
-    """``[i for i in range(3, 78) if i % 4 in (0, 1, 3)]``, where a period fits."""
+    """Emit ``[i for i in range(3, 78) if i % 4 in (0, 1, 3)]``, where a period fits."""
     span = range(layers[0], layers[-1] + 1)
     for period in range(2, LONGEST_PERIOD + 1):
         rests = tuple(sorted({layer % period for layer in layers}))
@@ -171,7 +174,8 @@ def _every(layers: tuple[int, ...]) -> str | None:
 
 
 def _ranges(layers: tuple[int, ...]) -> Iterator[str]:
-    """``0``, ``1``, ``*range(2, 75, 4)``: items of a list; equal steps are one."""
+    """Yield items of a list: ``0``, ``1``, ``*range(2, 75, 4)``; equal steps are
+    one."""
     while layers:
         steps = [b - a for a, b in pairwise(layers)]
         equal = 1 + sum(1 for _ in takewhile(steps[:1].__contains__, steps))
@@ -190,7 +194,7 @@ CODES = (
 
 
 def constructors(program: Program, known: Sequence[str]) -> list[str]:
-    """Names of the recipe constructors that weights.py imports, of those known."""
+    """Return the names of the recipe constructors that weights.py imports."""
     graphs = (param for graph in program.graphs for param in graph.params)
     rows = (binding("", param, None) for param in (*program.params, *graphs))
     called = set(re.findall(r"\b(\w+)\(", " ".join(rows)))
@@ -198,14 +202,15 @@ def constructors(program: Program, known: Sequence[str]) -> list[str]:
 
 
 def _rows(target: str, expected: Iterable[Expected]) -> str:
-    """``target = (("a", "all", 0.5, "why", False),)``; empty where there is nothing."""
+    """Emit ``target = (("a", "all", 0.5, "why", False),)``; empty where there is
+    nothing."""
     rows = [item("(", [literal(value) for _, value in one], ")", 4) for one in expected]
     lines = "".join(f"    {row},\n" for row in rows)
     return f"{target} = (\n{lines})" if rows else ""
 
 
 def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """``target = (("a", "b"), ...)``."""
+    """Emit ``target = (("a", "b"), ...)``."""
     rows = [item("(", [quoted(text) for text in pair], ")", 4) for pair in pairs]
     if len(rows) != 1:
         return bracketed(f"{target} = (", rows, ")", 0)

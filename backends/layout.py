@@ -1,4 +1,4 @@
-"""Python source laid out as ``ruff format`` lays it out, where a line may be too long.
+"""Lay out Python source as ``ruff format`` does, where a line may be too long.
 
 Templates decide structure; these helpers decide line breaks, which depend on how long
 a model's names are. The rule is ruff's: everything on one line if it fits, else the
@@ -24,7 +24,8 @@ def bracketed(
     magic: bool = True,
     then: str = "",
 ) -> str:
-    """``before`` + ``items`` joined by commas + ``after``, from column ``indent`` on.
+    """Lay out
+    ``before`` + ``items`` joined by commas + ``after``, from column ``indent`` on.
 
     ``before`` ends in the opening bracket and ``after`` begins with the closing one.
     The first line carries no indentation (the template has written it). With ``magic``
@@ -43,27 +44,28 @@ def bracketed(
 
 
 def item(before: str, items: Sequence[str], after: str, indent: int) -> str:
-    """A bracket within a broken one: the comma that follows it counts for the width."""
+    """Lay out a bracket within a broken one: the comma that follows it counts for the
+    width."""
     return bracketed(before, items, after, indent, magic=False, then=",")[:-1]
 
 
 def call(
     target: str, function: str, arguments: Sequence[str], indent: int, tail: str = ""
 ) -> str:
-    """``target = function(arguments)``, broken over lines where it must be."""
+    """Lay out ``target = function(arguments)``, broken over lines where it must be."""
     prefix = f"{target} = " if target else ""
     return bracketed(f"{prefix}{function}(", arguments, ")" + tail, indent, magic=False)
 
 
 def tuple_of(items: Sequence[str], indent: int) -> str:
-    """A tuple display; one item keeps its comma."""
+    """Lay out a tuple display; one item keeps its comma."""
     if len(items) == 1:
         return f"({items[0]},)"
     return bracketed("(", items, ")", indent)
 
 
 def assignment(target: str, terms: Sequence[str], indent: int) -> str:
-    """``target = term + term``, broken where it is too long.
+    """Lay out ``target = term + term``, broken where it is too long.
 
     Three terms and more go into a bracket of their own; of one or two, the last is
     opened if what stands before it fits on a line, else the first.
@@ -83,8 +85,8 @@ def assignment(target: str, terms: Sequence[str], indent: int) -> str:
 
 
 def _opened(first: str, terms: Sequence[str], last: str, indent: int) -> str:
-    """A sum between two brackets, on one line if it fits, else one term a line; of a
-    tuple, one item a line."""
+    """Lay out a sum between two brackets, on one line if it fits, else one term a line;
+    of a tuple, one item a line."""
     pad = " " * (indent + 4)
     if len(terms) == 1 and "(" not in terms[0]:
         items = "".join(f"{pad}{item},\n" for item in terms[0].rstrip(",").split(", "))
@@ -95,7 +97,7 @@ def _opened(first: str, terms: Sequence[str], last: str, indent: int) -> str:
 
 
 def _unwrapped(term: str) -> tuple[list[str], str]:
-    """``((a,) * 2 + (b,)) * 3``: the terms inside, and ``) * 3``."""
+    """Return the terms inside ``((a,) * 2 + (b,)) * 3``, and ``) * 3``."""
     terms: list[str] = []
     depth, begin = 0, 1
     for at, sign in enumerate(term):
@@ -108,7 +110,7 @@ def _unwrapped(term: str) -> tuple[list[str], str]:
 
 
 def repeated(items: Sequence[str]) -> list[str]:
-    """A tuple of many items as terms of a sum that repeats its shortest period.
+    """Write a tuple of many items as terms of a sum that repeats its shortest period.
 
     ``a a b a a b a`` becomes ``((a,) * 2 + (b,)) * 2`` and ``(a,)``: what is emitted
     does not grow with the number of layers. The first runs may be of their own kind,
@@ -137,7 +139,8 @@ def _periodic(items: Sequence[str]) -> list[str]:
 
 
 def _runs(items: Sequence[str]) -> list[str]:
-    """``(a,) * 2`` for each run of equal items, ``(a, b)`` for some that differ."""
+    """Return ``(a,) * 2`` for each run of equal items, ``(a, b)`` for some that
+    differ."""
     found: list[str] = []
     alone: list[str] = []
     for item, run in groupby(items):

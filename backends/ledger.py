@@ -1,4 +1,4 @@
-"""What a ledger says for a target: what fusions save there, and what runs each op."""
+"""The ledger of a target: the savings of fusions there, and what runs each op."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
 
 Where = Literal["kernel", "own", "torch", "reference"]
-"""What runs an op on a target's machine: a kernel, one of the user's, torch by design,
-or the reference for want of a kernel."""
+"""The implementation that runs an op on a target's machine: a kernel, one of the
+user's, torch by design, or the reference for want of a kernel."""
 
 RUN_BY: Mapping[Where, str] = {
     "kernel": "a kernel of kernels.py",
@@ -22,50 +22,50 @@ RUN_BY: Mapping[Where, str] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where an op runs, and why it has no kernel where it has none."""
+    """The implementation that runs an op, and the reason if it has no kernel."""
 
     where: Where
     reason: str = ""
 
 
 class Placement(Node):
-    """Where an op of the last stage runs."""
+    """The implementation that runs an op of the last stage."""
 
     op: str
     graph: str
     layers: int
-    """How many layers this graph stands for (1 for stem and head)."""
+    """The number of layers this graph stands for (1 for stem and head)."""
     at: str
     """Its results."""
     where: Where
     reason: str
-    """Why it has no kernel; empty where it has one."""
+    """The reason why it has no kernel; empty where it has one."""
 
 
 class Row(Entry):
-    """What became of a candidate, and what that saves on the target."""
+    """A candidate of a fusion, and what its outcome saves on the target."""
 
     launches_saved: int = 0
     """Launches saved per layer and call; calls of torch, where there are no kernels."""
 
     def written(self) -> dict[str, Any]:
-        """The row as it stands in ledger.json."""
+        """Return the row as it stands in ledger.json."""
         facts = self.model_dump(exclude={"replaced", "made", "bytes_saved"})
         return facts | {"bytes_saved": self.bytes_saved}
 
 
 def fallen_back(placements: Iterable[Placement]) -> dict[str, str]:
-    """Op to reason of those that run as the reference does, for want of a kernel."""
+    """Map ops that run as the reference does, for want of a kernel, to the reason."""
     return {row.op: row.reason for row in placements if row.where == "reference"}
 
 
 def calls_of_torch(placements: Iterable[Placement]) -> int:
-    """How many times a token runs an op as the reference does, in all layers."""
+    """Count the calls of reference ops for a token, in all layers."""
     return sum(row.layers for row in placements if row.where == "reference")
 
 
 def totals(rows: Iterable[Row]) -> tuple[int, int]:
-    """(launches, bytes) saved in a whole model, per call and per token."""
+    """Return (launches, bytes) saved in a whole model, per call and per token."""
     applied = [row for row in rows if row.status == "applied"]
     return (
         sum(row.launches_saved * row.layers for row in applied),

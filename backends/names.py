@@ -1,4 +1,4 @@
-"""Names of the IR that become names of the emitted module, and which of them cannot.
+"""Check that names of the IR can become names of the emitted module.
 
 A value is a local variable of a ``forward``, a parameter an attribute of a module, a
 block a class. So each is an identifier of Python, and none that Python or the code
@@ -30,7 +30,7 @@ def check_names(model: Model, program: Program) -> None:
 
 
 def _classes(program: Program) -> None:
-    """Every block is a class of its own."""
+    """Check that every block has a class name of its own."""
     made: dict[str, str] = {}
     for block in program.blocks:
         _identifiers("a block", [block.name], BLOCKS | CLASSES)

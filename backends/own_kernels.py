@@ -1,4 +1,4 @@
-"""A user's own kernel in place of an op's: read, checked, and put into the build.
+"""Put a user's own kernel in place of an op's: read, checked, and added to the build.
 
 The file is the user's code and is run, in a process of its own, to compare it with the
 reference. A file that lies with the model is never run.
@@ -38,7 +38,7 @@ class OwnKernel:
         return f"{PACKAGE}/{self.op}.py"
 
     def refusal(self, reason: str) -> GlmcError:
-        """The error that says why it cannot be used."""
+        """Return the error that says why it cannot be used."""
         return KernelRefusedError(
             f"--kernel {self.op}={self.file}: {reason}. Nothing was written. The file"
             f" must define {self.op}(...) as the reference does; see docs/kernels.md."
@@ -48,7 +48,7 @@ class OwnKernel:
 def read_kernels(
     given: Iterable[str], folder: Path, known: Iterable[str]
 ) -> tuple[OwnKernel, ...]:
-    """The kernels of ``--kernel OP=FILE``, as far as reading can check them.
+    """Read the kernels of ``--kernel OP=FILE``, as far as reading can check them.
 
     Args:
         given: texts of the form OP=FILE.
@@ -140,6 +140,6 @@ def check_kernel(
 
 
 def own_files(kernels: Iterable[OwnKernel]) -> dict[str, str | bytes]:
-    """Path to text of what a build holds of them."""
+    """Map the paths of user kernels in a build to their text."""
     found: dict[str, str | bytes] = {own.path: own.text for own in kernels}
     return found | {f"{PACKAGE}/__init__.py": ABOUT} if found else found

@@ -25,7 +25,7 @@ def package(
     on: Target,
     own: Collection[str] = (),
 ) -> dict[str, str]:
-    """Path to text of every Python file of a build.
+    """Emit every Python file of a build, as path to text.
 
     Args:
         model: the model, for names and token ids.
@@ -67,7 +67,7 @@ def package(
 
 
 def _served(on: Target) -> dict[str, str]:
-    """What devices.py says, as Python."""
+    """Return the variables of devices.py, as Python."""
     tables = {"operations": on.operations, "machines": on.machines}
     found = {"target": json.dumps(on.name)}
     for name, table in tables.items():
@@ -77,7 +77,7 @@ def _served(on: Target) -> dict[str, str]:
 
 
 def _usage(model: Model) -> list[str]:
-    """How a loaded model is called, for the package's docstring."""
+    """Return an example call of a loaded model, for the package's docstring."""
     call = "out = model(input_ids=ids, attention_mask=mask)"
     if not model.is_encoder:
         return [
@@ -93,8 +93,8 @@ def _usage(model: Model) -> list[str]:
 
 
 def runtime_files(modules: Iterable[str], emitted: Mapping[str, str]) -> dict[str, str]:
-    """The emitted files, and those of ``backends/runtime`` that they and some of its
-    modules need, verbatim. An emitted file stands for the runtime's of that name."""
+    """Return the emitted files, and verbatim those of ``backends/runtime`` that they
+    and ``modules`` need. An emitted file stands for the runtime's of that name."""
     runtime = files("glmc.backends.runtime")
     found = dict(emitted)
     waiting = [*modules, *_needed(emitted)]
@@ -110,7 +110,8 @@ def runtime_files(modules: Iterable[str], emitted: Mapping[str, str]) -> dict[st
 
 
 def _needed(texts: Mapping[str, str]) -> list[str]:
-    """The modules, by their places in the build, that files import of their folder."""
+    """Return the modules, by their places in the build, that files import of their
+    folder."""
     return [
         posixpath.join(posixpath.dirname(file), name)
         for file, text in texts.items()
@@ -123,23 +124,25 @@ _SIBLING = re.compile(r"^ *from \.(\w+) import ", re.MULTILINE)
 
 
 def siblings(text: str) -> list[str]:
-    """What a file of the runtime imports of its own folder; what only a type checker
-    reads is not. Taken from the text: to parse it takes much longer."""
+    """Return the modules that a file of the runtime imports of its own folder;
+    imports for type checkers do not count. Taken from the text: to parse it takes
+    much longer."""
     return _SIBLING.findall(_FOR_TYPES.sub("", text))
 
 
 def title(model: Model) -> str:
-    """``chatglm: 28 layers, 4096 wide, 65024 tokens.``"""
+    """Return ``chatglm: 28 layers, 4096 wide, 65024 tokens.``"""
     sizes = f"{model.layers} layers, {model.hidden} wide, {model.vocab} tokens"
     return f"{model.name}: {sizes}."
 
 
 def has_codes(program: Program) -> bool:
-    """Whether some weights are read as codes, as quantised checkpoints store them."""
+    """Return whether some weights are read as codes, as quantised checkpoints store
+    them."""
     params = [*program.params, *(p for graph in program.graphs for p in graph.params)]
     return any(is_repacked(param.recipe) for param in params)
 
 
 def op_names(program: Program) -> set[str]:
-    """Mnemonics of every op in a program."""
+    """Return the mnemonics of every op in a program."""
     return {op.mnemonic for graph in program.graphs for op in graph.ops}

@@ -1,4 +1,4 @@
-"""Which codes of 4 and 8 bits the runtime packs, for targets that read them so.
+"""Codes of 4 and 8 bits that the runtime packs, for targets that read them so.
 
 At load time ``pack_codes`` of the runtime puts the codes of a row into words; what it
 cannot pack is made floats of.

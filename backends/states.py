@@ -1,4 +1,4 @@
-"""How a program's states are declared in the runtime: `KeysValues(2, 128, 128)`."""
+"""Declare a program's states to the runtime: `KeysValues(2, 128, 128)`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ CLASSES: dict[type[StateType], str] = {
 }
 """Kind of state to the class in ``runtime/state.py`` that keeps it."""
 FROM, STATES = "From", "States"
-"""What stands for a state of another layer, and for all that a layer keeps."""
+"""The declarations of a state of another layer, and of all states of a layer."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Declaration:
     dtype: str | None
 
     def text(self, dtypes: dict[str, str]) -> str:
-        """As source, with the names that dtypes have there."""
+        """Return the call as source, with the names that dtypes have there."""
         given = [*map(str, self.sizes)]
         given += [f"dtype={dtypes[self.dtype]}"] if self.dtype else []
         return f"{self.name}({', '.join(given)})"
 
 
 def declaration(kept: StateType) -> Declaration:
-    """What a layer of its own is declared to keep."""
+    """Return the declaration of a state that a layer has for itself."""
     return Declaration(CLASSES[type(kept)], kept.dims, kept.dtype)
 
 
 def owner(layers: Sequence[int], owners: Sequence[int]) -> int | dict[int, int]:
-    """Whose state layers read: one number for all, or each layer's."""
+    """Return the owner whose state layers read: one number for all, or each layer's."""
     one = len(set(owners)) == 1
     return owners[0] if one else dict(zip(layers, owners, strict=True))

@@ -1,4 +1,4 @@
-"""What a build is made for: a target is a value, and all targets stand in one table.
+"""Targets that builds are made for: values, all of them in one table.
 
 The driver, the ledger, ``glmc inspect`` and the emitted package ask the target for its
 passes, for what runs each op and for the files it adds; nothing else knows machines.
@@ -43,12 +43,12 @@ PROMPT = 2
 
 @dataclass(frozen=True)
 class Ahead:
-    """What was compiled ahead of time for a build."""
+    """The kernels that were compiled ahead of time for a build."""
 
     files: Mapping[str, str | bytes]
     """Path to content of the files that join the build."""
     rows: Sequence[Mapping[str, Any]]
-    """What each of it takes, as plain data."""
+    """The resources that each kernel takes, as plain data."""
     table: str
     """The same for a terminal."""
 
@@ -74,15 +74,16 @@ class Target:
     doc: str
     """One line for people."""
     machine: str
-    """What its ops run on, as it stands in a sentence after "on": "a GPU"."""
+    """The machine of its ops, as it stands in a sentence after "on": "a GPU"."""
     passes: Callable[[], "tuple[Pass, ...]"]
     """All passes in order: what is true on any machine, then the target's own."""
     place: Callable[[Program, Collection[str]], Sequence[Place]]
-    """Where each op of a program runs, and why it has no kernel where it has none: a
-    place for each op of each graph, in their order. The second argument names the ops
+    """The implementation of each op of a program, with the reason if it has no kernel:
+    a place for each op of each graph, in their order. The second argument names the ops
     whose kernel is the user's."""
     usual: Callable[[str], Place]
-    """Where an op runs in most models; with a kernel, the reason says when not."""
+    """The implementation of an op in most models; with a kernel, the reason says when
+    not."""
     files: Callable[[Program, Collection[str]], dict[str, str]]
     """Path to text of the files that it adds to a build of a program; the second
     argument names the ops whose kernel is the user's."""
@@ -95,13 +96,14 @@ class Target:
     runtime: tuple[str, ...] = ()
     """Modules of ``backends/runtime`` that its builds have beside what all have."""
     own_kernels: bool = False
-    """Whether a user's kernel may take the place of an op's: ``--kernel``."""
+    """True where a user's kernel may take the place of an op's: ``--kernel``."""
     ahead: tuple[str, ...] = ()
-    """What ``--aot`` may name: ``cuda:90``; empty where nothing is compiled ahead."""
+    """The chips ``--aot`` may name: ``cuda:90``; empty where nothing is compiled
+    ahead."""
     compile_ahead: CompileAhead | None = None
     """Compiles the files of a build for some of these."""
     unit: str = "launch"
-    """What :meth:`launches` counts, in a word."""
+    """The unit that :meth:`launches` counts, in a word."""
     units: str = "launches"
     """The same for several."""
     launched: Mapping[str, int] = field(default_factory=dict)
@@ -133,7 +135,7 @@ class Target:
         )
 
     def rows(self, entries: Iterable[Entry]) -> list[Row]:
-        """Tell of each entry of a ledger what it saves here."""
+        """Add to each entry of a ledger what it saves on this target."""
         return [
             Row(
                 **dict(entry),
@@ -146,7 +148,8 @@ class Target:
     def placements(
         self, program: Program, own: Collection[str] = ()
     ) -> list[Placement]:
-        """Where each op of a program runs; ``own`` have kernels of the user."""
+        """Return the implementation that runs each op of a program; ``own`` have
+        kernels of the user."""
         ops = [(graph, op) for graph in program.graphs for op in graph.ops]
         found = zip(ops, self.place(program, own), strict=True)
         return [
@@ -163,7 +166,7 @@ class Target:
 
 
 def target(name: str) -> Target:
-    """The target of that name.
+    """Return the target of that name.
 
     Raises:
         GlmcError: when there is none.
@@ -179,7 +182,8 @@ def target(name: str) -> Target:
 
 
 def every_pass() -> "dict[str, tuple[Pass, list[str]]]":
-    """Each pass of any target by name, with the names of the targets that run it."""
+    """Return each pass of any target by name, with the names of the targets that run
+    it."""
     found: dict[str, tuple[Pass, list[str]]] = {}
     for name in TARGETS:
         for one in target(name).passes():

@@ -1,4 +1,4 @@
-"""Templates: how they are read; compiled once, and kept where Python keeps bytecode."""
+"""Read the templates; compiled once, and kept where Python keeps bytecode."""
 
 import os
 import sys
@@ -13,7 +13,8 @@ from jinja2.bccache import Bucket, BytecodeCache
 
 
 class TemplateCache(BytecodeCache):
-    """Beside the bytecode of this module, if that folder is writable.
+    """A cache of compiled templates beside the bytecode of this module, if that is
+    writable.
 
     Jinja compares a checksum of the template's text, so nothing stale is ever used.
     """
@@ -46,7 +47,8 @@ class TemplateCache(BytecodeCache):
 
 @cache
 def environment() -> Environment:
-    """The one jinja2 environment of all templates: ``#%`` begins a control line."""
+    """Return the one jinja2 environment of all templates: ``#%`` begins a control
+    line."""
     return Environment(
         loader=PackageLoader("glmc.codegen_templates", ""),
         bytecode_cache=TemplateCache(),

@@ -17,11 +17,11 @@ class Entry(NamedTuple):
 
     needs: tuple[tuple[str, Need], ...]
     plain: tuple[str, Need] | None = None
-    """What may stand for codes: the same weight as floats, by its own name."""
+    """The same weight as floats, by its own name, which may stand in for codes."""
 
 
 class Rules(NamedTuple):
-    """What a checkpoint may do otherwise than a table of weights says."""
+    """Ways in which a checkpoint may differ from a table of weights."""
 
     optional_prefix: str | None = None
     """Left out of all names, where the head was not saved."""
@@ -33,7 +33,8 @@ class Rules(NamedTuple):
 
 @dataclass
 class Account:
-    """Where every tensor of a checkpoint went."""
+    """The account of every tensor of a checkpoint: bound, missing, wrong, waived or
+    unused."""
 
     bound: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
@@ -42,7 +43,7 @@ class Account:
     unused: list[str] = field(default_factory=list)
     shapes_known: bool = True
     fault: str | None = None
-    """How files and config disagree about quantised weights, and what to do."""
+    """The disagreement of files and config about quantised weights, and what to do."""
     spelt: dict[str, str] = field(default_factory=dict)
     """Full name to what the checkpoint calls the tensor."""
     plain: set[str] = field(default_factory=set)
@@ -50,14 +51,14 @@ class Account:
 
     @property
     def ok(self) -> bool:
-        """Whether the checkpoint is one of this model."""
+        """True where the checkpoint is one of this model."""
         return not (self.missing or self.wrong or self.unused)
 
 
 def account(
     entries: Iterable[Entry], headers: Mapping[str, Found], rules: Rules
 ) -> Account:
-    """Holds weights against a checkpoint's headers."""
+    """Compares weights with a checkpoint's headers."""
     result = Account()
     result.shapes_known = all(info.shape is not None for info in headers.values())
     needs = _settled(entries, headers, rules, result)
@@ -85,7 +86,7 @@ ADAPTED = (".lora_A.", ".lora_B.", ".lora_embedding_")
 
 
 def _dressed(result: Account, headers: Mapping[str, Found]) -> str | None:
-    """What was put around or beside the model before it was saved, and what to do."""
+    """Names the adapter or wrapper that the model was saved with, and what to do."""
     if any(mark in name for name in result.unused for mark in ADAPTED):
         return (
             "It holds tensors of a LoRA adapter, which change what the model computes: "
@@ -107,7 +108,8 @@ def _dressed(result: Account, headers: Mapping[str, Found]) -> str | None:
 def needed(
     entries: Iterable[Entry], headers: Mapping[str, Found], rules: Rules
 ) -> dict[str, Need]:
-    """Every tensor that weights are made of, by the names that a checkpoint uses.
+    """Returns every tensor that weights are made of, by the names that a checkpoint
+    uses.
 
     A weight that the config calls quantised may be stored as floats: lists of modules
     that were left out are not always right. It then needs no scale.
@@ -121,7 +123,7 @@ def _settled(
     rules: Rules,
     result: Account,
 ) -> dict[str, Need]:
-    """What is needed, by the checkpoint's names; notes those in `result`."""
+    """Returns the needed tensors by the checkpoint's names; notes those in `result`."""
     found: dict[str, Need] = {}
     for needs, plain in entries:
         spelt = {name: _find(name, headers, rules) for name, _ in needs}
@@ -136,12 +138,12 @@ def _settled(
 
 
 def _find(name: str, headers: Mapping[str, Found], rules: Rules) -> str:
-    """What the checkpoint calls a tensor; the full name where it has none."""
+    """Returns the checkpoint's name of a tensor; the full name where it has none."""
     return next((one for one in _spellings(name, rules) if one in headers), name)
 
 
 def _spellings(name: str, rules: Rules) -> Iterator[str]:
-    """What a checkpoint may call a tensor, today's full name first."""
+    """Yields the names a checkpoint may have for a tensor, today's full name first."""
     endings = [(name, "")]
     for old, new in rules.old_names:
         if name.endswith(new):

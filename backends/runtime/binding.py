@@ -1,4 +1,4 @@
-"""Matching the binding table with a checkpoint, before any weight is read.
+"""Match the binding table with a checkpoint, before any weight is read.
 
 Every tensor the model needs must be there with the right shape and kind of dtype, and
 every tensor in the checkpoint must be used or waived. Needs no torch.
@@ -19,7 +19,7 @@ from .recipes import (
     Shape,
     Tensor,
     changed,
-    is_kept,
+    is_repacked,
     leaves,
     names,
 )
@@ -40,7 +40,7 @@ def resolve(
     waived: Sequence[tuple[str, str]] = (),
     strict: bool = True,
 ) -> list[Bind]:
-    """One Bind a parameter, its recipe in the names that the checkpoint uses.
+    """Returns one Bind a parameter, its recipe in the names that the checkpoint uses.
 
     Names may lack `optional_prefix`, as checkpoints of base models do, and end in the
     first of a pair of `old_names` instead of the second. `waived` holds (glob pattern,
@@ -68,8 +68,8 @@ def resolve(
 
 
 def _own(recipe: Recipe, found: Account) -> Recipe:
-    """The recipe in the checkpoint's own names; weights that it holds as floats, which
-    quantisers do with modules of their choice, are plain tensors."""
+    """Returns the recipe in the checkpoint's own names; weights that it holds as
+    floats, which quantisers do with modules of their choice, are plain tensors."""
 
     def settle(leaf: Leaf) -> Recipe:
         match leaf:
@@ -86,9 +86,9 @@ def _own(recipe: Recipe, found: Account) -> Recipe:
 
 
 def _entries(bind: Bind) -> Iterator[Entry]:
-    """What the tensors of a parameter must be; a bare name has its shape."""
+    """Yields the needs of a parameter's tensors; a bare name has its shape."""
     # Ops read codes as they are, and all of ChatGLM's are or none.
-    loose = not is_kept(bind.recipe)
+    loose = not is_repacked(bind.recipe)
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():
@@ -113,7 +113,7 @@ def _needs(leaf: Quantized) -> Iterator[tuple[str, Need]]:
 def _wrong_shapes(
     binds: list[Bind], headers: Mapping[str, Found], found: Account
 ) -> list[str]:
-    """Parameters whose tensors are right one by one and do not make the whole."""
+    """Lists parameters whose tensors are right one by one and do not make the whole."""
     wrong = []
     right = found.bound - found.wrong.keys()
     for bind in binds:
@@ -136,7 +136,7 @@ def _misfit(recipe: Recipe, shape: Shape, headers: Mapping[str, Found]) -> str |
 
 
 def _listed(kind: str, items: Iterable[str]) -> str:
-    """`3 missing: a.*.w (2 layers), b`; nothing for no items."""
+    """Returns `3 missing: a.*.w (2 layers), b`; nothing for no items."""
     groups: dict[str, list[str]] = {}
     for item in sorted(items):
         groups.setdefault(re.sub(r"\.\d+\.", ".*.", item), []).append(item)

@@ -1,4 +1,4 @@
-"""The cache: what all layers keep, and how far it is filled, slot by slot."""
+"""The cache: the states of all layers, and how far they are filled, slot by slot."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ class Cache:
         self._begin()
 
     def _kept(self, layer: int, name: str, declared: Declared) -> State:
-        """A new state, or that of the layer it belongs to."""
+        """Makes a new state, or returns that of the layer it belongs to."""
         if isinstance(declared, From):
             owned: State = vars(self.layers[declared.of(layer)])[name]
             return owned
@@ -90,8 +90,9 @@ class Cache:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Within it only the device knows how far the cache is filled: what a graph
-        records may read `position`, and whoever asks for `length` gets a HostRead."""
+        """Hides `length` within: only the device knows how far the cache is filled. A
+        graph that is recorded may read `position`, and whoever asks for `length` gets a
+        HostRead."""
         self._hidden = True
         try:
             yield
@@ -100,8 +101,8 @@ class Cache:
 
     @contextmanager
     def unless_refused(self) -> Iterator[None]:
-        """What is noted within, of padding and prefix, is forgotten where something
-        raises: a call that was refused leaves the cache as it was."""
+        """Restores padding and prefix where something raises within: a call that was
+        refused leaves the cache as it was."""
         names = ("start", "prefix", "anchor", "right_padded")
         before = {name: getattr(self, name) for name in names}
         try:
@@ -112,8 +113,8 @@ class Cache:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Where layers write what they keep. If that breaks off, a cache with something
-        that is kept for rows cannot be continued, and is `broken`."""
+        """Marks the cache `broken` where layers break off while they write within, and
+        some state is kept per row: such a cache cannot be continued."""
         try:
             yield
         except BaseException:
@@ -122,7 +123,7 @@ class Cache:
 
     @property
     def device(self) -> torch.device:
-        """Where the states are."""
+        """The device of the states."""
         return self.position.device
 
     @property
@@ -181,8 +182,8 @@ class Cache:
             setattr(self, name, None if bound is None else bound.index_select(0, rows))
 
     def changing(self) -> list[torch.Tensor]:
-        """What a step changes beside slots that are not filled yet: to put it back
-        undoes the step."""
+        """Returns the tensors that a step changes beside slots that are not filled yet:
+        to put them back undoes the step."""
         kept = (state.tensors().values() for state in self._of_rows())
         return [self.position, *(tensor for each in kept for tensor in each)]
 
@@ -190,8 +191,9 @@ class Cache:
         return [state for state in self.own if state.slots_dim is None]
 
     def counters(self, count: int) -> torch.Tensor:
-        """int32 [count] in which the programs of a kernel count themselves. It is zeros
-        before and after each launch, and the same tensor for all layers and steps."""
+        """Returns int32 [count] in which the programs of a kernel count themselves. It
+        is zeros before and after each launch, and the same tensor for all layers and
+        steps."""
         if count not in self._counters:
             device = self.position.device
             self._counters[count] = torch.zeros(count, dtype=torch.int32, device=device)
@@ -211,8 +213,8 @@ class Cache:
         self._length += tokens
 
     def first_rows(self, batch: int) -> "Cache":
-        """A cache of the first `batch` rows: the same tensors and the same `position`,
-        with a count, padding and prefix of its own."""
+        """Returns a cache of the first `batch` rows: the same tensors and the same
+        `position`, with a count, padding and prefix of its own."""
         rows = copy.copy(self)
         rows.batch = batch
         first = {old: old.first_rows(rows) for old in self.own}

@@ -1,4 +1,5 @@
-"""The base class of an emitted decoder: what `Layer` and `Model` do not spell out."""
+"""The base class of an emitted decoder: all that `Layer` and `Model` do not spell
+out."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from .wishes import defaults
 
 
 class Output(NamedTuple):
-    """What a forward pass answers: by attribute, index, name, or unpacked."""
+    """The result of a forward pass: by attribute, index, name, or unpacked."""
 
     logits: torch.Tensor
     past_key_values: Cache | None = None
@@ -59,26 +60,26 @@ class CausalLM(BaseModel):
 
     @property
     def layer_states(self) -> list[Mapping[str, Declared]]:
-        """What each layer keeps from call to call, as its class declares it."""
+        """The states of each layer, as its class declares them."""
         layers: Iterable[Any] = self.get_submodule("layers").children()
         return [layer.states for layer in layers]
 
     @property
     def decoder(self) -> Decoder:
-        """What `generate` decodes with; `decoder.forget()` frees what it keeps."""
+        """The decoder of `generate`; `decoder.forget()` frees what it keeps."""
         if self._decoder is None:
             self._decoder = Decoder()
         return self._decoder
 
     @property
     def decode_path(self) -> str:
-        """How the last generation decoded: with a graph replay a token, or eagerly and
-        why."""
+        """The way the last generation decoded: with a graph replay a token, or eagerly
+        and why."""
         return self.decoder.path
 
     def described(self, folders: Sequence[Path]) -> None:
-        """Takes what generation_config.json in the last of these folders that has one
-        asks for. Raises WeightsError where it is no such file."""
+        """Reads the generation defaults from generation_config.json, in the last of
+        these folders that has one. Raises WeightsError where it is no such file."""
         for folder in folders:
             file = folder / "generation_config.json"
             if file.is_file():
@@ -89,7 +90,7 @@ class CausalLM(BaseModel):
                     raise WeightsError(str(error), "config") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles record their own steps."""
+        """Drops the decoder: copies and pickles record their own steps."""
         return {**self.__dict__, "_decoder": None}
 
     def run(
@@ -100,14 +101,15 @@ class CausalLM(BaseModel):
         keep: int,
         ops: ModuleType,
     ) -> torch.Tensor:
-        """Logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the cache.
+        """Returns logits [B, keep or T, V] of `ids` [B, T] at `pos` [B, T]; fills the
+        cache.
 
         An emitted `Model` gives this one.
         """
         raise NotImplementedError
 
     def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
-        """What `Cache.begin_with` takes, for `rows` [1, learned].
+        """Returns the states that `Cache.begin_with` takes, for `rows` [1, learned].
 
         An emitted `Model` with a prefix encoder gives this one.
         """
@@ -138,23 +140,25 @@ class CausalLM(BaseModel):
         self.cache_dtype = CACHE_DTYPES[name]
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for `batch` rows of up to `capacity` tokens."""
+        """Returns an empty cache for `batch` rows of up to `capacity` tokens."""
         return self.begin_cache(self.empty_cache(batch, capacity + self.learned))
 
     def empty_cache(self, batch: int, slots: int) -> Cache:
-        """A cache without anything in it."""
+        """Returns a cache without anything in it."""
         kept, kv_dtype = self.layer_states, self.cache_dtype
         return Cache(kept, batch, slots, self.dtype, self.device, kv_dtype)
 
     def begin_cache(self, cache: Cache) -> Cache:
-        """Puts into an empty cache what stands before every sequence."""
+        """Fills an empty cache with the keys and values that stand before every
+        sequence."""
         if self.learned:
             cache.begin_with(self.learned_states())
         return cache
 
     @torch.no_grad()
     def learned_states(self) -> torch.Tensor:
-        """The keys and values that stand before every sequence; computed once."""
+        """Returns the keys and values that stand before every sequence; computed
+        once."""
         known = self._learned
         if known is None or (known.device, known.dtype) != (self.device, self.dtype):
             rows = torch.arange(self.learned, device=self.device)[None]
@@ -171,7 +175,7 @@ class CausalLM(BaseModel):
         use_cache: bool = True,
         logits_to_keep: int = 0,
     ) -> Output:
-        """Logits for `input_ids` [B, T], as models of transformers answer.
+        """Computes logits for `input_ids` [B, T], as models of transformers answer.
 
         `attention_mask` [B, past + T], bool or integers 0 and 1, marks padding: 0s on
         the left of a row, or on the right of a prompt that is not continued.

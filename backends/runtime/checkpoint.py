@@ -1,4 +1,4 @@
-"""Reading checkpoints: the tensors of one or several folders.
+"""Read checkpoints: the tensors of one or several folders.
 
 Which files those are, and what is in them, says `folders`. Shards are memory-mapped and
 closed again after a budget of bytes, because the pages that were read count as this
@@ -48,10 +48,10 @@ class Shard(ABC):
 
     @abstractmethod
     def open(self) -> Callable[[str], torch.Tensor]:
-        """Maps the file; answers with a function from name to tensor."""
+        """Maps the file; returns a function from name to tensor."""
 
     def read(self, name: str) -> torch.Tensor:
-        """A tensor of the file, mapped where the format allows it."""
+        """Returns a tensor of the file, mapped where the format allows it."""
         if self._read is None:
             self._read = self.open()
         return self._read(name)
@@ -130,11 +130,11 @@ class Checkpoint:
         self.headers |= found.tensors
 
     def read(self, name: str) -> torch.Tensor:
-        """A tensor, on the CPU and not to be held beyond the next `spend`."""
+        """Returns a tensor, on the CPU and not to be held beyond the next `spend`."""
         return self._shard_of[name].read(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, from its header."""
+        """Returns the shape of a tensor, from its header."""
         return self.headers[name].shape or ()
 
     def spend(self, read_bytes: int) -> None:
@@ -153,7 +153,7 @@ class Checkpoint:
 
 
 def unreadable(file: Path, error: Exception) -> WeightsError:
-    """The sentence for a file that its own format refuses."""
+    """Returns the error for a file that its own format refuses."""
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return WeightsError(
         f"{file} cannot be read: {reason or type(error).__name__}. The file is "
@@ -163,7 +163,7 @@ def unreadable(file: Path, error: Exception) -> WeightsError:
 
 
 def open_shard(file: Path, headers: Mapping[str, TensorInfo]) -> Shard:
-    """A file of tensors, which are those of `headers`; nothing is read yet."""
+    """Opens a file of tensors, which are those of `headers`; nothing is read yet."""
     if file.suffix == ".safetensors":
         return SafetensorsShard(file, headers)
     return PickleShard(file, headers)

@@ -1,4 +1,4 @@
-"""Refusing what no model can be called with."""
+"""Refuse what no model can be called with."""
 
 import torch
 
@@ -41,7 +41,7 @@ def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
 
 
 def real_tokens(mask: object, batch: int, tokens: int, what: str) -> torch.Tensor:
-    """Bool [B, T] of a mask [B, T]: true at real tokens, where it is True or 1.
+    """Turns a mask [B, T] into bool [B, T]: true at real tokens, where it is True or 1.
 
     Refuses what means something else, such as a mask of floats that is added to the
     scores. `what` says in messages which tokens those are.
@@ -83,7 +83,7 @@ def check_rows(real: torch.Tensor) -> None:
 
 
 def check_numbers(name: str, given: object, limit: int | None, what: str) -> None:
-    """Refuses what are no whole numbers from 0 to below `limit`; `what` they count."""
+    """Refuses anything but whole numbers from 0 to below `limit`; `what` names them."""
     if not isinstance(given, torch.Tensor) or given.dtype not in COUNTS:
         found = f"a {type(given).__name__}"
         if isinstance(given, torch.Tensor):
@@ -103,5 +103,5 @@ def check_numbers(name: str, given: object, limit: int | None, what: str) -> Non
 
 
 def describe(tensor: torch.Tensor) -> str:
-    """`int64 [2, 5]`."""
+    """Returns `int64 [2, 5]`."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,4 +1,5 @@
-"""How codes and scales of a checkpoint make weights, and what ops read of them.
+"""Codes and scales of a checkpoint: the weights they stand for, and the parts that ops
+read.
 
 Only builds of quantised checkpoints have this; the arithmetic is in `quantization`.
 """
@@ -18,7 +19,7 @@ from .quantization import (
     scale_rows,
     zero_rows,
 )
-from .recipes import Kept, Quantized, Read, Shape, Tensor
+from .recipes import Quantized, Read, Repacked, Shape, Tensor
 
 
 class Matrix(Quantized):
@@ -143,19 +144,19 @@ class DequantMxfp4(Quantized):
 
 
 def _scale(of: Quantized, read: Read) -> torch.Tensor:
-    """The scale as it is needed: dimensions of one may be published or not."""
+    """Returns the scale as it is needed: dimensions of one may be published or not."""
     return read(of.scale.name).reshape(of.scale.shape)
 
 
 def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
-    """Codes of 8 or 4 bits, each times the scale of its row."""
+    """Multiplies codes of 8 or 4 bits by the scale of their row."""
     return DequantRows(codes, scale, bits)
 
 
 def dequant_blocks(
     codes: Tensor, scale: Tensor, *, block: tuple[int, int]
 ) -> DequantBlocks:
-    """Codes in float8, each times the scale of its block."""
+    """Multiplies codes in float8 by the scale of their block."""
     return DequantBlocks(codes, scale, block)
 
 
@@ -169,25 +170,27 @@ def dequant_groups(
     group: int,
     packing: str,
 ) -> DequantGroups:
-    """Codes of 8 or 4 bits, with a scale and a zero point for `group` of them."""
+    """Dequantises codes of 8 or 4 bits, with a scale and a zero point for `group` of
+    them."""
     return DequantGroups(codes, scale, bits, group, packing, zeros, index)
 
 
-def codes_of(of: Matrix) -> Kept:
-    """The codes that stand for weights, as int8 in the order that kernels read."""
-    return Kept(of, "codes")
+def codes_of(of: Matrix) -> Repacked:
+    """Repacks the codes of weights, as int8 in the order that kernels read."""
+    return Repacked(of, "codes")
 
 
-def scale_of(of: Matrix) -> Kept:
-    """Their scale, for each row or each group of a row."""
-    return Kept(of, "scale")
+def scale_of(of: Matrix) -> Repacked:
+    """Takes their scale, for each row or each group of a row."""
+    return Repacked(of, "scale")
 
 
-def zeros_of(of: Matrix) -> Kept:
-    """What is taken off the codes of each group of a row."""
-    return Kept(of, "zeros")
+def zeros_of(of: Matrix) -> Repacked:
+    """Takes the zero point, which is subtracted from the codes of each group of a
+    row."""
+    return Repacked(of, "zeros")
 
 
 def dequant_mxfp4(codes: Tensor, scale: Tensor) -> DequantMxfp4:
-    """Codes in fp4, each times two to the power that 32 of them share."""
+    """Multiplies codes in fp4 by two to the power that 32 of them share."""
     return DequantMxfp4(codes, scale)

@@ -1,4 +1,4 @@
-"""What a model decodes with: the cache and the recorded steps that stay with it."""
+"""The decoder of a model: the cache and the recorded steps that stay with it."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .decoding import BUCKETS, Kept, Session, bucket
+from .decoding import BUCKETS, Recorded, Session, bucket
 from .modules import machine
 from .sampling import Sampler
 
@@ -20,7 +20,7 @@ SLOTS = 1024
 
 
 def recorder_of(device: torch.device) -> "Recorder | None":
-    """What records steps on a device, None where nothing does."""
+    """Returns the recorder of steps on a device, None where there is none."""
     found = machine(device.type)
     return found.recorder(device) if found else None
 
@@ -43,7 +43,7 @@ class Decoder:
         #: computes while the caller reads.
         self.ahead = ahead
         self.path = "nothing was generated yet"
-        self.kept: Kept | None = None
+        self.kept: Recorded | None = None
         self._refusal: str | None = None
         self._model: Hashable = None
         self._busy = threading.Lock()
@@ -52,7 +52,7 @@ class Decoder:
     def session(
         self, model: "CausalLM", batch: int, total: int, sampler: Sampler
     ) -> Iterator[Session]:
-        """For `batch` rows that grow to `total` tokens."""
+        """Yields a session for `batch` rows that grow to `total` tokens."""
         if not self._busy.acquire(blocking=False):
             self.path = "eager: another generation of this model is going on"
             yield Session(model, model.new_cache(batch, total), sampler, None)
@@ -82,9 +82,9 @@ class Decoder:
 
     def _keep(
         self, model: "CausalLM", batch: int, total: int, sampler: Sampler
-    ) -> Kept | None:
-        """The kept cache, with room for these rows; None where steps are not recorded,
-        and then `path` says why."""
+    ) -> Recorded | None:
+        """Returns the kept cache, with room for these rows; None where steps are not
+        recorded, and then `path` says why."""
         if self._model != (now := _identity(model)):
             self._model, self._refusal, self.kept = now, None, None
         recorder = self.kept.recorder if self.kept else self.recorder(model.device)
@@ -97,12 +97,12 @@ class Decoder:
             return self.kept
         self.kept = None  # before another is allocated
         slots = -(-slots // SLOTS) * SLOTS
-        self.kept = Kept(model.empty_cache(rows, slots), recorder)
+        self.kept = Recorded(model.empty_cache(rows, slots), recorder)
         return self.kept
 
 
 def _unfit(model: "CausalLM", batch: int, recorder: "Recorder | None") -> str | None:
-    """Why steps of a model are not even tried to be recorded, or None."""
+    """Returns why steps of a model are not even tried to be recorded, or None."""
     if recorder is None:
         return f"this build records no steps on a {model.device.type}"
     if batch > BUCKETS[-1]:
@@ -114,7 +114,7 @@ def _unfit(model: "CausalLM", batch: int, recorder: "Recorder | None") -> str | 
 
 
 def _identity(model: "CausalLM") -> Hashable:
-    """Changes with whatever a recorded step has of a model. What was made in inference
-    mode cannot be written to outside of it."""
+    """Returns a value that changes with whatever a recorded step has of a model. What
+    was made in inference mode cannot be written to outside of it."""
     weights = tuple(weight.data_ptr() for weight in model.parameters())
     return id(model.ops), torch.is_inference_mode_enabled(), weights

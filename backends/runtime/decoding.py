@@ -21,7 +21,7 @@ BUCKETS = (1, 2, 4, 8, 16)
 
 
 class Step:
-    """From the newest token of every row to the next.
+    """The step from the newest token of every row to the next.
 
     `ids` int64 [R, 1] is the newest token, afterwards the next; `pos` int64 [R, 1] or
     [R, 2, 1] its position, of whose two streams the second counts. All that changes
@@ -38,7 +38,7 @@ class Step:
 
     @torch.no_grad()
     def run(self, model: "CausalLM", ops: ModuleType) -> None:
-        """One token on, but for what `cache` counts on the host."""
+        """Advances by one token, but for the counts that `cache` has on the host."""
         logits = model.run(self.ids, self.pos, self.cache, 1, ops)
         self.ids.copy_(self.sampler(logits[:, -1])[:, None])
         counting = self.pos[:, -1] if self.pos.ndim == 3 else self.pos
@@ -47,7 +47,8 @@ class Step:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """What runs within leaves no trace, but in slots that are not filled yet."""
+        """Restores afterwards what runs within has changed, but for slots that are not
+        filled yet."""
         tensors = (self.ids, self.pos, *self.cache.changing())
         before = [tensor.clone() for tensor in tensors]
         drawn = self.sampler.state()
@@ -59,8 +60,9 @@ class Step:
             self.sampler.restore(drawn)
 
 
-class Kept:
-    """What stays with a model between generations: a cache, and steps recorded on it.
+class Recorded:
+    """A cache that stays with a model between generations, and the steps recorded on
+    it.
 
     `begun` int32 [2, R] is where the rows' `start` and `prefix` are put.
     """
@@ -75,16 +77,16 @@ class Kept:
         self.steps: dict[Hashable, tuple[Step, Run]] = {}
 
     def holds(self, rows: int, slots: int) -> bool:
-        """Whether a generation of this size fits."""
+        """Tells whether a generation of this size fits."""
         return self.cache.batch >= rows and self.cache.capacity >= slots
 
     def rows(self, batch: int) -> Cache:
-        """The cache of a new generation, empty."""
+        """Returns the cache of a new generation, empty."""
         self.cache.restart()
         return self.cache.first_rows(batch)
 
     def new_step(self, rows: int, pos: torch.Tensor, sampler: Sampler) -> Step:
-        """A step of so many rows, with positions like `pos`."""
+        """Makes a step of so many rows, with positions like `pos`."""
         ids = pos.new_zeros(rows, 1)
         places = pos.new_zeros(rows, *pos.shape[1:])
         kept = sampler.kept(rows, self.cache.capacity)
@@ -105,7 +107,7 @@ class Session:
     """One generation: a prompt into `cache`, then `begin`, then `step` by step."""
 
     def __init__(
-        self, model: "CausalLM", cache: Cache, sampler: Sampler, kept: Kept | None
+        self, model: "CausalLM", cache: Cache, sampler: Sampler, kept: Recorded | None
     ):
         self.model = model
         self.cache = cache
@@ -114,7 +116,8 @@ class Session:
         self.ops = model.ops or operations(model.device.type)
 
     def begin(self, token: torch.Tensor, pos: torch.Tensor) -> str | None:
-        """`token` [B] follows the prompt, `pos` [B, 1] or [B, 2, 1] is its position.
+        """Prepares decoding: `token` [B] follows the prompt, `pos` [B, 1] or [B, 2, 1]
+        is its position.
 
         Returns why steps are not recorded, if they could be and were not.
         """
@@ -148,12 +151,13 @@ class Session:
         self._step.cache.follow(1)
 
     def chosen(self) -> torch.Tensor:
-        """The newest token of each row, int64 [B], where it was chosen."""
+        """Returns the newest token of each row, int64 [B], on the device."""
         return self._step.ids[: self.cache.batch, 0].clone()
 
     def newest(self) -> Callable[[], torch.Tensor]:
-        """The newest token of each row. What is returned waits for it, but not for
-        steps that are begun later, and gives int64 [B] on the CPU."""
+        """Starts copying the newest token of each row to the host; returns a function
+        that waits for it, but not for steps that are begun later, and gives int64 [B]
+        on the CPU."""
         ids = self._step.ids[: self.cache.batch, 0]
         if not ids.is_cuda:
             return functools.partial(_same, ids.clone())
@@ -167,7 +171,7 @@ class Session:
     def _eagerly(self) -> None:
         self._step.run(self.model, self.ops)
 
-    def _record(self, kept: Kept, key: Hashable) -> str | None:
+    def _record(self, kept: Recorded, key: Hashable) -> str | None:
         """Puts a replay in the place of the step, or says why it cannot."""
         step, run = self._step, self._eagerly
         with step.undone():
@@ -187,7 +191,7 @@ class Session:
 
 
 def bucket(batch: int) -> int:
-    """The rows that a batch is filled up to."""
+    """Returns the number of rows that a batch is filled up to."""
     return next(rows for rows in BUCKETS if rows >= batch)
 
 

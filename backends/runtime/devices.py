@@ -1,4 +1,4 @@
-"""What of a build serves which kind of device.
+"""The modules of a build that serve each kind of device.
 
 The compiler writes this file for a build's target; as it stands here it is that of the
 runtime by itself, whose models are given their operations.

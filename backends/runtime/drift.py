@@ -1,4 +1,4 @@
-"""A build and the config of a checkpoint: do they speak of the same model?
+"""Compare the config of a build with that of a checkpoint: do they describe one model?
 
 `compiled.json` in a build holds what its config said of everything the model was made
 from, and how to read another config: which keys count, what an absent one stands for.
@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """How a checkpoint's config is another than the one that was compiled."""
+    """The differences of a checkpoint's config to the one that was compiled."""
 
     where: str
     changed: Sequence[Difference] = ()
@@ -60,10 +60,10 @@ class Drift(NamedTuple):
     tokens: Sequence[Difference] = ()
     """Ids at which generation begins, ends and pads."""
     unheard: Mapping[str, Any] = {}
-    """What generation_config.json asks for and `generate` does not do by itself."""
+    """Keys of generation_config.json that `generate` does not obey by itself."""
 
     def refusal(self) -> str:
-        """The sentence for what was changed."""
+        """Returns the sentence for what was changed."""
         told = "; ".join(map(str, self.changed[:_LISTED]))
         more = len(self.changed) - _LISTED
         rest = f"; and {more} more" if more > 0 else ""
@@ -75,7 +75,8 @@ class Drift(NamedTuple):
         )
 
     def notes(self) -> Iterator[str]:
-        """Sentences for what changes no logits: other tokens, and wishes unheard."""
+        """Yields sentences for what changes no logits: other tokens, and wishes
+        unheard."""
         if self.tokens:
             told = "; ".join(map(str, self.tokens))
             yield (
@@ -91,7 +92,8 @@ class Drift(NamedTuple):
 
 
 def compiled_beside(file: str | None) -> dict[str, Any] | None:
-    """`compiled.json` of the build that a module lies in; None where it has none."""
+    """Reads `compiled.json` of the build that a module lies in; None where it has
+    none."""
     path = Path(file or "").with_name(COMPILED)
     return read_object(path, _LIMIT) if file and path.is_file() else None
 
@@ -117,13 +119,13 @@ def refuse_drift(file: str | None, folders: Sequence[Path], allowed: bool) -> No
 
 
 def the_last(places: Sequence[Files]) -> Files:
-    """Of several places the last one that has a config, or else the first."""
+    """Returns the last of several places that has a config, or else the first."""
     having = [files for files in places if files.has("config.json")]
     return having[-1] if having else places[0]
 
 
 def drift(compiled: Config, files: Files) -> Drift:
-    """What the config beside a checkpoint says otherwise; nothing where there is none.
+    """Compares the config beside a checkpoint; no differences where there is none.
 
     Raises WeightsError where one of the two files is not to be read.
     """
@@ -151,7 +153,7 @@ def drift(compiled: Config, files: Files) -> Drift:
 
 
 def _generation(files: Files) -> Config:
-    """generation_config.json, whose values are such as `generate` can obey."""
+    """Reads generation_config.json, and checks that `generate` can obey its values."""
     name = "generation_config.json"
     found = _beside(files, name)
     try:
@@ -162,7 +164,7 @@ def _generation(files: Files) -> Config:
 
 
 def with_sidecar(config: Config, sidecar: Config) -> Config:
-    """The config with what hf_quant_config.json says where it says nothing."""
+    """Returns the config, completed by hf_quant_config.json where it is silent."""
     said = sidecar.get("quantization")
     parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
     told = any(key in part for part in parts for key in _QUANTISED)
@@ -172,7 +174,7 @@ def with_sidecar(config: Config, sidecar: Config) -> Config:
 
 
 def token_ids(config: Config, generation: Config) -> dict[str, Any]:
-    """The special tokens, of generation_config.json where it has them."""
+    """Returns the special tokens, of generation_config.json where it has them."""
     found = {}
     for key in _TOKENS:
         value = generation.get(key)
@@ -184,7 +186,7 @@ def token_ids(config: Config, generation: Config) -> dict[str, Any]:
 
 
 def differences(compiled: Config, found: Config) -> list[Difference]:
-    """Keys on which two settled configs do not agree, in their order."""
+    """Returns the keys on which two settled configs do not agree, in their order."""
     expected = compiled["expected"]
     said, found = _in_one_spelling(compiled, found)
     keys = [*said, *(key for key in found if key not in said)]
@@ -200,7 +202,7 @@ def differences(compiled: Config, found: Config) -> list[Difference]:
 def _in_one_spelling(
     compiled: Config, found: Config
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both with an entry of `rope` for each kind of layer, where one has such entries.
+    """Gives both an entry of `rope` for each kind of layer, where one has such entries.
 
     Configs of before have one rope, and keys of their own for other kinds of layers;
     the build knows what its spec made of them.
@@ -230,7 +232,7 @@ def _by_kinds(config: Config) -> bool:
 
 
 def settled(config: Config, reads: Config) -> dict[str, Any]:
-    """What a config says of everything that a model is made from, by dotted keys.
+    """Flattens a config to all that a model is made from, by dotted keys.
 
     `reads` is how the spec of the model reads configs, see `glmc.frontends.reads`. Null
     values, and values that say the same as none, are left out.
@@ -256,7 +258,8 @@ def settled(config: Config, reads: Config) -> dict[str, Any]:
 
 
 def _edited(config: Config, reads: Config) -> dict[str, Any]:
-    """The config with `--set` applied and without the keys of `--ignore-key`."""
+    """Returns the config with `--set` applied and without the keys of
+    `--ignore-key`."""
     result = dict(config)
     for path, value in reads["set"]:
         _put(result, path, value)
@@ -285,7 +288,7 @@ def _drop(config: dict[str, Any], path: Sequence[str]) -> None:
 
 
 def _with_part(config: dict[str, Any], reads: Config) -> dict[str, Any]:
-    """The config of a model with eyes as one of its text part."""
+    """Returns the config of a multimodal model as one of its text part."""
     part = config.get(reads["part"]) if reads["part"] else None
     if not isinstance(part, Mapping):
         return config
@@ -297,7 +300,8 @@ def _with_part(config: dict[str, Any], reads: Config) -> dict[str, Any]:
 
 
 def _counts(key: str, reads: Config) -> bool:
-    """Whether a key is read by the spec, or by nobody: that may change anything."""
+    """Tells whether a key is read by the spec, or by nobody: that may change
+    anything."""
     if key in reads["keys"] or key in reads["expected"]:
         return True
     if key in reads["idle"] or (reads["rope"] and key in _ROPE_KEYS):
@@ -318,7 +322,7 @@ def _flatten(key: str, value: Any, found: dict[str, Any]) -> None:
 
 
 def _rope(config: Config, read: Sequence[str]) -> dict[str, Any]:
-    """The rope in one spelling: `rope_theta` and `rope_scaling` of before, or
+    """Returns the rope in one spelling, from `rope_theta` and `rope_scaling` of old, or
     `rope_parameters`, which may have an entry for each kind of layer."""
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(given, Mapping):
@@ -331,7 +335,7 @@ def _rope(config: Config, read: Sequence[str]) -> dict[str, Any]:
 
 
 def _turning(config: Config, given: Config, read: Sequence[str]) -> dict[str, Any]:
-    """One rope: `type`, `theta`, `partial`, and what the type needs."""
+    """Returns one rope: `type`, `theta`, `partial`, and what the type needs."""
     left_out = ("type", "rope_type", "rope_theta", "mrope_section")
     kind = given.get("rope_type") or given.get("type") or "default"
     found = {k: v for k, v in given.items() if k not in left_out}
@@ -353,14 +357,14 @@ def _first(a: Config, b: Config, key: str, default: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """JSON equality: 1 equals 1.0 and is not true."""
+    """Compares as JSON: 1 equals 1.0 and is not true."""
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     return bool(a == b)
 
 
 def _cut(compiled: Config, a: Any, b: Any) -> bool:
-    """Whether one list begins the other, where --set left out layers."""
+    """Tells whether one list begins the other, where --set left out layers."""
     if not compiled["set"] or not (isinstance(a, list) and isinstance(b, list)):
         return False
     count = min(len(a), len(b))
@@ -368,7 +372,7 @@ def _cut(compiled: Config, a: Any, b: Any) -> bool:
 
 
 def _both(values: Sequence[Any], a: Any, b: Any) -> bool:
-    """Whether two values are among those that say the same."""
+    """Tells whether two values are among those that say the same."""
     return all(any(_same(one, value) for value in values) for one in (a, b))
 
 

@@ -1,4 +1,5 @@
-"""The base classes of an emitted encoder: what `Layer` and `Model` do not spell out."""
+"""The base classes of an emitted encoder: all that `Layer` and `Model` do not spell
+out."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -11,7 +12,7 @@ from .modules import BaseModel, item, operations
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder answers: by attribute, index, name, or unpacked."""
+    """The result of an encoder: by attribute, index, name, or unpacked."""
 
     last_hidden_state: torch.Tensor
     pooler_output: torch.Tensor | None = None
@@ -21,7 +22,7 @@ class EncoderOutput(NamedTuple):
 
 
 class MaskedLMOutput(NamedTuple):
-    """What a masked language model answers: by attribute, index, name, or unpacked."""
+    """The result of a masked language model: by attribute, index, name, or unpacked."""
 
     logits: torch.Tensor
 
@@ -49,9 +50,9 @@ class Encoder(BaseModel):
         mask: torch.Tensor | None,
         ops: ModuleType,
     ) -> tuple[torch.Tensor, ...]:
-        """The answers for `ids` [B, T] at `pos` of `types`, both [B, T]; `mask`
-        bool [B, T] is true at real tokens, None where all are. An emitted `Model`
-        gives this one."""
+        """Returns the answers for `ids` [B, T] at `pos` of `types`, both [B, T]; `mask`
+        bool [B, T] is true at real tokens, None where all are. An emitted `Model` gives
+        this one."""
         raise NotImplementedError
 
     def forward(
@@ -85,7 +86,7 @@ class MaskedLM(Encoder):
 
 
 def read_mask(mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | None:
-    """Bool [B, T], or None where every token is real."""
+    """Returns the mask as bool [B, T], or None where every token is real."""
     if mask is None:
         return None
     batch, tokens = ids.shape
@@ -98,7 +99,7 @@ def read_mask(mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | No
 def token_types(
     given: torch.Tensor | None, ids: torch.Tensor, count: int | None
 ) -> torch.Tensor:
-    """Types int64 [B, T]: `given`, or 0 everywhere."""
+    """Returns types int64 [B, T]: `given`, or 0 everywhere."""
     if given is None:
         return torch.zeros_like(ids)
     if count is None:
@@ -109,7 +110,8 @@ def token_types(
 def places(
     given: torch.Tensor | None, ids: torch.Tensor, count: int | None
 ) -> torch.Tensor:
-    """Positions int64 [B, T]: `given`, or 0, 1, 2, ... whatever the mask says."""
+    """Returns positions int64 [B, T]: `given`, or 0, 1, 2, ... whatever the mask
+    says."""
     if given is not None:
         return _numbered("position_ids", given, ids, count, "positions")
     batch, tokens = ids.shape
@@ -124,7 +126,7 @@ def places(
 def _numbered(
     name: str, given: torch.Tensor, ids: torch.Tensor, count: int | None, what: str
 ) -> torch.Tensor:
-    """`given` as int64 [B, T], refused where a number is not below `count`."""
+    """Returns `given` as int64 [B, T], refused where a number is not below `count`."""
     check_numbers(name, given, count, what)
     batch, tokens = ids.shape
     if given.shape not in ((tokens,), (1, tokens), (batch, tokens)):

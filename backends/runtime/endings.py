@@ -1,4 +1,4 @@
-"""Where a generation ends besides its length: ids, texts, time, the caller's word."""
+"""The ends of a generation besides its length: ids, texts, time, the caller's word."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ Criterion = Callable[..., Any]
 
 
 class Endings:
-    """Says after each step which rows have ended.
+    """Tells after each step which rows have ended.
 
     `stops` are ids. `texts` are looked for in what the rows' new tokens say, as
     `tokenizer` decodes it. `criteria` are called as transformers calls its stopping
@@ -44,7 +44,8 @@ class Endings:
         self._new: list[list[int]] = [[] for _ in prompt]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Which rows end with these `tokens`, int64 [B] on the CPU; bool [B]."""
+        """Returns bool [B]: the rows that end with these `tokens`, int64 [B] on the
+        CPU."""
         ended = torch.isin(tokens, self._stops)
         if self._texts:
             ended |= torch.tensor([*map(self._says, self._new, tokens.tolist())])
@@ -65,7 +66,7 @@ class Endings:
 
 
 def listed(given: Any) -> tuple[Any, ...]:
-    """One callable, or several, as a tuple; transformers' lists are both."""
+    """Returns one callable, or several, as a tuple; transformers' lists are both."""
     if given is None:
         return ()
     if callable(given) and not isinstance(given, list):

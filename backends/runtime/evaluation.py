@@ -1,14 +1,14 @@
-"""What recipes describe: the tensors that parameters are filled with."""
+"""Evaluate recipes: compute the tensors that parameters are filled with."""
 
 import torch
 
 from .recipes import (
     Cat,
-    Kept,
     Permute,
     Quantized,
     Read,
     Recipe,
+    Repacked,
     Slice,
     Stack,
     Tensor,
@@ -21,8 +21,8 @@ def evaluate(
     read: Read,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """The tensor a recipe describes; a view of what `read(name)` returns where the
-    steps allow it. `dtype` is that of dequantised weights, float32 by default."""
+    """Computes the tensor a recipe describes; a view of what `read(name)` returns where
+    the steps allow it. `dtype` is that of dequantised weights, float32 by default."""
     match recipe:
         case str():
             return read(recipe)
@@ -40,5 +40,5 @@ def evaluate(
             return torch.stack([evaluate(part, read, dtype) for part in parts])
         case Quantized():
             return recipe.weights(read, dtype or torch.float32, slice(None))
-        case Kept(of, part):
+        case Repacked(of, part):
             return of.kept(part, read, slice(None))

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint, told in a sentence."""
+"""Errors about a checkpoint, told in a sentence."""
 
 from typing import Literal, TypeAlias
 
@@ -29,6 +29,6 @@ class WeightsError(ValueError):
 
 
 def brief(value: object, most: int = 80) -> str:
-    """A value as a message shows it: of a long one the beginning."""
+    """Shows a value in a message: of a long one the beginning."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"

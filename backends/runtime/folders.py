@@ -1,4 +1,4 @@
-"""What lies in a checkpoint folder, from headers alone: no weights, no torch.
+"""Read the headers of a checkpoint folder: no weights, no torch.
 
 A folder holds `model.safetensors` or `pytorch_model.bin`, whole or in shards with an
 index. `glmc check` reads headers with this too, also those of a repository on the hub.
@@ -38,24 +38,25 @@ ADAPTERS = (
 
 
 class Files(Protocol):
-    """Where a checkpoint's files lie: a folder, or a repository on the hub."""
+    """The place of a checkpoint's files: a folder, or a repository on the hub."""
 
     where: str
     """The folder or repository, for messages."""
     workers: int
-    """How many files are worth reading at a time."""
+    """The number of files that are worth reading at a time."""
 
     def local(self, name: str) -> Path | None:
-        """A small file on this machine; None where there is none of that name."""
+        """Returns a small file on this machine; None where there is none of that
+        name."""
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name."""
 
     def at(self, name: str) -> str:
-        """How messages call a file."""
+        """Returns the name of a file in messages."""
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading and seeking."""
+        """Opens a file for reading and seeking."""
 
 
 class FolderFiles:
@@ -74,7 +75,8 @@ class FolderFiles:
         self._folder = folder
 
     def local(self, name: str) -> Path | None:
-        """The file, where there is one; refused where it is a link to elsewhere."""
+        """Returns the file, where there is one; refused where it is a link to
+        elsewhere."""
         path = self._folder / name
         if not is_file(path):
             return None
@@ -82,15 +84,15 @@ class FolderFiles:
         return path
 
     def has(self, name: str) -> bool:
-        """Whether it is there."""
+        """Tells whether there is a file of this name."""
         return is_file(self._folder / name)
 
     def at(self, name: str) -> str:
-        """Its path."""
+        """Returns its path."""
         return str(self._folder / name)
 
     def open(self, name: str) -> IO[bytes]:
-        """The file, unless it is a link that leaves the folder."""
+        """Opens the file, unless it is a link that leaves the folder."""
         refuse_outside(self._folder, self._folder / name, name)
         return (self._folder / name).open("rb")
 
@@ -110,7 +112,8 @@ class CheckpointHeaders:
 
 
 def read_headers(files: Files) -> CheckpointHeaders:
-    """The names, dtypes, shapes and files of all tensors of a folder or repository.
+    """Returns the names, dtypes, shapes and files of all tensors of a folder or
+    repository.
 
     Of an index without any of its shards the names are read. Raises WeightsError when
     there is no checkpoint, shards are missing, truncated or corrupt, the index
@@ -132,7 +135,7 @@ def read_headers(files: Files) -> CheckpointHeaders:
 
 
 def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
-    """The headers of a file, which has the form that its name says."""
+    """Reads the headers of a file, which must have the form that its name says."""
     pickled = PurePosixPath(name).suffix == ".bin"
     if pickled is (form == "safetensors"):
         raise WeightsError(
@@ -160,7 +163,8 @@ def _read(files: Files, name: str, form: Format) -> dict[str, TensorInfo]:
 
 
 def _headers(file: IO[bytes], path: str, form: Format) -> dict[str, TensorInfo]:
-    """What reads headers; that of pickles is imported where there are some."""
+    """Reads headers by their format; the reader of pickles is imported where there are
+    some."""
     if form == "safetensors":
         return read_safetensors(file, path)
     from .torch_header import read_torch
@@ -197,7 +201,7 @@ def _sharded(files: Files, path: Path, name: str, form: Format) -> CheckpointHea
 
 
 def weight_map(path: Path, index: str) -> dict[str, str]:
-    """Tensor to file, as the index at `path` says; messages call it `index`.
+    """Reads the index at `path`: tensor to file. Messages call it `index`.
 
     Raises WeightsError where it has no such table, or names what is not a file of
     weights in its own folder.
@@ -225,7 +229,7 @@ def weight_map(path: Path, index: str) -> dict[str, str]:
 def _compare(
     index: str, file: str, shard: Iterable[str], files_of: Mapping[str, str]
 ) -> None:
-    """Index and shard must tell the same story."""
+    """Refuses an index and a shard that name different tensors."""
     held = set(shard)
     lacking = sorted(n for n, f in files_of.items() if f == file and n not in held)
     if lacking:
@@ -253,7 +257,7 @@ def _compare(
 
 
 def _refuse_odd_name(name: str, index: str) -> None:
-    """A shard is a file in the folder, whatever the operating system."""
+    """Refuses a shard that is no file in the folder, on any operating system."""
     pure = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name
     if odd or pure.is_absolute() or ".." in pure.parts:
@@ -265,7 +269,7 @@ def _refuse_odd_name(name: str, index: str) -> None:
 
 
 def _refuse_odd_kind(name: str, index: str) -> None:
-    """Code is never fetched, whatever an index calls it."""
+    """Refuses files that are not weights: code is never fetched."""
     if PurePosixPath(name).suffix not in _ENDINGS:
         raise WeightsError(
             f"{index}: weight_map names the file {brief(name)!r}, which is not a file "
@@ -275,7 +279,7 @@ def _refuse_odd_kind(name: str, index: str) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; of names that no file can have there is none."""
+    """Tells whether there is a file; of names that no file can have there is none."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -299,7 +303,7 @@ def refuse_adapter(files: Files, strict: bool) -> None:
 
 
 def refuse_outside(folder: Path, path: Path, name: str) -> None:
-    """Links may point into the folder, or into the hub cache's stores around it."""
+    """Refuses links that leave the folder, but for the hub cache's stores around it."""
     home, target = folder.resolve(), path.resolve()
     homes = [home]
     if home.parent.name == "snapshots":  # CACHE/models--ORG--NAME/snapshots/COMMIT
@@ -318,6 +322,6 @@ def _is(names: list[str]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """The first few, and how many more there are."""
+    """Lists the first few, and counts the rest."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(map(brief, names[:8])) + more

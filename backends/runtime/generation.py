@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """A generation as it was asked for: rows, how they go on, and where they end.
+    """A generation as it was asked for: rows, their limits, and their ends.
 
     `ids` are the rows' tokens [B, P], `mask` and `pos` as in a call of the model.
     """
@@ -81,7 +81,7 @@ def generate(
 
 
 def _copies(part: Any, count: int) -> Any:
-    """Each row so many times; what is the same for all rows stays as it is."""
+    """Repeats each row so many times; what is the same for all rows stays as it is."""
     if part is None or part.ndim < 2:
         return part
     return part.repeat_interleave(count, 0)
@@ -90,7 +90,7 @@ def _copies(part: Any, count: int) -> Any:
 def _length(
     settings: Settings, prompt: int, pos: torch.Tensor | None, limit: int | None
 ) -> int:
-    """So many new tokens at most."""
+    """Returns the largest number of new tokens."""
     if settings.new is not None:
         new = settings.new
     elif settings.length is not None:
@@ -110,7 +110,7 @@ def _length(
 
 
 def _tokens(model: "CausalLM", asked: Asked) -> Generator[torch.Tensor]:
-    """The new tokens as they are chosen, int64 [B] on the CPU."""
+    """Yields the new tokens as they are chosen, int64 [B] on the CPU."""
     ids, new = asked.ids, asked.new
     batch, prompt = ids.shape
     decoder = model.decoder
@@ -176,7 +176,7 @@ class _Again:
         self.made: list[torch.Tensor] = []
 
     def step(self, number: int) -> None:
-        """The step of this number, counted from 1, which reads one token."""
+        """Runs the step of this number, counted from 1, which reads one token."""
         if self.at and number <= max(self.at):
             self.made.append(self.session.chosen())
         if number in self.at:
@@ -200,7 +200,7 @@ class _Again:
 def _last(
     ids: torch.Tensor, mask: torch.Tensor | None, pos: torch.Tensor | None
 ) -> int:
-    """The largest position of a prompt."""
+    """Returns the largest position of a prompt."""
     if pos is not None:
         return int(pos.max())
     longest = ids.shape[1] if mask is None else int((mask != 0).sum(1).max())
@@ -208,7 +208,7 @@ def _last(
 
 
 def _until(tokens: Generator[torch.Tensor], asked: Asked) -> Iterator[torch.Tensor]:
-    """`tokens` until every row has ended, and `pad` in rows after their end."""
+    """Yields `tokens` until every row has ended, and `pad` in rows after their end."""
     ended = torch.zeros(len(asked.ids), dtype=torch.bool, device="cpu")
     with closing(tokens):
         for token in tokens:
@@ -220,8 +220,8 @@ def _until(tokens: Generator[torch.Tensor], asked: Asked) -> Iterator[torch.Tens
 
 
 def _next(pos: torch.Tensor) -> torch.Tensor:
-    """The positions after the last of `pos` [T], [B, T] or [B, 2, T], of whose streams
-    the second counts."""
+    """Returns the positions after the last of `pos` [T], [B, T] or [B, 2, T], of whose
+    streams the second counts."""
     after = pos[..., -1:].clone()
     counting = after[:, -1] if pos.ndim == 3 else after
     counting += 1

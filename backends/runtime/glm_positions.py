@@ -29,7 +29,7 @@ class GlmPositions:
         ids: torch.Tensor,
         max_positions: int | None,
     ) -> torch.Tensor:
-        """Positions int64 [B, 2, T] of `ids` [B, T]: `given`, or found.
+        """Returns positions int64 [B, 2, T] of `ids` [B, T]: `given`, or found.
 
         The prompt, which the first call has to hold whole, sets `prefix` and `anchor`
         of the cache. Raises ValueError for a prompt without the special tokens.

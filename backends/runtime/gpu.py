@@ -1,4 +1,4 @@
-"""What a GPU asks of a build beside its operations; see `modules.Machine`."""
+"""The needs of a GPU beside a build's operations; see `modules.Machine`."""
 
 from types import ModuleType
 
@@ -21,5 +21,5 @@ def loaded(model: BaseModel) -> None:
 
 
 def recorder(device: torch.device) -> CudaGraphs:
-    """Gives what records decode steps there."""
+    """Returns the recorder of decode steps on a device."""
     return CudaGraphs(device)

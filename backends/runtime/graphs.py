@@ -1,4 +1,4 @@
-"""CUDA graphs: a decode step is recorded once and then replayed for every token.
+"""Record a decode step once as a CUDA graph, and replay it for every token.
 
 A graph holds the launches of a step with all their arguments, addresses and numbers. It
 serves later tokens only if the step takes nothing from the host: `refusal` finds out,
@@ -27,18 +27,18 @@ INDEXING = (
 
 
 class Recorder(Protocol):
-    """What records steps: `CudaGraphs`, or a test's stand-in."""
+    """A recorder of steps: `CudaGraphs`, or a test's stand-in."""
 
     def refusal(self, run: Run, cache: Cache) -> str | None:
-        """Why a step cannot be recorded, or None. The step is run."""
+        """Runs a step; returns why it cannot be recorded, or None."""
 
     def warm(self, run: Run) -> None:
         """Runs a step as it will be recorded, so that all it compiles and allocates
         once is there."""
 
     def record(self, run: Run, generator: torch.Generator | None) -> Run:
-        """What repeats the step; `generator` is what it draws from, None for torch's
-        own."""
+        """Records a step; returns a function that repeats it. `generator` is what it
+        draws from, None for torch's own."""
 
 
 class CudaGraphs:
@@ -78,7 +78,7 @@ class CudaGraphs:
 
 
 def refusal(run: Run, cache: Cache) -> str | None:
-    """Why a step cannot be recorded, or None. The step is run.
+    """Runs a step; returns why it cannot be recorded, or None.
 
     The reason names the function that needs a value on the host.
     """
@@ -110,7 +110,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def waits(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """Why an op cannot be recorded, or None."""
+    """Returns why an op cannot be recorded, or None."""
     if torch.Tag.data_dependent_output in func.tags:
         return "waits for a value of the device"
     indexing = func.overloadpacket in INDEXING
@@ -122,14 +122,14 @@ def waits(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | 
 
 
 def _masked(indices: Iterable[torch.Tensor | None]) -> bool:
-    """Whether some index is a mask, which decides on the size of the result."""
+    """Tells whether some index is a mask, which decides on the size of the result."""
     masks = (torch.bool, torch.uint8)
     return any(index is not None and index.dtype in masks for index in indices)
 
 
 def _places(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
-    """The kinds of device that an op reads and writes; numbers that lie in a tensor
-    of the host go along with a launch."""
+    """Returns the kinds of device that an op reads and writes; numbers that lie in a
+    tensor of the host go along with a launch."""
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
     places = {t.device.type for t in tensors if t.ndim or t.device.type != "cpu"}
     to = kwargs.get("device")
@@ -137,7 +137,8 @@ def _places(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
 
 
 def _asker(error: HostRead) -> str:
-    """`rope_table_dynamic (reference.py)`: the innermost function of the model."""
+    """Names the innermost function of the model:
+    `rope_table_dynamic (reference.py)`."""
     ours = {__file__, *(sys.modules[of.__module__].__file__ for of in (Cache, State))}
     torchs = str(Path(torch.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""The hub: fetch the files of a repository that are needed, and never its code.
+"""Fetch the files of a hub repository that are needed, and never its code.
 
 Files lie in the hub's own cache; a download that was interrupted goes on where it
 stopped. Needs the package huggingface_hub, and only when something is fetched.
@@ -22,11 +22,11 @@ WORKERS = 4
 
 
 class HubError(ValueError):
-    """What the hub does not give: what, and what to do about it."""
+    """A file or repository that the hub does not give, and what to do about it."""
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text that is no folder can be the name of a repository."""
+    """Tells whether a text that is no folder can be the name of a repository."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII) is not None
 
 
@@ -48,7 +48,8 @@ class Repository:
     timeout: float | None = None
 
     def fetch(self, name: str) -> Path | None:
-        """A file, in the cache; None where the repository has none of that name.
+        """Fetches a file into the cache; None where the repository has none of that
+        name.
 
         Offline, what is not in the cache does not exist: a cache that another program
         filled does not know what it was not asked for. Raises HubError where the file
@@ -74,7 +75,8 @@ class Repository:
                 return None
 
     def fetch_all(self, names: Sequence[str], beside: Path) -> Path:
-        """The folder with all of these files; of the commit that `beside` is of."""
+        """Fetches all of these files, of the commit that `beside` is of; returns their
+        folder."""
         commit = self.of(beside)
         with ThreadPoolExecutor(WORKERS) as pool:
             jobs = [pool.submit(commit.fetch, name) for name in names]
@@ -93,7 +95,8 @@ class Repository:
         return beside.parent
 
     def names(self, folder: str, ending: str) -> list[str]:
-        """The names of the files right in a folder that end so; offline, of none.
+        """Returns the names of the files right in a folder that end so; offline, of
+        none.
 
         A mirror that cannot list a folder has none of it.
         """
@@ -118,7 +121,7 @@ class Repository:
         return sorted(name for name in found if name.endswith(ending))
 
     def of(self, file: Path) -> "Repository":
-        """The repository at the commit that a file in the cache is of."""
+        """Returns the repository at the commit that a file in the cache is of."""
         return replace(self, revision=file.parent.name)
 
     def _download(self, hub: Any, name: str) -> Path:
@@ -133,7 +136,7 @@ class Repository:
         return Path(patiently(download, self.timeout))
 
     def lacking(self, names: str) -> str:
-        """The sentence for files that are not there."""
+        """Returns the sentence for files that are not there."""
         with self._speaking(names) as hub:
             if self._offline(hub):
                 return (
@@ -147,7 +150,7 @@ class Repository:
 
     @contextmanager
     def _speaking(self, name: str) -> Iterator[Any]:
-        """The client; what it raises becomes a sentence."""
+        """Yields the client; turns what it raises into a sentence."""
         try:
             import huggingface_hub as hub
 

@@ -1,4 +1,4 @@
-"""What a model is called with: checked, and completed where callers leave it out."""
+"""Check a model's arguments, and complete those that callers leave out."""
 
 import torch
 
@@ -43,7 +43,8 @@ def check_keep(keep: object) -> None:
 
 
 def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
-    """Takes from `mask` [B, past + tokens] where the rows of the cache start."""
+    """Takes the first slot of each of the cache's rows from `mask`
+    [B, past + tokens]."""
     total = cache.tokens + tokens
     what = f"the {cache.tokens} tokens in the cache and the {tokens} new ones"
     real = real_tokens(mask, cache.batch, total, what).to(cache.device).int()
@@ -68,7 +69,8 @@ def positions(
     ids: torch.Tensor,
     max_positions: int | None,
 ) -> torch.Tensor:
-    """Positions int64 [B, T]: `given`, or each row's tokens counted from its start."""
+    """Returns positions int64 [B, T]: `given`, or each row's tokens counted from its
+    start."""
     batch, tokens = ids.shape
     if given is None:
         end = cache.tokens + tokens

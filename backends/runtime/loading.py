@@ -1,4 +1,4 @@
-"""`load`: from a checkpoint to a model with weights."""
+"""Load a model with its weights from a checkpoint."""
 
 import math
 import sys
@@ -29,9 +29,9 @@ from .modules import machine
 from .recipes import (
     Bind,
     Cat,
-    Kept,
     Quantized,
     Recipe,
+    Repacked,
     Stack,
     Tensor,
     names,
@@ -74,7 +74,7 @@ def load(
     cache_dtype: str | None = None,
     allow_config_drift: bool = False,
 ) -> Model:
-    """The model with the weights of `source`, a folder or a hub id.
+    """Loads the model with the weights of `source`, a folder or a hub id.
 
     `dtype` ("bfloat16", torch.bfloat16, ...) defaults to the one in the config. The
     checkpoint is checked against `weights` first, then every parameter is allocated
@@ -140,15 +140,15 @@ def load(
 def unexpected_of(
     weights: Weights, checkpoint: Checkpoint, binds: Sequence[Bind]
 ) -> Iterator[str]:
-    """What tensors hold other values than the build takes them to have."""
+    """Yields the tensors that hold other values than the build assumes."""
     bound = {name for bind in binds for name in names(bind.recipe)}
     expected = getattr(weights, "EXPECTED", ())
     yield from unexpected(expected, checkpoint, bound, weights.OPTIONAL_PREFIX)
 
 
 def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Checkpoint) -> list[str]:
-    """Says of a parameter that holds no numbers; all of it is looked at where its
-    tensors may be too large for its dtype."""
+    """Lists the parameters that hold NaN or infinities; all of it is looked at where
+    its tensors may be too large for its dtype."""
     sources = list(names(bind.recipe))
     stored = [checkpoint.headers[name].dtype or "" for name in sources]
     narrowed = is_narrowed(stored, weight.dtype)
@@ -195,7 +195,7 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
                 cut = slice(None) if rows is ... else rows
                 out[rows].copy_(recipe.weights(checkpoint.read, out.dtype, cut))
                 checkpoint.spend(out[rows].nbytes)
-        case Kept(of, part):
+        case Repacked(of, part):
             for rows in pieces(out, of.together()):
                 cut = slice(None) if rows is ... else rows
                 out[rows].copy_(of.kept(part, checkpoint.read, cut))
@@ -206,7 +206,7 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
 
 
 def pieces(out: torch.Tensor, multiple: int = 1) -> Iterator[slice | EllipsisType]:
-    """Indices that cut a large tensor into runs of rows, each but the last a
+    """Yields indices that cut a large tensor into runs of rows, each but the last a
     `multiple`, or take a small one whole."""
     if out.nbytes <= PIECE:
         yield ...
@@ -237,7 +237,7 @@ def check_parameters(model: nn.Module, binds: Sequence[Bind]) -> None:
 
 
 def find_folder(source: str | Path, **hub: Any) -> Path:
-    """The folder of a checkpoint; of a hub id, the cache's, with all its shards.
+    """Finds the folder of a checkpoint; of a hub id, the cache's, with all its shards.
 
     `hub` is what `hub.Repository` takes.
     """
@@ -273,7 +273,7 @@ def download(repository: Repository) -> Path:
 
 
 def usable_device(device: torch.device | str) -> torch.device:
-    """The device, once a tensor could be made on it."""
+    """Returns the device, once a tensor could be made on it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -282,7 +282,7 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 
 def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating dtype from itself or its name."""
+    """Returns a floating dtype from itself or its name."""
     floats = [d for d, name in DTYPES.items() if name in FLOATS]
     named = {str(d).removeprefix("torch."): d for d in floats}
     found = named.get(str(dtype).removeprefix("torch."))
@@ -295,14 +295,15 @@ def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def dtype_of(bind: Bind, dtype: torch.dtype) -> torch.dtype:
-    """What a parameter is loaded in: its own dtype, or the model's."""
+    """Returns the dtype that a parameter is loaded in: its own, or the model's."""
     return NAMED_DTYPES[bind.dtype] if bind.dtype else dtype
 
 
 def progress_bar(
     wanted: bool | None, binds: Sequence[Bind], dtype: torch.dtype
 ) -> AbstractContextManager[Any]:
-    """A bar of bytes on stderr, or None where it is not wanted or tqdm is missing."""
+    """Returns a bar of bytes on stderr, or None where it is not wanted or tqdm is
+    missing."""
     if wanted is None:
         wanted = sys.stderr.isatty()
     if not wanted:

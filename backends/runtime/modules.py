@@ -1,4 +1,4 @@
-"""What every emitted model is made of, whatever it answers."""
+"""The base of every emitted model, whatever it answers."""
 
 import functools
 import importlib
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 
 def parameter(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
-    """An uninitialised weight; loading gives it its values and, without `dtype`, the
-    dtype of the model."""
+    """Makes an uninitialised weight; loading gives it its values and, without `dtype`,
+    the dtype of the model."""
     return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
 class Machine(Protocol):
-    """A module with what a kind of device asks of a build beside its operations."""
+    """A module with the needs of a kind of device beside its operations."""
 
     def ready(self, operations: ModuleType) -> None:
         """Prepares the operations before the first call."""
 
     def loaded(self, model: "BaseModel") -> None:
-        """Is given a model whose weights lie on the device, and may lay them out."""
+        """Takes a model whose weights lie on the device, and may lay them out."""
 
     def recorder(self, device: torch.device) -> "Recorder":
-        """Gives what records decode steps there."""
+        """Returns the recorder of decode steps on a device."""
 
 
 def machine(device_type: str) -> Machine | None:
-    """What a kind of device asks for; None where that is nothing."""
+    """Returns the module for a kind of device; None where it needs nothing."""
     name = MACHINES.get(device_type)
     if name is None:
         return None
@@ -47,7 +47,8 @@ def machine(device_type: str) -> Machine | None:
 
 @functools.cache
 def operations(device_type: str) -> ModuleType:
-    """The build's module of operations for a kind of device, ready to be called.
+    """Returns the build's module of operations for a kind of device, ready to be
+    called.
 
     Where the build has none for it the reference runs, and a warning says so.
     """
@@ -67,7 +68,7 @@ def operations(device_type: str) -> ModuleType:
 
 
 def item(output: tuple[Any, ...], key: Any) -> Any:
-    """A field of a named tuple by name, or items by index or slice."""
+    """Returns a field of a named tuple by name, or items by index or slice."""
     return getattr(output, key) if isinstance(key, str) else tuple(output)[key]
 
 
@@ -85,7 +86,7 @@ class Block(nn.Module):
 
 
 class BaseModel(Block):
-    """What models that answer differently have in common."""
+    """The base of all models, whatever they answer."""
 
     #: Positions that exist (learned embeddings), or None where any will do.
     max_positions: ClassVar[int | None] = None
@@ -97,10 +98,11 @@ class BaseModel(Block):
     ops: ModuleType | None = None
 
     def described(self, folders: Sequence[Path]) -> None:
-        """Is told where the weights are from, for what other files there say."""
+        """Takes the folders that the weights are from, for what other files there
+        say."""
 
     def keep_cache_as(self, name: str) -> None:
-        """Says what keys and values are kept as. Raises ValueError: there are none."""
+        """Raises ValueError: this model keeps no keys and values."""
         raise ValueError(
             f"cache_dtype={name!r} is for models that generate, which keep keys and "
             "values of the tokens before; this model keeps none. Leave it out."
@@ -108,7 +110,7 @@ class BaseModel(Block):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property

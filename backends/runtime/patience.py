@@ -1,4 +1,4 @@
-"""What is believed of a server, and for how long it is waited for.
+"""Guard the hub's client: check a server's headers, and give up a silent server.
 
 The client of the hub names files of its cache as the server says, and waits for a body
 as long as a byte comes now and then. Here headers are looked at before it sees them,
@@ -29,7 +29,7 @@ class AnswerError(Exception):
 
 
 class _Watch:
-    """How a server does while one thread waits for it."""
+    """A server's behaviour while one thread waits for it."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -41,11 +41,11 @@ class _Watch:
         self.given_up = False
 
     def silent(self) -> bool:
-        """Whether nothing was heard for too long."""
+        """Tells whether nothing was heard for too long."""
         return not self.unseen and time.monotonic() - self.heard > self.seconds
 
     def error(self) -> TimeoutError:
-        """What is said then."""
+        """Returns the error of a silent server."""
         waited = f"{self.seconds:g} seconds"
         return TimeoutError(f"the server sent next to nothing for {waited}")
 
@@ -55,7 +55,7 @@ _LOCK = Lock()
 
 
 def patiently(act: Callable[[], Answer], seconds: float | None) -> Answer:
-    """What `act` answers, which asks a server through the hub's client.
+    """Returns what `act` answers, which asks a server through the hub's client.
 
     Raises TimeoutError where the server is silent for `seconds`, AnswerError where its
     headers would make the client write elsewhere, and what `act` raises.
@@ -117,7 +117,7 @@ class _Looking:
 
 
 def _asked(request: Any) -> None:
-    """The client asks: twice, where there is no answer, and not for half a minute."""
+    """Counts a request: a server that does not answer is asked ATTEMPTS times."""
     watch: _Watch | None = getattr(_LOCAL, "watch", None)
     if watch is None:
         return
@@ -131,7 +131,7 @@ def _asked(request: Any) -> None:
 
 
 def _heard(response: Any) -> None:
-    """An answer begins: its headers, before anything is made of them."""
+    """Checks the headers of an answer before the client sees them."""
     for name in NAMING:
         value = response.headers.get(name)
         if value is not None and not _is_name(value):
@@ -156,7 +156,7 @@ def _is_name(value: str) -> bool:
 def _paced(
     read: Callable[..., Iterator[bytes]], watch: _Watch
 ) -> Callable[..., Iterator[bytes]]:
-    """The pieces of a body, which must not come too slowly."""
+    """Wraps the reader of a body, whose pieces must not come too slowly."""
 
     def pieces(*arguments: Any, **named: Any) -> Iterator[bytes]:
         count = 0

@@ -23,24 +23,24 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class PickleFault(Exception):
-    """Why a pickle is refused."""
+    """A pickle that is refused; the message says why."""
 
 
 class Handlers(Protocol):
-    """What the machine may do beside building dicts, lists and tuples."""
+    """The actions of the machine beside building dicts, lists and tuples."""
 
     def find(self, module: str, name: str) -> object:
-        """What stands for a global."""
+        """Returns what stands for a global."""
 
     def call(self, function: object, arguments: tuple[object, ...]) -> object:
-        """The result of calling what `find` returned."""
+        """Calls what `find` returned, and returns the result."""
 
     def refer(self, pid: object) -> object:
-        """What stands for a persistent id."""
+        """Returns what stands for a persistent id."""
 
 
 def load(file: IO[bytes], handlers: Handlers) -> object:
-    """The next value in `file`.
+    """Reads the next value in `file`.
 
     Raises:
         PickleFault: when the pickle is damaged or needs more than a state dict does.
@@ -103,7 +103,7 @@ class _Machine:
             self.reach_out(name, argument)
 
     def build(self, name: str) -> bool:
-        """Marks and containers; False when the opcode is another."""
+        """Runs opcodes of marks and containers; False when the opcode is another."""
         match name:
             case "PROTO" | "FRAME":
                 pass
@@ -143,7 +143,7 @@ class _Machine:
         target.update(zip(keys, items[1::2], strict=True))
 
     def remember(self, name: str, argument: Any) -> bool:
-        """The memo; False when the opcode is another."""
+        """Runs opcodes of the memo; False when the opcode is another."""
         match name:
             case "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = self.stack[-1]
@@ -156,7 +156,7 @@ class _Machine:
         return True
 
     def reach_out(self, name: str, argument: Any) -> None:
-        """The opcodes with which pickles reach the world."""
+        """Runs the opcodes with which pickles reach the world."""
         match name:
             case "GLOBAL":
                 module, _, found = argument.partition(" ")

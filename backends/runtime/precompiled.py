@@ -1,4 +1,4 @@
-"""Kernels that were compiled with the build, offered to Triton on the first load."""
+"""Offer the kernels that were compiled with the build to Triton, on the first load."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def offer(device: torch.device, folder: Path = FOLDER) -> int:
 
 
 def _same(listed: Mapping[str, Any]) -> bool:
-    """Whether the Triton here is the one that compiled them."""
+    """Tells whether the Triton here is the one that compiled them."""
     import triton
 
     if listed["triton"] == triton.__version__:
@@ -52,7 +52,8 @@ def _compiles_again(reason: str) -> None:
 
 
 def _put(kernel: Mapping[str, Any], folder: Path) -> bool:
-    """One kernel into Triton's cache, unless it is there; False for a damaged one."""
+    """Puts one kernel into Triton's cache, unless it is there; False for a damaged
+    one."""
     from triton.runtime.cache import get_cache_manager
 
     cache = get_cache_manager(kernel["key"])

@@ -1,4 +1,4 @@
-"""What becomes of scores before a token is chosen: penalties, bans, forced tokens.
+"""Change scores before a token is chosen: penalties, bans, forced tokens.
 
 The rules are those of transformers' logits processors, in its order. They are computed
 from tensors that keep their place, so a recorded step has them too.
@@ -17,7 +17,7 @@ Words = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Rules:
-    """Which rules there are; those left as they are do nothing.
+    """The rules of a generation; those left as they are do nothing.
 
     `bias` is (tokens, what is added to the score of the last of them where the others
     stand before it). `forced_eos` is what the last token must be, `forced_bos` what
@@ -42,7 +42,7 @@ class Rules:
 
     @property
     def idle(self) -> bool:
-        """Whether no rule changes anything."""
+        """True where no rule changes anything."""
         told = [getattr(self, f.name) != f.default for f in fields(self)]
         return not any(told[:-2]) and not self.own
 
@@ -73,7 +73,8 @@ class History:
     def begin(
         self, ids: torch.Tensor, mask: torch.Tensor | None, prompt: int, total: int
     ) -> None:
-        """The rows are `ids` [R, T] now, of which `prompt` are the caller's."""
+        """Starts with the rows `ids` [R, T], of which `prompt` tokens are the
+        caller's."""
         self.tokens[:, : ids.shape[1]] = ids
         if mask is None:
             self.first.zero_()
@@ -84,7 +85,7 @@ class History:
         self.total.fill_(total)
 
     def append(self, ids: torch.Tensor) -> None:
-        """One token more for each row, `ids` [R]."""
+        """Appends one token to each row, `ids` [R]."""
         self.tokens.index_copy_(1, self.count, ids[:, None])
         self.count.add_(1)
 
@@ -100,8 +101,8 @@ class History:
             getattr(self, name).copy_(getattr(other, name))
 
     def tail(self, length: int) -> torch.Tensor:
-        """The last tokens [R, length]; what stands there where there are fewer counts
-        for nothing."""
+        """Returns the last tokens [R, length]; where there are fewer, the rest means
+        nothing."""
         places = (self.count - length + self.places[:length]).clamp_(min=0)
         return self.tokens.index_select(1, places)
 
@@ -136,7 +137,8 @@ class Processing:
     def _biases(
         self, words: Sequence[tuple[tuple[int, ...], float]]
     ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(what stands before [N, n], the token itself [N], its bias [N]), by n."""
+        """Groups biases by length n: (tokens before [N, n], the token itself [N], its
+        bias [N])."""
         made = []
         for length in sorted({len(word) for word, _ in words}):
             group = [(word, value) for word, value in words if len(word) == length]
@@ -148,7 +150,7 @@ class Processing:
         return made
 
     def __call__(self, scores: torch.Tensor, past: History) -> torch.Tensor:
-        """`scores` float32 [R, V] as the rules leave them."""
+        """Applies the rules to `scores` float32 [R, V]."""
         rules = self.rules
         scores = _biased(scores, self.bias, past)
         if rules.repetition_penalty != 1.0:
@@ -202,7 +204,7 @@ def _biased(
 
 
 def _penalised(scores: torch.Tensor, past: History, penalty: float) -> torch.Tensor:
-    """Tokens that were there become less probable."""
+    """Lowers the scores of tokens that were there before."""
     there = (past.places < past.count) & (past.places >= past.first[:, None])
     seen = _set(scores, past.tokens, there)
     less = torch.where(scores < 0, scores * penalty, scores / penalty)
@@ -210,7 +212,7 @@ def _penalised(scores: torch.Tensor, past: History, penalty: float) -> torch.Ten
 
 
 def _unrepeated(scores: torch.Tensor, past: History, size: int) -> torch.Tensor:
-    """What would complete the same `size` tokens a second time is banned."""
+    """Bans tokens that would complete the same `size` tokens a second time."""
     slots = past.tokens.shape[1]
     starts = slots - size + 1
     if starts < 1:
@@ -225,7 +227,7 @@ def _unrepeated(scores: torch.Tensor, past: History, size: int) -> torch.Tensor:
 
 
 def _set(scores: torch.Tensor, ids: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """A mask [R, V] of the `ids` [R, N] at which `where` [R, N] holds."""
+    """Returns a mask [R, V] of the `ids` [R, N] at which `where` [R, N] holds."""
     size = scores.shape[1]
     mask = torch.zeros(len(scores), size + 1, dtype=torch.bool, device=scores.device)
     # What does not count goes to a place of its own, behind the last id.

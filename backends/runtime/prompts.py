@@ -1,4 +1,4 @@
-"""What a generation begins from, ids or text, and what it is answered with."""
+"""The prompt of a generation, ids or text, and its answer."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,8 +26,8 @@ class Prompt(NamedTuple):
         pos: torch.Tensor | None,
         tokenizer: Any,
     ) -> "Prompt":
-        """The prompt of a call. Raises ValueError for text without a tokenizer, or
-        with a mask or positions of its own, and for what is neither text nor ids."""
+        """Reads the prompt of a call. Raises ValueError for text without a tokenizer,
+        or with a mask or positions of its own, and for what is neither text nor ids."""
         if isinstance(given, torch.Tensor):
             return cls(given, mask, pos)
         texts = [given] if isinstance(given, str) else given
@@ -50,7 +50,7 @@ class Prompt(NamedTuple):
     def tensors(
         self, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Ids, mask and positions; those of text on the model's device."""
+        """Returns ids, mask and positions; those of text on the model's device."""
         if self.tokenizer is None:
             return self.ids, self.mask, self.pos
         mask, pos = (None if p is None else p.to(device) for p in self[1:3])
@@ -59,7 +59,8 @@ class Prompt(NamedTuple):
     def answer(
         self, ids: torch.Tensor, steps: Iterator[torch.Tensor], stream: bool
     ) -> Any:
-        """What `generate` returns; `ids` are the rows that the steps go on from."""
+        """Returns the result of `generate`; `ids` are the rows that the steps go on
+        from."""
         if self.tokenizer is None:
             return steps if stream else torch.cat([ids, _all(steps, ids.device)], 1)
         one = self.single and len(ids) == 1
@@ -79,7 +80,7 @@ def _all(steps: Iterator[torch.Tensor], device: torch.device) -> torch.Tensor:
 def streamed(
     ids: torch.Tensor, steps: Iterator[torch.Tensor], streamer: Any
 ) -> Iterator[torch.Tensor]:
-    """The steps, each of which a streamer of transformers' kind is shown."""
+    """Yields the steps, each of which a streamer of transformers' kind is shown."""
     streamer.put(ids.cpu())
     for token in steps:
         streamer.put(token)

@@ -15,7 +15,8 @@ import torch
 
 
 def unpack(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """int8 codes [..., I] from stored [..., I], or [..., I / 2] where `bits` is 4."""
+    """Unpacks int8 codes [..., I] from stored [..., I], or [..., I / 2] where `bits` is
+    4."""
     if bits == 8:
         return codes
     # Shifts of int8 are arithmetic: they carry the sign of the nibble along.
@@ -25,7 +26,8 @@ def unpack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 def dequantize_rows(
     codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, bits: int
 ) -> torch.Tensor:
-    """Weights [..., I] of `dtype`: each code times the `scale` [...] of its row.
+    """Computes weights [..., I] of `dtype`: each code times the `scale` [...] of its
+    row.
 
     Both are taken to `dtype` first and the product is rounded to it once, as the
     published code does; every code is exact in every floating dtype.
@@ -39,7 +41,8 @@ def dequantize_blocks(
     dtype: torch.dtype,
     block: tuple[int, int],
 ) -> torch.Tensor:
-    """Weights [..., O, I] of `dtype`: each code times the `scale` of its block.
+    """Computes weights [..., O, I] of `dtype`: each code times the `scale` of its
+    block.
 
     `scale` is [..., ceil(O / block[0]), ceil(I / block[1])]. The product is made in
     float32 and rounded to `dtype` once.
@@ -52,7 +55,8 @@ def dequantize_blocks(
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows of codes with what their groups share, whatever they were packed in.
+    """Rows of codes with the scale and zero point of each group, whatever they were
+    packed in.
 
     `codes` and `zeros` have half their range taken off, so that they fit an int8.
     """
@@ -67,14 +71,15 @@ class Groups:
     index: torch.Tensor | None
 
     def weights(self, group: int, dtype: torch.dtype) -> torch.Tensor:
-        """(codes - zeros) * scale [O, I], in float32, rounded to `dtype` once."""
+        """Computes (codes - zeros) * scale [O, I], in float32, rounded to `dtype`
+        once."""
         values = self.codes.float()
         if self.zeros is not None:
             values -= self._spread(self.zeros, group).float()
         return values.mul_(self._spread(self.scale, group).float()).to(dtype)
 
     def _spread(self, shared: torch.Tensor, group: int) -> torch.Tensor:
-        """What groups share, once for each column."""
+        """Repeats the numbers of groups, once for each column."""
         if self.index is not None:
             return shared[:, self.index.long()]
         return shared.repeat_interleave(group, -1)[:, : self.codes.shape[1]]
@@ -90,7 +95,7 @@ def grouped(
     packing: str,
     rows: slice = slice(None),
 ) -> Groups:
-    """The `rows` of a weight [O, I] as they are stored; see `code_rows`."""
+    """Unpacks the `rows` of a weight [O, I] as they are stored; see `code_rows`."""
     return Groups(
         code_rows(codes, bits, packing, rows),
         scale_rows(scale, packing, rows),
@@ -102,7 +107,7 @@ def grouped(
 def code_rows(
     codes: torch.Tensor, bits: int, packing: str, rows: slice
 ) -> torch.Tensor:
-    """int8 codes [O, I] of some `rows`, which start and stop at whole words.
+    """Unpacks int8 codes [O, I] of some `rows`, which start and stop at whole words.
 
     `packing` says how n = 32 / bits codes lie in words of int32, least bits first:
     "gptq" and "gptq_v2" [I / n, O]; "awq" [I, O / n], with rows 0, 2, 4, 6, 1, 3, 5, 7
@@ -121,14 +126,15 @@ def code_rows(
 
 
 def scale_rows(scale: torch.Tensor, packing: str, rows: slice) -> torch.Tensor:
-    """The scale [O, G] of some `rows`, or [O] where it is for whole rows."""
+    """Returns the scale [O, G] of some `rows`, or [O] where it is for whole rows."""
     return scale[:, rows].T if packing.startswith(("gptq", "awq")) else scale[rows]
 
 
 def zero_rows(
     zeros: torch.Tensor, bits: int, packing: str, rows: slice
 ) -> torch.Tensor:
-    """int8 zero points [O, G] of some `rows`, with half the codes' range taken off.
+    """Unpacks int8 zero points [O, G] of some `rows`, with half the codes' range taken
+    off.
 
     "gptq", "gptq_v2" and "awq" store [G, O / n], the first of them one less than they
     are; "packed" [O / n, G], and "plain" int8 [O, G].
@@ -148,14 +154,15 @@ def zero_rows(
 
 
 def _words(rows: slice, bits: int) -> slice:
-    """The words that hold some rows, n = 32 / bits of them in each."""
+    """Returns the words that hold some rows, n = 32 / bits of them in each."""
     many = 32 // bits
     start, stop = rows.start, rows.stop
     return slice(start and start // many, stop and -(-stop // many))
 
 
 def words_to_codes(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 codes [..., n * I] from int32 words [..., I], the least bits first."""
+    """Unpacks uint8 codes [..., n * I] from int32 words [..., I], the least bits
+    first."""
     # Flat, because a dimension of one may have any stride.
     octets = words.contiguous().flatten().view(torch.uint8)
     octets = octets.reshape(*words.shape[:-1], -1)
@@ -165,7 +172,7 @@ def words_to_codes(words: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def in_awq_order(codes: torch.Tensor) -> torch.Tensor:
-    """Codes [..., I] as they lie in AWQ's words, in the order of the matrix."""
+    """Reorders codes [..., I] from AWQ's words to the order of the matrix."""
     eights = codes.reshape(*codes.shape[:-1], -1, 8)
     return eights[..., [0, 4, 1, 5, 2, 6, 3, 7]].flatten(-2)
 
@@ -177,7 +184,8 @@ FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 def dequantize_mxfp4(
     codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Weights [..., O, 32 G] of `dtype`: fp4 times a power of two, exact in bfloat16.
+    """Computes weights [..., O, 32 G] of `dtype`: fp4 times a power of two, exact in
+    bfloat16.
 
     `codes` are uint8 [..., O, G, 16], the even column in the low nibble, and `scale`
     [..., O, G] holds exponents plus 127.
@@ -193,13 +201,13 @@ def dequantize_mxfp4(
 
 
 def run_of(width: int, bits: int) -> int:
-    """Neighbouring columns that the same bits of neighbouring words hold; see
-    `pack_codes`."""
+    """Returns the number of neighbouring columns in the same bits of neighbouring
+    words; see `pack_codes`."""
     return math.gcd(width * bits // 32, 16)
 
 
 def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Codes [O, I] as the kernels read them: int8 [O, I * bits / 8].
+    """Packs codes [O, I] as the kernels read them: int8 [O, I * bits / 8].
 
     Seen as words of int32, n = 32 / bits codes each, word j of every `run` words holds
     the columns j, run + j, 2 run + j, ... of the run * n that they stand for, least
@@ -214,7 +222,7 @@ def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack_codes(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """int8 codes [O, I] from what `pack_codes` made of them."""
+    """Unpacks int8 codes [O, I] that `pack_codes` packed."""
     if bits == 4:
         # Shifts of int8 are arithmetic: they carry the sign of the nibble along.
         packed = torch.stack([packed << 4 >> 4, packed >> 4], dim=-1).flatten(-2)
@@ -230,7 +238,7 @@ def dequantize(
     bits: int,
     zeros: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Weights [O, I] of `dtype` from codes as `pack_codes` makes them.
+    """Computes weights [O, I] of `dtype` from codes as `pack_codes` makes them.
 
     `scale` is [O], or with `zeros` in int8 [O, G]; each weight is rounded once.
     """

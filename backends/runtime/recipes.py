@@ -1,4 +1,4 @@
-"""How parameters are made of checkpoint tensors, as data.
+"""Recipes: the assembly of parameters from checkpoint tensors, as data.
 
 A recipe is the name of a tensor, alone or with its shape as `tensor(name, *shape)`, or
 `cat`, `slice_`, `view`, `permute` or `stack` of recipes, or the weights that quantised
@@ -69,8 +69,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Weights that codes and their scale stand for, in the fields that hold a tensor;
-    the kinds that there are, `codes` has."""
+    """The base of quantised weights; their tensors are the fields that hold one."""
 
     codes: Tensor
     scale: Tensor
@@ -79,46 +78,49 @@ class Quantized:
     alone: ClassVar[bool] = True
 
     def parts(self) -> dict[str, Tensor]:
-        """The tensors of the checkpoint, by field."""
+        """Returns the tensors of the checkpoint, by field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v for k, v in values.items() if isinstance(v, Tensor)}
 
     def with_parts(self, change: "Callable[[Tensor], Tensor]") -> Self:
-        """The same of other tensors."""
+        """Returns the same recipe of other tensors."""
         parts: dict[str, Any] = {k: change(part) for k, part in self.parts().items()}
         return replace(self, **parts)
 
     def dtypes(self) -> dict[str, str]:
-        """The stored dtypes, by safetensors' names; a field left out holds floats."""
+        """Returns the stored dtypes, by safetensors' names; a field left out holds
+        floats."""
         return {"codes": "I8"}
 
     def together(self) -> int:
-        """Rows that a matrix cannot be cut within: of a block, of a word of codes."""
+        """Returns the number of rows that stay together in any cut: those of a block,
+        or of a word of codes."""
         return 1
 
     def shape(self) -> Shape:
-        """The shape of the weights."""
+        """Returns the shape of the weights."""
         return self.codes.shape
 
     def weights(
         self, read: "Read", dtype: "torch.dtype", rows: slice
     ) -> "torch.Tensor":
-        """The weights; of a matrix some `rows`, which begin where a block does."""
+        """Returns the weights; of a matrix some `rows`, which begin where a block
+        does."""
         raise NotImplementedError
 
     def kept_shape(self, part: str) -> Shape:
-        """The shape of a part of a matrix; see `Kept`."""
+        """Returns the shape of a part of a matrix; see `Repacked`."""
         raise NotImplementedError
 
     def kept(self, part: str, read: "Read", rows: slice) -> "torch.Tensor":
-        """Some `rows` of a part of a matrix; see `Kept`."""
+        """Returns some `rows` of a part of a matrix; see `Repacked`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What ops read of quantised weights: the codes, repacked (see `quantization`),
-    their scale, or their zeros."""
+class Repacked:
+    """A part of quantised weights as ops read it: codes, repacked (see `quantization`),
+    scale, or zeros."""
 
     of: Quantized
     part: str
@@ -126,14 +128,14 @@ class Kept:
 
 Leaf: TypeAlias = str | Tensor | Quantized
 Recipe: TypeAlias = (
-    str | Tensor | Cat | Slice | View | Permute | Stack | Quantized | Kept
+    str | Tensor | Cat | Slice | View | Permute | Stack | Quantized | Repacked
 )
 Read: TypeAlias = "Callable[[str], torch.Tensor]"
 
 
 @dataclass(frozen=True)
 class Bind:
-    """One parameter, or with `layers` one in each of them, and what it is made of.
+    """One parameter, or with `layers` one in each of them, and its recipe.
 
     `dtype`, by safetensors' name, is that of parameters which keep their own whatever
     the model is loaded in: "F32", or "I8" for codes, which are taken as they are.
@@ -148,7 +150,7 @@ class Bind:
     numbers: Sequence[int] | None = None
 
     def each(self) -> "Iterator[Bind]":
-        """One Bind a parameter, with the layer put in place of `{i}`."""
+        """Yields one Bind a parameter, with the layer put in place of `{i}`."""
         if self.layers is None:
             yield self
             return
@@ -160,38 +162,38 @@ class Bind:
 
 
 def tensor(name: str, *shape: int) -> Tensor:
-    """The tensor `name`, refused where it has another shape."""
+    """Names a tensor, refused where it has another shape."""
     return Tensor(name, shape)
 
 
 def cat(*parts: Recipe, dim: int = 0) -> Cat:
-    """The parts one after the other along `dim`."""
+    """Concatenates the parts along `dim`."""
     return Cat(parts, dim)
 
 
 def slice_(of: Recipe, dim: int, start: int, stop: int) -> Slice:
-    """`start .. stop` of dimension `dim`."""
+    """Takes `start .. stop` of dimension `dim`."""
     return Slice(of, dim, start, stop)
 
 
 def view(of: Recipe, *shape: int) -> View:
-    """The same elements as `shape`."""
+    """Gives the same elements the shape `shape`."""
     return View(of, shape)
 
 
 def permute(of: Recipe, *dims: int) -> Permute:
-    """Dimension i of the result is dimension `dims[i]` of the source."""
+    """Permutes dimensions: i of the result is `dims[i]` of the source."""
     return Permute(of, dims)
 
 
 def stack(of: Recipe, count: int) -> Stack:
-    """One of `of` for each index `{x}` below `count`, stacked."""
+    """Stacks one of `of` for each index `{x}` below `count`."""
     at = (partial(_with_index, x=x) for x in range(count))
     return Stack(tuple(renamed(of, name) for name in at))
 
 
 def names(recipe: Recipe) -> Iterator[str]:
-    """The checkpoint tensors a recipe reads."""
+    """Yields the checkpoint tensors a recipe reads."""
     for leaf in leaves(recipe):
         match leaf:
             case str():
@@ -203,7 +205,7 @@ def names(recipe: Recipe) -> Iterator[str]:
 
 
 def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
-    """The recipe with every tensor name passed through `rename`."""
+    """Returns the recipe with every tensor name passed through `rename`."""
 
     def change(leaf: Leaf) -> Recipe:
         match leaf:
@@ -217,7 +219,8 @@ def renamed(recipe: Recipe, rename: Callable[[str], str]) -> Recipe:
 
 
 def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
-    """The recipe with `change` made to each tensor, or pair of codes and scale."""
+    """Returns the recipe with `change` made to each tensor, or pair of codes and
+    scale."""
     match recipe:
         case Cat(parts, dim):
             return Cat(tuple(changed(part, change) for part in parts), dim)
@@ -225,33 +228,33 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
             return Stack(tuple(changed(part, change) for part in parts))
         case Slice(of) | View(of) | Permute(of):
             return replace(recipe, of=changed(of, change))
-        case Kept(of):
+        case Repacked(of):
             inner = changed(of, change)
             assert isinstance(inner, Quantized)
-            return Kept(inner, recipe.part)
+            return Repacked(inner, recipe.part)
     return change(recipe)
 
 
 def leaves(recipe: Recipe) -> "Iterator[Leaf]":
-    """The tensors, and pairs of codes and scale, that a recipe puts together."""
+    """Yields the tensors, and pairs of codes and scale, that a recipe puts together."""
     match recipe:
         case Cat(parts) | Stack(parts):
             for part in parts:
                 yield from leaves(part)
-        case Slice(of) | View(of) | Permute(of) | Kept(of):
+        case Slice(of) | View(of) | Permute(of) | Repacked(of):
             yield from leaves(of)
         case _:
             yield recipe
 
 
-def is_kept(recipe: Recipe) -> bool:
-    """Whether a recipe puts together parts of quantised weights, not the weights."""
+def is_repacked(recipe: Recipe) -> bool:
+    """Tells whether a recipe assembles parts of quantised weights, not the weights."""
     match recipe:
         case Cat(parts) | Stack(parts):
-            return any(map(is_kept, parts))
+            return any(map(is_repacked, parts))
         case Slice(of) | View(of) | Permute(of):
-            return is_kept(of)
-    return isinstance(recipe, Kept)
+            return is_repacked(of)
+    return isinstance(recipe, Repacked)
 
 
 def _at_layer(name: str, i: int) -> str:

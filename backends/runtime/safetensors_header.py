@@ -16,7 +16,7 @@ _MAX_RANK = 16
 
 
 def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
-    """The tensors of one file, which messages call `path`.
+    """Reads the header of one file, which messages call `path`.
 
     Raises WeightsError where the file is truncated or its header is not what the format
     says: known dtypes, shapes that fit their bytes, bytes that fill the file once.
@@ -58,14 +58,15 @@ def _info(path: str, name: str, entry: Any) -> TensorInfo:
 
 
 def _are_sizes(value: Any) -> bool:
-    """Whole numbers that a file offset can be."""
+    """Tells whether a value is a list of whole numbers that a file offset can be."""
     return isinstance(value, list) and all(
         isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in value
     )
 
 
 def _check_extent(path: str, entries: dict[str, Any], size: int) -> None:
-    """The tensors must fill the data one after the other, without gap or overlap."""
+    """Refuses tensors that do not fill the data one after the other, without gap or
+    overlap."""
     end = 0
     for start, stop in sorted(tuple(e["data_offsets"]) for e in entries.values()):
         if start != end:

@@ -1,4 +1,4 @@
-"""Choosing the next token from logits."""
+"""Choose the next token from logits."""
 
 import copy
 from collections.abc import Callable, Hashable
@@ -10,14 +10,14 @@ from .processing import NEVER, History, Processing, Rules
 
 
 class Drawn(NamedTuple):
-    """Where a sampler stands: its generator, and how many tokens its rows have."""
+    """The state of a sampler: its generator, and how many tokens its rows have."""
 
     generator: torch.Tensor | None
     tokens: torch.Tensor | None
 
 
 class Sampler:
-    """Greedy choice, or a draw from the softmax of `logits / temperature`.
+    """A greedy choice, or a draw from the softmax of `logits / temperature`.
 
     Greedy when `temperature` is 0 or no argument is given; `top_k`, `top_p` or `min_p`
     alone draw at temperature 1. `top_k` keeps the k most probable tokens; `top_p` keeps
@@ -62,7 +62,7 @@ class Sampler:
 
     @property
     def unrecordable(self) -> str | None:
-        """Why a step with this sampler cannot be recorded, or None."""
+        """The reason why a step with this sampler cannot be recorded, or None."""
         if self.rules is not None and self.rules.own:
             return "a logits processor of the caller's own runs in Python"
         return None
@@ -76,8 +76,9 @@ class Sampler:
         prompt: int,
         total: int,
     ) -> None:
-        """The rows are `ids` [R, T], behind padding that `mask` marks, and will be
-        `total` long at most; `prompt` of them were given. There are `size` ids."""
+        """Starts with the rows `ids` [R, T], behind padding that `mask` marks, which
+        will be `total` long at most; `prompt` of them were given. There are `size`
+        ids."""
         if self.rules is None:
             return
         if self.processing is None:
@@ -87,8 +88,8 @@ class Sampler:
         self.history.begin(ids, mask, prompt, total)
 
     def kept(self, rows: int, slots: int) -> "Sampler":
-        """A sampler like this one for so many rows of so many tokens, with tensors of
-        its own that stay where they are."""
+        """Returns a sampler like this one for so many rows of so many tokens, with
+        tensors of its own that stay where they are."""
         if self.history is None:
             return self
         other = copy.copy(self)
@@ -105,25 +106,26 @@ class Sampler:
 
     @property
     def settings(self) -> Hashable:
-        """What a recorded step has of a sampler; the generator's state is apart."""
+        """The part of a sampler that a recorded step depends on; the generator's state
+        is apart."""
         drawn = self.temperature, self.top_k, self.top_p, *self.cuts
         return *drawn, self.generator is not None, self.rules
 
     def state(self) -> Drawn:
-        """Where the generator and the rows stand."""
+        """Returns the state of the generator and the rows."""
         drawn = None if self.temperature == 0 else self._source().get_state()
         past = self.history
         return Drawn(drawn, None if past is None else past.count.clone())
 
     def restore(self, state: Drawn) -> None:
-        """Goes on drawing from where a sampler of these settings stood."""
+        """Goes back to a state of a sampler of these settings."""
         if state.generator is not None:
             self._source().set_state(state.generator)
         if state.tokens is not None and self.history is not None:
             self.history.count.copy_(state.tokens)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Ids int64 [R] for `logits` [R, V]."""
+        """Chooses ids int64 [R] for `logits` [R, V]."""
         if self.processing is None or self.history is None:
             return self._choose(logits)
         ids = self._choose(self.processing(logits.float(), self.history))
@@ -138,8 +140,8 @@ class Sampler:
         return drawn if ids is None else ids.gather(-1, drawn[:, None])[:, 0]
 
     def scores(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The scores that tokens are drawn by, [R, N], and which tokens they are of;
-        None: of all, in their order."""
+        """Returns the scores that tokens are drawn by, [R, N], and their ids; None:
+        all, in order."""
         scores, ids = logits.float() / self.temperature, None
         if self.top_k is not None or self.top_p is not None:
             size = scores.shape[-1]
@@ -169,14 +171,14 @@ class Sampler:
 
 
 def _at_least(scores: torch.Tensor, part: float) -> torch.Tensor:
-    """Without tokens less probable than this part of the most probable one."""
+    """Drops tokens less probable than this part of the most probable one."""
     probabilities = scores.softmax(-1)
     least = part * probabilities.amax(-1, keepdim=True)
     return scores.masked_fill(probabilities < least, NEVER)
 
 
 def _typical(scores: torch.Tensor, mass: float) -> torch.Tensor:
-    """Those tokens whose surprise is nearest to what is to be expected, up to a
+    """Keeps the tokens whose surprise is nearest to the expected one, up to a
     probability together."""
     logs = scores.log_softmax(-1)
     expected = -(logs.exp() * logs).nansum(-1, keepdim=True)
@@ -188,12 +190,12 @@ def _typical(scores: torch.Tensor, mass: float) -> torch.Tensor:
 
 
 def _without_rare(scores: torch.Tensor, least: float) -> torch.Tensor:
-    """Without tokens less probable than this, but for the most probable one."""
+    """Drops tokens less probable than this, but for the most probable one."""
     return _rarer_than(scores, scores.new_full((len(scores), 1), least))
 
 
 def _without_rare_for_it(scores: torch.Tensor, least: float) -> torch.Tensor:
-    """The same where much is probable; where little is, less than that."""
+    """Does the same with a bound that falls where the entropy is high."""
     logs = scores.log_softmax(-1)
     entropy = -(logs.exp() * logs).nansum(-1, keepdim=True)
     return _rarer_than(scores, (least**0.5 * (-entropy).exp()).clamp(max=least))

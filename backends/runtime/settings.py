@@ -1,4 +1,4 @@
-"""How text is generated: as a call asks for, and else as the checkpoint's file does.
+"""Settle how text is generated: as a call asks, and else as the checkpoint's file does.
 
 Names and values are those of `wishes`.
 """
@@ -22,8 +22,9 @@ _CUTS = ("typical_p", "epsilon_cutoff", "eta_cutoff")
 
 @dataclass(frozen=True)
 class Settings:
-    """What one generation does. `draws` are the sampler's arguments, None where it is
-    greedy; `longest` is the file's limit on the whole text, where the call has none."""
+    """The settings of one generation. `draws` are the sampler's arguments, None where
+    it is greedy; `longest` is the file's limit on the whole text, where the call has
+    none."""
 
     draws: Mapping[str, Any] | None
     rules: Rules
@@ -41,7 +42,7 @@ def settle(
     eos: Sequence[int],
     own: Sequence[Any] = (),
 ) -> Settings:
-    """The settings of a call: what is `given` stands above what is `usual`.
+    """Returns the settings of a call: what is `given` overrides what is `usual`.
 
     None counts as not given. Raises ValueError for what is not obeyed, for values that
     mean nothing, and for arguments that contradict each other.
@@ -81,7 +82,7 @@ def settle(
 def _draws(
     usual: Mapping[str, Any], named: Mapping[str, Any], all_of: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The sampler's arguments; None for the greedy choice."""
+    """Returns the sampler's arguments; None for the greedy choice."""
     asked = [name for name in (*_DRAWS, *_CUTS) if named.get(name) is not None]
     wanted = named.get("do_sample")
     if wanted is False and asked and named.get("temperature") != 0:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from .recipes import (
     Cat,
-    Kept,
     Permute,
     Quantized,
     Recipe,
+    Repacked,
     Shape,
     Slice,
     Stack,
@@ -19,7 +19,7 @@ from .storage import fits
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
-    """The shape a recipe gives, with `shape(name)` that of a tensor.
+    """Returns the shape a recipe gives, with `shape(name)` that of a tensor.
 
     Raises ValueError with the reason where a step does not fit its source.
     """
@@ -54,7 +54,7 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
                     told = f"{list(found)}, {list(part.shape)} is needed"
                     raise ValueError(f"{part.name} is {told}")
             return recipe.shape()
-        case Kept(of, part):
+        case Repacked(of, part):
             shape_of(of, shape)
             return of.kept_shape(part)
 

@@ -1,4 +1,4 @@
-"""What a layer keeps from one call to the next: as its class declares it, and as it is.
+"""States of layers: as their class declares them, and as they are.
 
 A class of layers says `states = States(kv=KeysValues(2, 128, 128))`; each of its layers
 is then called with a `LayerState` whose `kv` is a `KvState`.
@@ -20,7 +20,7 @@ CACHE_DTYPES = {"int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn}
 
 
 class State:
-    """What one layer keeps under one name, for every row of a batch.
+    """A state of one layer under one name, for every row of a batch.
 
     Its tensors have rows as dimension 0. What is kept for each token lies in slots,
     dimension `slots_dim`, of which those from `past` on hold nothing yet.
@@ -51,11 +51,12 @@ class State:
         return self.cache.start
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that is kept, by name."""
+        """Returns all tensors of the state, by name."""
         return {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
 
     def first_rows(self, cache: "Cache") -> "State":
-        """The first rows of the same tensors, as a state of a cache with fewer."""
+        """Returns the first rows of the same tensors, as a state of a cache with
+        fewer."""
         rows = copy.copy(self)
         rows.cache = cache
         for name, kept in self.tensors().items():
@@ -78,7 +79,7 @@ class State:
             setattr(self, name, new)
 
     def clear(self) -> None:
-        """Zeros, in the same place."""
+        """Fills with zeros, in the same place."""
         for kept in self.tensors().values():
             kept.zero_()
 
@@ -117,7 +118,7 @@ class KvState(State):
     def read(
         self, begin: int, end: int, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
+        """Returns keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
         keys, values = self.keys[:, :, begin:end], self.values[:, :, begin:end]
         if self.key_scales is None or self.value_scales is None:
             return keys.to(dtype), values.to(dtype)
@@ -157,7 +158,7 @@ class KeysValues:
     v_dim: int
 
     def new(self, cache: "Cache") -> KvState:
-        """What a layer keeps, with nothing in it."""
+        """Makes the state of a layer, with nothing in it."""
         heads = torch.empty(
             (cache.batch, self.kv_heads, cache.capacity, 0),
             dtype=cache.kv_dtype,
@@ -177,7 +178,7 @@ class PerToken:
         self.dtype = dtype
 
     def new(self, cache: "Cache") -> TokenState:
-        """What a layer keeps, with nothing in it."""
+        """Makes the state of a layer, with nothing in it."""
         shape = cache.batch, cache.capacity, *self.sizes
         dtype = self.dtype or cache.dtype
         return TokenState(cache, torch.empty(shape, dtype=dtype, device=cache.device))
@@ -191,20 +192,20 @@ class PerRow:
         self.dtype = dtype
 
     def new(self, cache: "Cache") -> RowState:
-        """What a layer keeps, before any token."""
+        """Makes the state of a layer, before any token."""
         shape, dtype = (cache.batch, *self.sizes), self.dtype or cache.dtype
         return RowState(cache, torch.zeros(shape, dtype=dtype, device=cache.device))
 
 
 class From:
-    """What an earlier layer keeps under the same name; the owner's number, or for each
-    layer of the class its owner's."""
+    """A state that an earlier layer keeps under the same name; the owner's number, or
+    for each layer of the class its owner's."""
 
     def __init__(self, owner: int | Mapping[int, int]):
         self.owner = owner
 
     def of(self, layer: int) -> int:
-        """The layer whose state a layer reads."""
+        """Returns the layer whose state a layer reads."""
         return self.owner if isinstance(self.owner, int) else self.owner[layer]
 
 
@@ -212,7 +213,7 @@ Declared: TypeAlias = KeysValues | PerToken | PerRow | From
 
 
 class States(dict[str, Declared]):
-    """What a class of layers declares that each of them keeps, by name."""
+    """The states that each layer of a class keeps, by name."""
 
 
 class LayerState(SimpleNamespace):
@@ -220,7 +221,7 @@ class LayerState(SimpleNamespace):
 
 
 def quantized(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """int8 codes [..., D] of `states` [..., D], and their scales float32 [...].
+    """Quantises `states` [..., D] to int8 codes [..., D] and scales float32 [...].
 
     One scale for each head of each token, so that a token is written once and for all:
     its largest channel becomes ±127. The error is at most half a scale.
@@ -234,12 +235,12 @@ def quantized(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def dequantized(
     codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """What `quantized` made of states, as `dtype`."""
+    """Dequantises what `quantized` made of states, to `dtype`."""
     return (codes.float() * scales[..., None]).to(dtype)
 
 
 def stored(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`states` as a cache of floats holds them; float8 at most at its largest."""
+    """Casts `states` as a cache of floats holds them; float8 at most at its largest."""
     if dtype == torch.float8_e4m3fn:
         limit = torch.finfo(dtype).max
         return states.float().clamp(-limit, limit).to(dtype)

@@ -1,4 +1,4 @@
-"""How a model and a checkpoint can disagree about quantised weights, in a sentence.
+"""Say in a sentence how a model and a checkpoint disagree about quantised weights.
 
 Needs no torch: names, shapes and dtypes come from headers, or names from an index.
 """
@@ -17,21 +17,21 @@ EXPONENTS = "F8_E8M0"
 
 
 class Need(NamedTuple):
-    """What a tensor must be: its shape, where known, and the dtype of its codes, or
-    None where it is to be floats. The dimensions of scales may lack ones."""
+    """The requirements of a tensor: its shape, where known, and the dtype of its codes,
+    or None where it is to be floats. The dimensions of scales may lack ones."""
 
     shape: tuple[int, ...] | None
     codes: str | None
     scale: bool = False
 
     def takes(self, dtype: str) -> bool:
-        """Whether a tensor of `dtype` will do."""
+        """Tells whether a tensor of `dtype` will do."""
         if self.codes:
             return dtype == self.codes
         return dtype in FLOATS or (self.scale and dtype == EXPONENTS)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of `shape` will do."""
+        """Tells whether a tensor of `shape` will do."""
         if self.shape is None:
             return True
         if self.scale:
@@ -40,13 +40,14 @@ class Need(NamedTuple):
 
 
 def fits(found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
-    """Whether scales are as many as needed: one may be published as `[]` or `[1]`, and
-    those of rows as `[rows]` or `[rows, 1]`."""
+    """Tells whether scales are as many as needed: one may be published as `[]` or
+    `[1]`, and those of rows as `[rows]` or `[rows, 1]`."""
     return [n for n in found if n != 1] == [n for n in needed if n != 1]
 
 
 def float_name(codes: str) -> str:
-    """What weights are called where they are stored as floats, by their codes' name."""
+    """Returns the name of weights where they are stored as floats, from their codes'
+    name."""
     for ending in CODES:
         if codes.endswith(ending):
             return f"{codes.removesuffix(ending)}.weight"
@@ -54,7 +55,7 @@ def float_name(codes: str) -> str:
 
 
 class Found(Protocol):
-    """What a header says of a tensor; an index alone knows neither."""
+    """A tensor as its header describes it; an index alone knows neither."""
 
     @property
     def shape(self) -> tuple[int, ...] | None: ...
@@ -66,8 +67,8 @@ class Found(Protocol):
 def storage_fault(
     needs: Mapping[str, Need], headers: Mapping[str, Found]
 ) -> str | None:
-    """Why weights are not stored as the model was compiled for, and what to do about
-    it; None where they are, as far as this can tell."""
+    """Returns why weights are not stored as the model was compiled for, and what to do
+    about it; None where they are, as far as this can tell."""
     both = [
         (name, need, headers[name]) for name, need in needs.items() if name in headers
     ]
@@ -91,7 +92,8 @@ def storage_fault(
 
 
 def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str | None:
-    """What names alone tell, of formats that have names of their own for codes."""
+    """Finds by names alone that files and config disagree, for formats that have names
+    of their own for codes."""
     for name, need in needs.items():
         if name in headers:
             continue
@@ -115,7 +117,8 @@ def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str
 
 
 def _dtype_by_names(name: str, need: Need, headers: Mapping[str, Found]) -> str | None:
-    """What an index tells of a weight: quantised ones have a scale beside them."""
+    """Guesses the dtype of a weight from an index: quantised ones have a scale beside
+    them."""
     if name + "_scale_inv" in headers:
         return "F8_E4M3"
     if name + "_scale" in headers:
@@ -124,7 +127,8 @@ def _dtype_by_names(name: str, need: Need, headers: Mapping[str, Found]) -> str 
 
 
 def _bits(need: Need, found: Found) -> tuple[int, int]:
-    """(bits the model takes codes to have, bits the files' codes have), by widths.
+    """Returns (bits the model takes codes to have, bits the files' codes have), by
+    widths.
 
     Float rows, and int8 codes, are as wide as the matrix, int4 codes half of that.
     """

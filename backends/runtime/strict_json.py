@@ -1,4 +1,4 @@
-"""JSON as a published file must hold it before anything believes it."""
+"""Strict JSON, which a published file must hold before anything believes it."""
 
 import json
 import math
@@ -13,7 +13,7 @@ _MAX_DIGITS = 100
 
 
 def read_object(path: Path, limit: int, *, finite: bool = True) -> dict[str, Any]:
-    """The JSON object in a file of at most `limit` bytes.
+    """Reads the JSON object in a file of at most `limit` bytes.
 
     With `finite=False` it may hold NaN and infinities, as Python writes them. Raises
     WeightsError where it is no such file.
@@ -33,7 +33,7 @@ def read_object(path: Path, limit: int, *, finite: bool = True) -> dict[str, Any
 
 
 def parse_object(data: bytes, where: str, *, finite: bool = True) -> dict[str, Any]:
-    """The JSON object in `data`; messages begin with `where`.
+    """Parses the JSON object in `data`; messages begin with `where`.
 
     Raises WeightsError where it is not UTF-8 or JSON, no object, nested absurdly, or
     repeats a key.

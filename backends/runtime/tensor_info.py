@@ -1,4 +1,4 @@
-"""What a header says about one tensor."""
+"""The facts in a header about one tensor."""
 
 import math
 from dataclasses import dataclass
@@ -42,5 +42,6 @@ class TensorInfo:
 
 
 def size_in_bytes(dtype: str, shape: tuple[int, ...]) -> float:
-    """Bytes of a contiguous tensor; not whole where elements do not fill the last."""
+    """Returns the bytes of a contiguous tensor; not whole where elements do not fill
+    the last."""
     return math.prod(shape) * BITS[dtype] / 8

@@ -1,4 +1,5 @@
-"""The tensors of a `torch.save` file, without torch and without running anything."""
+"""Read the tensors of a `torch.save` file, without torch and without running
+anything."""
 
 import struct
 import zipfile
@@ -64,7 +65,7 @@ class _Tensor:
 
 
 def read_torch(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
-    """The tensors of one `.bin` file, zip or legacy, which messages call `path`.
+    """Reads the tensors of one `.bin` file, zip or legacy, which messages call `path`.
 
     Raises WeightsError where the file is truncated, corrupt, or would need code to be
     run.
@@ -134,7 +135,8 @@ def _read_zip(file: IO[bytes]) -> object:
 
 
 def _read_legacy(file: IO[bytes]) -> object:
-    """Before torch 1.6: pickles one after the other, then the raw storages."""
+    """Reads a file from before torch 1.6: pickles one after the other, then the raw
+    storages."""
     handlers = _Handlers()
     if load(file, handlers) != _LEGACY_MAGIC:
         raise PickleFault("it is neither a zip archive nor what torch wrote before 1.6")
@@ -148,8 +150,8 @@ def _read_legacy(file: IO[bytes]) -> object:
 def _check_storages(
     file: IO[bytes], keys: object, storages: Mapping[str, _Storage]
 ) -> None:
-    """Each storage, in the order of `keys`, has its number of elements before it, in
-    eight bytes; the last one ends the file."""
+    """Checks the storages in the order of `keys`: each has its number of elements
+    before it, in eight bytes, and the last one ends the file."""
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise PickleFault("its list of storages is not of what its tensors refer to")
     for key in keys:

@@ -1,4 +1,4 @@
-"""Launch parameters that were measured on a GPU, in the place of the defaults.
+"""Launch parameters that were measured on a GPU, in place of the defaults.
 
 The defaults are the tables in capitals of `kernels.py`: tiles, by bytes of an element,
 number of outputs or order. `tuning.json`, which `glmc tune` writes beside it, holds for
@@ -28,8 +28,8 @@ class TuningError(ValueError):
 
 
 def tiles(kernels: ModuleType) -> dict[str, Tile]:
-    """Every tile of a module's tables by its place, `DECODE/2`; changing one changes
-    what the next launch takes."""
+    """Returns every tile of a module's tables by its place, `DECODE/2`; changing one
+    changes what the next launch takes."""
     return {
         path: tile
         for name, table in vars(kernels).items()
@@ -51,8 +51,8 @@ def _leaves(path: str, table: Any) -> Iterator[tuple[str, Tile]]:
 
 @functools.cache
 def present_target(device: torch.device | str = "cuda") -> str:
-    """What tiles were measured on: `cuda:90`, or an AMD architecture, `hip:gfx942`;
-    what is no GPU is its kind, `cpu`."""
+    """Names the target that tiles are measured for: `cuda:90`, or an AMD architecture,
+    `hip:gfx942`; what is no GPU is its kind, `cpu`."""
     kind = torch.device(device).type
     if kind != "cuda":
         return kind
@@ -124,5 +124,5 @@ def check(
 
 
 def digest(kernels: ModuleType) -> str:
-    """What says that tiles were measured for these kernels."""
+    """Returns the digest by which tiles are known to be measured for these kernels."""
     return hashlib.sha256(Path(str(kernels.__file__)).read_bytes()).hexdigest()

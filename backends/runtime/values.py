@@ -1,4 +1,4 @@
-"""Values that a checkpoint must have, beside names and shapes.
+"""Check the values that a checkpoint must have, beside names and shapes.
 
 Some tensors are not read because they are always the same, or in order: that is looked
 up. Weights that are no numbers are named, and those too large for the dtype they are
@@ -20,7 +20,7 @@ PIECE = 1 << 22
 
 
 class Expected(NamedTuple):
-    """What tensors are taken for. `kind` says what `value` is:
+    """Values that tensors are assumed to have. `kind` says what `value` is:
 
     - "all": every element has it;
     - "order": columns belong to groups of so many, one after the other;
@@ -31,9 +31,9 @@ class Expected(NamedTuple):
     kind: str
     value: float | str
     otherwise: str
-    """What it means where they are not so, and what to do."""
+    """The consequence where they have other values, and what to do."""
     bound: bool = False
-    """Whether this is said of tensors that the model reads; else of the others."""
+    """True where this is said of tensors that the model reads; else of the others."""
 
 
 def unexpected(
@@ -43,8 +43,8 @@ def unexpected(
     prefix: str | None = None,
     whole: bool = False,
 ) -> Iterator[str]:
-    """A sentence for each tensor that is not what it is taken for; all of its elements
-    are read with `whole`, else the first."""
+    """Yields a sentence for each tensor that has not the assumed values; all of its
+    elements are read with `whole`, else the first."""
     for row in expected:
         one = Expected(*row)  # type: ignore[arg-type]
         for name in sorted(checkpoint.headers):
@@ -78,20 +78,20 @@ def _is_so(
 
 
 def _elements(tensor: torch.Tensor, whole: bool) -> torch.Tensor:
-    """The elements of a tensor in a row: all of them, or the first."""
+    """Returns the elements of a tensor in a row: all of them, or the first."""
     flat = tensor.flatten() if whole or tensor.dim() < 2 else _rows(tensor).flatten()
     return flat if whole else flat[:FIRST]
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """As many rows of a matrix as hold the first elements."""
+    """Returns as many rows of a matrix as hold the first elements."""
     width = max(1, tensor[0].numel()) if len(tensor) else 1
     return tensor[: -(-FIRST // width)]
 
 
 def is_narrowed(stored: Iterable[str], dtype: torch.dtype) -> bool:
-    """Whether weights of these dtypes, by their safetensors names, may be too large for
-    `dtype`."""
+    """Tells whether weights of these dtypes, by their safetensors names, may be too
+    large for `dtype`."""
     most = torch.finfo(dtype).max if dtype.is_floating_point else float("inf")
     kinds = (NAMED_DTYPES[name] for name in stored if name in NAMED_DTYPES)
     floats = [kind for kind in kinds if kind.is_floating_point]
@@ -99,7 +99,8 @@ def is_narrowed(stored: Iterable[str], dtype: torch.dtype) -> bool:
 
 
 def are_numbers(weight: torch.Tensor, whole: bool) -> bool:
-    """Whether the elements of a tensor are finite: all, or the first and a few."""
+    """Tells whether the elements of a tensor are finite: all, or the first and a
+    few."""
     if not weight.is_floating_point() or weight.dtype.itemsize < 2:
         return True
     flat = weight.flatten() if weight.is_contiguous() else _elements(weight, whole)
@@ -109,7 +110,7 @@ def are_numbers(weight: torch.Tensor, whole: bool) -> bool:
 
 
 def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether no element of a tensor becomes infinite as `dtype`."""
+    """Tells whether no element of a tensor becomes infinite as `dtype`."""
     pieces = _pieces(weight.flatten())
     return all(bool(piece.to(dtype).isfinite().all()) for piece in pieces)
 

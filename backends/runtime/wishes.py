@@ -1,4 +1,4 @@
-"""What generation can be asked for, in a call and by a generation_config.json.
+"""The options of generation, in a call and in a generation_config.json.
 
 Names and values are transformers'. Every key is obeyed, or named where it is not; what
 asks for nothing (`num_beams=1`) is accepted. Needs no torch: `glmc check` looks here.
@@ -140,7 +140,8 @@ SILENT = frozenset(
 
 
 def checked(name: str, value: object, where: str) -> Any:
-    """The value of a key that is obeyed; raises ValueError where it is no such."""
+    """Returns the value of a key that is obeyed; raises ValueError where it is no
+    such."""
     try:
         return OBEYED[name](value)
     except ValueError as error:
@@ -150,7 +151,7 @@ def checked(name: str, value: object, where: str) -> Any:
 
 
 def defaults(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a generation_config.json says of keys that are obeyed."""
+    """Returns the values of a generation_config.json for keys that are obeyed."""
     found = {
         name: checked(name, value, where)
         for name, value in config.items()
@@ -160,7 +161,7 @@ def defaults(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def unheard(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a generation_config.json asks for and `generate` does not do."""
+    """Returns the keys of a generation_config.json that `generate` does not obey."""
     known = OBEYED.keys() | SILENT
     return {
         name: value

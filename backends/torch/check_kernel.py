@@ -31,7 +31,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2}
 
 
 class Refused(Exception):
-    """Why a kernel must not be used."""
+    """A kernel that must not be used; the message says why."""
 
 
 class Checker(Executor):
@@ -43,7 +43,8 @@ class Checker(Executor):
         self.calls, self.worst = 0, 0.0
 
     def cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache in which every slot that is read too early shows."""
+        """Returns an empty cache whose unwritten slots are NaN, so that reading one too
+        early shows."""
         empty = super().cache(batch, capacity)
         for state in empty.own:
             for slots in _slots(state).values():
@@ -51,7 +52,7 @@ class Checker(Executor):
         return empty
 
     def apply(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """The reference's results; the user's are compared and dropped."""
+        """Returns the reference's results; the user's are compared and dropped."""
         if op.mnemonic != self._op:
             return super().apply(op, args, kwargs)
         fields = [field for field, _, _ in op.operands()]
@@ -115,7 +116,8 @@ def _operands(
     reference: tuple[list[Any], Mapping[str, Any]],
     before: tuple[list[Any], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Operands after the call: states as the reference leaves them, else untouched."""
+    """Yields operands after the call: states as the reference leaves them, else
+    untouched."""
     found: dict[str, Any] = {}
     for at, field in enumerate(fields):
         got, want, old = (
@@ -130,7 +132,7 @@ def _operands(
 
 
 def _filled(name: str, got: Any, want: State) -> Iterable[tuple[str, Any]]:
-    """What a state holds, of slots those that were written."""
+    """Yields the tensors of a state, of slots those that were written."""
     if not isinstance(got, type(want)):
         raise Refused(f"{name} is {type(got).__name__} and no {type(want).__name__}")
     slots = _slots(want)
@@ -143,14 +145,14 @@ def _filled(name: str, got: Any, want: State) -> Iterable[tuple[str, Any]]:
 
 
 def _slots(state: State) -> dict[str, torch.Tensor]:
-    """What is kept for each token, with slots as dimension 1."""
+    """Returns the tensors that are kept for each token, with slots as dimension 1."""
     if state.slots_dim is None:
         return {}
     return {k: v.movedim(state.slots_dim, 1) for k, v in state.tensors().items()}
 
 
 def load(file: str, op: str) -> Callable[..., Any]:
-    """The user's function."""
+    """Imports the user's file and returns its function."""
     spec = importlib.util.spec_from_file_location(f"own_{op}", file)
     assert spec is not None
     assert spec.loader is not None
@@ -199,7 +201,7 @@ def _bare(parameters: Mapping[str, inspect.Parameter]) -> str:
 
 
 def check(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a request."""
+    """Answers a request."""
     op = request["op"]
     try:
         own = load(request["file"], op)
@@ -214,7 +216,7 @@ def check(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """One request in, one answer out."""
+    """Reads one request, and prints one answer."""
     request = json.load(sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the user's file prints is no answer

@@ -1,4 +1,4 @@
-"""Executing the IR with the reference ops: what a graph means.
+"""Execute the IR with the reference ops, which define what a graph means.
 
 ``glmc compile --verify-passes`` runs every stage of a shrunken model on the same
 random weights and inputs and compares the logits.
@@ -59,8 +59,8 @@ TOKENS = 12
 
 
 def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
-    """A random tensor for every name a lowered program reads: floats in fp32, and codes
-    with their scales where weights are quantised. A name fixes its values."""
+    """Makes a random tensor for every name a lowered program reads: floats in fp32, and
+    codes with their scales where weights are quantised. A name fixes its values."""
     found: dict[str, torch.Tensor] = {}
     for _, layer, param in program.bindings():
         for leaf in leaves(param.recipe):
@@ -73,7 +73,7 @@ def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
 
 
 def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
-    """Codes over their whole range, and scales that make the weights as large as
+    """Makes codes over their whole range, and scales that make the weights as large as
     those of a float matrix."""
     made: dict[str, torch.Tensor] = {}
     for field, part in leaf.parts().items():
@@ -97,7 +97,7 @@ def _gains(leaf: Dequant, name: str) -> torch.Tensor:
 
 
 def _codes(name: str, shape: Sequence[int], dtype: str) -> torch.Tensor:
-    """Any bits at all, but for float8, of which not all are numbers."""
+    """Makes random bits, but for float8, of which not all patterns are numbers."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     if dtype == "F8_E4M3":
         return torch.randn(*shape, generator=generator).to(torch.float8_e4m3fn)
@@ -110,7 +110,7 @@ def _codes(name: str, shape: Sequence[int], dtype: str) -> torch.Tensor:
 
 
 def _shuffled(name: str, leaf: Dequant) -> torch.Tensor:
-    """The group of each column, in no order."""
+    """Makes the group of each column, in no order."""
     assert isinstance(leaf, DequantGroups)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     order = torch.randperm(leaf.shape[-1], generator=generator)
@@ -162,7 +162,7 @@ def _repacked(
     layer: int | None,
     x: int | None,
 ) -> torch.Tensor:
-    """A part of quantised weights, repacked as builds repack it."""
+    """Returns a part of quantised weights, repacked as builds repack it."""
     leaf, rows = node.of, slice(None)
     packing = leaf.packing if isinstance(leaf, DequantGroups) else "rows"
     stored = checkpoint[_name(leaf.parts()[node.part], layer, x)]
@@ -180,7 +180,7 @@ def _dequantized(
     layer: int | None,
     x: int | None,
 ) -> torch.Tensor:
-    """What a leaf stands for, by the arithmetic that builds carry."""
+    """Dequantises a leaf, by the arithmetic that builds carry."""
     parts: dict[str, Any] = {
         field: checkpoint[_name(part, layer, x)] for field, part in leaf.parts().items()
     }
@@ -211,7 +211,7 @@ class Executor:
         }
 
     def cache(self, batch: int, capacity: int) -> Cache:
-        """A cache for this program that has seen no token yet."""
+        """Returns a cache for this program that has seen no token yet."""
         kept = [_declared(block) for block in self.program.schedule()]
         dtype = DTYPES[self.program.dtype]
         encoder = self.program.prefix_encoder
@@ -226,7 +226,7 @@ class Executor:
     def __call__(
         self, ids: torch.Tensor, pos: torch.Tensor, cache: Cache
     ) -> torch.Tensor:
-        """Logits [B,T,V] of ids [B,T] at positions [B,T] or [B,S,T]; the cache
+        """Returns logits [B,T,V] of ids [B,T] at positions [B,T] or [B,S,T]; the cache
         advances by T."""
         given = {"ids": ids, "pos": pos, "prefix": cache.prefix}
         (logits,) = self.run(given, cache.layers)
@@ -235,7 +235,7 @@ class Executor:
         return logits
 
     def run(self, given: Values, states: Sequence[LayerState] = ()) -> list[Any]:
-        """What the head returns for the stem's inputs and what each layer keeps."""
+        """Returns the head's results for the stem's inputs and each layer's states."""
         program = self.program
         made = self._run(program.stem, dict(given), "")
         env = dict(zip(program.stem.returns, made, strict=True))
@@ -271,12 +271,12 @@ class Executor:
         return [env[name] for name in graph.returns]
 
     def apply(self, op: Op, args: list[Any], kwargs: Values) -> Any:
-        """What an op makes of its operands, these as emitted code passes them."""
+        """Runs an op on its operands, which are passed as emitted code passes them."""
         return getattr(ops, op.mnemonic)(*args, **kwargs)
 
 
 def _declared(block: Graph) -> dict[str, Declared]:
-    """What a layer of a block is declared to keep."""
+    """Returns the states that a layer of a block declares."""
     found: dict[str, Declared] = {}
     for state in block.states:
         if state.owners:
@@ -289,12 +289,12 @@ def _declared(block: Graph) -> dict[str, Declared]:
 
 
 def _typed(weight: torch.Tensor, dtype: str) -> torch.Tensor:
-    """A float in the dtype that the program has it in; codes stay as they are."""
+    """Casts a float to the dtype that the program has it in; codes stay as they are."""
     return weight.to(DTYPES[dtype]) if dtype in DTYPES else weight
 
 
 def compare(programs: Sequence[Program]) -> Iterator[float]:
-    """Largest difference of each program's answers to those of the first.
+    """Yields the largest difference of each program's answers to those of the first.
 
     Relative to the largest answer where that is above 1: random weights can make a
     residual stream grow without bound, and rounding grows with it.
@@ -309,7 +309,7 @@ def compare(programs: Sequence[Program]) -> Iterator[float]:
 
 
 def run_batch(model: Executor) -> torch.Tensor:
-    """The answers of a model, in one tensor.
+    """Returns the answers of a model, in one tensor.
 
     Decoders answer a left-padded batch of two: a prompt of nine, then three tokens one
     by one. Encoders answer a batch with padding on either side.
@@ -324,12 +324,12 @@ def _logits(model: Executor) -> torch.Tensor:
 
 
 def first_slots() -> torch.Tensor:
-    """The first token of each row of a batch that is not padding."""
+    """Returns the first token of each row of a batch that is not padding."""
     return torch.tensor([0, 3], dtype=torch.int32)
 
 
 def seen_both_ways() -> torch.Tensor:
-    """How many tokens of each row see one another, where a model has such a thing."""
+    """Returns the length of each row's bidirectional part, for models that have one."""
     return torch.tensor([4, 5], dtype=torch.int32)
 
 
@@ -337,7 +337,8 @@ def seen_both_ways() -> torch.Tensor:
 def read(
     model: Executor, rows: slice, first: int, calls: Sequence[int]
 ) -> torch.Tensor:
-    """Logits [B,T,V] of some rows of a batch, from a token on, in several calls."""
+    """Returns logits [B,T,V] of some rows of a batch, from a token on, in several
+    calls."""
     pos = (torch.arange(TOKENS) - first_slots()[:, None]).clamp(min=0)[rows, first:]
     start = (first_slots()[rows] - first).clamp(min=0)
     cache = model.cache(len(start), sum(calls))
@@ -352,7 +353,7 @@ def read(
 
 @torch.no_grad()
 def _encoded(model: Executor) -> torch.Tensor:
-    """Every answer of an encoder in one row of numbers."""
+    """Returns every answer of an encoder in one row of numbers."""
     ids, pos = _ids(model), torch.arange(TOKENS).expand(2, TOKENS)
     mask = torch.ones(2, TOKENS, dtype=torch.bool)
     mask[0, 8:], mask[1, :3] = False, False

@@ -1,4 +1,4 @@
-"""In how many calls tokens are read must not change what a program answers.
+"""Check that a program answers the same in however many calls tokens are read.
 
 A prompt in one call, in chunks, or token by token; with other rows and padding, or
 alone: what a layer keeps from call to call has to make them all the same. So a state
@@ -38,7 +38,7 @@ class Reading:
 def differences(
     program: Program, checkpoint: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, float]]:
-    """(what was read, largest difference to the prompt in one call) of each reading.
+    """Yields (reading, largest difference to the prompt in one call) for each reading.
 
     Relative to the largest answer where that is above 1, as in ``compare``.
     """
@@ -54,7 +54,8 @@ def differences(
 
 
 def _readings(program: Program, tokens: int) -> Iterator[Reading]:
-    """What a program is read as; none where its tokens do not suffice for two calls.
+    """Yields the readings of a program; none where its tokens do not suffice for two
+    calls.
 
     The first call reads what lies below a prefix that sees itself in both directions:
     later tokens of it would not have been seen by those before. And of every row it
@@ -81,7 +82,8 @@ def _readings(program: Program, tokens: int) -> Iterator[Reading]:
 def _calls(
     what: str, rows: slice, first: int, begun: int, tokens: int
 ) -> Iterator[Reading]:
-    """In chunks, and token by token, after a call that reads what it must."""
+    """Yields readings in chunks, and token by token, after a call that reads what it
+    must."""
     left = tokens - begun
     if left > 0:
         yield Reading(f"{what}, token by token", rows, first, (begun, *[1] * left))
@@ -95,7 +97,8 @@ def _ops(program: Program) -> Iterator[Op]:
 
 
 def _steady(program: Program) -> int:
-    """How many tokens are read: as many as have the same positions in any call."""
+    """Returns how many tokens are read: as many as have the same positions in any
+    call."""
     limited = (op for op in _ops(program) if op.steady_until)
     limits: list[int] = [getattr(op, str(op.steady_until)) for op in limited]
     return min([TOKENS, *limits])

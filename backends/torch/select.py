@@ -50,7 +50,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class Source:
-    """What one file defines and imports."""
+    """The definitions and imports of one file."""
 
     definitions: dict[str, Definition]
     imports: dict[str, tuple[str, str]]
@@ -58,7 +58,7 @@ class Source:
 
 
 def reference_module(ops: Iterable[str], *, codes: bool = True) -> str:
-    """Source of a module with exactly these ops and what they need.
+    """Returns the source of a module with exactly these ops and what they need.
 
     `codes` says whether some weights are codes. It is deterministic and formatted as
     ruff would. Raises LookupError for a name that is no reference op.
@@ -86,7 +86,7 @@ def reference_module(ops: Iterable[str], *, codes: bool = True) -> str:
 
 
 def closure(names: Iterable[str], files: Mapping[str, str]) -> set[str]:
-    """The names, and all that their definitions, in the `files` named, lead to."""
+    """Returns the names, and all that their definitions lead to."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -100,7 +100,7 @@ def closure(names: Iterable[str], files: Mapping[str, str]) -> set[str]:
 
 @functools.cache
 def places() -> dict[str, str]:
-    """What is defined, to the file that defines it, by the lines at column 0: most
+    """Maps each definition to the file that holds it, by the lines at column 0: most
     models need few of the files, and to parse all takes long.
 
     Raises ValueError where two files define the same name.
@@ -133,8 +133,8 @@ def read_source(file: str) -> Source:
 
 
 def import_lines(imports: Iterable[tuple[str, str]]) -> str:
-    """Import statements: standard library, torch, files of the build; in each of them
-    `import` before `from`."""
+    """Returns import statements: standard library, torch, files of the build; in each
+    of them `import` before `from`."""
     named: dict[str, list[str]] = {}
     lines = []
     for module, name in sorted(imports):
@@ -150,14 +150,14 @@ def import_lines(imports: Iterable[tuple[str, str]]) -> str:
 
 
 def _room(line: str) -> int:
-    """Which block of imports a line belongs to."""
+    """Returns the block of imports that a line belongs to."""
     module = line.split()[1]
     return 2 if module.startswith(".") else int(module.startswith("torch"))
 
 
 def _imported(node: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What an import binds; imports between the files bind nothing of their own, and
-    files of the runtime lie beside the module in a build."""
+    """Yields the names an import binds; imports between the files bind none of their
+    own, and files of the runtime lie beside the module in a build."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.asname or alias.name, ("", ast.unparse(alias))
@@ -176,7 +176,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _definitions(tree: ast.Module, lines: list[str]) -> Iterator[Definition]:
-    """Each top-level definition, with the comment above it."""
+    """Yields each top-level definition, with the comment above it."""
     for node in tree.body:
         name = _defined_name(node)
         if name is None:
@@ -201,7 +201,7 @@ def _defined_name(node: ast.stmt) -> str | None:
 
 
 def _global_names(node: ast.stmt) -> set[str]:
-    """Names that the code reads and does not itself bind."""
+    """Returns the names that the code reads and does not itself bind."""
     read, bound = set(), set()
     for part in ast.walk(node):
         match part:

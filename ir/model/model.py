@@ -271,8 +271,8 @@ class Model(Node):
     prefix_encoder: PrefixEncoder | None = None
     tokens: Tokens = Tokens()
     tokenizer: Literal["glm"] | None = None
-    """What reads its vocabulary besides tokenizer.json: that of the published GLM code,
-    with its formats, variants and chats."""
+    """The reader of its vocabulary besides tokenizer.json: that of the published GLM
+    code, with its formats, variants and chats."""
     optional_prefix: str | None = None
     """Checkpoints saved from the headless model leave this prefix out of names."""
     old_names: tuple[OldName, ...] = ()

@@ -1,4 +1,4 @@
-"""What a tokenizer is called with, as transformers names it: obeyed, or refused."""
+"""Read the arguments of a tokenizer, by transformers' names: obeyed, or refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def refuse(given: Mapping[str, Any], call: str) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """How rows are cut and padded, and what is answered beside them.
+    """The cutting and padding of rows, and what is answered beside them.
 
     `padding` and `truncation` are strategies by transformers' names; `max_length` is
     None where nothing is cut or padded to it.
@@ -59,7 +59,7 @@ class Shape:
 
     @property
     def most(self) -> int | None:
-        """So many tokens may a row have."""
+        """The most tokens that a row may have."""
         return None if self.truncation == "do_not_truncate" else self.max_length
 
 
@@ -70,7 +70,7 @@ def shape(
     others: dict[str, Any],
     model_max: int | None,
 ) -> Shape:
-    """The shape of a call; takes its arguments out of `others`.
+    """Reads the shape of a call; takes its arguments out of `others`.
 
     `model_max` is what the repository says that a model can read. Raises
     TokenizerError for values that mean nothing.
@@ -136,7 +136,7 @@ def _check_count(name: str, value: object) -> None:
 def fit(
     first: list[int], second: list[int] | None, most: int, how: str, side: str
 ) -> tuple[list[int], list[int] | None]:
-    """Two texts' ids cut to `most` together, as transformers cuts them.
+    """Cuts two texts' ids to `most` together, as transformers cuts them.
 
     `side` is where tokens are left out. Raises TokenizerError where the text that may
     be cut is too short for it.
@@ -168,12 +168,12 @@ def fit(
 
 
 def cut_to(ids: list[int], count: int, side: str) -> list[int]:
-    """`count` of the ids; those at `side` are left out."""
+    """Keeps `count` of the ids; those at `side` are left out."""
     return ids[:count] if side == "right" else ids[len(ids) - count :]
 
 
 def check_texts(value: object) -> list[str]:
-    """Texts to encode, from one or a list of them."""
+    """Returns texts to encode, from one or a list of them."""
     if isinstance(value, list | tuple):
         if not value:
             raise TokenizerError("there is no text to encode: the list is empty.")
@@ -182,7 +182,7 @@ def check_texts(value: object) -> list[str]:
 
 
 def check_text(value: object) -> str:
-    """A text to encode; raises TokenizerError for anything else."""
+    """Returns a text to encode; raises TokenizerError for anything else."""
     if not isinstance(value, str):
         raise TokenizerError(
             f"what is encoded must be text or a list of texts, not a "
@@ -199,7 +199,7 @@ def check_text(value: object) -> str:
 
 
 def check_ids(value: object) -> list[int]:
-    """The ids of one text, from a number, a list or a tensor."""
+    """Returns the ids of one text, from a number, a list or a tensor."""
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     ids = [value] if isinstance(value, int) else value

@@ -10,7 +10,7 @@ Positions = Callable[[list[int]], list[list[int]] | None]
 
 
 class Batch(dict[str, Any]):
-    """What a model is called with: `model(**batch)`, `batch.to(device)`."""
+    """The arguments of a model's call: `model(**batch)`, `batch.to(device)`."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -21,7 +21,7 @@ class Batch(dict[str, Any]):
             ) from None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Itself, with its tensors on `device`."""
+        """Moves its tensors to `device`; returns itself."""
         for name, value in self.items():
             if isinstance(value, torch.Tensor):
                 self[name] = value.to(device)
@@ -39,7 +39,7 @@ def collate(
     multiple: int | None = None,
     extra: Mapping[str, list[list[int]]] | None = None,
 ) -> Batch:
-    """Rows of equal length as lists, padded with `pad` on `side`.
+    """Pads rows to equal length as lists, with `pad` on `side`.
 
     input_ids, attention_mask (1 for a token, 0 for padding) and, with `types`,
     token_type_ids are [B, T]; position_ids is [B, T], or [B, 2, T] where a position
@@ -72,5 +72,5 @@ def collate(
 
 
 def counted(row: list[int]) -> list[list[int]]:
-    """0, 1, 2, … for a row."""
+    """Returns 0, 1, 2, … for a row."""
     return [list(range(len(row)))]

@@ -61,7 +61,7 @@ class JsonCodec(Codec):
         marked: bool,
         cut: Cut | None = None,
     ) -> tuple[list[int], list[int]]:
-        """As `Codec.encode_prompt`; the file itself says what stands around."""
+        """Encodes as `Codec.encode_prompt`; the file itself says what stands around."""
         found = self._encode(text, pair, specials, marked, cut)
         return list(found.ids), list(found.type_ids)
 
@@ -73,7 +73,7 @@ class JsonCodec(Codec):
         marked: bool = False,
         cut: Cut | None = None,
     ) -> Any:
-        """The package's own record of ids, with their places in the text."""
+        """Returns the package's own record of ids, with their places in the text."""
         with self._switch:
             self.tokenizer.encode_special_tokens = not marked
             if cut is not None:
@@ -105,7 +105,8 @@ class JsonCodec(Codec):
         return list(self._encode(text, marked=True).ids)
 
     def encode_places(self, text: str, mark: str) -> list[tuple[int, int, int]]:
-        """`encode_marked` with the places of each id: (id, first character, end)."""
+        """Encodes like `encode_marked`, with the places of each id: (id, first
+        character, end)."""
         if not mark or mark not in text:
             found = self._encode(text, marked=True)
             return [
@@ -141,7 +142,7 @@ class JsonCodec(Codec):
 
 
 def _kept(text: str, begin: int, end: int, mark: str) -> list[int]:
-    """The places of a run's characters, without those of the marks."""
+    """Returns the places of a run's characters, without those of the marks."""
     kept: list[int] = []
     while begin < end:
         if text.startswith(mark, begin):

@@ -1,4 +1,4 @@
-"""What the rendering of one chat template may use, counted as it uses it.
+"""Bound what the rendering of one chat template may use, counted as it uses it.
 
 Two accounts: steps, which are time, and bytes made, which are memory. Whatever walks a
 value (printing, comparing, hashing, JSON) pays for each part as often as it walks over
@@ -27,7 +27,7 @@ _WALKED = (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set."""
+    """Returns the words of a text, as a set."""
     return frozenset(text.split())
 
 
@@ -66,7 +66,7 @@ class Budget:
             raise TooMuchError("an operation on values that large")
 
     def walk(self, value: object) -> int:
-        """Pays for a walk over all of a value; answers with its size in characters."""
+        """Pays for a walk over all of a value; returns its size in characters."""
         if isinstance(value, str | bytes):
             self.step(1 + len(value) // CHARACTERS)
             return len(value)
@@ -89,7 +89,7 @@ class Budget:
         return cells
 
     def pass_over(self, value: object) -> int:
-        """Pays for a walk over a value's own items; answers with their number."""
+        """Pays for a walk over a value's own items; returns their number."""
         try:
             count = len(value)  # type: ignore[arg-type]
         except TypeError:
@@ -99,7 +99,7 @@ class Budget:
         return count
 
     def hold(self, value: Any) -> Any:
-        """A generator's values as a list, so that they can be weighed."""
+        """Returns a generator's values as a list, so that they can be weighed."""
         return list(value) if isinstance(value, GeneratorType) else value
 
     def keep(self, value: Any) -> Any:
@@ -113,14 +113,15 @@ class Budget:
         return value
 
     def each(self, values: Iterator[Any]) -> Iterator[Any]:
-        """The values of a generator, each an operation."""
+        """Yields the values of a generator, each an operation."""
         for value in values:
             self.step()
             yield self.keep(value)
 
 
 def _inside(value: object) -> Any:
-    """The parts of a value that printing or comparing it walks over, or None."""
+    """Returns the parts of a value that printing or comparing it walks over, or
+    None."""
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
     if isinstance(value, _WALKED):

@@ -1,4 +1,4 @@
-"""The chats of the published ChatGLM code, where no template says how.
+"""The chats of the published ChatGLM code, for repositories without a template.
 
 A chat is a list of parts: text, and special tokens by name.
 """
@@ -14,7 +14,7 @@ QUESTION, ANSWER = "问\uff1a", "答\uff1a"
 
 
 def chatglm(messages: Sequence[Message], generate: bool) -> Parts:
-    """ChatGLM-6B: a lone question as it is, else rounds from 0."""
+    """Writes a chat of ChatGLM-6B: a lone question as it is, else rounds from 0."""
     turns, answer = _rounds(messages, generate, "ChatGLM-6B")
     if len(turns) == 1:
         text = turns[0][0]
@@ -29,7 +29,7 @@ def chatglm(messages: Sequence[Message], generate: bool) -> Parts:
 
 
 def chatglm2(messages: Sequence[Message], generate: bool) -> Parts:
-    """ChatGLM2: rounds from 1, blank lines between."""
+    """Writes a chat of ChatGLM2: rounds from 1, blank lines between."""
     turns, answer = _rounds(messages, generate, "ChatGLM2")
     text = "".join(
         f"[Round {i}]\n\n{QUESTION}{question}\n\n{ANSWER}{reply}\n\n"
@@ -41,12 +41,13 @@ def chatglm2(messages: Sequence[Message], generate: bool) -> Parts:
 
 
 def chatglm3(messages: Sequence[Message], generate: bool) -> Parts:
-    """ChatGLM3: each message behind its role; a system message may have tools."""
+    """Writes a chat of ChatGLM3: each message behind its role; a system message may
+    have tools."""
     return [Special("[gMASK]"), Special("sop"), *_roles(messages, generate, True)]
 
 
 def glm4(messages: Sequence[Message], generate: bool) -> Parts:
-    """GLM-4: as ChatGLM3, and no tools."""
+    """Writes a chat of GLM-4: as ChatGLM3, and no tools."""
     return [Special("[gMASK]"), Special("<sop>"), *_roles(messages, generate, False)]
 
 
@@ -86,7 +87,7 @@ def _roles(messages: Sequence[Message], generate: bool, tools: bool) -> Parts:
 def _rounds(
     messages: Sequence[Message], generate: bool, name: str
 ) -> tuple[list[tuple[str, str]], str | None]:
-    """(question, answer) of each round, and the last answer if there is one."""
+    """Returns (question, answer) of each round, and the last answer if there is one."""
     for number, message in enumerate(messages):
         expected = ("user", "assistant")[number % 2]
         if message["role"] != expected:

@@ -1,4 +1,4 @@
-"""What every vocabulary can do: text to ids and back, with or without specials."""
+"""The base of every vocabulary: text to ids and back, with or without specials."""
 
 import re
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from .arguments import fit
 
 
 class Cut(NamedTuple):
-    """How long a row may be: at most so many ids, cut by a strategy at a side."""
+    """The limit of a row: at most so many ids, cut by a strategy at a side."""
 
     most: int
     how: str
@@ -53,14 +53,14 @@ class Codec(ABC):
 
     @abstractmethod
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of text in which nothing is special."""
+        """Returns ids of text in which nothing is special."""
 
     @abstractmethod
     def decode_plain(self, ids: list[int]) -> str:
-        """Text of ids below `size` of which none is special."""
+        """Returns text of ids below `size` of which none is special."""
 
     def encode_marked(self, text: str, mark: str = "") -> list[int]:
-        """Ids of text in which the names of special tokens stand for them.
+        """Returns ids of text in which the names of special tokens stand for them.
 
         A name between two `mark` stays text; the marks themselves are left out.
         """
@@ -73,7 +73,8 @@ class Codec(ABC):
         return ids
 
     def _runs(self, text: str, mark: str) -> Iterator[tuple[int, int, str]]:
-        """Where runs of plain text begin and end, and the special token behind each."""
+        """Yields where runs of plain text begin and end, and the special token behind
+        each."""
         begin = 0
         held = re.escape(mark)
         either = f"{held}(?:{self.pattern.pattern}){held}|" if mark else ""
@@ -92,7 +93,8 @@ class Codec(ABC):
         marked: bool,
         cut: "Cut | None" = None,
     ) -> tuple[list[int], list[int]]:
-        """Ids of a text or a pair, and for each the text (0 or 1) that it is of.
+        """Returns ids of a text or a pair, and for each the text (0 or 1) that it is
+        of.
 
         With `specials`, the model's own tokens stand around: prefix, text, suffix,
         and for a pair the second text and its end. `cut` says how many ids there may
@@ -113,7 +115,8 @@ class Codec(ABC):
         return ids, types
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        """Text of ids; specials are left out or named. Ids without text give none."""
+        """Returns text of ids; specials are left out or named. Ids without text give
+        none."""
         known = [i for i in ids if i < self.size]
         if skip_special_tokens:
             return self.decode_plain([i for i in known if i not in self.name_of])
@@ -133,7 +136,7 @@ _BLANKS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 def cleaned(text: str) -> str:
-    """Decoded text without the blanks before punctuation, as transformers does it."""
+    """Removes the blanks before punctuation from decoded text, as transformers does."""
     for part in _BLANKS:
         text = text.replace(part, part.strip())
     return text

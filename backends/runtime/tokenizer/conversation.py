@@ -1,4 +1,4 @@
-"""Messages, tools and documents as callers give them, made plain for a template."""
+"""Make messages, tools and documents of callers plain for a template."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,8 @@ Chat = list[dict[str, Any]]
 
 
 def conversations(value: object) -> tuple[list[Chat], bool]:
-    """The chats of an argument: one, or a list of them, and whether it is a list.
+    """Returns the chats of an argument: one, or a list of them, and whether it is a
+    list.
 
     Keys whose value is None are left out, as transformers does: other interfaces send
     them, and templates print them.
@@ -36,7 +37,7 @@ def _chat(value: object) -> Chat:
 
 
 def schemas(tools: object) -> list[Any] | None:
-    """Tools as JSON schemas; functions are described by their own words."""
+    """Returns tools as JSON schemas; functions are described by their own words."""
     if tools is None:
         return None
     if not isinstance(tools, list | tuple):
@@ -59,7 +60,7 @@ def schemas(tools: object) -> list[Any] | None:
 
 
 def documents(value: object) -> list[Any] | None:
-    """Documents to answer from: mappings, usually of a title and a text."""
+    """Returns documents to answer from: mappings, usually of a title and a text."""
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not all(
@@ -73,7 +74,8 @@ def documents(value: object) -> list[Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """A value of JSON's types only: a template cannot call what it cannot reach.
+    """Returns a value of JSON's types only: a template cannot call what it cannot
+    reach.
 
     Images, arrays and whatever else become their type's name, as in transformers;
     templates ask whether such a thing is there, not what it holds.

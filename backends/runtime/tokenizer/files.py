@@ -49,11 +49,12 @@ class Folder:
         self.added_tokens = self._json("added_tokens.json")
 
     def has(self, name: str) -> bool:
-        """Whether the folder has a regular file of this name."""
+        """Returns whether the folder has a regular file of this name."""
         return (self.path / name).is_file()
 
     def names(self, inner: str, ending: str) -> list[str]:
-        """The names of the files right in the folder `inner` that end so, sorted.
+        """Returns the names of the files right in the folder `inner` that end so,
+        sorted.
 
         Names are letters, digits, `.`, `_` and `-`; others are passed over.
         """
@@ -66,7 +67,7 @@ class Folder:
         return [name for name in named if self.has(f"{inner}/{name}")]
 
     def read(self, name: str, limit: int = MAX_VOCABULARY) -> bytes:
-        """The bytes of a file that exists and is not larger than `limit`."""
+        """Returns the bytes of a file that exists and is not larger than `limit`."""
         file = self.path / name
         try:
             with file.open("rb") as opened:
@@ -88,7 +89,7 @@ class Folder:
         return data
 
     def text(self, name: str, limit: int) -> str:
-        """A file's UTF-8 text."""
+        """Returns a file's UTF-8 text."""
         try:
             return self.read(name, limit).decode("utf-8")
         except UnicodeDecodeError as error:
@@ -114,7 +115,7 @@ class Folder:
 
 
 def find_folder(source: str | Path, **hub: Any) -> Folder:
-    """The tokenizer files of a folder or a hub id (never its code or weights).
+    """Finds the tokenizer files of a folder or a hub id (never its code or weights).
 
     `hub` is what `hub.Repository` takes.
     """
@@ -144,7 +145,7 @@ def _download(repository: Repository) -> Path:
 
 
 def optional(module: str, purpose: str, package: str = "glmc[tokenizers]") -> Any:
-    """A package that only some tokenizers need, imported when one does."""
+    """Imports a package that only some tokenizers need."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -156,13 +157,14 @@ def optional(module: str, purpose: str, package: str = "glmc[tokenizers]") -> An
 
 
 def token_text(value: object) -> str | None:
-    """The text of a token as tokenizer_config.json has it: a string or an object."""
+    """Returns the text of a token as tokenizer_config.json has it: a string or an
+    object."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) and 0 < len(value) <= 256 else None
 
 
 def token_ids(value: object) -> tuple[int, ...]:
-    """Ids of a config value that is one id, several, or none."""
+    """Returns the ids of a config value that is one id, several, or none."""
     values = value if isinstance(value, list) else [value]
     return tuple(v for v in values[:64] if type(v) is int and v >= 0)

@@ -105,7 +105,7 @@ def _check_ice(where: str, offset: int, rows: int, whose: str) -> None:
 
 
 def two_dimensional(gmask: int, mask: int, sop: int) -> Positions:
-    """Positions of ChatGLM-6B: [where, how far into the answer] for each token.
+    """Returns positions of ChatGLM-6B: [where, how far into the answer] for each token.
 
     Up to `sop` a token is at its own index, 0 into the answer; from there on at the
     index of the first `gmask` (or, without one, of the first `mask`), 1, 2, … into

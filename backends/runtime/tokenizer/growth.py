@@ -1,4 +1,4 @@
-"""What Jinja's operations can make at most, before they make it.
+"""Bound the size of results of Jinja's operations, before they are made.
 
 Filters and methods of the same name do the same here: `x | center(9)`, `x.center(9)`.
 """
@@ -75,7 +75,7 @@ def _check_given(name: str, given: list[Any]) -> None:
 
 
 def _bytes(name: str, value: Any, given: list[Any], cells: int) -> int:
-    """At most so many bytes come of an operation."""
+    """Returns the most bytes that an operation can make."""
     numbers, texts = sum(map(abs, _numbers(given))), sum(map(len, _texts(given)))
     if name in WIDE:
         return 8 * (cells + numbers)
@@ -100,7 +100,8 @@ def _bytes(name: str, value: Any, given: list[Any], cells: int) -> int:
 
 
 def _format_bytes(value: str | bytes, given: list[Any], cells: int) -> int:
-    """Both kinds of format: fields may repeat what they show, and widen it."""
+    """Returns the same for both kinds of format: fields may repeat what they show, and
+    widen it."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     runs = re.findall("[0-9]+", text)
     if any(len(run) > 6 for run in runs):

@@ -1,4 +1,4 @@
-"""Which tokenizer a folder holds: told by its files, then by its config.
+"""Find which tokenizer a folder holds: by its files, then by its config.
 
 The published ChatGLM repositories name themselves alike, and ChatGLM2 and ChatGLM3 even
 share a vocabulary file, so names and versions decide last, and where nothing decides,
@@ -30,7 +30,8 @@ _NAMES = (
 
 
 def named_variant(name: object) -> str | None:
-    """The variant that a repository's name tells, such as THUDM/chatglm3-6b-32k."""
+    """Returns the variant that a repository's name tells, such as
+    THUDM/chatglm3-6b-32k."""
     if not isinstance(name, str):
         return None
     last = name.rstrip("/").rpartition("/")[2].lower()
@@ -38,7 +39,7 @@ def named_variant(name: object) -> str | None:
 
 
 def given_variant(variant: str) -> str:
-    """The caller's choice, which may also be spelled as a repository is."""
+    """Returns the caller's choice, which may also be spelled as a repository is."""
     found = variant if variant in VARIANTS else named_variant(variant)
     if found is None:
         raise TokenizerError(
@@ -48,7 +49,8 @@ def given_variant(variant: str) -> str:
 
 
 def choose_variant(folder: Folder, kind: str, wanted: str | None) -> str | None:
-    """The variant of a folder whose vocabulary is of `kind`, a key of CANDIDATES.
+    """Returns the variant of a folder whose vocabulary is of `kind`, a key of
+    CANDIDATES.
 
     None for a tokenizer.json that is not known to be of GLM-4. Raises TokenizerError
     where `wanted` or config.json speaks of another kind, or nothing decides.
@@ -73,7 +75,7 @@ def choose_variant(folder: Folder, kind: str, wanted: str | None) -> str | None:
 
 
 def configured_variants(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The variants that the keys of config.json leave possible, names apart."""
+    """Returns the variants that the keys of config.json leave possible, names apart."""
     if config.get("model_type") != "chatglm":
         return VARIANTS
     first = {"inner_hidden_size", "position_encoding_2d", "max_sequence_length"}
@@ -109,7 +111,7 @@ def _refuse_other_model(folder: Folder, kind: str, described: tuple[str, ...]) -
 
 
 def _hinted(folder: Folder, left: list[str]) -> str:
-    """Names first, then versions; contradicting names decide nothing."""
+    """Decides by names first, then by versions; contradicting names decide nothing."""
     config, own = folder.config, folder.tokenizer_config
     names = (config.get("_name_or_path"), own.get("name_or_path"))
     said = [v for v in map(named_variant, names) if v in left]
@@ -144,7 +146,8 @@ def _by_version(config: Mapping[str, Any], own: Mapping[str, Any]) -> str | None
 
 
 def ice_offset(folder: Folder, specials: bool) -> int:
-    """How far the ids of ice_text.model are shifted: its number of image tokens.
+    """Returns how far the ids of ice_text.model are shifted: its number of image
+    tokens.
 
     The published code takes 20000 where tokenizer_config.json does not say, which is
     right for the early vocabulary (150528) alone. So the config's vocabulary decides

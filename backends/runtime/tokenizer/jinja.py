@@ -1,4 +1,4 @@
-"""Chat templates of repositories, rendered where they can do nothing else.
+"""Render chat templates of repositories where they can do nothing else.
 
 A template is foreign text. Jinja's immutable sandbox keeps it from Python; `budget`
 bounds its time, its memory and its output; and whatever it ends in becomes one error
@@ -39,7 +39,7 @@ def render(
     name: str = "chat_template=",
     spans: list[tuple[int, int]] | None = None,
 ) -> str:
-    """The text that a chat template makes of `variables`, as transformers renders it.
+    """Renders a chat template with `variables`, as transformers does.
 
     `name` says in errors where the template is from. `spans` receives the first
     character of each block `{% generation %}` and the one after its last. Raises
@@ -89,7 +89,7 @@ def _generate(compiled: Any, variables: Mapping[str, object], budget: Budget) ->
 
 
 def _place(name: str, error: Exception) -> str:
-    """The template and, where it is known, the line that an error is from."""
+    """Returns the template and, where it is known, the line that an error is from."""
     line = getattr(error, "lineno", None) if hasattr(error, "source") else None
     trace = error.__traceback__
     while trace is not None:
@@ -101,7 +101,8 @@ def _place(name: str, error: Exception) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> Any:
-    """A template of an environment of its own; it draws on the rendering's budget."""
+    """Compiles a template in an environment of its own; it draws on the rendering's
+    budget."""
     extension = importlib.import_module("jinja2.ext")
     made = _environment_class()(
         trim_blocks=True,
@@ -121,7 +122,8 @@ def _compiled(template: str) -> Any:
 
 @functools.cache
 def _environment_class() -> Any:
-    """Jinja's sandbox, in which every operation draws on the rendering's budget."""
+    """Returns Jinja's sandbox, in which every operation draws on the rendering's
+    budget."""
     nodes = importlib.import_module("jinja2.nodes")
     sandbox = importlib.import_module("jinja2.sandbox")
 
@@ -157,7 +159,7 @@ def _environment_class() -> Any:
 
 @functools.cache
 def _generation_class() -> Any:
-    """The block `{% generation %}`, which marks what an assistant says."""
+    """Returns the block `{% generation %}`, which marks what an assistant says."""
     nodes = importlib.import_module("jinja2.nodes")
     extension = importlib.import_module("jinja2.ext")
 
@@ -171,7 +173,8 @@ def _generation_class() -> Any:
             return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
         def _said(self, caller: Callable[[], str]) -> str:
-            """What stands in the block, its place noted as transformers notes it."""
+            """Returns the text in the block, its place noted as transformers notes
+            it."""
             text, budget = caller(), CURRENT.get()
             budget.spans.append((budget.written, budget.written + len(text)))
             return text
@@ -180,7 +183,8 @@ def _generation_class() -> Any:
 
 
 def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that pays for what it does; `map` and its like pay item by item."""
+    """Wraps a filter so that it pays for what it does; `map` and its like pay item by
+    item."""
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
     def bounded(context: Any, value: Any, *args: Any, **named: Any) -> Any:
@@ -200,7 +204,7 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A test that pays for what it compares."""
+    """Wraps a test so that it pays for what it compares."""
 
     @functools.wraps(function)
     def bounded(*args: Any, **named: Any) -> Any:
@@ -222,19 +226,19 @@ def _spent(_: object, steps: int, size: int) -> str:
 
 
 def _counted(_: object, values: Any) -> Any:
-    """The values of a loop; what is no list pays as it goes."""
+    """Passes the values of a loop; what is no list pays as it goes."""
     budget = CURRENT.get()
     return values if isinstance(values, Sized) else budget.each(values)
 
 
 def _walked(_: object, value: Any) -> Any:
-    """What is compared or hashed."""
+    """Pays for a value that is compared or hashed."""
     CURRENT.get().walk(value)
     return value
 
 
 def _printed(_: object, value: Any) -> Any:
-    """What is written or joined."""
+    """Pays for a value that is written or joined."""
     budget = CURRENT.get()
     cells = budget.walk(value)
     if isinstance(value, str):
@@ -246,7 +250,7 @@ def _printed(_: object, value: Any) -> Any:
 
 
 def _sliced(_: object, value: Any) -> Any:
-    """What a slice is taken of; it may be all."""
+    """Pays for a value that is sliced; the slice may be all of it."""
     budget = CURRENT.get()
     count = budget.pass_over(value)
     budget.make(sys.getsizeof(value) if isinstance(value, str) else 56 + 8 * count)
@@ -269,7 +273,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without the escapes that Jinja's own filter makes for HTML."""
+    """Writes JSON without the escapes that Jinja's own filter makes for HTML."""
     width = indent if isinstance(indent, int) else len(indent or "")
     if width > MAX_INDENT or any(len(part) > MAX_INDENT for part in separators or ()):
         raise TooMuchError(f"an indent or a separator longer than {MAX_INDENT}")

@@ -1,4 +1,4 @@
-"""From a folder to a vocabulary and what the model expects around it."""
+"""Load a vocabulary from a folder, with the model's expectations of its inputs."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ VOCABULARIES = ("ice_text.model", "tokenizer.json", "tokenizer.model")
 
 
 def read_profile(folder: Folder, wanted: str | None, model_class: Any) -> Profile:
-    """The tokenizer of a folder, checked against the model's rows and ids.
+    """Reads the tokenizer of a folder, checked against the model's rows and ids.
 
     `wanted` is the variant, where the caller chose one; `model_class` is a build's
     Model, or None.
@@ -33,7 +33,8 @@ def read_profile(folder: Folder, wanted: str | None, model_class: Any) -> Profil
 
 
 def _settings(folder: Folder) -> dict[str, Any]:
-    """How long a row may be, where it is cut, and whether decoded text is cleaned."""
+    """Reads how long a row may be, where it is cut, and whether decoded text is
+    cleaned."""
     config = folder.tokenizer_config
     longest = config.get("model_max_length", config.get("max_len"))
     # Where no limit is known, transformers writes a number of 31 digits.
@@ -52,7 +53,7 @@ def _settings(folder: Folder) -> dict[str, Any]:
 
 
 def _vocabulary(folder: Folder) -> str:
-    """The file that holds the vocabulary."""
+    """Returns the file that holds the vocabulary, its kind, and its bytes."""
     there = [name for name in VOCABULARIES if folder.has(name)]
     if not there:
         raise TokenizerError(

@@ -1,4 +1,4 @@
-"""Marks around foreign text, so that what spells a special token there stays text."""
+"""Mark special tokens that foreign text spells, so that they stay text."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ MARK = "\ue000"
 
 
 def marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
-    """`value` with `mark` around each special token that its strings spell.
+    """Puts `mark` around each special token that the strings of `value` spell.
 
     The token itself stays whole, so a template can still look for it.
     """
@@ -22,7 +22,7 @@ def marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
 
 
 def unused_mark(values: Iterable[object]) -> str:
-    """A run of a private character that is longer than any in `values`."""
+    """Returns a run of a private character that is longer than any in `values`."""
     longest = 0
     for text in _strings(list(values)):
         longest = max(longest, *map(len, re.findall(f"{MARK}+", text)), 0)

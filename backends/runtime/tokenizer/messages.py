@@ -1,4 +1,4 @@
-"""What a chat is made of: messages, and the parts that a model reads of them."""
+"""Messages of a chat, and the parts of them that a model reads."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The pieces of a SentencePiece model file, added to and retyped in place.
+"""Add to and retype the pieces of a SentencePiece model file, in place.
 
 The file is a protobuf message: field 1 is a piece (1 text, 2 score, 3 type), field 2
 the trainer's settings. Concatenated messages merge: pieces add up, and of a setting
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 def pieces(data: bytes, where: str) -> list[Piece]:
-    """All pieces of a model file in the order of their ids."""
+    """Reads all pieces of a model file in the order of their ids."""
     try:
         return [
             Piece(_text(data, body, end), begin, body, end)
@@ -43,7 +43,8 @@ def pieces(data: bytes, where: str) -> list[Piece]:
 
 
 def with_pieces(data: bytes, added: Iterable[tuple[str, int]]) -> bytes:
-    """The model with (text, type) pieces after its own, and with byte fallback."""
+    """Returns the model with (text, type) pieces after its own, and with byte
+    fallback."""
     new = (
         _field(_PIECE, _field(1, text.encode()) + _typed(kind)) for text, kind in added
     )
@@ -51,7 +52,7 @@ def with_pieces(data: bytes, added: Iterable[tuple[str, int]]) -> bytes:
 
 
 def with_controls(data: bytes, found: Iterable[Piece], names: Iterable[str]) -> bytes:
-    """The model with the pieces of these names never made from text."""
+    """Returns the model with the pieces of these names never made from text."""
     wanted = {name.encode() for name in names}
     out, copied = bytearray(), 0
     for piece in found:
@@ -63,7 +64,8 @@ def with_controls(data: bytes, found: Iterable[Piece], names: Iterable[str]) -> 
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, begin, body, end) of each field of the message in data[at:end]."""
+    """Yields (number, begin, body, end) of each field of the message in
+    data[at:end]."""
     while at < end:
         begin = at
         tag, at = _varint(data, at)

@@ -72,7 +72,8 @@ class TiktokenCodec(Codec):
 
 
 def read_ranks(data: bytes, where: str) -> dict[bytes, int]:
-    """The words of a tiktoken-style file and their ranks, which are their ids."""
+    """Returns the words of a tiktoken-style file and their ranks, which are their
+    ids."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -104,7 +105,8 @@ def _rank(digits: bytes) -> int:
 
 
 def looks_like_ranks(data: bytes) -> bool:
-    """Whether a tokenizer.model is of the tiktoken style; else it is a protobuf."""
+    """Tells whether a tokenizer.model is of the tiktoken style; else it is a
+    protobuf."""
     word, _, rank = data[:4096].partition(b"\n")[0].strip().partition(b" ")
     return bool(word) and word.isascii() and rank.isdigit()
 

@@ -1,4 +1,4 @@
-"""Which files vocabularies are read from, and by what."""
+"""The readers of vocabulary files, by the file's name."""
 
 from .glm import READERS
 

@@ -1,4 +1,4 @@
-"""One chat by one Jinja template: its text, its ids, and what the model said in it."""
+"""Render one chat by one Jinja template: its text, its ids, and the mask of answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ OF_A_CALL = words(
 
 @dataclass(frozen=True)
 class Request:
-    """What `apply_chat_template` is asked for, beside the chats."""
+    """The arguments of `apply_chat_template`, beside the chats."""
 
     tools: list[Any] | None
     documents: list[Any] | None
@@ -89,7 +89,7 @@ def jinja_chat(
     asked: Request,
     tokenize: bool,
 ) -> Rendered:
-    """A chat as a template writes it; without `tokenize` its text alone.
+    """Renders a chat by a template; without `tokenize` its text alone.
 
     Names of special tokens that messages, tools, documents and variables spell stay
     text among the ids, unless the request says otherwise.
@@ -143,7 +143,8 @@ def _check_text(text: str, template: Template) -> None:
 def _mask(
     places: Sequence[tuple[int, int, int]], spans: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """1 for the tokens from that of a span's first character to that of its last.
+    """Returns 1 for the tokens from that of a span's first character to that of its
+    last.
 
     Where several tokens share a character, the first of them counts, as in
     transformers.

@@ -1,4 +1,4 @@
-"""A Python function described as a tool: its JSON schema, as transformers makes it.
+"""Describe a Python function as a tool: its JSON schema, as transformers makes it.
 
 The names and types are those of the signature, the descriptions those of a docstring
 in Google's style.
@@ -41,7 +41,8 @@ _CHOICES = re.compile(r"\(choices:\s*(.*?)\)\s*$", re.IGNORECASE)
 
 
 def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """`{"type": "function", "function": {name, description, parameters, return}}`.
+    """Returns `{"type": "function", "function": {name, description, parameters,
+    return}}`.
 
     Raises TokenizerError where a parameter has no type hint, no description, or a type
     that JSON does not know.
@@ -106,7 +107,8 @@ def _choices(text: str, name: str, key: str) -> list[Any]:
 def _parameters(
     function: Callable[..., Any], name: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The schema of the parameters, and of what comes back where that has a type."""
+    """Returns the schema of the parameters, and of what comes back where that has a
+    type."""
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError) as error:
@@ -137,7 +139,7 @@ def _parameters(
 
 
 def _hint(hint: Any) -> dict[str, Any]:
-    """A type hint as a JSON schema."""
+    """Returns a type hint as a JSON schema."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _union(args)

@@ -124,7 +124,7 @@ def _blanks(match: re.Match[str]) -> str:
 
 
 def load_processor(data: bytes, where: str) -> Any:
-    """A SentencePiece processor, or a sentence why the file is none."""
+    """Makes a SentencePiece processor, or raises a sentence why the file is none."""
     spm = optional("sentencepiece", f"to read {where}")
     try:
         return spm.SentencePieceProcessor(model_proto=data)
@@ -137,12 +137,13 @@ def load_processor(data: bytes, where: str) -> Any:
 
 
 def has_specials(data: bytes, where: str) -> bool:
-    """Whether an ice_text.model brings its special pieces along."""
+    """Tells whether an ice_text.model brings its special pieces along."""
     return any(piece.text == b"[gMASK]" for piece in pieces(data, where))
 
 
 def complete(data: bytes, where: str) -> bytes:
-    """An ice_text.model with all its special pieces, none of which text can make."""
+    """Returns an ice_text.model with all its special pieces, none of which text can
+    make."""
     if has_specials(data, where):
         return with_controls(data, pieces(data, where), ICE_SPECIALS)
     blanks = [f"<|blank_{n}|>" for n in range(2, LONGEST_BLANK + 1)]

@@ -36,7 +36,8 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Specials:
-    """What the files name: tokens by role, and all that the vocabulary must have.
+    """The special tokens that files name: by role, and all that the vocabulary must
+    have.
 
     `named` is what chat templates may call, `bos_token` and its like; `where` is the
     file that ids are from.
@@ -53,7 +54,8 @@ class Specials:
 
 
 def read_specials(folder: Folder) -> Specials:
-    """The special tokens of a folder; raises TokenizerError where a table is none."""
+    """Reads the special tokens of a folder; raises TokenizerError where a table is
+    none."""
     config = folder.tokenizer_config
     table = config.get("added_tokens_decoder")
     merged = dict(config) if table is not None else {**config, **_map(folder)}
@@ -78,7 +80,7 @@ def read_specials(folder: Folder) -> Specials:
 
 
 def _map(folder: Folder) -> dict[str, Any]:
-    """special_tokens_map.json; its lists go on those of tokenizer_config.json."""
+    """Reads special_tokens_map.json; its lists go on those of tokenizer_config.json."""
     found = dict(folder.special_tokens_map)
     extra = found.get("extra_special_tokens")
     before = folder.tokenizer_config.get("extra_special_tokens")
@@ -88,7 +90,8 @@ def _map(folder: Folder) -> dict[str, Any]:
 
 
 def _named(merged: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens with a role: the usual ones, and those that a model has besides."""
+    """Returns the tokens with a role: the usual ones, and those that a model has
+    besides."""
     others = [
         name
         for name, value in merged.items()
@@ -106,7 +109,8 @@ def _typed(value: object) -> bool:
 
 
 def _token(value: object) -> AddedToken | None:
-    """A token as lists and roles have it: its text, or an object with its flags."""
+    """Reads a token as lists and roles have it: its text, or an object with its
+    flags."""
     text = token_text(value)
     if text is None:
         return None
@@ -119,7 +123,7 @@ def _flags(value: object) -> dict[str, bool]:
 
 
 def _table(table: object, file: str) -> Iterator[AddedToken]:
-    """`added_tokens_decoder` of tokenizer_config.json: a token for each id."""
+    """Reads `added_tokens_decoder` of tokenizer_config.json: a token for each id."""
     where = f"{file}: added_tokens_decoder"
     if not isinstance(table, dict) or len(table) > MAX_TOKENS:
         raise TokenizerError(f"{where} is not an object of ids; download it again.")
@@ -141,7 +145,7 @@ def _table(table: object, file: str) -> Iterator[AddedToken]:
 
 
 def _older(folder: Folder, special: set[str]) -> Iterator[AddedToken]:
-    """added_tokens.json: an id for each token."""
+    """Reads added_tokens.json: an id for each token."""
     where = folder.path / "added_tokens.json"
     if len(folder.added_tokens) > MAX_TOKENS:
         raise TokenizerError(f"{where} has more than {MAX_TOKENS} tokens.")

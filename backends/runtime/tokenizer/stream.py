@@ -7,7 +7,7 @@ from .codec import Codec
 
 
 class StreamDecoder:
-    """Turns ids into text one at a time.
+    """A decoder that turns ids into text one at a time.
 
     `put` answers with the text that is certain, "" while a character is incomplete;
     `end` with what is left, where a broken character becomes U+FFFD. Together they
@@ -25,7 +25,7 @@ class StreamDecoder:
         self._given = 0
 
     def put(self, token: int) -> str:
-        """The text that this id completes."""
+        """Returns the text that this id completes."""
         if token in self._codec.name_of:
             if self._skip:
                 return ""
@@ -49,13 +49,14 @@ class StreamDecoder:
             self._done = len(newest)
 
     def end(self) -> str:
-        """The rest, after which a new text may begin."""
+        """Returns the rest, after which a new text may begin."""
         rest = self._codec.decode(self._ids, self._skip)[self._given :]
         self._ids, self._done, self._given = [], 0, 0
         return rest
 
     def __call__(self, tokens: Iterable[SupportsInt]) -> Iterator[str]:
-        """Texts for a stream of ids, as `model.generate(stream=True)` gives them."""
+        """Yields texts for a stream of ids, as `model.generate(stream=True)` gives
+        them."""
         for token in tokens:
             if text := self.put(int(token)):
                 yield text

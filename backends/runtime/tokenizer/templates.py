@@ -1,4 +1,4 @@
-"""Which chat template a repository has, and what goes into it."""
+"""Choose the chat template of a repository, and render chats by it."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Template:
 
 
 def read_templates(folder: Folder) -> dict[str, Template]:
-    """The repository's Jinja chat templates by name; most have one, "default".
+    """Reads the repository's Jinja chat templates by name; most have one, "default".
 
     Files of their own stand above what tokenizer_config.json has. Raises
     TokenizerError where that is no template.
@@ -69,7 +69,8 @@ def _configured(given: object, folder: Folder) -> dict[str, Template]:
 def choose_template(
     templates: Mapping[str, Template], wanted: str | None, tools: bool
 ) -> Template | None:
-    """The template of a name, a given one, or else the one for `tools` or the default.
+    """Returns the template of a name, a given one, or else the one for `tools` or the
+    default.
 
     None where the repository has none. Raises TokenizerError for a word that names no
     template and is none, and where nothing says which of several.
@@ -106,7 +107,7 @@ def render_chat(
     goes_on: bool | str = False,
     spans: list[tuple[int, int]] | None = None,
 ) -> str:
-    """The text of one chat; with `goes_on` its last message is left open.
+    """Renders one chat; with `goes_on` its last message is left open.
 
     `goes_on` is True for the content of the last message, or the key of another text
     of it. `spans` is as for `jinja.render`.
@@ -129,7 +130,8 @@ def render_chat(
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """A message that has what was thought under every name that templates read."""
+    """Returns a message that has what was thought under every name that templates
+    read."""
     thought = next((message[k] for k in REASONING if message.get(k) is not None), None)
     if thought is None:
         return dict(message)
@@ -139,7 +141,7 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 def _tag_last(
     template: Template, chat: list[dict[str, Any]], goes_on: bool | str
 ) -> str:
-    """Puts the tag behind the text of the last message; answers with that text."""
+    """Puts the tag behind the text of the last message; returns that text."""
     field = goes_on if isinstance(goes_on, str) else "content"
     last = chat[-1]
     said = last.get(field)
@@ -179,5 +181,5 @@ def _is_text(value: object) -> bool:
 
 
 def marks_answers(template: Template) -> bool:
-    """Whether a template has the block `{% generation %}`."""
+    """Tells whether a template has the block `{% generation %}`."""
     return re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", template.text) is not None

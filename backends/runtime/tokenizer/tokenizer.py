@@ -1,4 +1,4 @@
-"""`load_tokenizer`: text to what a model is called with, and its answers to text.
+"""Turn text into a model's arguments, and its answers into text: `load_tokenizer`.
 
 The tokenizer comes from a repository's data files alone; Python in it is never run.
 """
@@ -43,7 +43,7 @@ def load_tokenizer(
     offline: bool = False,
     timeout: float | None = None,
 ) -> "Tokenizer":
-    """The tokenizer of a folder or hub id.
+    """Loads the tokenizer of a folder or hub id.
 
     Read are ice_text.model, tokenizer.model (SentencePiece or tiktoken style) or
     tokenizer.json, as far as models of the build's kind have them (see `readers`), and
@@ -60,8 +60,8 @@ def load_tokenizer(
 
 
 class Tokenizer:
-    """Callable as users of transformers expect: `model(**tokenizer(text,
-    return_tensors="pt"))`.
+    """A tokenizer that is called as users of transformers expect:
+    `model(**tokenizer(text, return_tensors="pt"))`.
 
     Text that spells a special token, such as `<|user|>`, stays text unless
     `encode_special_tokens` is asked for.
@@ -84,7 +84,8 @@ class Tokenizer:
 
     @property
     def variant(self) -> str | None:
-        """Whose special tokens and chat these are; None where only the files say."""
+        """The family of these special tokens and chats; None where only the files
+        say."""
         return self._profile.variant
 
     @property
@@ -135,7 +136,8 @@ class Tokenizer:
         max_length: int | None = None,
         **others: Any,
     ) -> Batch:
-        """input_ids, attention_mask and position_ids of a text or a list of texts.
+        """Returns input_ids, attention_mask and position_ids of a text or a list of
+        texts.
 
         With `return_tensors="pt"` they are int64 [B, T] (position_ids [B, 2, T] for
         ChatGLM-6B), shorter rows padded on `padding_side`; else lists, for one text
@@ -193,7 +195,7 @@ class Tokenizer:
         padding: bool | str = False,
         **options: Any,
     ) -> Any:
-        """Ids of one text, or of a pair: a list, or what `return_tensors` says.
+        """Returns ids of one text, or of a pair: a list, or what `return_tensors` says.
 
         `options` are those of a call.
         """
@@ -207,7 +209,7 @@ class Tokenizer:
         clean_up_tokenization_spaces: bool | None = None,
         **others: Any,
     ) -> Any:
-        """Text of ids, or the texts of several rows.
+        """Returns text of ids, or the texts of several rows.
 
         Broken characters become U+FFFD, ids without a word nothing.
         `clean_up_tokenization_spaces` takes the blank before punctuation away; by
@@ -240,7 +242,7 @@ class Tokenizer:
         clean_up_tokenization_spaces: bool | None = None,
         **others: Any,
     ) -> list[str]:
-        """The text of each row; see `decode`."""
+        """Returns the text of each row; see `decode`."""
         refuse(others, "batch_decode")
         return [
             self._text_of(row, skip_special_tokens, clean_up_tokenization_spaces)
@@ -248,8 +250,8 @@ class Tokenizer:
         ]
 
     def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
-        """A decoder for ids as they come: `put(id)` and `end()`, or called with them
-        all, it gives text without broken characters."""
+        """Returns a decoder for ids as they come: `put(id)` and `end()`, or called with
+        them all, it gives text without broken characters."""
         return StreamDecoder(self._codec, skip_special_tokens)
 
     def apply_chat_template(
@@ -273,7 +275,7 @@ class Tokenizer:
         encode_special_tokens: bool = False,
         **variables: Any,
     ) -> Any:
-        """What a model continues a chat from, or several chats.
+        """Renders a chat, or several, as the prompt that a model continues.
 
         A chat is a list of {"role", "content"}; which roles there are is the
         template's matter. Rendered, in a sandbox, is `chat_template` (a name of the

@@ -1,4 +1,4 @@
-"""Reading tokenizer.json."""
+"""The reader of tokenizer.json."""
 
 from .bpe import JsonCodec
 from .files import Folder, TokenizerError, token_ids
@@ -7,7 +7,7 @@ from .specials import Specials, read_specials
 
 
 def read_json(folder: Folder, where: str, data: bytes, wanted: str | None) -> Profile:
-    """The tokenizer of a model whose kind has no variants."""
+    """Returns the tokenizer of a model whose kind has no variants."""
     if wanted is not None:
         raise TokenizerError(
             f"variant {wanted!r} is asked for, but tokenizers of this model have no "
@@ -17,7 +17,7 @@ def read_json(folder: Folder, where: str, data: bytes, wanted: str | None) -> Pr
 
 
 def json_codec(folder: Folder, where: str, data: bytes) -> tuple[JsonCodec, Specials]:
-    """The vocabulary, and the special tokens that the files beside it name."""
+    """Returns the vocabulary, and the special tokens that the files beside it name."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -31,7 +31,8 @@ def json_codec(folder: Folder, where: str, data: bytes) -> tuple[JsonCodec, Spec
 def json_profile(
     folder: Folder, codec: JsonCodec, specials: Specials, ends: tuple[int, ...] = ()
 ) -> Profile:
-    """What the files say of a vocabulary; `ends` are where they name no end."""
+    """Returns the profile that the files give a vocabulary; `ends` are its end tokens
+    where they name none."""
     eos = _json_eos(folder, codec, specials) or ends
     pad = _json_id(codec, specials, "pad_token") or token_ids(
         folder.config.get("pad_token_id")
@@ -48,7 +49,7 @@ def json_profile(
 
 
 def _json_eos(folder: Folder, codec: JsonCodec, specials: Specials) -> tuple[int, ...]:
-    """The tokenizer's own end first, then those that end an answer."""
+    """Returns the tokenizer's own end token first, then those that end an answer."""
     configs = (folder.generation_config, folder.config)
     found = [token_ids(config.get("eos_token_id")) for config in configs]
     own = _json_id(codec, specials, "eos_token")

@@ -1,4 +1,4 @@
-"""A template's tree, changed so that what it does is counted.
+"""Change a template's tree so that what it does is counted.
 
 Loops, macros and blocks pay for each round of their bodies; what is written, joined,
 compared, hashed and sliced goes through a filter that weighs it. Filters, calls and
@@ -21,7 +21,7 @@ OBJECT, PLACE = 64, 100
 
 
 def watched(tree: Any, nodes: Any) -> Any:
-    """The tree of a template with filters in it that count; `nodes` is jinja2.nodes.
+    """Puts filters that count into the tree of a template; `nodes` is jinja2.nodes.
 
     Raises TooMuchError where it is too deep or too large.
     """
@@ -79,7 +79,7 @@ def _descend(tree: Any) -> Iterator[Any]:
 
 
 def _watch_comparison(node: Any, nodes: Any, through: Any) -> None:
-    """A comparison with one word looks at no more than that word."""
+    """Counts a comparison; one with a single word looks at no more than that word."""
     if len(node.ops) == 1:
         other = node.ops[0]
         if other.op not in ("in", "notin"):
@@ -96,7 +96,7 @@ def _watch_comparison(node: Any, nodes: Any, through: Any) -> None:
 
 
 def _bodies(node: Any, nodes: Any) -> Iterable[list[Any]]:
-    """What a node runs once or many times: each time it pays."""
+    """Returns the bodies that a node runs once or many times: each time it pays."""
     if isinstance(node, nodes.For):
         return [node.body, node.else_] if node.else_ else [node.body]
     repeated = nodes.Template | nodes.Macro | nodes.CallBlock | nodes.Block
@@ -104,7 +104,8 @@ def _bodies(node: Any, nodes: Any) -> Iterable[list[Any]]:
 
 
 def _cost(body: list[Any], nodes: Any) -> tuple[int, int]:
-    """The steps and the bytes of running a body once; of branches, the dearest."""
+    """Returns the steps and the bytes of running a body once; of branches, the
+    dearest."""
     inner = nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block
     steps, size = 4, 0
     level: list[Any] = list(body)

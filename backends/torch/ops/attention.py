@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from glmc.backends.torch.ops.norms import rms_norm
 from glmc.backends.torch.ops.rope import rope
-from glmc.backends.torch.ops.state import Kept, KvState
+from glmc.backends.torch.ops.state import KvState, StateView
 
 
 def kv_write(kv: KvState, k: torch.Tensor, v: torch.Tensor) -> KvState:
@@ -36,7 +36,7 @@ def attention(
     chunk: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """Queries [B, T, H, D] of the slots just written -> [B, T, H * Dv].
+    """Attends with queries [B, T, H, D] of the slots just written -> [B, T, H * Dv].
 
     H is a multiple of the K heads of the cache; query head h reads head h // (H / K).
     `prefix` int32 [B] is the slot after the part of each row that sees itself in both
@@ -67,8 +67,8 @@ def decode_attention(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """One query [B, 1, H, D] a row. The query heads of one K head form a matrix, so
-    that the cache is read once and never repeated; softmax in fp32."""
+    """Attends with one query [B, 1, H, D] a row. The query heads of one K head form a
+    matrix, so that the cache is read once and never repeated; softmax in fp32."""
     batch, kv_heads = keys.shape[:2]
     grouped = q.view(batch, kv_heads, -1, q.shape[-1])
     scores = torch.matmul(grouped, keys.transpose(-1, -2)) * scale
@@ -86,7 +86,8 @@ def prefill_attention(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """Many queries [B, T, H, D] a row; `mask` None means causal from slot 0."""
+    """Attends with many queries [B, T, H, D] a row; `mask` None means causal from slot
+    0."""
     context = F.scaled_dot_product_attention(
         q.transpose(1, 2),
         keys,
@@ -109,7 +110,7 @@ def scored_attention(
     scale: float,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Attention whose scores are changed before the softmax, all of it in fp32.
+    """Attends with scores that are changed before the softmax, all of it in fp32.
 
     `visible` [1 or B, 1, T, S] is over the last S slots up to the newest. Scores are
     capped softly; fall by `slopes` [H] for each slot between key and query (ALiBi,
@@ -138,9 +139,11 @@ def scored_attention(
     return context.permute(0, 3, 1, 2, 4).reshape(batch, tokens, -1)
 
 
-def padding_slots(kv: Kept, begin: int, end: int, learned: int) -> torch.Tensor | None:
-    """True where a slot of `begin .. end` is padding, [B, end - begin]; the slot of
-    the newest token counts as real."""
+def padding_slots(
+    kv: StateView, begin: int, end: int, learned: int
+) -> torch.Tensor | None:
+    """Returns a mask [B, end - begin], true where a slot of `begin .. end` is padding;
+    the slot of the newest token counts as real."""
     if kv.start is None:
         return None
     slots = torch.arange(begin, end, device=kv.start.device)
@@ -148,14 +151,15 @@ def padding_slots(kv: Kept, begin: int, end: int, learned: int) -> torch.Tensor 
 
 
 def prefill_mask(
-    kv: Kept,
+    kv: StateView,
     begin: int,
     end: int,
     window: int | None,
     prefix: torch.Tensor | None,
     learned: int,
 ) -> torch.Tensor | None:
-    """Visible slots [1 or B, 1, T, end - begin], or None where plain causal does."""
+    """Returns the visible slots [1 or B, 1, T, end - begin], or None where plain causal
+    does."""
     windowed = window is not None and end > window
     if kv.past == 0 and kv.start is None and prefix is None and not windowed:
         return None
@@ -163,7 +167,7 @@ def prefill_mask(
 
 
 def visible_slots(
-    kv: Kept,
+    kv: StateView,
     begin: int,
     end: int,
     window: int | None,
@@ -171,7 +175,8 @@ def visible_slots(
     learned: int,
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """True where a query of this step sees a slot, [1 or B, 1, T, end - begin]."""
+    """Returns a mask [1 or B, 1, T, end - begin], true where a query of this step sees
+    a slot."""
     device = kv.position.device
     slots = torch.arange(begin, end, device=device)
     queries = torch.arange(kv.past, end, device=device)[:, None]
@@ -197,7 +202,7 @@ def full_attention(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """Every query sees every token where `mask` bool [B, T] is true; None: all.
+    """Attends to every token where `mask` bool [B, T] is true; None: to all.
 
     `q` [B, T, H, D], `k` [B, T, K, D] and `v` [B, T, K, Dv] -> [B, T, H * Dv].
     """
@@ -237,7 +242,7 @@ def qkv_attention(
     chunk: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """Everything between the two linear maps of an attention layer.
+    """Computes everything between the two linear maps of an attention layer.
 
     `qkv` [B, T, (heads + 2 * kv_heads) * head_dim], laid out q | k | v, is split;
     q and k are normed per head where `q_norm` and `k_norm` [head_dim] are given and

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from glmc.backends.torch.ops.attention import (
     visible_slots,
 )
-from glmc.backends.torch.ops.state import Kept, KvState, TokenState
+from glmc.backends.torch.ops.state import KvState, StateView, TokenState
 
 
 def block_select(
     q: torch.Tensor, index: TokenState, *, block: int, top_k: int, local: int = 0
 ) -> torch.Tensor:
-    """The `top_k` blocks of `block` slots that hold the keys nearest to each query.
+    """Selects the `top_k` blocks of `block` slots that hold the best keys for each
+    query.
 
     A block is as good as the highest `q @ k` of its visible slots, for `q`
     [B, T, G, D] and the keys of the indexer, in fp32. The block of the query and those
@@ -50,7 +51,7 @@ def block_attention(
     block: int,
     scale: float,
 ) -> torch.Tensor:
-    """Queries [B, T, H, D] over the visible slots of `selection`'s blocks ->
+    """Attends with queries [B, T, H, D] to the visible slots of `selection`'s blocks ->
     [B, T, H * Dv]; the heads of a group, H / G of them, see the same blocks."""
     end, groups = kv.past + q.shape[1], selection.shape[2]
     count = -(-end // block)
@@ -72,8 +73,9 @@ def block_attention(
     return context.transpose(1, 2).flatten(2)
 
 
-def block_of_slots(kept: Kept, batch: int, end: int, block: int) -> torch.Tensor:
-    """The number of each slot's block, int64 [B, end]; padding is in block 0."""
+def block_of_slots(kept: StateView, batch: int, end: int, block: int) -> torch.Tensor:
+    """Returns the number of each slot's block, int64 [B, end]; padding is in block
+    0."""
     slots = torch.arange(end, device=kept.position.device)
     if kept.start is None:
         return (slots // block).expand(batch, end)

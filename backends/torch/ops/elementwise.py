@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def embedding(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Rows of `weight` [V, E] at `ids` int64 [B, T] -> [B, T, E]."""
+    """Looks up rows of `weight` [V, E] at `ids` int64 [B, T] -> [B, T, E]."""
     return F.embedding(ids, weight)
 
 
@@ -40,7 +40,7 @@ def normalised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Elementwise sum."""
+    """Adds element by element."""
     return x + y
 
 
@@ -50,7 +50,7 @@ def add_bias(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 
 
 def mul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Elementwise product."""
+    """Multiplies element by element."""
     return x * y
 
 
@@ -115,8 +115,8 @@ def clamp(x: torch.Tensor, *, limit: float) -> torch.Tensor:
 
 
 def cut_below(x: torch.Tensor, *, deviations: float) -> torch.Tensor:
-    """What of `x` lies so many standard deviations above the mean of its last
-    dimension, less that; 0 elsewhere."""
+    """`max(0, x - c)`, with c the mean of the last dimension and `deviations` times its
+    standard deviation."""
     mean = x.mean(-1, keepdim=True)
     spread = x.std(-1, keepdim=True, unbiased=False)
     return F.relu(x - (mean + deviations * spread))
@@ -141,20 +141,20 @@ def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...
 
 
 def concat(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """[..., I] and [..., J] side by side: [..., I + J]."""
+    """Concatenates [..., I] and [..., J]: [..., I + J]."""
     return torch.cat((x, y), dim=-1)
 
 
 def heads(x: torch.Tensor, *, n: int) -> torch.Tensor:
-    """View of [B, T, n * D] as [B, T, n, D]."""
+    """Views [B, T, n * D] as [B, T, n, D]."""
     return x.view(*x.shape[:-1], n, -1)
 
 
 def first_token(x: torch.Tensor) -> torch.Tensor:
-    """The first token of [B, T, E]: a view [B, E]."""
+    """Returns the first token of [B, T, E]: a view [B, E]."""
     return x[:, 0]
 
 
 def zeros_like(x: torch.Tensor) -> torch.Tensor:
-    """Zeros of x's shape and dtype."""
+    """Returns zeros of x's shape and dtype."""
     return torch.zeros_like(x)

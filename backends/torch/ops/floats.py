@@ -1,4 +1,4 @@
-"""What stands for other definitions where weights are floats; see `select`."""
+"""Definitions in the place of others where weights are floats; see `select`."""
 
 import torch
 
@@ -13,5 +13,5 @@ def _multiplied(
     bias: torch.Tensor | None,
     bits: None,
 ) -> torch.Tensor:
-    """The product; no weights of this model are codes."""
+    """Returns the product; no weights of this model are codes."""
     return linear(x, weight, bias=bias)

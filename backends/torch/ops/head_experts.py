@@ -1,5 +1,5 @@
-"""Mixtures of attention heads (https://arxiv.org/abs/2210.05144): the queries that a
-token's experts make, and what they make of the context.
+"""Mixtures of attention heads (https://arxiv.org/abs/2210.05144): the queries of a
+token's experts, and their outputs.
 
 Query head `n * k + j` is that of a token's j-th of k experts for KV head n.
 """
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 def by_expert(
     x: torch.Tensor, experts: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Rows of `x` [B, T, k, I], each through the matrix of its expert int64 [B, T, k]
+    """Multiplies rows of `x` [B, T, k, I] by the matrix of their expert int64 [B, T, k]
     in `weight` [X, O, I] -> [B, T, k, O]."""
     out = x.new_empty(*experts.shape, weight.shape[1])
     for expert in sorted(set(experts.flatten().tolist())):
@@ -23,8 +23,8 @@ def by_expert(
 def expert_queries(
     x: torch.Tensor, experts: torch.Tensor, weight: torch.Tensor, *, kv_heads: int
 ) -> torch.Tensor:
-    """`x` [B, T, E] through the matrices of its `experts` [B, T, k] in `weight`
-    [X, K * D, E], to query heads [B, T, K * k, D]."""
+    """Multiplies `x` [B, T, E] by the matrices of its `experts` [B, T, k] in `weight`
+    [X, K * D, E] -> query heads [B, T, K * k, D]."""
     read = x.unsqueeze(2).expand(*experts.shape, x.shape[-1])
     heads = by_expert(read, experts, weight).view(*experts.shape, kv_heads, -1)
     return heads.transpose(2, 3).flatten(2, 3)
@@ -38,8 +38,9 @@ def expert_outputs(
     *,
     kv_heads: int,
 ) -> torch.Tensor:
-    """Heads `x` [B, T, K * k * D] through the matrices of their `experts` [B, T, k] in
-    `weight` [X, E, K * D], added up by `weights` fp32 [B, T, k] -> [B, T, E]."""
+    """Multiplies heads `x` [B, T, K * k * D] by the matrices of their `experts`
+    [B, T, k] in `weight` [X, E, K * D], and adds up by `weights` fp32 [B, T, k] ->
+    [B, T, E]."""
     heads = x.view(*x.shape[:2], kv_heads, experts.shape[-1], -1)
     made = by_expert(heads.transpose(2, 3).flatten(3), experts, weight)
     return (made * weights.to(made.dtype).unsqueeze(-1)).sum(2)

@@ -1,4 +1,4 @@
-"""Latent attention: over latents that are kept, of which keys and values are made.
+"""Latent attention: over cached latents, of which keys and values are made.
 
 The `slots` [B, capacity, R + r] hold a latent, R wide, and then the rotated key that
 all heads share. A weight `kv_b`, of shape [H * (nope + v), R], makes a head's key and
@@ -16,7 +16,7 @@ from glmc.backends.torch.ops.attention import (
     prefill_mask,
 )
 from glmc.backends.torch.ops.sparse import visible
-from glmc.backends.torch.ops.state import Kept, TokenState
+from glmc.backends.torch.ops.state import StateView, TokenState
 
 
 def latent_write(
@@ -39,7 +39,8 @@ def latent_attention(
     scale: float,
     window: int | None = None,
 ) -> torch.Tensor:
-    """Queries [B, T, H, nope + r] of the slots just written -> [B, T, H * v].
+    """Attends with queries [B, T, H, nope + r] of the slots just written ->
+    [B, T, H * v].
 
     They see the slots up to their own, those of `selection` only where it
     names some, with a `window` only so many. A single query is
@@ -70,8 +71,9 @@ def latent_attention(
     return context.flatten(2)
 
 
-def selected_slots(latents: Kept, selection: torch.Tensor) -> torch.Tensor:
-    """True where a query sees a slot of its selection, [B, T, past + T]."""
+def selected_slots(latents: StateView, selection: torch.Tensor) -> torch.Tensor:
+    """Returns a mask [B, T, past + T], true where a query sees a slot of its
+    selection."""
     batch, tokens = selection.shape[:2]
     shape = (batch, tokens, latents.past + tokens)
     seen = torch.zeros(shape, dtype=torch.bool, device=selection.device)
@@ -87,8 +89,8 @@ def expanded_attention(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """Attention over keys and values of every head: `up` [B, S, H * (nope + v)] has
-    them, but for the keys' last channels, which are those of `slots` [B, S, R + r]."""
+    """Attends to keys and values of every head: `up` [B, S, H * (nope + v)] has them,
+    but for the keys' last channels, which are those of `slots` [B, S, R + r]."""
     parts = up.view(*up.shape[:2], q.shape[2], -1)
     turned = slots[..., None, slots.shape[-1] - (q.shape[-1] - nope) :]
     shared = turned.expand(*parts.shape[:3], -1)
@@ -106,8 +108,9 @@ def absorbed_attention(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """One query [B, 1, H, nope + r] a row, taken to the latents of `slots` by the key
-    rows of `weight` [H, nope + v, R]; the context [B, 1, H, v] is made by the others.
+    """Attends with one query [B, 1, H, nope + r] a row, which the key rows of `weight`
+    [H, nope + v, R] take to the latents of `slots`; its other rows make the context
+    [B, 1, H, v].
 
     All heads attend to the same slots, whose first R channels are keys and values.
     """

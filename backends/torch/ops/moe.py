@@ -1,4 +1,4 @@
-"""Mixtures of experts: which experts a token goes to, and what they make of it."""
+"""Mixtures of experts: the choice of each token's experts, and their outputs."""
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ def moe_router(
     least_sum: float | None = None,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The experts of `x` [B, T, E]: ids int64 and weights fp32, both [B, T, top_k].
+    """Chooses the experts of `x` [B, T, E]: ids int64 and weights fp32, both
+    [B, T, top_k].
 
     `weight` [X, E], `bias` [X] and `correction` [X] are fp32, and so is everything
     here: the choice of experts must not hang on rounding. Logits are capped softly
@@ -56,7 +57,8 @@ def moe_router(
 
 
 def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
-    """The softmax or sigmoid of `logits` [..., X], or with "logit" themselves."""
+    """Returns the softmax or sigmoid of `logits` [..., X], or with "logit"
+    themselves."""
     if score == "logit":
         return logits
     return logits.softmax(-1) if score == "softmax" else logits.sigmoid()
@@ -65,7 +67,8 @@ def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
 def sparsemixer(
     logits: torch.Tensor, top_k: int, jitter: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and weights [..., top_k] of `logits` [..., X], chosen one after the other.
+    """Returns ids and weights [..., top_k] of `logits` [..., X], chosen one after the
+    other.
 
     An expert weighs as its share in a softmax over those that are left and whose logit
     is at most `2 * jitter` below the highest m, relative to max(|logit|, m)
@@ -85,8 +88,8 @@ def sparsemixer(
 def eligible_experts(
     choice: torch.Tensor, groups: int, top: int, score: str, lowest: float
 ) -> torch.Tensor:
-    """`choice` [..., X] with `lowest` outside the `top` groups whose best ("max"), or
-    two best together ("top2"), are highest."""
+    """Returns `choice` [..., X] with `lowest` outside the `top` groups whose best
+    ("max"), or two best together ("top2"), are highest."""
     grouped = choice.view(*choice.shape[:-1], groups, -1)
     judged = grouped.topk(1 if score == "max" else 2, dim=-1).values.sum(-1)
     best = judged.topk(top, dim=-1).indices
@@ -118,7 +121,7 @@ def moe_experts(
     weigh: str = "output",
     zero_experts: int = 0,
 ) -> torch.Tensor:
-    """Each token of `x` [B, T, E] through its `experts`, added up by `weights`.
+    """Sends each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
     `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
     "input" it is the token that is weighed, not what an expert makes of it. The biases
@@ -150,5 +153,5 @@ def moe_experts(
 
 
 def at(stack: torch.Tensor | None, index: int) -> torch.Tensor | None:
-    """One of a stack of biases, where there are any."""
+    """Returns one of a stack of biases, where there are any."""
     return None if stack is None else stack[index]

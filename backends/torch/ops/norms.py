@@ -12,7 +12,7 @@ def rms_norm(
     weight_in: str = "input",
     unit_offset: bool = False,
 ) -> torch.Tensor:
-    """Root-mean-square norm over the last dimension, statistics in fp32.
+    """Computes the root-mean-square norm over the last dimension, statistics in fp32.
 
     `weight_in` says where the published code multiplies by the weight: "input",
     after the cast back to the dtype of `x` (`LlamaRMSNorm` of transformers), or
@@ -28,7 +28,7 @@ def rms_norm(
 
 
 def rms_normalize(x: torch.Tensor, *, eps: float) -> torch.Tensor:
-    """Root-mean-square norm without a weight, in fp32."""
+    """Computes the root-mean-square norm without a weight, in fp32."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
 
@@ -41,8 +41,8 @@ def layer_norm(
     eps: float,
     unit_offset: bool = False,
 ) -> torch.Tensor:
-    """Layer norm over the last dimension, statistics in fp32; `1 + weight` multiplies
-    with `unit_offset`."""
+    """Computes the layer norm over the last dimension, statistics in fp32; `1 + weight`
+    multiplies with `unit_offset`."""
     if not unit_offset:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     shift = None if bias is None else bias.float()
@@ -53,13 +53,15 @@ def layer_norm(
 def layer_norm_heads(
     x: torch.Tensor, weight: torch.Tensor, *, eps: float
 ) -> torch.Tensor:
-    """Layer norm of each head of `x` [B, T, n, D] with its row of `weight` [n, D]."""
+    """Computes the layer norm of each head of `x` [B, T, n, D] with its row of `weight`
+    [n, D]."""
     wide = F.layer_norm(x.float(), x.shape[-1:], eps=eps)
     return (wide * weight.float()).to(x.dtype)
 
 
 def layer_normalize(x: torch.Tensor, *, eps: float) -> torch.Tensor:
-    """Layer norm over the last dimension without weight and bias, in fp32."""
+    """Computes the layer norm over the last dimension without weight and bias, in
+    fp32."""
     return F.layer_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
 
 

@@ -9,7 +9,8 @@ import torch
 def sinusoids(
     pos: torch.Tensor, *, dim: int, inclusive: bool = False, offset: int = 0
 ) -> torch.Tensor:
-    """Sines and then cosines of all frequencies for `pos` int64 [B, T] -> [B, T, dim].
+    """Returns sines and then cosines of all frequencies for `pos` int64 [B, T] ->
+    [B, T, dim].
 
     Frequencies fall from 1 towards 1e-4, which is the last one itself if `inclusive`
     (fairseq) and else would be the next (CTRL). Positions count from `offset`.
@@ -46,8 +47,8 @@ def alibi_slopes(
 
 @functools.cache
 def alibi_series(heads: int, max_bias: float, device: torch.device) -> torch.Tensor:
-    """The series for a power of two; of another number of heads the first ones have
-    that of the power below, the others every second slope of the power above."""
+    """Returns the slopes of a power of two; of another number of heads the first ones
+    have those of the power below, the others every second slope of the power above."""
     below = 2 ** math.floor(math.log2(heads))
     series = [2 ** (-max_bias * (h + 1) / below) for h in range(below)]
     extra = [2 ** (-max_bias * (h + 0.5) / below) for h in range(below)]
@@ -82,7 +83,8 @@ def factor_rows(
 def layer_factors(
     pos: torch.Tensor, *, rows: tuple[tuple[float, ...], ...]
 ) -> torch.Tensor:
-    """Constants fp32 [1, 1, layers, n], a row for each layer, where `pos` lies."""
+    """Returns constants fp32 [1, 1, layers, n], a row for each layer, on the device of
+    `pos`."""
     return factor_rows(tuple(map(tuple, rows)), pos.device)
 
 

@@ -1,4 +1,4 @@
-"""Matrix products with the norm before them or what follows: their parts in a row.
+"""Matrix products with the norm before them or the op after: their parts in a row.
 
 With `bits` a weight is codes, and `scale` and `zeros` are as in `quantized_linear`.
 """
@@ -90,14 +90,14 @@ def _multiplied(
     bias: torch.Tensor | None,
     bits: int | None,
 ) -> torch.Tensor:
-    """The product with floats, or with codes, which have `bits` and a `scale`."""
+    """Multiplies by floats, or by codes, which have `bits` and a `scale`."""
     if bits is None or scale is None:
         return linear(x, weight, bias=bias)
     return quantized_linear(x, weight, scale, bits=bits, zeros=zeros, bias=bias)
 
 
 def _activated(y: torch.Tensor, fn: str | None, gated: bool) -> torch.Tensor:
-    """What a product becomes: itself, activated, or gated."""
+    """Returns a product as it is, activated, or gated."""
     if fn is None:
         return y
     return act_mul(y, fn=fn) if gated else activation(y, fn=fn)

@@ -26,7 +26,7 @@ def quantized_linear(
 def quantized_embedding(
     ids: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, *, bits: int
 ) -> torch.Tensor:
-    """Rows at `ids` int64 [B, T] of codes int8 [V, E * bits / 8], as `pack_codes` makes
-    them, times their `scale` [V] -> [B, T, E]."""
+    """Looks up rows at `ids` int64 [B, T] of codes int8 [V, E * bits / 8], as
+    `pack_codes` makes them, times their `scale` [V] -> [B, T, E]."""
     codes = unpack_codes(weight[ids], bits)
     return codes.to(scale.dtype) * scale[ids][..., None]

@@ -18,14 +18,16 @@ import torch
 def rope_table(
     pos: torch.Tensor, *, dim: int, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unscaled rope: pair i of `dim / 2` turns by `pos * theta ** (-2i / dim)`."""
+    """Computes the unscaled table: pair i of `dim / 2` turns by
+    `pos * theta ** (-2i / dim)`."""
     return cos_sin(pos, default_frequencies(dim, theta, pos.device))
 
 
 def rope_table_linear(
     pos: torch.Tensor, *, dim: int, theta: float, factor: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position interpolation: every frequency divided by `factor`."""
+    """Computes the table of position interpolation: every frequency divided by
+    `factor`."""
     return cos_sin(pos, linear_frequencies(dim, theta, factor, pos.device))
 
 
@@ -127,9 +129,9 @@ def rope_table_proportional(
 def rope_table_sections(
     pos: torch.Tensor, *, dim: int, theta: float, frequencies: str = "f32"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tables of the S streams of `pos` [B, S, T], each of `dim / S` channels, side
-    by side. `frequencies` "f16" rounds them to fp16, as ChatGLM-6B's buffer holds them
-    even when the model computes in fp32."""
+    """Returns the tables of the S streams of `pos` [B, S, T], each of `dim / S`
+    channels, side by side. `frequencies` "f16" rounds them to fp16, as ChatGLM-6B's
+    buffer holds them even when the model computes in fp32."""
     inv_freq = default_frequencies(dim // pos.shape[1], theta, pos.device)
     if frequencies == "f16":
         inv_freq = inv_freq.half().float()

@@ -7,14 +7,14 @@ all slots: as long as no more than the indexer may select are filled, nothing is
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.state import Kept, TokenState
+from glmc.backends.torch.ops.state import StateView, TokenState
 
 # Scores of single heads that are held at a time, so that a long prompt fits.
 SCORES = 1 << 28
 
 
 def no_selection(ids: torch.Tensor) -> torch.Tensor:
-    """The empty selection for `ids` [B, T]."""
+    """Returns the empty selection for `ids` [B, T]."""
     return ids.new_empty(*ids.shape, 0)
 
 
@@ -33,7 +33,7 @@ def index_select(
     top_k: int,
     scale: float,
 ) -> torch.Tensor:
-    """The `top_k` visible slots that score highest, int64 [B, T, top_k].
+    """Selects the `top_k` visible slots that score highest, int64 [B, T, top_k].
 
     A slot's score is the sum over the heads of `q` [B, T, H, D] of
     `w * relu(q @ k * scale)` in fp32, with `w = x @ weight.T * H ** -0.5`.
@@ -54,8 +54,9 @@ def index_select(
     return torch.cat(totals, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
 
 
-def visible(kept: Kept, tokens: int) -> torch.Tensor:
-    """What attention sees without a selection, [1 or B, tokens, past + tokens]."""
+def visible(kept: StateView, tokens: int) -> torch.Tensor:
+    """Returns a mask [1 or B, tokens, past + tokens] of the slots that attention sees
+    without a selection."""
     end = kept.past + tokens
     slots = torch.arange(end, device=kept.position.device)
     queries = slots[kept.past :, None]

@@ -1,12 +1,12 @@
-"""What a layer keeps from call to call, as ops see it (`state.py` of a build)."""
+"""States of a layer, as ops see them (`state.py` of a build)."""
 
 from typing import Protocol
 
 import torch
 
 
-class Kept(Protocol):
-    """What a layer keeps, and how many tokens were read before."""
+class StateView(Protocol):
+    """A state of a layer, and the number of tokens that were read before."""
 
     @property
     def past(self) -> int:
@@ -21,7 +21,7 @@ class Kept(Protocol):
         """First slot of each row that is not padding, int32 [B]."""
 
 
-class KvState(Kept, Protocol):
+class KvState(StateView, Protocol):
     """Keys and values, [B, K, capacity, D]."""
 
     keys: torch.Tensor
@@ -33,16 +33,16 @@ class KvState(Kept, Protocol):
     def read(
         self, begin: int, end: int, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
+        """Returns keys and values [B, K, end - begin, D] of some slots, as `dtype`."""
 
 
-class TokenState(Kept, Protocol):
+class TokenState(StateView, Protocol):
     """One tensor for each token, `slots` [B, capacity, ...]."""
 
     slots: torch.Tensor
 
 
-class RowState(Kept, Protocol):
+class RowState(StateView, Protocol):
     """One tensor for each row, `rows` [B, ...], which an op overwrites in its place.
 
     It is zeros before the first token. Tokens in slots below `start` are padding and

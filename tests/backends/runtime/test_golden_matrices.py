@@ -14,8 +14,8 @@ from glmc.backends.runtime.codes import DequantBlocks, DequantGroups, DequantMxf
 from glmc.backends.runtime.evaluation import evaluate
 from glmc.backends.runtime.quantization import dequantize, pack_codes, unpack_codes
 from glmc.backends.runtime.recipes import (
-    Kept,
     Recipe,
+    Repacked,
     Tensor,
 )
 from support import GOLDEN, hub_formats
@@ -126,7 +126,7 @@ def test_control_another_order_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repacked_it_is_the_same(name: str) -> None:
     of, source = leaf(name), tensors().__getitem__
     parts = {
-        part: evaluate(Kept(of, part), source)
+        part: evaluate(Repacked(of, part), source)
         for part in ("codes", "scale", *(["zeros"] if of.zeros else []))
     }
     made = dequantize(
