@@ -7,7 +7,6 @@ _HAS: Mapping[str, str] = {
     "gated delta rule layers": "olmo_hybrid qwen4_exp qwen4_exp_text",
     "gated delta rule layers with short convolutions": (
         "kimi_k3 kimi_linear qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text"
-        " qwen3_next"
     ),
     "linear attention layers (Lightning Attention)": "bailing_hybrid minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",

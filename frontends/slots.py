@@ -13,6 +13,10 @@ _INPUT_AXES = {
     "sdown": {"F"},
     "xdown": {"Fx"},
     "part_down": {"Ep"},
+    "mix_o": {"Gm", "Rm", "Hm", "Dv"},
+    "conv_q": {"1", "Wc"},
+    "conv_k": {"1", "Wc"},
+    "conv_v": {"1", "Wc"},
     "laurel_up": {"Rl"},
 }
 _HIDDEN = {"E"}
@@ -41,8 +45,12 @@ _ALTUP_SLOTS = frozenset(
     {"altup_router", "altup_predict", "altup_correct", "altup_scale"}
     | {"laurel_down", "laurel_up"}
 )
+_MIXER_SLOTS = frozenset(
+    {"mix_q", "mix_k", "mix_v", "mix_o", "mix_beta", "mix_decay", "mix_gate"}
+    | {"mix_norm", "mix_skip", "dt_bias", "a_log", "conv_q", "conv_k", "conv_v"}
+)
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
-_LAYER_SLOTS |= _ALTUP_SLOTS
+_LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS
 _FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 

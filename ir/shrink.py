@@ -82,6 +82,8 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
             return _moe(op, axes)
         case m.Mla():
             return _mla(op)
+        case m.Mixer():
+            return _mixer(op)
         case m.Attention():
             return _attention(op, axes)
         case m.Branches():
@@ -142,6 +144,14 @@ def _mla(op: m.Mla) -> m.Mla:
             "indexer": indexer,
         }
     )
+
+
+def _mixer(op: m.Mixer) -> m.Mixer:
+    """Two heads of values at most for each head of keys, so that one is shared."""
+    groups, shared = min(op.groups, 2), min(op.heads // op.groups, 2)
+    sizes = {"groups": groups, "heads": groups * shared}
+    widths = {"key_dim": min(op.key_dim, 12), "value_dim": min(op.value_dim, 10)}
+    return op.model_copy(update={**sizes, **widths})
 
 
 def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:

@@ -26,6 +26,7 @@ FILES = (
     "blocks",
     "streams",
     "head_experts",
+    "recurrent",
 )
 #: Definitions that stand for others where no weight is codes, and their file.
 FLOATS = {"_multiplied": "floats"}

@@ -27,6 +27,10 @@ METHODS: Mapping[str, str] = {
 most configs have none, so they are imported when one does."""
 
 _ROUTERS = frozenset({"router", "shared_gate", "correction"})
+_FLOATS = frozenset(
+    {"conv_q", "conv_k", "conv_v", "dt_bias", "a_log", "mix_norm", "mix_skip"}
+)
+"""Slots of a layer that are no matrices."""
 _EXPERTS = frozenset({"xgate", "xup", "xdown"})
 
 
@@ -50,7 +54,9 @@ class Quantised:
         """Return the format of a layer's ``tensor``, a module's ``.weight``; None:
         floats."""
         scheme = self._scheme
-        if scheme is None or (slot in _ROUTERS and not scheme.routers):
+        if scheme is None or slot in _FLOATS:
+            return None
+        if slot in _ROUTERS and not scheme.routers:
             return None
         if scheme.experts_only and slot not in _EXPERTS:
             return None

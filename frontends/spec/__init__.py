@@ -42,6 +42,12 @@ from glmc.frontends.spec.feedforward import (
     SharedSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
+from glmc.frontends.spec.mixers import (
+    DecaySpec,
+    MixerNormSpec,
+    MixerSpec,
+    ShortConvSpec,
+)
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.positions import (
     AlibiSpec,
@@ -67,6 +73,7 @@ __all__ = [
     "BranchesSpec",
     "Check",
     "ClampedGluSpec",
+    "DecaySpec",
     "EmbedSpec",
     "Expectation",
     "GateSpec",
@@ -76,6 +83,8 @@ __all__ = [
     "LongRopeFactors",
     "LowRankSpec",
     "Match",
+    "MixerNormSpec",
+    "MixerSpec",
     "MlaSpec",
     "MlpSpec",
     "MoeSpec",
@@ -97,6 +106,7 @@ __all__ = [
     "RopeSpec",
     "RowQuantization",
     "SharedSpec",
+    "ShortConvSpec",
     "SinusoidsSpec",
     "Spec",
     "StepSpec",

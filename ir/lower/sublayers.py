@@ -8,6 +8,7 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
+from glmc.ir.lower.mixers import mixer
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import route, routed
 from glmc.ir.state import KvType
@@ -268,6 +269,7 @@ Lowering = Callable[[Emitter, str, Any], str]
 SUBLAYERS: Mapping[type, Lowering] = {
     m.Attention: attention,
     m.Mla: mla,
+    m.Mixer: mixer,
     m.Mlp: mlp,
     m.Moe: moe,
     m.Affine: affine,

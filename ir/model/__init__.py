@@ -6,6 +6,7 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 """
 
 from glmc.ir.activations import ActivationName
+from glmc.ir.model.mixers import Decay, Mixer, MixerNorm, ShortConv
 from glmc.ir.model.model import (
     AltUp,
     Block,
@@ -83,6 +84,7 @@ __all__ = [
     "Branches",
     "ClampedGlu",
     "DType",
+    "Decay",
     "DynamicScaling",
     "Embedding",
     "Expected",
@@ -95,6 +97,8 @@ __all__ = [
     "Llama3Scaling",
     "LongRopeScaling",
     "LowRank",
+    "Mixer",
+    "MixerNorm",
     "Mla",
     "Mlp",
     "Model",
@@ -116,6 +120,7 @@ __all__ = [
     "RopeStyle",
     "Router",
     "RowQuantized",
+    "ShortConv",
     "Sinusoids",
     "Step",
     "Storage",

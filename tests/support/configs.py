@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import carried, further, latest, mixed, published, wrapped
+from support import carried, further, latest, mixed, mixers, published, wrapped
 
 Config = dict[str, Any]
 
@@ -167,4 +167,5 @@ FAMILIES = {
     **{family: carried.published(family) for family in carried.CLASSES},
     **{family: wrapped.published(family) for family in wrapped.CLASSES},
     **{family: latest.published(family) for family in latest.CLASSES},
+    **{family: mixers.published(family) for family in mixers.CLASSES},
 }

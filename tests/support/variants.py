@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import carried, dense, further, latest, mixed, wrapped
+from support import carried, dense, further, latest, mixed, mixers, wrapped
 
 Config = Mapping[str, Any]
 
@@ -110,6 +110,7 @@ BASE: Mapping[str, Config] = {
     **carried.FAMILIES,
     **wrapped.FAMILIES,
     **latest.FAMILIES,
+    **mixers.FAMILIES,
 }
 
 
@@ -255,6 +256,7 @@ VARIANTS: tuple[Variant, ...] = (
             **carried.CASES,
             **wrapped.CASES,
             **latest.CASES,
+            **mixers.CASES,
         }.items()
         for name, values in cases.items()
     ),

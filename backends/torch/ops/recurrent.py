@@ -1,0 +1,209 @@
+"""Short convolutions and scans, whose states go from token to token."""
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.torch.ops.elementwise import ACTIVATIONS
+from glmc.backends.torch.ops.state import Kept, RowState
+
+SCANNED_AT_ONCE = 64
+"""Tokens of a chunk where a head decays as a whole."""
+SCANNED_BY_CHANNEL = 16
+"""Tokens of a chunk where each channel of a key decays by itself."""
+
+
+def _real(state: Kept, tokens: int) -> torch.Tensor | None:
+    """Which of a call's tokens are no padding, bool [B, T]; None: all of them."""
+    if state.start is None or tokens == 1:
+        return None
+    slots = torch.arange(state.past, state.past + tokens, device=state.start.device)
+    return slots >= state.start[:, None]
+
+
+def short_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    state: RowState,
+    *,
+    bias: torch.Tensor | None = None,
+    fn: str | None = None,
+) -> tuple[torch.Tensor, RowState]:
+    """Causal convolution of each channel of `x` [B, T, C] by `weight` [C, W].
+
+    `state.rows` [B, C, W - 1] are the tokens before. Padding counts as zeros, and what
+    comes of it is zeros.
+    """
+    real = _real(state, x.shape[1])
+    if real is not None:
+        x = torch.where(real[..., None], x, 0)
+    seen = torch.cat((state.rows.to(x.dtype), x.transpose(1, 2)), 2)
+    y = F.conv1d(seen, weight[:, None], bias, groups=len(weight)).transpose(1, 2)
+    state.rows.copy_(seen[:, :, x.shape[1] :])
+    y = y if fn is None else ACTIVATIONS[fn](y)
+    return (y if real is None else torch.where(real[..., None], y, 0)), state
+
+
+def scan(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    state: RowState,
+    *,
+    beta: torch.Tensor | None = None,
+    scale: float = 1.0,
+) -> tuple[torch.Tensor, RowState]:
+    """`S = exp(g) * S + k ⊗ u`, `y = scale * Sᵀ q`, token by token, in fp32.
+
+    `q` and `k` are [B, T, G, Dk], `v` [B, T, H, Dv], `g` [B, T, H] or [B, T, H, Dk],
+    and y [B, T, H * Dv]. u is `v`, or with `beta` [B, T, H] the correction
+    `beta * (v - (exp(g) * S)ᵀ k)`. `state.rows` is S, float32 [B, H, Dk, Dv].
+    """
+    tokens, heads = v.shape[1:3]
+    real = _real(state, tokens)
+    if real is not None:
+        k, v = (torch.where(real[..., None, None], x, 0) for x in (k, v))
+    q, k = (x.repeat_interleave(heads // x.shape[2], 2) for x in (q, k))
+    q, k, u = (x.float().transpose(1, 2) for x in (q, k, v))
+    g = g.float().view(*g.shape[:3], -1).transpose(1, 2)
+    strength = None if beta is None else beta.float().transpose(1, 2).unsqueeze(-1)
+    if tokens == 1:
+        y, kept = _token(q, k, u, g, strength, state.rows)
+    else:
+        y, kept = _chunks(q, k, u, g, strength, state.rows)
+    state.rows.copy_(kept)
+    return (scale * y).transpose(1, 2).flatten(2).to(v.dtype), state
+
+
+def _token(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    beta: torch.Tensor | None,
+    kept: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token of each row by the recurrence itself: [B, H, 1, D] each."""
+    kept = g.exp().transpose(2, 3) * kept
+    u = v if beta is None else beta * (v - k @ kept)
+    kept = kept + k.transpose(2, 3) * u
+    return q @ kept, kept
+
+
+def _chunks(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    beta: torch.Tensor | None,
+    kept: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chunk after chunk, the tokens of each at once: [B, H, T, D] each.
+
+    A chunk begins with S, of which `left[i]` is left at token i; between it and a token
+    j before, d[i, j] is. What is written, `u[i] = beta[i] * (v[i] - (left[i] * S)ᵀ k[i]
+    - Σ_{j<i} (d[i, j] * k[j] · k[i]) * u[j])`, is a triangular system of equations.
+    """
+    size = SCANNED_AT_ONCE if g.shape[-1] == 1 else SCANNED_BY_CHANNEL
+    made = []
+    for at in range(0, q.shape[2], size):
+        qc, kc, u, total = (x[:, :, at : at + size] for x in (q, k, v, g))
+        total = total.cumsum(2)
+        left = total.exp()
+        if beta is not None:
+            strength = beta[:, :, at : at + size]
+            system = strength * _products(kc, kc, total).tril(-1)
+            u = strength * (u - (kc * left) @ kept)
+            u = torch.linalg.solve_triangular(
+                system, u, upper=False, unitriangular=True
+            )
+        made.append((qc * left) @ kept + _products(qc, kc, total) @ u)
+        last = total[:, :, -1:]
+        written = kc * (last - total).exp()
+        kept = last.exp().transpose(2, 3) * kept + written.transpose(2, 3) @ u
+    return torch.cat(made, 2), kept
+
+
+def _products(q: torch.Tensor, k: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """`q[i] · k[j]`, of it what has not decayed from j to i; 0 where j is after i.
+
+    `total` [B, H, C, 1 or Dk] are the sums of logarithms up to each token. Their
+    differences are taken before exp, which of a sum alone might be 0 or infinite.
+    """
+    tokens = q.shape[2]
+    before = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril()
+    between = total.unsqueeze(3) - total.unsqueeze(2)
+    decays = between.masked_fill(~before[..., None], float("-inf")).exp()
+    if decays.shape[-1] == 1:
+        return (q @ k.transpose(2, 3)) * decays.squeeze(-1)
+    return torch.einsum("bhid,bhjd,bhijd->bhij", q, k, decays)
+
+
+def l2_normalize(x: torch.Tensor, *, eps: float) -> torch.Tensor:
+    """`x` divided by the length of its last dimension, float32."""
+    wide = x.float()
+    return wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)
+
+
+def step_size(
+    x: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    low: float = 0.0,
+    high: float | None = None,
+) -> torch.Tensor:
+    """`softplus(x + bias)` of `x` [B, T, H], between `low` and `high`, float32."""
+    wide = x.float() if bias is None else x.float() + bias.float()
+    return F.softplus(wide).clamp(low, high)
+
+
+def decay(step: torch.Tensor, a_log: torch.Tensor) -> torch.Tensor:
+    """`-exp(a_log) * step`, float32: [B, T, H], or of `step` [B, T, H * Dk] one for
+    each channel of a key, [B, T, H, Dk]."""
+    heads = len(a_log)
+    if step.shape[-1] == heads:
+        return -a_log.float().exp() * step
+    return -a_log.float().exp().unsqueeze(-1) * step.unflatten(-1, (heads, -1))
+
+
+def sigmoid(x: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
+    """`factor * sigmoid(x)`."""
+    return torch.sigmoid(x) * factor
+
+
+def scale_each(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """`x` [B, T, n, D] times `factor` [B, T, n], float32."""
+    return x.float() * factor.unsqueeze(-1)
+
+
+def add_skip(y: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`y` [B, T, n * D] plus `x` [B, T, n, D] times `weight` [n], as the dtype of x."""
+    skipped = x.float() * weight.float().unsqueeze(-1)
+    return (y.float() + skipped.flatten(2)).to(x.dtype)
+
+
+def gated_norm(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float,
+    fn: str,
+    order: str = "norm_first",
+    groups: int = 1,
+    weight_in: str = "input",
+) -> torch.Tensor:
+    """RMSNorm of `groups` equal parts of `x` [B, T, C] and a gate `fn(z)`.
+
+    "norm_first" gates what was normed, "gate_first" norms what was gated. `weight` is
+    [C] or [C / groups], and multiplies what was rounded to the dtype of `z`, or with
+    `weight_in` "f32" what was not.
+    """
+    opened = ACTIVATIONS[fn](z.float()) if fn == "silu" else torch.sigmoid(z.float())
+    wide = x.float() * opened if order == "gate_first" else x.float()
+    parts = wide.unflatten(-1, (groups, -1))
+    parts = parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + eps)
+    parts = parts if weight_in == "f32" else parts.to(z.dtype)
+    gain = weight if len(weight) == parts.shape[-1] else weight.view(groups, -1)
+    y = (parts * gain).flatten(-2)
+    return (y if order == "gate_first" else y * opened).to(z.dtype)

@@ -1,0 +1,44 @@
+"""Mixers: a state of fixed size from token to token."""
+
+from glmc.frontends.derived import Makes
+from glmc.frontends.sections import Section
+from glmc.ir import model as m
+
+_CONV = Makes(m.ShortConv, {"q": "conv_q", "k": "conv_k", "v": "conv_v"})
+
+
+class ShortConvSpec(Section, makes=_CONV):
+    """A causal convolution of each channel: slots ``conv_q``, ``conv_k``, ``conv_v``,
+    of which those that are there are convolved."""
+
+
+_DECAY = Makes(m.Decay, {"project": "mix_decay", "bias": "dt_bias"})
+
+
+class DecaySpec(Section, makes=_DECAY):
+    """What is left of a state: slots ``mix_decay``, ``dt_bias`` and ``a_log``."""
+
+
+_NORM = Makes(m.MixerNorm, {"weight": "mix_norm", "gate": "mix_gate"})
+
+
+class MixerNormSpec(Section, makes=_NORM):
+    """The gated norm of what a scan makes: slots ``mix_norm`` and ``mix_gate``."""
+
+
+_MIXER = Makes(
+    m.Mixer,
+    slots={
+        "q": "mix_q",
+        "k": "mix_k",
+        "v": "mix_v",
+        "beta": "mix_beta",
+        "skip": "mix_skip",
+        "o": "mix_o",
+    },
+)
+
+
+class MixerSpec(Section, makes=_MIXER):
+    """A scan: the delta rule where there is a slot ``mix_beta``, and else a sum that
+    decays."""

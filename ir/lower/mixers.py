@@ -1,0 +1,84 @@
+"""Mixers as ops: projections, short convolutions, a scan, a gated norm."""
+
+from glmc.ir import model as m
+from glmc.ir import ops
+from glmc.ir.lower.emitter import Axes, Emitter
+from glmc.ir.state import RowType
+
+
+def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
+    """What a scan makes of queries, keys and values, normed, gated and projected."""
+    axes = {"Hm": a.heads, "Gm": a.groups, "Rm": a.heads // a.groups}
+    axes |= {"Dk": a.key_dim, "Dv": a.value_dim}
+    parts = {}
+    for name, projection, n, slot in (
+        ("q", a.q, a.groups, "Gm Dk"),
+        ("k", a.k, a.groups, "Gm Dk"),
+        ("v", a.v, a.heads, "Hm Dv"),
+    ):
+        x = e.linear(name, h, projection, (slot, "E"), axes)
+        x = _convolved(e, name, x, a.conv, slot, axes)
+        parts[name] = e.emit(ops.Heads, f"{name}h", x=x, n=n)
+    y = _scanned(e, h, a, parts, axes)
+    y = _normed(e, h, a, y, axes)
+    return e.linear("mixed", y, a.o, ("E", "Hm Dv"), axes)
+
+
+def _convolved(
+    e: Emitter, name: str, x: str, conv: m.ShortConv | None, slot: str, axes: Axes
+) -> str:
+    """One of q, k and v after its convolution, if it has one."""
+    stored: m.Projection | None = getattr(conv, name, None)
+    if conv is None or stored is None:
+        return x
+    axes = {**axes, "Wc": conv.width}
+    weight = e.weight(stored.weight, (slot, "Wc"), axes)
+    bias = e.bias(weight, stored.bias, (slot,), axes)
+    channels = int(e.types[x].dims[-1])
+    kept = e.state(f"conv_{name}", RowType(sizes=(channels, conv.width - 1)))
+    fields = {"x": x, "weight": weight, "bias": bias, "state": kept, "fn": conv.act}
+    made = e.emit(ops.ShortConv, f"{name}c", f"conv_{name}_now", **fields)
+    return str(made[0])
+
+
+def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) -> str:
+    """What is read of the heads' states."""
+    d = a.decay
+    slot = "Hm" if d.of == "head" else "Hm Dk"
+    raw = e.linear("step_raw", h, d.project, (slot, "E"), axes)
+    bias = e.weight(d.bias, (slot,), axes, dtype="f32") if d.bias else None
+    limits = {"low": d.low, "high": d.high}
+    step = e.emit(ops.StepSize, "step", x=raw, bias=bias, **limits)
+    a_log = e.weight(d.a_log, ("Hm",), axes, dtype="f32")
+    g = e.emit(ops.Decay, "g", step=step, a_log=a_log)
+    q, k, v = (parts[name] for name in "qkv")
+    if a.l2_eps is not None:
+        q = e.emit(ops.L2Normalize, "qn", x=q, eps=a.l2_eps)
+        k = e.emit(ops.L2Normalize, "kn", x=k, eps=a.l2_eps)
+    if d.steps:
+        v = e.emit(ops.ScaleEach, "vs", x=v, factor=step)
+    beta = None
+    if a.beta:
+        beta = e.linear("beta_raw", h, a.beta, ("Hm", "E"), axes)
+        beta = e.emit(ops.Sigmoid, "beta", x=beta, factor=a.beta_scale)
+    sizes = (a.heads, a.key_dim, a.value_dim)
+    kept = e.state("scan", RowType(sizes=sizes, dtype="f32"))
+    fields = {"q": q, "k": k, "v": v, "g": g, "beta": beta, "state": kept}
+    made = e.emit(ops.Scan, "read", "scan_now", **fields, scale=a.scale)
+    y = str(made[0])
+    if a.skip:
+        weight = e.weight(a.skip, ("Hm",), axes, dtype="f32")
+        y = e.emit(ops.AddSkip, "skipped", y=y, x=parts["v"], weight=weight)
+    return y
+
+
+def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
+    """The gated norm of what was read."""
+    norm = a.norm
+    groups = {"head": a.heads, "group": a.groups, "all": 1}[norm.of]
+    slot = "Dv" if norm.of == "head" else "Hm Dv"
+    z = e.linear("z", h, norm.gate, ("Hm Dv", "E"), axes)
+    weight = e.weight(norm.weight, (slot,), axes)
+    how = {"eps": norm.eps, "fn": norm.act, "order": norm.order}
+    fields = {"x": y, "z": z, "weight": weight, "weight_in": norm.weight_in}
+    return str(e.emit(ops.GatedNorm, "normed", **fields, **how, groups=groups))

@@ -1,0 +1,97 @@
+"""Mixers: what carries a state of fixed size from token to token instead of keys."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from glmc.ir.activations import ActivationName
+from glmc.ir.model.weights import Projection, Weight
+from glmc.ir.node import Node
+
+
+class ShortConv(Node):
+    """A causal convolution of each channel over its newest ``width`` tokens.
+
+    Of what is convolved, the weight of ``q``, ``k`` or ``v`` has a row of ``width``
+    numbers for each channel (axis ``Wc``), the last for the newest token.
+    """
+
+    width: Annotated[int, Field(ge=2)]
+    act: ActivationName | None = None
+    """What follows it and its bias."""
+    q: Projection | None = None
+    k: Projection | None = None
+    v: Projection | None = None
+
+
+class Decay(Node):
+    """How much of a state is left after a token: ``exp(-exp(a_log) · step)``, step
+    being ``softplus(project(x) + bias)``."""
+
+    of: Literal["head", "key"] = "head"
+    """Whether a head has one, or each channel of its keys."""
+    project: Projection
+    bias: Weight | None = None
+    a_log: Weight
+    low: Annotated[float, Field(ge=0)] = 0.0
+    """What a step is at least."""
+    high: PositiveFloat | None = None
+    """What a step is at most."""
+    steps: bool = False
+    """Whether values are multiplied by the step, as in Mamba-2."""
+
+
+class MixerNorm(Node):
+    """An RMSNorm of what a scan makes, with a gate ``act(project(x))``.
+
+    ``norm_first`` gates what was normed, ``gate_first`` norms what was gated.
+    """
+
+    eps: PositiveFloat
+    weight: Weight
+    """A number for each channel of the part that is normed, or of all parts."""
+    of: Literal["head", "group", "all"] = "head"
+    """What is normed by itself: a head, the heads that share a key, or all."""
+    act: Literal["silu", "sigmoid"]
+    order: Literal["norm_first", "gate_first"] = "norm_first"
+    weight_in: Literal["input", "f32"] = "input"
+    """Whether what was normed is rounded to the model's dtype before the weight."""
+    gate: Projection
+
+
+class Mixer(Node):
+    """A scan over tokens: each head has a matrix ``[key_dim, value_dim]`` in fp32.
+
+    It decays, the token's value is written at its key, and it is read by the query.
+    With ``beta`` the value replaces what is kept at that key, by this much: the gated
+    delta rule (arXiv:2412.06464); without, it is added: Mamba-2 (arXiv:2405.21060),
+    where a query is called C, a key B, a value x. ``groups`` heads have keys and
+    queries of their own, which ``heads / groups`` heads in turn share.
+    """
+
+    kind: Literal["mixer"] = "mixer"
+    heads: PositiveInt
+    """Axis ``Hm``."""
+    groups: PositiveInt
+    """Axis ``Gm``; ``heads / groups`` is axis ``Rm``."""
+    key_dim: PositiveInt
+    """Axis ``Dk``."""
+    value_dim: PositiveInt
+    """Axis ``Dv``."""
+    scale: PositiveFloat = 1.0
+    """What multiplies the result of the scan."""
+    l2_eps: PositiveFloat | None = None
+    """Queries and keys are divided by their length, ``sqrt(Σ x² + l2_eps)``."""
+    q: Projection
+    k: Projection
+    v: Projection
+    conv: ShortConv | None = None
+    decay: Decay
+    beta: Projection | None = None
+    """A number of each head, through a sigmoid."""
+    beta_scale: PositiveFloat = 1.0
+    """What multiplies it then."""
+    skip: Weight | None = None
+    """A number of each head: so much of the value is added to the result."""
+    norm: MixerNorm
+    o: Projection
