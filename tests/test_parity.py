@@ -59,6 +59,7 @@ def test_logits(
         "glm_moe_dsa-shared",
         "gemma4_text-shared",
         "gpt2-tied",
+        "qwen3_next-interval",
     ],
 )
 def test_greedy_generation(name: str, tiny: MakeTiny, compiled: Compile) -> None:

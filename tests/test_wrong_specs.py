@@ -1,6 +1,7 @@
 """Controls: a spec with one mistake in it is caught by the parity tests.
 
-What is wrong with each is in ``tests/support/mistakes.py``.
+What is wrong with each is in ``tests/support/mistakes.py`` and, of mixers, in
+``tests/support/mixers.py``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from glmc import compile_model
-from support import builds, reference
+from support import builds, mixers, reference
 from support.mistakes import MISTAKES
 from support.parity import SCENARIOS, TOLERANCE
 from support.variants import BY_NAME, Tiny, Variant
 
 
-@pytest.mark.parametrize(("name", "mistake", "scenario"), MISTAKES)
+@pytest.mark.parametrize(("name", "mistake", "scenario"), [*MISTAKES, *mixers.MISTAKES])
 def test_a_wrong_spec_shows(
     name: str,
     mistake: str,

@@ -44,8 +44,8 @@ def test_the_list_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_says_to_be_verified_is_tested() -> None:
     """`transformers` is what a built-in spec says unless it says otherwise."""
-    # Beside the variants: tests/test_encoders.py, tests/test_stacked_columns.py.
-    tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe"}
+    # Beside the variants: tests/test_encoders.py, and tests/test_stacked_*.py.
+    tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe", "qwen3_5_moe"}
     for entry in entries():
         if entry.verified == "transformers":
             assert tested & set(entry.model_types), entry.name
