@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 _HAS: Mapping[str, str] = {
     "gated delta rule layers": "olmo_hybrid qwen4_exp qwen4_exp_text",
-    "gated delta rule layers with short convolutions": ("kimi_k3 kimi_linear"),
+    "gated delta rule layers with short convolutions": "kimi_k3 kimi_linear",
     "linear attention layers (Lightning Attention)": "bailing_hybrid minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",
     "stacks of layers that run several times for a token": "hrm_text",

@@ -24,7 +24,7 @@ class ShortConv(Op):
     bias: Param | None = None
     fn: ActivationName | None = None
 
-    def infer(self, types: Types) -> tuple[Type, ...]:
+    def infer(self, types: Any) -> tuple[Type, ...]:
         x, weight, state = types["x"], types["weight"], types["state"]
         expect(weight.dims[:1] == x.dims[-1:], f"{weight} has not the channels of {x}")
         channels, width = weight.dims
@@ -34,11 +34,11 @@ class ShortConv(Op):
         expect(not bias or bias.dims == x.dims[-1:], f"bias {bias} does not fit {x}")
         return (x, state)
 
-    def flops(self, types: Types, call: Call) -> int:
+    def flops(self, types: Any, call: Call) -> int:
         """A multiply-add for each column of the window."""
         return 2 * call.size(types["x"].dims) * int(types["weight"].dims[1])
 
-    def nbytes(self, types: Types, call: Call) -> int:
+    def nbytes(self, types: Any, call: Call) -> int:
         """The operands, the result, and the state read and written once."""
         return super().nbytes(types, call) + _touched(types, call)
 
@@ -64,7 +64,7 @@ class Scan(Op):
     beta: Value | None = None
     scale: float = 1.0
 
-    def infer(self, types: Types) -> tuple[Type, ...]:
+    def infer(self, types: Any) -> tuple[Type, ...]:
         q, k, v, g, state = (types[name] for name in ("q", "k", "v", "g", "state"))
         expect(len(k.dims) == 4 and q.dims == k.dims, f"q {q} is not k {k}")
         expect(len(v.dims) == 4, f"v {v} must be of heads")
@@ -80,23 +80,21 @@ class Scan(Op):
         y = TensorType(dtype=v.dtype, dims=(*v.dims[:2], heads * v_dim))
         return (y, state)
 
-    def flops(self, types: Types, call: Call) -> int:
+    def flops(self, types: Any, call: Call) -> int:
         """Of each element of the state and each token: decay, write, read; with beta
         also a read of what is corrected."""
-        state: Any = types["state"]
         each = 7 if self.beta else 5
-        return each * call.batch * call.tokens * int(state.elements())
+        return each * call.batch * call.tokens * int(types["state"].elements())
 
-    def nbytes(self, types: Types, call: Call) -> int:
+    def nbytes(self, types: Any, call: Call) -> int:
         """The operands, the result, and the state read and written once."""
         return super().nbytes(types, call) + _touched(types, call)
 
 
-def _touched(types: Types, call: Call) -> int:
+def _touched(types: Any, call: Call) -> int:
     """Bytes of a state that is read and written once in every row."""
-    state: Any = types["state"]
     dtype = next(t.dtype for t in types.values() if isinstance(t, TensorType))
-    return 2 * call.kept(state, dtype)
+    return 2 * call.kept(types["state"], dtype)
 
 
 class L2Normalize(Op):

@@ -163,7 +163,8 @@ def decay(step: torch.Tensor, a_log: torch.Tensor) -> torch.Tensor:
     heads = len(a_log)
     if step.shape[-1] == heads:
         return -a_log.float().exp() * step
-    return -a_log.float().exp().unsqueeze(-1) * step.unflatten(-1, (heads, -1))
+    by_head = step.view(*step.shape[:-1], heads, -1)
+    return -a_log.float().exp().unsqueeze(-1) * by_head
 
 
 def sigmoid(x: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
@@ -201,7 +202,7 @@ def gated_norm(
     """
     opened = ACTIVATIONS[fn](z.float()) if fn == "silu" else torch.sigmoid(z.float())
     wide = x.float() * opened if order == "gate_first" else x.float()
-    parts = wide.unflatten(-1, (groups, -1))
+    parts = wide.reshape(*wide.shape[:-1], groups, -1)
     parts = parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + eps)
     parts = parts if weight_in == "f32" else parts.to(z.dtype)
     gain = weight if len(weight) == parts.shape[-1] else weight.view(groups, -1)
