@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from glmc.backends.torch.ops.elementwise import ACTIVATIONS
-from glmc.backends.torch.ops.state import Kept, RowState
+from glmc.backends.torch.ops.state import RowState, StateView
 
 SCANNED_AT_ONCE = 64
 """Tokens of a chunk where a head decays as a whole."""
@@ -12,7 +12,7 @@ SCANNED_BY_CHANNEL = 16
 """Tokens of a chunk where each channel of a key decays by itself."""
 
 
-def _real(state: Kept, tokens: int) -> torch.Tensor | None:
+def _real(state: StateView, tokens: int) -> torch.Tensor | None:
     """Which of a call's tokens are no padding, bool [B, T]; None: all of them."""
     if state.start is None or tokens == 1:
         return None
