@@ -1,5 +1,5 @@
-"""Decide the fate of each key of config.json: consumed, ignored with a reason,
-refused."""
+"""Decide the fate of each key of config.json: consumed, ignored with a reason, taken
+for switched off, refused."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -15,13 +15,16 @@ from glmc.ir.errors import ConfigValueError, UnknownKeyError, UnsupportedValueEr
 
 _SHOWN = 20
 _WILD = frozenset("*?[")
+# Values with which a key that no spec knows is taken to say "none of it".
+OFF: tuple[object, ...] = (None, False, 0, "", [])
 
 
 @dataclass(frozen=True)
 class KeyFate:
     """The fate of a key of config.json."""
 
-    status: Literal["consumed", "ignored"]
+    status: Literal["consumed", "ignored", "off"]
+    """``off``: no spec knows the key, and its value says that it does nothing."""
     reason: str
     where: str
     """The spec line that says so, or the option the user gave."""
@@ -55,22 +58,28 @@ def account(
     spec: Spec,
     expressions: Collection[Expression],
     ignored_by_user: Collection[str],
+    set_by_user: Collection[str],
     where: str,
 ) -> dict[str, KeyFate]:
     """Return the fate of every key.
 
     A key counts as consumed when an expression of the spec mentions it, whether or not
-    the values of this config led the evaluation past it.
+    the values of this config led the evaluation past it. One that nobody knows is off
+    if its value is one of ``OFF``; not if the user set it, who expects an effect, nor
+    if its name is nearly that of a key that the spec misses.
 
     Raises:
-        UnknownKeyError: names all keys nobody knows.
+        UnknownKeyError: names all keys nobody knows and that are not off.
         ConfigValueError: when a key that is read holds NaN or an infinity.
     """
     read = readers(spec, expressions)
     found = {key: _fate(key, spec, read, ignored_by_user) for key in config}
+    known = {*read, *spec.expect, *spec.ignore} - config.keys()
+    for key in [key for key, fate in found.items() if fate is None]:
+        if key not in set_by_user and is_off(config[key]) and not _meant(key, known):
+            found[key] = _off(config[key])
     unknown = [key for key, fate in found.items() if fate is None]
     if unknown:
-        known = {*read, *spec.expect, *spec.ignore} - config.keys()
         message = _unknown(unknown, config, known, spec.arch, where)
         raise UnknownKeyError(message, unknown)
     for key, fate in found.items():
@@ -82,6 +91,21 @@ def account(
                 " leaves it out"
             )
     return {key: fate for key, fate in found.items() if fate}
+
+
+def is_off(value: object) -> bool:
+    """Tell whether a key that nobody knows does nothing with a value."""
+    return any(same(value, off) for off in OFF)
+
+
+def _off(value: object) -> KeyFate:
+    reason = f"the spec does not know it, and {show(value)} is taken for off"
+    return KeyFate("off", reason, "its value")
+
+
+def _meant(key: str, known: Collection[str]) -> str | None:
+    """Return the key that a misspelt one stands for."""
+    return nearest(key, known, likeness=0.85)
 
 
 def _finite(value: object) -> bool:
@@ -155,7 +179,7 @@ def _unknown(
     first = unknown[:_SHOWN]
     parts = []
     for key in first:
-        meant = nearest(key, known, likeness=0.85)
+        meant = _meant(key, known)
         hint = f"; did you mean {meant}?" if meant else ""
         parts.append(f"{named(key)} ({show(config[key])}{hint})")
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""

@@ -49,6 +49,9 @@ _DTYPES: Mapping[str, m.DType] = {
     "bfloat16": "bf16",
 }
 
+_LOOKED_UP = 8
+"""Unknown keys of a config that other specs are asked about."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -123,9 +126,9 @@ def load_model(
     _check_refusals(spec, scope, where)
     check_expectations(full, spec, where)
     try:
-        keys = account(config, spec, chosen.expressions, ignore_keys, where)
+        keys = account(config, spec, chosen.expressions, ignore_keys, set_keys, where)
     except UnknownKeyError as error:
-        raise _by_another_name(error, sets, chosen.tree, where) from None
+        raise _by_another_name(error, config, sets, chosen.tree, where) from None
     generation = source.read_generation_config()
     tokens = read_tokens(visible, generation, where)
     dtype = _dtype(visible, where)
@@ -166,10 +169,14 @@ def load_model(
 
 
 def _by_another_name(
-    error: UnknownKeyError, sets: Sequence[str], tree: Branch, where: str
+    error: UnknownKeyError,
+    config: Mapping[str, object],
+    sets: Sequence[str],
+    tree: Branch,
+    where: str,
 ) -> UnknownKeyError:
-    """Return the error, or one that names the key this spec reads instead, where a
-    ``--set`` is to blame."""
+    """Return the error, with what this spec calls a key that other models read; that
+    alone where a ``--set`` is to blame."""
     for text in sets:
         key = key_of_set(text)
         other = namesake(key, tree) if key in error.keys else None
@@ -180,7 +187,12 @@ def _by_another_name(
                 f" --set {other}{text.removeprefix(key)}",
                 error.keys,
             )
-    return error
+    others = {key: namesake(key, tree) for key in error.keys[:_LOOKED_UP]}
+    told = [f"{k} is {o} here" for k, o in others.items() if o and o not in config]
+    if not told:
+        return error
+    said = f"{error}. What other models call {', '.join(told)}, which this config lacks"
+    return UnknownKeyError(said, error.keys)
 
 
 def _published(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from glmc.frontends.builder import scopes
 from glmc.frontends.evaluation import Scope, Value, evaluate, same
 from glmc.frontends.expressions import Expression
-from glmc.frontends.fates import READ_BY_FUNCTION, readers
+from glmc.frontends.fates import OFF, READ_BY_FUNCTION, readers
 from glmc.frontends.quantization import harmless_keys
 from glmc.frontends.spec import AttentionSpec, Spec
 from glmc.ir import model as m
@@ -54,6 +54,7 @@ def reads(reading: Reading, model: m.Model) -> dict[str, object]:
     ``rope``      what is read of ropes
     ``ropes``     the rope of each kind of layer
     ``ignored``   patterns of keys that the spec ignores; others are of no known effect
+    ``off``       values with which those others have none
     """
     spec = reading.spec
     idle = {*readers(spec, reading.expressions), *_HARMLESS, *_TOKENS}
@@ -70,6 +71,7 @@ def reads(reading: Reading, model: m.Model) -> dict[str, object]:
         "aliases": dict(spec.aliases),
         "idle": sorted(idle),
         "ignored": list(spec.ignore),
+        "off": list(OFF),
         "ignored_within": list(harmless_keys(reading.scope.config)),
         "part": spec.text_in,
         "set": [list(one) for one in reading.sets],

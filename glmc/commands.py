@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
 from glmc.frontends.hub import is_hub_id
+from glmc.frontends.wording import named
+from glmc.frontends.wording import show as spelt
 from glmc.ir.errors import (
     NoCheckpointError,
     OptionsDisagreeError,
@@ -57,6 +59,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     compiled = compile_files(arguments.source, options)
     _tell(compiled.loaded.source.note)
     _tell(_unverified(compiled.loaded))
+    _tell(_switched_off(compiled.loaded))
     _tell(name_note(arguments.out))
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
@@ -110,6 +113,15 @@ def _unverified(loaded: "LoadedModel") -> str | None:
         f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"
         f" its builds: {how}"
     )
+
+
+def _switched_off(loaded: "LoadedModel") -> str | None:
+    """Say which keys the spec does not know and takes for switched off."""
+    off = [key for key, fate in loaded.keys.items() if fate.status == "off"]
+    if not off:
+        return None
+    told = ", ".join(f"{named(key)} ({spelt(loaded.config[key])})" for key in off)
+    return f"The spec {loaded.spec!r} does not know {told}: taken for switched off"
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:
@@ -233,6 +245,7 @@ def open_build(given: str, arguments: argparse.Namespace) -> Build:
     )
     compiled = compile_files(given, options)
     _tell(compiled.loaded.source.note)
+    _tell(_switched_off(compiled.loaded))
     texts = {n: text for n, text in compiled.files.items() if isinstance(text, str)}
     return Build(path, texts)
 

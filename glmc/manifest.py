@@ -38,7 +38,7 @@ class _Stage(_Part):
 
 
 class _Fate(_Part):
-    status: Literal["consumed", "ignored"]
+    status: Literal["consumed", "ignored", "off"]
     reason: str
     where: str
 

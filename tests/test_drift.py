@@ -108,6 +108,7 @@ SAME: dict[str, Config] = {
     "a default left out": {"hidden_act": None, "tie_word_embeddings": None},
     "more positions": {"max_position_embeddings": 1 << 20},
     "training": {"attention_dropout": 0.3, "initializer_range": 1.0},
+    "off": {"mystery": False, "enigma": 0, "riddle": [], "puzzle": ""},
 }
 
 

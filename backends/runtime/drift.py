@@ -250,7 +250,7 @@ def settled(config: Config, reads: Config) -> dict[str, Any]:
     rope = _rope(whole, reads["rope"]) if reads["rope"] else {}
     found: dict[str, Any] = {}
     for key, value in whole.items():
-        if _counts(key, reads):
+        if _counts(key, value, reads):
             _flatten(key, value, found)
     _flatten("rope", rope, found)
     ignored = reads["ignored_within"]
@@ -299,14 +299,15 @@ def _with_part(config: dict[str, Any], reads: Config) -> dict[str, Any]:
     return {**outer, **inner}
 
 
-def _counts(key: str, reads: Config) -> bool:
+def _counts(key: str, value: Any, reads: Config) -> bool:
     """Tells whether a key is read by the spec, or by nobody: that may change
-    anything."""
+    anything, unless its value says that it is off."""
     if key in reads["keys"] or key in reads["expected"]:
         return True
     if key in reads["idle"] or (reads["rope"] and key in _ROPE_KEYS):
         return False
-    return not _covered(key, reads["ignored"])
+    off = any(_same(value, one) for one in reads.get("off", ()))
+    return not off and not _covered(key, reads["ignored"])
 
 
 def _covered(key: str, patterns: Sequence[str]) -> bool:

@@ -34,7 +34,7 @@ class UnidentifiedModelError(GlmcError):
 class UnknownKeyError(GlmcError):
     """A config has a key that its spec says nothing about.
 
-    Every key is consumed, declared to be without effect on inference, or refused: a
+    Every key is consumed, without effect on inference, off by its value, or refused: a
     key that is dropped in silence is how a compiled model comes to differ from the
     published one. The message shows the value, and the known key that is spelt alike.
     """

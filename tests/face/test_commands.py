@@ -36,6 +36,20 @@ def test_inspect_shows_sizes_stages_ir_and_ledger(
     assert launches[0] - launches[-1] == facts["launches_saved_per_call"] > 0
 
 
+def test_a_key_that_is_off_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((GOLDEN / "chatglm3" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"mystery": 0}))
+    out = tmp_path / "build"
+    assert main(["compile", str(tmp_path), "-o", str(out)]) == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("glmc: note: The spec 'chatglm' does not know mystery (0)")
+    facts = json.loads(run(capsys, "inspect", out, "--keys", "--json"))
+    assert facts["config_keys"]["mystery"]["status"] == "off"
+    assert "off: the spec does not know it" in run(capsys, "inspect", out, "--keys")
+
+
 def test_inspect_prints_one_stage(
     build: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

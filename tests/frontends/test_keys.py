@@ -7,8 +7,24 @@ import math
 
 import pytest
 
-from support.configs import CHATGLM, FAMILIES, GPT2, LLAMA, MISTRAL, QWEN2
+from support.configs import CHATGLM, FAMILIES, GLM4_MOE, GPT2, LLAMA, MISTRAL, QWEN2
 from support.loading import Load, Refusal
+
+# As the first Falcon-40B has it, at another size: no key says that it is the new one.
+FALCON_40B: dict[str, object] = {
+    "model_type": "RefinedWeb",
+    "architectures": ["RWForCausalLM"],
+    "alibi": False,
+    "apply_residual_connection_post_layernorm": False,
+    "bias": False,
+    "hidden_size": 64,
+    "layer_norm_epsilon": 1e-5,
+    "n_head": 8,
+    "n_head_kv": 2,
+    "n_layer": 3,
+    "parallel_attn": True,
+    "vocab_size": 128,
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -39,6 +55,77 @@ def test_a_misspelt_key_brings_the_right_one(refusal: Refusal) -> None:
     assert "did you mean rms_norm_eps?" in message
 
 
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "", []])
+def test_a_key_that_is_off_has_a_fate_of_its_own(load: Load, value: object) -> None:
+    loaded = load(LLAMA | {"planted": value})
+    assert loaded.keys["planted"].status == "off"
+    assert "does not know it" in loaded.keys["planted"].reason
+    assert loaded.model == load(LLAMA).model
+
+
+@pytest.mark.parametrize("value", [True, 1, -1, 0.5, "x", [0], {}, {"a": 0}, "0"])
+def test_control_a_key_that_may_be_on_is_refused(
+    refusal: Refusal, value: object
+) -> None:
+    assert "does not know the config key planted" in refusal(LLAMA | {"planted": value})
+
+
+def test_control_off_is_not_for_slips(refusal: Refusal) -> None:
+    """What a user sets should have an effect, and a misspelt key another one."""
+    assert "planted" in refusal(LLAMA, sets=["planted=false"])
+    message = refusal(LLAMA | {"tie_word_embedding": False})
+    assert "did you mean tie_word_embeddings?" in message
+
+
+def test_off_within_a_text_part(load: Load, refusal: Refusal) -> None:
+    emu3 = FAMILIES["emu3"]
+    part = {**emu3["text_config"], "planted": 0}
+    assert load(emu3 | {"text_config": part}).keys["planted"].status == "off"
+    assert "planted (1)" in refusal(emu3 | {"text_config": part | {"planted": 1}})
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "bloom", "gemma"])
+@pytest.mark.parametrize(
+    ("key", "value", "status"),
+    [
+        ("max_sequence_length", 2048, "ignored"),
+        ("mup_denominator", 32, "ignored"),
+        ("output_router_logits", True, "ignored"),
+        ("router_aux_loss_coef", 0.01, "ignored"),
+        ("use_bidirectional_attention", False, "consumed"),
+    ],
+)
+def test_what_every_spec_knows(
+    load: Load, family: str, key: str, value: object, status: str
+) -> None:
+    assert load(FAMILIES[family] | {key: value}).keys[key].status == status
+
+
+def test_control_attention_in_both_directions_is_refused(refusal: Refusal) -> None:
+    message = refusal(LLAMA | {"use_bidirectional_attention": True})
+    assert "use_bidirectional_attention is true" in message
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "other"),
+    [
+        (LLAMA, "num_hidden_layers", "num_layers"),
+        (LLAMA, "num_hidden_layers", "n_layer"),
+        (GPT2, "n_layer", "num_layers"),
+        (CHATGLM, "num_layers", "n_layers"),
+    ],
+)
+def test_a_layer_count_under_another_name(
+    refusal: Refusal, config: dict[str, object], key: str, other: str
+) -> None:
+    moved = {name: value for name, value in config.items() if name != key}
+    message = refusal(moved | {other: 3})
+    named = f"other models call {other} is {key} here"
+    assert named in message or f"did you mean {key}?" in message
+    told = refusal(config, sets=[f"{other}=3"])
+    assert f"{key}=3" in told or f"did you mean {key}?" in told
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_numbers_that_are_not_finite_pass_where_nothing_reads_them(
     load: Load, refusal: Refusal, value: float
@@ -64,6 +151,30 @@ def test_keys_inside_rope_are_accounted_for(load: Load, refusal: Refusal) -> Non
     config = LLAMA | {"rope_scaling": rope}
     assert "--ignore-key rope_scaling.planted" in refusal(config)
     assert load(config, ignore_keys=["rope_scaling.planted"]).model
+
+
+def test_the_first_falcons_are_told_apart(load: Load) -> None:
+    """By their types: they have no new_decoder_architecture."""
+    today = FALCON_40B | {
+        "model_type": "falcon",
+        "architectures": ["FalconForCausalLM"],
+        "new_decoder_architecture": True,
+    }
+    first, new = load(FALCON_40B).model, load(today).model
+    assert first.blocks == new.blocks
+    assert first.blocks[0].steps[0].pre.weight.tensor.endswith("ln_attn.weight")
+    small = {k: v for k, v in FALCON_40B.items() if k != "n_head_kv"}
+    small |= {"model_type": "RefinedWebModel", "multi_query": True}
+    seven = load(small).model
+    assert seven.blocks[0].steps[0].op.kv_heads == 1
+    old = today | {"new_decoder_architecture": False}
+    assert load(old).model.blocks == seven.blocks
+
+
+def test_head_dim_follows_from_sizes(load: Load) -> None:
+    """As transformers derives it, where glm4_moe's config has none."""
+    bare = {key: value for key, value in GLM4_MOE.items() if key != "head_dim"}
+    assert load(bare).model == load(GLM4_MOE | {"head_dim": 16}).model
 
 
 def test_class_defaults_are_reported(load: Load) -> None:
@@ -107,6 +218,10 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (LLAMA | {"head_dim": 7}, "7 rotary channels cannot be paired"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
         (LLAMA | {"quantization_config": {"bits": 4}}, "quantization_config has the"),
+        (
+            FALCON_40B | {"model_type": "RefinedWebModel"},
+            "only the code of Falcon-40B (RefinedWeb) reads n_head_kv",
+        ),
         (LLAMA | {"is_encoder_decoder": True}, "is_encoder_decoder is true"),
         (LLAMA | {"torch_dtype": "float8_e4m3fn"}, "dtype is 'float8_e4m3fn'"),
         (LLAMA | {"dtype": "float16"}, "dtype and torch_dtype disagree"),

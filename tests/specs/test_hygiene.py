@@ -41,7 +41,8 @@ def test_defaults_and_aliases_are_of_keys_that_are_read(name: str) -> None:
     spec = validate(Spec, chosen.tree)
     keys = dict.fromkeys([*spec.defaults, *spec.aliases.values()])
     ignoring_nothing = spec.model_copy(update={"ignore": {}})
-    assert account(keys, ignoring_nothing, chosen.expressions, (), "defaults")
+    read = chosen.expressions
+    assert account(keys, ignoring_nothing, read, (), set_by_user=keys, where="defaults")
 
 
 @pytest.mark.parametrize("name", builtin_specs())

@@ -108,7 +108,11 @@ def test_a_text_part_may_be_nested(load: Load) -> None:
         (GLM4_MOE, {"n_group": 8}, "groups of two or more"),
         (GLM4_MOE, {"n_group": 2, "topk_group": 3}, "3 of 2 groups"),
         (GLM4_MOE, {"num_experts_per_tok": 9}, "9 of 8 experts"),
-        (GLM4_MOE, {"head_dim": None}, "head_dim must be given"),
+        (
+            GLM4_MOE,
+            {"head_dim": None, "num_attention_heads": 6},
+            "without head_dim, hidden_size (E) must be a multiple",
+        ),
         (GLM4_MOE_LITE, {"mlp_layer_types": ["dense"]}, "an entry for each"),
         (GLM4_MOE_LITE, {"num_key_value_heads": 2}, "each head has its own keys"),
         (GLM_MOE_DSA, {"q_lora_rank": None}, "q_lora_rank must be given"),
