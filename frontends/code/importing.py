@@ -43,10 +43,11 @@ def import_from(machine: "Machine", node: ast.ImportFrom, scope: Scope) -> None:
             continue
         value = attributes.find(machine, module, alias.name)
         if value is MISSING or isinstance(value, Absent):
-            inner = machine.importer(f"{name}.{alias.name}")
-            value = (
-                inner if value is MISSING or not isinstance(inner, Absent) else value
-            )
+            full = f"{name}.{alias.name}"
+            inner = machine.importer(full)
+            # All of transformers is one namespace, which is not what was asked for.
+            if value is MISSING or getattr(inner, "name", "") in (alias.name, full):
+                value = inner
         if isinstance(value, Absent) and machine.frames[-1].trying:
             raise machine.error("ImportError", f"cannot import {alias.name!r}")
         scope.names[alias.asname or alias.name] = value

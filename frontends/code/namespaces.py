@@ -6,10 +6,17 @@ from typing import Any
 
 import torch
 
-from glmc.frontends.code import objects
+from glmc.frontends.code import objects, rearranging
 from glmc.frontends.code.kinds import TYPES
 from glmc.frontends.code.torch_tables import DTYPES, NN_FUNCTIONAL, TORCH
-from glmc.frontends.code.values import Builtin, HostType, Module, Namespace, Opaque
+from glmc.frontends.code.values import (
+    Absent,
+    Builtin,
+    HostType,
+    Module,
+    Namespace,
+    Opaque,
+)
 from glmc.frontends.code.words import words
 
 CONTRACTS = ("nn", "stdlib", "config", "rope", "cache", "masks", "outputs",
@@ -94,6 +101,11 @@ def _size(machine: Any, values: Any) -> torch.Size:
 
 def _false(machine: Any, *given: Any, **named: Any) -> bool:
     return False
+
+
+def _find_spec(machine: Any, name: str, *given: Any) -> Any:
+    found = machine.importer(name)
+    return None if isinstance(found, Absent) else Opaque(f"the spec of {name[:100]}")
 
 
 def _opaque(prefix: str, names: str) -> dict[str, Any]:
@@ -243,7 +255,11 @@ def _standard(names: dict[str, Any]) -> dict[str, Any]:
         "packaging.version": {"parse": names["parse"], "Version": names["Version"]},
         "packaging": {},
         "importlib": {},
-        "importlib.util": {"find_spec": Builtin("find_spec", lambda m, *a: None)},
+        "importlib.util": {"find_spec": Builtin("find_spec", _find_spec)},
+        "einops": {
+            "rearrange": Builtin("rearrange", rearranging.rearrange),
+            "repeat": Builtin("repeat", rearranging.repeat),
+        },
         "inspect": {},
         "huggingface_hub.dataclasses": _opaque("huggingface_hub", "strict"),
         "logging": _opaque("logging", "getLogger get_logger warning info basicConfig"),

@@ -146,13 +146,18 @@ class _Reader:
                         if k in small.config))  # fmt: skip
 
     def _draft(self, small: Small) -> tuple[Tree, str | None]:
+        known = small.known()
+        if known:
+            self.tell(f"draft: the spec {known}, which this type has in glmc")
+            match = {"model_type": [self.config.get("model_type")]}
+            return {"extends": known, "match": match}, known
         self.tell("draft: from tensor names, shapes and config keys")
         made = draft(str(small.folder))
         tree = yaml.safe_load(made.text)
         for section in ("ignore", "expect"):
             tree.pop(section, None)
         told = made.trial.complaints()
-        if made.trial.missing or made.trial.wrong or made.trial.unused:
+        if not made.trial.tensors_fit:
             raise UnprovedError(
                 "the draft does not account for every tensor of the text: "
                 + "; ".join(told[:4])

@@ -6,6 +6,7 @@ the model would make a wrong layout look right.
 """
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -17,7 +18,10 @@ from glmc.ir.errors import UnprovedError
 _LAYERS = 3
 _MOST_LAYERS = 8
 _WINDOWS = ("attention.window", "attention.chunk")
+_LONGEST = re.compile(r"max\w*(position|length|seq)|^seq_length$|^n_ctx$")
+"""What keys for the longest input are called."""
 _EPS = (2e-2, 1.3e-2)
+_DTYPES = {"torch_dtype", "dtype"}
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
@@ -80,12 +84,14 @@ def shrink(
     for key in (k for place in _WINDOWS for k in words.keys[place]):
         if _whole(config.get(key)) and config[key] > 1:
             small[key] = sizes.window
-    for key in words.keys["max_positions"]:
-        if _whole(config.get(key)):
+    for key, value in config.items():
+        named = key in words.keys["max_positions"] or _LONGEST.search(key)
+        if named and _whole(value):
             small[key] = sizes.longest
     for key, value in config.items():
         if "eps" in key and isinstance(value, float):
             small[key] = _EPS[which]  # large, so that a wrong one shows
+    small |= dict.fromkeys(_DTYPES & small.keys(), "float32")
     for at, key in enumerate(_TOKENS):
         if _whole(small.get(key)) and small[key] >= sizes.vocab:
             small[key] = at

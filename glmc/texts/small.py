@@ -54,6 +54,17 @@ class Small:
         except (GlmcError, RuntimeError, ValueError, IndexError, KeyError):
             return _NO_TRIAL
 
+    def known(self) -> str | None:
+        """The spec that glmc has for the type of this config, whatever its keys."""
+        source = resolve_source(str(self.folder))
+        try:
+            try:
+                return load_model(source).spec
+            except UnknownKeyError as error:
+                return load_model(source, ignore_keys=error.keys).spec
+        except GlmcError:
+            return None
+
     def unknown(self, tree: Tree) -> tuple[str, ...]:
         """The config keys that a spec says nothing about."""
         try:

@@ -1,5 +1,6 @@
 """What the child finds out about a text: its tensors, what it reads, how it decides."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from glmc.texts.answers import answer
 from glmc.texts.job import Job
 
 _SHORT = 11
+_EMBEDDING = re.compile(r"embed|wte|tok_")
 
 
 def survey(job: Job) -> list[dict[str, Any]]:
@@ -24,7 +26,7 @@ def survey(job: Job) -> list[dict[str, Any]]:
 def _surveyed(job: Job, config: Mapping[str, Any], length: int) -> dict[str, Any]:
     model = TextModel(job.text, config, job.limits)
     tensors = {
-        slot.names[0]: {
+        _published(slot.names): {
             "names": slot.names,
             "shape": list(slot.tensor.shape),
             "ones": bool(slot.tensor.ndim == 1 and (slot.tensor == 1).all()),
@@ -47,6 +49,11 @@ def _surveyed(job: Job, config: Mapping[str, Any], length: int) -> dict[str, Any
             ends = length
         noted["compared"] = _noted(model.records)["compared"]
     return {"tensors": tensors, "ends": ends, **noted}
+
+
+def _published(names: list[str]) -> str:
+    """The name that a tied tensor is saved under: the embedding's."""
+    return next((name for name in names if _EMBEDDING.search(name)), names[0])
 
 
 def _noted(records: Records) -> dict[str, Any]:

@@ -80,3 +80,34 @@ def test_errors_that_python_would_raise(text: str, says: str) -> None:
     assert caught.value.code == "GLMC093"
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"modeling_own.py:{text.count(chr(10)) + 1}: ")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "given", "expected"),
+    [
+        (
+            "b t (h d) -> b h t d",
+            {"h": 2},
+            lambda x: x.view(2, 3, 2, 4).transpose(1, 2),
+        ),
+        ("b t (n h d) -> b t n h d", {"n": 2, "d": 2}, lambda x: x.view(2, 3, 2, 2, 2)),
+        ("b t d -> (b t) d", {}, lambda x: x.reshape(6, 8)),
+        ("b t d -> d b t", {}, lambda x: x.permute(2, 0, 1)),
+        ("... (n d) -> ... n d", {"n": 2}, lambda x: x.view(2, 3, 2, 4)),
+        ("b t d -> b 1 t 1 d", {}, lambda x: x[:, None, :, None]),
+    ],
+)
+def test_einops_in_its_plain_forms(
+    pattern: str, given: dict[str, int], expected: Any
+) -> None:
+    text = (
+        "import torch\nfrom einops import rearrange, repeat\n"
+        "y = torch.arange(48).view(2, 3, 8)\n"
+        f"x = rearrange(y, {pattern!r}, **{given!r})\n"
+        "z = repeat(y, 'b t d -> b (t k) d', k=2)\n"
+    )
+    names = read(text).names
+    assert torch.equal(names["x"], expected(names["y"]))
+    assert torch.equal(names["z"], names["y"].repeat_interleave(2, dim=1))
+    with pytest.raises(TextRefusedError, match="of einops is not read"):
+        read(text + "rearrange(y, 'b t d -> b t')\n")
