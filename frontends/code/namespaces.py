@@ -46,9 +46,10 @@ _MATH = words("""
     fabs prod gcd trunc
 """)
 
-_NO_JIT = (
-    "_jit_set_profiling_mode _jit_set_profiling_executor _jit_override_can_fuse_on_cpu"
-)
+_NO_JIT = """
+    _jit_set_profiling_mode _jit_set_profiling_executor _jit_override_can_fuse_on_cpu
+    _jit_override_can_fuse_on_gpu
+"""
 
 _TENSOR_TYPES = "LongTensor FloatTensor HalfTensor BoolTensor IntTensor BFloat16Tensor"
 

@@ -85,8 +85,8 @@ def shrink(
         if _whole(config.get(key)) and config[key] > 1:
             small[key] = sizes.window
     for key, value in config.items():
-        named = key in words.keys["max_positions"] or _LONGEST.search(key)
-        if named and _whole(value):
+        length = key in words.keys["max_positions"] or _LONGEST.search(key)
+        if length and _whole(value):
             small[key] = sizes.longest
     for key, value in config.items():
         if "eps" in key and isinstance(value, float):
