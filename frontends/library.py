@@ -167,7 +167,17 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
     raise UnknownModelTypeError(
         f"{where}: glmc has no spec for {wanted!r}{_near(str(wanted))}."
         f" `glmc specs` lists the {len(known_names())} that it has, `glmc specs new`"
-        " drafts another, and --spec FILE takes one"
+        f" drafts another, and --spec FILE takes one{_readable(config)}"
+    )
+
+
+def _readable(config: Mapping[str, object]) -> str:
+    """What can be done where a repository comes with the code of its model."""
+    if not config.get("auto_map"):
+        return ""
+    return (
+        ". Its auto_map names modeling code, which `glmc read` reads as text, and never"
+        " runs, to find one; `glmc compile --read` does both"
     )
 
 

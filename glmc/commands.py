@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from glmc.manifest import MANIFEST
 from glmc.terminal import show
 
 if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
+    from glmc.driver import Compilation, Options
     from glmc.frontends.frontend import LoadedModel
 
 
@@ -35,7 +37,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         )
     from glmc.backends.ledger import calls_of_torch, fallen_back
     from glmc.backends.target import DEFAULT
-    from glmc.driver import Options, compile_files
+    from glmc.driver import Options
     from glmc.writing import name_note, refuse_name, write_build
 
     refuse_name(arguments.out)
@@ -56,7 +58,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         offline=arguments.offline,
         timeout=arguments.timeout,
     )
-    compiled = compile_files(arguments.source, options)
+    compiled = _compiled(arguments, options)
     _tell(compiled.loaded.source.note)
     _tell(_unverified(compiled.loaded))
     _tell(_switched_off(compiled.loaded))
@@ -100,6 +102,21 @@ def compile_command(arguments: argparse.Namespace) -> int:
     if compiled.ahead:
         print(f"\n{compiled.ahead.table}")
     return 0
+
+
+def _compiled(arguments: argparse.Namespace, options: "Options") -> "Compilation":
+    """The compilation; with ``--read`` by a spec that is read from published code."""
+    from glmc.driver import compile_files
+
+    if not arguments.read:
+        return compile_files(arguments.source, options)
+    if arguments.spec:
+        raise OptionsDisagreeError("--read finds a spec and --spec names one; choose.")
+    from glmc.texts.command import reading_spec
+
+    with reading_spec(arguments.source, options.hub) as (path, certificate):
+        found = replace(options, spec=path, read=certificate)
+        return compile_files(arguments.source, found)
 
 
 def _unverified(loaded: "LoadedModel") -> str | None:

@@ -72,6 +72,8 @@ class Options:
     endpoint: str | None = None
     offline: bool = False
     timeout: float | None = None
+    read: Mapping[str, Any] | None = None
+    """What was compared where the spec was read from published code."""
 
     @property
     def hub(self) -> Hub:
@@ -379,6 +381,7 @@ def _manifest(
             "variant": loaded.variant,
             "target": options.target,
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
+            **({"read": dict(options.read)} if options.read else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},
             "config": spelled(loaded.config),
             "config_keys": {key: asdict(fate) for key, fate in loaded.keys.items()},
@@ -404,7 +407,7 @@ def compiled_config(loaded: LoadedModel) -> dict[str, Any]:
 def _plain(options: Options) -> dict[str, Any]:
     """Options that shape the build; paths are not, the hashes of files are. The target
     stands for itself."""
-    where = ("spec", "target", "revision", "endpoint", "offline", "timeout")
+    where = ("spec", "target", "revision", "endpoint", "offline", "timeout", "read")
     kept = {k: v for k, v in asdict(options).items() if k not in where}
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 

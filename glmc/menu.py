@@ -41,6 +41,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     add_target(parser, "what the build is for")
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--spec", type=Path, metavar="FILE", help="a spec of your own")
+    add("--read", action="store_true",
+        help="find and prove a spec by published code (see glmc read)")  # fmt: skip
     add("--from-ir", type=Path, metavar="FILE", help="build from a dump (see glmc ir)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets",
         help="change a config key, e.g. num_layers=5 (repeatable)")  # fmt: skip

@@ -199,6 +199,8 @@ def fill(found: dict[str, Any], contract: Callable[[str], Module]) -> None:
     }
     found["torch.utils.checkpoint"] = top.names["utils"].names["checkpoint"]
     nn.names.update(_public(contract("nn")))
+    nn.names["utils"].names["skip_init"] = nn.names.pop("skip_init")
+    found["torch.nn.utils"] = nn.names["utils"]
     top.names["autograd"] = Namespace("torch.autograd", {
         "Function": nn.names.pop("Function"),
         **_opaque("torch.autograd", "set_grad_enabled no_grad profiler"),

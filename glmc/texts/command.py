@@ -3,7 +3,13 @@
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from glmc.frontends.hub import Hub
 from glmc.ir.errors import OutputExistsError
 from glmc.options import hub_of
 from glmc.replacing import write_file
@@ -26,6 +32,16 @@ def read_command(arguments: argparse.Namespace) -> int:
     else:
         print(found.spec, end="")
     return 0
+
+
+@contextmanager
+def reading_spec(source: str, hub: Hub) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The file of a spec that is read from a model's code, and its certificate."""
+    found = read(source, None, hub, _tell)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{found.text.file.removeprefix('modeling_')}.yaml"
+        path.write_text(found.spec, encoding="utf-8")
+        yield path, found.certificate
 
 
 def _facts(found: Reading) -> dict[str, object]:

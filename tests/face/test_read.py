@@ -69,9 +69,20 @@ def test_from_code_to_a_build_that_equals_it(
     tree = yaml.safe_load(spec.read_text())
     assert (tree["verified"], tree["match"]["model_type"]) == ("text", ["plain"])
     build = tmp_path / "build"
+    assert main(["compile", str(own), "-o", str(build)]) == 2
+    assert "`glmc compile --read` does both" in capsys.readouterr().err
     assert main(["compile", str(own), "--spec", str(spec), "-o", str(build)]) == 0
     command = ["verify", build, "--weights", own, "--against-text", own]
     assert main([str(part) for part in command]) == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_compile_reads_and_keeps_the_certificate(llama: Tiny, tmp_path: Path) -> None:
+    own, build = repository(llama, tmp_path / "own"), tmp_path / "build"
+    assert main(["compile", str(own), "--read", "-o", str(build)]) == 0
+    manifest = json.loads((build / "manifest.json").read_text())
+    assert manifest["read"]["worst_difference"] < options.TOLERANCE
+    assert manifest["spec"] == "plain"
 
 
 @pytest.mark.usefixtures("here")
