@@ -16,6 +16,8 @@ _FILES = 40
 _BESIDE = re.compile(
     r"^\s*from\s+\.(\w+)\s+import|^\s*from\s+\.\s+import\s+(\w+)", re.M
 )
+_BARE = re.compile(r"^\s*from\s+(\w+)\s+import", re.M)
+"""A file beside the text may be named without a dot; asked for in folders only."""
 _ROLES = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModel")
 
 
@@ -131,6 +133,8 @@ def _complete(
             continue
         texts[one] = found
         waiting += [a or b for a, b in _BESIDE.findall(found)]
+        if Path(given).expanduser().exists():
+            waiting += _BARE.findall(found)
         if len(texts) > _FILES:
             raise TextUnreadableError(
                 f"{given}: more than {_FILES} files are imported."

@@ -98,7 +98,8 @@ METHODS: dict[Cost, str] = {
     """,
     costs.many: "sort argsort topk kthvalue median unique",
     costs.view: """
-        view transpose permute unsqueeze squeeze swapaxes swapdims movedim narrow
+        view unsqueeze_ squeeze_ transpose_ transpose permute unsqueeze squeeze
+        swapaxes swapdims movedim narrow
         select expand expand_as broadcast_to detach t view_as unflatten diagonal
         unfold size dim numel stride is_contiguous is_floating_point is_complex
         element_size storage_offset nelement get_device ndimension

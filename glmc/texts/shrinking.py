@@ -20,6 +20,7 @@ _MOST_LAYERS = 8
 _WINDOWS = ("attention.window", "attention.chunk")
 _LONGEST = re.compile(r"max\w*(position|length|seq)|^seq_length$|^n_ctx$")
 """What keys for the longest input are called."""
+_GROUPS = re.compile(r"query_group|kv_head|key_value_head")
 _EPS = (2e-2, 1.3e-2)
 _DTYPES = {"torch_dtype", "dtype"}
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
@@ -67,6 +68,9 @@ def shrink(
         place: [key for key in words.keys[f"dims.{place}"] if _whole(config.get(key))]
         for place in "HKDEFVX"
     }
+    keys["K"] = keys["K"] or [
+        k for k in config if _GROUPS.search(k) and _whole(config[k])
+    ]
     for place, what in (("H", "heads"), ("E", "the hidden size"), ("V", "the words")):
         if not keys[place]:
             raise UnprovedError(

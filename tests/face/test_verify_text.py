@@ -150,9 +150,11 @@ def test_where_no_text_is_found(
 
 
 def test_files_that_a_text_imports_come_with_it(tmp_path: Path) -> None:
-    texts.write(tmp_path, {**texts.plain(), "other": "x = 1"})
+    own = texts.plain()
+    own["configuration_plain"] += "\nfrom helper import x\nfrom math import pi\n"
+    texts.write(tmp_path, {**own, "helper": "x = 1", "other": "x = 1"})
     found = find_text(str(tmp_path), {"auto_map": texts.AUTO_MAP}, Hub(offline=True))
-    assert set(found.texts) == {"modeling_plain", "configuration_plain"}
+    assert set(found.texts) == {"modeling_plain", "configuration_plain", "helper"}
     assert (found.model_class, found.config_class) == (
         "PlainForCausalLM",
         "PlainConfig",
