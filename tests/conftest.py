@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
-from support import builds
+from support import builds, ranges
 from support.variants import Tiny, Variant
+
+settings.register_profile(ranges.WHOLE, settings.get_profile("default"))
 
 
 def pytest_collection_finish() -> None:

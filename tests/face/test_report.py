@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc import roofline
@@ -24,6 +24,7 @@ from glmc.report import page
 from glmc.report.document import document
 from support import GOLDEN
 from support.cli import glmc, python, refused
+from support.ranges import examples
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ DAGS = st.integers(2, 14).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(DAGS)
 def test_boxes_do_not_overlap_and_edges_run_down(
     dag: tuple[list[int], list[tuple[int, int]]],

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from glmc.backends.runtime.tensor_info import TensorInfo
 from glmc.checkpoints import read_headers
 from glmc.ir.errors import GlmcError
+from support.ranges import examples
 
 TENSORS = {
     "a.weight": torch.zeros(3, 4, dtype=torch.bfloat16),
@@ -300,11 +301,7 @@ def test_pickles_that_harm_an_ordinary_reader(tmp_path: Path, bomb: str) -> None
     assert "is not a sound torch checkpoint" in refused(tmp_path)
 
 
-@settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_pickles_are_read_or_refused(tmp_path: Path, data: Any) -> None:
     sound = pickle.dumps({"a": [1, (2.5, None, True)], "b": "x" * 300}, protocol=4)

@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.frontends.evaluation import Scope, evaluate
 from glmc.frontends.expressions import parse_expression
 from glmc.ir.errors import GlmcError
+from support.ranges import examples
 
 CONFIG: dict[str, Any] = {
     "n": 12,
@@ -238,7 +239,7 @@ def has_an_end(text: str) -> None:
     assert "spec.yaml:7" in message
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.recursive(ATOMS, bigger, max_leaves=25))
 def test_every_expression_ends_soon(text: str) -> None:
     began = time.perf_counter()
@@ -246,7 +247,7 @@ def test_every_expression_ends_soon(text: str) -> None:
     assert time.perf_counter() - began < 2
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(max_size=60))
 def test_every_text_is_read_or_refused(text: str) -> None:
     has_an_end(text)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.ledger import totals
@@ -21,6 +21,7 @@ from glmc.ir.text import parse_program, print_program
 from support.handed import handing_models
 from support.mixtures import mixed_models
 from support.models import bert, changed, chatglm, encoders, glm, models, sandwich
+from support.ranges import examples
 from support.stages import ANY, run
 
 TOLERANCE = 1e-4
@@ -156,7 +157,7 @@ def test_fused_tensors_are_bound_whole_again() -> None:
 
 
 @given(st.one_of(models(), encoders(), mixed_models(), handing_models()))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_every_pass_keeps_the_meaning(model: m.Model) -> None:
     found = stages(shrink(model))
     programs = [stage.program for stage in found.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -29,6 +29,7 @@ from support.builds import load
 from support.handed import handing_models, sharing
 from support.mixtures import mixed_models
 from support.models import chatglm, glm, models, norm, projection
+from support.ranges import examples
 from support.stages import run
 
 TOLERANCE = 1e-4
@@ -97,7 +98,7 @@ def test_a_build_with_two_attentions_decodes_as_its_prompt_says(
 
 
 @given(st.one_of(models(), mixed_models(), handing_models()))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_any_model_answers_the_same_however_it_is_read(model: m.Model) -> None:
     program = lower(shrink(model))
     for what, difference in differences(program, random_checkpoint(program)):

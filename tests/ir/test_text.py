@@ -1,7 +1,7 @@
 """Printing and parsing: the text form is the IR, and its errors point."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.ir import model as m
@@ -19,11 +19,12 @@ from glmc.ir.text.syntax import type_
 from support.handed import handing_models, sharing, with_parts
 from support.mixtures import mixed_models
 from support.models import chatglm, encoders, glm, models
+from support.ranges import examples
 from support.stages import run
 
 
 @given(st.one_of(models(), encoders(), mixed_models(), handing_models()))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_stage_parses_back_to_itself(model: m.Model) -> None:
     assert parse_model(print_model(model)) == model
     for stage in run(lower(model)):

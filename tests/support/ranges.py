@@ -11,16 +11,16 @@ from hypothesis import settings
 WHOLE = "whole"
 """The profile of hypothesis with which ranges are tried as far as they go."""
 
-settings.register_profile(WHOLE, settings.get_profile("default"))
-
 Test = Callable[..., Any]
 
 
-def examples(count: int, *, quick: int = 0, **more: Any) -> Callable[[Test], Test]:
-    """Mark a property test: ``count`` examples with the profile WHOLE, else ``quick``
-    of them, or a quarter. ``more`` are settings of hypothesis."""
-    few = quick or max(2, count // 4)
-    wanted = count if settings.get_current_profile_name() == WHOLE else few
+def examples(count: int, **more: Any) -> Callable[[Test], Test]:
+    """Mark a property test: ``count`` examples with the profile WHOLE, else a quarter.
+
+    ``more`` are settings of hypothesis.
+    """
+    whole = settings.get_current_profile_name() == WHOLE
+    wanted = count if whole else max(2, count // 4)
     chosen = settings(max_examples=wanted, deadline=None, **more)
     return lambda test: pytest.mark.ranges(chosen(test))
 
@@ -29,12 +29,6 @@ def first(count: int, cases: Sequence[Any]) -> list[Any]:
     """The cases of a test of which every run tries the ``count`` first, as they show
     that the kind is caught; the others are slow."""
     return [*cases[:count], *map(_slow, cases[count:])]
-
-
-def chosen(quick: Sequence[Any], cases: Sequence[Any]) -> list[Any]:
-    """All cases of a test, of which every run tries those that ``quick`` lists."""
-    assert all(case in cases for case in quick), "a case that is not there"
-    return [case if case in quick else _slow(case) for case in cases]
 
 
 def _slow(case: Any) -> Any:

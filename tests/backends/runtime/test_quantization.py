@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.runtime.quantization import (
@@ -14,6 +14,7 @@ from glmc.backends.runtime.quantization import (
     unpack,
 )
 from support import quantised
+from support.ranges import examples
 
 DTYPES = {torch.float32: np.float32, torch.float16: np.float16}
 
@@ -43,7 +44,7 @@ def test_every_byte() -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     rows=st.integers(1, 5),
     width=st.integers(1, 9),

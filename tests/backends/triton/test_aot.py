@@ -288,7 +288,7 @@ def compiled(model: str) -> tuple[Compiled, ...]:
 
 
 #: What every run compiles; the rest is compiled by `make test-slow`.
-ALWAYS = {"chatglm3", "bert", "products"}
+ALWAYS = {"chatglm3", "bert"}
 CHOSEN = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
@@ -361,6 +361,7 @@ def test_a_spill_fails_with_the_name_of_the_kernel(
         compile_ahead(render(use), [use], ["f16"], ["cuda:90"])
 
 
+@pytest.mark.slow
 def test_too_much_shared_memory_fails_with_the_name_of_the_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
