@@ -20,6 +20,8 @@ ATTEMPTS = 2
 NAMING = ("etag", "x-linked-etag", "x-repo-commit", "x-xet-hash")
 #: What no name of a file holds, on some system.
 FOREIGN = frozenset('/\\:"<>|?*')
+#: What ends a request in its thread is handed on to whoever waits, whatever it is.
+WHATEVER = BaseException
 
 Answer = TypeVar("Answer")
 
@@ -68,7 +70,7 @@ def patiently(act: Callable[[], Answer], seconds: float | None) -> Answer:
         _LOCAL.watch = watch
         try:
             done.append((True, act()))
-        except BaseException as error:  # handed on to whoever waits
+        except WHATEVER as error:
             done.append((False, error))
 
     # A daemon: what hangs in it does not keep the process.

@@ -1,5 +1,7 @@
 """Refuse what no model can be called with."""
 
+from typing import TypeVar
+
 import torch
 
 #: What a mask of 0 and 1 can be made of.
@@ -15,13 +17,24 @@ MASKS = (
 COUNTS = MASKS[1:]
 
 
+Kind = TypeVar("Kind")
+
+
+def of_kind(value: object, kind: type[Kind], refusal: str) -> Kind:
+    """Give the value, if it is of a kind; raises ValueError with the refusal if not."""
+    if isinstance(value, kind):
+        return value
+    raise ValueError(refusal)
+
+
 def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
     """Refuses ids that are not int64 [B, T] within the vocabulary."""
-    if not isinstance(ids, torch.Tensor):
-        raise ValueError(
-            f"input_ids is a {type(ids).__name__}, but a model takes an int64 tensor "
-            "[batch, tokens]; give torch.tensor(ids), with a list for each row."
-        )
+    of_kind(
+        ids,
+        torch.Tensor,
+        f"input_ids is a {type(ids).__name__}, but a model takes an int64 tensor "
+        "[batch, tokens]; give torch.tensor(ids), with a list for each row.",
+    )
     if ids.ndim != 2 or ids.dtype != torch.int64:
         raise ValueError(
             f"input_ids is {describe(ids)}, but a model takes int64 [batch, tokens]; "
@@ -46,10 +59,8 @@ def real_tokens(mask: object, batch: int, tokens: int, what: str) -> torch.Tenso
     Refuses what means something else, such as a mask of floats that is added to the
     scores. `what` says in messages which tokens those are.
     """
-    if not isinstance(mask, torch.Tensor):
-        raise ValueError(
-            f"attention_mask is a {type(mask).__name__}; give a tensor of 0 and 1."
-        )
+    refusal = f"attention_mask is a {type(mask).__name__}; give a tensor of 0 and 1."
+    mask = of_kind(mask, torch.Tensor, refusal)
     if mask.dtype not in MASKS:
         raise ValueError(
             f"attention_mask is {describe(mask)}, but a mask is bool, or integers 0 "

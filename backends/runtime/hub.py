@@ -111,8 +111,7 @@ class Repository:
                     path_in_repo=folder,
                     revision=self.revision,
                 )
-                ask = lambda: list(listed())  # noqa: E731
-                entries = patiently(ask, self.timeout)
+                entries = patiently(lambda: list(listed()), self.timeout)
             except hub.errors.RepositoryNotFoundError:
                 raise
             except hub.errors.HfHubHTTPError:

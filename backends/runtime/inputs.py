@@ -3,16 +3,17 @@
 import torch
 
 from .cache import Cache
-from .checks import check_numbers, check_rows, describe, real_tokens
+from .checks import check_numbers, check_rows, describe, of_kind, real_tokens
 
 
 def check_cache(cache: object, batch: int, layers: int) -> None:
     """Refuses a cache that these rows of a model of so many layers cannot continue."""
-    if not isinstance(cache, Cache):
-        raise ValueError(
-            f"past_key_values is a {type(cache).__name__}, but this model continues "
-            "caches of its own: what a call before answered, or model.new_cache(...)."
-        )
+    cache = of_kind(
+        cache,
+        Cache,
+        f"past_key_values is a {type(cache).__name__}, but this model continues "
+        "caches of its own: what a call before answered, or model.new_cache(...).",
+    )
     if len(cache.layers) != layers:
         raise ValueError(
             f"past_key_values holds {len(cache.layers)} layers, but this model has "

@@ -12,9 +12,8 @@ Check = Callable[[Any], Any]
 
 def _number(least: float, most: float, off: object = None) -> Check:
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"a number from {least:g} to {most:g}")
-        if not least <= value <= most:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not least <= value <= most:
             raise ValueError(f"a number from {least:g} to {most:g}")
         return None if value == off else float(value)
 
@@ -31,9 +30,9 @@ def _count(least: int, off: object = None) -> Check:
 
 
 def _flag(value: Any) -> Any:
-    if not isinstance(value, bool):
-        raise ValueError("True or False")
-    return value
+    if value is True or value is False:
+        return value
+    raise ValueError("True or False")
 
 
 def _ids(value: Any) -> Any:

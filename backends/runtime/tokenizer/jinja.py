@@ -19,6 +19,8 @@ from .files import MAX_TEMPLATE, TokenizerError, optional
 from .growth import LAZY, binary, foresee
 from .watching import watched
 
+#: What foreign text ends in cannot be listed: Python's compiler has its say, too.
+ANYTHING = Exception
 MAX_OUTPUT = 1 << 25
 #: Of one format for strftime, and of one indent or separator in JSON.
 MAX_PATTERN, MAX_INDENT = 256, 16
@@ -61,8 +63,7 @@ def render(
             f"the chat template ({_place(name, error)}) refuses these messages: "
             f"{error}."
         ) from error
-    # What foreign text ends in cannot be listed: Python's compiler has its say, too.
-    except Exception as error:
+    except ANYTHING as error:
         reason = str(error).strip().partition("\n")[0][:200]
         kind = type(error).__name__
         # The trace holds what the template made, which may be all it was allowed to.
