@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,26 @@ from hypothesis import settings
 from support import builds, ranges
 from support.variants import Tiny, Variant
 
+BEGAN = pytest.StashKey[float]()
 settings.register_profile(ranges.WHOLE, settings.get_profile("default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minutes",
+        type=float,
+        help="skip what has not begun after so many minutes, instead of running it",
+    )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes, began = item.config.getoption("--minutes"), item.config.stash[BEGAN]
+    if minutes is not None and time.monotonic() - began > 60 * minutes:
+        pytest.skip(f"no time left of {minutes:g} minutes")
 
 
 def pytest_collection_finish() -> None:
