@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from textwrap import wrap
 
 from glmc.backends.emit import literal, own_dtypes, quoted
 from glmc.backends.layout import WIDTH, bracketed, item
@@ -204,9 +205,18 @@ def constructors(program: Program, known: Sequence[str]) -> list[str]:
 def _rows(target: str, expected: Iterable[Expected]) -> str:
     """Emit ``target = (("a", "all", 0.5, "why", False),)``; empty where there is
     nothing."""
-    rows = [item("(", [literal(value) for _, value in one], ")", 4) for one in expected]
+    rows = [item("(", [_within(value) for _, value in one], ")", 4) for one in expected]
     lines = "".join(f"    {row},\n" for row in rows)
     return f"{target} = (\n{lines})" if rows else ""
+
+
+def _within(value: object) -> str:
+    """Emit a value of a row of ``EXPECTED``: a long text in pieces, one a line."""
+    if not isinstance(value, str) or len(quoted(value)) < WIDTH - 8:
+        return literal(value)
+    pieces = wrap(value, WIDTH - 16, drop_whitespace=False, break_on_hyphens=False)
+    lines = "".join(f"{' ' * 12}{quoted(piece)}\n" for piece in pieces)
+    return f"(\n{lines}{' ' * 8})"
 
 
 def _pairs(target: str, pairs: Iterable[tuple[str, str]]) -> str:
