@@ -158,6 +158,12 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
             " config.json?"
         )
     wanted = model_type or ", ".join(classes)
+    if parts := _parts_known(names):
+        raise UnknownModelTypeError(
+            f"{where}: of models of type {wanted!r} glmc knows those whose text part is"
+            f" of type {' or '.join(parts)}, and this one's is another. `glmc specs"
+            " new` drafts a spec, and --spec FILE takes one"
+        )
     if what := BEYOND_ATTENTION.get(str(wanted)):
         raise UnknownModelTypeError(
             f"{where}: models of type {wanted!r} have {what}, which glmc does not do:"
@@ -229,6 +235,13 @@ def _fits(path: Path, match: Match, config: Mapping[str, object]) -> bool:
         return True
     part = config.get(str(_read(path)[0].get("text_in")))
     return isinstance(part, Mapping) and part.get("model_type") in match.text_model_type
+
+
+def _parts_known(names: Collection[str]) -> list[str]:
+    """List the types of text parts that are known of composites of these types."""
+    matches = map(_match, _naming(names))
+    known = (m.text_model_type for m in matches if {*m.model_type} & {*names})
+    return sorted({one for each in known for one in each})
 
 
 def _meet(match: Match, classes: tuple[str, ...]) -> bool:

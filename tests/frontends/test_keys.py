@@ -177,6 +177,14 @@ def test_head_dim_follows_from_sizes(load: Load) -> None:
     assert load(bare).model == load(GLM4_MOE | {"head_dim": 16}).model
 
 
+def test_a_composite_of_another_text_model_is_refused(refusal: Refusal) -> None:
+    """LLaVA was published on several, and a spec is of one of them."""
+    llava = FAMILIES["llava"]
+    text = {**llava["text_config"], "model_type": "mistral"}
+    message = refusal(llava | {"text_config": text})
+    assert "whose text part is of type llama, and this one's is another" in message
+
+
 def test_class_defaults_are_reported(load: Load) -> None:
     assumed = load(LLAMA).assumed
     assert assumed["rms_norm_eps"] == 1e-6

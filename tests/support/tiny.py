@@ -43,12 +43,16 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
 # another name. What Phi-4 Multimodal sees and hears is in its one class.
 _WITH_EYES = ("mistral4", "emu3")
 _TEXT_ALONE = ("phi4_multimodal",)
+# Listed among models that turn speech into text.
+_WITH_EARS = ("audioflamingo3", "qwen2_audio", "voxtral")
 
 
 def auto_class(config: Any) -> Any:
     """The auto class that knows models with this config: of text, or with eyes."""
     if config.model_type in _TEXT_ALONE:
         return transformers.AutoModelForCausalLM
+    if config.model_type in _WITH_EARS:
+        return transformers.AutoModelForSeq2SeqLM
     if hasattr(config, "vision_config") or config.model_type in _WITH_EYES:
         return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM

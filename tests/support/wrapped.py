@@ -23,7 +23,148 @@ _EARS: Config = {
     "max_source_positions": 8,
 }
 
+_EYES: Config = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_CLIP: Config = {**_EYES, "model_type": "clip_vision_model", "projection_dim": 32}
+_SIGLIP: Config = {**_EYES, "model_type": "siglip_vision_model"}
+_PATCHES: Config = {
+    "depth": 1,
+    "hidden_size": 64,
+    "embed_dim": 16,
+    "num_heads": 2,
+    "intermediate_size": 16,
+    "out_hidden_size": 64,
+    "mlp_ratio": 2,
+}
+_LLAMA: Config = {**RMS, "model_type": "llama"}
+_QWEN2: Config = {**RMS, "model_type": "qwen2"}
+# Composites of transformers 5 leave out the factor of the logits that the text model
+# has, so it is 1 here.
+_COHERE2: Config = {
+    **DENSE["cohere2"],
+    "model_type": "cohere2",
+    "logit_scale": 1.0,
+}
+_THREE: Config = {
+    **RMS,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [2, 3, 3],
+    },
+}
+_LLAVA: Config = {
+    "text_config": _LLAMA,
+    "vision_config": _CLIP,
+    "image_token_index": 100,
+}
+_TILES: Config = {"image_grid_pinpoints": [[28, 56]]}
+
 FAMILIES: Mapping[str, Config] = {
+    "aya_vision": {
+        "text_config": _COHERE2,
+        "vision_config": _SIGLIP,
+        "image_token_index": 100,
+    },
+    "audioflamingo3": {
+        "text_config": _QWEN2,
+        "audio_config": _EARS,
+        "audio_token_id": 100,
+    },
+    "cohere2_vision": {
+        "text_config": _COHERE2,
+        "vision_config": _SIGLIP,
+        "image_token_id": 100,
+        "alignment_intermediate_size": 48,
+    },
+    "deepseek_vl": {"text_config": _LLAMA, "vision_config": _SIGLIP},
+    "idefics3": {
+        "text_config": _LLAMA,
+        "vision_config": _EYES,
+        "image_token_id": 100,
+    },
+    "internvl": {
+        "text_config": _QWEN2,
+        "vision_config": {
+            **_EYES,
+            "model_type": "internvl_vision",
+            "image_size": [28, 28],
+            "patch_size": [14, 14],
+        },
+        "image_token_id": 100,
+        "tie_word_embeddings": False,
+    },
+    "janus": {
+        "text_config": _LLAMA,
+        "vision_config": {**_EYES, "depth": 1},
+        "vq_config": {
+            "base_channels": 32,
+            "num_embeddings": 16,
+            "embed_dim": 4,
+            "latent_channels": 4,
+            "num_res_blocks": 1,
+            "channel_multiplier": [1, 1],
+            "num_patches": 2,
+            "projection_dim": 32,
+            "image_token_embed_dim": 32,
+        },
+    },
+    "lighton_ocr": {
+        "text_config": {**RMS, "model_type": "qwen3", "head_dim": 32},
+        "vision_config": {**_EYES, "model_type": "pixtral"},
+        "image_token_id": 100,
+    },
+    "llava": _LLAVA,
+    "llava_next": {**_LLAVA, **_TILES},
+    "llava_next_video": {**_LLAVA, **_TILES},
+    "llava_onevision": {
+        "text_config": _QWEN2,
+        "vision_config": _SIGLIP,
+        "image_token_index": 100,
+        **_TILES,
+    },
+    "ovis2": {
+        "text_config": _QWEN2,
+        "vision_config": {
+            **_EYES,
+            "vocab_size": 64,
+            "num_visual_indicator_tokens": 5,
+        },
+        "image_token_id": 100,
+        "visual_indicator_token_ids": [101, 102, 103, 104, 105],
+    },
+    "qwen2_5_vl": {"text_config": _THREE, "vision_config": _PATCHES},
+    "qwen2_audio": {
+        "text_config": _QWEN2,
+        "audio_config": {
+            "num_mel_bins": 8,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "d_model": 32,
+            "max_source_positions": 8,
+        },
+        "audio_token_index": 100,
+    },
+    "qwen2_vl": {"text_config": _THREE, "vision_config": _PATCHES},
+    "smolvlm": {
+        "text_config": _LLAMA,
+        "vision_config": _EYES,
+        "image_token_id": 100,
+    },
+    "video_llava": {**_LLAVA, "video_token_index": 101},
+    "vipllava": {**_LLAVA, "vision_feature_layers": [0]},
+    "voxtral": {
+        "text_config": {**_LLAMA, "head_dim": 32},
+        "audio_config": _EARS,
+        "audio_token_id": 24,
+    },
     "emu3": {
         "text_config": {**RMS, "model_type": "emu3_text_model"},
         "vocabulary_map": {"<image>": 5},
@@ -92,6 +233,26 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 }
 
 CLASSES: Mapping[str, str] = {
+    "aya_vision": "AyaVisionForConditionalGeneration",
+    "audioflamingo3": "AudioFlamingo3ForConditionalGeneration",
+    "cohere2_vision": "Cohere2VisionForConditionalGeneration",
+    "deepseek_vl": "DeepseekVLForConditionalGeneration",
+    "idefics3": "Idefics3ForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
+    "janus": "JanusForConditionalGeneration",
+    "lighton_ocr": "LightOnOcrForConditionalGeneration",
+    "llava": "LlavaForConditionalGeneration",
+    "llava_next": "LlavaNextForConditionalGeneration",
+    "llava_next_video": "LlavaNextVideoForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "ovis2": "Ovis2ForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
+    "video_llava": "VideoLlavaForConditionalGeneration",
+    "vipllava": "VipLlavaForConditionalGeneration",
+    "voxtral": "VoxtralForConditionalGeneration",
     "emu3": "Emu3ForConditionalGeneration",
     "fuyu": "FuyuForCausalLM",
     "got_ocr2": "GotOcr2ForConditionalGeneration",
