@@ -4,7 +4,7 @@ missing."""
 from collections.abc import Mapping
 
 _HAS: Mapping[str, str] = {
-    "gated delta rule layers": "olmo_hybrid qwen4_exp qwen4_exp_text",
+    "gated delta rule layers": "qwen4_exp qwen4_exp_text",
     "gated delta rule layers with short convolutions": "kimi_k3 kimi_linear",
     "linear attention layers (Lightning Attention)": "bailing_hybrid minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",
@@ -14,8 +14,7 @@ _HAS: Mapping[str, str] = {
     " compressed blocks of tokens": "deepseek_ref deepseek_v4",
     "short convolutions": "inkling2_text inkling_text lfm2 lfm2_moe lfm3 zaya",
     "state space layers (Mamba)": (
-        "bamba falcon_h1 falcon_mamba granitemoehybrid jamba mamba mamba2 nemotron_h"
-        " zamba zamba2"
+        "falcon_h1 falcon_mamba granitemoehybrid jamba mamba nemotron_h zamba zamba2"
     ),
 }
 BEYOND_ATTENTION: Mapping[str, str] = {

@@ -72,6 +72,7 @@ def tiny(shared_folder: Path) -> Callable[[Variant], Tiny]:
                 folder / "checkpoint",
                 file,
                 far=variant.far,
+                counted=variant.counted,
                 attention=variant.attention,
             )
 

@@ -50,7 +50,36 @@ _EYES: Config = {
     "out_hidden_size": 64,
 }
 
+_PLAIN: Config = {k: v for k, v in _DELTA.items() if k != "head_dim"}
+_MAMBA: Config = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 12,
+    "mamba_n_groups": 2,
+}
+
 FAMILIES: Mapping[str, Config] = {
+    "mamba2": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 12,
+        "n_groups": 2,
+        "layer_norm_epsilon": 1e-2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    "bamba": {
+        **RMS,
+        "max_position_embeddings": 256,
+        **_MAMBA,
+        "attn_layer_indices": [1],
+    },
+    # transformers saves the convolutions as thirds, whatever their widths: these are.
+    "olmo_hybrid": {**_PLAIN, "linear_key_head_dim": 30},
     "qwen3_next": {**_DELTA, **_EXPERTS},
     "qwen3_5_text": {**_DELTA, **_ROPE},
     "qwen3_5_moe_text": {**_SPARSE, **_EXPERTS, **_ROPE},
@@ -82,11 +111,45 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "qwen3_5_moe_text": {"experts": {}},
+    "mamba2": {
+        "groups": {},
+        "biases": {
+            "use_bias": True,
+            "use_conv_bias": False,
+            "n_groups": 1,
+            "conv_kernel": 3,
+        },
+    },
+    "bamba": {
+        "hybrid": {},
+        "biases": {
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "mamba_n_groups": 1,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    },
+    "olmo_hybrid": {
+        "reflections": {},
+        "no_rope": {
+            "linear_allow_neg_eigval": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": None},
+        },
+    },
     "qwen3_5": {"text": {}},
 }
 
+# With a bias in a projection transformers lets padding into the convolutions.
+UNPADDED = {"mamba2-biases", "bamba-biases"}
+# transformers counts positions from 0 in every call, unless it is given them.
+UNCOUNTED = {"bamba"}
+
 CLASSES: Mapping[str, str] = {
     "qwen3_next": "Qwen3NextForCausalLM",
+    "mamba2": "Mamba2ForCausalLM",
+    "bamba": "BambaForCausalLM",
+    "olmo_hybrid": "OlmoHybridForCausalLM",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
@@ -95,6 +158,39 @@ CLASSES: Mapping[str, str] = {
 
 # What a spec says instead, and the scenario that shows it: see support/mistakes.py.
 MISTAKES: tuple[tuple[str, str, str], ...] = (
+    ("mamba2-groups", "ops: {scan: {decay: {steps: false}}}", "prompt"),
+    ("mamba2-groups", "ops: {scan: {norm: {of: all}}}", "prompt"),
+    ("mamba2-groups", "ops: {scan: {norm: {order: norm_first}}}", "prompt"),
+    (
+        "mamba2-groups",
+        "weights: {mix_skip: {name: mixer.A_log, bare: true}}\n"
+        "waive: {'*.mixer.D': planted}",
+        "prompt",
+    ),
+    (
+        "mamba2-groups",
+        "weights: {conv_v+conv_k+conv_q: {bias: false}}\n"
+        "ignore: {use_conv_bias: planted}\nwaive: {'*.conv1d.bias': planted}",
+        "prompt",
+    ),
+    (
+        "mamba2-groups",
+        "weights: {conv_v+conv_k+conv_q: {layout: "
+        "'[conv_v:(Hm Dv)|conv_q:(Gm Dk)|conv_k:(Gm Dk)] 1 Wc'}}",
+        "decode",
+    ),
+    ("bamba-hybrid", "ops: {attn: {rope: {dim: =D}}}", "prompt"),
+    (
+        "olmo_hybrid-reflections",
+        "ops: {delta: {beta_scale: 1.0}}\nignore: {linear_allow_neg_eigval: planted}",
+        "prompt",
+    ),
+    ("olmo_hybrid-reflections", "ops: {delta: {norm: {eps: 1.0e-2}}}", "decode"),
+    (
+        "olmo_hybrid-no_rope",
+        "ops: {attn: {rope: {when: true}}}",
+        "prompt",
+    ),
     ("qwen3_next-interval", "ops: {delta: {scale: 1.0}}", "prompt"),
     ("qwen3_next-interval", "ops: {delta: {l2_eps: null}}", "prompt"),
     ("qwen3_next-interval", "ops: {delta: {conv: {act: null}}}", "decode"),

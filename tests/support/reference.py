@@ -24,14 +24,16 @@ PADDING = (5, 0)
 Tensors = dict[str, torch.Tensor]
 
 
-def reference(checkpoint: Path, *, far: bool, attention: str = "eager") -> Tensors:
+def reference(
+    checkpoint: Path, *, far: bool, counted: bool = True, attention: str = "eager"
+) -> Tensors:
     """Logits of a prompt, of decoding, of a left-padded batch and of far positions.
 
     Keys: `ids` [1,S], `prompt` [1,S,V], `decode` [1,STEPS,V] (the ids after the first
     PROMPT fed one at a time), `padded.ids`, `padded.mask`, `padded.positions`
     [2,S], `padded` [2,S,V] (the first PROMPT at once, then one at a time), `generated`
     [2,<=S] (the padded prompts continued greedily), and with `far` also
-    `far.positions` [1,S] and `far` [1,S,V].
+    `far.positions` [1,S] and `far` [1,S,V]. What is not `counted` is given positions.
     """
 
     loaded = load(checkpoint, attention)
@@ -42,7 +44,8 @@ def reference(checkpoint: Path, *, far: bool, attention: str = "eager") -> Tenso
     vocab = loaded.config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
     out = {"ids": ids, "prompt": _logits(model(), ids)}
-    out["decode"] = cached(model(), ids)[:, PROMPT:]
+    places = None if counted else torch.arange(PROMPT + STEPS)[None]
+    out["decode"] = cached(model(), ids, positions=places)[:, PROMPT:]
     padded = padded_batch(vocab)
     out |= {f"padded.{name}": value for name, value in vars(padded).items()}
     out["padded"] = cached(model(), padded.ids, padded.mask, padded.positions)
@@ -116,9 +119,16 @@ def load(checkpoint: Path, attention: str = "eager") -> Any:
     return model.eval()
 
 
-def write(checkpoint: Path, file: Path, *, far: bool, attention: str = "eager") -> None:
+def write(
+    checkpoint: Path,
+    file: Path,
+    *,
+    far: bool,
+    counted: bool = True,
+    attention: str = "eager",
+) -> None:
     """Save the reference of `checkpoint` to `file`."""
-    found = reference(checkpoint, far=far, attention=attention)
+    found = reference(checkpoint, far=far, counted=counted, attention=attention)
     tensors = {k: v.contiguous() for k, v in found.items()}
     save_file(tensors, file)
 

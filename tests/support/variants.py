@@ -123,6 +123,7 @@ class Variant:
     values: Config = field(default_factory=dict)
     far: bool = True  # whether positions beyond 16k mean anything (not: learned ones)
     padding: bool = True  # whether transformers means the same with padding on the left
+    counted: bool = True  # whether transformers counts positions by itself
     attention: str = "eager"  # which of transformers' implementations is right
 
     def __str__(self) -> str:
@@ -246,7 +247,9 @@ VARIANTS: tuple[Variant, ...] = (
             values,
             far=not {family, f"{family}-{name}"}
             & (dense.NEAR | mixed.NEAR | further.NEAR),
-            padding=not {family, f"{family}-{name}"} & further.UNPADDED,
+            padding=not {family, f"{family}-{name}"}
+            & (further.UNPADDED | mixers.UNPADDED),
+            counted=family not in mixers.UNCOUNTED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
         for family, cases in {
