@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came of a job.
+    """A kernel compiled ahead of time.
 
     key        where Triton looks for it in its cache
     metadata   JSON that Triton reads back beside the binary
@@ -56,13 +56,13 @@ class Compiled:
 
     @property
     def path(self) -> str:
-        """Its place in a build, without the ending."""
+        """The path of its files in a build, without the ending."""
         folder = self.job.target.name.replace(":", "-")
         return f"{FOLDER}/{folder}/{self.job.spec.kernel}-{self.key[:12]}"
 
     @property
     def travels(self) -> bool:
-        """Whether another machine may find it under its key.
+        """True if another machine may find it in Triton's cache under its key.
 
         AMD's key holds the place where Triton is installed and the extent of every
         tensor, so there it says what a kernel takes, and is not used.
@@ -123,7 +123,7 @@ def compile_ahead(
 def _ask(
     kernels: str, own: Collection[str], jobs: Sequence[Job]
 ) -> tuple[str, dict[int, dict[str, Any]]]:
-    """Triton's version, and the worker's answer to each job that it answered."""
+    """Run the worker; return Triton's version and the answers, by the job's number."""
     request = {
         "kernels": kernels,
         "own": sorted(own),
@@ -149,7 +149,8 @@ def _ask(
 
 
 def _environment(cache: str) -> dict[str, str]:
-    """This process's, less what it says to Triton: keys must be those of any machine.
+    """Return this process's environment without Triton's variables: keys must be those
+    of any machine.
 
     An empty cache makes sure that what is written was compiled now.
     """
@@ -197,7 +198,8 @@ def _refuse(complaints: Sequence[str]) -> None:
 
 
 def files(ahead: Ahead) -> dict[str, str | bytes]:
-    """Path to content of what a build keeps: binaries, their index, the table."""
+    """Map the paths of a build's binaries, their index and the table of resources to
+    their content."""
     found: dict[str, str | bytes] = {}
     for compiled in ahead.kernels:
         if compiled.travels:
@@ -210,7 +212,7 @@ def files(ahead: Ahead) -> dict[str, str | bytes]:
 
 
 def rows(ahead: Ahead) -> list[dict[str, Any]]:
-    """What each kernel takes, as plain data."""
+    """Return the resources of each kernel, as plain data."""
     return [_row(compiled) for compiled in ahead.kernels]
 
 
@@ -237,7 +239,7 @@ HEADER = ("kernel", "dtype", "regs", "spills", "shared", "warps", "occupancy", "
 
 
 def table(ahead: Ahead) -> str:
-    """The resources for a terminal, one block of lines a target."""
+    """Lay out the resources for a terminal, one block of lines for each target."""
     blocks = []
     for name in dict.fromkeys(c.job.target.name for c in ahead.kernels):
         shown = [c for c in ahead.kernels if c.job.target.name == name]
@@ -270,7 +272,8 @@ def _line(compiled: Compiled, among: Sequence[Compiled]) -> tuple[str, ...]:
 
 
 def _variant(spec: AotSpec, among: Sequence[Compiled]) -> str:
-    """The constants by which a specialisation differs from the others of its kernel."""
+    """Name the constants by which a specialisation differs from the others of its
+    kernel."""
     others = [c.job.spec.constants for c in among if c.job.spec.kernel == spec.kernel]
     names = {name for constants in others for name in constants}
     telling = sorted(n for n in names if len({str(o.get(n, "")) for o in others}) > 1)
@@ -279,7 +282,7 @@ def _variant(spec: AotSpec, among: Sequence[Compiled]) -> str:
 
 
 def _constant(name: str, spec: AotSpec) -> str:
-    """A pointer is a constant where it is not given."""
+    """Write a constant; a pointer is one where it is not given."""
     if name in spec.signature:
         return name
     value = spec.constants.get(name)

@@ -1,4 +1,4 @@
-"""Attention: which kernels its forms have, and how these are put together."""
+"""Attention: the kernels of each form, and the parts they are put together from."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from glmc.backends.triton.model import Model, Part, part
 
 
 def full_parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of attention of all tokens, and its launcher."""
+    """Yield the kernel of full attention (no cache), and its launcher."""
     yield from (part("rows_dense"), part("softmax"))
     strides = [
         stride(f"{name}_{what}", f"{name}.stride({dim})")
@@ -45,7 +45,8 @@ def full_parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def write_parts(form: Form, model: Model) -> Iterator[Part]:
-    """The copy of keys and values into the cache, as whatever they are kept."""
+    """Yield the kernel that writes keys and values to the cache, in the cache's dtype,
+    and its launcher."""
     yield from (part("rows_dense"), pieces.cache(), part("kv_store"))
     strides = [
         stride(f"{name}_{what}", f"{name}.stride({dim})")
@@ -80,7 +81,7 @@ def write_parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """Kernels for a prompt and for a token of one form, and their launcher."""
+    """Yield the kernels of one form for prefill and decode, and their launcher."""
     yield from _shared(form, model)
     yield _prefill(form, model)
     yield part("decode_parts")
@@ -114,7 +115,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def _seen(form: Form) -> Lines:
-    """What a query sees, for the launcher's docstring."""
+    """Describe the slots that a query attends to, for the launcher's docstring."""
     lines = [
         "A query sees the slots from its row's first real one up to its own"
         + (", at most `window`" if form["window"] else "; a padding"),
@@ -135,7 +136,8 @@ def _seen(form: Form) -> Lines:
 
 
 def _shared(form: Form, model: Model) -> Iterator[Part]:
-    """Tiles, and what kernels of attention share."""
+    """Yield the table of tiles, and the functions that all kernels of attention
+    share."""
     plan = Plan.of(model.of(*ALL))
     yield from (part("rows_dense"), part("softmax"))
     yield pieces.cache()
@@ -153,7 +155,8 @@ def _shared(form: Form, model: Model) -> Iterator[Part]:
 
 
 def _scores(form: Form, model: Model) -> Part:
-    """What changes scores between q kᵀ and the softmax."""
+    """Return the function that makes scores for the softmax of products q kᵀ: scaled,
+    capped, less the slopes."""
     steps = ["return products * (SCALE * LOG2_E)"]
     if form["softcap"] or form["slopes"]:
         steps = ["scores = products * SCALE"]
@@ -182,7 +185,7 @@ def _scores(form: Form, model: Model) -> Part:
 
 
 def _prefill(form: Form, model: Model) -> Part:
-    """A prompt: ROWS tokens of one head to a program."""
+    """Return the kernel of prefill: a program takes ROWS queries of one head."""
     name = model.part("_prefill", form, *SCORED, ops=CACHED)
     ranged: list[str] = []
     visible: list[str] = []
@@ -274,7 +277,7 @@ def _prefill_launch(form: Form, name: str) -> Launch:
 
 
 def _attend(form: Form, model: Model) -> Part:
-    """The pass of decode over a part of the cache."""
+    """Return the pass of decode over one part of the cache."""
     names = ("past", "slope", "real")
     parameters = [
         name if name in names else f"{name}: tl.constexpr"
@@ -299,7 +302,8 @@ def _attend(form: Form, model: Model) -> Part:
 
 
 def _decode(form: Form, model: Model) -> Part:
-    """One token of each row, whose q is ready and whose key is in the cache."""
+    """Return the kernel of decode: one token of each row, with q ready and its key in
+    the cache."""
     name = pieces.named("_decode", form, model)
     return part(
         "decode",

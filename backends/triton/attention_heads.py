@@ -1,4 +1,5 @@
-"""The heads of attention: what its kernels take, and the tiles that fit a model's."""
+"""The heads of attention: the sizes its kernels take, and the tiles that fit a
+model's."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ class HeadShape:
 
     @classmethod
     def of(cls, use: OpUse) -> "HeadShape":
-        """The shape of a layer's heads."""
+        """Return the shape of a layer's heads."""
         if use.name == "qkv_attention":
             width = use.whole("head_dim")
             return cls(use.whole("heads"), use.whole("kv_heads"), width, width)
@@ -36,12 +37,12 @@ class HeadShape:
         return cls(use.size("q", 2), *sizes)
 
     def width(self) -> int:
-        """Of a tile that holds a key or a value."""
+        """Return the width of a tile that holds a key or a value."""
         return tiles.dot_block(max(self.k_dim, self.v_dim))
 
 
 def unfit(use: OpUse) -> str | None:
-    """Why no kernel takes a use of an attention op."""
+    """Give the reason why no kernel takes a use of an attention op, or None."""
     shape, form = HeadShape.of(use), Form.of(use)
     width = max(shape.k_dim, shape.v_dim)
     if width > tiles.WIDEST_HEAD:
@@ -68,7 +69,7 @@ class Plan:
 
     @classmethod
     def of(cls, uses: Iterable[OpUse]) -> "Plan":
-        """The plan for the attention of all layers."""
+        """Return the plan for the attention of all layers."""
         shapes = [HeadShape.of(use) for use in uses]
         width = max((shape.width() for shape in shapes), default=16)
         kv_heads = min((shape.kv_heads for shape in shapes), default=1)
@@ -81,5 +82,5 @@ class Plan:
 
 
 def table(found: Mapping[int, tiles.Tile]) -> Lines:
-    """The rows of a table of tiles."""
+    """Return the rows of a table of tiles."""
     return [f"{size}: {json.dumps(tile)}," for size, tile in found.items()]

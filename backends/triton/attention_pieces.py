@@ -1,4 +1,4 @@
-"""What launches and kernels of attention share: arguments, and lines of bodies."""
+"""The arguments and lines of code that kernels of attention share."""
 
 import json
 
@@ -59,7 +59,7 @@ POSITION = pointer(
 
 
 def kept(k: str, v: str) -> tuple[Argument, ...]:
-    """Keys and values of the cache, in whatever they are kept."""
+    """Return the arguments for the cached keys and values, in the cache's dtype."""
     return (
         pointer("keys", f"[B, KV_HEADS, capacity, {k}]", source="_codes(kv.keys)"),
         pointer("values", f"[B, KV_HEADS, capacity, {v}]", source="_codes(kv.values)"),
@@ -68,7 +68,8 @@ def kept(k: str, v: str) -> tuple[Argument, ...]:
 
 
 def cache() -> Part:
-    """How kernels read the cache, and on which targets by descriptors."""
+    """Return the functions by which kernels read the cache, and the targets that do so
+    by tensor descriptors."""
     rows = []
     for size, targets in tiles.DESCRIBED.items():
         names = [json.dumps(name) for name in targets]
@@ -81,8 +82,8 @@ def pointers(form: Form) -> list[str]:
 
 
 def vectors(form: Form) -> list[str]:
-    """The optional operands that are one number for each head. Decode takes no others:
-    a prefix lies before any token that is decoded."""
+    """Name the optional operands that hold one number for each head. Decode takes no
+    others: a prefix lies before any token that is decoded."""
     return [name for name in pointers(form) if name != "prefix"]
 
 
@@ -107,19 +108,20 @@ def defined(name: str, parameters: list[str]) -> str:
 
 
 def scored(form: Form) -> list[str]:
-    """The constants of scores."""
+    """Name the constants that the scores depend on."""
     return ["SCALE", *(["CAP"] if form["softcap"] else [])]
 
 
 def score(form: Form, model: Model, target: str, products: str, apart: str) -> Line:
-    """A call of what :func:`_scores` makes."""
+    """Emit a call of the function of :func:`_scores`."""
     name = model.part("_scores", form, "slopes", "softcap", ops=CACHED)
     sloped = [apart, "slope"] if form["slopes"] else []
     return call(target, name, [products, *sloped, *scored(form)])
 
 
 def begin(form: Form, head: str, there: str, first: str, block: str) -> Lines:
-    """Slopes, and rows that know nothing yet."""
+    """Emit the start of a program: the slope, and the peak, total and context of the
+    online softmax."""
     lines: list[Line] = []
     if form["slopes"]:
         lines.append(f"slope = _slope(slopes, {head}, {there})")
@@ -135,7 +137,7 @@ DIMS = ("batch", "token", "head")
 
 
 def ranged(form: Form) -> Lines:
-    """The first slot that a token of decode sees."""
+    """Emit the first slot that a token of decode attends to."""
     lines = ["real = first", "first = 0"] if form["learned"] else []
     if form["chunk"]:
         lines.append("first += tl.maximum(past - first, 0) // CHUNK * CHUNK")
@@ -145,14 +147,16 @@ def ranged(form: Form) -> Lines:
 
 
 def attended(form: Form) -> list[str]:
-    """What a pass over a part of the cache is told, beside what every form tells it."""
+    """Name the arguments that a pass over a part of the cache takes in this form
+    only."""
     sloped = ["past", "slope"] if form["slopes"] else []
     learned = ["real", "LEARNED"] if form["learned"] else []
     return [*sloped, *learned, *scored(form)]
 
 
 def joined(width: str, of: str, heads: str) -> tuple[Argument, ...]:
-    """The context, and where parts of it are kept until they are joined."""
+    """Return the arguments for the context, and for the buffers of its parts until they
+    are joined."""
     rows = 'tile["ROWS"]'
     return (
         pointer("out", f"[B, 1, HEADS, {width}]"),
@@ -171,5 +175,5 @@ PARTS = (
 
 
 def named(base: str, form: Form, model: Model) -> str:
-    """The name of a kernel that looks at all choices of its op."""
+    """Return the name of a kernel that depends on all choices of its op."""
     return model.part(base, form, *CHOICES[form.op], ops=[form.op])

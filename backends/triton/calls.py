@@ -1,4 +1,4 @@
-"""How a model calls the launcher of an op: in every way that launches something else.
+"""Calls of an op's launcher: one for every way in which a model makes it launch.
 
 A prompt and a token, with left padding and without; few rows and many. Sizes are the
 model's; how many tokens there are is chosen so that all branches of a launcher run. It
@@ -33,7 +33,7 @@ ROWS = (1, 5, 17)
 
 @dataclass(frozen=True)
 class Call:
-    """A launcher that is called as one op of a model calls it.
+    """A call of a launcher, as one op of a model makes it.
 
     dtype   of weights and activations
     cache   "int8" or "fp8_e4m3" where keys and values have a dtype of their own
@@ -48,24 +48,24 @@ class Call:
         self.launcher(*operands, **self.use.attrs, **more)
 
     def make(self, *shape: int, dtype: Dtype | None = None) -> Sketch:
-        """A contiguous tensor."""
+        """Return a contiguous tensor."""
         return Sketch(shape, dtype or self.dtype)
 
     def parameter(self, name: str, dtype: Dtype | None = None) -> Sketch:
-        """An operand whose sizes are all known."""
+        """Return an operand whose sizes are all known."""
         return self.make(*self.use.sizes(name), dtype=dtype)
 
     def given(self, **sketches: Sketch) -> dict[str, Sketch]:
-        """Those of some optional operands that this op has."""
+        """Return the optional operands among these that the op has."""
         there = self.use.operands
         return {name: x for name, x in sketches.items() if name in there}
 
     def latents(self, width: int, padded: bool) -> Any:
-        """What a layer keeps of the tokens before, as latents."""
+        """Return the state of a layer that caches latents."""
         return self._kept(padded, slots=self.make(2, CAPACITY, width))
 
     def state(self, heads: int, widths: Iterable[int], padded: bool) -> Any:
-        """What a layer keeps of the tokens before, as keys and values."""
+        """Return the state of a layer that caches keys and values."""
         dtype = {"int8": INT8, "fp8_e4m3": FLOAT8}.get(self.cache, self.dtype)
         keys, values = (self.make(2, heads, CAPACITY, n, dtype=dtype) for n in widths)
         scales = self.make(2, heads, CAPACITY, dtype=FLOAT32) if dtype is INT8 else None
@@ -73,7 +73,7 @@ class Call:
         return self._kept(padded, **kept, key_scales=scales, value_scales=scales)
 
     def _kept(self, padded: bool, **tensors: Sketch | None) -> Any:
-        """A state, some tokens of which were read before."""
+        """Return a state into which some tokens were already read."""
         return SimpleNamespace(
             **tensors,
             past=TOKENS + 1,
@@ -90,7 +90,7 @@ def run(launcher: Launcher, use: OpUse, dtype: Dtype, cache: str = "") -> None:
 
 
 def _rows(call: Call) -> None:
-    """A norm, or what works element by element."""
+    """Call the launcher of a norm, or of an elementwise op."""
     use = call.use
     if "weight" not in use.shapes:
         (width,) = {shape[-1] for shape in use.shapes.values()}
@@ -104,7 +104,7 @@ def _rows(call: Call) -> None:
 
 
 def _product(call: Call) -> None:
-    """With one row, a few and many."""
+    """Call the launcher of a product with one row, with a few and with many."""
     use = call.use
     outputs, width = use.size("weight", 0), _width(use)
     weight = call.parameter("weight", INT8 if "bits" in use.attrs else None)
@@ -124,7 +124,7 @@ def _product(call: Call) -> None:
 
 
 def _width(use: OpUse) -> int:
-    """Columns of a weight, whatever it is stored as."""
+    """Return the number of columns of a weight, whatever it is stored as."""
     stored = use.size("weight")
     return stored * 8 // use.whole("bits") if "bits" in use.attrs else stored
 
@@ -154,7 +154,7 @@ def _qkv_attention(call: Call) -> None:
 
 
 def _beside(call: Call, heads: int) -> dict[str, Sketch]:
-    """The optional operands of attention."""
+    """Return the optional operands of attention."""
     return call.given(
         prefix=call.make(2, dtype=INT32),
         slopes=call.make(heads, dtype=FLOAT32),
@@ -163,7 +163,8 @@ def _beside(call: Call, heads: int) -> dict[str, Sketch]:
 
 
 def _full_attention(call: Call) -> None:
-    """q, k and v may be views of one product, or of as many."""
+    """Call the launcher with q, k and v in the strides of views of one product, or of
+    several."""
     sizes = {name: call.use.shapes[name][2:] for name in ("q", "k", "v")}
     row = math.gcd(*(_whole(heads) * _whole(width) for heads, width in sizes.values()))
     states = [
@@ -184,7 +185,7 @@ def _whole(size: int | str) -> int:
 
 
 def _elementwise(call: Call) -> None:
-    """Each operand in its shape, of few tokens."""
+    """Call the launcher with each operand in its shape, of few tokens."""
     names = [name for name in ("x", "y", "g") if name in call.use.shapes]
     sizes = [call.use.shapes[name][2:] for name in names]
     call(*(call.make(2, TOKENS, *map(_whole, rest)) for rest in sizes))
@@ -210,7 +211,8 @@ def _latent_write(call: Call) -> None:
 
 
 def _latent_attention(call: Call) -> None:
-    """A prompt and a token; of all slots, or of those that are selected."""
+    """Call the launcher for a prompt and a token; with all slots, or with those
+    selected."""
     use = call.use
     heads, width = use.size("q", 2), use.size("q", 3)
     for tokens in (1, TOKENS):
@@ -224,7 +226,8 @@ def _latent_attention(call: Call) -> None:
 
 
 def _moe_experts(call: Call) -> None:
-    """Rows one by one; blocks of few and of many, that one program sorts or more do."""
+    """Call the launcher with rows one by one, with blocks of few and of many, and with
+    more rows than one program sorts."""
     use = call.use
     count, width, _ = use.sizes("down")
     top_k = use.size("experts")

@@ -14,7 +14,7 @@ LINE = 88
 
 
 def chooser(op: str, told: str, model: Model) -> Iterator[str]:
-    """The function of an op, where it is not its only launcher.
+    """Write the function of an op that has several launchers.
 
     Args:
         op: its name.
@@ -41,7 +41,7 @@ def chooser(op: str, told: str, model: Model) -> Iterator[str]:
 
 
 def _given(name: str, use: OpUse) -> str:
-    """The expression that tells whether a call gives an argument."""
+    """Write the test of whether a call gives an argument."""
     return f"{name} is not None" if name in use.operands else name
 
 
@@ -52,7 +52,7 @@ def _table(
     others: Sequence[Form],
     model: Model,
 ) -> str:
-    """Choices to launchers."""
+    """Write the dict from choices to launchers."""
     rows = [(form, model.launcher(form)) for form in made]
     rows += [(form, f"reference.{op}") for form in others]
     said = f"# Forms of {op}, by {', '.join(forms.key(names, op))}."
@@ -79,7 +79,7 @@ def _laid(names: Sequence[str], rows: Sequence[tuple[Form, str]]) -> list[str]:
 
 
 def _function(op: str, names: Sequence[str], asked: Sequence[str], model: Model) -> str:
-    """The function of the op; the reference takes what is asked for first."""
+    """Write the function of the op; unfit calls go to the reference first."""
     (head,) = model.head(op, op)
     assert isinstance(head, str)
     given = _handed(op, model)
@@ -97,7 +97,7 @@ def _function(op: str, names: Sequence[str], asked: Sequence[str], model: Model)
 
 
 def _handed(op: str, model: Model) -> list[str]:
-    """The arguments of a call, handed on."""
+    """Return the arguments of a call, handed on."""
     positional, keywords = model.parameters(op)
     names = [keyword.partition("=")[0] for keyword in keywords]
     return [*positional, *(f"{name}={name}" for name in names)]
@@ -108,14 +108,14 @@ def _name(op: str) -> str:
 
 
 def _literal(value: Choice | object) -> str:
-    """Python source, with the quotes that ruff writes."""
+    """Write a Python literal, with the quotes that ruff writes."""
     if isinstance(value, tuple):
         return layout.tuple_of([_literal(part) for part in value], 0)
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def imported(module: str, names: Sequence[str]) -> str:
-    """``from .module import a, b``, broken where it is too long."""
+    """Write ``from .module import a, b``, broken where it is too long."""
     line = f"from .{module} import {', '.join(names)}"
     if len(line) <= LINE:
         return line

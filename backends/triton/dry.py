@@ -1,4 +1,4 @@
-"""What the launchers of a build ask the compiler for, told by the launchers themselves.
+"""Record what the launchers of a build launch, by running them without a GPU.
 
 The text of ``kernels.py`` is run with stand-ins for torch and triton, its launchers are
 called on :mod:`sketches <glmc.backends.triton.sketch>` in the shapes of a model, and
@@ -55,7 +55,7 @@ _CONSTEXPR = object()
 
 
 class _Kernel:
-    """A kernel that keeps what it is launched with."""
+    """A kernel that records its launches."""
 
     def __init__(self, fn: Callable[..., None], counts: Iterable[str]):
         self.name = fn.__name__
@@ -91,7 +91,7 @@ class _Kernel:
 
 
 def _typed(value: Any) -> tuple[str, bool]:
-    """What Triton calls an argument, and whether it is a multiple of 16."""
+    """Return Triton's type of an argument, and whether it is a multiple of 16."""
     if isinstance(value, Sketch):
         return f"*{value.dtype.name}", True
     if isinstance(value, Described):
@@ -102,7 +102,8 @@ def _typed(value: Any) -> tuple[str, bool]:
 def launches(
     kernels: str, uses: Iterable[OpUse], dtype: str, cache: str = "", target: str = ""
 ) -> list[AotSpec]:
-    """Every kernel as the launchers of some ops launch it, each specialisation once.
+    """List every kernel as the launchers of some ops launch it, each specialisation
+    once.
 
     Args:
         kernels: the text of kernels.py.
@@ -119,7 +120,7 @@ def launches(
 
 
 def _imported(text: str, target: str, made: list[_Kernel]) -> ModuleType:
-    """The module of some kernels, with stand-ins for all that it imports."""
+    """Import the module of some kernels, with stand-ins for all that it imports."""
     modules = _stand_ins(target, made)
 
     def find(name: str, _: Any, __: Any, wanted: Any = (), level: int = 0) -> Any:
@@ -137,7 +138,7 @@ def _imported(text: str, target: str, made: list[_Kernel]) -> ModuleType:
 
 
 def _stand_ins(target: str, made: list[_Kernel]) -> dict[str, ModuleType]:
-    """Module name -> what stands for it; a relative one begins with a dot."""
+    """Map module names to their stand-ins; a relative one begins with a dot."""
 
     def jit(fn: Any = None, do_not_specialize: Iterable[str] = ()) -> Any:
         if fn is None:

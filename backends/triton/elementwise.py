@@ -1,4 +1,4 @@
-"""Kernels of what works element by element where no fusion took it."""
+"""Kernels of elementwise ops that no fusion took."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ _OPEN = {
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of one form, and its launcher."""
+    """Yield the kernel of one form, and its launcher."""
     second = _SECOND.get(form.op)
     yield from (part("rows"), part("rows_dense"), table())
     yield part(
@@ -42,7 +42,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def _steps(form: Form) -> Lines:
-    """What becomes of a value in float32."""
+    """Emit the op on values in float32."""
     if form.op == "scale" and form["rounded"]:
         return ("value *= tl.full([1], FACTOR, x.dtype.element_ty).to(tl.float32)",)
     if form.op == "scale":

@@ -119,7 +119,7 @@ class Form:
 
     @classmethod
     def of(cls, use: OpUse) -> "Form":
-        """The form of a use; an op without choices has one."""
+        """Return the form of a use; an op without choices has one."""
         known = arguments(use)
         told = CHOICES.get(use.name, {}).items()
         return cls(use.name, tuple((name, _told(text, known)) for name, text in told))
@@ -128,18 +128,18 @@ class Form:
         return dict(self.choices).get(name)
 
     def text(self, name: str) -> str:
-        """A choice that is a word."""
+        """Return a choice that is a word."""
         return str(self[name])
 
     def only(self, *names: str, op: str = "") -> "Form":
-        """Of some choices: what kernels share that look at no others."""
+        """Keep some choices: for kernels that do not depend on the others."""
         kept = tuple((name, value) for name, value in self.choices if name in names)
         return Form(op, kept)
 
 
 def arguments(use: OpUse) -> Mapping[str, Any]:
-    """What the parameters of an op's function are in a call: a stand-in for a tensor,
-    None for one that is not given, and attributes with their defaults."""
+    """Map the parameters of an op's function to their values in a call: a stand-in for
+    a tensor, None for one that is not given, and attributes with their defaults."""
     cls = op_class(use.name)
     found: dict[str, Any] = {
         name: _tensor(use, name) if required or name in use.operands else None
@@ -153,7 +153,7 @@ def arguments(use: OpUse) -> Mapping[str, Any]:
 
 
 def op_class(name: str) -> type[Op]:
-    """The class of an op, or of the one whose arguments a launcher shares."""
+    """Return the class of an op, or of the one whose arguments a launcher shares."""
     return registry()[_OF.get(name, name)]
 
 
@@ -174,30 +174,32 @@ def _told(text: str, known: Mapping[str, Any]) -> Choice:
 
 
 def told(text: str, use: OpUse) -> Any:
-    """What an expression of an op's arguments is for a use of it."""
+    """Evaluate an expression of an op's arguments for a use of it."""
     return eval(_compiled(text), {"__builtins__": {}}, dict(arguments(use)))
 
 
 def named(op: str, choices: Iterable[str] | None = None) -> set[str]:
-    """The arguments of an op of which choices are made, or some of them."""
+    """Name the arguments of an op that its choices depend on, or that some of these
+    do."""
     told = CHOICES.get(op, {})
     texts = [told[name] for name in (told if choices is None else choices)]
     return {name for text in texts for name in _compiled(text).co_names}
 
 
 def forms(uses: Iterable[OpUse]) -> list[Form]:
-    """The forms of some uses, each once, in one order whatever theirs is."""
+    """List the forms of some uses, each once, in an order that does not depend on
+    theirs."""
     return sorted({Form.of(use) for use in uses}, key=repr)
 
 
 def differing(among: Sequence[Form]) -> list[str]:
-    """Names of the choices in which some forms differ."""
+    """Name the choices in which some forms differ."""
     names = [name for name, _ in among[0].choices] if among else []
     return [name for name in names if len({repr(form[name]) for form in among}) > 1]
 
 
 def suffix(form: Form, among: Sequence[Form]) -> str:
-    """What is added to a name to tell a form from others; nothing for an only one."""
+    """Return the suffix that tells a form from others; empty for an only one."""
     names = differing(among)
     if not names:
         return ""
@@ -225,5 +227,5 @@ def _word(name: str, value: Choice) -> str:
 
 
 def key(names: Sequence[str], op: str) -> list[str]:
-    """The expressions by which a call tells its form."""
+    """Return the expressions by which a call tells its form."""
     return [CHOICES[op][name] for name in names]

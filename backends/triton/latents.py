@@ -1,4 +1,4 @@
-"""Latent attention: what of a model shapes its kernels, and their launches."""
+"""Latent attention: the sizes that shape its kernels, and their launches."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ from glmc.backends.triton.uses import OpUse
 
 @dataclass(frozen=True)
 class LatentShape:
-    """Heads; channels of a key that are made and that turned; of a value, a latent."""
+    """The sizes of latent attention: heads; channels of a key without and with rotary
+    embedding, of a value and of a latent."""
 
     heads: int
     nope: int
@@ -32,7 +33,7 @@ class LatentShape:
 
     @classmethod
     def of(cls, use: OpUse) -> "LatentShape":
-        """The shape of a layer's latent attention."""
+        """Return the shape of a layer's latent attention."""
         heads, rank = use.size("q", 2), use.size("kv_b", 1)
         turned = use.size("latents") - rank
         nope = use.size("q", 3) - turned
@@ -40,13 +41,14 @@ class LatentShape:
 
     @property
     def expanded(self) -> int:
-        """Channels that a program of prefill holds of a token's key and value."""
+        """The channels of a token's key and value that a program of prefill holds."""
         widths = (self.nope, self.turned, self.v_dim)
         return sum(map(tiles.dot_block, widths))
 
 
 def unfit(use: OpUse) -> str | None:
-    """Why the kernels of ``latent_attention`` do not take a use of it."""
+    """Give the reason why the kernels of ``latent_attention`` do not take a use of it,
+    or None."""
     shape = LatentShape.of(use)
     if tiles.dot_block(shape.rank) > tiles.WIDEST_LATENT:
         return (
@@ -71,7 +73,7 @@ class Plan:
 
     @classmethod
     def of(cls, uses: Iterable[OpUse]) -> "Plan":
-        """The plan for the latent attention of all layers."""
+        """Return the plan for the latent attention of all layers."""
         shapes = [LatentShape.of(use) for use in uses]
         rank, heads = max(s.rank for s in shapes), min(s.heads for s in shapes)
         expanded = max(s.expanded for s in shapes)
@@ -116,14 +118,15 @@ def _block(name: str, source: str) -> Argument:
 
 
 def _fixed(found: tiles.Tile) -> tuple[Argument, ...]:
-    """Constants of a tile that is not tuned."""
+    """Return the constants of a tile that is not tuned."""
     return tuple(
         constant(name, str(size)) for name, size in found.items() if name.isupper()
     )
 
 
 def write_parts(form: Form, model: Model) -> Iterator[Part]:
-    """The copy of latents and shared keys into the cache."""
+    """Yield the kernel that writes latents and shared keys to the cache, and its
+    launcher."""
     strides = [
         stride(f"{name}_{what}", f"{name}.stride({dim})")
         for name in ("latent", "shared")
@@ -162,7 +165,7 @@ def write_parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """Kernels for a prompt and for a token of one form, and their launcher."""
+    """Yield the kernels of one form for prefill and decode, and their launcher."""
     plan = Plan.of(model.of("latent_attention"))
     chosen = ["selection"] if form["selection"] else []
     prefill, decode = (_named(base, form, model) for base in ("prefill", "decode"))

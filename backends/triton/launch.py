@@ -41,38 +41,38 @@ class Argument:
 def pointer(
     name: str, shape: str = "", meaning: str = "", *, source: str | None = None
 ) -> Argument:
-    """A tensor, or None; called as the launcher calls it, if ``source`` is left out."""
+    """Declare a tensor, or None; ``source`` defaults to the name."""
     return Argument(name, "pointer", name if source is None else source, shape, meaning)
 
 
 def stride(name: str, source: str) -> Argument:
-    """Elements from one row, or token, or head, to the next."""
+    """Declare the number of elements from one row, or token, or head, to the next."""
     return Argument(name, "stride", source)
 
 
 def count(name: str, source: str | None = None, meaning: str = "") -> Argument:
-    """A number that differs between calls: one compiled kernel serves all."""
+    """Declare a number that differs between calls: one compiled kernel serves all."""
     return Argument(name, "count", name if source is None else source, "", meaning)
 
 
 def constant(name: str, source: str | None = None, meaning: str = "") -> Argument:
-    """A number that is known when compiling."""
+    """Declare a number that is known when compiling."""
     return Argument(name, "constant", name if source is None else source, "", meaning)
 
 
 def tile(*names: str) -> tuple[Argument, ...]:
-    """Constants that the launcher's ``**tile`` brings."""
+    """Declare the constants that the launcher's ``**tile`` gives."""
     return tuple(Argument(name, "tile", "") for name in names)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a launcher launches a kernel.
+    """The launch of a kernel by a launcher.
 
     kernel    its name
-    grid      the expression in the launcher: how many programs
+    grid      the launch grid, as an expression of the launcher
     arguments in the order of the signature; constants come last
-    options   what else a call is given: "num_warps=1", "**tile"
+    options   further keywords of the launch: "num_warps=1", "**tile"
     """
 
     kernel: str
@@ -81,7 +81,7 @@ class Launch:
     options: tuple[str, ...] = ()
 
     def signature(self) -> list[str]:
-        """The decorator, the name, and each argument on its line."""
+        """Write the decorator, the name, and each argument on its line."""
         counts = [f'"{a.name}"' for a in self.arguments if a.kind == "count"]
         apart = f"(do_not_specialize=[{', '.join(counts)}])" if counts else ""
         lines = [f"@triton.jit{apart}", f"def {self.kernel}("]
@@ -91,7 +91,7 @@ class Launch:
         return [*lines, "):"]
 
     def call(self) -> list[str]:
-        """The launch, each argument on its line."""
+        """Write the launch, each argument on its line."""
         before, grid = [], self.grid
         if len(self.kernel) + len(grid) > LONG:
             before, grid = [f"grid = {grid}"], "grid"
@@ -100,7 +100,7 @@ class Launch:
         return [*before, f"{self.kernel}[{grid}](", *each, ")"]
 
     def glossary(self) -> list[str]:
-        """Comment lines that say what the arguments are, those that need a word."""
+        """Write comment lines that explain the arguments which need it."""
         told = [a for a in self.arguments if a.shape or a.meaning]
         return [line for alike in _alike(told) for line in _entry(alike)]
 
@@ -112,13 +112,13 @@ def _given(argument: Argument) -> str:
 
 
 def _alike(told: Sequence[Argument]) -> Iterator[list[Argument]]:
-    """Neighbours of which the same is said."""
+    """Group neighbours that have the same explanation."""
     for _, alike in groupby(told, lambda argument: (argument.shape, argument.meaning)):
         yield list(alike)
 
 
 def _entry(alike: Sequence[Argument]) -> Iterator[str]:
-    """``#   x, y [M, E]   rows that …``, and the lines that it runs over."""
+    """Write ``#   x, y [M, E]   rows that …``, and the lines that it runs over."""
     names = ", ".join(argument.name for argument in alike)
     named = f"{names} {alike[0].shape}".rstrip()
     # One that is too long for its column stands three signs before its meaning.

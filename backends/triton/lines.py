@@ -20,14 +20,14 @@ _MARK = re.compile(r"( *)\0(\d+)\0")
 
 
 def call(target: str, function: str, arguments: Sequence[str], tail: str = "") -> Line:
-    """``target = function(arguments)``, broken where it is too long."""
+    """Write ``target = function(arguments)``, broken where it is too long."""
     return lambda indent: layout.call(target, function, arguments, indent, tail)
 
 
 def render(
     env: jinja2.Environment, template: str, variables: Mapping[str, object]
 ) -> str:
-    """The text of one template of ``kernels/``, without empty lines around it.
+    """Render one template of ``kernels/``, without empty lines around it.
 
     Values that are lists or tuples of lines, and what a :class:`Launch` prints as
     ``NAME.glossary``, ``NAME.signature`` and ``NAME.call``, are put in line by line.
@@ -59,7 +59,8 @@ def _value(value: object, mark: Callable[[Lines], str]) -> object:
 
 
 def _laid(lines: Lines, indent: int) -> list[str]:
-    """Lines at their indentation; those after the first of a call have theirs."""
+    """Indent lines; those after the first of a call have their own indentation
+    besides."""
     pad = " " * indent
     found = []
     for line in lines:

@@ -22,14 +22,14 @@ OPS = ("moe_router", "moe_experts")
 
 
 def experts_unfit(use: OpUse) -> str | None:
-    """Why the kernels of experts do not take a use."""
+    """Give the reason why the kernels of experts do not take a use, or None."""
     if use.attrs.get("limit") is not None and use.attrs.get("alpha") is None:
         return f"{use.name}: no kernel clamps {use.text('fn')} without an alpha"
     return None
 
 
 def router_unfit(use: OpUse) -> str | None:
-    """Why the kernels of a router do not take a use."""
+    """Give the reason why the kernels of a router do not take a use, or None."""
     experts = use.size("weight", 0)
     if experts > tiles.MOST_EXPERTS:
         return (
@@ -44,7 +44,8 @@ _SORTED = ("order", "experts", "firsts", "ends")
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """Kernels for rows one by one and for blocks of them, and their launcher."""
+    """Yield the kernels of experts, row by row and for blocks of rows, and their
+    launcher."""
     early = form["weigh"] == "input"
     yield from (part("rows"), part("rows_dense"))
     yield part("moe_clamped") if form["clamped"] else pointwise.activating(form)
@@ -119,7 +120,7 @@ _DOWN_BIAS: Lines = (
 
 
 def _tables() -> dict[str, object]:
-    """Tiles by the bytes of an element."""
+    """Return the tiles by the bytes of an element."""
     pairs: list[str] = []
     for size, (few, many) in tiles.EXPERTS.items():
         each = [f"    {json.dumps(found)}," for found in (few, many)]
@@ -129,7 +130,7 @@ def _tables() -> dict[str, object]:
 
 
 def _choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argument]:
-    """Which rows are whose, and how much they count."""
+    """Declare the arguments for the experts chosen for each row, and their weights."""
     told = {
         "chosen": ("[M]", "the expert of each row"),
         "order": ("[M]", "rows by expert; row r is of token r // TOP_K"),
@@ -147,7 +148,7 @@ def _choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argum
 
 
 def _up(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
-    """Gate and up, and their activation."""
+    """Make the launch of the products of gate and up, with their activation."""
     clamp = (constant("ALPHA", "alpha"), constant("LIMIT", "limit"))
     biased = pointer("gate_up_bias", "[X, 2F]")
     return Launch(
@@ -176,7 +177,7 @@ def _up(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
 
 
 def _down(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
-    """The product after them."""
+    """Make the launch of the down product."""
     biased = pointer("down_bias", "[X, E]")
     out = pointer("out", "[tokens, E]")
     if chosen == _SORTED:
@@ -252,7 +253,7 @@ _OTHERS = {
 
 
 def _judged(form: Form) -> Lines:
-    """The choice among groups, of experts that are then left."""
+    """Emit the choice of the groups whose experts stay eligible."""
     if not form["judged"]:
         return ()
     return (
@@ -269,7 +270,8 @@ def _judged(form: Form) -> Lines:
 
 
 def router_parts(form: Form, model: Model) -> Iterator[Part]:
-    """The scores of few tokens and the choice, and their launcher."""
+    """Yield the kernel that scores and chooses experts for few tokens, and its
+    launcher."""
     name = model.name(form).removeprefix("moe_router")
     biased = model.part("moe_scores", form, "bias", ops=["moe_router"])
     scores = _scores(form, f"{biased}_kernel")

@@ -1,4 +1,4 @@
-"""What the kernels of a model have to know of each other: forms, and their names."""
+"""The kernels of a whole model: the forms of its ops, and their names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ _WITH = {
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of kernels.py: a template, and what it is rendered with. Pieces that come
-    out alike are emitted once."""
+    """A piece of kernels.py: a template and its variables. Pieces with equal text are
+    emitted once."""
 
     template: str
     variables: Mapping[str, object]
 
 
 def part(template: str, **variables: object) -> Part:
-    """A piece of kernels.py."""
+    """Return a piece of kernels.py."""
     return Part(template, variables)
 
 
@@ -45,39 +45,41 @@ class Model:
     lost: Sequence[OpUse]
 
     def of(self, *ops: str) -> list[OpUse]:
-        """The uses of some ops that have kernels."""
+        """List the uses of some ops that have kernels."""
         return [use for use in self.uses if use.name in ops]
 
     def forms(self, *ops: str) -> list[Form]:
-        """The forms of some ops."""
+        """List the forms of some ops."""
         return forms.forms(self.of(*ops))
 
     def launcher(self, form: Form) -> str:
-        """The function that launches a form: the op's, where it is the only one."""
+        """Return the name of the function that launches a form: the op's, where the
+        form is its only one."""
         other = any(use.name == form.op for use in self.lost)
         alone = len(self.forms(form.op)) <= 1 and not other
         return form.op if alone else f"_{self.name(form)}"
 
     def name(self, form: Form) -> str:
-        """A form's name: the op's, and what tells it from the others."""
+        """Return a form's name: the op's, with a suffix that tells it from the
+        others."""
         return form.op + forms.suffix(form, self.forms(form.op))
 
     def part(self, base: str, form: Form, *choices: str, ops: Iterable[str]) -> str:
-        """The name of what looks at some choices only, and is shared by all forms of
-        some ops in which these are the same."""
+        """Name a part that depends on some choices only, and is shared by all forms of
+        some ops that agree in these."""
         among = {other.only(*choices) for other in self.forms(*ops)}
         return base + forms.suffix(form.only(*choices), sorted(among, key=repr))
 
     def head(self, op: str, name: str) -> Lines:
-        """``def name(…):`` with the parameters of an op that any call gives."""
+        """Write ``def name(…):`` with the parameters of an op that any call gives."""
         positional, keywords = self.parameters(op)
         stars = ["*"] if keywords else []
         given = [*positional, *stars, *keywords]
         return [layout.bracketed(f"def {name}(", given, "):", 0)]
 
     def parameters(self, op: str) -> tuple[list[str], list[str]]:
-        """An op's required operands, and with their defaults the keywords that it needs
-        or that any call gives."""
+        """Return an op's required operands, and with their defaults the keywords that
+        it needs or that any call gives."""
         uses = [use for use in (*self.uses, *self.lost) if use.name == op]
         given = {name for use in uses for name in (*use.operands, *use.attrs)}
         told = forms.differing(forms.forms(uses))
@@ -87,7 +89,8 @@ class Model:
 
 
 def parameters(cls: type[Op], passed: set[str]) -> tuple[list[str], list[str]]:
-    """Positional and keyword parameters of an op, these with their defaults."""
+    """Return the positional and the keyword parameters of an op, the latter with their
+    defaults."""
     operands = cls.operand_fields()
     positional = [name for name, (_, required) in operands.items() if required]
     keywords = [
@@ -105,5 +108,5 @@ def parameters(cls: type[Op], passed: set[str]) -> tuple[list[str], list[str]]:
 
 
 def _literal(value: object) -> str:
-    """Python source, with the quotes that ruff writes."""
+    """Write a Python literal, with the quotes that ruff writes."""
     return f'"{value}"' if isinstance(value, str) else repr(value)

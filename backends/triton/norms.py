@@ -14,7 +14,7 @@ _SUM = "the sum, rounded to its dtype, and the norm of what was rounded"
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of one form, and its launcher."""
+    """Yield the kernel of one form, and its launcher."""
     yield from (part("rows_warps"), part("rows"), part("rows_dense"))
     if form.op in RMS:
         yield part(f"weighted_{form.text('weight_in')}")
@@ -29,7 +29,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def normalize_parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of a norm without a weight, and its launcher."""
+    """Yield the kernel of a norm without a weight, and its launcher."""
     yield from (part("rows_warps"), part("rows"), part("rows_dense"))
     yield part(
         form.op,
@@ -57,7 +57,7 @@ _SHIFT = ("normed += tl.load(bias + column, mask=inside, other=0.0).to(tl.float3
 
 
 def offset(form: Form) -> Lines:
-    """Of a weight that is stored as its difference from 1."""
+    """Emit the addition of 1 to a weight that is stored as its difference from 1."""
     return ("gain += 1.0",) if form["offset"] else ()
 
 

@@ -1,4 +1,4 @@
-"""Where ops run on a GPU that have no kernel, and why.
+"""The ops that have no kernel on a GPU, where they run, and why.
 
 A use of an op has a kernel or it has none: where one layer of a model has what no
 kernel takes, that layer runs as the reference does, and no other.
@@ -47,7 +47,8 @@ _NUMBERS = frozenset(
 
 
 def without(op: str, once: bool = False) -> Place:
-    """Where an op without any kernel runs; ``once`` is said of one in no layer."""
+    """Place an op without any kernel; ``once``: it is in no layer, so a call runs it
+    once."""
     if op in TORCH:
         return Place("torch", TORCH[op])
     if once:
@@ -56,7 +57,8 @@ def without(op: str, once: bool = False) -> Place:
 
 
 def beyond(use: OpUse) -> list[str]:
-    """Arguments of a use that no kernel of its op knows; one that is off is absent."""
+    """Name the arguments of a use that no kernel of its op knows; an optional one that
+    is off is left out."""
     cls = forms.op_class(use.name)
     needed = {name for name, field in cls.model_fields.items() if field.is_required()}
     known = needed | forms.named(use.name) | _NUMBERS

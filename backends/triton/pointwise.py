@@ -1,4 +1,4 @@
-"""Kernels that work element by element, and the functions that activate."""
+"""Kernels of elementwise ops, and the activation functions."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from glmc.backends.triton.model import Model, Part, part
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of one form, and its launcher."""
+    """Yield the kernel of one form, and its launcher."""
     name = "x" if form.op == "activation" else "gate_up"
     shape, meaning = ("[M, F]", f"rows that lie {name}_row elements apart")
     if form.op == "act_mul":
@@ -38,15 +38,15 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
 
 
 def table() -> Part:
-    """How much of a row a program takes."""
+    """Return the table of block sizes: how much of a row a program takes."""
     return part("pointwise", tile=tiles.POINTWISE)
 
 
 def act(form: Form) -> str:
-    """The function that activates."""
+    """Name the activation function."""
     return f"_{form.text('fn')}"
 
 
 def activating(form: Form) -> Part:
-    """The text of that function."""
+    """Return the text of the activation function."""
     return part(f"act_{form.text('fn')}")

@@ -1,4 +1,4 @@
-"""Products of few rows: what is done to x before, the weights, what follows."""
+"""Products of few rows: the prologue of x, the weights, the epilogue."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,8 @@ OPS = (
 
 
 def with_parts(uses: Iterable[OpUse]) -> Iterator[OpUse]:
-    """The uses, and after each product the ops that its launcher calls on many rows."""
+    """Yield the uses, and after each product the ops that its launcher calls for many
+    rows."""
     for use in uses:
         yield use
         if use.name in NORMING:
@@ -64,7 +65,7 @@ def _gemm(use: OpUse) -> OpUse:
 
 
 def _doc(form: Form) -> str:
-    """What the launcher of a form computes."""
+    """Describe what the launcher of a form computes."""
     made = "h Wᵀ" if form.op in NORMING else "x Wᵀ"
     made += " + bias" if form["bias"] else ""
     where = ", h = norm(x)" if form.op in NORMING else ""
@@ -79,12 +80,13 @@ def _doc(form: Form) -> str:
 
 
 def coded(form: Form) -> bool:
-    """Whether the weight is codes."""
+    """Tell whether the weight is stored as integer codes."""
     return form.op == "quantized_linear" or form["codes"] is True
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernels of one form, and its launcher; before them what they share."""
+    """Yield the kernels of one form, and its launcher; before them the functions they
+    share."""
     yield from (part("rows"), part("rows_dense"))
     yield from _tables(model)
     yield from _steps(form)
@@ -134,7 +136,7 @@ _PLANES = ("PLANES: tl.constexpr = 32 // BITS",)
 
 
 def _tables(model: Model) -> Iterator[Part]:
-    """Tiles, as data that tuning replaces."""
+    """Yield the tables of tiles, as data that tuning replaces."""
     kinds = {coded(form) for form in model.forms(*OPS)}
     for codes in sorted(kinds):
         gemv = tiles.CODE_GEMV if codes else tiles.LINEAR_GEMV
@@ -149,7 +151,7 @@ def _tables(model: Model) -> Iterator[Part]:
 
 
 def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> Lines:
-    """A table of tiles for each number of bytes of an element."""
+    """Return a table of tiles for each number of bytes of an element."""
     found: list[str] = []
     for size, rows in table.items():
         inner = [f"    {line}" for line in _laid(rows, 8)]
@@ -158,7 +160,7 @@ def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> Lines:
 
 
 def _laid(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
-    """``8192: {"ROWS": 8, ...},`` for each, laid out."""
+    """Lay out ``8192: {"ROWS": 8, ...},`` for each entry."""
     rows = []
     for least, found in table.items():
         pairs = [f"{json.dumps(name)}: {size}" for name, size in found.items()]
@@ -168,7 +170,7 @@ def _laid(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
 
 
 def _steps(form: Form) -> Iterator[Part]:
-    """The functions of which the kernels are put together."""
+    """Yield the functions that the kernels are put together from."""
     yield part("product_reads")
     if form.op in NORMING:
         layer = form.op == "layer_norm_linear"
@@ -191,7 +193,7 @@ def _steps(form: Form) -> Iterator[Part]:
 
 
 def _rows(form: Form) -> Lines:
-    """The rows of the weight that a program reads."""
+    """Emit the indices of the weight's rows that a program reads."""
     if form["gated"]:
         return ("row = _gate_rows(first, OUT, ROWS)",)
     return ("row = first * ROWS + tl.arange(0, ROWS)",)
@@ -207,7 +209,7 @@ def _under_way(form: Form) -> Lines:
 
 
 def _measure(form: Form, span: str) -> Lines:
-    """The statistics of the rows of x."""
+    """Emit the statistics of the norm, over rows of x."""
     tokens = "1" if span == "SPAN" else "TOKENS"
     given = ["x", "x_row", "token", "M", "IN", "EPS", tokens, span]
     if form.op == "rms_norm_linear":
@@ -218,7 +220,7 @@ def _measure(form: Form, span: str) -> Lines:
 
 
 def _value(form: Form) -> Lines:
-    """What a weight is multiplied by: columns of x, normed where the product norms."""
+    """Emit the load of x's columns, normed where the product norms."""
     read = "value = _operands(x, x_row, token, column, M, IN)"
     if form.op not in NORMING:
         return (read,)
@@ -244,7 +246,8 @@ def _value(form: Form) -> Lines:
 
 
 def _group(form: Form) -> Lines:
-    """What columns of a group share: their scale, and what raised codes are less."""
+    """Emit the load of a group's scale, and of the number to subtract from its
+    codes."""
     places = ["row", "column", "IN", "OUT", "GROUP"]
     lines: list[Line] = [
         call("share, known", "_group_places", places),
@@ -259,7 +262,8 @@ def _group(form: Form) -> Lines:
 
 
 def _finish(form: Form, tokens: str) -> Lines:
-    """What is written: the product, rounded as in memory, and what follows it."""
+    """Emit the store of the result: the product, rounded as in memory, and the
+    epilogue."""
     lines: list[Line] = []
     if coded(form) and not form["groups"]:
         lines.append("total = _scaled(total, scales, row, OUT)")
@@ -285,7 +289,7 @@ def _finish(form: Form, tokens: str) -> Lines:
 
 
 def _launch(form: Form, name: str, skinny: bool) -> Launch:
-    """One row, or a few: the arguments that both have, and those of several parts."""
+    """Make the launch of the kernel of one row, or of a few."""
     parts = "[programs, PARTS, TOKENS, ROWS]"
     shared = (
         pointer("sums", parts, "what each of them makes"),
@@ -354,7 +358,8 @@ def _constants(form: Form) -> Iterator[Argument]:
 
 
 def _many(form: Form, model: Model) -> Lines:
-    """What multiplies many rows: a library, or what reads codes."""
+    """Emit the product of many rows: a call of the library, or of the kernel that reads
+    codes."""
     lines: list[Line] = []
     x = "x"
     if form.op in NORMING:
@@ -381,7 +386,8 @@ def _many(form: Form, model: Model) -> Lines:
 
 
 def _as(form: Form, op: str) -> Form:
-    """The form of an op that a launcher calls: it has the choices of the caller."""
+    """Return the form of the op that a launcher calls, with the choices of the
+    caller."""
     renamed = {"bias": "norm_bias"} if op == "layer_norm" else {}
     names = forms.CHOICES[op]
     return Form(op, tuple((name, form[renamed.get(name, name)]) for name in names))

@@ -1,4 +1,4 @@
-"""Attention from packed q | k | v: what its heads are, for a prompt and for a token."""
+"""Attention from packed q | k | v: its heads, for a prompt and for a token."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ TURNED = ("rope", "norm", "style", "sections", "weight_in", "offset")
 
 
 def inputs(form: Form) -> list[str]:
-    """What the heads of packed q | k | v are turned and normalised by."""
+    """Name the operands that rotate and normalise the heads of packed q | k | v."""
     rope = ["cos", "sin"] if form["rope"] else []
     return [*rope, *(["q_norm", "k_norm", "eps"] if form["norm"] else [])]
 
@@ -50,7 +50,7 @@ def _turned(form: Form, block: str) -> list[Argument]:
 
 
 def _heads(form: Form, model: Model, target: str, given: list[str], norm: str) -> Line:
-    """A call of what makes heads of packed q | k | v."""
+    """Emit a call of the function that makes heads of packed q | k | v."""
     name = model.part("_qkv_heads", form, *TURNED, ops=["qkv_attention"])
     rope = ["cos", "sin"] if form["rope"] else []
     weight = [norm] if form["norm"] else []
@@ -59,7 +59,8 @@ def _heads(form: Form, model: Model, target: str, given: list[str], norm: str) -
 
 
 def prologue(form: Form, model: Model) -> Iterator[Part]:
-    """q | k | v of a prompt to where attention reads them."""
+    """Yield the kernel that copies q | k | v of a prompt to where attention reads
+    them."""
     yield part("kv_store")
     if form["norm"]:
         yield part(f"weighted_{form.text('weight_in')}")
@@ -96,7 +97,8 @@ def prologue(form: Form, model: Model) -> Iterator[Part]:
 
 
 def decode(form: Form, model: Model) -> Part:
-    """One token of each row from packed q | k | v to its context."""
+    """Return the kernel of decode: one token of each row, from packed q | k | v to its
+    context."""
     name = pieces.named("_qkv_decode", form, model)
     turned = ["cos += batch * (ROTARY // 2)", "sin += batch * (ROTARY // 2)"]
     rows, row = ["rows", "there[:, None]"], ["row", "True"]
@@ -150,7 +152,7 @@ def decode(form: Form, model: Model) -> Part:
 
 
 def _qkv_heads(form: Form, model: Model) -> Part:
-    """Heads of one token as attention sees them."""
+    """Return the function that loads the heads of one token, normalised and rotated."""
     rope, norm = bool(form["rope"]), bool(form["norm"])
     parameters = [
         *(["cos", "sin"] if rope else []),

@@ -13,7 +13,8 @@ from glmc.backends.triton.uses import OpUse
 
 
 def unfit(use: OpUse) -> str | None:
-    """Why the kernels of a product do not take the codes that it multiplies by.
+    """Give the reason why the kernels of a product do not take the codes that it
+    multiplies by, or None.
 
     A tile of columns has its codes in the same words: it lies within one group of equal
     scale, or its groups are whole planes of the words.
@@ -36,7 +37,7 @@ def unfit(use: OpUse) -> str | None:
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of one form, and its launcher."""
+    """Yield the kernel of one form, and its launcher."""
     kind = "groups" if form["groups"] else "codes"
     yield from (part("rows"), part("rows_dense"), part("quantized_codes"))
     table = [f"{size}: {json.dumps(tile)}," for size, tile in tiles.GEMM.items()]

@@ -1,4 +1,4 @@
-"""Which op has which kernel: the table that rendering and compiling go by."""
+"""The registry of kernels: the table of ops that rendering and compiling go by."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from glmc.ir.errors import KernelDtypeError
 
 @dataclass(frozen=True)
 class Kernel:
-    """How the kernels of one op come about.
+    """The kernels of one op, as functions that render them.
 
     parts  pieces of text for one form of it, those that others share too; each is
            emitted once
@@ -79,7 +79,7 @@ KERNELS: Mapping[str, Kernel] = {
 def render_kernels(
     ops: Iterable[OpUse], env: jinja2.Environment, own: Collection[str] = ()
 ) -> str:
-    """The text of kernels.py for a model that uses ``ops``.
+    """Render kernels.py for a model that uses ``ops``.
 
     ``env`` finds the templates as ``kernels/NAME.py.j2``. Ops without a kernel are
     re-exported from ``.reference``, those of ``own`` from the user's ``.own.NAME``.
@@ -100,7 +100,8 @@ def render_kernels(
 
 
 def _sections(model: Model, env: jinja2.Environment) -> Iterator[str]:
-    """Kernels and launchers of each form of each op, then what chooses among forms."""
+    """Yield the kernels and launchers of each form of each op, then the choosers among
+    forms."""
     for op, kernel in KERNELS.items():
         for form in model.forms(op):
             for part in kernel.parts(form, model):
@@ -116,7 +117,7 @@ def aot_specs(
     cache: str = "",
     target: str = "",
 ) -> list[AotSpec]:
-    """Every kernel of the model as its launchers launch it, each once.
+    """List every kernel of the model as its launchers launch it, each once.
 
     What launches the kernels of ``own`` is the user's, and unknown here.
 
@@ -140,14 +141,16 @@ def _runs(place: Place) -> bool:
 
 
 def places(ops: Iterable[OpUse], own: Collection[str] = ()) -> list[Place]:
-    """Where each use of an op runs on a GPU, in their order; ``own`` are the user's."""
+    """List where each use of an op runs on a GPU, in their order; ``own`` are the
+    user's kernels."""
     every = list(ops)
     encodes = any(use.name == "full_attention" for use in every)
     return [Place("own") if use.name in own else _place(use, encodes) for use in every]
 
 
 def usual(name: str) -> Place:
-    """Where an op runs in most models; with a kernel, the reason says when not."""
+    """Return where an op runs in most models; with a kernel, the reason says when
+    not."""
     found = placement.without(name) if name not in KERNELS else Place("kernel")
     if found.where == "kernel" and KERNELS[name].told:
         return Place(
@@ -169,7 +172,8 @@ def _place(use: OpUse, encodes: bool) -> Place:
 
 
 def _model(every: Sequence[OpUse], own: Collection[str]) -> Model:
-    """What needs a kernel of glmc's: the ops but ``own``, and what launchers call."""
+    """Return the uses that need a kernel of glmc's: the ops but ``own``, and the ops
+    that launchers call."""
     found = list(zip(every, places(every, own), strict=True))
     parts = products.with_parts(use for use, place in found if _runs(place))
     return Model(
@@ -179,7 +183,8 @@ def _model(every: Sequence[OpUse], own: Collection[str]) -> Model:
 
 
 def _imports(body: str, torch: Sequence[str], own: Sequence[str]) -> list[str]:
-    """What the text of kernels needs, and the ops that have none, as isort sorts it."""
+    """Write the imports of kernels.py and the re-exports of ops without kernels, as
+    isort sorts them."""
     standard = [
         f"import {name}" for name in ("functools", "math") if f"{name}." in body
     ]

@@ -1,4 +1,4 @@
-"""What a compiled kernel takes of a GPU, read from what its compiler wrote.
+"""The resources that a compiled kernel takes of a GPU, read from its compiler's output.
 
 Works on text alone; ``worker`` gets it from Triton.
 """
@@ -32,12 +32,12 @@ INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 class UnreadableUsage(Exception):
-    """A compiler's report that does not say what it always said."""
+    """A compiler's report in a form that the parser does not know."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes.
+    """The resources that a kernel takes.
 
     registers     32-bit registers of a thread
     spills        bytes of a thread that went to memory, for want of registers
@@ -54,7 +54,7 @@ class Resources:
 
 
 def cuda_usage(kernel: str, usage: str) -> tuple[int, int]:
-    """(registers, spilled bytes) of ``kernel`` from ``cuobjdump -res-usage``.
+    """Parse (registers, spilled bytes) of ``kernel`` from ``cuobjdump -res-usage``.
 
     Emitted kernels keep no arrays of their own: bytes of stack or local are spills.
     """
@@ -66,7 +66,7 @@ def cuda_usage(kernel: str, usage: str) -> tuple[int, int]:
 
 
 def hip_usage(assembly: str) -> tuple[int, int]:
-    """(vector registers, spilled bytes) from the notes in AMD's assembly.
+    """Parse (vector registers, spilled bytes) from the notes in AMD's assembly.
 
     Of gfx90a and later, accumulation registers come from the same file and are
     counted in. Scratch memory counts as spilled, scalars kept in vector registers do
@@ -83,7 +83,8 @@ def hip_usage(assembly: str) -> tuple[int, int]:
 
 
 def instructions(backend: str, text: str) -> dict[str, int]:
-    """How often notable instructions occur in PTX or assembly, those that do."""
+    """Count the notable instructions in PTX or assembly; those that do not occur are
+    left out."""
     counts = {
         name: len(re.findall(written, text))
         for name, written in INSTRUCTIONS[backend].items()
@@ -92,7 +93,8 @@ def instructions(backend: str, text: str) -> dict[str, int]:
 
 
 def occupancy(taken: Resources, limits: Limits) -> int:
-    """Warps that can be resident on a core at once, by registers, shared memory, slots.
+    """Estimate the warps that can be resident on a core at once, by registers, shared
+    memory, slots.
 
     An estimate, as NVIDIA's occupancy calculator makes it: registers are handed to
     warps in steps, shared memory to programs.
@@ -108,7 +110,7 @@ def occupancy(taken: Resources, limits: Limits) -> int:
 
 
 def problem(taken: Resources, target: Target) -> str | None:
-    """Why a kernel must not be used on a target, or None."""
+    """Give the reason why a kernel must not be used on a target, or None."""
     limits = target.limits
     if taken.spills:
         return (

@@ -1,4 +1,5 @@
-"""Rotary embedding where it stands alone, and how its channels are paired anywhere."""
+"""Rotary embedding as an op of its own, and the pairing of channels that all kernels
+share."""
 
 from collections.abc import Iterator, Mapping
 
@@ -31,8 +32,9 @@ _SECTIONED = (
 
 
 def pairs(form: Form) -> list[str]:
-    """Lines of a kernel: by which angle a channel turns, whether it is the first of its
-    pair, and the other one. ``channel`` counts from the first that turns."""
+    """Write the lines that compute, for each channel, the index of its angle, whether
+    it is the first of its pair, and the other channel. ``channel`` counts from the
+    first that is rotated."""
     lines = _PAIRS[form.text("style")]
     if form["style"] == "half" and form["sections"] != 1:
         lines = _SECTIONED
@@ -40,7 +42,7 @@ def pairs(form: Form) -> list[str]:
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
-    """The kernel of one form, and its launcher."""
+    """Yield the kernel of one form, and its launcher."""
     ahead, behind = (
         ("partner", "-partner") if form["reverse"] else ("-partner", "partner")
     )

@@ -1,4 +1,4 @@
-"""Tensors without numbers: what a launcher asks torch for, answered in shapes.
+"""Tensors without data, and the part of torch that launchers call on them.
 
 Launchers of a build run on these to say what they would launch. Only what launchers
 call is here; anything else is an ``AttributeError``, which their tests show.
@@ -49,27 +49,27 @@ class Sketch:
         return self.shape[0]
 
     def stride(self, dim: int | None = None) -> Any:
-        """Of one dimension, or of all."""
+        """Return the stride of one dimension, or all strides."""
         return self._strides if dim is None else self._strides[dim]
 
     def dim(self) -> int:
-        """How many dimensions there are."""
+        """Return the number of dimensions."""
         return len(self.shape)
 
     def numel(self) -> int:
-        """How many elements there are."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
     def element_size(self) -> int:
-        """Bytes of an element."""
+        """Return the bytes of an element."""
         return self.dtype.size
 
     def new_empty(self, *shape: Any, dtype: Dtype | None = None) -> "Sketch":
-        """A contiguous one of another shape."""
+        """Return a contiguous tensor of another shape."""
         return Sketch(_flat(shape), dtype or self.dtype)
 
     def reshape(self, *shape: Any) -> "Sketch":
-        """Its elements in another shape, of which one size may be -1."""
+        """Return the elements in another shape, of which one size may be -1."""
         sizes = _flat(shape)
         if sizes[:-1] == (-1,) and self.stride(-1) == 1 and len(self.shape) > 1:
             row = self.stride(-2)
@@ -80,26 +80,26 @@ class Sketch:
         )
 
     def view(self, *to: Any) -> "Sketch":
-        """As another dtype, or in another shape."""
+        """Return a view of another dtype, or in another shape."""
         if not isinstance(to[0], Dtype):
             return self.reshape(*to)
         width = self.shape[-1] * self.dtype.size // to[0].size
         return Sketch((*self.shape[:-1], width), to[0])
 
     def contiguous(self) -> "Sketch":
-        """The same, packed."""
+        """Return a contiguous copy."""
         return Sketch(self.shape, self.dtype)
 
     def float(self) -> "Sketch":
-        """The same in float32."""
+        """Return a copy in float32."""
         return Sketch(self.shape, FLOAT32)
 
     def flatten(self) -> "Sketch":
-        """The same in one dimension."""
+        """Return the tensor in one dimension."""
         return Sketch((self.numel(),), self.dtype)
 
     def sum(self, dim: int) -> "Sketch":
-        """Without one dimension."""
+        """Return the sum over one dimension."""
         sizes = list(self.shape)
         del sizes[dim]
         return Sketch(sizes, self.dtype)
@@ -114,14 +114,14 @@ class Sketch:
         return Sketch([*sizes, *self.shape[len(_tuple(at)) :]], self.dtype)
 
     def _same(self, *others: Any, **options: Any) -> "Sketch":
-        """Of an operation that is done element by element, or sorts."""
+        """Return the result of an operation that is elementwise, or sorts."""
         return self
 
     __add__ = __sub__ = __mul__ = __floordiv__ = _same
     add_ = scatter_ = scatter_add_ = clamp = cumsum = _same
 
     def argsort(self, stable: bool) -> "Sketch":
-        """The order of its elements."""
+        """Return the indices that sort its elements."""
         return Sketch(self.shape, INT64)
 
 
@@ -146,7 +146,7 @@ def _linear(x: Sketch, weight: Sketch, bias: Sketch | None = None) -> Sketch:
 
 
 def torch_of_sketches() -> ModuleType:
-    """What launchers call of torch."""
+    """Return a module with the part of torch that launchers call."""
     module = ModuleType("torch")
     module.__dict__.update(
         float32=FLOAT32,

@@ -49,7 +49,7 @@ def _passes() -> "tuple[Pass, ...]":
 
 
 def uses(program: Program) -> list[OpUse]:
-    """Every op of a program as the choice of kernels sees it."""
+    """List every op of a program as the choice of kernels sees it."""
     return [_use(program, graph, op) for graph in program.graphs for op in graph.ops]
 
 

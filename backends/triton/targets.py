@@ -1,4 +1,4 @@
-"""The GPUs that kernels are compiled for, and what one of their cores holds.
+"""The GPUs that kernels are compiled for, and the resources of one of their cores.
 
 Limits are those of NVIDIA's CUDA C++ Programming Guide ("Technical Specifications per
 Compute Capability") and of AMD's CDNA instruction set architecture guides.
@@ -12,7 +12,8 @@ from glmc.ir.errors import UnknownDeviceError
 
 @dataclass(frozen=True)
 class Limits:
-    """What a core (streaming multiprocessor, compute unit) has for its programs.
+    """The resources that a core (streaming multiprocessor, compute unit) has for its
+    programs.
 
     registers  32-bit registers of a core; `step` of them go to a warp at a time
     warps      resident at most, `programs` of them at most
@@ -69,23 +70,23 @@ class Target:
 
     @property
     def arch(self) -> int | str:
-        """What Triton calls it: 90, "gfx942"."""
+        """Triton's name of the architecture: 90, "gfx942"."""
         chip = self.name.partition(":")[2]
         return int(chip) if self.backend == "cuda" else chip
 
     @property
     def limits(self) -> Limits:
-        """What one of its cores holds."""
+        """The resources of one of its cores."""
         return LIMITS[self.name]
 
     @property
     def binary(self) -> str:
-        """What its binaries are called."""
+        """The ending of its binaries' names."""
         return "cubin" if self.backend == "cuda" else "hsaco"
 
 
 def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
-    """Targets by name, each once, in the order given.
+    """Parse targets by name, each once, in the order given.
 
     Raises:
         GlmcError: for a name that is not in :data:`LIMITS`.

@@ -47,7 +47,8 @@ WIDEST_HEAD = 512
 
 
 def prefill(size: int, width: int) -> Tile:
-    """Queries by slots, for elements of ``size`` bytes and heads of ``width``."""
+    """Choose the tile of prefill, queries by slots, for elements of
+    ``size`` bytes and heads of ``width``."""
     tiles = _PREFILL[size]
     return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
 
@@ -61,7 +62,8 @@ DESCRIBED: Mapping[int, tuple[str, ...]] = {
 
 
 def decode(size: int, width: int, group: int) -> Tile:
-    """Heads of a group by slots; a group too large for one program takes several."""
+    """Choose the tile of decode, heads of a group by slots; a group too large for one
+    program takes several."""
     rows = min(dot_block(group), max(16, DECODE_AREA // width))
     slots = 16 if size == 4 else 64 if width <= 128 else 32
     # Heads of 16 leave four warps nothing to share: on sm_80 ptxas spilled a word.
@@ -117,19 +119,21 @@ LATENT_WRITE_WARPS = 1
 
 
 def latent_prefill(size: int, width: int) -> Tile:
-    """Queries by slots, for keys and values of ``width`` channels together."""
+    """Choose the tile of prefill, queries by slots, for keys and values of ``width``
+    channels together."""
     tiles = _LATENT_PREFILL[size]
     return next((tile for limit, tile in tiles if width <= limit), tiles[-1][1])
 
 
 def latent_decode(size: int, rank: int) -> Tile:
-    """Heads by slots, for latents of ``rank`` channels."""
+    """Choose the tile of decode, heads by slots, for latents of ``rank`` channels."""
     tiles = _LATENT_DECODE[size]
     return next((tile for limit, tile in tiles if rank <= limit), tiles[-1][1])
 
 
 def latent_splits(heads: int) -> int:
-    """Parts of the cache, so that one sequence alone gives a GPU some 128 programs."""
+    """Choose the number of parts of the cache, so that one sequence alone gives a GPU
+    some 128 programs."""
     return max(8, min(power_of_two(128 // -(-heads // 16)), 32))
 
 
@@ -206,8 +210,8 @@ CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
 
 
 def counters() -> int:
-    """Programs whose columns are split, at most: those of one output less than the
-    least of the tile before."""
+    """Bound the number of programs whose columns are split: those of one output less
+    than the least of the tile before."""
     return max(
         -(-(more - 1) // tile["ROWS"])
         for table in (*LINEAR_SKINNY.values(), *CODE_SKINNY.values())
@@ -217,12 +221,12 @@ def counters() -> int:
 
 
 def power_of_two(size: int) -> int:
-    """The least power of two that is not below ``size``."""
+    """Return the least power of two that is not below ``size``."""
     return 1 << max(size - 1, 0).bit_length()
 
 
 def dot_block(size: int) -> int:
-    """``size`` rounded up to what a matrix product takes: a power of two from 16."""
+    """Round ``size`` up to a block that ``tl.dot`` takes: a power of two from 16."""
     return max(16, power_of_two(size))
 
 
@@ -232,6 +236,7 @@ FAN = 8
 
 
 def splits(kv_heads: int) -> int:
-    """Parts of the cache, so that one sequence alone gives a GPU some 256 programs."""
+    """Choose the number of parts of the cache, so that one sequence alone gives a GPU
+    some 256 programs."""
     wanted = power_of_two(256 // max(kv_heads, 1))
     return max(FAN, min(wanted, FAN * FAN))

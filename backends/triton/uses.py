@@ -1,4 +1,4 @@
-"""How a model uses an op: all that the choice of kernels looks at."""
+"""The uses that a model makes of an op: all that the choice of kernels looks at."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,44 +24,47 @@ class OpUse:
     once: bool = False
 
     def text(self, attr: str, default: str | None = None) -> str:
-        """A string attribute. Raises GlmcError where it is absent or not a string."""
+        """Return a string attribute. Raises GlmcError where it is absent or not a
+        string."""
         value = self.attrs.get(attr, default)
         if not isinstance(value, str):
             raise self._error(f"attribute {attr} must be a string, not {value!r}")
         return value
 
     def whole(self, attr: str, default: int | None = None) -> int:
-        """An integer attribute. Raises GlmcError where it is absent or not one."""
+        """Return an integer attribute. Raises GlmcError where it is absent or not
+        one."""
         value = self.attrs.get(attr, default)
         if not isinstance(value, int):
             raise self._error(f"attribute {attr} must be an integer, not {value!r}")
         return value
 
     def real(self, attr: str, default: float | None = None) -> float:
-        """A number attribute, as float. Raises GlmcError where it is absent."""
+        """Return a number attribute, as float. Raises GlmcError where it is absent."""
         value = self.attrs.get(attr, default)
         if not isinstance(value, int | float):
             raise self._error(f"attribute {attr} must be a number, not {value!r}")
         return float(value)
 
     def optional(self, attr: str) -> float | None:
-        """A number attribute, None where it is absent or None."""
+        """Return a number attribute, None where it is absent or None."""
         return None if self.attrs.get(attr) is None else self.real(attr)
 
     def optional_whole(self, attr: str) -> int | None:
-        """An integer attribute, None where it is absent or None."""
+        """Return an integer attribute, None where it is absent or None."""
         return None if self.attrs.get(attr) is None else self.whole(attr)
 
     def flag(self, attr: str) -> bool:
-        """A boolean attribute, false where it is absent."""
+        """Return a boolean attribute, false where it is absent."""
         return self.attrs.get(attr, False) is True
 
     def window(self) -> int | None:
-        """The sliding window, None for a layer that sees everything before it."""
+        """Return the sliding window, None for a layer that sees everything before
+        it."""
         return self.optional_whole("window")
 
     def size(self, operand: str, dim: int = -1) -> int:
-        """A known size of an operand. Raises GlmcError where it is unknown."""
+        """Return a known size of an operand. Raises GlmcError where it is unknown."""
         shape = self.shapes.get(operand)
         size = shape[dim] if shape else None
         if not isinstance(size, int):
@@ -71,7 +74,7 @@ class OpUse:
         return size
 
     def sizes(self, operand: str) -> tuple[int, ...]:
-        """All sizes of a parameter. Raises GlmcError where one is unknown."""
+        """Return all sizes of a parameter. Raises GlmcError where one is unknown."""
         shape = self.shapes.get(operand, ())
         return tuple(self.size(operand, dim) for dim in range(len(shape)))
 

@@ -1,4 +1,4 @@
-"""Run as a module, by ``aot``: compile kernels in processes of their own.
+"""Compile kernels in processes of their own; run as a module, by ``aot``.
 
 Reads one JSON object from stdin: ``kernels`` (the text of kernels.py), ``own`` (ops
 whose kernels are the user's), ``jobs`` (pairs of a specification and a target's name)
@@ -43,41 +43,42 @@ DESCRIPTOR = re.compile(r"tensordesc<(?P<dtype>\w+)(?P<block>\[[\d, ]+\])>")
 
 
 class Absent:
-    """Stands for the driver of a GPU that is not there."""
+    """A driver that stands for a GPU that is not there."""
 
     def __init__(self, target: Any, number: int):
         self._target, self._number = target, number
 
     def get_current_target(self) -> Any:
-        """What Triton calls the GPU."""
+        """Return Triton's description of the GPU."""
         return self._target
 
     def get_current_device(self) -> int:
-        """A number for each target: Triton keeps what it compiled by device."""
+        """Return a number for each target: Triton caches what it compiled by device."""
         return self._number
 
     def get_current_stream(self, device: int) -> int:
-        """Nothing is launched."""
+        """Return 0; nothing is launched."""
         return 0
 
 
 class Pointer:
-    """Stands for a tensor whose data is aligned as torch aligns it."""
+    """A tensor's stand-in, whose data is aligned as torch aligns it."""
 
     def __init__(self, dtype: str):
         self.dtype = dtype
 
     def data_ptr(self) -> int:
-        """A multiple of 16."""
+        """Return a multiple of 16."""
         return 0
 
     def ptr_range(self) -> int:
-        """Bytes of its storage: Triton for AMD asks whether 32 bits reach them all."""
+        """Return the bytes of its storage: Triton for AMD asks whether 32 bits reach
+        them all."""
         return 1 << 40
 
 
 def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
-    """The emitted module, for its kernels: launchers cannot be called.
+    """Import the emitted module for its kernels; launchers cannot be called.
 
     Its file is named ``kernels.py`` and nothing more, so that no path of this machine
     gets into a binary. Triton reads the source through ``linecache``.
@@ -96,7 +97,7 @@ def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
 
 
 def _stand_in(name: str) -> ModuleType:
-    """A module from which anything can be imported, and none of it be called."""
+    """Return a module from which anything can be imported, and none of it be called."""
     module = ModuleType(name)
     module.__path__ = []
     module.__dict__["__getattr__"] = lambda attribute: attribute
@@ -104,7 +105,8 @@ def _stand_in(name: str) -> ModuleType:
 
 
 def _without_torch() -> None:
-    """Let ``import torch`` cost nothing: of 1.5 seconds a compiler asks for one name.
+    """Replace torch by an empty module: a compiler asks it for one name, and importing
+    it takes 1.5 seconds.
 
     A lazy loader would not do: an import statement looks into a module that is there.
     """
@@ -153,7 +155,8 @@ def _sample(spec: AotSpec, name: str) -> Any:
 
 
 def _described(dtype: str, block: list[int]) -> Any:
-    """Stands for a descriptor of a tensor: its type is all that is asked for."""
+    """Return a stand-in for a tensor descriptor, of which only the type is asked
+    for."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     sample = TensorDescriptor.__new__(TensorDescriptor)
@@ -162,7 +165,8 @@ def _described(dtype: str, block: list[int]) -> Any:
 
 
 def _metadata(metadata: Any) -> str:
-    """What Triton reads back beside a binary, without the paths of this machine."""
+    """Return the metadata that Triton reads back beside a binary, without the paths of
+    this machine."""
     facts = metadata._asdict() | {"extern_libs": []}
     facts["target"] = vars(facts["target"])
     return json.dumps(facts, sort_keys=True, default=list)
@@ -196,7 +200,7 @@ def _usage(cubin: bytes) -> str:
 
 
 def _leave_lines_out() -> None:
-    """No line numbers in binaries: they come with the paths of this machine.
+    """Leave line numbers out of binaries: they come with the paths of this machine.
 
     Set in Python and not in the environment, so that Triton's keys stay what they are:
     what the kernels do is the same.
@@ -211,7 +215,7 @@ _module: ModuleType | None = None
 
 
 def _attempt(number: int, spec: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """One job, in a process of the pool. A compiler may fail in any way it likes."""
+    """Do one job, in a process of the pool. A compiler may fail in any way it likes."""
     assert _module is not None
     try:
         return {
@@ -242,7 +246,7 @@ def _work(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """One request in, answers out."""
+    """Read one request from stdin and write the answers."""
     request = json.load(sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what compilers print is no answer

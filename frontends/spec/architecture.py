@@ -122,8 +122,8 @@ class Spec(Section):
     prefix_encoder: PrefixEncoderSpec | None = None
     tokens: TokensSpec = TokensSpec.model_construct()
     tokenizer: Literal["glm"] | None = None
-    """The reader of a build besides tokenizer.json: vocabularies, variants and chats of
-    the published GLM code."""
+    """The formats a build reads besides tokenizer.json: vocabularies, variants and
+    chats of the published GLM code."""
     layer_prefix: Name
     optional_prefix: Name | None = None
     old_names: dict[Name, Name] = {}

@@ -36,12 +36,14 @@ _ACTIVATED = (
 
 
 def _decodes(program: Program, graph: Graph, op: Op) -> bool:
-    """Whether an op stands with products, in a model that decodes token by token."""
+    """Tell whether an op stands beside products, in a model that decodes token by
+    token."""
     return program.decodes and any(isinstance(other, _PRODUCTS) for other in graph.ops)
 
 
 def _reads(kind: type[Op]) -> Candidate:
-    """Whether an op of a model that decodes multiplies what a kind of norm made."""
+    """Make the test for candidates: an op, in a model that decodes, that multiplies the
+    result of a kind of norm."""
 
     def candidate(program: Program, graph: Graph, op: Op) -> bool:
         maker = graph.producers.get(op.values[0])
@@ -51,7 +53,9 @@ def _reads(kind: type[Op]) -> Candidate:
 
 
 def _last_adds_agree(match: Match) -> str | None:
-    """The last adds of all layers go with their products, or all over the border."""
+    """Give the reason to leave the last add of a layer alone: that of another layer
+    follows no product, and all last adds must cross the border to the next layer in the
+    same form."""
     (made,) = match.graph.ops[match.ops[-1]].outs
     blocks = match.program.blocks
     if match.graph.name not in {block.name for block in blocks}:
@@ -72,14 +76,14 @@ def _ends_in_a_product(block: Graph) -> bool:
 
 
 def _followed(then: str, replace: str) -> Iterator[Rule]:
-    """Rules for a product, ``%y``, that something reads."""
+    """Yield the rules for a product, ``%y``, and the op that reads it."""
     for product, operands in _OPERANDS:
         match = f"{product.format(x='x')}\n{then}"
         yield Rule(match=match, replace=replace.format(operands=operands))
 
 
 def _normed(norm: str, replace: str) -> Iterator[Rule]:
-    """Rules for a product of what a norm made, ``%h``, activated or not."""
+    """Yield the rules for a product of a norm's result, ``%h``, activated or not."""
     plain = ((product.format(x="h"), operands) for product, operands in _OPERANDS)
     for product, operands in (_ACTIVATED, *plain):
         match = f"{norm}\n{product}"

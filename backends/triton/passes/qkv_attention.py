@@ -1,4 +1,4 @@
-"""Attention with all that prepares its operands, as one op.
+"""Fuse attention with the ops that prepare its operands.
 
 On a GPU that is one launch for a token of decode, and two for a prompt.
 """
