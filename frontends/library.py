@@ -178,7 +178,7 @@ def identify(config: Mapping[str, object], where: str) -> SpecTree:
 
 
 def _readable(config: Mapping[str, object]) -> str:
-    """What can be done where a repository comes with the code of its model."""
+    """Say what to do where a repository comes with the code of its model."""
     if not config.get("auto_map"):
         return ""
     return (

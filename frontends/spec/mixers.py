@@ -16,14 +16,14 @@ _DECAY = Makes(m.Decay, {"project": "mix_decay", "bias": "dt_bias"})
 
 
 class DecaySpec(Section, makes=_DECAY):
-    """What is left of a state: slots ``mix_decay``, ``dt_bias`` and ``a_log``."""
+    """The decay of a state: slots ``mix_decay``, ``dt_bias`` and ``a_log``."""
 
 
 _NORM = Makes(m.MixerNorm, {"weight": "mix_norm", "gate": "mix_gate"})
 
 
 class MixerNormSpec(Section, makes=_NORM):
-    """The gated norm of what a scan makes: slots ``mix_norm`` and ``mix_gate``."""
+    """The gated norm of a scan's result: slots ``mix_norm`` and ``mix_gate``."""
 
 
 _MIXER = Makes(

@@ -7,7 +7,7 @@ from glmc.ir.state import RowType
 
 
 def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
-    """What a scan makes of queries, keys and values, normed, gated and projected."""
+    """Emit a scan over queries, keys and values, then its norm, gate and projection."""
     axes = {"Hm": a.heads, "Gm": a.groups, "Rm": a.heads // a.groups}
     axes |= {"Dk": a.key_dim, "Dv": a.value_dim}
     parts = {}
@@ -27,7 +27,7 @@ def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
 def _convolved(
     e: Emitter, name: str, x: str, conv: m.ShortConv | None, slot: str, axes: Axes
 ) -> str:
-    """One of q, k and v after its convolution, if it has one."""
+    """Emit the short convolution of one of q, k and v, if it has one."""
     stored: m.Projection | None = getattr(conv, name, None)
     if conv is None or stored is None:
         return x
@@ -42,7 +42,7 @@ def _convolved(
 
 
 def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) -> str:
-    """What is read of the heads' states."""
+    """Emit the scan, and the decays, steps and betas that it takes."""
     d = a.decay
     slot = "Hm" if d.of == "head" else "Hm Dk"
     raw = e.linear("step_raw", h, d.project, (slot, "E"), axes)
@@ -73,7 +73,7 @@ def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) 
 
 
 def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
-    """The gated norm of what was read."""
+    """Emit the gated norm of the scan's result."""
     norm = a.norm
     groups = {"head": a.heads, "group": a.groups, "all": 1}[norm.of]
     slot = "Dv" if norm.of == "head" else "Hm Dv"

@@ -1,4 +1,5 @@
-"""Mixers: what carries a state of fixed size from token to token instead of keys."""
+"""Mixers: layers that carry a state of fixed size from token to token instead of
+keys."""
 
 from typing import Annotated, Literal
 
@@ -18,27 +19,27 @@ class ShortConv(Node):
 
     width: Annotated[int, Field(ge=2)]
     act: ActivationName | None = None
-    """What follows it and its bias."""
+    """The activation after the convolution and its bias."""
     q: Projection | None = None
     k: Projection | None = None
     v: Projection | None = None
 
 
 class Decay(Node):
-    """How much of a state is left after a token: ``exp(-exp(a_log) · step)``, step
-    being ``softplus(project(x) + bias)``."""
+    """The decay of a state: a token leaves
+    ``exp(-exp(a_log) · step)`` of it, step being ``softplus(project(x) + bias)``."""
 
     of: Literal["head", "key"] = "head"
-    """Whether a head has one, or each channel of its keys."""
+    """One decay for each head, or one for each channel of its keys."""
     project: Projection
     bias: Weight | None = None
     a_log: Weight
     low: Annotated[float, Field(ge=0)] = 0.0
-    """What a step is at least."""
+    """The least step."""
     high: PositiveFloat | None = None
-    """What a step is at most."""
+    """The largest step; None: it has no bound."""
     steps: bool = False
-    """Whether values are multiplied by the step, as in Mamba-2."""
+    """True: values are multiplied by the step, as in Mamba-2."""
 
 
 class MixerNorm(Node):
@@ -51,11 +52,12 @@ class MixerNorm(Node):
     weight: Weight
     """A number for each channel of the part that is normed, or of all parts."""
     of: Literal["head", "group", "all"] = "head"
-    """What is normed by itself: a head, the heads that share a key, or all."""
+    """The parts that are normed by themselves: a head, the heads that share a key, or
+    all."""
     act: Literal["silu", "sigmoid"]
     order: Literal["norm_first", "gate_first"] = "norm_first"
     weight_in: Literal["input", "f32"] = "input"
-    """Whether what was normed is rounded to the model's dtype before the weight."""
+    """``input``: the normed value is rounded to the model's dtype before the weight."""
     gate: Projection
 
 
@@ -79,7 +81,7 @@ class Mixer(Node):
     value_dim: PositiveInt
     """Axis ``Dv``."""
     scale: PositiveFloat = 1.0
-    """What multiplies the result of the scan."""
+    """A factor of the scan's result."""
     l2_eps: PositiveFloat | None = None
     """Queries and keys are divided by their length, ``sqrt(Σ x² + l2_eps)``."""
     q: Projection
@@ -90,7 +92,7 @@ class Mixer(Node):
     beta: Projection | None = None
     """A number of each head, through a sigmoid."""
     beta_scale: PositiveFloat = 1.0
-    """What multiplies it then."""
+    """A factor after the sigmoid."""
     skip: Weight | None = None
     """A number of each head: so much of the value is added to the result."""
     norm: MixerNorm

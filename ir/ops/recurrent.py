@@ -1,4 +1,5 @@
-"""What reads tokens one after the other: short convolutions and scans over a state."""
+"""Recurrent ops: short convolutions and scans, which carry a state from token to
+token."""
 
 from typing import Any, Literal
 
@@ -35,11 +36,11 @@ class ShortConv(Op):
         return (x, state)
 
     def flops(self, types: Any, call: Call) -> int:
-        """A multiply-add for each column of the window."""
+        """Count a multiply-add for each column of the window."""
         return 2 * call.size(types["x"].dims) * int(types["weight"].dims[1])
 
     def nbytes(self, types: Any, call: Call) -> int:
-        """The operands, the result, and the state read and written once."""
+        """Count the operands, the result, and the state read and written once."""
         return super().nbytes(types, call) + _touched(types, call)
 
 
@@ -81,18 +82,18 @@ class Scan(Op):
         return (y, state)
 
     def flops(self, types: Any, call: Call) -> int:
-        """Of each element of the state and each token: decay, write, read; with beta
-        also a read of what is corrected."""
+        """Count, for each element of the state and each token: decay, write, read; with
+        beta also the read of the value to correct."""
         each = 7 if self.beta else 5
         return each * call.batch * call.tokens * int(types["state"].elements())
 
     def nbytes(self, types: Any, call: Call) -> int:
-        """The operands, the result, and the state read and written once."""
+        """Count the operands, the result, and the state read and written once."""
         return super().nbytes(types, call) + _touched(types, call)
 
 
 def _touched(types: Any, call: Call) -> int:
-    """Bytes of a state that is read and written once in every row."""
+    """Return the bytes of a state that is read and written once in every row."""
     dtype = next(t.dtype for t in types.values() if isinstance(t, TensorType))
     return 2 * call.kept(types["state"], dtype)
 
@@ -108,7 +109,7 @@ class L2Normalize(Op):
         return (TensorType(dtype="f32", dims=types["x"].dims),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Square, sum and product of each element."""
+        """Count square, sum and product of each element."""
         return 3 * call.size(types["x"].dims)
 
 
@@ -129,7 +130,7 @@ class StepSize(Op):
         return (TensorType(dtype="f32", dims=x.dims),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The sum and the softplus, counted as one operation each."""
+        """Count the sum and the softplus, as one operation each."""
         return 2 * call.size(types["x"].dims)
 
 
@@ -197,7 +198,7 @@ class AddSkip(Op):
         return (TensorType(dtype=x.dtype, dims=y.dims),)
 
     def flops(self, types: Types, call: Call) -> int:
-        """A multiply-add for each element."""
+        """Count a multiply-add for each element."""
         return 2 * call.size(types["x"].dims)
 
 
@@ -229,5 +230,5 @@ class GatedNorm(Op):
         return (z,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """The norm, see ``RMS_FLOPS``, the activation and the product."""
+        """Count the norm, see ``RMS_FLOPS``, the activation and the product."""
         return (RMS_FLOPS + 2) * call.size(types["x"].dims)

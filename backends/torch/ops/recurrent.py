@@ -13,7 +13,8 @@ SCANNED_BY_CHANNEL = 16
 
 
 def _real(state: StateView, tokens: int) -> torch.Tensor | None:
-    """Which of a call's tokens are no padding, bool [B, T]; None: all of them."""
+    """Marks the tokens of a call that are no padding, bool [B, T]; None: all of
+    them."""
     if state.start is None or tokens == 1:
         return None
     slots = torch.arange(state.past, state.past + tokens, device=state.start.device)
@@ -83,7 +84,7 @@ def _token(
     beta: torch.Tensor | None,
     kept: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token of each row by the recurrence itself: [B, H, 1, D] each."""
+    """Returns one token of each row by the recurrence itself: [B, H, 1, D] each."""
     kept = g.exp().transpose(2, 3) * kept
     u = v if beta is None else beta * (v - k @ kept)
     kept = kept + k.transpose(2, 3) * u
