@@ -99,6 +99,7 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     answers = program.head.returns
     masked = isinstance(model.head, Head)
     what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
+    padding = model.embed.padding
     return {
         "module": "encoder",
         "base": "MaskedLM" if masked else "Encoder",
@@ -107,6 +108,7 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
             f"max_positions = {_positions(model)}",
             f"vocab_size = {model.vocab}",
             f"type_vocab_size = {model.type_vocab!r}",
+            *([] if padding is None else [f"padding = {padding}"]),
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",
         ],
         "inputs": "ids, pos, types, mask, ops",

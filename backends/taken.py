@@ -18,7 +18,14 @@ ATTRIBUTES = frozenset(
         *("get_submodule", "state_dict", "load_state_dict", "requires_grad_"),
         # what the runtime's classes have
         *("run", "layers", "ops", "device", "dtype", "generate", "encode_prefix"),
-        *("states", "layer_states", "max_positions", "vocab_size", "type_vocab_size"),
+        *(
+            "states",
+            "layer_states",
+            "max_positions",
+            "vocab_size",
+            "type_vocab_size",
+            "padding",
+        ),
         "scheme",
         *("eos_token_id", "pad_token_id", "default_dtype", "learned", "new_cache"),
     }

@@ -39,6 +39,9 @@ class Encoder(BaseModel):
 
     #: Token types that exist, or None where the model has none.
     type_vocab_size: ClassVar[int | None] = None
+    #: The id of padding, where it is its position too and other tokens are counted from
+    #: the next one; None where all tokens are counted, from 0.
+    padding: ClassVar[int | None] = None
     #: What the tensors of `run` are called.
     output: ClassVar[Callable[..., Any]] = EncoderOutput
 
@@ -66,15 +69,16 @@ class Encoder(BaseModel):
 
         `attention_mask` [B, T] of 0 and 1 marks padding, wherever it is; what is
         answered at a padded place means nothing. `token_type_ids` [B, T] default to 0,
-        `position_ids` [B, T] to 0, 1, 2, ... in every row. Returns `last_hidden_state`
-        [B, T, E] and `pooler_output` [B, E] (None without a pooler), or of a masked
-        language model `logits` [B, T, V]. Raises ValueError when the inputs contradict
-        each other or this model.
+        `position_ids` [B, T] to 0, 1, 2, ... in every row, or where the model has a
+        `padding` to the numbers of tokens that are not of that id. Returns
+        `last_hidden_state` [B, T, E] and `pooler_output` [B, E] (None without a
+        pooler), or of a masked language model `logits` [B, T, V]. Raises ValueError
+        when the inputs contradict each other or this model.
         """
         check_ids(input_ids, self.vocab_size)
         mask = read_mask(attention_mask, input_ids)
         types = token_types(token_type_ids, input_ids, self.type_vocab_size)
-        pos = places(position_ids, input_ids, self.max_positions)
+        pos = places(position_ids, input_ids, self.max_positions, self.padding)
         ops = self.ops or operations(input_ids.device.type)
         return self.output(*self.run(input_ids, pos, types, mask, ops))
 
@@ -108,18 +112,27 @@ def token_types(
 
 
 def places(
-    given: torch.Tensor | None, ids: torch.Tensor, count: int | None
+    given: torch.Tensor | None,
+    ids: torch.Tensor,
+    count: int | None,
+    padding: int | None = None,
 ) -> torch.Tensor:
     """Returns positions int64 [B, T]: `given`, or 0, 1, 2, ... whatever the mask
-    says."""
+    says; with a `padding`, that at tokens of this id, and `padding` + 1, ... at the
+    others."""
     if given is not None:
         return _numbered("position_ids", given, ids, count, "positions")
     batch, tokens = ids.shape
+    if count is not None:
+        count -= 0 if padding is None else padding + 1
     if count is not None and tokens > count:
         raise ValueError(
             f"input_ids has {tokens} tokens, but this model has learned {count} "
             "positions; truncate the text."
         )
+    if padding is not None:
+        real = ids != padding
+        return real.cumsum(1) * real + padding
     return torch.arange(tokens, device=ids.device).expand(batch, tokens).contiguous()
 
 

@@ -25,6 +25,11 @@ def _check_masks(model: m.Model) -> None:
             f"{model.name} mixes full and causal attention, and only one of them has a "
             "cache; give every attention of the spec the same mask."
         )
+    if model.embed.padding is not None and not model.is_encoder:
+        raise ModelShapeError(
+            f"{model.name} counts positions by the id of padding, which only encoders "
+            "do; leave out the embedding's padding, or give attention the mask full."
+        )
     if any(op.window for op in full):
         raise ModelShapeError(
             f"{model.name} has a window in attention with the full mask, which is not "

@@ -134,6 +134,9 @@ class Embedding(Node):
     """From the embedding's own width, axis ``W``, to the hidden state's."""
     positions: Weight | Sinusoids | None = None
     """Absolute positions, learned or computed."""
+    padding: NonNegativeInt | None = None
+    """The id of padding, which is its place too; other tokens are counted from the next
+    place (RoBERTa). None: all tokens are counted, from 0. Encoders only."""
     types: Weight | None = None
     """Learned token types (segments), ``Model.type_vocab`` of them."""
     norm: Norm | None = None

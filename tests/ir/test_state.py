@@ -222,6 +222,13 @@ def test_layers_that_share_name_whose_keys_they_read() -> None:
         lower(attending_twice().model_copy(update={"prefix_encoder": encoder}))
 
 
+def test_only_encoders_count_positions_by_padding() -> None:
+    causal = glm(2)
+    embed = causal.embed.model_copy(update={"padding": 1})
+    with pytest.raises(ModelShapeError, match="which only encoders do"):
+        lower(causal.model_copy(update={"embed": embed}))
+
+
 def test_a_state_is_highlighted() -> None:
     pytest.importorskip("pygments")
     highlight = importlib.import_module("glmc.highlight")

@@ -143,9 +143,31 @@ BERT: Config = {
     "num_hidden_layers": 3,
     "vocab_size": 128,
 }
+ROBERTA: Config = BERT | {"model_type": "roberta", "architectures": ["RobertaModel"]}
+DISTILBERT: Config = {
+    "model_type": "distilbert",
+    "architectures": ["DistilBertModel"],
+    "dim": 64,
+    "hidden_dim": 96,
+    "n_heads": 4,
+    "n_layers": 3,
+    "vocab_size": 128,
+}
 
 FAMILIES = {
     "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA
+    | {"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]},
+    "camembert": ROBERTA
+    | {"model_type": "camembert", "architectures": ["CamembertModel"]},
+    "electra": BERT
+    | {
+        "model_type": "electra",
+        "architectures": ["ElectraModel"],
+        "embedding_size": 64,
+    },
+    "distilbert": DISTILBERT,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "qwen2": QWEN2,

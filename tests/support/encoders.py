@@ -1,4 +1,4 @@
-"""Tiny BERTs that transformers writes, and what transformers answers on them."""
+"""Tiny encoders that transformers writes, and what transformers answers on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ Inputs = dict[str, torch.Tensor]
 @dataclass(frozen=True)
 class Encoder:
     """A class of transformers, config values, arguments of the class, and options of
-    the compilation; ``reader`` is the class that answers, where it is another."""
+    the compilation; ``reader`` is the class that answers, where it is another, and
+    ``types`` whether it has token types."""
 
     name: str
     cls: str = "BertModel"
@@ -40,12 +41,27 @@ class Encoder:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     reader: str | None = None
+    config: str = "BertConfig"
+    types: bool = True
 
     def __str__(self) -> str:
         return self.name
 
 
+PAD = 1
 _BARE: Mapping[str, Any] = {"add_pooling_layer": False}
+# Positions begin after the padding's.
+_COUNTED: dict[str, Any] = {
+    "max_position_embeddings": POSITIONS + PAD + 1,
+    "pad_token_id": PAD,
+}
+_DISTILLED: Mapping[str, Any] = {
+    "dim": 64,
+    "hidden_dim": 96,
+    "n_layers": 3,
+    "n_heads": 4,
+}
+_OF_ALL = ("vocab_size", "max_position_embeddings")
 ENCODERS = (
     Encoder("gelu"),
     Encoder("gelu_new", values={"hidden_act": "gelu_new"}),
@@ -62,6 +78,57 @@ ENCODERS = (
         options={"variant": "no-pooler"},
         reader="BertModel",
     ),
+    *(
+        Encoder(f"{name}{case}", f"{cls}{kind}", _COUNTED | more, config=f"{cls}Config")
+        for name, cls in (
+            ("roberta", "Roberta"),
+            ("xlm-roberta", "XLMRoberta"),
+            ("camembert", "Camembert"),
+        )
+        for case, kind, more in (
+            ("", "Model", {}),
+            ("-masked-lm", "ForMaskedLM", {"hidden_act": "relu"}),
+            ("-untied", "ForMaskedLM", {"tie_word_embeddings": False}),
+        )
+    ),
+    Encoder(
+        "roberta-no-pooler",
+        "RobertaModel",
+        _COUNTED,
+        arguments=_BARE,
+        options={"variant": "no-pooler"},
+        config="RobertaConfig",
+    ),
+    Encoder(
+        "roberta-headless",
+        "RobertaForMaskedLM",
+        _COUNTED,
+        options={"variant": "no-pooler"},
+        reader="RobertaModel",
+        config="RobertaConfig",
+    ),
+    Encoder("electra", "ElectraModel", {"embedding_size": 64}, config="ElectraConfig"),
+    Encoder(
+        "electra-pretraining",
+        "ElectraForPreTraining",
+        {"embedding_size": 64, "hidden_act": "relu"},
+        reader="ElectraModel",
+        config="ElectraConfig",
+    ),
+    *(
+        Encoder(
+            f"distilbert{case}",
+            f"DistilBert{kind}",
+            {**_DISTILLED, **more},
+            config="DistilBertConfig",
+            types=False,
+        )
+        for case, kind, more in (
+            ("", "Model", {}),
+            ("-relu", "ForMaskedLM", {"activation": "relu"}),
+            ("-untied", "ForMaskedLM", {"tie_word_embeddings": False}),
+        )
+    ),
 )
 BY_NAME = {str(encoder): encoder for encoder in ENCODERS}
 
@@ -75,11 +142,16 @@ def inputs() -> dict[str, Inputs]:
     right[0, 11:], right[2, 1:] = 0, 0
     left[1, :7] = 0
     holes[0, 3], holes[2, 5:9] = 0, 0
+    first, last = ids.clone(), ids.clone()
+    first[1, :7], last[0, 11:], last[2, 1:] = PAD, PAD, PAD
     longest = torch.randint(3, 128, (1, POSITIONS), generator=generator)
     return {
         "plain": {"input_ids": ids},
         "padded on the right": {"input_ids": ids, "attention_mask": right},
         "padded on the left": {"input_ids": ids, "attention_mask": left},
+        "ids of padding on the left": {"input_ids": first, "attention_mask": left},
+        "ids of padding on the right": {"input_ids": last, "attention_mask": right},
+        "ids of padding that is seen": {"input_ids": first},
         "holes": {"input_ids": ids, "attention_mask": holes},
         "types": {
             "input_ids": ids,
@@ -98,7 +170,8 @@ def inputs() -> dict[str, Inputs]:
 def make(encoder: Encoder, folder: Path, *, seed: int = 0) -> None:
     """Write the checkpoint of ``encoder``; every tensor is random."""
     torch.manual_seed(seed)
-    config = transformers.BertConfig(**{**BASE, **encoder.values})
+    base = BASE if encoder.types else {key: BASE[key] for key in _OF_ALL}
+    config = getattr(transformers, encoder.config)(**{**base, **encoder.values})
     model = getattr(transformers, encoder.cls)(config, **encoder.arguments)
     tiny.randomise(model, seed)
     model.tie_weights()
