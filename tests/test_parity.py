@@ -14,6 +14,7 @@ from support import builds, edits, parity, reference
 from support import tiny as tinies
 from support.measured import Record, record
 from support.parity import SCENARIOS, TOLERANCE
+from support.ranges import first
 from support.variants import BY_NAME, VARIANTS, Tiny, Variant
 
 MakeTiny = Callable[[Variant], Tiny]
@@ -89,7 +90,7 @@ LEGACY = (
 )
 
 
-@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize("name", first(7, LEGACY))
 def test_configs_of_transformers_4(name: str, tiny: MakeTiny, tmp_path: Path) -> None:
     case = tiny(BY_NAME[name])
     config = tinies.legacy_dialect(edits.read_config(case.checkpoint))
@@ -152,7 +153,7 @@ MISTAKES = (
 )
 
 
-@pytest.mark.parametrize(("name", "key", "wrong", "scenario"), MISTAKES)
+@pytest.mark.parametrize(("name", "key", "wrong", "scenario"), first(12, MISTAKES))
 def test_control_a_wrong_config_value_shows(
     name: str, key: str, wrong: Any, scenario: str, tiny: MakeTiny, tmp_path: Path
 ) -> None:
@@ -198,7 +199,7 @@ WRONG_LINES = (
 )
 
 
-@pytest.mark.parametrize(("name", "old", "new", "scenario"), WRONG_LINES)
+@pytest.mark.parametrize(("name", "old", "new", "scenario"), first(7, WRONG_LINES))
 def test_control_a_wrong_line_shows(
     name: str,
     old: str,

@@ -33,7 +33,7 @@ def test_changed_scores_in_some_layers(
     check_extra(module, {}, tokens=tokens, past=past)
 
 
-@pytest.mark.parametrize("past", [2, 16, 17, 18, 33, 34, 35])
+@pytest.mark.parametrize("past", first(3, [2, 16, 17, 18, 33, 34, 35]))
 def test_chunks_begin_at_the_first_real_slot(
     interpreted: Interpreted, past: int
 ) -> None:
