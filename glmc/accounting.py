@@ -1,4 +1,4 @@
-"""The account of a checkpoint for a program; what it is, say the build's own rules.
+"""Account for a checkpoint's tensors, by the build's own rules.
 
 Works on names and shapes from the headers; no weights are read.
 """
@@ -23,17 +23,18 @@ def account(model: Model, program: Program, headers: Mapping[str, Found]) -> Acc
 def needed(
     model: Model, program: Program, headers: Mapping[str, Found]
 ) -> dict[str, Need]:
-    """Every tensor a program reads, by the names that a checkpoint uses."""
+    """Map every tensor a program reads, by the checkpoint's names, to its
+    requirements."""
     return accounting.needed(entries(program), headers, rules(model))
 
 
 def wanted(program: Program) -> dict[str, Need]:
-    """Every tensor a program reads and what it must be."""
+    """Map every tensor a program reads, by the program's names, to its requirements."""
     return {name: need for entry in entries(program) for name, need in entry.needs}
 
 
 def rules(model: Model) -> Rules:
-    """What a checkpoint of a model may do otherwise."""
+    """Return the deviations that a checkpoint of a model is allowed."""
     return Rules(
         model.optional_prefix,
         tuple((one.old, one.new) for one in model.old_names),
@@ -42,7 +43,7 @@ def rules(model: Model) -> Rules:
 
 
 def entries(program: Program) -> Iterator[Entry]:
-    """The tensors of each of a program's weights."""
+    """Yield the tensors of each of a program's weights."""
     for _, layer, param in program.bindings():
         for leaf in leaves(param.recipe):
             plain = None
@@ -53,13 +54,15 @@ def entries(program: Program) -> Iterator[Entry]:
 
 
 def _is_loose(leaf: Tensor | Dequant, param: Parameter) -> TypeGuard[Dequant]:
-    """Whether floats will do: ops read codes as they are, and all of ChatGLM's are."""
+    """Tell whether a float tensor may stand in for codes: not where an op reads the
+    codes, nor in ChatGLM's format, which is codes throughout."""
     made = isinstance(leaf, Quantized) and not is_repacked(param.recipe)
     return made and not isinstance(leaf, DequantRows)
 
 
 def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
-    """What a tensor, or codes and then their scale and so on, must be."""
+    """List the requirements of a tensor; of codes, and then of their scale and so
+    on."""
     if isinstance(leaf, Tensor):
         return [(_name(leaf.name, layer), Need(leaf.stored, None))]
     return [
@@ -76,7 +79,8 @@ def _name(name: str, layer: int | None) -> str:
 
 
 def grouped(names: Iterable[str]) -> list[str]:
-    """Names that differ only in the indices of layer and expert, as one line each."""
+    """List names; those that differ only in the indices of layer and expert take one
+    line."""
     groups: dict[str, list[str]] = {}
     for name in names:
         pattern = re.sub(r"\.\d+\.", ".{i}.", name, count=1)

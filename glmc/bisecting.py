@@ -27,8 +27,8 @@ from glmc.ir.errors import WeightsUnusableError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.probing import (
-    Kept,
     Place,
+    Recording,
     Scheme,
     Stage,
     Teller,
@@ -45,24 +45,25 @@ from glmc.views import statement
 
 
 class Reference(Protocol):
-    """What is right: answers, and values where it has them."""
+    """The reference that a build is compared with: answers, and inner values where it
+    has them."""
 
     @property
     def answers(self) -> Sequence[tuple[Scenario, Answer]]:
-        """The scenarios and what is right for them."""
+        """The scenarios and the reference's answers to them."""
 
     def told(self, at: int, program: Program, graph: Graph, place: Place) -> Told:
-        """What a lowered graph's values should be in scenario ``at``."""
+        """Return the reference's values for a lowered graph in scenario ``at``."""
 
 
 @dataclass
 class Numbers:
-    """A reference of numbers alone."""
+    """A reference that holds answers only."""
 
     answers: Sequence[tuple[Scenario, Answer]]
 
     def told(self, at: int, program: Program, graph: Graph, place: Place) -> Told:
-        """Nothing is known of the values within."""
+        """Return nothing: the values within are unknown."""
         return {}
 
 
@@ -72,7 +73,7 @@ class Transformers:
 
     model: Any
     numbers: Sequence[int]
-    """What each layer of the build is called in the checkpoint."""
+    """The number of each layer of the build in the checkpoint."""
     given: Sequence[Scenario]
     prefixes: Sequence[str]
     answers: Sequence[tuple[Scenario, Answer]] = ()
@@ -83,9 +84,9 @@ class Transformers:
         self.answers = list(found)
 
     def told(self, at: int, program: Program, graph: Graph, place: Place) -> Told:
-        """What its modules tell of a graph's values."""
+        """Return the values that the modules of transformers have for a graph."""
         if at not in self._kept:
-            kept = Kept()
+            kept = Recording()
             with watched_modules(self.model, kept):
                 list(references.answers(self.model, self.numbers, [self.given[at]]))
             self._kept[at] = kept.whole()
@@ -115,7 +116,8 @@ class Chain:
     scheme: Scheme = positions
 
     def culprit(self, reference: Reference) -> Culprit | None:
-        """The first link that departs from the one before; None where none does."""
+        """Find the first link that departs from the one before; None where none
+        does."""
         right = reference.answers
         before: Stage | None = None
         for name, program in self.programs.items():
@@ -140,7 +142,7 @@ class Chain:
 
 
 def blame_reading(now: Stage, reference: Reference, at: int, row: str) -> Culprit:
-    """The lowered program is wrong: the config, the spec or the lowering."""
+    """Blame the config, the spec or the lowering for a wrong lowered program."""
     program, (given, _) = now.program, reference.answers[at]
     why = "the program departs from the reference before any pass has run"
     for place, graph in places(row, program):
@@ -164,7 +166,8 @@ def blame_reading(now: Stage, reference: Reference, at: int, row: str) -> Culpri
 def _first_wrong(
     graph: Graph, have: Values, want: Told, given: Scenario
 ) -> tuple[Op, list[Op]] | None:
-    """The first op with a wrong result, and the ops before it that may be the cause."""
+    """Find the first op with a wrong result, and the ops before it that may be the
+    cause."""
     right = {
         name
         for name, values in want.items()
@@ -177,7 +180,8 @@ def _first_wrong(
 
 
 def _unsettled(graph: Graph, op: Op, right: set[str]) -> list[Op]:
-    """The ops that lead to ``op`` and of whose results nothing is known."""
+    """List the ops that lead to ``op`` and whose results are unknown in the
+    reference."""
     found: list[Op] = []
     waiting = list(op.values)
     while waiting:
@@ -191,7 +195,7 @@ def _unsettled(graph: Graph, op: Op, right: set[str]) -> list[Op]:
 
 
 def _another(op: Op, have: Values, want: Told, given: Scenario) -> str | None:
-    """Another value that holds what this op should give: the two are mixed up."""
+    """Find another value that equals the expected one: the two are mixed up."""
     for out in op.outs:
         for value in want.get(out, ()):
             for name, other in have.items():
@@ -202,7 +206,7 @@ def _another(op: Op, have: Values, want: Told, given: Scenario) -> str | None:
 
 
 def _source(graph: Graph, op: Op) -> Op:
-    """The op with a parameter that an op's first operand goes back to."""
+    """Trace an op's first operand back to an op with a parameter."""
     while not op.params and op.values and op.values[0] in graph.producers:
         op = graph.producers[op.values[0]]
     return op
@@ -214,7 +218,7 @@ def _source(graph: Graph, op: Op) -> Op:
 def blame_pass(
     name: str, before: Stage, now: Stage, given: Scenario, row: str
 ) -> Culprit:
-    """A pass changed what the program computes."""
+    """Blame a pass that changed what the program computes."""
     why = f"the pass {name} changed the result"
     place: Place = ""
     for place, graph in places(row, now.program):
@@ -245,7 +249,8 @@ def _graph_at(program: Program, place: Place) -> Graph:
 
 
 def bisect_command(arguments: argparse.Namespace) -> int:
-    """``glmc bisect``; 0 when the build is right, 1 with the culprit named."""
+    """Run ``glmc bisect``; return 0 when the build is right, 1 with the culprit
+    named."""
     build = Build(arguments.build)
     build.require_generation()
     chain = chain_of(build, arguments)
@@ -260,7 +265,7 @@ def bisect_command(arguments: argparse.Namespace) -> int:
 
 
 def chain_of(build: Build, arguments: argparse.Namespace) -> Chain:
-    """The links of a build on disk."""
+    """Return the links of a build on disk."""
     from glmc.running import import_build
 
     names = list(build.stages)[1:]
@@ -302,12 +307,13 @@ def _reference(build: Build, arguments: argparse.Namespace) -> Reference:
 
 
 def prefixes(optional: str | None) -> tuple[str, ...]:
-    """What module names of transformers may have before a tensor's name."""
+    """List the prefixes that module names of transformers may put before a tensor's
+    name."""
     return tuple(dict.fromkeys(p for p in (optional, "model.", "transformer.") if p))
 
 
 def _with_hints(build: Build, found: Culprit) -> Culprit:
-    """The lines of the spec that decide the op, where the reading is to blame."""
+    """Add the lines of the spec that decide the op, where the reading is to blame."""
     from glmc.tracing import spec_of_ops
 
     if found.stage != READING or not found.op:
@@ -323,7 +329,7 @@ def _with_hints(build: Build, found: Culprit) -> Culprit:
 
 
 def text(found: Culprit) -> str:
-    """The culprit for a person."""
+    """Describe the culprit for a person."""
     where = f"layer {found.place}" if isinstance(found.place, int) else found.place
     lines = [f"culprit  {found.stage}: {found.why}"]
     if where is not None:

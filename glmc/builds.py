@@ -1,4 +1,4 @@
-"""Reading a build: manifest, stages, ledger. No torch, nothing is imported."""
+"""Read a build: manifest, stages, ledger. No torch, nothing is imported."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Build:
 
     @cached_property
     def compiled(self) -> Mapping[str, Any] | None:
-        """What it remembers of its config; None in builds from a dump.
+        """The build's record of its config; None in builds from a dump.
 
         Raises:
             WeightsError: when the file is not what it should be.
@@ -62,7 +62,7 @@ class Build:
 
     @cached_property
     def target(self) -> Target:
-        """What the build was made for; builds that say nothing are for any machine.
+        """The target of the build; builds that name none are for any machine.
 
         Raises:
             GlmcError: when glmc knows no such target.
@@ -71,11 +71,11 @@ class Build:
 
     @cached_property
     def stages(self) -> dict[str, Mapping[str, str]]:
-        """Stage name to its ``file`` and ``doc``, in order."""
+        """Maps each stage's name to its ``file`` and ``doc``, in order."""
         return {stage["name"]: stage for stage in self.manifest["stages"]}
 
     def dump(self, stage: str) -> str:
-        """The text of a stage.
+        """Return the text of a stage.
 
         Raises:
             GlmcError: when there is no such stage.
@@ -88,7 +88,7 @@ class Build:
         return self._read(self.stages[stage]["file"])
 
     def source(self, name: str) -> str:
-        """The text of a file, as it lies there.
+        """Read the text of a file, as it lies there.
 
         Raises:
             GlmcError: when it cannot be read.
@@ -125,7 +125,8 @@ class Build:
         raise NotABuildError(f"{path} cannot be read ({reason}). {_AGAIN}")
 
     def _refuse_foreign(self, path: Path, name: str, data: bytes) -> None:
-        """A link out of the build gives what was compiled, and no other file."""
+        """Refuse a link out of the build, unless it leads to the text that was
+        compiled."""
         inside = path.resolve().is_relative_to(self.path.resolve())
         if not inside and self.manifest["files"].get(name) != digest(data):
             raise NotABuildError(
@@ -133,7 +134,7 @@ class Build:
             )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of a build: its summary."""
+        """Return the summary, for notebooks."""
         from html import escape
 
         from glmc.inspecting import summary, summary_text
@@ -151,19 +152,19 @@ class Build:
         return self.program_at(list(self.stages)[-1])
 
     def program_at(self, stage: str) -> Program:
-        """The program of a stage; what several passes left alike is read once."""
+        """Return the program of a stage; stages with the same dump share it."""
         text = self.dump(stage)
         if text not in self._programs:
             self._programs[text] = read_program(text, self._at(stage))
         return self._programs[text]
 
     def _at(self, stage: str) -> str:
-        """How messages call the dump of a stage."""
+        """Name the dump of a stage, for messages."""
         return str(self.path / self.stages[stage]["file"])
 
     @cached_property
     def _programs(self) -> dict[str, Program]:
-        """Dump to what it says."""
+        """Maps each dump to the program that it holds."""
         return {}
 
     @cached_property
@@ -173,7 +174,7 @@ class Build:
 
     @cached_property
     def placements(self) -> list[Placement]:
-        """Where each op of the last stage runs on the target's machine."""
+        """The place where each op of the last stage runs on the target's machine."""
         return list(self._ledger.backend)
 
     @cached_property
@@ -194,7 +195,7 @@ class Build:
 
 
 class _Ledger(Node):
-    """ir/ledger.json."""
+    """The form of ir/ledger.json."""
 
     fusions: tuple[Row, ...]
     backend: tuple[Placement, ...] = ()

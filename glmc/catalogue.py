@@ -26,7 +26,7 @@ class Entry:
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What ``glmc configs`` shows of it."""
+        """The columns of ``glmc configs``."""
         return {
             "name": self.name,
             "type": self.model_type,
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Every built-in config."""
+    """Yield every built-in config."""
     for name in builtin_configs():
         loaded = load_model(builtin_source(name))
         model_type = str(loaded.config["model_type"])
@@ -45,7 +45,7 @@ def entries() -> Iterator[Entry]:
 
 
 def table() -> str:
-    """All entries for a terminal."""
+    """Lay out all entries for a terminal."""
     head = ("name", "type", "layers", "hidden", "parameters")
     rows = [head, *(tuple(map(_cell, entry.facts.values())) for entry in entries())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -63,7 +63,7 @@ def _cell(value: str | int) -> str:
 
 
 def likeness(headers: Mapping[str, Found]) -> str | None:
-    """A sentence about whose tensors these are, as far as the built-in configs tell.
+    """Say whose tensors these are, as far as the built-in configs tell, in a sentence.
 
     First those of which every tensor is there in its shape; else those whose names all
     occur, layers aside, with the same number of embedding rows; else the names alone.
@@ -99,12 +99,12 @@ def _has_kind(kind: str, prefix: str, kinds: set[str]) -> bool:
 
 
 def _kinds(names: Iterable[str]) -> Iterator[str]:
-    """Names with every index replaced."""
+    """Yield names with every index replaced."""
     return (re.sub(r"(?<=\.)\d+(?=\.)", "{i}", name) for name in names)
 
 
 def _best(found: Mapping[str, int]) -> str:
-    """The entries that explain most."""
+    """Name the entries that explain most."""
     most = max(found.values())
     names = [name for name, count in found.items() if count == most]
     return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

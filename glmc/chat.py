@@ -51,14 +51,14 @@ class Conversation:
         self.messages = [first] if self._system else []
 
     def undo(self) -> bool:
-        """Forget the last question and its answer; whether there was one."""
+        """Forget the last question and its answer; return whether there was one."""
         asked = [i for i, m in enumerate(self.messages) if m["role"] == "user"]
         if asked:
             del self.messages[asked[-1] :]
         return bool(asked)
 
     def reply(self, text: str) -> Generator[str, None, None]:
-        """The answer to a message, piece by piece as it is made.
+        """Yield the answer to a message, piece by piece as it is made.
 
         The question and as much of the answer as was read go into the history, however
         the iteration ends; a question that cannot be asked leaves it as it was.
@@ -78,7 +78,7 @@ class Conversation:
             self.messages = [*asked, answer]
 
     def _stream(self, messages: list[dict[str, str]]) -> Iterator[str]:
-        """Text of the model's continuation; raises before the first piece."""
+        """Yield the text of the model's continuation; raises before the first piece."""
         batch = self._tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=True,
@@ -98,7 +98,7 @@ class Conversation:
 
 
 def chat_command(arguments: argparse.Namespace) -> int:
-    """``glmc chat``."""
+    """Run ``glmc chat``."""
     tokenizer = load_tokenizer(arguments)
     taken = inspect.signature(tokenizer.apply_chat_template).parameters
     template = chosen_template(arguments.template, arguments.template_arg, taken)
@@ -119,7 +119,8 @@ def chat_command(arguments: argparse.Namespace) -> int:
 def chosen_template(
     name: str | None, given: Sequence[str], taken: Collection[str]
 ) -> dict[str, Any]:
-    """What ``--template`` and ``--template-arg`` say to ``apply_chat_template``.
+    """Return the arguments of
+    ``apply_chat_template``, from ``--template`` and ``--template-arg``.
 
     A value is JSON where it is any (``false``, ``3``), and else text; the names that
     are ``taken`` are no variables.
@@ -149,7 +150,7 @@ def chosen_template(
 
 
 def _lines() -> Iterator[str]:
-    """What the user enters, until the end of the input."""
+    """Yield the lines that the user enters, until the end of the input."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin)
         return
@@ -164,7 +165,7 @@ def _lines() -> Iterator[str]:
 
 
 def _obey(conversation: Conversation, line: str) -> bool:
-    """Do what a ``/command`` says; False to leave."""
+    """Carry out a ``/command``; return False to leave."""
     if line in ("/exit", "/quit"):
         return False
     if line == "/clear":

@@ -1,4 +1,4 @@
-"""``glmc check``: is this a checkpoint of that build, by headers and config."""
+"""``glmc check``: compare a checkpoint with a build, by headers and config."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ _SAME_REPOSITORY = "Take config and weights from the same repository and revisio
 
 
 def check_command(arguments: argparse.Namespace) -> int:
-    """``glmc check``."""
+    """Run ``glmc check``."""
     build = open_build(arguments.build, arguments)
     weights = arguments.weights or own_weights(build)
     hub = hub_of(arguments)
@@ -72,7 +72,7 @@ def check_command(arguments: argparse.Namespace) -> int:
 
 
 def _values(build: Build, places: Sequence[Files]) -> list[str]:
-    """What is wrong with the values of tensors; torch is imported here only."""
+    """List the faults in the values of tensors; torch is imported here only."""
     from glmc.scanning import scan
 
     folders = [Path(files.where) for files in places if isinstance(files, FolderFiles)]
@@ -87,7 +87,7 @@ def _values(build: Build, places: Sequence[Files]) -> list[str]:
 def _facts(
     found: Account, other: Drift, tensors: Mapping[str, TensorInfo], fine: bool
 ) -> dict[str, Any]:
-    """What was found, for machines."""
+    """Return the findings as plain data."""
     return {
         "ok": fine,
         "bound": len(found.bound),
@@ -104,7 +104,7 @@ def _facts(
 
 
 def _text(found: Account, other: Drift) -> Iterator[str]:
-    """The same for people."""
+    """Yield the findings as lines for a person."""
     waived = sum(map(len, found.waived.values()))
     how = "names, shapes and dtypes" if found.shapes_known else "names (no shards here)"
     yield (
@@ -123,7 +123,7 @@ def _text(found: Account, other: Drift) -> Iterator[str]:
 
 
 def _variant_hint(build: Build) -> str:
-    """Where a config leaves open what was saved, another variant may fit."""
+    """Suggest another variant, where a config leaves open what was saved."""
     variant = build.manifest.get("variant")
     chosen = f" It was compiled as the variant {variant!r}; --variant chooses another."
     return chosen if variant else ""

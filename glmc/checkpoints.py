@@ -45,7 +45,7 @@ KINDS: Mapping[Kind, type[GlmcError]] = {
 
 
 def checkpoint_files(given: str, hub: Hub) -> Files:
-    """The files of a folder, or of a hub id that is no folder here.
+    """Return the files of a folder, or of a hub id if there is no such folder.
 
     Offline a hub id stands for what the cache holds of it.
 
@@ -71,7 +71,8 @@ def checkpoint_files(given: str, hub: Hub) -> Files:
 
 
 def read_headers(files: Files | Path) -> CheckpointHeaders:
-    """The names, dtypes, shapes and files of all tensors of a folder or repository.
+    """Read the names, dtypes, shapes and files of all tensors of a folder or
+    repository.
 
     Raises:
         GlmcError: when there is no checkpoint, shards are missing, truncated or
@@ -85,7 +86,8 @@ def read_headers(files: Files | Path) -> CheckpointHeaders:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what a build says of a checkpoint into the error of that kind."""
+    """Turn an error that a build's code raises about a checkpoint into a GlmcError of
+    that kind."""
     try:
         yield
     except WeightsError as error:

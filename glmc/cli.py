@@ -57,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_without_looking_for_cycles() -> None:
-    """Have the process end without a search for cycles among all its objects, which
-    takes a fifth of a compile; their memory is given back anyway."""
+    """Skip the last search for reference cycles at exit, which takes a fifth of a
+    compile; the memory is freed anyway."""
     atexit.unregister(gc.freeze)  # once is enough
     atexit.register(gc.freeze)
 
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
-    """Look for cycles seldom: imports and compiling make few, and looking after every
-    700 objects takes a twelfth of a compile."""
+    """Run the garbage collector seldom: imports and compiling make few cycles, and
+    looking after every 700 objects takes a twelfth of a compile."""
     before = gc.get_threshold()
     gc.set_threshold(_COLLECT_AFTER, *before[1:])
     try:
@@ -99,7 +99,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _refused(error: "GlmcError", *, as_json: bool) -> int:
-    """Tell an error, with ``--json`` on standard output too; returns the exit code."""
+    """Print an error, with ``--json`` on standard output too; return the exit code."""
     try:
         if as_json:
             print(json.dumps({"error": _facts(error)}, indent=2, ensure_ascii=False))
@@ -123,7 +123,7 @@ def _facts(error: "GlmcError") -> dict[str, object]:
 
 
 def _of_the_system(error: OSError) -> "GlmcError":
-    """What the operating system refuses, as an error of ours."""
+    """Turn an OSError into an error of ours."""
     from glmc.ir.errors import FileUnreadableError, OutputError
 
     reason = error.strerror or str(error)
@@ -136,20 +136,20 @@ def _of_the_system(error: OSError) -> "GlmcError":
 
 
 def _discard_output() -> None:
-    """Nothing more is printed: Python would try to, when it ends."""
+    """Discard further output, which Python would flush when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def told(error: "GlmcError") -> str:
-    """``glmc: error[GLMC012]: …``, and where there is more about it."""
+    """Return ``glmc: error[GLMC012]: …``, and where there is more about it."""
     if not error.code:
         return f"glmc: error: {error}"
     return f"glmc: error[{error.code}]: {error}\n  see: glmc explain {error.code}"
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """Return the parser of the whole command line."""
     from glmc.authoring.arguments import add_specs
 
     parser = argparse.ArgumentParser(
@@ -185,7 +185,8 @@ def _handler(command: Command) -> Callable[[argparse.Namespace], int]:
 
 
 class _PrintCompletion(argparse.Action):
-    """``--print-completion SHELL``; shtab is imported when it is asked for."""
+    """The action of ``--print-completion SHELL``; shtab is imported when it is asked
+    for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
         try:

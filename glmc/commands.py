@@ -1,4 +1,4 @@
-"""What each command of the command line does, and how it says so."""
+"""Run the commands of the command line."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of i
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
-    """``glmc compile``."""
+    """Run ``glmc compile``."""
     if arguments.from_ir:
         from glmc.dumps import rebuild_command
 
@@ -105,7 +105,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
 
 
 def _compiled(arguments: argparse.Namespace, options: "Options") -> "Compilation":
-    """The compilation; with ``--read`` by a spec that is read from published code."""
+    """Compile; with ``--read`` by a spec that is read from published code."""
     from glmc.driver import compile_files
 
     if not arguments.read:
@@ -120,7 +120,7 @@ def _compiled(arguments: argparse.Namespace, options: "Options") -> "Compilation
 
 
 def _unverified(loaded: "LoadedModel") -> str | None:
-    """What to say of a spec that no test compares with another implementation."""
+    """Return the note on a spec that no test compares with another implementation."""
     if loaded.unverified is None:
         return None
     how = "glmc verify BUILD --weights CHECKPOINT"
@@ -142,7 +142,7 @@ def _switched_off(loaded: "LoadedModel") -> str | None:
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:
-    """``glmc inspect``."""
+    """Run ``glmc inspect``."""
     text, facts = _inspected(open_build(arguments.build, arguments), arguments)
     if arguments.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -152,7 +152,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
 
 
 def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
-    """What was asked for, for people and for machines."""
+    """Return the requested view, as text and as plain data."""
     from glmc import inspecting, views
 
     if arguments.stage:
@@ -210,7 +210,8 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
 
 
 def ledger_of(build: Build) -> str:
-    """Fusions, and what runs their ops on the target's machine."""
+    """Return the ledger of fusions, and what runs their ops on the target's machine, as
+    text."""
     from glmc.inspecting import ledger_text, placements_text
 
     on = build.target
@@ -234,7 +235,7 @@ def _lengths(text: str | None) -> list[int]:
 
 
 def configs_command(arguments: argparse.Namespace) -> int:
-    """``glmc configs``."""
+    """Run ``glmc configs``."""
     from glmc import catalogue
 
     if arguments.json:
@@ -246,7 +247,7 @@ def configs_command(arguments: argparse.Namespace) -> int:
 
 
 def open_build(given: str, arguments: argparse.Namespace) -> Build:
-    """The build in a folder, or else what compiling ``given`` gives, unwritten."""
+    """Open the build in a folder; else compile ``given`` without writing it."""
     path = Path(given)
     if path.is_dir() and not (path / "config.json").is_file():
         return Build(path)
@@ -268,7 +269,7 @@ def open_build(given: str, arguments: argparse.Namespace) -> Build:
 
 
 def own_weights(build: Build) -> str:
-    """The checkpoint beside a config that was compiled on the fly."""
+    """Return the checkpoint beside a config that was compiled on the fly."""
     given = str(build.path)
     if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
         raise NoCheckpointError(
@@ -283,7 +284,7 @@ def _tell(note: str | None) -> None:
 
 
 def quantize_command(arguments: argparse.Namespace) -> int:
-    """``glmc quantize``."""
+    """Run ``glmc quantize``."""
     from glmc.inspecting import size
     from glmc.quantizing import quantize
 

@@ -1,4 +1,4 @@
-"""Models on the same inputs, and how far their answers lie apart.
+"""Run models on the same inputs, and measure how far their answers lie apart.
 
 An answer holds the hidden state after every layer and the logits, over the prompt and
 the tokens that were then fed one at a time with the cache.
@@ -28,7 +28,7 @@ Layers = Iterable[tuple[int, nn.Module]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a model is given: prompts, and tokens to feed one at a time after them.
+    """The inputs of a comparison: prompts, and tokens to feed one at a time after them.
 
     ``ids`` [B,P], ``more`` [B,D], ``mask`` and ``positions`` of the prompt or None; all
     int64.
@@ -51,13 +51,13 @@ class Scenario:
 
     @property
     def real(self) -> torch.Tensor:
-        """Where an answer means something: bool ``[B,P+D]``, False at padding."""
+        """True where an answer counts: bool ``[B,P+D]``, False at padding."""
         mask = torch.ones_like(self.ids) if self.mask is None else self.mask
         return torch.cat([mask, torch.ones_like(self.more)], 1).bool()
 
 
 def scenarios(vocab: int, prompt: int = 18, decode: int = 6) -> list[Scenario]:
-    """A random prompt, and a batch of two of which the first row is padded."""
+    """Make a random prompt, and a batch of two of which the first row is padded."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(
         min(3, vocab - 1), vocab, (3, prompt + decode), generator=generator
@@ -73,7 +73,7 @@ def scenarios(vocab: int, prompt: int = 18, decode: int = 6) -> list[Scenario]:
 
 @torch.no_grad()
 def answer(model: nn.Module, layers: Layers, read: Read, given: Scenario) -> Answer:
-    """What a model answers; it is called as models of transformers are.
+    """Run a model on a scenario; it is called as models of transformers are.
 
     Args:
         model: takes input_ids, attention_mask, position_ids, past_key_values; gives
@@ -102,7 +102,8 @@ def answer(model: nn.Module, layers: Layers, read: Read, given: Scenario) -> Ans
 
 
 def calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """(ids, positions) of each call; positions that go on count from the last.
+    """Yield (ids, positions) of each call; positions of decoding go on from the last of
+    the prompt.
 
     Those of two streams ([B,2,P], ChatGLM-6B) are left for the model to continue.
     """
@@ -118,7 +119,7 @@ def calls(given: Scenario) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]
 def _watching(
     layers: Layers, read: Read, found: dict[str, list[torch.Tensor]]
 ) -> Iterator[None]:
-    """Keep the hidden state after every layer while the body runs."""
+    """Record the hidden state after every layer while the body runs."""
 
     def keep(name: str, _module: nn.Module, _given: Any, out: Any) -> None:
         found.setdefault(name, []).append(read(out).float().cpu())
@@ -135,7 +136,7 @@ def _watching(
 
 
 def carried(out: Any, summands: Sequence[int] | None = None) -> torch.Tensor:
-    """The hidden state in what an emitted layer returns.
+    """Return the hidden state from what an emitted layer returns.
 
     A layer may hand on the operands of its last add; their sum is the hidden state.
     ``summands`` says which values these are, where there are others like them.
@@ -146,7 +147,7 @@ def carried(out: Any, summands: Sequence[int] | None = None) -> torch.Tensor:
 
 
 def added(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of the first value and of those that are like it."""
+    """Return the sum of the first value and of those of its shape and dtype."""
     like = [
         v for v in values if (v.shape, v.dtype) == (values[0].shape, values[0].dtype)
     ]
@@ -154,7 +155,7 @@ def added(values: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def first(out: Any) -> torch.Tensor:
-    """The hidden state in what a layer of transformers returns.
+    """Return the hidden state from what a layer of transformers returns.
 
     Several streams of it stand before batch and tokens there.
     """
@@ -163,7 +164,7 @@ def first(out: Any) -> torch.Tensor:
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest ``|got - expected| / (rms(expected) + |expected|)``.
+    """Return the largest ``|got - expected| / (rms(expected) + |expected|)``.
 
     The root mean square makes it independent of the scale of a hidden state, the
     element itself forgives the few huge channels that trained models have. inf where
@@ -181,7 +182,7 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 @dataclass
 class Comparison:
-    """Differences by phase and row, and what they are held to."""
+    """Differences by phase and row, and the tolerance."""
 
     tolerance: float
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -221,5 +222,5 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether all differences are within the tolerance."""
+        """True if all differences are within the tolerance."""
         return self.first is None

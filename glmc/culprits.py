@@ -17,7 +17,7 @@ READING = "reading"
 
 @dataclass(frozen=True)
 class Culprit:
-    """What is to blame."""
+    """The part that is to blame for a difference."""
 
     stage: str
     """``reading``, a pass, or a file of the build."""
@@ -35,7 +35,7 @@ class Culprit:
 def first_row(
     right: Sequence[tuple[Scenario, Answer]], mine: Sequence[tuple[Scenario, Answer]]
 ) -> tuple[int, str] | None:
-    """(scenario, row) of the first row that departs, layers before logits."""
+    """Find (scenario, row) of the first row that departs, layers before logits."""
     found = []
     for at, ((given, want), (_, got)) in enumerate(zip(right, mine, strict=True)):
         rows = [name for name in got if name in want]
@@ -47,7 +47,7 @@ def first_row(
 
 
 def departs(got: torch.Tensor, want: torch.Tensor, given: Scenario) -> bool:
-    """Whether values differ where the scenario has no padding."""
+    """Tell whether values differ where the scenario has no padding."""
     real = given.real
     if got.shape[:2] != want.shape[:2] or got.shape[:2] != real.shape:
         return got.shape != want.shape or difference(got, want) > TOLERANCE
@@ -55,7 +55,8 @@ def departs(got: torch.Tensor, want: torch.Tensor, given: Scenario) -> bool:
 
 
 def places(row: str, program: Program) -> Iterator[tuple[Place, Graph]]:
-    """Where a row that departs may have gone wrong, in the order of execution."""
+    """Yield the places where a row that departs may have gone wrong, in the order of
+    execution."""
     yield "stem", program.stem
     if row.startswith("layer "):
         layer = int(row.split()[1])

@@ -1,4 +1,4 @@
-"""Devices for ``glmc inspect --cost``: what they could move and do at best.
+"""The table of devices for ``glmc inspect --cost``: peak bandwidth and operation rates.
 
 Figures are those of the source that is named, dense (without structured sparsity).
 Nothing here was measured by us unless the source says so.
@@ -47,7 +47,7 @@ DEVICES: Mapping[str, Device] = {
 
 
 def device(name: str) -> Device:
-    """A device by its short name.
+    """Return a device by its short name.
 
     Raises:
         GlmcError: when there is none of that name.

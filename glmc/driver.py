@@ -55,7 +55,7 @@ VERIFY_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Options:
-    """What may be asked of a compilation; see ``glmc compile --help``."""
+    """The options of a compilation; see ``glmc compile --help``."""
 
     target: str = DEFAULT
     variant: str | None = None
@@ -73,11 +73,11 @@ class Options:
     offline: bool = False
     timeout: float | None = None
     read: Mapping[str, Any] | None = None
-    """What was compared where the spec was read from published code."""
+    """The certificate, where the spec was read from published code."""
 
     @property
     def hub(self) -> Hub:
-        """Where a hub id is looked up."""
+        """The way in which a hub id is looked up."""
         return Hub(self.revision, self.endpoint, self.offline, self.timeout)
 
 
@@ -96,11 +96,11 @@ class Compilation:
     own: Mapping[str, float] = field(default_factory=dict)
     """Op to largest difference of the user's kernels that were put in."""
     placed: tuple[Placement, ...] = ()
-    """Where each op of the last stage runs on the target's machine."""
+    """The place where each op of the last stage runs on the target's machine."""
 
     @property
     def target(self) -> Target:
-        """What the build is made for."""
+        """The target that the build is made for."""
         return target(self.options.target)
 
 
@@ -127,7 +127,7 @@ def compile_model(
 
 
 def compile_files(source: str | Path, options: Options) -> Compilation:
-    """Everything but the writing."""
+    """Do everything but the writing."""
     on = target(options.target)
     _check_options(options, on)
     loaded = load_model(
@@ -160,7 +160,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
 
 
 def _lowered(loaded: LoadedModel) -> Program:
-    """The model as graphs; what does not fit in it is told of its config."""
+    """Lower the model to graphs; an error in that names its config."""
     try:
         return lower(loaded.model)
     except LayoutError as error:
@@ -173,7 +173,8 @@ def _lowered(loaded: LoadedModel) -> Program:
 
 
 def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
-    """Refuse a config that says other than the files beside it how weights are stored.
+    """Refuse a config that contradicts the files beside it about how weights are
+    stored.
 
     Whatever else is wrong with the files, or missing, is for ``glmc check``.
     """
@@ -273,12 +274,13 @@ def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
 
 
 def _moving(program: Program) -> set[str]:
-    """The ops of a program that are more than a view."""
+    """Return the ops of a program that are more than a view."""
     return {op.mnemonic for g in program.graphs for op in g.ops if not op.is_view}
 
 
 def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
-    """A user's kernel against the reference, on shrunken shapes.
+    """Compare a user's kernel with the reference, on shrunken shapes; return the
+    difference.
 
     In f32, and in f16 for models in half precision: bf16 is what Triton's interpreter
     does not do right.
@@ -308,8 +310,8 @@ def _ahead(
     options: Options,
     own: Collection[str],
 ) -> Ahead:
-    """Compile a build's files for ``options.aot``, in the model's dtype or others; what
-    comes of it joins them."""
+    """Compile a build's kernels for ``options.aot``, in the model's dtype or others,
+    and add the binaries to the files."""
     compiler = target(options.target).compile_ahead
     assert compiler  # a target that compiles nothing ahead takes no names
     dtypes = options.aot_dtypes or (program.dtype,)
@@ -330,7 +332,8 @@ def ir_files(
     placed: Iterable[Placement],
     on: Target,
 ) -> dict[str, str]:
-    """The dumps of a build and its ledger; a pass that changed nothing has none."""
+    """Return the dumps of a build and its ledger; a pass that changed nothing has
+    none."""
     stages = list(stages)
     files = {MODEL_FILE: print_model(model)}
     held = dict(zip(stage_files(stages), stages, strict=True))
@@ -343,8 +346,8 @@ def ir_files(
 
 
 def stage_files(stages: Iterable[Stage]) -> Iterator[str]:
-    """For each stage the file that holds its program: the dump of the last stage that
-    changed it. A pass that changes nothing hands on the same object."""
+    """Yield for each stage the file that holds its program: the dump of the last stage
+    that changed it. A pass that changes nothing hands on the same object."""
     file, before = "", None
     for at, stage in enumerate(stages, 1):
         if stage.program is not before:
@@ -353,7 +356,7 @@ def stage_files(stages: Iterable[Stage]) -> Iterator[str]:
 
 
 def stage_rows(stages: Iterable[Stage]) -> list[dict[str, str]]:
-    """What the manifest says of the stages: name, file, doc."""
+    """Return the manifest's rows for the stages: name, file, doc."""
     stages = list(stages)
     model = {"name": "model", "file": MODEL_FILE, "doc": "The model as read."}
     return [
@@ -396,7 +399,7 @@ def _manifest(
 
 
 def compiled_config(loaded: LoadedModel) -> dict[str, Any]:
-    """What a build remembers of its config; see ``backends/runtime/drift.py``."""
+    """Return the build's record of its config; see ``backends/runtime/drift.py``."""
     reading = loaded.reading
     how = reads(reading, loaded.model)
     says = settled(reading.published, how)
@@ -405,13 +408,13 @@ def compiled_config(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """Options that shape the build; paths are not, the hashes of files are. The target
-    stands for itself."""
+    """Return the options that shape the build. Paths do not, the hashes of their files
+    do; the target has an entry of its own."""
     where = ("spec", "target", "revision", "endpoint", "offline", "timeout", "read")
     kept = {k: v for k, v in asdict(options).items() if k not in where}
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 
 
 def json_text(value: Any) -> str:
-    """JSON for files: stable, indented, a newline at the end."""
+    """Write JSON for files: stable, indented, a newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

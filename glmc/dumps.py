@@ -1,4 +1,4 @@
-"""``glmc ir`` and ``glmc compile --from-ir``: dumps read back, perhaps edited."""
+"""``glmc ir`` and ``glmc compile --from-ir``: read dumps back, perhaps edited."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ from glmc.writing import digest, name_note, refuse_name, write_build
 
 
 def ir_command(arguments: argparse.Namespace) -> int:
-    """``glmc ir``: read, verify, rewrite, print."""
+    """Run ``glmc ir``: read, verify, rewrite, print."""
     text = read_text(arguments.file)
     where = str(arguments.file)
     passes = _passes(arguments)
@@ -59,7 +59,7 @@ def ir_command(arguments: argparse.Namespace) -> int:
 
 
 def _passes(arguments: argparse.Namespace) -> Iterable[Any] | None:
-    """The passes that were asked for, or None where none were."""
+    """Return the passes that were asked for, or None where none were."""
     if arguments.pipeline:
         return target(arguments.target or DEFAULT).passes()
     if arguments.passes is None:
@@ -69,14 +69,14 @@ def _passes(arguments: argparse.Namespace) -> Iterable[Any] | None:
 
 
 def _program(text: str, where: str) -> Program:
-    """A program; a dump of the Model level is lowered to one."""
+    """Return a program; a dump of the Model level is lowered to one."""
     if is_model(text):
         return lowered(read_model(text, where), where)
     return read_program(text, where)
 
 
 def read_text(path: Path) -> str:
-    """A dump's text; ``-`` is the standard input.
+    """Read a dump's text; ``-`` is the standard input.
 
     Raises:
         GlmcError: when it cannot be read.
@@ -91,8 +91,8 @@ def read_text(path: Path) -> str:
 
 
 def _held(path: Path) -> Path:
-    """The dump that holds the stage of which a file would be the dump: a pass that
-    changed nothing wrote none, and the manifest says which one stands for it."""
+    """Return the dump that holds a stage: a pass that changed nothing wrote none, and
+    the manifest says which one stands for it."""
     name = re.fullmatch(r"\d+-(.+)\.glmc", path.name)
     stages = _known(path).get("stages")
     if path.exists() or not name or not isinstance(stages, list):
@@ -102,14 +102,14 @@ def _held(path: Path) -> Path:
 
 
 def is_model(text: str) -> bool:
-    """Whether a dump is of the Model level."""
+    """Tell whether a dump is of the Model level."""
     lines = (line.strip() for line in text.splitlines())
     first = next((line for line in lines if line and not line.startswith("#")), "")
     return first.startswith("model")
 
 
 def rebuild_command(arguments: argparse.Namespace) -> int:
-    """``glmc compile --from-ir``."""
+    """Run ``glmc compile --from-ir``."""
     unused = [
         option
         for option, value in (
@@ -141,7 +141,7 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
 def rebuild(
     path: Path, disable: Iterable[str] = (), made_for: str | None = None
 ) -> dict[str, str]:
-    """The files of a build from a dump.
+    """Return the files of a build from a dump.
 
     It is made for the target of that name; by default for that of the build where the
     dump lies.
@@ -213,7 +213,7 @@ def _shown(value: Any) -> str:
 
 
 def _known(path: Path) -> dict[str, object]:
-    """The manifest of the build where a dump lies; empty where it lies alone."""
+    """Return the manifest of the build where a dump lies; empty where it lies alone."""
     try:
         return read_manifest(path.parent.parent, whole=True)
     except GlmcError:
@@ -228,7 +228,8 @@ def _manifest(
     files: dict[str, str],
     on: Target,
 ) -> str:
-    """What the build of the dump says of itself, and where this one left it."""
+    """Return the manifest for a build from a dump, with the record of the build that
+    the dump comes from and of the stage where this one leaves it."""
     kept = {
         key: known.get(key, empty)
         for key, empty in (

@@ -1,4 +1,4 @@
-"""The last stage against what was emitted: weights, then op by op."""
+"""Compare the last stage with the emitted code: weights, then op by op."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ Right = Sequence[tuple[Scenario, Answer]]
 def blame_build(
     last: Stage, load: Callable[[], Any], modules: Sequence[str], right: Right
 ) -> Culprit | None:
-    """What of a build departs from the last stage, or None.
+    """Find the part of a build that departs from the last stage, or None.
 
     Args:
         last: the last stage.
@@ -43,7 +43,8 @@ def blame_build(
 
 
 def blame_weights(last: Stage, model: Any) -> Culprit | None:
-    """The first parameter that the build assembles in another way than its recipe."""
+    """Find the first parameter that the build assembles in another way than its
+    recipe."""
     have = dict(model.named_parameters())
     for path, _, param in last.program.bindings():
         want, got = last.weights[path], have.get(path)
@@ -60,7 +61,7 @@ def blame_weights(last: Stage, model: Any) -> Culprit | None:
 
 
 def _layer(path: str) -> int | None:
-    """The layer of a parameter such as ``layers.3.q_proj``."""
+    """Return the layer of a parameter such as ``layers.3.q_proj``."""
     first, _, rest = path.partition(".")
     return int(rest.partition(".")[0]) if first == "layers" and rest else None
 
@@ -145,7 +146,7 @@ def _follow(
 
 
 def _calls_at(last: Stage, given: Scenario, place: Place) -> list[Values]:
-    """The values after each op at a place, op after op, call after call."""
+    """List the values after each op at a place, op after op, call after call."""
     found: list[Values] = []
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
@@ -169,7 +170,8 @@ def _wrong_call(
     last: Stage,
     place: Place,
 ) -> tuple[str, str] | None:
-    """(file, why) where a call of the emitted model is not the op of the program."""
+    """Return (file, why) where a call of the emitted model is not the op of the
+    program."""
     if name != op.mnemonic:
         return "model.py", f"it calls ops.{name} where the program has {op.mnemonic}"
     defaults = {n: getattr(op, n) for n in op.attribute_fields()}
@@ -208,7 +210,7 @@ def _same(got: torch.Tensor, want: torch.Tensor) -> bool:
 
 
 def _flat(value: torch.Tensor) -> torch.Tensor:
-    """Comparable values; what padding holds may be nan on both sides."""
+    """Return a value in fp32 on the CPU, nan as 0: padding may be nan on both sides."""
     return value.detach().float().cpu().nan_to_num()
 
 

@@ -1,4 +1,4 @@
-"""The documentation's page for every error, and the forms its message takes.
+"""Write the documentation's page for every error, with the forms its message takes.
 
 The forms are read from the source, where they are raised, so they say what glmc says.
 """
@@ -26,7 +26,7 @@ What glmc refuses, it refuses with a code, which never changes its meaning.
 
 
 def error_pages() -> dict[str, str]:
-    """File name to Markdown: the table of all errors, and a page for each."""
+    """Map file names to Markdown: the table of all errors, and a page for each."""
     forms = message_forms()
     rows = [
         f"| [{code}](errors/{code}.md) | {cls.title()} | `{cls.__name__}` |"
@@ -55,7 +55,8 @@ def _page(cls: type[GlmcError], forms: list[str]) -> str:
 
 
 def message_forms() -> dict[str, list[str]]:
-    """Class name to the messages it is raised with, as far as they are written out."""
+    """Map class names to the messages they are raised with, as far as they are written
+    out."""
     found: dict[str, list[str]] = {}
     for raised in raises():
         forms = filter(_says_something, map(_form, raised.call.args))
@@ -73,7 +74,7 @@ class Raised:
 
 
 def raises() -> Iterator[Raised]:
-    """All of them, file by file."""
+    """Yield all such calls, file by file."""
     names = {GlmcError.__name__, *(cls.__name__ for cls in catalogue().values())}
     for file in _sources():
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -84,13 +85,14 @@ def raises() -> Iterator[Raised]:
 
 
 def _sources() -> list[Path]:
-    """The files of all rooms, which lie apart in a clone and within glmc in a wheel."""
+    """List the files of all rooms, which lie apart in a clone and within glmc in a
+    wheel."""
     folders = [Path(folder) for room in _ROOMS for folder in room.__path__]
     return sorted({file for folder in folders for file in folder.rglob("*.py")})
 
 
 def _form(node: ast.expr) -> str:
-    """A message with names in angles for what is filled in."""
+    """Return a message with names in angle brackets for what is filled in."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -104,7 +106,7 @@ def _form(node: ast.expr) -> str:
 
 
 def _name(node: ast.expr) -> str:
-    """What an expression shows: its last name that is not a function's."""
+    """Return the last name in an expression that is not a function's."""
     functions = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
     names = [
         n.attr if isinstance(n, ast.Attribute) else n.id

@@ -21,7 +21,7 @@ from glmc.terminal import show
 
 
 def explain_command(arguments: argparse.Namespace) -> int:
-    """``glmc explain``."""
+    """Run ``glmc explain``."""
     facts = explain(arguments.name) if arguments.name else contents()
     if arguments.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -31,7 +31,7 @@ def explain_command(arguments: argparse.Namespace) -> int:
 
 
 def contents() -> dict[str, Any]:
-    """Everything that has a name: passes, ops and errors, one line each."""
+    """List everything that has a name: passes, ops and errors, one line each."""
     return {
         "kind": "contents",
         "passes": {name: one.doc for name, (one, _) in every_pass().items()},
@@ -44,7 +44,7 @@ def contents() -> dict[str, Any]:
 
 
 def explain(name: str) -> dict[str, Any]:
-    """What is known of a name.
+    """Describe a pass, op, config key or error by its name.
 
     Raises:
         UnknownNameError: when nothing is; tells the nearest names.
@@ -83,7 +83,7 @@ def _pass(one: Any, targets: list[str]) -> dict[str, Any]:
 
 
 def _dedented(rule: str) -> str:
-    """A rule's lines; its parts may have come from several strings."""
+    """Dedent a rule's lines; its parts may come from several strings."""
     return "\n".join(line.strip() for line in rule.strip().splitlines())
 
 
@@ -125,7 +125,7 @@ def _op(cls: type[Op]) -> dict[str, Any]:
 
 
 def error_facts(cls: type[GlmcError]) -> dict[str, Any]:
-    """What is known of a kind of error."""
+    """Describe a kind of error."""
     return {
         "kind": "error",
         "name": cls.code,
@@ -138,7 +138,7 @@ def error_facts(cls: type[GlmcError]) -> dict[str, Any]:
 
 
 def _key(name: str, trees: Mapping[str, Branch]) -> Iterator[dict[str, Any]]:
-    """What each built-in spec makes of a config key."""
+    """Yield the use that each built-in spec makes of a config key."""
     for arch, tree in trees.items():
         for what in _uses(name, tree):
             yield {"spec": arch, **what}
@@ -174,7 +174,7 @@ def _plain(value: object) -> str:
 
 
 def text(facts: dict[str, Any]) -> str:
-    """What :func:`explain` found, for a person."""
+    """Format the result of :func:`explain` for a person."""
     return "\n".join(_TEXTS[facts["kind"]](facts))
 
 

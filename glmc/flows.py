@@ -1,4 +1,5 @@
-"""``glmc inspect --upstream`` and ``--downstream``: where values come from and go.
+"""``glmc inspect --upstream`` and ``--downstream``: trace values to their sources and
+uses.
 
 Both stay within a graph: what a block hands on is what the next layer's is given.
 """
@@ -18,7 +19,7 @@ Direction = Literal["upstream", "downstream"]
 
 
 def flow_facts(build: Build, value: str, direction: Direction) -> dict[str, Any]:
-    """Give what of the last stage a value depends on, or what depends on it.
+    """List the nodes of the last stage that a value depends on, or that depend on it.
 
     Args:
         build: a build.
@@ -42,7 +43,7 @@ def flow_facts(build: Build, value: str, direction: Direction) -> dict[str, Any]
 def _flows(
     program: Program, graph: Graph, value: str, direction: Direction
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, what was found) for the value, and for the parameter, of that name."""
+    """Yield (name, flow) for the value, and for the parameter, of that name."""
     network = graph.to_networkx(program)
     for name in _names(graph):
         if value in (name, name[1:]):
@@ -51,7 +52,7 @@ def _flows(
 
 
 def _names(graph: Graph) -> list[str]:
-    """The values and the parameters of a graph, with their sigil."""
+    """List the values and the parameters of a graph, with their sigil."""
     params = dict.fromkeys(name for op in graph.ops for name in op.params)
     return [*(f"%{name}" for name in graph.types), *(f"@{name}" for name in params)]
 
@@ -68,7 +69,7 @@ def _reached(
 
 
 def _maker(graph: Graph, value: str) -> str:
-    """The node that a value or parameter comes from."""
+    """Return the node that a value or parameter comes from."""
     name = value[1:]
     if value.startswith("@"):
         return f"param {name}"
@@ -77,7 +78,7 @@ def _maker(graph: Graph, value: str) -> str:
 
 
 def _told(network: "nx.MultiDiGraph[str]", nodes: Iterable[str]) -> dict[str, Any]:
-    """Nodes as plain data, in the order of the graph."""
+    """Return nodes as plain data, in the order of the graph."""
     told: dict[str, Any] = {"inputs": {}, "params": {}, "ops": [], "returns": {}}
     for node in nodes:
         facts = network.nodes[node]
@@ -101,7 +102,7 @@ def _unknown(program: Program, value: str) -> str:
 
 
 def flow_text(facts: Mapping[str, Any]) -> str:
-    """:func:`flow_facts` for a person."""
+    """Format :func:`flow_facts` for a person."""
     lines = []
     for found in facts["graphs"]:
         up = facts["direction"] == "upstream"

@@ -64,7 +64,7 @@ PICTURES = (
 
 
 def gallery() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     parts = [
         "# A gallery of dumps",
         "What `glmc inspect BUILD --stage NAME` prints of one block, for some of the"
@@ -92,7 +92,7 @@ def _picture(picture: Picture) -> Iterator[str]:
 
 
 def dump(program: Program, block: str) -> str:
-    """The lines of one block in the dump of a program."""
+    """Return the lines of one block in the dump of a program."""
     text = print_program(program)
     begin = text.index(f"block @{block}[")
     end = text.find("\n\n", begin)
@@ -104,7 +104,7 @@ def _graph(program: Program, name: str) -> Graph:
 
 
 def _ledger(entries: list[Entry], block: str) -> Iterator[str]:
-    """What each fusion did there, or why it did not."""
+    """Yield what each fusion did there, or why it did not apply."""
     rows = [
         f"| {e.fusion} | {e.status} | `{e.at}` | {_cell(e.reason)} |"
         for e in entries

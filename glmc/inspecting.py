@@ -1,4 +1,4 @@
-"""What ``glmc inspect`` prints, as text and as JSON."""
+"""The summaries of ``glmc inspect``, as text and as plain data."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from glmc.ir.types import BYTES
 
 
 def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
-    """Sizes, stages, fusions and config keys of a build, as plain data.
+    """Return the sizes, stages, fusions and config keys of a build, as plain data.
 
     ``lengths`` are those at which the cache of one sequence is measured; default: 4096
     and what the model was made for.
@@ -59,8 +59,8 @@ def _kind(block: Graph, on: Target) -> dict[str, Any]:
 
 
 def parameters(lowered: Program) -> int:
-    """The number of weights of the published model, shared ones once; a quantised
-    matrix counts as what it stands for.
+    """Count the weights of the published model, shared ones once; a quantised matrix
+    counts as the float matrix it encodes.
 
     ``lowered`` is the program before any pass: fused parameters are cut from others.
     """
@@ -90,7 +90,7 @@ def _stages(build: Build) -> list[dict[str, Any]]:
 
 
 def summary_text(facts: Mapping[str, Any]) -> str:
-    """The summary for a terminal."""
+    """Format the summary for a terminal."""
     on = target(facts["target"])
     kinds = [
         f"{facts['blocks'][kind['name']]} x {kind['name']} ({kind['layers']}): "
@@ -122,7 +122,7 @@ def summary_text(facts: Mapping[str, Any]) -> str:
 
 
 def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Every config key: its value, its fate, and who says so."""
+    """Format every config key: its value, its fate, and who says so."""
     fates = facts["config_keys"]
     width = max(map(len, fates), default=0)
     lines = ["config keys"]
@@ -135,14 +135,14 @@ def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def state_bytes(program: Program, per: str) -> int:
-    """Bytes that all layers keep for each token, or for each row. A state that several
-    layers read is there once."""
+    """Count the bytes that all layers keep for each token, or for each row. A state
+    that several layers read counts once."""
     own = [state.type for _, state in program.own_states() if state.type.per == per]
     return sum(kept.elements() * BYTES[kept.dtype or program.dtype] for kept in own)
 
 
 def kept(facts: Mapping[str, Any]) -> str:
-    """What layers keep, in words: ``28.0 KiB a token, 1.0 MiB a sequence``."""
+    """Say what layers keep, in words: ``28.0 KiB a token, 1.0 MiB a sequence``."""
     sizes = ("state_bytes_per_token", "a token"), ("state_bytes_per_row", "a sequence")
     return ", ".join(f"{size(facts[key])} {each}" for key, each in sizes if facts[key])
 
@@ -161,7 +161,7 @@ def _keys(fates: dict[str, dict[str, str]]) -> str:
 
 
 def ledger_text(entries: Iterable[Row], units: str = "launches") -> str:
-    """The ledger for a terminal: what was fused, what was not, and why."""
+    """Format the ledger for a terminal: what was fused, what was not, and why."""
     entries = list(entries)
     lines = ["ledger"]
     for entry in entries:
@@ -179,7 +179,8 @@ def ledger_text(entries: Iterable[Row], units: str = "launches") -> str:
 
 
 def placements_text(rows: Iterable[Placement], machine: str) -> str:
-    """For a terminal: what runs each op on a machine, and why some have no kernel."""
+    """Format the placements for a terminal: what runs each op on a machine, and why
+    some have no kernel."""
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         ops = places.setdefault((row.where, row.reason), [])
@@ -194,7 +195,7 @@ def placements_text(rows: Iterable[Placement], machine: str) -> str:
 
 
 def size(count: int) -> str:
-    """``12.49 GB``, ``16.0 kB``."""
+    """Format a number of bytes: ``12.49 GB``, ``16.0 kB``."""
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""manifest.json read back: believed no more than any other file."""
+"""Read manifest.json back, as untrusted input."""
 
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ _DEPTH = 80
 
 
 def _within(path: str) -> str:
-    """A path that stays in the folder it is of."""
+    """Return a path that stays in its folder; refuse any other."""
     parts = path.split("/")
     plain = PurePosixPath(path).as_posix() == path and "\\" not in path
     if not plain or "\0" in path or {"", ".", ".."} & set(parts) or ":" in parts[0]:
@@ -50,7 +50,7 @@ class _SpecLine(_Part):
 
 
 class _Files(_Part):
-    """What every command needs: which files are glmc's."""
+    """The part of a manifest that every command needs: the files that glmc wrote."""
 
     files: dict[Within, Digest]
     model: str | None = None
@@ -59,7 +59,7 @@ class _Files(_Part):
 
 
 class _Whole(_Files):
-    """What is shown of a build."""
+    """A whole manifest, for the commands that show a build."""
 
     glmc: str
     model: str
@@ -72,7 +72,7 @@ class _Whole(_Files):
 
 
 def read_manifest(build: Path, *, whole: bool = False) -> dict[str, Any]:
-    """The manifest of a build.
+    """Read the manifest of a build.
 
     Args:
         build: its folder.
@@ -94,7 +94,7 @@ def read_manifest(build: Path, *, whole: bool = False) -> dict[str, Any]:
 def parse_manifest(
     data: str | bytes, where: str, *, whole: bool = False
 ) -> dict[str, Any]:
-    """The manifest in ``data``; messages begin with ``where``.
+    """Parse the manifest in ``data``; messages begin with ``where``.
 
     Raises:
         GlmcError: when it is none.

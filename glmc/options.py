@@ -13,12 +13,12 @@ DRIFT = "go on where the checkpoint's config is another than the compiled one"
 
 
 def add_drift(parser: argparse.ArgumentParser) -> None:
-    """What to do about another config beside the weights."""
+    """Add the option for another config beside the weights."""
     parser.add_argument("--allow-config-drift", action="store_true", help=DRIFT)
 
 
 def add_hub(parser: argparse.ArgumentParser) -> None:
-    """How a hub id is looked up."""
+    """Add the options of hub ids."""
     group = parser.add_argument_group("hub ids")
     group.add_argument("--revision", help="branch, tag or commit of the repository")
     group.add_argument("--endpoint", metavar="URL",
@@ -30,14 +30,14 @@ def add_hub(parser: argparse.ArgumentParser) -> None:
 
 
 def hub_of(arguments: argparse.Namespace) -> Hub:
-    """How a hub id is looked up, as these arguments say."""
+    """Return the way in which a hub id is looked up, from these arguments."""
     return Hub(
         arguments.revision, arguments.endpoint, arguments.offline, arguments.timeout
     )
 
 
 def _seconds(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise ValueError(text)
@@ -45,13 +45,14 @@ def _seconds(text: str) -> float:
 
 
 def add_target(parser: argparse.ArgumentParser, what: str) -> None:
-    """The target; that it is one says :mod:`glmc.backends.target`, when it is used."""
+    """Add ``--target``; :mod:`glmc.backends.target` checks its value when it is
+    used."""
     parser.add_argument("--target", metavar="NAME",
         help=f"{what}: any (default), cpu, cuda, hip")  # fmt: skip
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:
-    """A build, its weights, and what it is held against."""
+    """Add a build, its weights, and the reference to compare with."""
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
     add("--weights", required=True, metavar="CHECKPOINT", help="a folder or hub id")
@@ -71,7 +72,7 @@ def add_generation(
     temperature: float | None = None,
     top_p: float | None = None,
 ) -> None:
-    """The build, its weights and tokenizer, and how tokens are chosen."""
+    """Add the build, its weights and tokenizer, and the options of sampling."""
     usual = "as generation_config.json says" if temperature is None else temperature
     add = parser.add_argument
     add("build", type=Path, help="a folder that glmc compile wrote")
@@ -96,5 +97,5 @@ def add_generation(
 
 
 def names(text: str) -> tuple[str, ...]:
-    """``a,b`` as names."""
+    """Split ``a,b`` into names."""
     return tuple(filter(None, text.split(",")))

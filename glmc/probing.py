@@ -1,4 +1,4 @@
-"""Every value on the way: programs, builds and models of transformers, recorded.
+"""Record every value inside programs, builds and models of transformers.
 
 A *place* is one application of a graph: ``stem``, a layer's number, or ``head``.
 """
@@ -46,12 +46,12 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 def place_of(path: str, graph: Graph) -> Place:
-    """The place of a graph that runs under a path such as ``layers.3.``."""
+    """Return the place of a graph that runs under a path such as ``layers.3.``."""
     return int(path.split(".")[1]) if path else graph.name
 
 
-class Kept:
-    """Pieces of values, call by call."""
+class Recording:
+    """Recorded pieces of values, call by call."""
 
     def __init__(self) -> None:
         self.pieces: dict[str, list[torch.Tensor]] = {}
@@ -63,7 +63,7 @@ class Kept:
             self.pieces.setdefault(name, []).append(kept)
 
     def whole(self) -> dict[str, torch.Tensor]:
-        """Prompt and decoding as one.
+        """Join prompt and decoding.
 
         What was not there once at every call, as nearly all is, is left out, and what
         has no dimension of tokens after that of rows.
@@ -78,16 +78,16 @@ class Kept:
 
 
 def _beside(piece: torch.Tensor) -> tuple[int, ...]:
-    """Sizes beside the number of tokens."""
+    """Return the sizes other than the number of tokens."""
     return (piece.shape[0], *piece.shape[2:])
 
 
 Scheme = Callable[..., torch.Tensor]
-"""How positions follow from the ids: (given, cache, ids, max_positions) -> pos."""
+"""The rule for positions: (given, cache, ids, max_positions) -> pos."""
 
 
 class Stage(Executor):
-    """A program with its weights, and how it finds positions."""
+    """A program with its weights, and its rule for positions."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Stage(Executor):
 
 @torch.no_grad()
 def execute(executor: Stage, given: Scenario) -> Iterator[torch.Tensor]:
-    """Run a scenario; yields the logits of each call."""
+    """Run a scenario; yield the logits of each call."""
     batch, prompt = given.ids.shape
     cache = executor.cache(batch, prompt + given.more.shape[1])
     for ids, where in calls(given):
@@ -111,8 +111,8 @@ def execute(executor: Stage, given: Scenario) -> Iterator[torch.Tensor]:
 
 
 def stage_answer(executor: Stage, given: Scenario) -> Answer:
-    """What a program answers: hidden states and logits."""
-    kept = Kept()
+    """Run a program; return its answer: hidden states and logits."""
+    kept = Recording()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if op is graph.ops[-1] and path:
@@ -127,8 +127,8 @@ def stage_answer(executor: Stage, given: Scenario) -> Answer:
 
 
 def stage_values(executor: Stage, given: Scenario, place: Place) -> Values:
-    """Every value of a program at a place, its inputs too."""
-    kept = Kept()
+    """Return every value of a program at a place, its inputs too."""
+    kept = Recording()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if place_of(path, graph) != place:
@@ -149,14 +149,14 @@ def stage_values(executor: Stage, given: Scenario, place: Place) -> Values:
 
 
 class Called(Exception):
-    """Stops a run of an emitted model: what it did is not what the program says."""
+    """Raised to stop a run of an emitted model: a call is not what the program says."""
 
 
 Inspect = Callable[[Place, Graph, Op, str, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 class _Calls:
-    """Stands for a module of ops: every function of it is ``called(name, …)``."""
+    """A stand-in for a module of ops: every function of it is ``called(name, …)``."""
 
     def __init__(self, called: Callable[..., Any]) -> None:
         self._called = called
@@ -212,8 +212,8 @@ def _sequence(program: Program) -> list[tuple[Place, Graph, Op]]:
 
 
 @contextmanager
-def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
-    """Keep what every module is given and gives, and what attention is given."""
+def watched_modules(model: Any, kept: Recording) -> Iterator[None]:
+    """Record the inputs and outputs of every module, and the inputs of attention."""
 
     def hook(name: str, _module: Any, given: Any, named: Any, out: Any) -> None:
         first = given[0] if given else next(iter(named.values()), None)
@@ -235,8 +235,8 @@ def watched_modules(model: Any, kept: Kept) -> Iterator[None]:
             handle.remove()
 
 
-def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
-    """Have attention show queries, new keys and values, ``[B,T,heads,width]``."""
+def _watch_attention(model: Any, kept: Recording) -> Callable[[], None]:
+    """Record queries, new keys and values, ``[B,T,heads,width]``, of attention."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -262,7 +262,8 @@ def _watch_attention(model: Any, kept: Kept) -> Callable[[], None]:
 
 
 def rows_of(recipe: Recipe) -> slice | None:
-    """The output channels that a recipe takes of a matrix; None where it does more.
+    """Return the output channels that a recipe takes of a matrix; None where it does
+    more.
 
     A transposed matrix has its output channels in columns.
     """
@@ -275,31 +276,31 @@ def rows_of(recipe: Recipe) -> slice | None:
 
 
 Told = dict[str, list[torch.Tensor]]
-"""What a value should be, once for every module that makes or takes it."""
+"""The expected values, one for every module that makes or takes it."""
 
 
 @dataclass
 class Teller:
-    """What the modules of a model tell of a lowered graph's values."""
+    """The values that the modules of a model give for those of a lowered graph."""
 
     program: Program
     graph: Graph
     place: Place
     kept: Values
-    """What :func:`watched_modules` kept."""
+    """The values that :func:`watched_modules` recorded."""
     prefixes: Sequence[str]
-    """What module names may begin with that tensor names do not, or vice versa."""
+    """The prefixes of module names that tensor names do not, or vice versa."""
     told: Told = field(default_factory=dict)
 
     def tell(self, name: str, value: torch.Tensor | None) -> None:
-        """Note what a value should be, where it has its shape."""
+        """Record the expected value, where it has the value's shape."""
         types = self.graph.types
         dims = types[name].dims[2:] if name in types else None
         if value is not None and dims == tuple(value.shape[2:]):
             self.told.setdefault(name, []).append(value)
 
     def all(self) -> Told:
-        """Everything that is told."""
+        """Return every expected value."""
         for op in self.graph.ops:
             self._weighted(op)
         for key, value in self.kept.items():
@@ -316,7 +317,7 @@ class Teller:
         return self.told
 
     def _here(self, name: str) -> str:
-        """The name with the layer's number in it."""
+        """Return the name with the layer's number in it."""
         place = self.place
         number = self.graph.number_of(place) if isinstance(place, int) else place
         return name.replace("{i}", str(number))
@@ -334,7 +335,7 @@ class Teller:
         return next((value for value in found if value is not None), None)
 
     def _weighted(self, op: Op) -> None:
-        """An op with a weight is the module of that weight.
+        """Record an op with a weight, by the module that holds the weight.
 
         What a module of embeddings gives may be scaled already, or not yet.
         """
@@ -366,7 +367,8 @@ class Teller:
             self.tell(op.values["kv".index(kind) + 1], value)
 
     def _paired(self) -> bool:
-        """Whether channels turn in pairs, which transformers then takes apart."""
+        """Tell whether rotary channels are interleaved pairs, which transformers then
+        takes apart."""
         ropes = [op for op in self.graph.ops if op.mnemonic == "rope"]
         return any(op.attributes().get("style") == "interleaved" for op in ropes)
 

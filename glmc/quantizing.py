@@ -1,4 +1,4 @@
-"""``glmc quantize``: a float checkpoint into ChatGLM's weight-only format.
+"""``glmc quantize``: convert a float checkpoint to ChatGLM's weight-only format.
 
 The format: of the linears of all layers (and with ``embeddings`` of embedding and head)
 int8 codes, two to a byte with 4 bits, the even column in the high nibble, and beside
@@ -44,7 +44,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the tensors of a checkpoint."""
+    """The plan of a quantisation: which tensors become codes, and which are copied."""
 
     source: Source
     headers: CheckpointHeaders
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """Bytes of all tensors to read."""
+        """The bytes of all tensors to read."""
         infos = self.headers.tensors.values()
         return sum(int(size_in_bytes(i.dtype or "F32", i.shape or ())) for i in infos)
 
@@ -154,7 +154,7 @@ def _check(
 
 
 def _write_shards(plan: Plan, draft: Path) -> int:
-    """The weights, one output file for each input file; returns their bytes."""
+    """Write the weights, one output file for each input file; return their bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -187,7 +187,7 @@ def _write_shards(plan: Plan, draft: Path) -> int:
 def _converted(
     plan: Plan, file: str, advance: Any
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """The tensors of one file, those that were chosen as codes and scale."""
+    """Yield the tensors of one file, those that were chosen as codes and scale."""
     from glmc.backends.runtime.checkpoint import open_shard
     from glmc.backends.runtime.faults import WeightsError
 
@@ -212,7 +212,8 @@ def _converted(
 def quantize_rows(
     weight: "torch.Tensor", bits: int, name: str
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """(int8 codes [O, I], or [O, I / 2] with 4 bits, scale [O]) of ``weight`` [O, I].
+    """Return (int8 codes [O, I], or [O, I / 2] with 4 bits, scale [O]) of ``weight``
+    [O, I].
 
     ``scale = max |row| / (2^(bits-1) - 1)``, rounded to the weight's dtype, and with it
     ``code = round(weight / scale)``, in fp32. A row of zeros has scale 0.
@@ -243,7 +244,7 @@ def quantize_rows(
 
 
 def _write_rest(plan: Plan, draft: Path) -> None:
-    """config.json, and the files of the tokenizer as they are."""
+    """Write config.json, and copy the files of the tokenizer."""
     folder = plan.source.folder
     for path in sorted(folder.iterdir()):
         wanted = any(path.match(pattern) for pattern in _COPIED)
@@ -263,7 +264,8 @@ def _write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """A bar of bytes on stderr where that is a terminal; yields what advances it."""
+    """Show a bar of bytes on stderr where that is a terminal; yield the function that
+    advances it."""
     try:
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:

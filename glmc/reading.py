@@ -1,4 +1,4 @@
-"""Dumps of the IR read back: verified, and every mistake with its line."""
+"""Read dumps of the IR back: verified, and every mistake with its line."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ Dump = TypeVar("Dump", Model, Program)
 
 
 def read_model(text: str, where: str) -> Model:
-    """A dump of the Model level, verified; errors begin with ``where``.
+    """Read and verify a dump of the Model level; errors begin with ``where``.
 
     Raises:
         GlmcError: with line, column and what was expected.
@@ -23,7 +23,7 @@ def read_model(text: str, where: str) -> Model:
 
 
 def read_program(text: str, where: str) -> Program:
-    """A dump of a stage, verified; errors begin with ``where``.
+    """Read and verify a dump of a stage; errors begin with ``where``.
 
     Raises:
         GlmcError: with line, column and what was expected.
@@ -32,7 +32,7 @@ def read_program(text: str, where: str) -> Program:
 
 
 def lowered(model: Model, where: str) -> Program:
-    """The program of a Model that was read; errors begin with ``where``.
+    """Lower a Model that was read; errors begin with ``where``.
 
     Raises:
         GlmcError: when its parts do not fit.

@@ -1,4 +1,4 @@
-"""Reference pages written from the classes, rules and schemas themselves.
+"""Write the reference pages from the classes, rules and schemas themselves.
 
 Markdown, for the site that ``make docs`` builds; nothing here is kept by hand.
 """
@@ -22,7 +22,7 @@ from glmc.ir.text.printer import is_enum, print_value
 
 
 def pages() -> dict[str, str]:
-    """File name to Markdown of every generated page."""
+    """Map file names to Markdown of every generated page."""
     return {
         "ops.md": _page("Ops", _OPS, map(_op, _by_module())),
         "fusions.md": _page(
@@ -55,7 +55,7 @@ def _page(title: str, about: str, parts: Iterable[str]) -> str:
 
 
 def _by_module() -> list[type[Op]]:
-    """Ops in the order of their modules and lines."""
+    """List the ops in the order of their modules and lines."""
     ops = registry().values()
     return sorted(
         ops, key=lambda op: (op.__module__, inspect.getsourcelines(op)[1], op.mnemonic)
@@ -63,7 +63,8 @@ def _by_module() -> list[type[Op]]:
 
 
 def _op(cls: type[Op]) -> str:
-    """A heading, the signature in the notation of the dump, the docstring."""
+    """Return a heading, the signature in the notation of the dump, and the
+    docstring."""
     required = cls.operand_fields()
     given = [
         f"{sigil}{name}" if needed else f"{name}={sigil}{name}?"
@@ -102,7 +103,7 @@ def _code(text: str) -> str:
 
 
 def _sections() -> list[type[sections.Section]]:
-    """The classes of the spec language, the whole first."""
+    """List the classes of the spec language, the whole first."""
     found = [
         cls
         for cls in vars(language).values()
@@ -126,7 +127,7 @@ def _section(cls: type[sections.Section]) -> str:
 
 
 def _title(cls: type[BaseModel]) -> str:
-    """``AttentionSpec`` is "attention"."""
+    """Return a class's title: ``AttentionSpec`` is "attention"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__.removesuffix("Spec"))
     return words.lower() or "the whole spec"
 
@@ -139,7 +140,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _takes(field: FieldInfo) -> str:
-    """The annotation in words."""
+    """Describe the annotation in words."""
     return _words(field.annotation, field.metadata)
 
 

@@ -1,4 +1,5 @@
-"""What a build is held against: a model of transformers, or a file of its numbers.
+"""The references that a build is compared with: a model of transformers, or a file of
+its numbers.
 
 The one place where transformers is imported, and only when it is asked for. Code that
 comes with a checkpoint is not run here either.
@@ -23,7 +24,8 @@ _PROMPT = ("input_ids", "attention_mask", "position_ids", "decode_ids")
 def load_transformers(
     weights: str, dtype: str, device: str, revision: str | None = None
 ) -> Any:
-    """The checkpoint as transformers reads it: eager attention, no code of its own.
+    """Load the checkpoint with transformers: eager attention, none of the checkpoint's
+    own code.
 
     Raises:
         GlmcError: when transformers is not installed or has no such model.
@@ -59,7 +61,8 @@ def load_transformers(
 
 
 def layers_of(model: nn.Module, numbers: Sequence[int]) -> dict[int, nn.Module]:
-    """The layers of a model of transformers, by the build's that end as they do.
+    """Map the build's layers to the layers of a model of transformers that end as they
+    do.
 
     Args:
         model: the model.
@@ -88,7 +91,7 @@ def layers_of(model: nn.Module, numbers: Sequence[int]) -> dict[int, nn.Module]:
 def answers(
     model: nn.Module, numbers: Sequence[int], given: Sequence[Scenario]
 ) -> Iterator[tuple[Scenario, Answer]]:
-    """What a model of transformers answers.
+    """Yield the answers of a model of transformers.
 
     Rotary modules of a dynamic scaling keep the longest length they have seen; each
     scenario gets fresh ones.
@@ -106,7 +109,7 @@ def answers(
 
 
 def read_golden(path: Path) -> list[tuple[Scenario, Answer]]:
-    """The scenarios and answers of a file; see docs/verify.md for its tensors.
+    """Read the scenarios and answers of a file; see docs/verify.md for its tensors.
 
     Raises:
         GlmcError: when it cannot be read or lacks a tensor.
@@ -178,7 +181,7 @@ def write_golden(path: Path, found: Sequence[tuple[Scenario, Answer]]) -> None:
 def golden_tensors(
     found: Sequence[tuple[Scenario, Answer]],
 ) -> dict[str, torch.Tensor]:
-    """Scenarios and answers as the tensors of a golden file."""
+    """Return scenarios and answers as the tensors of a golden file."""
     tensors: dict[str, torch.Tensor] = {}
     for given, got in found:
         prompt = given.ids.shape[1]

@@ -1,4 +1,4 @@
-"""Replacing a file or folder: in one step, one writer at a time, leaving nothing.
+"""Replace a file or folder: in one step, one writer at a time, leaving nothing.
 
 What is being written lies beside its place, in a folder ``.NAME.glmc``, and comes there
 by one rename. A process that is killed at any moment leaves the old or the new, and
@@ -33,12 +33,12 @@ _LONGEST = 100
 """Bytes of a name that stand in the names beside it; file systems take 255 in all."""
 
 Whole = Callable[[Path], bool]
-"""Whether a folder that was put aside holds nothing of a user's."""
+"""True where a folder that was put aside holds nothing of a user's."""
 
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Tell what the system has against writing there as a sentence.
+    """Turn an OSError raised within into a sentence about the place.
 
     Raises:
         OutputError: for any OSError within.
@@ -92,7 +92,7 @@ def refuse_taken(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``out`` when all is done and else vanishes.
+    """Make a folder to fill, which becomes ``out`` when all is done and else vanishes.
 
     Raises:
         OutputExistsError: when something is there already.
@@ -107,7 +107,8 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def draft_folder(place: Path) -> Iterator[Path]:
-    """An empty folder beside a claimed place; removed unless it was brought there."""
+    """Make an empty folder beside a claimed place; removed unless it was brought
+    there."""
     draft = _beside(place, _DRAFT)
     draft.mkdir()
     try:
@@ -170,14 +171,14 @@ def trade(draft: Path, place: Path) -> Iterator[Path]:
 
 
 def umask() -> int:
-    """The permissions that new files of this process do not get."""
+    """Return the permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def spare_name(place: Path) -> Path:
-    """The first of ``NAME.bak``, ``NAME.bak-2``, … that is not taken."""
+    """Return the first of ``NAME.bak``, ``NAME.bak-2``, … that is not taken."""
     candidate, count = place.with_name(place.name + ".bak"), 1
     while os.path.lexists(candidate):
         count += 1
@@ -186,7 +187,8 @@ def spare_name(place: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> Path:
-    """What lay at ``one`` comes to ``other``; returns where that lies now."""
+    """Move ``one`` to ``other``; return the path where what was at ``other`` lies
+    now."""
     if _renameat2(one, other):
         return one
     # Two renames: whoever is killed between them leaves `other` aside, from where the
@@ -224,7 +226,7 @@ def _renameat2(one: Path, other: Path) -> bool:
 
 
 def _stem(place: Path) -> str:
-    """What names beside a place begin with: its own, cut where it is long."""
+    """Return the prefix of names beside a place: its own name, cut where it is long."""
     name = place.name
     if len(os.fsencode(name)) > _LONGEST:
         name = f"{name[: _LONGEST // 4]}-{sha256(os.fsencode(name)).hexdigest()[:12]}"
@@ -232,13 +234,14 @@ def _stem(place: Path) -> str:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a folder of this name is one in which something is being written."""
+    """Tell whether a folder of this name is one of ours, in which something is being
+    written."""
     return re.fullmatch(r"\..+\.glmc", name) is not None
 
 
 def _workshop(place: Path) -> Path:
-    """The folder beside a place for what will come there; its name is the place's, cut
-    where it is long."""
+    """Return the folder beside a place for drafts; its name is the place's, cut where
+    it is long."""
     name = place.name
     if len(os.fsencode(name)) > _LONGEST:
         name = f"{name[: _LONGEST // 4]}-{sha256(os.fsencode(name)).hexdigest()[:12]}"

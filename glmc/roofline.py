@@ -48,7 +48,7 @@ class Total:
 
 
 def call_of(batch: int, context: int, tokens: int) -> Call:
-    """The call to cost.
+    """Return the call to cost.
 
     Raises:
         GlmcError: when there is no such call.
@@ -62,7 +62,7 @@ def call_of(batch: int, context: int, tokens: int) -> Call:
 
 
 def lines(program: Program, call: Call, on: Device, made_for: Target) -> list[Line]:
-    """Every op that does something, in order; views are left out.
+    """List every op that does something, in order; views are left out.
 
     The head sees the last token of each row, as in generation.
     """
@@ -104,7 +104,7 @@ def _line(
 
 
 def total(of: Iterable[Line], *, once: bool = False) -> Total:
-    """The sum over lines, each as often as it runs; or once, for one layer."""
+    """Sum lines, each as often as it runs; or once, for one layer."""
     counted = [(line, 1 if once else line.times) for line in of]
     return Total(
         nbytes=sum(line.cost.nbytes * n for line, n in counted),
@@ -115,7 +115,7 @@ def total(of: Iterable[Line], *, once: bool = False) -> Total:
 
 
 def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
-    """What each pass took off the whole call."""
+    """List the cost that each pass saved of the whole call."""
     sums = [
         (name, total(lines(build.program_at(name), call, on, build.target)))
         for name in list(build.stages)[1:]
@@ -135,7 +135,7 @@ def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
 
 
 def facts(build: Build, call: Call, on: Device) -> dict[str, Any]:
-    """The roofline as plain data; times in microseconds."""
+    """Return the roofline as plain data; times in microseconds."""
     shown = lines(build.program, call, on, build.target)
     return {
         "device": asdict(on),
@@ -158,7 +158,7 @@ def _in(graph: Graph, shown: Iterable[Line]) -> list[Line]:
 
 
 def text(build: Build, call: Call, on: Device) -> str:
-    """The roofline for a terminal."""
+    """Format the roofline for a terminal."""
     program = build.program
     shown = lines(program, call, on, build.target)
     rate = on.flops.get(program.dtype)
@@ -183,7 +183,7 @@ def text(build: Build, call: Call, on: Device) -> str:
 
 
 def _rate(call: Call, whole: Total) -> str:
-    """Tokens a second, were every floor met."""
+    """Return the tokens a second that meeting every floor would give."""
     each = call.batch * call.tokens / whole.floor * 1e6
     return f"{each:,.0f} tokens a second"
 

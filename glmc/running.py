@@ -28,7 +28,7 @@ from glmc.manifest import read_manifest
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """``glmc run``."""
+    """Run ``glmc run``."""
     tokenizer = load_tokenizer(arguments) if arguments.prompt is not None else None
     prompt = tokenizer.encode(arguments.prompt) if tokenizer else None
     prompt = prompt or token_ids(arguments.prompt_ids)
@@ -51,7 +51,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def token_ids(text: str) -> list[int]:
-    """The ids of ``--prompt-ids``.
+    """Parse the ids of ``--prompt-ids``.
 
     Raises:
         GlmcError: when they are not numbers with commas between.
@@ -71,7 +71,7 @@ def _kept(stream: Iterator[Any], new: list[int]) -> Iterator[int]:
 
 
 def _texts(tokens: Iterator[int], tokenizer: Any) -> Iterator[str]:
-    """What is printed for tokens: text, or ids where there is no tokenizer."""
+    """Yield the printed form of tokens: text, or ids where there is no tokenizer."""
     if tokenizer is None:
         return (f"{token} " for token in tokens)
     pieces: Iterator[str] = tokenizer.stream()(tokens)
@@ -79,13 +79,14 @@ def _texts(tokens: Iterator[int], tokenizer: Any) -> Iterator[str]:
 
 
 def usual_device(on: Target) -> str:
-    """A GPU where there is one and builds of the target have operations for it."""
+    """Choose a GPU where there is one and builds of the target have operations for
+    it."""
     there = on.accelerator == "cuda" and torch.cuda.is_available()
     return "cuda" if there else "cpu"
 
 
 def load_model(arguments: argparse.Namespace) -> Any:
-    """The build's model with the weights of ``--weights``, on ``--device``.
+    """Load the build's model with the weights of ``--weights``, on ``--device``.
 
     Raises:
         GlmcError: when the build is an encoder, the weights are not those of the build,
@@ -113,7 +114,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
 
 
 def load_tokenizer(arguments: argparse.Namespace) -> Any:
-    """The tokenizer of ``--tokenizer``, or else of the folder of the weights.
+    """Load the tokenizer of ``--tokenizer``, or else of the folder of the weights.
 
     Raises:
         GlmcError: when there is none, or it is of another model.
@@ -129,13 +130,13 @@ def load_tokenizer(arguments: argparse.Namespace) -> Any:
 
 
 def hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How a hub id is looked up; builds of before there was a timeout know none."""
+    """Return the hub arguments of ``from_pretrained``; older builds take no timeout."""
     known = {n: getattr(arguments, n) for n in ("revision", "endpoint", "offline")}
     return known | ({"timeout": arguments.timeout} if arguments.timeout else {})
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Length and sampling as ``model.generate`` takes them."""
+    """Return length and sampling as ``model.generate`` takes them."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
     return {name: getattr(arguments, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""``glmc check --values``: what lies in the tensors of a checkpoint."""
+"""``glmc check --values``: scan the values of a checkpoint's tensors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 
 
 def scan(build: Build, folders: list[Path]) -> list[str]:
-    """A sentence for each tensor that holds what it should not; all of them are read.
+    """Read all tensors; return a sentence for each that holds what it should not.
 
     Raises:
         GlmcError: when a file cannot be read.

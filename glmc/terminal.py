@@ -36,7 +36,7 @@ def show(text: str, out: TextIO | None = None) -> None:
 
 
 def fold(line: str, width: int) -> list[str]:
-    """A line as lines of at most ``width``, broken at blanks and continued indented."""
+    """Fold a line to ``width``, broken at blanks and continued indented."""
     indent = len(line) - len(line.lstrip(" ")) + _INDENT
     lines: list[str] = []
     while len(line) > width > 2 * indent:
@@ -49,7 +49,7 @@ def fold(line: str, width: int) -> list[str]:
 
 
 def paint(line: str) -> str:
-    """A line with the colours of what it holds."""
+    """Colour a line by what it holds."""
     if line[:2] in ("+ ", "- "):
         return _in(line, _GREEN if line[0] == "+" else _RED)
     word = line.strip().partition(" ")[0]

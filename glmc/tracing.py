@@ -1,4 +1,4 @@
-"""``glmc inspect --trace``: from an emitted line back to the config, and forth.
+"""``glmc inspect --trace``: trace an emitted line back to the config, and forth.
 
 config key -> line of the spec -> op -> pass -> template -> emitted line
 """
@@ -33,7 +33,7 @@ _ROPE_TABLE = ("rope.dim", "rope.params")
 
 @dataclass(frozen=True)
 class Line:
-    """A statement of model.py and what of the program it is."""
+    """A statement of model.py, and the op or parameter of the program that it is."""
 
     number: int
     text: str
@@ -43,7 +43,7 @@ class Line:
 
 
 def trace(build: Build, target: str) -> dict[str, Any]:
-    """What stands behind ``model.py:LINE``, or what became of a config key.
+    """Trace ``model.py:LINE`` to its sources, or a config key to its effects.
 
     Raises:
         GlmcError: when there is no such line or key.
@@ -60,8 +60,7 @@ def trace(build: Build, target: str) -> dict[str, Any]:
 
 
 def trace_line(build: Build, number: int) -> dict[str, Any]:
-    """What stands behind a line of model.py; in a class of several blocks, behind each
-    of them."""
+    """Trace a line of model.py; in a class of several blocks, for each of them."""
     lines = [
         line
         for line in emitted_lines(build)
@@ -92,8 +91,8 @@ def trace_line(build: Build, number: int) -> dict[str, Any]:
 
 
 def emitted_lines(build: Build) -> Iterator[Line]:
-    """The statements of model.py that are ops or parameters of the program, once for
-    each block whose they are."""
+    """Yield the statements of model.py that are ops or parameters of the program, once
+    for each block they stand for."""
     from glmc.backends.classes import layer_classes
 
     source = build.source("model.py")
@@ -130,7 +129,7 @@ def _lines(
 
 
 def history(build: Build, graph: str, op: Op) -> Iterator[dict[str, Any]]:
-    """The passes that made an op, last first, each with what it was made of."""
+    """Yield the passes that made an op, last first, each with the ops it replaced."""
     names = list(build.stages)[1:]
     programs = [program_of(build, name) for name in names]
     wanted, at = [op], len(names) - 1
@@ -155,8 +154,8 @@ def _graph(program: Program, name: str) -> Graph:
 
 
 def _sources(before: Graph, after: Graph, fresh: list[Op]) -> list[Op]:
-    """The ops that went when ``fresh`` came: those that made the same values, and
-    what led to them and went too."""
+    """List the ops that ``fresh`` replaced: those that made the same values, and those
+    that led to them and are gone too."""
     gone = [op for op in before.ops if op not in after.ops]
     came = [op for op in after.ops if op not in before.ops]
     names = {name for op in fresh for name in op.outs}
@@ -181,7 +180,7 @@ def _entry(build: Build, name: str, graph: str, fresh: list[Op]) -> str:
 
 
 def implementations(build: Build, mnemonic: str) -> Iterator[str]:
-    """Where the functions of an op stand in the build."""
+    """Yield the lines where the functions of an op stand in the build."""
     modules = dict.fromkeys(["reference", *build.target.operations.values()])
     for file in (f"{module}.py" for module in modules):
         for number, line in enumerate(build.source(file).splitlines(), 1):
@@ -190,7 +189,7 @@ def implementations(build: Build, mnemonic: str) -> Iterator[str]:
 
 
 def spec_of_ops(build: Build, ops: Iterable[Op]) -> list[dict[str, Any]]:
-    """The entries of the spec that decide attributes of ops, each once."""
+    """List the entries of the spec that decide attributes of ops, each once."""
     found: dict[str, dict[str, Any]] = {}
     for op in ops:
         for entry in _spec_of_op(build, op):
@@ -240,14 +239,14 @@ def _param_facts(build: Build, param: Parameter) -> dict[str, Any]:
 
 
 def _names(says: str, tensor: str) -> bool:
-    """Whether a spec's entry names the module of a tensor."""
+    """Tell whether a spec's entry names the module of a tensor."""
     words = re.findall(r"'([\w.{}]+)'", says) if says.startswith("=") else [says]
     ends = [f"{word}.{kind}" for word in words for kind in ("weight", "bias")]
     return any(tensor == end or tensor.endswith(f".{end}") for end in ends)
 
 
 def trace_key(build: Build, key: str) -> dict[str, Any]:
-    """What became of a config key: its fate, the spec's lines, the emitted lines."""
+    """Trace a config key: its fate, the spec's lines, the emitted lines."""
     lines = {
         path: line
         for path, line in build.manifest.get("spec_lines", {}).items()
@@ -278,7 +277,7 @@ def trace_key(build: Build, key: str) -> dict[str, Any]:
 
 
 def trace_text(facts: Mapping[str, Any]) -> str:
-    """:func:`trace` for a person."""
+    """Format :func:`trace` for a person."""
     return "\n".join(_key_text(facts) if "key" in facts else _line_text(facts))
 
 

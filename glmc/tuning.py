@@ -43,11 +43,11 @@ Measure = Callable[[], float]
 
 
 class Unfit(Exception):
-    """A candidate that runs but may not be taken."""
+    """Raised for a candidate that runs but may not be taken."""
 
 
 def tune_command(arguments: argparse.Namespace) -> int:
-    """``glmc tune``."""
+    """Run ``glmc tune``."""
     build = Build(arguments.build)
     build.require_generation()
     if build.target.operations.get("cuda") != "kernels":
@@ -88,8 +88,8 @@ def write(
     found: Mapping[str, Tile],
     target: str,
 ) -> Path:
-    """Puts the tiles for a target into the build's tuning.json, beside those of other
-    targets; what was measured for other kernels goes."""
+    """Write the tiles for a target into the build's tuning.json, beside those of other
+    targets; measurements of other kernels are dropped."""
     file: Path = build / tables.FILE
     source = tables.digest(kernels)
     try:
@@ -109,7 +109,8 @@ def search(
     measure: Measure,
     tell: Callable[[str], None],
 ) -> dict[str, Tile]:
-    """The tiles that are faster than the defaults in `tiles`, which it leaves changed.
+    """Find the tiles that are faster than the defaults in `tiles`, which it leaves
+    changed.
 
     One parameter after the other, each with the best of those before it. `run` launches
     everything once, `measure` gives seconds; a candidate for which that raises is
@@ -136,7 +137,7 @@ def search(
 
 
 def _candidates(tile: Tile) -> Iterator[Tile]:
-    """Changes of one parameter, those that are not tried left out."""
+    """Yield changes of one parameter, those that are not tried left out."""
     fixed = {name for mark in FIXED if mark in tile for name in FIXED[mark]}
     for name in [*tile]:
         for value in CANDIDATES.get(name, ()):
@@ -145,7 +146,7 @@ def _candidates(tile: Tile) -> Iterator[Tile]:
 
 
 def _is_used(tile: Tile, run: Callable[[], object]) -> bool:
-    """Whether a launch takes this tile: without its parameters it then fails."""
+    """Tell whether a launch takes this tile: without its parameters it then fails."""
     kept = dict(tile)
     tile.clear()
     try:
@@ -168,8 +169,8 @@ Call = Callable[[], Any]
 
 
 def model_calls(model: Any, kernels: ModuleType) -> list[Call]:
-    """Every call of an op: of a prompt of 512 tokens, and of a token of one row and of
-    four after 1024."""
+    """Return every call of an op: of a prompt of 512 tokens, and of a token of one row
+    and of four after 1024."""
     calls: list[Call] = []
     model.ops = _Noting(kernels, calls)
     with torch.no_grad():
@@ -188,7 +189,7 @@ def model_calls(model: Any, kernels: ModuleType) -> list[Call]:
 
 
 class _Noting:
-    """A module of ops that notes the calls of those that it has kernels for."""
+    """A module of ops that records the calls of those that it has kernels for."""
 
     def __init__(self, kernels: ModuleType, calls: list[Call]) -> None:
         self._kernels, self._calls = kernels, calls
@@ -211,15 +212,16 @@ def _run(calls: list[Call]) -> list[Any]:
 
 
 class Timer:
-    """Seconds of all calls on a GPU, of those that are as right as the defaults."""
+    """A timer of all calls on a GPU that checks their results against the defaults'."""
 
     def __init__(self, calls: list[Call], kernels: ModuleType) -> None:
         self.calls, self.kernels = calls, kernels
         self.right = [_tensors(result) for result in _run(calls)]
 
     def __call__(self) -> float:
-        """The median of replays. Raises Unfit for a candidate that spills, or whose
-        results are others; what the compiler raises where it cannot be compiled."""
+        """Return the median of replays, in seconds. Raises Unfit for a candidate that
+        spills, or whose results differ; raises what the compiler does where it cannot
+        be compiled."""
         for result, right in zip(_run(self.calls), self.right, strict=True):
             if not all(map(_close, _tensors(result), right)):
                 raise Unfit("other results than with the defaults")
@@ -229,7 +231,7 @@ class Timer:
 
 
 def spills(kernels: ModuleType) -> str | None:
-    """A kernel whose newest specialisation spills registers, or None."""
+    """Name a kernel whose newest specialisation spills registers, or None."""
     for name, kernel in vars(kernels).items():
         for cached in getattr(kernel, "device_caches", {}).values():
             compiled: list[Any] = list(cached[0].values())

@@ -1,4 +1,4 @@
-"""``glmc verify``: a build with its weights, held against what it should compute."""
+"""``glmc verify``: compare a build with its weights with a reference."""
 
 import argparse
 import json
@@ -30,7 +30,8 @@ DIFFERS = 1
 
 
 def verify_command(arguments: argparse.Namespace) -> int:
-    """``glmc verify``; 0 when all differences are within the tolerance, else 1."""
+    """Run ``glmc verify``; return 0 when all differences are within the tolerance, else
+    1."""
     arguments.device = device_of(arguments)
     model = load_model(arguments)
     read = partial(carried, summands=Build(arguments.build).program.summands)
@@ -49,7 +50,7 @@ def verify_command(arguments: argparse.Namespace) -> int:
 
 
 def device_of(arguments: argparse.Namespace) -> str:
-    """``--device``, or a GPU where there is one that the build is for."""
+    """Return ``--device``, or a GPU where there is one that the build is for."""
     chosen: str | None = arguments.device
     return chosen or usual_device(Build(arguments.build).target)
 
@@ -57,7 +58,7 @@ def device_of(arguments: argparse.Namespace) -> str:
 def reference(
     arguments: argparse.Namespace, model: Any
 ) -> Iterator[tuple[Scenario, Answer]]:
-    """The scenarios and what is right for them, from ``--against``."""
+    """Yield the scenarios and the reference's answers to them, from ``--against``."""
     if getattr(arguments, "against_text", None):
         from glmc.texts.verifying import text_reference
 
@@ -87,7 +88,7 @@ def _own(model: Any, read: Read, given: Scenario) -> Answer:
 
 
 def facts(compared: Comparison, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The comparison for machines; an infinite difference is null."""
+    """Return the comparison as plain data; an infinite difference is null."""
     value, phase, row = compared.worst
     return {
         "equal": compared.equal,
@@ -108,7 +109,8 @@ def _number(value: float) -> float | None:
 
 
 def text(compared: Comparison, arguments: argparse.Namespace) -> str:
-    """The comparison as a table: a row for every layer, a column for every phase."""
+    """Format the comparison as a table: a row for every layer, a column for every
+    phase."""
     phases = list(compared.rows)
     width = max(map(len, [*phases, "0.0e+00 !"]))
     label = max(map(len, compared.names))

@@ -20,17 +20,17 @@ from glmc.ir.text.printer import (
 
 
 def title(graph: Graph) -> str:
-    """``layer x 28``, ``stem``."""
+    """Return ``layer x 28``, ``stem``."""
     return f"{graph.name} x {count(graph)}" if graph.layers else graph.name
 
 
 def statement(op: Op) -> str:
-    """An op as a line of a dump."""
+    """Write an op as a line of a dump."""
     return f"{', '.join(map(str, op.results))} = {print_call(op)}"
 
 
 def program_of(build: Build, stage: str) -> Program:
-    """The program after a stage.
+    """Return the program after a stage.
 
     Raises:
         GlmcError: when there is no such stage, or it is the Model.
@@ -46,7 +46,7 @@ def program_of(build: Build, stage: str) -> Program:
 
 
 def op_facts(build: Build, name: str) -> dict[str, Any]:
-    """Where an op (``linear``) or value (``%qkv``) stands in the last stage.
+    """Find an op (``linear``) or value (``%qkv``) in the last stage.
 
     Raises:
         GlmcError: when the build has none of that name.
@@ -86,7 +86,7 @@ def op_facts(build: Build, name: str) -> dict[str, Any]:
 
 
 def _since(programs: Sequence[Program], graph: Graph, op: Op) -> int:
-    """The first of the last stages in a row that hold an op as it is now."""
+    """Return the first of the last stages in a row that hold an op as it is now."""
     at = len(programs) - 1
     while at and any(
         op in g.ops for g in programs[at - 1].graphs if g.name == graph.name
@@ -100,7 +100,7 @@ def _first(doc: str | None) -> str:
 
 
 def op_text(facts: dict[str, Any]) -> str:
-    """:func:`op_facts` for a person."""
+    """Format :func:`op_facts` for a person."""
     lines = [f"{facts['op']}: {facts['doc']}"] if facts["doc"] else []
     for use in facts["uses"]:
         launches = use["launches"]
@@ -117,7 +117,7 @@ def op_text(facts: dict[str, Any]) -> str:
 
 
 def diff_facts(build: Build, before: str, after: str) -> list[dict[str, Any]]:
-    """Per graph, the lines that went (``-``), came (``+``) and stayed (blank)."""
+    """List, per graph, the lines that went (``-``), came (``+``) and stayed (blank)."""
     old, new = program_of(build, before), program_of(build, after)
     found = []
     for was in old.graphs:
@@ -152,7 +152,8 @@ def _changes(old: list[str], new: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def diff_text(build: Build, before: str, after: str) -> str:
-    """The diff for a person: unchanged lines only beside changed ones, and why."""
+    """Format the diff for a person: unchanged lines only beside changed ones, and
+    why."""
     lines = [f"{before} -> {after}"]
     for graph in diff_facts(build, before, after):
         lines += ["", graph["graph"], *_context(graph["lines"])]
@@ -182,7 +183,7 @@ def _context(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def weight_facts(build: Build) -> list[dict[str, Any]]:
-    """Each parameter of the last stage: where its rows come from, and how."""
+    """List each parameter of the last stage: where its rows come from, and how."""
     program = build.program
     rows = [(param.name, param) for param in program.params]
     for block in program.blocks:
@@ -200,7 +201,8 @@ def weight_facts(build: Build) -> list[dict[str, Any]]:
 
 
 def pieces(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """The tensors of a recipe: which rows of the parameter each fills, and how."""
+    """Yield the tensors of a recipe: which rows of the parameter each fills, and
+    how."""
     parts = recipe.parts if isinstance(recipe, Cat) and not recipe.dim else (recipe,)
     start = 0
     for part in parts:
@@ -211,7 +213,7 @@ def pieces(recipe: Recipe) -> Iterator[dict[str, Any]]:
 
 
 def _described(recipe: Recipe) -> tuple[str, str]:
-    """(tensors, steps): ``("qkv.weight", "rows 0:4096 of 4608")``."""
+    """Return (tensors, steps): ``("qkv.weight", "rows 0:4096 of 4608")``."""
     match recipe:
         case Tensor(name=name):
             return name, "whole"
@@ -232,7 +234,7 @@ def _described(recipe: Recipe) -> tuple[str, str]:
 
 
 def weights_text(rows: Sequence[dict[str, Any]]) -> str:
-    """:func:`weight_facts` for a person."""
+    """Format :func:`weight_facts` for a person."""
     lines = []
     for row in rows:
         lines.append(f"{row['path']}: {row['type']}")

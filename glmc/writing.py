@@ -1,4 +1,4 @@
-"""Writing a build: whole or not at all, and never over a user's edits."""
+"""Write a build: whole or not at all, and never over a user's edits."""
 
 import hashlib
 import os
@@ -26,12 +26,12 @@ _NEEDED = frozenset(
         *("tokenizers", "tiktoken", "sentencepiece", "glmc", "transformers"),
     }
 )
-"""What a build, or who tests it, imports beside the standard library."""
+"""The packages that a build, or a test of it, imports beside the standard library."""
 _ADVICE = "Choose another -o, or pass --force to move it aside first."
 
 
 def digest(text: str | bytes) -> str:
-    """sha256, in hex."""
+    """Return the sha256 of a text, in hex."""
     data = text.encode() if isinstance(text, str) else text
     return hashlib.sha256(data).hexdigest()
 
@@ -52,7 +52,7 @@ def refuse_name(out: Path) -> None:
 
 
 def name_note(out: Path) -> str | None:
-    """What to know of a folder that Python's ``import`` cannot name."""
+    """Return a note on a folder that Python's ``import`` cannot name, or None."""
     name = _name(out)
     if name.isidentifier() and not iskeyword(name):
         return None
@@ -115,7 +115,7 @@ def _bring(
 
 
 def _take_along(old: Path, new: Path) -> None:
-    """A user's files of one folder come to the other too: as links, as they may be
+    """Link a user's files of one folder into the other too: as links, as they may be
     large."""
     for name in _added(old):
         path = new / name
@@ -131,7 +131,8 @@ def _take_along(old: Path, new: Path) -> None:
 def _against(
     folder: Path, out: Path, files: Mapping[str, str | bytes] | None = None
 ) -> str | None:
-    """Why ``folder``, called ``out``, must not be replaced by ``files``, or None."""
+    """Return the reason not to replace ``folder``, called ``out``, by ``files``, or
+    None."""
     if not os.path.lexists(folder):
         return None
     if not folder.is_dir():
@@ -160,7 +161,7 @@ def _against(
 
 
 def _changed(folder: Path) -> list[str]:
-    """Files of a build that are not as they were written."""
+    """List the files of a build that are not as they were written."""
     return sorted(
         name
         for name, known in read_manifest(folder)["files"].items()
@@ -170,7 +171,8 @@ def _changed(folder: Path) -> list[str]:
 
 
 def _other_model(folder: Path, files: Mapping[str, str | bytes]) -> str | None:
-    """How the model of a build differs from the one that ``files`` are of, or None."""
+    """Describe how the model of a build differs from the one that ``files`` are of, or
+    None."""
     fresh = files.get(MANIFEST)
     if fresh is None:
         return None
@@ -184,7 +186,8 @@ def _other_model(folder: Path, files: Mapping[str, str | bytes]) -> str | None:
 
 
 def _traits(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells one model from another; the number of layers is for users to set."""
+    """Return the traits that tell one model from another; the number of layers is for
+    users to set."""
     config = manifest.get("config")
     kind = config.get("model_type") if isinstance(config, dict) else None
     return {
@@ -195,7 +198,8 @@ def _traits(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _collides(name: str, files: Mapping[str, str | bytes]) -> bool:
-    """Whether a path is a file of the build, or one of them a folder of the other."""
+    """Tell whether a path is a file of the build, or one of them a folder of the
+    other."""
     below = f"{name}/"
     return any(
         name == one or one.startswith(below) or name.startswith(f"{one}/")
@@ -204,7 +208,7 @@ def _collides(name: str, files: Mapping[str, str | bytes]) -> bool:
 
 
 def _added(folder: Path) -> list[str]:
-    """Files and links that are not glmc's, byte code aside."""
+    """List the files and links that are not glmc's, byte code aside."""
     written = {*read_manifest(folder)["files"], MANIFEST}
     return [
         name
@@ -216,7 +220,7 @@ def _added(folder: Path) -> list[str]:
 
 
 def _leaves(folder: Path) -> Iterator[str]:
-    """Everything below that is no folder, or a link to one."""
+    """Yield everything below that is no folder, or a link to one."""
     for at, folders, names in os.walk(folder):
         here = Path(at)
         links = [name for name in folders if (here / name).is_symlink()]
@@ -225,8 +229,8 @@ def _leaves(folder: Path) -> Iterator[str]:
 
 
 def _expendable(aside: Path, out: Path) -> bool:
-    """Whether a folder that a killed compile left holds nothing that is not at ``out``
-    too: no edits, and no file of a user's that is not there."""
+    """Tell whether a folder that a killed compile left holds nothing that is not at
+    ``out`` too: no edits, and no file of a user's that is not there."""
     if not (aside / MANIFEST).is_file() or _against(aside, out):
         return False
     return all(_same(aside / name, out / name) for name in _added(aside))

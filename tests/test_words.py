@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("ir", "frontends", "backends")
+ROOMS = ("ir", "frontends", "backends", "codegen_templates", "glmc")
 """The rooms that are read to the end; their code is held to the rules."""
 
 LATER: dict[str, str] = {"frontends/code": "not read to the end yet"}

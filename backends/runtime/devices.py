@@ -4,7 +4,7 @@ The compiler writes this file for a build's target; as it stands here it is that
 runtime by itself, whose models are given their operations.
 """
 
-#: What was compiled for: `glmc compile --target`.
+#: The target of the build: `glmc compile --target`.
 TARGET = "none"
 
 #: Kind of device, as torch calls it, to the module with its operations.

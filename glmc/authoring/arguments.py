@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def add_specs(
     commands: "Subparsers", add_hub: Callable[[argparse.ArgumentParser], None]
 ) -> None:
-    """``glmc specs`` and what follows it; ``add_hub`` adds the options of hub ids."""
+    """Add ``glmc specs`` and its subcommands; ``add_hub`` adds the options of hub
+    ids."""
     about = "list the architectures glmc knows; show, draft and validate specs"
     parser = _parser(commands, "specs", about)
     parser.add_argument("--json", action="store_true", help="for machines")

@@ -1,4 +1,4 @@
-"""What ``glmc specs`` does, and how it says so."""
+"""Run the commands of ``glmc specs``."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from glmc.replacing import write_file
 
 
 def list_command(arguments: argparse.Namespace) -> int:
-    """``glmc specs``."""
+    """Run ``glmc specs``."""
     found = list(entries())
     if arguments.json:
         rows = [asdict(entry) for entry in found]
@@ -26,7 +26,7 @@ def list_command(arguments: argparse.Namespace) -> int:
 
 
 def show_command(arguments: argparse.Namespace) -> int:
-    """``glmc specs show``."""
+    """Run ``glmc specs show``."""
     path = _find(arguments.name)
     if arguments.raw:
         print(path.read_text("utf-8"), end="")
@@ -61,7 +61,7 @@ def _evaluated(path: Path, config: str) -> str:
 
 
 def new_command(arguments: argparse.Namespace) -> int:
-    """``glmc specs new``."""
+    """Run ``glmc specs new``."""
     if arguments.read or arguments.text:
         from glmc.texts.command import read_command
 
@@ -83,7 +83,7 @@ def new_command(arguments: argparse.Namespace) -> int:
 
 
 def schema_command(_: argparse.Namespace) -> int:
-    """``glmc specs schema``."""
+    """Run ``glmc specs schema``."""
     from glmc.frontends.schema import spec_schema
 
     print(json.dumps(spec_schema(), indent=2, ensure_ascii=False))

@@ -44,7 +44,7 @@ def draft(
     known: Mapping[str, Path] | None = None,
     hub: Hub | None = None,
 ) -> Draft:
-    """A first spec for a checkpoint.
+    """Draft a first spec for a checkpoint.
 
     Args:
         checkpoint: a folder with config.json and weight files, or a hub id.
@@ -80,7 +80,7 @@ def _try(sheet: Sheet, evidence: Evidence) -> Trial:
 
 
 def _nearest(evidence: Evidence, known: Mapping[str, Path]) -> tuple[str, Trial] | None:
-    """The spec that explains every tensor and the most config keys."""
+    """Find the spec that explains every tensor and the most config keys."""
     fitting = []
     for name, path in known.items():
         if _likeness(path, evidence) < _LIKE:
@@ -98,7 +98,7 @@ def _nearest(evidence: Evidence, known: Mapping[str, Path]) -> tuple[str, Trial]
 
 
 def _likeness(path: Path, evidence: Evidence) -> float:
-    """The part of a spec's module names that the checkpoint has."""
+    """Return the share of a spec's module names that the checkpoint has."""
     weights = load_spec(path).tree.get("weights")
     entries = weights.values() if isinstance(weights, Branch) else ()
     names = [e.get("name") if isinstance(e, Branch) else e for e in entries]
@@ -145,7 +145,7 @@ def _extend(sheet: Sheet, evidence: Evidence, near: str, trial: Trial) -> None:
 def _place_keys(
     sheet: Sheet, evidence: Evidence, words: Vocabulary, unknown: Iterable[str]
 ) -> None:
-    """A fate for each key that the spec does not mention."""
+    """Give a fate to each key that the spec does not mention."""
     config = evidence.config
     ignored: dict[str, str] = {}
     off: list[str] = []
@@ -174,7 +174,7 @@ def _place_keys(
 
 
 def _reason(key: str, words: Vocabulary) -> str | None:
-    """Why other specs ignore a key, unless one of them reads it."""
+    """Return the reason why other specs ignore a key, unless one of them reads it."""
     if words.is_read(key):
         return None
     return next((r for g, r in words.ignored.items() if fnmatchcase(key, g)), None)
@@ -198,7 +198,7 @@ def _leave(
 
 
 def summary(made: Draft, where: str) -> Iterator[str]:
-    """What to tell about a draft, line by line."""
+    """Yield the lines that describe a draft."""
     how = f"extends {made.extends}" if made.extends else "stands alone"
     marks = "mark" if made.doubts == 1 else "marks"
     yield f"{where}: {how}, {made.doubts} {marks} `# ?` to decide"

@@ -1,4 +1,5 @@
-"""What a checkpoint shows from outside: its config, and its tensors by module."""
+"""The evidence that a checkpoint gives from outside: its config, and its tensors by
+module."""
 
 import re
 from collections import Counter
@@ -30,7 +31,7 @@ class Module:
     layers: set[int] = field(default_factory=set)
     """Empty outside the layers."""
     uneven: bool = False
-    """Whether its shape is not the same in all layers."""
+    """True where its shape is not the same in all layers."""
 
     @property
     def is_matrix(self) -> bool:
@@ -69,7 +70,7 @@ class Evidence:
 
 
 def read_evidence(checkpoint: str, hub: Hub, words: Vocabulary) -> Evidence:
-    """Config and headers of a checkpoint.
+    """Read the config and headers of a checkpoint.
 
     Args:
         checkpoint: a folder, or a hub id, of which only headers are fetched.
@@ -113,7 +114,8 @@ def read_evidence(checkpoint: str, hub: Hub, words: Vocabulary) -> Evidence:
 
 
 def _text_part(config: Mapping[str, object], words: Vocabulary) -> str | None:
-    """The key of a composite's text model: known, or by its name and what it holds."""
+    """Find the key of a composite's text model: a known one, or by its name and
+    contents."""
     heads = words.keys["dims.H"].keys()
     if not heads.isdisjoint(config):
         return None
@@ -127,12 +129,12 @@ def _text_part(config: Mapping[str, object], words: Vocabulary) -> str | None:
 
 
 def _counts(config: Mapping[str, object], words: Vocabulary) -> set[object]:
-    """How many layers the config may speak of."""
+    """Collect the numbers of layers that the config may mean."""
     return {config[key] for key in words.keys["layers"] if key in config}
 
 
 def _layer_prefix(names: list[str], counts: set[object], where: str) -> str:
-    """What most numbered tensors begin with, up to the first number.
+    """Return the prefix of most numbered tensors, up to the first number.
 
     Where the config tells how many layers there are, one with that many comes first.
     """
@@ -182,7 +184,7 @@ def _split(name: str, prefix: str) -> tuple[int | None, str]:
 
 
 def grouped(evidence: Evidence) -> Iterator[str]:
-    """Modules that are not in every layer, told with the layers they are in."""
+    """Yield the modules that are not in every layer, with the layers they are in."""
     for module in evidence.inner.values():
         if len(module.layers) != evidence.count:
             some = sorted(module.layers)

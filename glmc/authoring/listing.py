@@ -20,13 +20,13 @@ class Entry:
     name: str
     model_types: tuple[str, ...]
     verified: str | None
-    """What its numbers were compared with; None: with nothing yet."""
+    """The reference that its numbers were compared with; None: with nothing yet."""
     about: str
     """The comment that its file begins with."""
 
 
 def entries() -> Iterator[Entry]:
-    """Every spec that glmc comes with, by name."""
+    """Yield every spec that glmc comes with, by name."""
     for name, path in builtin_specs().items():
         tree = load_spec(path).tree
         found = tree.get("match")
@@ -50,7 +50,7 @@ def _opening_comment(path: Path) -> str:
 
 
 def listing_text(found: list[Entry]) -> str:
-    """Columns for a terminal: spec, model types, verified with, about."""
+    """Return columns for a terminal: spec, model types, verified with, about."""
     rows = [("SPEC", "MODEL TYPES", "VERIFIED", "ABOUT")]
     rows += [
         (e.name, ", ".join(e.model_types), e.verified or "unverified", _short(e.about))
@@ -65,6 +65,6 @@ def listing_text(found: list[Entry]) -> str:
 
 
 def _short(about: str) -> str:
-    """The first sentence, without its full stop, or the beginning of it."""
+    """Return the first sentence, without its full stop, or the beginning of it."""
     first = about.partition(". ")[0].removesuffix(".")
     return textwrap.shorten(first, _WIDTH, placeholder=" ...")

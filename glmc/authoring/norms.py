@@ -1,4 +1,4 @@
-"""Where the norms of a layer stand, by the names of its vectors."""
+"""Place the norms of a layer, by the names of its vectors."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,8 @@ class Norms:
 
 
 def place(modules: Iterable[Module], sizes: Sizes, words: Vocabulary) -> Norms:
-    """Steps of a layer and its q and k norms, from modules that hold a vector."""
+    """Return the steps of a layer and its q and k norms, from modules that hold a
+    vector."""
     vectors = [module for module in modules if module.is_vector]
     result = Norms()
     stream = []
@@ -89,12 +90,12 @@ def _steps(result: Norms, stream: list[Module], words: Vocabulary) -> None:
 
 
 def _usual(block: Block) -> bool:
-    """Attention once, then a feed-forward layer once."""
+    """Tell whether a block is attention once, then a feed-forward layer once."""
     return tuple(step.get("op") for step in block.steps) == _OPS
 
 
 def _by_name(result: Norms, stream: list[Module]) -> None:
-    """Norms nobody has met: one before each op, in the order of their names."""
+    """Place norms of unknown names: one before each op, in the order of their names."""
     attention = [m for m in stream if _is_for_attention(m)]
     rest = [m for m in stream if m not in attention]
     if len(attention) > 1 or len(rest) > 1:

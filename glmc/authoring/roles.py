@@ -1,4 +1,5 @@
-"""What each matrix of a layer is: by shape, then by name, then by elimination."""
+"""Assign a role to each matrix of a layer: by shape, then by name, then by
+elimination."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +66,7 @@ class Role:
 
 @dataclass
 class Roles:
-    """What the matrices of a layer are."""
+    """The roles that were assigned to the matrices of a layer."""
 
     found: list[Role] = field(default_factory=list)
     unplaced: list[Module] = field(default_factory=list)
@@ -90,7 +91,8 @@ def assign(modules: Iterable[Module], sizes: Sizes, words: Vocabulary) -> Roles:
 def _stored_input_first(
     matrices: Iterable[Module], forms: Mapping[Slots, Shape]
 ) -> bool:
-    """Whether matrices lie as x W wants them (Conv1D), which oblong ones show."""
+    """Tell whether matrices are stored as x W wants them (Conv1D), judging by those
+    that are not square."""
     known = {shape for shape in forms.values() if shape[0] != shape[1]}
     shapes = [m.weight for m in matrices if m.weight]
     upright = sum(shape in known for shape in shapes)
@@ -123,7 +125,7 @@ class _Assignment:
         self.roles = Roles()
 
     def run(self) -> Roles:
-        """Surest evidence first; each slot is given once."""
+        """Assign by the surest evidence first; each slot is given once."""
         self.take(lambda m: self.words.slots(m.name), "")
         self.take(
             lambda m: self.words.slots_by_last(m.last),
@@ -165,7 +167,7 @@ class _Assignment:
         return self._lie(*_PLAIN[slots]) if self.turned else None
 
     def _known(self, module: Module, slots: Slots) -> str | None:
-        """How a spec that knows the name has it stored, if the shape agrees."""
+        """Return the layout that a spec has for this name, if the shape agrees."""
         for layout in self.words.layouts(module.name, slots):
             try:
                 shape = tuple(axis.size(self.axes) for axis in parse(layout))
@@ -179,7 +181,7 @@ class _Assignment:
         return f"{columns} {rows}" if self.turned else f"{rows} {columns}"
 
     def _one_without_gate(self) -> None:
-        """A gate without an up is an up: two matrices, no gate."""
+        """Turn a gate without an up into an up: two matrices, no gate."""
         if self.roles.has("gate") and not self.roles.has("up"):
             at = next(i for i, r in enumerate(self.roles.found) if r.slots == ("gate",))
             self.roles.found[at] = self._role(self.roles.found[at].module, ("up",), "")
@@ -193,7 +195,7 @@ def _hinted(module: Module) -> list[Slots]:
 
 
 def _order(slots: Slots, turned: bool) -> str:
-    """What a fused tensor's shape leaves open."""
+    """Return the order of fused rows, which a tensor's shape leaves open."""
     if slots == ("q", "k", "v"):
         each = "(H [q:D|k:D|v:D])"
         other = f"E {each}" if turned else f"{each} E"

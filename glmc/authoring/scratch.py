@@ -115,7 +115,7 @@ class _Scratch:
         self.sheet.short("norm", entries, doubt.strip())
 
     def kinds(self) -> list[str]:
-        """The kinds of layer that ``layer_types`` names."""
+        """List the kinds of layer that ``layer_types`` names."""
         given = self.find.config.get("layer_types")
         if not isinstance(given, list) or not all(isinstance(k, str) for k in given):
             return []
@@ -214,7 +214,7 @@ class _Scratch:
         sheet.short("head", value, indent="  ")
 
     def entry(self, role: Role) -> object:
-        """A name, or a mapping where there is more to say."""
+        """Return a name, or a mapping where there is more to say."""
         entry: dict[str, object] = {"name": role.module.name}
         if role.layout:
             entry["layout"] = role.layout
@@ -223,7 +223,8 @@ class _Scratch:
         return entry if len(entry) > 1 else role.module.name
 
     def bias(self, role: Role) -> object:
-        """A config key that is true and switches such biases elsewhere, or true."""
+        """Return a config key that is true and switches such biases elsewhere, or
+        true."""
         for key, _ in self.words.keys[f"weights.{'+'.join(role.slots)}.bias"].items():
             if self.find.config.get(key) is True:
                 return f"=c.{key}"

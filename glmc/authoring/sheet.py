@@ -38,12 +38,12 @@ class Sheet:
             self.lines.append("")
 
     def entry(self, key: str, value: object, doubt: str = "", indent: str = "") -> None:
-        """``key: value``, a section on lines of its own."""
+        """Write ``key: value``, a section on lines of its own."""
         self.doubt(doubt, indent)
         self.lines += section(key, value, indent)
 
     def short(self, key: str, value: object, doubt: str = "", indent: str = "") -> None:
-        """``key: value`` on one line, whatever its width."""
+        """Write ``key: value`` on one line, whatever its width."""
         self.doubt(doubt, indent)
         self.lines.append(f"{indent}{flow(key)}: {flow(value)}")
 
@@ -52,7 +52,7 @@ class Sheet:
         self.lines.append(f"{indent}{key}:")
 
     def mapping(self, key: str, entries: Mapping[str, object]) -> None:
-        """A section, left out where it is empty."""
+        """Write a section, left out where it is empty."""
         if entries:
             self.gap()
             self.entry(key, entries)
@@ -63,12 +63,12 @@ class Sheet:
 
     @property
     def doubts(self) -> int:
-        """How many places are marked."""
+        """The number of places that are marked."""
         return sum(line.lstrip().startswith(DOUBT) for line in self.lines)
 
 
 def write_match(sheet: Sheet, config: Mapping[str, object]) -> None:
-    """``match``: the config's own model type and classes."""
+    """Write ``match``: the config's own model type and classes."""
     classes = config.get("architectures")
     sheet.heading("match")
     sheet.short("model_type", [config.get("model_type", "unknown")], indent="  ")

@@ -33,7 +33,7 @@ _Dumper.add_representer(Expression, _expression)
 
 
 def merged_text(found: SpecTree) -> str:
-    """The whole spec as one file that extends nothing.
+    """Write the whole spec as one file that extends nothing.
 
     Loading it gives the same spec. A comment over each section names its files.
     """
@@ -45,7 +45,7 @@ def merged_text(found: SpecTree) -> str:
 
 
 def section(key: str, value: object, indent: str = "") -> Iterator[str]:
-    """The lines of an entry: what is short stands on one, sections never do."""
+    """Yield the lines of an entry: a short one takes one line, a section never does."""
     name, short = flow(key), flow(value)
     line = f"{indent}{name}: {short}"
     fits = len(line) <= _WIDTH and bool(indent)
@@ -61,7 +61,7 @@ def section(key: str, value: object, indent: str = "") -> Iterator[str]:
 
 
 def flow(value: object) -> str:
-    """A value of a spec in YAML, on one line."""
+    """Write a value of a spec in YAML, on one line."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -74,7 +74,7 @@ def flow(value: object) -> str:
 
 
 def _files(at: Position, value: object) -> Iterator[str]:
-    """The files that the leaves of a value were written in."""
+    """Yield the files that the leaves of a value were written in."""
     if isinstance(value, Branch) and value:
         for key, inner in value.items():
             yield from _files(value.keys_at[key], inner)

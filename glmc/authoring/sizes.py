@@ -1,4 +1,5 @@
-"""Which config keys are the sizes of a model, by their names and by the shapes."""
+"""Find the config keys that hold the sizes of a model, by their names and by the
+shapes."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,13 +25,13 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Guess:
-    """What a draft says at some place."""
+    """A value that a draft proposes for some place."""
 
     text: str | int
     """As it stands in the spec."""
     value: int
     doubt: str = ""
-    """What to decide, where it is not certain."""
+    """The decision to make, where it is not certain."""
     keys: tuple[str, ...] = ()
     """The config keys it reads."""
 
@@ -48,13 +49,14 @@ class Sizes:
     layers: Guess
 
     def dims(self) -> Iterator[tuple[str, Guess]]:
-        """The entries of ``dims`` in the order in which they build on each other."""
+        """Yield the entries of ``dims`` in the order in which they build on each
+        other."""
         for name in "VEHKDF":
             yield name, getattr(self, name)
 
 
 def measure(evidence: Evidence, find: "Finder", embed: Module) -> Sizes:
-    """The sizes of a checkpoint whose token embedding is known."""
+    """Return the sizes of a checkpoint whose token embedding is known."""
     assert embed.weight is not None
     rows, width = embed.weight
     vocab, hidden = find.size("dims.V", rows), find.size("dims.E", width)
@@ -83,7 +85,7 @@ class Finder:
         self.used: set[str] = set()
 
     def named(self, place: str) -> Guess | None:
-        """A whole number under a name that stands at this place elsewhere."""
+        """Find a whole number under a name that other specs use at this place."""
         for key, _ in self.words.keys[place].most_common():
             value = self.config.get(key)
             if isinstance(value, int) and not isinstance(value, bool):
@@ -91,7 +93,8 @@ class Finder:
         return self._hinted(place)
 
     def _hinted(self, place: str) -> Guess | None:
-        """A name that no spec has at this place, but people do."""
+        """Find a name that is in common use for this place, though no spec has it
+        there."""
         for key, value in self.config.items():
             number = isinstance(value, int) and not isinstance(value, bool)
             if number and place in _HINTS and re.search(_HINTS[place], key):
@@ -100,7 +103,7 @@ class Finder:
         return None
 
     def size(self, place: str, measured: int) -> Guess:
-        """The key that holds what the shapes say; one key is one size."""
+        """Find the key that holds a size measured from shapes; one key is one size."""
         for key, _ in self.words.keys[place].most_common():
             if self.config.get(key) == measured:
                 return self._use(key, measured)
@@ -143,7 +146,7 @@ def _head_dim(hidden: Guess, heads: Guess) -> Guess:
 def _feed_forward(
     find: Finder, evidence: Evidence, known: set[int], hidden: int
 ) -> Guess:
-    """The size that layers have beside those of the stream and of attention."""
+    """Return the size that layers have beside those of the stream and of attention."""
     shapes = [m.weight for m in evidence.inner.values() if m.is_matrix and m.weight]
     sizes = {n for shape in shapes for n in shape} - known
     for key, _ in find.words.keys["dims.F"].most_common():

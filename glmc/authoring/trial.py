@@ -1,4 +1,4 @@
-"""A spec held against a checkpoint: what it explains, and what it leaves open."""
+"""Try a spec on a checkpoint: list what it explains, and what it leaves open."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ _CLASSES = ("architectures", "auto_map")
 
 @dataclass
 class Trial:
-    """The outcome."""
+    """The outcome of a spec's trial on a checkpoint."""
 
     error: str | None = None
-    """Why the spec cannot be evaluated with this config."""
+    """The reason why the spec cannot be evaluated with this config."""
     unknown: tuple[str, ...] = ()
     """Config keys that it says nothing about."""
     assumed: Mapping[str, object] = field(default_factory=dict)
@@ -29,11 +29,11 @@ class Trial:
 
     @property
     def tensors_fit(self) -> bool:
-        """Whether every tensor is there, used, and of the right shape."""
+        """True if every tensor is there, used, and of the right shape."""
         return not (self.error or self.missing or self.wrong or self.unused)
 
     def complaints(self) -> list[str]:
-        """What does not fit, a line for each kind of tensor."""
+        """List the tensors that do not fit, a line for each kind."""
         told = [self.error] if self.error else []
         told += [f"missing: {line}" for line in grouped(self.missing)]
         told += [f"unused: {line}" for line in grouped(self.unused)]

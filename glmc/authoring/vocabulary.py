@@ -1,4 +1,4 @@
-"""What the specs glmc has say things are called; a draft reads a checkpoint with it.
+"""The names that the built-in specs use; a draft reads a checkpoint with them.
 
 Nothing here names a key or a tensor: the more specs there are, the more is known.
 """
@@ -28,7 +28,7 @@ class Block:
 
 @dataclass
 class Vocabulary:
-    """Names by what they are names of."""
+    """Names of modules, tensors and config keys, by their meaning in the specs."""
 
     keys: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Config keys by the place in a spec that they stand at: ``dims.V``, ``norm.eps``,
@@ -49,12 +49,13 @@ class Vocabulary:
     """Globs of tensors that a spec waives, with its reason."""
 
     def slots(self, module: str) -> list[Slots]:
-        """What a module of this name is elsewhere, the most usual first."""
+        """List the slots that a module of this name fills in other specs, the most
+        usual first."""
         found = self.modules.get(module, {})
         return sorted(found, key=lambda slots: -found[slots].total())
 
     def slots_by_last(self, last: str) -> list[Slots]:
-        """The same by the last part of the name alone."""
+        """List the slots by the last part of the name alone."""
         counts: Counter[Slots] = Counter()
         for name, found in self.modules.items():
             if name.rpartition(".")[2] == last:
@@ -62,17 +63,17 @@ class Vocabulary:
         return [slots for slots, _ in counts.most_common()]
 
     def is_read(self, key: str) -> bool:
-        """Whether some spec computes with a config key."""
+        """Tell whether some spec computes with a config key."""
         return any(key in found for found in self.keys.values())
 
     def layouts(self, module: str, slots: Slots) -> list[str]:
-        """How a module of this name is stored elsewhere."""
+        """List the layouts in which other specs store a module of this name."""
         found = self.modules.get(module, {}).get(slots, Counter())
         return [layout for layout, _ in found.most_common() if layout]
 
 
 def learn(known: Mapping[str, Path]) -> Vocabulary:
-    """The vocabulary of some specs."""
+    """Collect the vocabulary of some specs."""
     words = Vocabulary()
     for name, path in known.items():
         tree: Any = load_spec(path).tree
@@ -105,7 +106,7 @@ def _keys(words: Vocabulary, tree: Any) -> None:
 
 
 def _places(tree: Any) -> Iterator[tuple[str, Expression]]:
-    """(place, expression); an op's place begins with its kind, not its name."""
+    """Yield (place, expression); an op's place begins with its kind, not its name."""
     kinds = {name: op.get("kind", name) for name, op in tree.get("ops", {}).items()}
     for section, value in tree.items():
         if section == "ops":
@@ -155,7 +156,7 @@ def _block(words: Vocabulary, tree: Any, spec: str) -> None:
 
 
 def norms_of(step: Mapping[str, object]) -> Iterator[str]:
-    """The names of the norms of a step."""
+    """Yield the names of the norms of a step."""
     for place in ("pre", "post", "after"):
         entry = step.get(place)
         name = entry.get("name") if isinstance(entry, Branch) else entry

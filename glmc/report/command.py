@@ -14,7 +14,7 @@ from glmc.report.page import page
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """``glmc report``."""
+    """Run ``glmc report``."""
     build = Build(arguments.build)
     part = arguments.svg or arguments.mermaid
     if part is None:
@@ -38,7 +38,7 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 
 def _graph(build: Build, part: str, stage: str | None) -> Graph:
-    """A part of the program of a stage, by name."""
+    """Return a part of the program of a stage, by name."""
     program = build.program_at(stage) if stage else build.program
     graphs = {graph.name: graph for graph in program.graphs}
     if part not in graphs:

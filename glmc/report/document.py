@@ -31,7 +31,7 @@ _ANY = next(iter(DEVICES.values()))  # costs are the same on all
 
 
 def document(build: Build) -> dict[str, Any]:
-    """The report of a build, for ``page.js``.
+    """Return the report of a build, for ``page.js``.
 
     ``drawings`` holds each drawing once; a graph that a pass left alone names the one
     of the stage before.
@@ -66,7 +66,8 @@ def document(build: Build) -> dict[str, Any]:
 
 
 def _ledger(build: Build) -> Iterator[dict[str, Any]]:
-    """Fusions, and below them what of the ops has no kernel, in the same columns."""
+    """Yield the fusions, and below them the ops that run without a kernel, in the same
+    columns."""
     yield from (row.written() for row in build.ledger)
     for row in build.placements:
         if row.reason:
@@ -75,7 +76,7 @@ def _ledger(build: Build) -> Iterator[dict[str, Any]]:
 
 
 def _facts(build: Build) -> list[tuple[str, str]]:
-    """What stands at the head of the page, as (label, text)."""
+    """List the facts at the head of the page, as (label, text)."""
     facts = summary(build)
     blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
     launches = [stage["launches"] for stage in facts["stages"]]
@@ -104,7 +105,7 @@ def _graph(
 
 
 def _op(on: Target, program: Program, graph: Graph, op: Op) -> dict[str, Any]:
-    """A line of the dump, taken apart."""
+    """Split a line of the dump into its parts."""
     doc = (type(op).__doc__ or "").strip().partition("\n\n")[0]
     return {
         "name": op.mnemonic,
@@ -122,7 +123,8 @@ def _op(on: Target, program: Program, graph: Graph, op: Op) -> dict[str, Any]:
 
 
 def _roofline(build: Build) -> dict[str, Any]:
-    """What ops of the last stage move and do in some calls; the page has the formula.
+    """Return the bytes and operations of the last stage's ops in some calls; the page
+    has the formula.
 
     A line is (graph, op, what it makes, times, bytes, operations, dtype).
     """
@@ -161,7 +163,7 @@ def _weights(program: Program) -> Iterator[Mapping[str, str]]:
 
 
 def _links(program: Program, code: str) -> list[tuple[int, int, int]]:
-    """(graph, op, line) for every op of the last stage, lines from 1.
+    """List (graph, op, line) for every op of the last stage, lines from 1.
 
     The emitted module has the statements of the layers, class by class, then those of
     the prefix encoder, the stem and the head, an ``ops.NAME(...)`` for each op, in
@@ -186,7 +188,7 @@ def _links(program: Program, code: str) -> list[tuple[int, int, int]]:
 
 
 def _calls(code: str) -> Iterator[tuple[str, int]]:
-    """(NAME, line) of every ``ops.NAME(...)``, in the order of the lines."""
+    """Yield (NAME, line) of every ``ops.NAME(...)``, in the order of the lines."""
     try:
         tree = ast.parse(code)
     except SyntaxError:

@@ -12,7 +12,7 @@ _SCRIPTS = ("roofline.js", "page.js")  # the last begins; it calls the others
 
 
 def page(build: Build) -> str:
-    """A page with its style, its script and its data inside."""
+    """Return a page with its style, its script and its data inside."""
     env = Environment(
         loader=PackageLoader("glmc.codegen_templates", "report"),
         undefined=StrictUndefined,
@@ -32,6 +32,6 @@ def page(build: Build) -> str:
 
 
 def _embedded(data: object) -> str:
-    """JSON that no HTML parser finds an end tag or a comment in."""
+    """Write JSON that no HTML parser finds an end tag or a comment in."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

@@ -1,1 +1,1 @@
-"""Holds models against their published code, which is read as text and never run."""
+"""Compare models with their published code, which is read as text and never run."""

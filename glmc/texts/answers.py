@@ -1,4 +1,5 @@
-"""What a text answers to the scenarios that a build is compared with."""
+"""Run a text (a model's published code) on the scenarios that a build is compared
+with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ def maker(
     tensors: Mapping[str, torch.Tensor],
     limits: Limits,
 ) -> MakeModel:
-    """A function that makes the text's model with its weights; every call a new one."""
+    """Return a function that makes the text's model with its weights; every call a new
+    one."""
 
     def make() -> TextModel:
         model = TextModel(text, config, limits)
@@ -32,7 +34,7 @@ def maker(
 def answers(
     make: MakeModel, numbers: Sequence[int], given: Sequence[Scenario]
 ) -> Iterator[tuple[Scenario, Answer]]:
-    """What a text answers; each scenario gets a new model, as texts keep tables.
+    """Yield a text's answers; each scenario gets a new model, as texts keep tables.
 
     Args:
         make: makes the model.
@@ -44,7 +46,8 @@ def answers(
 
 
 def answer(model: TextModel, numbers: Sequence[int], given: Scenario) -> Answer:
-    """Logits, and the hidden state after every layer where the text has a list of them.
+    """Return the logits, and the hidden state after every layer where the text has a
+    list of them.
 
     A text that puts tokens before batches gets its hidden states turned round.
     """

@@ -42,7 +42,8 @@ def main() -> int:
 
 
 def _warm() -> None:
-    """Have everything read that is read at first use, while files can be opened."""
+    """Import and read everything that is loaded at first use, while files can be
+    opened."""
     Library({})
     ones = torch.ones(2, 2)
     save({"product": torch.nn.functional.silu(ones @ ones)})
@@ -72,7 +73,7 @@ def _given(job: Job) -> list[Scenario]:
 
 
 def read_weights(folder: str) -> dict[str, torch.Tensor]:
-    """The tensors of a folder, mapped; they are read where they are used."""
+    """Map the tensors of a folder; they are read where they are used."""
     try:
         checkpoint = Checkpoint(Path(folder))
         return {name: checkpoint.read(name) for name in checkpoint.headers}

@@ -1,4 +1,4 @@
-"""What ``glmc read`` does, and how it says so."""
+"""Run ``glmc read``."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from glmc.texts.reading import Reading, read
 
 
 def read_command(arguments: argparse.Namespace) -> int:
-    """``glmc read``, and ``glmc specs new --read``."""
+    """Run ``glmc read``, and ``glmc specs new --read``."""
     out = arguments.out
     if out and out.exists() and not arguments.force:
         raise OutputExistsError(f"{out} is there already; --force writes over it")
@@ -36,7 +36,7 @@ def read_command(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def reading_spec(source: str, hub: Hub) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The file of a spec that is read from a model's code, and its certificate."""
+    """Yield the file of a spec read from a model's code, and its certificate."""
     found = read(source, None, hub, _tell)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{found.text.file.removeprefix('modeling_')}.yaml"

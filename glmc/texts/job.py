@@ -1,4 +1,4 @@
-"""A text is read in a process of its own, with limits of memory, time and files.
+"""Read a text in a process of its own, with limits of memory, time and files.
 
 The tables of the reader are the first wall; this is the second. The child gets a job as
 JSON, and gives numbers as a golden file (see docs/verify.md) or an error of glmc's.
@@ -24,14 +24,14 @@ _PER_SECOND = 5_000_000
 
 @dataclass(frozen=True)
 class Job:
-    """What the child is asked for."""
+    """The job of the child process."""
 
     text: Text
     configs: Sequence[dict[str, Any]]
     weights: str = ""
     """A folder; a survey needs none."""
     numbers: Sequence[int] = ()
-    """What each layer of the build is called in the checkpoint."""
+    """The number of each layer of the build in the checkpoint."""
     vocab: int = 0
     prompt: Sequence[int] = ()
     kind: str = "verify"
@@ -49,7 +49,7 @@ class Job:
     """Bytes that the child may map beyond what it has when it begins."""
 
     def sized(self, parameters: int) -> "Job":
-        """The same with room for a model of so many weights."""
+        """Return the same job with memory for a model of so many weights."""
         plain = self.limits
         limits = replace(
             plain,
@@ -64,12 +64,12 @@ class Job:
         )
 
     def write(self) -> str:
-        """As JSON."""
+        """Write the job as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, given: str) -> "Job":
-        """From JSON."""
+        """Parse a job from JSON."""
         found = json.loads(given)
         found["text"] = Text(**found["text"])
         found["limits"] = Limits(**found["limits"])
@@ -77,7 +77,7 @@ class Job:
 
 
 def run(job: Job, out: Path) -> dict[str, Any]:
-    """Have the child answer the scenarios into ``out``; gives what it noted.
+    """Have the child answer the scenarios into ``out``; return what it noted.
 
     Raises:
         GlmcError: the child's own, or that it ran over its time or its memory.
@@ -104,7 +104,8 @@ def run(job: Job, out: Path) -> dict[str, Any]:
 
 
 def _ended(job: Job, done: subprocess.CompletedProcess[str]) -> Exception:
-    """A child that says nothing was stopped, or has a bug of ours."""
+    """Return the error for a child that answered nothing: it was stopped, or has a bug
+    of ours."""
     if done.returncode < 0 or "MemoryError" in done.stderr:
         return TextBudgetError(
             f"{job.text.given}: reading it took more than {job.seconds} seconds of "

@@ -1,4 +1,4 @@
-"""What no header shows: the options of a draft, stage by stage.
+"""Settle what no header shows: the options of a draft, stage by stage.
 
 Stages silence sublayers, so that what is doubtful is settled piece by piece: costs add
 instead of multiplying, and a failure names the stage.
@@ -50,7 +50,7 @@ class Found:
 
 
 def merged(tree: Tree, small: Small) -> Mapping[str, Any]:
-    """A draft with all it inherits."""
+    """Merge a draft with all it inherits."""
     path = small.folder / "draft.yaml"
     from glmc.texts.small import spec_text
 
@@ -59,7 +59,8 @@ def merged(tree: Tree, small: Small) -> Mapping[str, Any]:
 
 
 def silenced(whole: Mapping[str, Any], layers: int) -> dict[str, list[str]]:
-    """Stage to the modules that are silent in it, by the names of the draft."""
+    """Map each stage to the modules that are silent in it, by the names of the
+    draft."""
     prefix = str(whole.get("tensor_prefix") or "") + str(whole["layer_prefix"])
 
     def modules(*slots: str) -> list[str]:
@@ -92,7 +93,7 @@ def doubts(
     read: set[str],
     words: Vocabulary,
 ) -> Iterator[Doubt]:
-    """Everything that may be otherwise than a draft says."""
+    """Yield every choice of a draft that may be otherwise."""
     ops = whole["ops"]
     attention = next((n for n, op in ops.items() if op["kind"] == "attention"), None)
     feed = next((n for n, op in ops.items() if op["kind"] == "mlp"), None)
@@ -183,7 +184,7 @@ def _blocks(steps: Sequence[Mapping[str, Any]]) -> Iterator[Doubt]:
 
 
 def edited(tree: Tree, edit: Edit) -> Tree:
-    """A tree with values put at paths."""
+    """Return a tree with values put at paths."""
     made = copy.deepcopy(tree)
     for path, value in edit.items():
         *inner, last = path.split(".")

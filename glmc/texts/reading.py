@@ -113,7 +113,7 @@ class _Reader:
         return Reading(self.text, tree, extends, facts)
 
     def _small_models(self) -> tuple[list[Small], Mapping[str, Any]]:
-        """Two small models, and the survey of a few layers of the real size."""
+        """Make two small models, and survey a few layers of the real size."""
         taken = literals(self.text.texts.values())
         first = shrink(self.config, self.words, taken, 0)
         taken |= set(vars(first[1]).values())
@@ -167,7 +167,8 @@ class _Reader:
     def _answers(
         self, smalls: Sequence[Small], silent: Sequence[Mapping[str, list[str]]]
     ) -> str:
-        """Have the text answer every stage; gives how far its lengths were proved."""
+        """Have the text answer every stage; return the lengths up to which it was
+        proved."""
         self.tell("oracle: the text's logits, stage by stage")
         beyond = True
         for small, quiet in zip(smalls, silent, strict=True):
@@ -237,7 +238,7 @@ class _Reader:
     def _with_keys(
         self, tree: Tree, smalls: Sequence[Small], real: Mapping[str, Any]
     ) -> Tree:
-        """The tree with a fate for every key, and what it was verified by."""
+        """Return the tree with a fate for every key, and what it was verified by."""
         unknown = smalls[0].unknown(tree)
         surveys = [one.survey for one in smalls]
         ignored, expected = rules.keys(unknown, self.config, surveys, real)
@@ -250,5 +251,5 @@ class _Reader:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config for the text, in float32."""
+    """Return a config for the text, in float32."""
     return {**config, "torch_dtype": "float32", "dtype": "float32"}

@@ -1,4 +1,5 @@
-"""What must hold before a spec is accepted; each rule has a sentence if it does not.
+"""The rules that a reading must satisfy before a spec is accepted; each has a sentence
+for its failure.
 
 That the small models stand for the real one is what most of them are about: the text
 must decide there as it does with the real config, by file and line.
@@ -18,12 +19,13 @@ _DATA = re.compile(
     r"position|expert|rout|topk|top_k|selected|_idx|hit|mask_token|gmask|bos|seq_len",
     re.IGNORECASE,
 )
-"""What a line speaks of that may decide by a tensor's values: dispatch to experts,
+"""The terms in a line that may decide by a tensor's values: dispatch to experts,
 special tokens, the longest position."""
 
 
 def check(text: Text, small: Sequence[Survey], real: Survey) -> dict[str, Any]:
-    """Hold the runs of a text against the rules; gives what a certificate says of them.
+    """Check the runs of a text against the rules; return the certificate's lines on
+    them.
 
     Raises:
         GlmcError: names the rule, the file and the line.
@@ -47,7 +49,8 @@ def _source(text: Text, file: str, line: int) -> str:
 
 
 def _data(text: Text, runs: Sequence[Survey]) -> set[tuple[str, int]]:
-    """Lines that decide by a tensor's values; only known kinds of them may."""
+    """Return the lines that decide by a tensor's values; only known kinds of them
+    may."""
     found: set[tuple[str, int]] = set()
     for run in runs:
         for file, line, _, how in run["data"]:
@@ -90,7 +93,8 @@ def _told(outcomes: list[bool] | None) -> str:
 
 
 def _lengths(text: Text, small: Survey) -> Iterator[str]:
-    """Comparisons of something that moves with a number; both sides must have run."""
+    """Yield comparisons of something that moves with a number; both sides must have
+    run."""
     for file, line, _, pairs in small["compared"]:
         left, right = {a for a, _ in pairs}, {b for _, b in pairs}
         if len(left) > 1 and len(right) == 1:
@@ -117,7 +121,7 @@ def keys(
     small: Sequence[Survey],
     real: Survey,
 ) -> tuple[dict[str, str], dict[str, list[Any]]]:
-    """A fate for each key without a place: ignored, or held to its one value.
+    """Return a fate for each key without a place: ignored, or held to its one value.
 
     Gives the entries of ``ignore`` and those of ``expect``.
     """

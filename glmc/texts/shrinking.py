@@ -1,4 +1,5 @@
-"""Small configs of the same shape: sizes in general position, everything else kept.
+"""Make small configs of the same shape: sizes in general position, everything else
+kept.
 
 Two small models with sizes that nothing shares stand for the model. No size is equal
 to another or to a number that the text writes out: a literal 4 in a text and 4 heads in
@@ -19,7 +20,7 @@ _LAYERS = 3
 _MOST_LAYERS = 8
 _WINDOWS = ("attention.window", "attention.chunk")
 _LONGEST = re.compile(r"max\w*(position|length|seq)|^seq_length$|^n_ctx$")
-"""What keys for the longest input are called."""
+"""Names of keys for the longest input."""
 _GROUPS = re.compile(r"query_group|kv_head|key_value_head")
 _EPS = (2e-2, 1.3e-2)
 _DTYPES = {"torch_dtype", "dtype"}
@@ -41,7 +42,7 @@ class Sizes:
 
 
 def literals(texts: Iterable[str]) -> set[int]:
-    """The integers that texts write out."""
+    """Return the integers that texts write out."""
     return {
         node.value
         for text in texts
@@ -53,7 +54,7 @@ def literals(texts: Iterable[str]) -> set[int]:
 def shrink(
     config: Mapping[str, Any], words: Vocabulary, taken: set[int], which: int
 ) -> tuple[dict[str, Any], Sizes]:
-    """The small config number ``which``, and its sizes.
+    """Return the small config number ``which``, and its sizes.
 
     Args:
         config: config.json.
@@ -112,7 +113,7 @@ def _sizes(
     taken: set[int],
     which: int,
 ) -> Sizes:
-    """Sizes in the proportions of the real ones: equal where those are equal."""
+    """Choose sizes in the proportions of the real ones: equal where those are equal."""
 
     def real(place: str) -> int | None:
         return config[keys[place][0]] if keys[place] else None
@@ -120,7 +121,7 @@ def _sizes(
     used = set(taken)
 
     def free(start: int, step: int, *, other: int = 1) -> int:
-        """The first number from ``start`` on that nobody has."""
+        """Return the first number from ``start`` on that nobody has."""
         for value in count(start, step):
             if value not in used and value * other not in used:
                 used.update({value, value * other})
@@ -153,7 +154,7 @@ def _sizes(
 def _shorten(
     small: dict[str, Any], config: Mapping[str, Any], words: Vocabulary
 ) -> None:
-    """A few layers, of every kind that the config lists."""
+    """Keep a few layers, of every kind that the config lists."""
     keys = [key for key in words.keys["layers"] if _whole(config.get(key))]
     real = max((config[key] for key in keys), default=0)
     lists = {

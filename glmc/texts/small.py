@@ -41,7 +41,8 @@ class Small:
     """Stage to scenarios and logits."""
 
     def differences(self, tree: Tree, stage: str, silenced: Sequence[str]) -> float:
-        """How far a spec is from the text in a stage; inf where it cannot be run."""
+        """Return the distance of a spec from the text in a stage; inf where it cannot
+        be run."""
         try:
             executor = self._executor(tree, list(silenced))
             return max(
@@ -55,7 +56,8 @@ class Small:
             return _NO_TRIAL
 
     def known(self) -> str | None:
-        """The spec that glmc has for the type of this config, whatever its keys."""
+        """Return the spec that glmc has for the type of this config, whatever its
+        keys."""
         source = resolve_source(str(self.folder))
         try:
             try:
@@ -66,7 +68,7 @@ class Small:
             return None
 
     def unknown(self, tree: Tree) -> tuple[str, ...]:
-        """The config keys that a spec says nothing about."""
+        """Return the config keys that a spec says nothing about."""
         try:
             load_model(resolve_source(str(self.folder)), spec_path=self._write(tree))
         except UnknownKeyError as error:
@@ -85,7 +87,7 @@ class Small:
 
 
 def spec_text(tree: Tree) -> str:
-    """A spec's tree as the lines of its file."""
+    """Write a spec's tree as the lines of its file."""
     parts = ["\n".join(section(key, value)) for key, value in tree.items()]
     return "\n".join(parts) + "\n"
 

@@ -1,4 +1,4 @@
-"""What the child finds out about a text: its tensors, what it reads, how it decides."""
+"""Survey a text, in the child: its tensors, the config keys it reads, its decisions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,8 @@ _EMBEDDING = re.compile(r"embed|wte|tok_")
 
 
 def survey(job: Job) -> list[dict[str, Any]]:
-    """For each config: the tensors that the text makes, and the records of a run."""
+    """Return for each config the tensors that the text makes, and the records of a
+    run."""
     pairs = zip(job.configs, job.lengths, strict=True)
     return [_surveyed(job, config, length) for config, length in pairs]
 
@@ -52,12 +53,12 @@ def _surveyed(job: Job, config: Mapping[str, Any], length: int) -> dict[str, Any
 
 
 def _published(names: list[str]) -> str:
-    """The name that a tied tensor is saved under: the embedding's."""
+    """Return the name that a tied tensor is saved under: the embedding's."""
     return next((name for name in names if _EMBEDDING.search(name)), names[0])
 
 
 def _noted(records: Records) -> dict[str, Any]:
-    """The records as JSON."""
+    """Return the records as JSON."""
 
     def rows(found: Mapping[Place, Any]) -> list[list[Any]]:
         return [[*place, value] for place, value in sorted(found.items())]
@@ -73,7 +74,8 @@ def _noted(records: Records) -> dict[str, Any]:
 
 
 def stage_scenarios(vocab: int) -> list[Scenario]:
-    """What a model with silenced sublayers is asked: one token, and a short prompt."""
+    """Return the scenarios of a model with silenced sublayers: one token, and a short
+    prompt."""
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(5, vocab, (1, _SHORT), generator=generator)
     none = ids[:, :0]
@@ -81,7 +83,8 @@ def stage_scenarios(vocab: int) -> list[Scenario]:
 
 
 def whole_scenarios(vocab: int, longest: int) -> list[Scenario]:
-    """What a whole model is asked: prompt, decoding, padding, and a long prompt."""
+    """Return the scenarios of a whole model: prompt, decoding, padding, and a long
+    prompt."""
     generator = torch.Generator().manual_seed(4)
     ids = torch.randint(5, vocab, (1, longest), generator=generator)
     return [*scenarios(vocab), Scenario("long", ids[:, :-2], ids[:, -2:])]
@@ -90,7 +93,8 @@ def whole_scenarios(vocab: int, longest: int) -> list[Scenario]:
 def staged(
     job: Job, tensors: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[Scenario, Answer]]:
-    """The text's answers with sublayers silenced, stage by stage, and as a whole."""
+    """Yield the text's answers with sublayers silenced, stage by stage, and as a
+    whole."""
     config = job.configs[0]
     for stage, silenced in job.stages.items():
         whole = not silenced
@@ -111,7 +115,7 @@ def _silent_scenarios(vocab: int, longest: int) -> list[Scenario]:
 def silence(
     tensors: Mapping[str, torch.Tensor], silenced: list[str]
 ) -> dict[str, torch.Tensor]:
-    """The tensors, with those of some modules zero."""
+    """Return the tensors, with those of some modules zero."""
     return {
         name: torch.zeros_like(value)
         if any(name.startswith(f"{one}.") or name == one for one in silenced)

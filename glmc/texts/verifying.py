@@ -1,4 +1,4 @@
-"""``glmc verify --against-text``: a build held against its model's published code."""
+"""``glmc verify --against-text``: compare a build with its model's published code."""
 
 import argparse
 import tempfile
@@ -20,7 +20,8 @@ from glmc.texts.job import Job, run
 def text_reference(
     arguments: argparse.Namespace, model: Any
 ) -> Iterator[tuple[Scenario, Answer]]:
-    """The scenarios and what the text of ``--against-text`` answers, in float32.
+    """Yield the scenarios and the answers of the text of ``--against-text``, in
+    float32.
 
     Raises:
         GlmcError: with file and line, where the text cannot be read; also where it ran
