@@ -12,9 +12,9 @@ _HAS: Mapping[str, str] = {
     "several residual streams that are mixed (hyper-connections)": "hy_v4",
     "several residual streams that are mixed (hyper-connections), and attention over"
     " compressed blocks of tokens": "deepseek_ref deepseek_v4",
-    "short convolutions": "inkling2_text inkling_text lfm2 lfm2_moe lfm3 zaya",
+    "short convolutions": "inkling2_text inkling_text lfm2_moe lfm3 zaya",
     "state space layers (Mamba)": (
-        "falcon_h1 falcon_mamba granitemoehybrid jamba mamba nemotron_h zamba zamba2"
+        "falcon_h1 falcon_mamba jamba mamba nemotron_h zamba zamba2"
     ),
 }
 BEYOND_ATTENTION: Mapping[str, str] = {

@@ -89,7 +89,7 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
         case m.Branches():
             each = (b.model_copy(update={"op": _op(b.op, axes)}) for b in op.branches)
             return op.model_copy(update={"branches": tuple(each)})
-        case m.PerLayerInput() | m.Affine() | m.LowRank():
+        case m.PerLayerInput() | m.Affine() | m.LowRank() | m.GatedConv():
             return op
 
 

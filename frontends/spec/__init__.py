@@ -44,6 +44,7 @@ from glmc.frontends.spec.feedforward import (
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
 from glmc.frontends.spec.mixers import (
     DecaySpec,
+    GatedConvSpec,
     MixerNormSpec,
     MixerSpec,
     ShortConvSpec,
@@ -77,6 +78,7 @@ __all__ = [
     "EmbedSpec",
     "Expectation",
     "GateSpec",
+    "GatedConvSpec",
     "HeadExpertsSpec",
     "HeadSpec",
     "IndexerSpec",

@@ -24,7 +24,7 @@ from glmc.frontends.spec.feedforward import (
     PerLayerInputSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
-from glmc.frontends.spec.mixers import MixerSpec
+from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec
 from glmc.frontends.spec.norms import NormSpec, NormUse
 from glmc.frontends.spec.positions import PositionsSpec
 from glmc.frontends.spec.weights import Quantization, WeightUse
@@ -59,6 +59,7 @@ OpSpec = Annotated[
     | MoeSpec
     | MlaSpec
     | MixerSpec
+    | GatedConvSpec
     | AffineSpec
     | LowRankSpec
     | PerLayerInputSpec

@@ -42,3 +42,11 @@ _MIXER = Makes(
 class MixerSpec(Section, makes=_MIXER):
     """A scan: the delta rule where there is a slot ``mix_beta``, and else a sum that
     decays."""
+
+
+_GATED = Makes(m.GatedConv, {"q": "mix_q", "k": "mix_k", "v": "mix_v", "o": "mix_o"})
+
+
+class GatedConvSpec(Section, makes=_GATED):
+    """A short convolution between two gates: mix_o(mix_q · conv(mix_k · mix_v)), with
+    slot ``conv_v``."""

@@ -82,3 +82,14 @@ def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
     how = {"eps": norm.eps, "fn": norm.act, "order": norm.order}
     fields = {"x": y, "z": z, "weight": weight, "weight_in": norm.weight_in}
     return str(e.emit(ops.GatedNorm, "normed", **fields, **how, groups=groups))
+
+
+def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:
+    """A short convolution between two gates."""
+    axes = {"Ec": e.model.hidden}
+    parts = ((name, getattr(a, name)) for name in "kvq")
+    k, v, q = (e.linear(name, h, of, ("Ec", "E"), axes) for name, of in parts)
+    kv = str(e.emit(ops.Mul, "kv", x=k, y=v))
+    y = _convolved(e, "v", kv, a.conv, "Ec", axes)
+    y = e.emit(ops.Mul, "gated", x=q, y=y)
+    return e.linear("mixed", y, a.o, ("E", "Ec"), axes)

@@ -6,7 +6,7 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 """
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.mixers import Decay, Mixer, MixerNorm, ShortConv
+from glmc.ir.model.mixers import Decay, GatedConv, Mixer, MixerNorm, ShortConv
 from glmc.ir.model.model import (
     AltUp,
     Block,
@@ -88,6 +88,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "Expected",
+    "GatedConv",
     "GlmPositions",
     "GroupQuantized",
     "Head",

@@ -97,3 +97,18 @@ class Mixer(Node):
     """A number of each head: so much of the value is added to the result."""
     norm: MixerNorm
     o: Projection
+
+
+class GatedConv(Node):
+    """``o(q(x) · conv(k(x) · v(x)))``: a short convolution between two gates (LFM2).
+
+    All are as wide as the hidden state, here axis ``Ec``; what is convolved has the
+    weight ``conv.v``.
+    """
+
+    kind: Literal["gated_conv"] = "gated_conv"
+    q: Projection
+    k: Projection
+    v: Projection
+    conv: ShortConv
+    o: Projection

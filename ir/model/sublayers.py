@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.mixers import Mixer
+from glmc.ir.model.mixers import GatedConv, Mixer
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
@@ -366,6 +366,15 @@ class Mla(Node):
 
 
 Sublayer = Annotated[
-    Attention | Mla | Mixer | Mlp | Moe | Affine | LowRank | PerLayerInput | Branches,
+    Attention
+    | Mla
+    | Mixer
+    | GatedConv
+    | Mlp
+    | Moe
+    | Affine
+    | LowRank
+    | PerLayerInput
+    | Branches,
     Field(discriminator="kind"),
 ]

@@ -51,6 +51,7 @@ _EYES: Config = {
 }
 
 _PLAIN: Config = {k: v for k, v in _DELTA.items() if k != "head_dim"}
+_OTHER = {"rms_norm_eps", *(k for k in _PLAIN if k.startswith("linear_"))}
 _MAMBA: Config = {
     "mamba_n_heads": 8,
     "mamba_d_head": 16,
@@ -59,6 +60,27 @@ _MAMBA: Config = {
 }
 
 FAMILIES: Mapping[str, Config] = {
+    "granitemoehybrid": {
+        **RMS,
+        **_MAMBA,
+        "max_position_embeddings": 256,
+        "num_hidden_layers": 3,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "shared_intermediate_size": 40,
+        "num_local_experts": 4,
+        "embedding_multiplier": 1.5,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 2.0,
+    },
+    "lfm2": {
+        **{k: v for k, v in _PLAIN.items() if k not in _OTHER},
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "norm_eps": 1e-2,
+        "block_multiple_of": 20,
+        "block_ffn_dim_multiplier": 1.3,
+    },
     "mamba2": {
         "vocab_size": 128,
         "hidden_size": 64,
@@ -111,6 +133,24 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "qwen3_5_moe_text": {"experts": {}},
+    "lfm2": {
+        "gates": {},
+        "biases": {
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False,
+            "tie_word_embeddings": True,
+        },
+    },
+    "granitemoehybrid": {
+        "experts": {},
+        "dense": {
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "position_embedding_type": "rope",
+            "mamba_d_conv": 3,
+        },
+    },
     "mamba2": {
         "groups": {},
         "biases": {
@@ -141,12 +181,14 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 }
 
 # With a bias in a projection transformers lets padding into the convolutions.
-UNPADDED = {"mamba2-biases", "bamba-biases"}
+UNPADDED = {"mamba2-biases", "bamba-biases", "lfm2-biases"}
 # transformers counts positions from 0 in every call, unless it is given them.
 UNCOUNTED = {"bamba"}
 
 CLASSES: Mapping[str, str] = {
     "qwen3_next": "Qwen3NextForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "mamba2": "Mamba2ForCausalLM",
     "bamba": "BambaForCausalLM",
     "olmo_hybrid": "OlmoHybridForCausalLM",
@@ -158,6 +200,17 @@ CLASSES: Mapping[str, str] = {
 
 # What a spec says instead, and the scenario that shows it: see support/mistakes.py.
 MISTAKES: tuple[tuple[str, str, str], ...] = (
+    (
+        "granitemoehybrid-experts",
+        "ops: {attn: {rope: {when: true}}}\nignore: {position_embedding_type: planted}",
+        "prompt",
+    ),
+    (
+        "lfm2-gates",
+        "weights: {mix_k+mix_q+mix_v: {layout: '[mix_q:Ec|mix_k:Ec|mix_v:Ec] E'}}",
+        "prompt",
+    ),
+    ("lfm2-gates", "ops: {conv: {conv: {act: silu}}}", "decode"),
     ("mamba2-groups", "ops: {scan: {decay: {steps: false}}}", "prompt"),
     ("mamba2-groups", "ops: {scan: {norm: {of: all}}}", "prompt"),
     ("mamba2-groups", "ops: {scan: {norm: {order: norm_first}}}", "prompt"),
