@@ -38,11 +38,11 @@ print(statistics.median(taken[1:]))
 
 
 class Refused(Exception):
-    """What glmc said instead of compiling."""
+    """A refusal of glmc's to compile."""
 
 
 def sentence(said: str) -> str:
-    """What glmc said, without its own name and the hint below."""
+    """Return what glmc said, without its own name and the hint below."""
     return said.strip().partition("\n")[0].removeprefix("glmc: ").removeprefix("error")
 
 
@@ -118,7 +118,8 @@ def alone(config: Path) -> float:
 
 
 def account(build: Path, folder: Path) -> str:
-    """Whether every tensor of the weight index beside a config found its place."""
+    """Return whether every tensor of the weight index beside a config found its
+    place."""
     if not any(folder.glob("*.index.json")):
         return "compiled"
     command = [sys.executable, "-m", "glmc", "check", str(build), "--json"]

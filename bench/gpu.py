@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 
 def environment(options: argparse.Namespace) -> dict[str, Any]:
-    """What is measured on and with."""
+    """Return what is measured on and with."""
     import torch
 
     known: dict[str, Any] = {"device": "cpu, interpreted"}

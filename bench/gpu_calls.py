@@ -33,13 +33,13 @@ class Call:
         return [value for value in every if isinstance(value, torch.Tensor)]
 
     def state(self) -> Any | None:
-        """What the layer keeps, if the op reads or writes it."""
+        """Return what the layer keeps, if the op reads or writes it."""
         every = (*self.args, *self.kwargs.values())
         return next((value for value in every if hasattr(value, "tensors")), None)
 
     def kept(self, *, written: bool = False) -> list[torch.Tensor]:
-        """What the layer keeps of the slots that are filled after the call, or only of
-        those that it writes; all of what it keeps for rows."""
+        """Return what the layer keeps of the slots that are filled after the call, or
+        only of those that it writes; all of what it keeps for rows."""
         state = self.state()
         if state is None:
             return []

@@ -1,4 +1,5 @@
-"""What decodes beside a build: transformers eager and compiled, and a plain model."""
+"""The models that decode beside a build: transformers eager and compiled, and a plain
+one."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def transformers_model(config: Path, device: str, dtype: torch.dtype) -> Any:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a Llama is made of."""
+    """The sizes of a Llama."""
 
     hidden: int
     ffn: int

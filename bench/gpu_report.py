@@ -121,7 +121,7 @@ def _cell(value: float | None) -> str:
 
 
 def device_text(results: Mapping[str, Any]) -> str:
-    """What was measured on and with, and what failed."""
+    """Return what was measured on and with, and what failed."""
     known = results["environment"]
     lines = [f"- {name}: {value}" for name, value in known.items()]
     for section in results["sections"]:

@@ -1,4 +1,4 @@
-"""What `gpu.py` measures of one build, section by section."""
+"""Measure one build, section by section, for `gpu.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long prompts and generations are, in tokens."""
+    """The lengths of prompts and generations, in tokens."""
 
     prompt: int = 128
     new: int = 128

@@ -1,4 +1,4 @@
-"""How long something takes on a device, and how fast its memory can be read."""
+"""Time a function on a device, and measure how fast its memory can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long it takes to look at a build, and how large and quick its report is.
+"""Time the commands that look at a build, and measure its report.
 
 Each command runs in a fresh process, in turns with the bare interpreter; medians. The
 report is that of a mixture of 60 layers, and Chromium, where there is one, opens it.

@@ -1,4 +1,4 @@
-"""How many mistakes the tests notice: mutants of our own code, seeded, one at a time.
+"""Count the mistakes that the tests notice: mutants of our code, seeded, one at a time.
 
 A mutant is a copy of the tree with one operator, number, comparison, branch or keyword
 changed by cosmic-ray (``pip install cosmic-ray``; any Python that has it may run this
@@ -73,7 +73,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: ``killed`` by which test or limit, or ``survived``."""
+    """The end of a mutant: ``killed`` by which test or limit, or ``survived``."""
 
     mutant: Mutant
     outcome: str
@@ -160,7 +160,7 @@ def near(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Runs:
-    """How tests are run: by which Python, which of them, for how long."""
+    """The way tests are run: by which Python, which of them, for how long."""
 
     python: str
     limit_s: float

@@ -55,7 +55,7 @@ _NO_FIELDS = {"bias", "name", "dtype", "max_positions", "axes", "optional_prefix
 
 @dataclass
 class Row:
-    """What was measured of one model type."""
+    """The measurements of one model type."""
 
     model_type: str
     spec: str
@@ -69,7 +69,7 @@ class Row:
         self.builds.add(note["build"])
 
     def features(self) -> list[str]:
-        """What the variants of this type do, by the records of the IR."""
+        """Return what the variants of this type do, by the records of the IR."""
         found: dict[str, None] = {}
         for build in sorted(self.builds):
             model = Build(Path(build)).model

@@ -34,7 +34,7 @@ _PARTS = ("vision_config", "text_config", "audio_config")
 
 @dataclass
 class Row:
-    """What was found of one variant."""
+    """The findings on one variant."""
 
     variant: Variant
     differences: Sequence[float] = ()
@@ -129,7 +129,7 @@ def main() -> int:
 
 
 def summary(rows: Sequence[Row]) -> int:
-    """How many types run and differ; 0 when none differs."""
+    """Return how many types run and differ; 0 when none differs."""
     worst: dict[str, set[str]] = {}
     for row in rows:
         worst.setdefault(row.variant.family, set()).add(row.verdict)

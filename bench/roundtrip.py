@@ -1,4 +1,4 @@
-"""Whether every stage of a config, printed, parses back to itself.
+"""Check that every stage of a config, printed, parses back to itself.
 
 Reads configs, or folders of model folders; without any, the configs that glmc comes
 with. What glmc refuses is told with its code and counted; a dump that does not come
@@ -39,7 +39,7 @@ def lost(source: str) -> Iterator[tuple[str, bool]]:
 
 
 def row(source: str) -> Row:
-    """What became of one config."""
+    """Return what became of one config."""
     place = Path(source)
     name = place.parent.name if place.name == "config.json" else place.name
     began = time.perf_counter()

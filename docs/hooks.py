@@ -1,4 +1,4 @@
-"""What mkdocs runs as it builds the site: generated pages, and links it can follow."""
+"""The hooks of mkdocs: generated pages, and links it can follow."""
 
 import ast
 import re

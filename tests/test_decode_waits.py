@@ -32,7 +32,7 @@ VARIANTS = [
 
 
 def waits(build: Any, checkpoint: Path) -> str | None:
-    """Why the first step after a prompt could not be recorded, lengths aside."""
+    """Return why the first step after a prompt could not be recorded, lengths aside."""
     model = build.load(checkpoint, device="cpu", dtype="float32")
     part = {
         name: importlib.import_module(f"{build.__name__}.{name}")

@@ -157,7 +157,7 @@ def test_tokens_and_wishes_are_told(case: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_what_was_set_stays_set(case: tuple[Path, Path], tmp_path: Path) -> None:
-    """Who compiled with --set meant it; what else differs is refused."""
+    """A value compiled with --set is meant; any other difference is refused."""
     sets = ["rope_parameters.rope_theta=20000.0", "num_hidden_layers=1"]
     build = compile_model(case[0], tmp_path / "build", sets=tuple(sets))
     config = edits.read_config(case[0])
@@ -283,7 +283,7 @@ def mutated(value: Any) -> Iterator[Any]:
 
 
 def model_of(folder: Path, config: Config) -> Any:
-    """What the frontend makes of a config, or why it refuses it."""
+    """Return what the frontend makes of a config, or why it refuses it."""
     (folder / "config.json").write_text(json.dumps(config))
     try:
         model = load_model(resolve_source(str(folder))).model

@@ -89,7 +89,7 @@ def free(ours: Any) -> list[list[int]]:
 
 
 def options(ours: Any) -> dict[str, dict[str, Any]]:
-    """What is asked for, made of what the model says without it."""
+    """Return what is asked for, made of what the model says without it."""
     said = free(ours)
     common = sorted({token for row in said for token in row[:3]})
     second = [said[0][2:4], said[1][5:6], said[2][1:4]]
@@ -240,7 +240,7 @@ CUTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CUTS)
 def test_probabilities_as_transformers(theirs: Any, name: str) -> None:
-    """What tokens are drawn by, before any is."""
+    """The probabilities before any token is drawn."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(64, 200, generator=generator) * 3
     asked = {"top_k": 0, "top_p": 1.0, "temperature": 1.0} | CUTS[name]

@@ -41,7 +41,7 @@ def logits(model: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def expected(twin: Path) -> torch.Tensor:
-    """What transformers answers with the twin's weights."""
+    """Return what transformers answers with the twin's weights."""
     return logits(AutoModelForCausalLM.from_pretrained(twin, dtype=torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom, and what an installed glmc consists of."""
+"""The imports that each room may make, and the files of an installed glmc."""
 
 from __future__ import annotations
 

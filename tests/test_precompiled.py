@@ -86,7 +86,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(
     build: Path, tmp_path: Path, *, arch: int = 90, dtype: str = "float16", run: bool
 ) -> dict[str, Any]:
-    """What the build offers to Triton, and what Triton is asked for."""
+    """Return what the build offers to Triton, and what Triton is asked for."""
     if build != tmp_path / "build":
         shutil.copytree(build, tmp_path / "build")
     cache = {"TRITON_CACHE_DIR": str(tmp_path / "triton")}

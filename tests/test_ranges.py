@@ -1,4 +1,4 @@
-"""What `make test` leaves out is marked, and tried by `make test-slow`."""
+"""Tests that `make test` leaves out are marked, and tried by `make test-slow`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer keeps for each row, proved by a toy op in a process of its own.
+"""State for each row, proved by a toy op in a process of its own.
 
 The op is registered there and nowhere else: tests that enumerate ops do not see it.
 """

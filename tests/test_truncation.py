@@ -105,7 +105,7 @@ def test_a_golden_checkpoint(
 
 
 def test_layers_that_predict_further_tokens_keep_their_reason(tmp_path: Path) -> None:
-    """What comes after the published layers is not what --set leaves out."""
+    """Layers after the published ones are not those that --set leaves out."""
     compiled = compile_files("glm-4.5-air", Options(sets=("num_hidden_layers=5",)))
     given = wanted(compile_files("glm-4.5-air", Options()).stages[-1].program)
     further = {"model.layers.46.eh_proj.weight": Need((4096, 8192), None)}

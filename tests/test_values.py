@@ -1,4 +1,5 @@
-"""What tensors are taken for is looked up; weights that are no numbers are named."""
+"""Values that tensors are assumed to have are looked up; weights that are no numbers
+are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers are one class of a build, and what its arguments are."""
+"""Layers that are one class of a build, and its arguments."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which files of the runtime a build takes along."""
+"""The files of the runtime that a build takes along."""
 
 import ast
 import json

@@ -36,7 +36,7 @@ PUBLISHED = ("ir/recipe.py", "ir/lower/storage.py")
 
 
 def named(pattern: re.Pattern[str], text: str) -> list[str]:
-    """What of a text names machines; "in words" is English."""
+    """Return what of a text names machines; "in words" is English."""
     plain = re.sub(r"\b(in|says so in) words\b", "", text)
     return pattern.findall(plain)
 

@@ -15,7 +15,8 @@ def _writes_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rendered(folder: Path, text: str) -> str:
-    """What a fresh environment makes of a template, with its cache in a folder."""
+    """Return what a fresh environment makes of a template, with its cache in a
+    folder."""
     loader = jinja2.DictLoader({"page": text})
     env = jinja2.Environment(loader=loader, bytecode_cache=TemplateCache(folder))
     return env.get_template("page").render(name="a")

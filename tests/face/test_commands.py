@@ -107,7 +107,7 @@ def test_verify_passes_says_how_far_they_agree(
 def test_the_process_ends_without_a_search_for_cycles(
     calls: int, tmp_path: Path
 ) -> None:
-    """What was registered before the command runs after what it registers."""
+    """A hook registered before the command runs after those it registers."""
     script = (
         "import atexit, gc\n"
         "atexit.register(lambda: print('kept', gc.get_freeze_count() > 0))\n"

@@ -35,7 +35,7 @@ def test_a_build_lives_through_three_hundred(scene: Callable[..., Any]) -> None:
 def test_control_a_writer_in_place_is_caught(
     scene: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What writes file by file where the old build lies fails the scenes."""
+    """A writer that replaces the old build file by file fails the scenes."""
 
     def in_place(out: Path, files: durability.Files, *, force: bool) -> None:
         with replacing.writing_to(out):

@@ -1,4 +1,4 @@
-"""What a new user tries, and what glmc then says."""
+"""The first steps of a new user, and glmc's answers."""
 
 from __future__ import annotations
 

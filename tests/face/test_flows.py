@@ -22,7 +22,7 @@ def build(compiled: Callable[[Path], Path]) -> Path:
 def flow(
     capsys: pytest.CaptureFixture[str], build: Path, way: str, value: str
 ) -> list[dict[str, Any]]:
-    """What is found, graph by graph."""
+    """Return what is found, graph by graph."""
     assert main(["inspect", str(build), way, value, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["direction"] == way.removeprefix("--")

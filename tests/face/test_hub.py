@@ -259,7 +259,7 @@ def test_a_mirror_names_no_file_outside_the_cache(
 
 
 def test_control_the_client_itself_writes_outside(hub: Hub, tmp_path: Path) -> None:
-    """What is refused here is what it does without us; else the check can go."""
+    """The client by itself does what is refused here; else the check can go."""
     from huggingface_hub import hf_hub_download, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 

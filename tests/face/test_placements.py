@@ -1,4 +1,4 @@
-"""What runs each op on a GPU: in the ledger, on the terminal, and with --strict."""
+"""The place of each op on a GPU: in the ledger, on the terminal, and with --strict."""
 
 import json
 import shutil

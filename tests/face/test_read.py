@@ -255,7 +255,7 @@ def test_no_mutant_passes_for_what_it_was_made_from(
 
 
 def _apart(text: Any, small: Any) -> float:
-    """How far a text is from the answers of a small model."""
+    """Return how far a text is from the answers of a small model."""
     job = Job(
         text, [reading._plain(small.config)], vocab=small.sizes.vocab, kind="stages",
         stages={"whole": []}, longest=small.sizes.longest + 13,

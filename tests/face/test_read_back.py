@@ -1,4 +1,4 @@
-"""What is read back from a build is believed no more than any foreign file."""
+"""Files read back from a build are believed no more than any foreign file."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_layers_of_another_number_than_those_of_transformers(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is one layer there and two here ends with the second; a skipped one is none.
+    """One layer there and two here end with the second; a skipped one is none.
 
     The numbers that are saved say which layers they are of.
     """

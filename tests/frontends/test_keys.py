@@ -71,7 +71,7 @@ def test_control_a_key_that_may_be_on_is_refused(
 
 
 def test_control_off_is_not_for_slips(refusal: Refusal) -> None:
-    """What a user sets should have an effect, and a misspelt key another one."""
+    """A key that a user sets should have an effect, and a misspelt key another one."""
     assert "planted" in refusal(LLAMA, sets=["planted=false"])
     message = refusal(LLAMA | {"tie_word_embedding": False})
     assert "did you mean tie_word_embeddings?" in message

@@ -1,4 +1,4 @@
-"""What configs say about quantisation: which tensors are stored how."""
+"""Quantisation in configs: which tensors are stored how."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_what_a_spec_is_for_is_not_inherited(refusal: Refusal) -> None:
 
 
 def test_a_name_that_a_spec_is_for_stands_in_its_text() -> None:
-    """What :func:`identify` looks for before it reads a spec."""
+    """:func:`identify` looks for a name in a spec's text before it reads it."""
     for path in builtin_specs().values():
         match = _match(path)
         for name in (*match.model_type, *match.architectures):

@@ -1,4 +1,4 @@
-"""What lies in a model folder, a spec, a dump or a build: an answer or a GlmcError."""
+"""Any file in a model folder, a spec, a dump or a build: an answer or a GlmcError."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def compile_program_dump(text: str, folder: Path) -> None:
 
 
 def look_at(build: Build) -> None:
-    """What the commands show of a build."""
+    """Run the commands that show a build."""
     inspecting.summary_text(inspecting.summary(build))
     inspecting.keys_text(inspecting.summary(build), build.manifest["config"])
     ledger_of(build)

@@ -51,7 +51,7 @@ def render_template(text: str, folder: Path) -> None:
 
 
 def use(tokenizer: Tokenizer) -> None:
-    """What is done with a tokenizer, in small."""
+    """Use a tokenizer in the ways that models do."""
     for text in ("the weather", "a <|user|> 你好 🌍"):
         ids = tokenizer.encode(text, encode_special_tokens=True)
         assert all(type(number) is int and number >= 0 for number in ids)

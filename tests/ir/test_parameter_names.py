@@ -1,4 +1,4 @@
-"""What parameters are called: as the checkpoint calls them, and by what holds them."""
+"""Names of parameters: those of the checkpoint, and by the module that holds them."""
 
 import pytest
 

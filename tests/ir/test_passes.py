@@ -227,7 +227,7 @@ def test_a_norm_that_adds_something_else_is_caught(old: str, new: str) -> None:
 
 
 def difference(model: m.Model, fusion: Fusion, old: str, new: str) -> float:
-    """How far a broken fusion leads from the program that it is given."""
+    """Return how far a broken fusion leads from the program that it is given."""
     before = lower(shrink(model))
     for stage in run(before):
         if stage.name == fusion.name:

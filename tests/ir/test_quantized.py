@@ -55,7 +55,7 @@ def ledger(model: m.Model) -> list[Entry]:
 
 
 def kept(stages: list[Stage]) -> Stage:
-    """What keep-quantized left."""
+    """Return what keep-quantized left."""
     return next(stage for stage in stages if stage.name == "keep-quantized")
 
 

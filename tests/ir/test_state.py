@@ -1,4 +1,4 @@
-"""What layers keep: declared, written once, and the same however tokens are read."""
+"""The state of layers: declared, written once, and the same however tokens are read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attending_twice() -> m.Model:
 
 
 def worst(program: Program) -> float:
-    """How far any reading is from the prompt in one call."""
+    """Return how far any reading is from the prompt in one call."""
     return max(d for _, d in differences(program, random_checkpoint(program)))
 
 

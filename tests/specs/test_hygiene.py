@@ -1,4 +1,4 @@
-"""What must hold of all specs together."""
+"""Rules for all specs together."""
 
 from __future__ import annotations
 

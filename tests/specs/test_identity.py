@@ -1,4 +1,4 @@
-"""Which spec a config finds, where a name alone does not say it, and which never."""
+"""The spec that a config finds, where a name alone does not say it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NUMBERED = {
 
 
 def numbers(model: m.Model) -> list[int]:
-    """What ``{i}`` is for each layer, in the order of the layers."""
+    """Return what ``{i}`` is for each layer, in the order of the layers."""
     pairs = [
         pair
         for block in model.blocks

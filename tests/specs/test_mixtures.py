@@ -65,7 +65,7 @@ def test_a_cache_of_latents(load: Load) -> None:
 
 
 def test_dots3_of_an_older_config(load: Load) -> None:
-    """What the config class of transformers makes of keys that it renamed."""
+    """Keys that the config class of transformers renamed mean what it makes of them."""
     new = latest.published("dots3_note_text")
     renamed = {*new["per_layer_config"]["1"], "per_layer_config", "mlp_layer_types"}
     old = {k: v for k, v in new.items() if k not in renamed or k in _OF_BOTH}

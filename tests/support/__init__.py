@@ -1,4 +1,4 @@
-"""What the tests share: tiny checkpoints, their reference logits, imported builds."""
+"""Shared by the tests: tiny checkpoints, their reference logits, imported builds."""
 
 from pathlib import Path
 

@@ -204,7 +204,8 @@ EITHER = {"a keyword of Python", "a name of Python", "powers", "a surrogate", "s
 
 
 def render_named(name: str) -> str:
-    """What the template ends in: nothing, the refusal, or the name of an escape."""
+    """Return what the template ends in: nothing, the refusal, or the name of an
+    escape."""
     from glmc.backends.runtime.tokenizer.files import TokenizerError
     from glmc.backends.runtime.tokenizer.jinja import render
 

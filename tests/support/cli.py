@@ -19,8 +19,8 @@ TIMEOUT = 120
 """Seconds that a command may take."""
 
 PRELOADED = ["torch", "glmc.cli", "glmc.driver", "glmc.backends.triton.registry"]
-"""What is imported once for all commands. Nothing that reads the environment when it is
-imported: triton and huggingface_hub do."""
+"""The modules imported once for all commands. Nothing that reads the environment when
+it is imported: triton and huggingface_hub do."""
 
 
 def glmc(*arguments: str | Path, cwd: Path | None = None, **env: str) -> Run:

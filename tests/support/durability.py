@@ -1,7 +1,6 @@
-"""What a build and a user's file beside it go through: kills, full disks, four writers
-at once, folders that may not be written.
+"""Kills, full disks and concurrent writers for a build and a user's file beside it.
 
-    python tests/support/durability.py 300     each of them 300 times
+``python tests/support/durability.py 300`` runs each of them 300 times.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def read(encoder: Encoder, checkpoint: Path) -> Any:
 
 
 def answers(model: Any, call: Inputs) -> Tensors:
-    """What either side answers, by field."""
+    """Return what either side answers, by field."""
     with torch.no_grad():
         out = model(**call)
     fields = ("last_hidden_state", "pooler_output", "logits")

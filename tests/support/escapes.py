@@ -19,7 +19,7 @@ _ENDS = {
 }
 
 Attack = tuple[str, str]
-"""How it ends, and the text."""
+"""Its end, and the text."""
 
 
 def sections(name: str) -> dict[str, str]:

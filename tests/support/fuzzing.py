@@ -27,7 +27,7 @@ from typing import Any
 from glmc.ir.errors import GlmcError
 
 SECONDS = 20.0
-"""What an input may take."""
+"""The limits of an input."""
 MEMORY = 3 << 30
 """Bytes that the child may have beyond what it began with."""
 
@@ -44,7 +44,7 @@ class Target:
     """Sound inputs, which are mutated."""
     mutate: Mutation
     act: Callable[[str, Path], object]
-    """What is done with an input; a folder is there to write to."""
+    """The use that is made of an input; a folder is there to write to."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def in_order(width: int, group: int) -> Array:
 
 
 def value(codes: Array, scale: Array, point: Array, group_of: Array) -> Array:
-    """What codes stand for: the zero point taken off, times the scale."""
+    """Return what codes stand for: the zero point taken off, times the scale."""
     made: Array = (codes - point[:, group_of]).astype(np.float32) * scale[:, group_of]
     return made
 
@@ -283,7 +283,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def is_linear(name: str) -> bool:
-    """Whether a tensor is the weight of a linear map within a layer."""
+    """Return whether a tensor is the weight of a linear map within a layer."""
     return ".layers." in name and name.endswith("_proj.weight")
 
 

@@ -1,4 +1,4 @@
-"""What the tests of logits measured, for the table that `bench/parity.py` writes."""
+"""Collect the measurements of logits for the table that `bench/parity.py` writes."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def blocks(**changes: Any) -> Change:
 
 
 def within(name: str, **changes: Any) -> Callable[[Any], Any]:
-    """What a node has under a name, with some fields changed."""
+    """Return what a node has under a name, with some fields changed."""
     return lambda node: (
         getattr(node, name) and getattr(node, name).model_copy(update=changes)
     )

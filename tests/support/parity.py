@@ -1,4 +1,4 @@
-"""How far a build's logits lie from reference logits, scenario by scenario."""
+"""Measure how far a build's logits lie from reference logits, scenario by scenario."""
 
 from __future__ import annotations
 

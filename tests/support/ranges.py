@@ -1,4 +1,4 @@
-"""How much of a range `make test` tries; `make test-slow` tries all of it."""
+"""The part of a range that `make test` tries; `make test-slow` tries all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers answers, eager and in fp32: the numbers that parity is held to.
+"""Answers of transformers, eager and in fp32: the numbers that parity is held to.
 
 Each scenario starts from a copy of the model as it was loaded, because dynamic rope
 keeps state between calls.

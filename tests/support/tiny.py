@@ -125,6 +125,6 @@ def legacy_dialect(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(config: dict[str, Any]) -> dict[str, Any]:
-    """What a multimodal config says of the whole model."""
+    """Return what a multimodal config says of the whole model."""
     keys = ("model_type", "architectures")
     return {key: config[key] for key in keys if key in config}

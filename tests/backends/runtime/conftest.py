@@ -109,7 +109,7 @@ def checkpoint_tensors() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def tensors() -> dict[str, torch.Tensor]:
-    """What a checkpoint of the model holds."""
+    """Return what a checkpoint of the model holds."""
     return checkpoint_tensors()
 
 

@@ -12,7 +12,7 @@ from glmc.backends.runtime.recipes import Bind, cat, names, permute
 
 
 class Header(NamedTuple):
-    """What a file says of a tensor."""
+    """A tensor's entry in a file's header."""
 
     shape: tuple[int, ...] | None
     dtype: str | None

@@ -1,4 +1,4 @@
-"""What an encoder is called with, checked and completed."""
+"""The arguments of an encoder's call, checked and completed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glmc.backends.runtime.recipes import Bind
 
 
 class Header(NamedTuple):
-    """What a file says of a tensor."""
+    """A tensor's entry in a file's header."""
 
     shape: tuple[int, ...] | None
     dtype: str | None

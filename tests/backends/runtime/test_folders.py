@@ -1,4 +1,4 @@
-"""What `glmc check` refuses of a folder `load` refuses, by the same rules."""
+"""A folder that `glmc check` refuses is refused by `load`, by the same rules."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_the_order_of_repacked_codes(bits: int, width: int) -> None:
 
 
 def test_the_packings_of_the_tests_are_the_published_ones() -> None:
-    """What writes whole checkpoints in the tests writes these words too."""
+    """The writer of whole checkpoints in the tests writes these words too."""
     codes = hub_formats.words(np.arange(64).reshape(2, 32) % 16, 4)
     assert codes[0, 0] == 0x76543210
     for name in ("packed4", "gptq4", "awq4"):

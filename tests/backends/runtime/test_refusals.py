@@ -114,7 +114,7 @@ STREAMS: dict[str, Call] = {
 
 
 def refused(call: Call, model: CausalLM, past: Cache) -> tuple[str, int]:
-    """Where a call is refused: the file and line of the raise."""
+    """Return where a call is refused: the file and line of the raise."""
     with pytest.raises(ValueError, match=r"\w") as caught:
         call(model, past)
     frame = traceback.extract_tb(caught.value.__traceback__)[-1]
@@ -157,7 +157,7 @@ def raises() -> set[tuple[str, int]]:
 
 @pytest.fixture
 def seen(model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
-    """Where calls are refused, each followed by a correct one."""
+    """Return where calls are refused, each followed by a correct one."""
     where = goes_on(model, OTHERS)
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "max_positions", 12)

@@ -14,7 +14,7 @@ DRAWS = 40_000
 
 
 def frequencies(**options: Any) -> torch.Tensor:
-    """How often each of five tokens is drawn."""
+    """Return how often each of five tokens is drawn."""
     logits = PROBABILITIES.log().expand(DRAWS, -1)
     drawn = Sampler(seed=3, **options)(logits)
     return torch.bincount(drawn, minlength=5) / DRAWS

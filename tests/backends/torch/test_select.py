@@ -75,7 +75,7 @@ def test_computes_what_the_ops_compute() -> None:
 
 
 def test_lines_at_column_0_are_the_definitions() -> None:
-    """What is looked for before a file is parsed is what parsing finds."""
+    """The definitions that a look at the text finds are those that parsing finds."""
     parsed = {name: file for file in FILES for name in read_source(file).definitions}
     assert places() == parsed
 

@@ -1,4 +1,4 @@
-"""What changes the scores of attention in the kernels, interpreted."""
+"""Caps, slopes and sinks of attention's scores in the kernels, interpreted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_planted_mistake_in_changed_scores_is_caught(
 
 
 def test_chunks_with_a_prefix_have_no_kernel() -> None:
-    """What no kernel is made for is the reference's, and is named as such."""
+    """A use without a kernel runs as the reference, and is named as such."""
     text = render(qkv_use(chunk=8, prefix=True))
     assert "from .reference import qkv_attention" in text
     assert "_kernel" not in text

@@ -1,4 +1,4 @@
-"""What works element by element, and the write into the cache, interpreted."""
+"""Elementwise kernels, and the write into the cache, interpreted."""
 
 from __future__ import annotations
 

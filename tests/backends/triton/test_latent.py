@@ -129,7 +129,7 @@ def test_states_that_lie_apart(interpreted: Interpreted) -> None:
 
 
 def test_decode_reads_the_position_on_the_device(interpreted: Interpreted) -> None:
-    """What a captured graph does: the same launches, after the position moved on."""
+    """The same launches serve the next position, as in a captured graph."""
     module = interpreted(*latent_uses())
     _, cache = run(module, 1, past=9)
     layer = cache.own[0]

@@ -1,4 +1,4 @@
-"""How many kernels a decoded token launches: what the ops say, and what is launched."""
+"""The launches of a decoded token: as the ops say, and as they are made."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Counted:
 def decoded(
     folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Counter[str], int]:
-    """What one decoded token launches, and the layers of the model."""
+    """Return what one decoded token launches, and the layers of the model."""
     build = builds.import_build(folder)
     model = build.load(checkpoint, device="cpu", dtype="float32")
     launches: Counter[str] = Counter()

@@ -61,7 +61,7 @@ def biases(names: Iterable[str], given: list[torch.Tensor]) -> Tensors:
 def compare(
     module: ModuleType, given: list[torch.Tensor], **more: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the kernels give, and what the reference does."""
+    """Compare the kernels with the reference."""
     return module.moe_experts(*given, **more), reference.moe_experts(*given, **more)
 
 

@@ -1,4 +1,4 @@
-"""What has kernels and what has none: told for every op, and as it is emitted."""
+"""Ops with kernels and without: told for every op, and as it is emitted."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_nothing_that_works_on_elements_is_torchs_by_design() -> None:
 
 
 def told(uses: list[OpUse], op: str) -> list[Place]:
-    """Where each use of an op runs."""
+    """Return where each use of an op runs."""
     found = zip(uses, places(uses), strict=True)
     return [place for use, place in found if use.name == op]
 

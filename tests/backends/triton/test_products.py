@@ -150,7 +150,7 @@ def test_values(
 @pytest.mark.parametrize("rows", [2050, pytest.param(8200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tokens", first(1, [3, 1]))
 def test_many_outputs(interpreted: Interpreted, rows: int, tokens: int) -> None:
-    """Where tiles are larger, and fewer programs or none share the columns of a row."""
+    """Larger tiles, and fewer programs or none to share the columns of a row."""
     use = product_use("linear_add")
     operands, given = case(use, tokens, 70, rows, torch.float32, 0)
     got = interpreted(use).linear_add(*operands, **given)

@@ -252,7 +252,7 @@ def test_whoever_comes_last_gives_the_same_bits(interpreted: Interpreted) -> Non
 
 
 def check_steps(module: ModuleType) -> None:
-    """What one launch leaves, the next begins with: steps over one cache."""
+    """Each launch begins with the cache that the last one left."""
     ours, theirs = (
         filled_cache((2, 32, 32), batch=2, past=60, tokens=4, dtype=F32)
         for _ in range(2)

@@ -308,7 +308,7 @@ MOST_CONTROL = 0.1
 
 
 def test_templates_hardly_branch() -> None:
-    """What a form has is put in, line by line; what else there is does not ask."""
+    """A form's lines are put in one by one; templates ask for nothing else."""
     lines = [
         line
         for file in (TEMPLATES / "kernels").iterdir()

@@ -1,4 +1,5 @@
-"""What a kernel takes, read from what compilers write, and held against a GPU."""
+"""The resources of a kernel, read from what compilers write, and compared with a
+GPU."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def off(
     after: int = 4,
     seed: int = 0,
 ) -> float:
-    """How far the launcher is from the reference at most."""
+    """Return how far the launcher is from the reference at most."""
     width = first + 2 * pairs + after
     x = random(2, 3, heads, width, dtype=dtype, seed=seed)
     angles = random(2, 3, pairs, dtype=torch.float32, seed=seed + 1)

@@ -326,7 +326,7 @@ def attend(
 
 
 def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
-    """Whether ``spec`` is of this launch: types, constants, options."""
+    """Return whether ``spec`` is of this launch: types, constants, options."""
     given = dict(launched)
     kernel = given.pop("kernel")
     options = (given.pop("num_warps", 4), given.pop("num_stages", None))
@@ -347,7 +347,7 @@ def says(spec: AotSpec, launched: dict[str, Any]) -> bool:
 
 
 def kind_of(argument: Any) -> str:
-    """What Triton calls an argument."""
+    """Return what Triton calls an argument."""
     if isinstance(argument, torch.Tensor):
         return POINTERS[argument.dtype]
     if hasattr(argument, "block_shape"):
@@ -409,7 +409,7 @@ def launched(
     dtype: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[dict[str, Any]]:
-    """What the launchers give to kernels when they are called on tensors."""
+    """Return what the launchers give to kernels when they are called on tensors."""
     found: list[dict[str, Any]] = []
     for name, value in vars(module).copy().items():
         if name.endswith("_kernel"):

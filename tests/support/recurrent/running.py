@@ -1,4 +1,4 @@
-"""What the toy op means, in plain torch; copied into builds like any reference op."""
+"""The toy op in plain torch; copied into builds like any reference op."""
 
 import torch
 

@@ -22,7 +22,7 @@ SECONDS, MEMORY = 10.0, 512
 
 
 def attacked(steps: int) -> dict[str, tuple[str, float, int]]:
-    """What each attack ended in, its seconds and its MiB, in a small process."""
+    """Return what each attack ended in, its seconds and its MiB, in a small process."""
     done = subprocess.run(
         [sys.executable, "-m", "support.attacks", str(steps)],
         cwd=TESTS,

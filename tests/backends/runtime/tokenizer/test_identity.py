@@ -1,4 +1,4 @@
-"""Which tokenizer a folder holds, and which mixes of files are refused."""
+"""A folder's tokenizer is identified, and mixes of files are refused."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """What a call answers, or that it refuses."""
+    """Return what a call answers, or that it refuses."""
     try:
         return call()
     except Exception as error:
@@ -472,7 +472,7 @@ class TestAnswers:
 
 
 class TestArguments:
-    """What transformers names is obeyed, or refused by name."""
+    """An argument that transformers names is obeyed, or refused by name."""
 
     def test_batches_of_chats(self, tmp_path: Path) -> None:
         ours, theirs = pair(folder(tmp_path, chat_template__jinja=QWEN))

@@ -1,4 +1,4 @@
-"""Where every parameter of the model lies in the published checkpoint.
+"""The place of every parameter of the model in the published checkpoint.
 
 A string is a tensor's name; ``{i}`` in it is the layer's index.
 """
