@@ -15,13 +15,13 @@ from glmc.backends.runtime.tensor_info import TensorInfo
 from glmc.builds import Build
 from glmc.catalogue import likeness
 from glmc.checkpoints import checkpoint_files, read_headers, told
-from glmc.commands import open_build, own_weights
 from glmc.ir.errors import (
     CheckpointMismatchError,
     ConfigDriftError,
     OptionsDisagreeError,
     WeightValuesError,
 )
+from glmc.opening import open_build, own_weights
 from glmc.options import hub_of
 
 _SAME_REPOSITORY = "Take config and weights from the same repository and revision."

@@ -2,21 +2,15 @@
 
 import argparse
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmc.builds import Build
-from glmc.frontends.hub import is_hub_id
-from glmc.frontends.wording import named
-from glmc.frontends.wording import show as spelt
 from glmc.ir.errors import (
-    NoCheckpointError,
     OptionsDisagreeError,
     OptionValueError,
 )
-from glmc.manifest import MANIFEST
+from glmc.opening import open_build, switched_off, tell
 from glmc.terminal import show
 
 if TYPE_CHECKING:  # a quarter of what `inspect` imports, and it needs none of it
@@ -59,10 +53,10 @@ def compile_command(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
     )
     compiled = _compiled(arguments, options)
-    _tell(compiled.loaded.source.note)
-    _tell(_unverified(compiled.loaded))
-    _tell(_switched_off(compiled.loaded))
-    _tell(name_note(arguments.out))
+    tell(compiled.loaded.source.note)
+    tell(_unverified(compiled.loaded))
+    tell(switched_off(compiled.loaded))
+    tell(name_note(arguments.out))
     write_build(arguments.out, compiled.files, force=arguments.force)
     entries = [entry for stage in compiled.stages for entry in stage.ledger]
     applied = sum(entry.status == "applied" for entry in entries)
@@ -130,15 +124,6 @@ def _unverified(loaded: "LoadedModel") -> str | None:
         f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"
         f" its builds: {how}"
     )
-
-
-def _switched_off(loaded: "LoadedModel") -> str | None:
-    """Say which keys the spec does not know and takes for switched off."""
-    off = [key for key, fate in loaded.keys.items() if fate.status == "off"]
-    if not off:
-        return None
-    told = ", ".join(f"{named(key)} ({spelt(loaded.config[key])})" for key in off)
-    return f"The spec {loaded.spec!r} does not know {told}: taken for switched off"
 
 
 def inspect_command(arguments: argparse.Namespace) -> int:
@@ -244,43 +229,6 @@ def configs_command(arguments: argparse.Namespace) -> int:
     else:
         print(catalogue.table())
     return 0
-
-
-def open_build(given: str, arguments: argparse.Namespace) -> Build:
-    """Open the build in a folder; else compile ``given`` without writing it."""
-    path = Path(given)
-    if path.is_dir() and not (path / "config.json").is_file():
-        return Build(path)
-    if (path / MANIFEST).is_file():
-        return Build(path)
-    from glmc.driver import Options, compile_files
-
-    options = Options(
-        revision=arguments.revision,
-        endpoint=arguments.endpoint,
-        offline=arguments.offline,
-        timeout=arguments.timeout,
-    )
-    compiled = compile_files(given, options)
-    _tell(compiled.loaded.source.note)
-    _tell(_switched_off(compiled.loaded))
-    texts = {n: text for n, text in compiled.files.items() if isinstance(text, str)}
-    return Build(path, texts)
-
-
-def own_weights(build: Build) -> str:
-    """Return the checkpoint beside a config that was compiled on the fly."""
-    given = str(build.path)
-    if build.files is None or not (build.path.is_dir() or is_hub_id(given)):
-        raise NoCheckpointError(
-            f"{given} has no weights of its own; name a checkpoint with --weights"
-        )
-    return given
-
-
-def _tell(note: str | None) -> None:
-    if note:
-        print(f"glmc: note: {note}", file=sys.stderr)
 
 
 def quantize_command(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+../../../glmc/opening.py
