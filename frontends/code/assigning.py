@@ -49,7 +49,7 @@ def _unpack(
 
 
 def put(machine: "Machine", owner: Any, key: Any, value: Any) -> None:
-    """``owner[key] = value``."""
+    """Set ``owner[key] = value``."""
     if isinstance(owner, torch.Tensor):
         tensors.put(machine, owner, key, value)
     elif isinstance(owner, dict):

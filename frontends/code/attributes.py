@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def find(machine: "Machine", value: Any, name: str) -> Any:
-    """An attribute of any value, or :data:`MISSING`."""
+    """Return an attribute of any value, or :data:`MISSING`."""
     if isinstance(value, Instance):
         return _instance(machine, value, name)
     if isinstance(value, torch.Tensor):
@@ -130,7 +130,7 @@ def _getattribute(machine: "Machine", owner: Any, name: str) -> Any:
 
 
 def _nothing(machine: "Machine", *given: Any, **named: Any) -> None:
-    """``object.__init__`` and ``__init_subclass__``."""
+    """Do nothing, as ``object.__init__`` and ``__init_subclass__`` do."""
 
 
 _RAW = {
@@ -213,7 +213,7 @@ def _property(value: Property, name: str) -> Any:
 
 
 def store(machine: "Machine", value: Any, name: str, new: Any) -> None:
-    """``value.name = new``; contracts and tables cannot be changed."""
+    """Set ``value.name = new``; contracts and tables cannot be changed."""
     if isinstance(value, Instance):
         _store_instance(machine, value, name, new)
     elif isinstance(value, torch.Tensor):
@@ -259,7 +259,7 @@ def _store_instance(machine: "Machine", value: Instance, name: str, new: Any) ->
 
 
 def remove(machine: "Machine", value: Any, name: str) -> None:
-    """``del value.name``."""
+    """Delete ``value.name``."""
     if isinstance(value, Instance) and name in value.names:
         del value.names[name]
     elif isinstance(value, Iterator | Namespace | Class):

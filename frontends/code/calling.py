@@ -54,7 +54,7 @@ def call(machine: "Machine", function: Any, given: Given, named: Named) -> Any:
 
 
 def instantiate(machine: "Machine", cls: Class, given: Given, named: Named) -> Any:
-    """A new object of a class of the text."""
+    """Return a new object of a class of the text."""
     if cls.reason:
         machine.refuse(f"an object of {cls.name} is made, and {cls.reason}")
     if cls.find("__new__") is not MISSING:
@@ -96,7 +96,7 @@ def _text(machine: "Machine", function: Function, given: Given, named: Named) ->
 
 
 def is_generator(node: ast.FunctionDef) -> bool:
-    """Whether a function's own body has a ``yield``."""
+    """Tell whether a function's own body has a ``yield``."""
     found = getattr(node, "_yields", None)
     if found is None:
         found = _yields(node.body)

@@ -13,7 +13,7 @@ Table = dict[str, Callable[..., Any]]
 
 
 def append(machine: "Machine", into: list[Any], value: Any) -> None:
-    """``list.append``."""
+    """Do ``list.append``."""
     if len(into) >= machine.limits.items:
         machine.meter.items(len(into) + 1)
     into.append(value)
@@ -76,7 +76,7 @@ def _take(machine: "Machine", value: Any, key: Any, default: Any = MISSING) -> A
 
 
 def put(machine: "Machine", into: dict[Any, Any], key: Any, value: Any) -> None:
-    """``into[key] = value``."""
+    """Set ``into[key] = value``."""
     hashable(machine, key)
     if len(into) >= machine.limits.items:
         machine.meter.items(len(into) + 1)
@@ -97,7 +97,7 @@ def _update(machine: "Machine", into: Any, given: Any = (), **named: Any) -> Non
 
 
 def pairs(machine: "Machine", given: Any) -> list[tuple[Any, Any]]:
-    """The entries of a mapping, or of a sequence of pairs."""
+    """Return the entries of a mapping, or of a sequence of pairs."""
     if isinstance(given, dict):
         machine.meter.items(len(given))
         return list(given.items())
@@ -111,7 +111,7 @@ def pairs(machine: "Machine", given: Any) -> list[tuple[Any, Any]]:
 
 
 def fromkeys(machine: "Machine", keys: Any, value: Any = None) -> dict[Any, Any]:
-    """``dict.fromkeys``."""
+    """Do ``dict.fromkeys``."""
     found: dict[Any, Any] = {}
     for key in machine.iterate(keys):
         put(machine, found, key, value)
@@ -119,7 +119,7 @@ def fromkeys(machine: "Machine", keys: Any, value: Any = None) -> dict[Any, Any]
 
 
 def view(name: str) -> Callable[..., Any]:
-    """``keys``, ``values``, ``items``."""
+    """Make ``keys``, ``values`` and ``items``."""
     method = getattr(dict, name)
     return lambda machine, value: method(value)
 
@@ -134,7 +134,7 @@ def _discard(machine: "Machine", into: set[Any], value: Any) -> None:
 
 
 def members(machine: "Machine", values: Any) -> set[Any]:
-    """The members of something, as a set."""
+    """Return the members of something, as a set."""
     found: set[Any] = set()
     for value in machine.iterate(values):
         _add(machine, found, value)

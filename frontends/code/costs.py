@@ -1,4 +1,4 @@
-"""What an op writes and touches, from the shapes of its arguments, before it runs.
+"""The cost of an op, from the shapes of its arguments, before it runs.
 
 Every function takes the arguments of a torch function and gives (elements written,
 elements touched). What it gives may be too much and must never be too little.
@@ -17,11 +17,12 @@ Named = Mapping[str, Any]
 Cost = tuple[int, int]
 
 _VIEW = 32
-"""What a view is counted as: it takes some 256 bytes, however little it shows."""
+"""The elements that a view counts as: it takes some 256 bytes, however little it
+shows."""
 
 
 def tensors_of(given: Given, named: Named) -> Iterator[Tensor]:
-    """All tensors among the arguments, those in lists too."""
+    """Yield all tensors among the arguments, those in lists too."""
     for value in (*given, *named.values()):
         if isinstance(value, Tensor):
             yield value
@@ -30,31 +31,31 @@ def tensors_of(given: Given, named: Named) -> Iterator[Tensor]:
 
 
 def spread(shapes: Sequence[Sequence[int]]) -> int:
-    """The number of elements of shapes that are broadcast against each other."""
+    """Count the elements of shapes that are broadcast against each other."""
     rows = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
     return math.prod(0 if 0 in row else max(row) for row in rows)
 
 
 def like(given: Given, named: Named) -> Cost:
-    """An op element by element, or a reduction."""
+    """Count an elementwise op, or a reduction."""
     found = list(tensors_of(given, named))
     made = spread([t.shape for t in found]) if found else 1
     return made, made + sum(t.numel() for t in found)
 
 
 def many(given: Given, named: Named) -> Cost:
-    """The same for ops that sort."""
+    """Count an op that sorts."""
     made, work = like(given, named)
     return 2 * made, 16 * work
 
 
 def view(given: Given, named: Named) -> Cost:
-    """No element is touched."""
+    """Count a view: no element is touched."""
     return _VIEW, 1
 
 
 def pieces(given: Given, named: Named) -> Cost:
-    """As many views as the longest axis could give."""
+    """Count as many views as the longest axis could give."""
     longest = max(
         (max(t.shape, default=1) for t in tensors_of(given, named)), default=1
     )
@@ -62,7 +63,7 @@ def pieces(given: Given, named: Named) -> Cost:
 
 
 def joined(given: Given, named: Named) -> Cost:
-    """``cat`` and ``stack``."""
+    """Count ``cat`` and ``stack``."""
     total = sum(t.numel() for t in tensors_of(given, named))
     return total, 2 * total
 
@@ -80,36 +81,36 @@ def _ints(value: Any) -> list[int]:
 
 
 def sizes(given: Given, named: Named) -> Cost:
-    """A new tensor of the sizes given: ``zeros``, ``rand``."""
+    """Count a new tensor of the sizes given: ``zeros``, ``rand``."""
     found = [abs(n) for part in (*given, named.get("size", ())) for n in _ints(part)]
     made = math.prod(found)
     return made, made
 
 
 def filled(given: Given, named: Named) -> Cost:
-    """``full(sizes, value)``."""
+    """Count ``full(sizes, value)``."""
     return sizes([*given[:1]], named)
 
 
 def new_sizes(given: Given, named: Named) -> Cost:
-    """``tensor.new_zeros(sizes)``."""
+    """Count ``tensor.new_zeros(sizes)``."""
     return sizes(given[1:], named)
 
 
 def new_filled(given: Given, named: Named) -> Cost:
-    """``tensor.new_full(sizes, value)``."""
+    """Count ``tensor.new_full(sizes, value)``."""
     return sizes(given[1:2], named)
 
 
 def square(given: Given, named: Named) -> Cost:
-    """``eye(n)``, ``eye(n, m)``."""
+    """Count ``eye(n)``, ``eye(n, m)``."""
     found = [n for part in given for n in _ints(part)]
     made = abs(found[0]) * abs(found[-1]) if found else 1
     return made, made
 
 
 def counted(given: Given, named: Named) -> Cost:
-    """``arange``."""
+    """Count ``arange``."""
     ends = [float(v) for v in given if isinstance(v, int | float | Tensor)]
     ends += [float(named[k]) for k in ("start", "end", "step") if k in named]
     if not ends:
@@ -122,13 +123,13 @@ def counted(given: Given, named: Named) -> Cost:
 
 
 def spaced(given: Given, named: Named) -> Cost:
-    """``linspace(start, end, steps)``."""
+    """Count ``linspace(start, end, steps)``."""
     steps = _ints(named.get("steps", given[2] if len(given) > 2 else 100))
     return max(steps or [100]), max(steps or [100])
 
 
 def literal(given: Given, named: Named) -> Cost:
-    """``tensor(nested lists)``."""
+    """Count ``tensor(nested lists)``."""
     count, waiting = 0, [given[:1]]
     while waiting:
         for value in waiting.pop():
@@ -141,14 +142,14 @@ def literal(given: Given, named: Named) -> Cost:
 
 
 def repeated(given: Given, named: Named) -> Cost:
-    """``repeat`` and ``tile``."""
+    """Count ``repeat`` and ``tile``."""
     times = math.prod(abs(n) for part in given[1:] for n in _ints(part))
     made = given[0].numel() * max(times, 1)
     return made, made
 
 
 def interleaved(given: Given, named: Named) -> Cost:
-    """``repeat_interleave`` by a number or by a tensor of numbers."""
+    """Count ``repeat_interleave`` by a number or by a tensor of numbers."""
     repeats = named.get("repeats", given[1] if len(given) > 1 else given[0])
     whole = given[0].numel() if len(given) > 1 or "repeats" in named else 1
     if isinstance(repeats, Tensor):
@@ -161,7 +162,7 @@ def interleaved(given: Given, named: Named) -> Cost:
 
 
 def hot(given: Given, named: Named) -> Cost:
-    """``one_hot``."""
+    """Count ``one_hot``."""
     classes = named.get("num_classes", given[1] if len(given) > 1 else -1)
     index = given[0]
     if not isinstance(classes, int) or classes < 0:
@@ -171,7 +172,7 @@ def hot(given: Given, named: Named) -> Cost:
 
 
 def padded(given: Given, named: Named) -> Cost:
-    """``pad``."""
+    """Count ``pad``."""
     pad = _ints(named.get("pad", given[1] if len(given) > 1 else ()))
     shape = list(given[0].shape)
     for at in range(len(pad) // 2):
@@ -182,7 +183,7 @@ def padded(given: Given, named: Named) -> Cost:
 
 
 def matmul(given: Given, named: Named) -> Cost:
-    """The last two tensors multiplied; what stands before them is added."""
+    """Count a product of the last two tensors; a tensor before them is added to it."""
     found = list(tensors_of(given, named))
     left, right = found[-2:] if len(found) > 1 else (found[0], found[0])
     inner = left.shape[-1] if left.ndim else 1
@@ -193,20 +194,20 @@ def matmul(given: Given, named: Named) -> Cost:
 
 
 def outer(given: Given, named: Named) -> Cost:
-    """All pairs."""
+    """Count all pairs."""
     made = math.prod(t.numel() for t in tensors_of(given, named))
     return made, made
 
 
 def grid(given: Given, named: Named) -> Cost:
-    """``meshgrid``: as many views of the product."""
+    """Count ``meshgrid``: as many views of the product."""
     found = list(tensors_of(given, named))
     made = math.prod(t.numel() for t in found) * max(len(found), 1)
     return made, made
 
 
 def linear(given: Given, named: Named) -> Cost:
-    """``linear(x, weight, bias)``."""
+    """Count ``linear(x, weight, bias)``."""
     x = given[0] if given else named["input"]
     weight = named.get("weight", given[1] if len(given) > 1 else x)
     made = x.numel() // max(x.shape[-1] if x.ndim else 1, 1) * weight.shape[0]
@@ -214,7 +215,7 @@ def linear(given: Given, named: Named) -> Cost:
 
 
 def conv(given: Given, named: Named) -> Cost:
-    """Convolutions: every output is a sum over a kernel."""
+    """Count a convolution: every output is a sum over a kernel."""
     found = list(tensors_of(given, named))
     x, weight = found[0], found[1]
     pads = [abs(n) for part in given[3:] for n in _ints(part)]
@@ -225,28 +226,28 @@ def conv(given: Given, named: Named) -> Cost:
 
 
 def attention(given: Given, named: Named) -> Cost:
-    """``scaled_dot_product_attention(q, k, v)``."""
+    """Count ``scaled_dot_product_attention(q, k, v)``."""
     q, k = list(tensors_of(given, named))[:2]
     made = spread([q.shape[:-2], k.shape[:-2]]) * q.shape[-2] * k.shape[-2]
     return made + q.numel(), 2 * made * max(q.shape[-1], 1)
 
 
 def embedding(given: Given, named: Named) -> Cost:
-    """``embedding(ids, weight)``."""
+    """Count ``embedding(ids, weight)``."""
     found = list(tensors_of(given, named))
     made = found[0].numel() * found[1].shape[-1]
     return made, 2 * made
 
 
 def chosen(given: Given, named: Named) -> Cost:
-    """``gather`` and its like: as many elements as there are indices."""
+    """Count ``gather`` and its like: as many elements as there are indices."""
     found = list(tensors_of(given, named))
     index = max((t.numel() for t in found[1:]), default=1)
     return max(index, found[0].numel()), index + found[0].numel()
 
 
 def selected(given: Given, named: Named) -> Cost:
-    """``index_select(x, dim, index)``."""
+    """Count ``index_select(x, dim, index)``."""
     found = list(tensors_of(given, named))
     rows = found[0].numel() // max(min(found[0].shape, default=1), 1)
     made = rows * found[-1].numel()
@@ -254,14 +255,14 @@ def selected(given: Given, named: Named) -> Cost:
 
 
 def places(given: Given, named: Named) -> Cost:
-    """``nonzero``."""
+    """Count ``nonzero``."""
     made, work = like(given, named)
     most = max((t.ndim for t in tensors_of(given, named)), default=1)
     return made * max(most, 1), work
 
 
 def bins(given: Given, named: Named) -> Cost:
-    """``bincount`` and ``histc``."""
+    """Count ``bincount`` and ``histc``."""
     x = given[0]
     known = x.numel() and not x.is_meta
     most = int(x.max()) + 1 if known else 1
@@ -271,7 +272,7 @@ def bins(given: Given, named: Named) -> Cost:
 
 
 def summed(given: Given, named: Named) -> Cost:
-    """``einsum``: every combination of the letters."""
+    """Count ``einsum``: every combination of the letters."""
     equation = given[0] if given and isinstance(given[0], str) else ""
     known: dict[str, int] = {}
     rest = 1
@@ -293,7 +294,7 @@ def summed(given: Given, named: Named) -> Cost:
 
 
 def indexed(tensor: Tensor, index: Any) -> Cost:
-    """``tensor[index]``: views, and tensors of indices that are broadcast."""
+    """Count ``tensor[index]``: views, and tensors of indices that are broadcast."""
     parts = index if isinstance(index, tuple) else (index,)
     shapes, used, axis = [], 1, 0
     for part in parts:

@@ -29,7 +29,7 @@ _METACLASSES = ("abc.ABCMeta", "type")
 
 
 def define(machine: "Machine", node: ast.FunctionDef, scope: Scope) -> None:
-    """A ``def`` statement: its defaults and its decorators."""
+    """Execute a ``def`` statement: its defaults and its decorators."""
     made: Any = function(machine, node.name, node, scope)
     for decorator in reversed(node.decorator_list):
         made = decorated(machine, decorator, made, scope)
@@ -37,7 +37,7 @@ def define(machine: "Machine", node: ast.FunctionDef, scope: Scope) -> None:
 
 
 def decorated(machine: "Machine", decorator: ast.expr, made: Any, scope: Scope) -> Any:
-    """What a decorator makes of a function or a class."""
+    """Apply a decorator to a function or a class."""
     how = machine.evaluate(decorator, scope)
     if isinstance(how, Opaque):
         return made
@@ -58,7 +58,7 @@ _DESCRIPTORS: dict[str, Callable[[Any], Any]] = {
 
 
 def define_class(machine: "Machine", node: ast.ClassDef, scope: Scope) -> None:
-    """A ``class`` statement: its bases, its body, its decorators."""
+    """Execute a ``class`` statement: its bases, its body, its decorators."""
     bases, reason = _bases(machine, node, scope)
     _keywords(machine, node, scope)
     made = Class(node.name, bases, {}, scope.module, node.lineno, reason=reason)
@@ -87,7 +87,8 @@ def define_class(machine: "Machine", node: ast.ClassDef, scope: Scope) -> None:
 def _bases(
     machine: "Machine", node: ast.ClassDef, scope: Scope
 ) -> tuple[tuple[Class, ...], str]:
-    """The bases that are classes, and why no object can be made, if so."""
+    """Return the bases that are classes, and the reason why no object can be made, if
+    so."""
     bases: list[Class] = []
     reason = ""
     for one in node.bases:

@@ -1,4 +1,4 @@
-"""Expressions: what each kind of node gives."""
+"""Expressions: an evaluator for each kind of node."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def _constant(machine: "Machine", node: ast.Constant, scope: Scope) -> Any:
 
 
 def lookup(machine: "Machine", name: str, scope: Scope) -> Any:
-    """What a name stands for, from the inside out."""
+    """Look up a name, from the innermost scope outwards."""
     one: Scope | None = scope
     while one is not None:
         if name in one.elsewhere:
@@ -83,7 +83,7 @@ def _call(machine: "Machine", node: ast.Call, scope: Scope) -> Any:
 
 
 def mapping(machine: "Machine", value: Any) -> Any:
-    """What stands behind ``**``: a mapping, or an object with keys."""
+    """Return the mapping behind ``**``: a mapping, or an object with keys."""
     if isinstance(value, Instance) and value.cls.find("keys") is not MISSING:
         keys = machine.call(machine.get(value, "keys"), (), {})
         return {k: subscript(machine, value, k) for k in machine.iterate(keys)}
@@ -208,7 +208,7 @@ def _lambda(machine: "Machine", node: ast.Lambda, scope: Scope) -> Any:
 def function(
     machine: "Machine", name: str, node: ast.FunctionDef | ast.Lambda, scope: Scope
 ) -> Function:
-    """A function of the text; its defaults are evaluated now."""
+    """Make a function of the text; its defaults are evaluated now."""
     spec = node.args
     defaults = [machine.evaluate(one, scope) for one in spec.defaults]
     keywords = [
@@ -228,7 +228,7 @@ def _named(machine: "Machine", node: ast.NamedExpr, scope: Scope) -> Any:
 
 
 def subscript(machine: "Machine", value: Any, key: Any) -> Any:
-    """``value[key]``."""
+    """Return ``value[key]``."""
     if isinstance(value, torch.Tensor):
         return tensors.index(machine, value, key)
     if isinstance(value, dict):
@@ -294,7 +294,7 @@ def _formatted(machine: "Machine", node: ast.FormattedValue, scope: Scope) -> st
 def inner(
     machine: "Machine", loops: list[ast.comprehension], scope: Scope
 ) -> Iterator[Scope]:
-    """The scopes in which the element of a comprehension is evaluated."""
+    """Yield the scopes in which the element of a comprehension is evaluated."""
     inside = Scope(scope.module, "comprehension", {}, scope, scope.function)
     yield from _loops(machine, loops, inside, scope)
 

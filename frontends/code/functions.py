@@ -218,7 +218,7 @@ def _vars(machine: "Machine", value: Any) -> Any:
 
 
 def _nothing(machine: "Machine", *given: Any, **named: Any) -> None:
-    """``print``."""
+    """Do nothing, in place of ``print``."""
 
 
 def _super(machine: "Machine", cls: Any, owner: Any) -> Super:
@@ -279,7 +279,8 @@ REFUSED = words("""
 
 
 def builtins() -> dict[str, Any]:
-    """What every text finds without importing it; exceptions are added to it."""
+    """Return the names that every text finds without importing them; exceptions are
+    added to them."""
     reason = "the reader does not carry that out"
     return {
         **{name: Builtin(name, run) for name, run in FUNCTIONS.items()},

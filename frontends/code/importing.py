@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def import_names(machine: "Machine", node: ast.Import, scope: Scope) -> None:
-    """``import a.b as c``."""
+    """Execute ``import a.b as c``."""
     for alias in node.names:
         value = _imported(machine, alias.name)
         if alias.asname:

@@ -16,7 +16,8 @@ from glmc.frontends.code.values import Absent, Builtin, Class, Instance, Module,
 from glmc.ir.errors import TextUnreadableError
 
 PACKAGE = "transformers.models.text"
-"""Where a text is taken to stand: `.x` is beside it, `...` is transformers."""
+"""The place where a text is taken to stand: `.x` is beside it, `...` is
+transformers."""
 _DEEPEST = 200
 _CONTRACT = "contracts."
 
@@ -56,7 +57,8 @@ class Library:
             return self._text(name)
 
     def find(self, name: str) -> Any:
-        """What ``import name`` stands for; :class:`Absent` where no table has it."""
+        """Return the meaning of ``import name``; :class:`Absent` where no table has
+        it."""
         if name in self.tables:
             return self.tables[name]
         last = name.rpartition(".")[2]
@@ -86,7 +88,7 @@ class Library:
         return self.modules[key]
 
     def _auto(self, machine: Machine, kind: str, given: Any) -> Class:
-        """The class that transformers' tables would name, among the texts.
+        """Find the class that transformers' tables would name, among the texts.
 
         A configuration is found by its ``model_type``; a model by the rule that
         XConfig belongs to XModel in the modeling file of the same name.
@@ -124,7 +126,7 @@ def _contract_tree(name: str) -> ast.Module:
 
 
 def parse(text: str, file: str, most: int) -> ast.Module:
-    """The syntax tree of a text.
+    """Parse a text into its syntax tree.
 
     Raises:
         GlmcError: when it is too large, nested too deeply, or not Python.

@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of everything a text may use.
+    """The amounts of everything that a text may use.
 
     ``work`` counts elements read and written, computed from shapes before an op runs.
     """
@@ -36,7 +36,7 @@ class Limits:
 
 
 class Meter:
-    """What a text has used; raises before a limit is passed."""
+    """The amounts that a text has used; raises before a limit is passed."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

@@ -91,7 +91,7 @@ class Machine:
         raise TextRefusedError(f"{self.place()}: {reason}.")
 
     def error(self, kind: str, message: str) -> Raised:
-        """An exception of the text, to be raised."""
+        """Make an exception of the text, to be raised."""
         cls = self.builtins.get(kind) or self.builtins["RuntimeError"]
         value = Instance(cls, {"args": (message,)})
         return Raised(value, self.place())
@@ -137,7 +137,7 @@ class Machine:
             self.frames.clear()
 
     def told(self, raised: Raised) -> str:
-        """The sentence for an exception that the text does not catch."""
+        """Return the sentence for an exception that the text does not catch."""
         args = raised.value.names.get("args", ())
         what = plain.render(self, args[0]) if args else ""
         return f"{raised.place}: the text raised {raised.value.cls.name}: {what[:400]}"
@@ -153,7 +153,7 @@ class Machine:
     # -- nodes
 
     def evaluate(self, node: ast.expr, scope: Scope) -> Any:
-        """The value of an expression."""
+        """Evaluate an expression."""
         meter = self.meter
         meter.steps -= 1
         if meter.steps < 0:
@@ -192,7 +192,7 @@ class Machine:
         return calling.call(self, function, given, named)
 
     def get(self, value: Any, name: str) -> Any:
-        """An attribute, or the text's AttributeError."""
+        """Return an attribute, or raise the text's AttributeError."""
         found = attributes.find(self, value, name)
         if found is MISSING:
             kind = plain.type_name(value)
@@ -200,7 +200,7 @@ class Machine:
         return found
 
     def truth(self, value: Any, node: ast.expr | None = None) -> bool:
-        """Whether a condition holds; noted where the text has it."""
+        """Tell whether a condition holds; noted where the text has it."""
         if isinstance(value, torch.Tensor):
             self.from_data("condition", node)
             outcome = bool(self.host(bool, value))
@@ -235,7 +235,7 @@ class Machine:
             self.records.data.setdefault((frame.module.file, line, column), how)
 
     def iterate(self, value: Any) -> Iterator[Any]:
-        """The members of something, each of them counted."""
+        """Yield the members of something, each of them counted."""
         meter = self.meter
         for item in self.members(value):
             meter.steps -= 1
@@ -244,7 +244,7 @@ class Machine:
             yield item
 
     def members(self, value: Any) -> Iterable[Any]:
-        """What a ``for`` goes through."""
+        """Return the members that a ``for`` goes through."""
         if isinstance(value, list | tuple | dict | set | frozenset | str | range):
             return value
         if isinstance(value, Members):
@@ -262,7 +262,7 @@ class Machine:
         raise self.error("TypeError", f"{plain.type_name(value)!r} is not iterable")
 
     def is_instance(self, value: Any, cls: Class) -> bool:
-        """Whether a value is an object of a class of the text."""
+        """Tell whether a value is an object of a class of the text."""
         return isinstance(value, Instance) and value.cls.derives(cls)
 
     def body(self, statements: Sequence[ast.stmt], scope: Scope) -> Any:

@@ -1,4 +1,4 @@
-"""What ``import`` gives: tables, contracts, and files beside the text."""
+"""The importable names: tables, contracts, and files beside the text."""
 
 import math
 from collections.abc import Callable
@@ -167,7 +167,7 @@ def _torch(nn: Namespace) -> Namespace:
 
 
 def parameter() -> Namespace:
-    """``torch.nn.parameter``, which the contract of modules is built on."""
+    """Make ``torch.nn.parameter``, which the contract of modules is built on."""
     return Namespace("torch.nn.parameter", {
         "Parameter": HostType(
             "torch.nn.Parameter", (torch.nn.Parameter,), objects.parameter
@@ -276,7 +276,7 @@ def _standard(names: dict[str, Any]) -> dict[str, Any]:
 
 
 def _transformers(contract: Callable[[str], Module]) -> Namespace:
-    """One namespace for all of transformers: its names do not repeat."""
+    """Make one namespace for all of transformers: its names do not repeat."""
     names: dict[str, Any] = {n: Opaque(f"transformers.{n}") for n in _NO_OPS}
     for name in CONTRACTS[2:]:
         names |= _public(contract(name))

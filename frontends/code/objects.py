@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def deepcopy(machine: "Machine", value: Any, memo: Any = None) -> Any:
-    """``copy.deepcopy``; objects are copied once, tensors with their numbers."""
+    """Do ``copy.deepcopy``; objects are copied once, tensors with their numbers."""
     memo = {} if memo is None else memo
     machine.meter.step()
     if id(value) in memo:
@@ -45,7 +45,7 @@ def shallow(machine: "Machine", value: Any) -> Any:
 
 
 def is_parameter(value: Any) -> bool:
-    """Whether a tensor is a weight of a module."""
+    """Tell whether a tensor is a weight of a module."""
     return isinstance(value, torch.nn.Parameter)
 
 
@@ -64,7 +64,8 @@ def buffer(machine: "Machine", data: Any, *, persistent: Any = True) -> Any:
 
 
 def _fields_of(machine: "Machine", cls: Class) -> list[tuple[str, bool, Any]]:
-    """(name, whether it has a default, the default) of annotated names, bases first."""
+    """List (name, whether it has a default, the default) of annotated names, bases
+    first."""
     found: dict[str, tuple[bool, Any]] = {}
     for one in reversed(cls.order):
         for name, node in one.fields.items():
@@ -85,12 +86,13 @@ def _fields_of(machine: "Machine", cls: Class) -> list[tuple[str, bool, Any]]:
 
 
 def _has_own_init(machine: "Machine", cls: Class) -> bool:
-    """Whether a class below the contract has an ``__init__`` of its own."""
+    """Tell whether a class below the contract has an ``__init__`` of its own."""
     return any("__init__" in one.names and not one.module.contract for one in cls.order)
 
 
 def dataclass_of(machine: "Machine", cls: Any = None, **options: Any) -> Any:
-    """``dataclass``: an ``__init__`` over the annotated names, where there is none."""
+    """Do ``dataclass``: add an ``__init__`` over the annotated names, where there is
+    none."""
     if cls is None:
         return Builtin("dataclass", dataclass_of)
     if isinstance(cls, Class) and cls.find("__init__") is MISSING:

@@ -44,7 +44,7 @@ _IN_PLACE = {"add": "add_", "sub": "sub_", "mul": "mul_", "truediv": "div_"}
 
 
 def binary(machine: "Machine", name: str, left: Any, right: Any) -> Any:
-    """``left OP right``."""
+    """Compute ``left OP right``."""
     if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
         return tensors.apply(machine, f"operator.{name}", (left, right), {})
     if isinstance(left, Instance) or isinstance(right, Instance):
@@ -65,7 +65,7 @@ def binary(machine: "Machine", name: str, left: Any, right: Any) -> Any:
 
 
 def _either(left: Any, right: Any) -> Any:
-    """``int | None``: the types of an ``isinstance``."""
+    """Compute ``int | None``: the types of an ``isinstance``."""
     rights = right if isinstance(right, tuple) else (right,)
     return (left, *rights)
 
@@ -105,7 +105,8 @@ def _instances(machine: "Machine", name: str, left: Any, right: Any) -> Any:
 
 
 def in_place(machine: "Machine", name: str, left: Any, right: Any) -> Any:
-    """``left OP= right``: tensors and lists change, everything else is made anew."""
+    """Compute ``left OP= right``: tensors and lists change, everything else is made
+    anew."""
     if isinstance(left, torch.Tensor) and name in _IN_PLACE:
         return tensors.apply(machine, _IN_PLACE[name], (left, right), {})
     if isinstance(left, torch.Tensor):
@@ -124,7 +125,7 @@ def in_place(machine: "Machine", name: str, left: Any, right: Any) -> Any:
 
 
 def unary(machine: "Machine", node: ast.unaryop, value: Any) -> Any:
-    """``-x``, ``+x``, ``~x``; ``not`` is a condition and no operator."""
+    """Compute ``-x``, ``+x``, ``~x``; ``not`` is a condition and no operator."""
     name = {ast.USub: "neg", ast.UAdd: "pos", ast.Invert: "invert"}[type(node)]
     if isinstance(value, torch.Tensor):
         return tensors.apply(machine, f"operator.{name}", (value,), {})
@@ -134,7 +135,7 @@ def unary(machine: "Machine", node: ast.unaryop, value: Any) -> Any:
 
 
 def compare(machine: "Machine", node: ast.cmpop, left: Any, right: Any) -> Any:
-    """One comparison; tensors compare element by element."""
+    """Compute one comparison; tensors compare element by element."""
     if isinstance(node, ast.Is | ast.IsNot):
         same = _identical(left, right)
         return same if isinstance(node, ast.Is) else not same
@@ -167,7 +168,7 @@ def _identical(left: Any, right: Any) -> bool:
 
 
 def less(machine: "Machine", name: str, left: Any, right: Any) -> bool:
-    """An ordering of numbers, strings, or flat sequences and sets of these."""
+    """Order numbers, strings, or flat sequences and sets of these."""
     for value in (left, right):
         if isinstance(value, list | tuple):
             machine.meter.items(len(value))
@@ -179,7 +180,8 @@ def less(machine: "Machine", name: str, left: Any, right: Any) -> bool:
 
 
 def equal(machine: "Machine", left: Any, right: Any) -> bool:
-    """``left == right`` for whatever is no tensor; each member is counted."""
+    """Compute ``left == right`` for values that are no tensors; each member is
+    counted."""
     machine.meter.step()
     if left is right:
         return True
@@ -211,7 +213,7 @@ def _equal_instances(machine: "Machine", left: Any, right: Any) -> bool:
 
 
 def contains(machine: "Machine", values: Any, value: Any) -> bool:
-    """``value in values``."""
+    """Compute ``value in values``."""
     if isinstance(values, dict):
         return hashable(machine, value) in values
     if isinstance(values, set | frozenset):
@@ -232,7 +234,7 @@ def contains(machine: "Machine", values: Any, value: Any) -> bool:
 
 
 def hashable(machine: "Machine", value: Any) -> Any:
-    """The value, if it may be a key; nested tuples are counted."""
+    """Return the value, if it may be a key; nested tuples are counted."""
     if isinstance(value, tuple):
         waiting = [value]
         while waiting:
@@ -250,7 +252,7 @@ def hashable(machine: "Machine", value: Any) -> Any:
 def ordered(
     machine: "Machine", values: Any, key: Any = None, reverse: Any = False
 ) -> list[Any]:
-    """``sorted``: by numbers, strings or flat tuples of these."""
+    """Do ``sorted``, by numbers, strings or flat tuples of these."""
     found = list(machine.iterate(values))
     machine.meter.items(len(found) * 8)
     keys = found if key is None else [machine.call(key, (v,), {}) for v in found]

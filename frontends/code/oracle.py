@@ -69,7 +69,7 @@ class TextModel:
 
     @property
     def records(self) -> Any:
-        """What the runs so far have shown."""
+        """The records of the runs so far."""
         return self.machine.records
 
     def _configure(
@@ -85,7 +85,8 @@ class TextModel:
         return made
 
     def _config_class(self, module: Module, cls: Class) -> Class:
-        """What the model says its configuration is: by a value or an annotation."""
+        """Return the configuration class that the model names: by a value or an
+        annotation."""
         found = cls.find("config_class")
         if isinstance(found, Class):
             return found
@@ -103,7 +104,8 @@ class TextModel:
     # -- tensors
 
     def slots(self) -> list[Slot]:
-        """Every parameter and saved buffer once, with all names that lead to it."""
+        """List every parameter and saved buffer once, with all names that lead to
+        it."""
         found: dict[int, Slot] = {}
         base = self.library.tables["torch.nn"].names["Module"]
         waiting: list[tuple[str, Instance]] = [("", self.root)]
@@ -175,7 +177,8 @@ class TextModel:
     # -- calls
 
     def __call__(self, **given: Any) -> "Answer":
-        """Logits [B,T,V] and the cache; takes what a model of transformers takes."""
+        """Return logits [B,T,V] and the cache; takes the arguments of a model of
+        transformers."""
         forward = self.root.cls.find("forward")
         while isinstance(forward, Function) and "__wrapped__" in forward.attributes:
             forward = forward.attributes["__wrapped__"]
@@ -208,7 +211,7 @@ class TextModel:
         }
 
     def layers(self, count: int) -> list[Instance]:
-        """The members of the first list of modules that has so many."""
+        """Return the members of the first list of modules that has so many."""
         listed = self.library.tables["torch.nn"].names["ModuleList"]
         waiting, seen = [self.root], {id(self.config)}
         while waiting:
@@ -223,7 +226,7 @@ class TextModel:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call gives: logits [B,T,V] and the cache, as the text has it."""
+    """The result of a call: logits [B,T,V] and the cache, as the text has it."""
 
     logits: torch.Tensor
     past_key_values: Any
@@ -262,5 +265,5 @@ def _class(module: Module, name: str) -> Class:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of config.json that a configuration is made from."""
+    """Return the keys of config.json that a configuration is made from."""
     return {key: value for key, value in config.items() if key not in _NOT_PASSED}

@@ -59,7 +59,7 @@ FIELDS: dict[type, tuple[str, ...]] = {
 
 
 def attribute(machine: "Machine", value: Any, name: str) -> Any:
-    """A field or a method of a plain value, or :data:`MISSING`."""
+    """Return a field or a method of a plain value, or :data:`MISSING`."""
     kind = type(value)
     if name in FIELDS.get(kind, ()):
         return getattr(value, name)
@@ -74,7 +74,8 @@ def attribute(machine: "Machine", value: Any, name: str) -> Any:
 
 
 def type_attribute(machine: "Machine", value: HostType, name: str) -> Any:
-    """What is read from a type itself: ``dict.fromkeys``, ``object.__setattr__``."""
+    """Return an attribute of a type itself:
+    ``dict.fromkeys``, ``object.__setattr__``."""
     if name in ("__name__", "__qualname__"):
         return value.name.rpartition(".")[2]
     if value.name == "object":
@@ -91,7 +92,7 @@ def type_attribute(machine: "Machine", value: HostType, name: str) -> Any:
 
 
 def type_name(value: Any) -> str:
-    """What a value's type is called in messages."""
+    """Return the name of a value's type, for messages."""
     if isinstance(value, Instance):
         return value.cls.name
     if isinstance(value, Class):
@@ -103,7 +104,7 @@ def type_name(value: Any) -> str:
 
 
 def attribute_name(machine: "Machine", name: Any) -> str:
-    """A name that a text computed, for ``getattr`` and its like."""
+    """Check a name that a text computed, for ``getattr`` and its like."""
     if type(name) is not str:
         raise machine.error("TypeError", "attribute name must be string")
     if len(name) > _MAX_NAME:

@@ -32,7 +32,7 @@ def _groups(machine: "Machine", side: str, dims: int) -> Groups:
 def _sizes(
     machine: "Machine", value: torch.Tensor, groups: Groups, given: dict[str, Any]
 ) -> dict[str, int]:
-    """The size of every axis on the left: given, or what is left of a dimension."""
+    """Return the size of every axis on the left: given, or the rest of a dimension."""
     if len(groups) != value.ndim:
         raise machine.error("ValueError", "einops: another number of dimensions")
     found = {name: int(size) for name, size in given.items()}
@@ -73,10 +73,10 @@ def _moved(
 
 
 def rearrange(machine: "Machine", value: Any, pattern: str, **given: Any) -> Any:
-    """``einops.rearrange(x, "b t (h d) -> b h t d", h=8)``."""
+    """Do ``einops.rearrange(x, "b t (h d) -> b h t d", h=8)``."""
     return _moved(machine, value, pattern, given, new=False)
 
 
 def repeat(machine: "Machine", value: Any, pattern: str, **given: Any) -> Any:
-    """``einops.repeat(x, "t d -> t h d", h=8)``."""
+    """Do ``einops.repeat(x, "t d -> t h d", h=8)``."""
     return _moved(machine, value, pattern, given, new=True)

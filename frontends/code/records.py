@@ -1,4 +1,4 @@
-"""What a run of a text showed: decisions, keys of the config, compared lengths."""
+"""The records of a run: decisions, keys of the config, compared lengths."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ _KEPT = 64
 
 @dataclass
 class Records:
-    """What was noted while a text ran; contracts are left out."""
+    """Notes taken while a text ran; contracts are left out."""
 
     decisions: dict[Place, set[bool]] = field(default_factory=dict)
     """Every condition, and how it came out."""
@@ -26,7 +26,7 @@ class Records:
     """Lines of statements that ran, by file."""
 
     def decide(self, place: Place, outcome: bool) -> None:
-        """Note how a condition came out."""
+        """Note the outcome of a condition."""
         self.decisions.setdefault(place, set()).add(outcome)
 
     def compare(self, place: Place, left: int, right: int) -> None:

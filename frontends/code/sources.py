@@ -1,4 +1,4 @@
-"""Where a model's text lies: a file, a folder, a repository on the hub."""
+"""Find a model's text: a file, a folder, a repository on the hub."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _ROLES = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModel")
 
 
 def find_text(given: str, config: Mapping[str, Any], hub: Hub) -> Text:
-    """The modeling text that ``given`` stands for, with the files it imports.
+    """Read the modeling text that ``given`` stands for, with the files it imports.
 
     Args:
         given: a ``modeling_*.py``, a folder with one, or a hub id.
@@ -119,7 +119,7 @@ def _complete(
     about: AutoClass | None,
     read: Callable[[str], str | None],
 ) -> Text:
-    """The text with all files that it imports from beside itself."""
+    """Return the text with all files that it imports from beside itself."""
     texts: dict[str, str] = {}
     waiting = [file] if about is None or about.repo else [file, about.module]
     while waiting:

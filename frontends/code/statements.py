@@ -1,4 +1,4 @@
-"""Statements: what each kind of node does."""
+"""Statements: an executor for each kind of node."""
 
 import ast
 from collections.abc import Callable
@@ -225,7 +225,7 @@ def _delete(machine: "Machine", node: ast.Delete, scope: Scope) -> None:
 
 
 def _nothing(machine: "Machine", node: ast.stmt, scope: Scope) -> None:
-    """``pass``."""
+    """Do nothing, for ``pass``."""
 
 
 def _break(machine: "Machine", node: ast.stmt, scope: Scope) -> str:

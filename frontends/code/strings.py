@@ -18,7 +18,7 @@ _MEMBERS = 64
 
 
 def render(machine: "Machine", value: Any, depth: int = 0) -> str:
-    """A value as ``str`` would give it; containers and objects in short."""
+    """Write a value as ``str`` would; containers and objects in short."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool | int | float):
@@ -63,7 +63,7 @@ def _repr(machine: "Machine", value: Any, depth: int) -> str:
 
 
 def formatted(machine: "Machine", value: Any, spec: str) -> str:
-    """``format(value, spec)`` for numbers and strings, with bounded widths."""
+    """Compute ``format(value, spec)`` for numbers and strings, with bounded widths."""
     if not spec:
         return render(machine, value)
     found = _SPEC.fullmatch(spec)
@@ -75,7 +75,7 @@ def formatted(machine: "Machine", value: Any, spec: str) -> str:
 
 
 def percent(machine: "Machine", pattern: str, values: Any) -> str:
-    """``pattern % values``, for plain conversions."""
+    """Compute ``pattern % values``, for plain conversions."""
     given = list(values) if isinstance(values, tuple) else [values]
 
     def one(found: re.Match[str]) -> str:

@@ -38,7 +38,7 @@ _LONGEST_WORD = 100
 
 
 def attribute(machine: "Machine", value: torch.Tensor, name: str) -> Any:
-    """A field or a method of a tensor, or :data:`MISSING`."""
+    """Return a field or a method of a tensor, or :data:`MISSING`."""
     if name in FIELDS:
         return getattr(value, name)
     op = TENSOR.get(name)
@@ -52,7 +52,7 @@ def attribute(machine: "Machine", value: torch.Tensor, name: str) -> Any:
 
 
 def store(machine: "Machine", value: torch.Tensor, name: str, new: Any) -> None:
-    """``tensor.name = new``: marks are ignored, ``data`` is copied into."""
+    """Set ``tensor.name = new``: marks are ignored, ``data`` is copied into."""
     if name == "data" and isinstance(new, torch.Tensor):
         if new.shape != value.shape:
             machine.refuse("`tensor.data` is given another shape")
@@ -127,7 +127,8 @@ def _on_meta(named: Mapping[str, Any]) -> bool:
 
 
 def checked(machine: "Machine", op: Op, value: Any, depth: int = 0) -> Any:
-    """An argument of torch: tensors and plain values, nothing that can be called."""
+    """Check an argument of torch: tensors and plain values, nothing that can be
+    called."""
     if isinstance(value, torch.Tensor | bool | int | float | torch.dtype | slice):
         return value
     if isinstance(value, str):
@@ -163,7 +164,7 @@ def _word(machine: "Machine", op: Op, value: str) -> str:
 
 
 def index(machine: "Machine", value: torch.Tensor, key: Any) -> Any:
-    """``tensor[key]``."""
+    """Compute ``tensor[key]``."""
     key = _key(machine, key)
     machine.meter.before(*machine.host(costs.indexed, value, key))
     result = machine.host(torch.Tensor.__getitem__, value, key)
@@ -172,7 +173,7 @@ def index(machine: "Machine", value: torch.Tensor, key: Any) -> Any:
 
 
 def put(machine: "Machine", value: torch.Tensor, key: Any, new: Any) -> None:
-    """``tensor[key] = new``."""
+    """Set ``tensor[key] = new``."""
     key = _key(machine, key)
     if not isinstance(new, torch.Tensor | int | float | bool):
         machine.refuse("something that is no number is put into a tensor")

@@ -16,4 +16,4 @@ class Text:
     config_file: str | None = None
     config_class: str | None = None
     given: str = ""
-    """What the user named."""
+    """The file, folder or id that the user named."""

@@ -1,4 +1,4 @@
-"""What a text's names can stand for, besides plain values and tensors."""
+"""The values that a text's names can have, besides plain values and tensors."""
 
 import ast
 from collections.abc import Callable, Sequence
@@ -77,10 +77,10 @@ class Class:
     order: tuple["Class", ...] = ()
     """The method resolution order, itself first."""
     reason: str = ""
-    """Why no instance can be made, where one of its bases has no table."""
+    """The reason why no instance can be made, where one of its bases has no table."""
 
     def find(self, name: str) -> Any:
-        """The attribute as a class body has it; :data:`MISSING` where none does."""
+        """Find an attribute in the class bodies; :data:`MISSING` where none has it."""
         for cls in self.order:
             if name in cls.names:
                 return cls.names[name]
@@ -88,11 +88,11 @@ class Class:
 
     @cached_property
     def is_config(self) -> bool:
-        """Whether its attributes are keys of config.json."""
+        """True if its attributes are keys of config.json."""
         return any(cls.module.contract and cls.name == CONFIG for cls in self.order)
 
     def derives(self, other: "Class") -> bool:
-        """Whether it is that class or one below it."""
+        """Tell whether it is that class or one below it."""
         return other in self.order
 
 
@@ -141,7 +141,7 @@ class Namespace:
 
 @dataclass(frozen=True)
 class Absent:
-    """What no table has. It may be passed around; using it is refused."""
+    """A name that no table has. It may be passed around; using it is refused."""
 
     name: str
     reason: str = "no table of the reader has it"
@@ -191,7 +191,7 @@ class Super:
 
 @dataclass(eq=False)
 class Iterator:
-    """What ``iter`` gives: members and a place among them."""
+    """The result of ``iter``: members and a place among them."""
 
     members: Any
 
@@ -214,7 +214,7 @@ class Raised(Exception):
 
 
 class Returned:
-    """What a function gives back, on its way out of the body."""
+    """The result of a function, on its way out of the body."""
 
     __slots__ = ("value",)
 
@@ -226,7 +226,8 @@ Evaluate = Callable[["Machine", Any, Scope], Any]
 
 
 def linearised(name: str, bases: tuple[Class, ...]) -> tuple[Class, ...] | None:
-    """The bases in method resolution order (C3); None where there is no such order."""
+    """Return the bases in method resolution order (C3); None where there is no such
+    order."""
     rows = [list(base.order) for base in bases] + [list(bases)]
     found: list[Class] = []
     while rows := [row for row in rows if row]:

@@ -2,5 +2,5 @@
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The names in a text, which are separated by spaces and line ends."""
+    """Split a text into names, which are separated by spaces and line ends."""
     return tuple(text.split())

@@ -85,7 +85,7 @@ def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
 
 
 def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:
-    """A short convolution between two gates."""
+    """Emit a short convolution between two gates."""
     axes = {"Ec": e.model.hidden}
     parts = ((name, getattr(a, name)) for name in "kvq")
     k, v, q = (e.linear(name, h, of, ("Ec", "E"), axes) for name, of in parts)
