@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from glmc.frontends.evaluation import same
 from glmc.frontends.expressions import Expression
@@ -83,7 +83,8 @@ def account(
         message = _unknown(unknown, config, known, spec.arch, where)
         raise UnknownKeyError(message, unknown)
     for key, fate in found.items():
-        if fate and fate.status == "consumed" and not _finite(config[key]):
+        calculated = fate and fate.status == "consumed" and key in read
+        if fate and calculated and not _finite(config[key]):
             raise ConfigValueError(
                 f"{where}: {named(key)} is {show(config[key])}, and the spec"
                 f" {spec.arch!r} reads it ({fate.where}); what is read must be finite."
@@ -121,7 +122,7 @@ def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> 
     """Refuse values of keys of which the spec supports only some."""
     for key, expected in spec.expect.items():
         value = config.get(key)
-        if not any(same(value, known) for known in expected.values):
+        if not any(same(_named(value), known) for known in expected.values):
             supported = " or ".join(map(show, expected.values))
             wanted = f"supported is {supported}"
             if expected.values == (None,):
@@ -129,6 +130,15 @@ def check_expectations(config: Mapping[str, object], spec: Spec, where: str) -> 
             raise UnsupportedValueError(
                 f"{where}: {key} is {show(value)}, {wanted}; {expected.otherwise}"
             )
+
+
+def _named(value: Any) -> Any:
+    """Spell infinities as transformers 5 does, whose JSON is strict: by their names."""
+    if isinstance(value, list):
+        return [_named(one) for one in value]
+    if isinstance(value, float) and math.isinf(value):
+        return {"__float__": "Infinity" if value > 0 else "-Infinity"}
+    return value
 
 
 def readers(spec: Spec, expressions: Collection[Expression]) -> dict[str, str]:

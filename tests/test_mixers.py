@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 import torch
 
 from glmc import compile_model
+from glmc.ir.errors import GlmcError
 from support import builds, mixers
 from support.ondevice import operations
 from support.parity import TOLERANCE
@@ -82,3 +85,21 @@ def test_a_recorded_step_decodes_the_same(
         assert torch.equal(recorded.generate(ids, mask, **options), want)
         assert recorded.decode_path.startswith("one graph replay a token")
     assert recorded.tapes.replays > 0
+
+
+def test_an_infinite_limit_in_any_spelling(tiny: MakeTiny, tmp_path: Path) -> None:
+    """As Python writes it, and by name as transformers 5 does."""
+    case = tiny(BY_NAME["mamba2-groups"])
+    text = (case.checkpoint / "config.json").read_text()
+    older = re.sub(r'\{\s*"__float__": "Infinity"\s*\}', "Infinity", text)
+    assert older != text
+    folder = tmp_path / "older"
+    copytree(case.checkpoint, folder)
+    (folder / "config.json").write_text(older)
+    compile_model(folder, tmp_path / "build")
+    for checkpoint in (folder, case.checkpoint):
+        model = builds.load(tmp_path / "build", checkpoint)
+        assert model(torch.tensor([[3, 4, 5]])).logits.isfinite().all()
+    (folder / "config.json").write_text(older.replace("Infinity", "0.5"))
+    with pytest.raises(GlmcError, match="transformers applies other limits"):
+        compile_model(folder, tmp_path / "other")

@@ -5,6 +5,7 @@ from, and how to read another config: which keys count, what an absent one stand
 Needs no torch; `glmc check` asks here too.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -361,7 +362,20 @@ def _same(a: Any, b: Any) -> bool:
     """Compares as JSON: 1 equals 1.0 and is not true."""
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
-    return bool(a == b)
+    return bool(_named(a) == _named(b))
+
+
+def _named(value: Any) -> Any:
+    """Spells infinities by their names, as strict JSON and transformers 5 do."""
+    if isinstance(value, list):
+        return [_named(one) for one in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return (
+        value["__float__"]
+        if isinstance(value, dict) and [*value] == ["__float__"]
+        else value
+    )
 
 
 def _cut(compiled: Config, a: Any, b: Any) -> bool:
