@@ -68,8 +68,10 @@ def _accounted(
     loaded: LoadedModel, evidence: Evidence, unknown: tuple[str, ...]
 ) -> Trial:
     found = account(loaded.model, lower(loaded.model), evidence.tensors)
+    # A draft says what is known of a key even where its value means "off".
+    off = tuple(key for key, fate in loaded.keys.items() if fate.status == "off")
     return Trial(
-        unknown=unknown,
+        unknown=unknown + off,
         assumed={k: v for k, v in loaded.assumed.items() if v not in (None, False)},
         missing=found.missing,
         wrong=[f"{name} {why}" for name, why in found.wrong.items()],
