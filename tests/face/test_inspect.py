@@ -172,7 +172,7 @@ def test_a_key_is_traced_to_the_lines_it_decides(
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "%ff = act_mul(%gate_up, fn=$fn)" in run(capsys, "explain", "act-mul")
-    assert "where the next norm can take it" in run(capsys, "explain", "carry-residual")
+    assert "where a norm can take it" in run(capsys, "explain", "carry-residual")
     op = facts(capsys, "explain", "qkv_attention")
     assert op["made_by"] == ["qkv-attention"]
     assert op["operands"]["cos"] == "value, may be absent"
