@@ -1,4 +1,4 @@
-"""The files of a build, as text. Nothing is written here; see ``glmc.writing``."""
+"""Emit the files of a build as text; ``glmc.compile.writing`` writes them."""
 
 import json
 import posixpath

@@ -26,7 +26,7 @@ LIBRARIES = "import pydantic, jinja2, yaml"
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 ALONE = """
 import statistics, sys, time
-from glmc.driver import Options, compile_files
+from glmc.compile.driver import Options, compile_files
 
 taken = []
 for _ in range(4):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glmc import compile_model
-from glmc.frontends.library import builtin_configs
+from glmc.frontends.spec.library import builtin_configs
 
 QWEN3_8B = {
     "hidden_size": 4096,

@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args, get_origin
 from xml.etree import ElementTree
 
 from glmc.authoring.listing import Entry, entries
-from glmc.builds import Build
 from glmc.ir import model as m
 from glmc.ir.node import Node
+from glmc.look.builds import Build
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "architectures.md"

@@ -16,9 +16,9 @@ from compile import found
 from report import Row, show
 
 from glmc.backends.target import DEFAULT, target
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import load_model
-from glmc.frontends.library import builtin_configs
-from glmc.frontends.source import resolve_source
+from glmc.frontends.spec.library import builtin_configs
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_model, parse_program, print_model, print_program

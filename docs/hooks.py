@@ -7,9 +7,9 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from glmc.error_pages import error_pages
-from glmc.gallery import gallery
-from glmc.reference import pages
+from glmc.book.error_pages import error_pages
+from glmc.book.gallery import gallery
+from glmc.book.reference import pages
 
 ROOT = Path(__file__).parent.parent
 

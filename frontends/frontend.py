@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from glmc.frontends.auto_map import AutoClass, read_auto_map
-from glmc.frontends.builder import build_model
-from glmc.frontends.config import (
+from glmc.frontends.build.builder import build_model
+from glmc.frontends.build.config import (
     apply_sets,
     effective,
     key_of_set,
@@ -16,23 +15,24 @@ from glmc.frontends.config import (
     with_text_part,
     without_keys,
 )
-from glmc.frontends.evaluation import Scope, seen_values
-from glmc.frontends.fates import KeyFate, account, check_expectations
-from glmc.frontends.library import SpecFile, architectures, identify, load_spec
-from glmc.frontends.namesakes import namesake
-from glmc.frontends.provenance import SpecLine, spec_lines
-from glmc.frontends.reads import Reading
-from glmc.frontends.resolver import Resolver
-from glmc.frontends.rope import read_rope
-from glmc.frontends.sections import validate
-from glmc.frontends.source import Source
+from glmc.frontends.build.fates import KeyFate, account, check_expectations
+from glmc.frontends.build.provenance import SpecLine, spec_lines
+from glmc.frontends.build.reads import Reading
+from glmc.frontends.build.rope import read_rope
+from glmc.frontends.build.source import Source
+from glmc.frontends.build.tokens import read_tokens
+from glmc.frontends.build.tracked import Tracked
+from glmc.frontends.build.truncation import cut_lists, waive_left_out
+from glmc.frontends.language.evaluation import Scope, seen_values
+from glmc.frontends.language.resolver import Resolver
+from glmc.frontends.language.sections import validate
+from glmc.frontends.language.yaml_tree import Branch, position_of
+from glmc.frontends.read.auto_map import AutoClass, read_auto_map
 from glmc.frontends.spec import Spec
-from glmc.frontends.tokens import read_tokens
-from glmc.frontends.tracked import Tracked
-from glmc.frontends.truncation import cut_lists, waive_left_out
-from glmc.frontends.variants import choose_variant
+from glmc.frontends.spec.library import SpecFile, architectures, identify, load_spec
+from glmc.frontends.spec.namesakes import namesake
+from glmc.frontends.spec.variants import choose_variant
 from glmc.frontends.wording import listed, show
-from glmc.frontends.yaml_tree import Branch, position_of
 from glmc.ir import model as m
 from glmc.ir.errors import (
     ConfigContradictionError,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from glmc.version import __version__
 
 if TYPE_CHECKING:
-    from glmc.driver import compile_model
+    from glmc.compile.driver import compile_model
     from glmc.ir.errors import GlmcError
 
 __all__ = ["GlmcError", "__version__", "compile_model"]
@@ -18,7 +18,7 @@ __all__ = ["GlmcError", "__version__", "compile_model"]
 def __getattr__(name: str) -> Any:
     """Import on first use: ``glmc --help`` should not wait for the compiler."""
     if name == "compile_model":
-        from glmc.driver import compile_model
+        from glmc.compile.driver import compile_model
 
         return compile_model
     if name == "GlmcError":

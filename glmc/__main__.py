@@ -2,6 +2,6 @@
 
 import sys
 
-from glmc.cli import main
+from glmc.command.cli import main
 
 sys.exit(main())

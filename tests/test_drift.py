@@ -18,10 +18,10 @@ from glmc import compile_model
 from glmc.backends.runtime import drift as drifting
 from glmc.backends.runtime.drift import COMPILED, drift
 from glmc.backends.runtime.folders import FolderFiles
-from glmc.driver import compiled_config
+from glmc.compile.driver import compiled_config
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import LoadedModel, load_model
-from glmc.frontends.library import builtin_configs
-from glmc.frontends.source import resolve_source
+from glmc.frontends.spec.library import builtin_configs
 from glmc.ir.errors import GlmcError
 from support import builds, edits, tiny
 from support.cli import glmc, refused

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from glmc import compile_model
-from glmc.accounting import account
 from glmc.backends.runtime.tensor_info import TensorInfo
-from glmc.driver import Options, compile_files
+from glmc.compile.accounting import account
+from glmc.compile.driver import Options, compile_files
 from support import builds, edits, parity, reference
 from support.tiny import tensors_of
 from support.variants import BY_NAME, Tiny, Variant

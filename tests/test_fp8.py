@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from glmc import compile_model
-from glmc.cli import main
+from glmc.command.cli import main
 from glmc.ir.errors import GlmcError
 from support import builds, edits
 from support import tiny as tinies

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from glmc import compile_model
-from glmc.builds import Build
+from glmc.look.builds import Build
 from support import GOLDEN, builds, edits
 from support.measured import Record, record
 

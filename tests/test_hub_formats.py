@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from glmc import compile_model
-from glmc.cli import main
+from glmc.command.cli import main
 from glmc.ir.errors import GlmcError
 from support import builds, edits, hub_formats
 from support.hub_formats import FORMATS

@@ -7,6 +7,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "backends": {"ir", "codegen_templates"},
     "codegen_templates": set(),
 }
+#: Rooms with rooms of their own, and what they install as.
+PACKAGES = [("glmc", "glmc"), ("frontends", "glmc.frontends")]
 # Copied into every build, so they stand without glmc.
 TRAVELLERS = {
     "backends/runtime": {"torch", "triton", "safetensors", "huggingface_hub", "tqdm"},
@@ -88,6 +91,32 @@ def test_travelling_files_import_nothing_of_ours(folder: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize(("room", "package"), PACKAGES)
+def test_the_rooms_within_have_no_circle(room: str, package: str) -> None:
+    arrows = _arrows(room, package)
+    assert len(arrows) > 5
+    TopologicalSorter(arrows).prepare()  # raises CycleError
+
+
+def test_control_a_circle_is_seen() -> None:
+    arrows = _arrows("glmc", "glmc")
+    arrows["files"] = arrows["files"] | {"command"}
+    with pytest.raises(CycleError, match="files"):
+        TopologicalSorter(arrows).prepare()
+
+
+def _arrows(room: str, package: str) -> dict[str, set[str]]:
+    """The folders and modules of a room, and those that each of them imports."""
+    found: dict[str, set[str]] = {}
+    for file in files(room):
+        inner = file.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        names = [n.removeprefix(f"{package}.") for n in imports(file)
+                 if n.startswith(f"{package}.")]  # fmt: skip
+        there = {name.partition(".")[0] for name in names} - {inner, *ROOMS}
+        found.setdefault(inner, set()).update(there)
+    return {name: there & set(found) for name, there in found.items()}
+
+
 def test_no_room_is_imported_bare() -> None:
     folders = [*ROOMS, "glmc", "tests", "bench", "examples"]
     wrong = [
@@ -148,7 +177,7 @@ def test_mypy_sees_every_module() -> None:
 
 LIGHT = """
 import json, sys
-from glmc.cli import main
+from glmc.command.cli import main
 try:
     code = main(sys.argv[2:])
 except SystemExit as stop:
@@ -161,7 +190,12 @@ HEAVY = ["torch", "transformers", "triton", "numpy"]
 # What a command has no use for, and is quicker without.
 UNUSED = {
     "compile": ["glmc.backends.triton.aot", "networkx"],
-    "inspect": ["glmc.ir.passes", "glmc.frontends.spec", "glmc.driver", "jinja2"],
+    "inspect": [
+        "glmc.ir.passes",
+        "glmc.frontends.spec",
+        "glmc.compile.driver",
+        "jinja2",
+    ],
 }
 
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from glmc import compile_model
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.comparing import answer, carried, scenarios
-from glmc.references import write_golden
+from glmc.command.cli import main
+from glmc.look.builds import Build
+from glmc.prove.comparing import answer, carried, scenarios
+from glmc.prove.references import write_golden
 from support import EXAMPLES, GOLDEN, builds, edits, quantised
 
 Compile = Callable[[Path], Path]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from glmc import compile_model
-from glmc.cli import main
+from glmc.command.cli import main
 from glmc.ir.errors import GlmcError
-from glmc.quantizing import quantize
+from glmc.use.quantizing import quantize
 from support import GOLDEN, builds, edits
 
 SOURCE = GOLDEN / "chatglm3"

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from glmc import compile_model
-from glmc.accounting import account, wanted
 from glmc.backends.runtime.storage import Need
 from glmc.backends.runtime.tensor_info import TensorInfo
-from glmc.cli import main
-from glmc.driver import Options, compile_files
-from glmc.frontends.truncation import number_globs
+from glmc.command.cli import main
+from glmc.compile.accounting import account, wanted
+from glmc.compile.driver import Options, compile_files
+from glmc.frontends.build.truncation import number_globs
 from support import GOLDEN, builds, edits, parity, reference
 from support.variants import BY_NAME, Tiny, Variant
 

@@ -235,8 +235,9 @@ def _by_kinds(config: Config) -> bool:
 def settled(config: Config, reads: Config) -> dict[str, Any]:
     """Flattens a config to all that a model is made from, by dotted keys.
 
-    `reads` is how the spec of the model reads configs, see `glmc.frontends.reads`. Null
-    values, and values that say the same as none, are left out.
+    `reads` is how the spec of the model reads configs, see
+    `glmc.frontends.build.reads`. Null values, and values that say the same as none, are
+    left out.
     """
     whole = _edited(config, reads)
     whole = _with_part(whole, reads)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from glmc.frontends.auto_map import AutoClass, read_auto_map
 from glmc.frontends.code.text import Text
-from glmc.frontends.hub import Hub, fetch, is_hub_id
-from glmc.frontends.json_text import MEGABYTE
+from glmc.frontends.read.auto_map import AutoClass, read_auto_map
+from glmc.frontends.read.hub import Hub, fetch, is_hub_id
+from glmc.frontends.read.json_text import MEGABYTE
 from glmc.ir.errors import TextUnreadableError
 
 _MOST = 2 * MEGABYTE

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
+from glmc.frontends.language.resolver import Resolver
 from glmc.frontends.quantization.scheme import UNQUANTISED, Config, Scheme
-from glmc.frontends.resolver import Resolver
 from glmc.frontends.spec import PublishedQuantization, RowQuantization, Spec
 from glmc.frontends.wording import show
 from glmc.ir import model as m

@@ -1,7 +1,7 @@
 """The spec language: the sections of an architecture's YAML file.
 
-Their attributes are literals or expressions; :mod:`glmc.frontends.builder` evaluates
-them against a config.
+Their attributes are literals or expressions; :mod:`glmc.frontends.build.builder`
+evaluates them against a config.
 """
 
 from glmc.frontends.spec.architecture import (

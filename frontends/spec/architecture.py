@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from glmc.frontends.derived import Makes
-from glmc.frontends.expressions import Expression
-from glmc.frontends.kinds import Flag, Formula, Integer, Name, Text
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes
+from glmc.frontends.language.expressions import Expression
+from glmc.frontends.language.kinds import Flag, Formula, Integer, Name, Text
+from glmc.frontends.language.sections import Section
 from glmc.frontends.spec.attention import AttentionSpec, MlaSpec
 from glmc.frontends.spec.ends import (
     EmbedSpec,

@@ -1,8 +1,8 @@
 """Attention over keys and values, or over latents of them."""
 
-from glmc.frontends.derived import Makes, Slot
-from glmc.frontends.kinds import Flag, Integer
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes, Slot
+from glmc.frontends.language.kinds import Flag, Integer
+from glmc.frontends.language.sections import Section
 from glmc.frontends.spec.norms import NormSpec, NormUse
 from glmc.frontends.spec.positions import RopeSpec
 from glmc.ir import model as m

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from glmc.frontends.derived import Makes, Slot
-from glmc.frontends.kinds import Flag, Integer, Text
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes, Slot
+from glmc.frontends.language.kinds import Flag, Integer, Text
+from glmc.frontends.language.sections import Section
 from glmc.frontends.spec.positions import SinusoidsSpec
 from glmc.ir import model as m
 

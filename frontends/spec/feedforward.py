@@ -1,8 +1,8 @@
 """Feed-forward layers and mixtures of them."""
 
-from glmc.frontends.derived import Makes, Slot
-from glmc.frontends.kinds import Flag, Number, Text
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes, Slot
+from glmc.frontends.language.kinds import Flag, Number, Text
+from glmc.frontends.language.sections import Section
 from glmc.ir import model as m
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from glmc.frontends.kinds import Formula, Name
-from glmc.frontends.sections import Section
+from glmc.frontends.language.kinds import Formula, Name
+from glmc.frontends.language.sections import Section
 
 
 class Match(Section):

@@ -1,7 +1,7 @@
 """Mixers: a state of fixed size from token to token."""
 
-from glmc.frontends.derived import Makes
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes
+from glmc.frontends.language.sections import Section
 from glmc.ir import model as m
 
 _CONV = Makes(m.ShortConv, {"q": "conv_q", "k": "conv_k", "v": "conv_v"})

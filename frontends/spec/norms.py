@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from glmc.frontends.derived import SECTIONS, Makes
-from glmc.frontends.kinds import Flag, Text
-from glmc.frontends.sections import Section, from_name
+from glmc.frontends.language.derived import SECTIONS, Makes
+from glmc.frontends.language.kinds import Flag, Text
+from glmc.frontends.language.sections import Section, from_name
 from glmc.ir import model as m
 
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from glmc.frontends.derived import Makes
-from glmc.frontends.kinds import Flag, Formula, Number
-from glmc.frontends.sections import Section
+from glmc.frontends.language.derived import Makes
+from glmc.frontends.language.kinds import Flag, Formula, Number
+from glmc.frontends.language.sections import Section
 from glmc.ir import model as m
 
 

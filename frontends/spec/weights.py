@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from glmc.frontends.kinds import Flag, Formula, Text
-from glmc.frontends.sections import Section, from_name
+from glmc.frontends.language.kinds import Flag, Formula, Text
+from glmc.frontends.language.sections import Section, from_name
 
 
 class WeightSpec(Section):

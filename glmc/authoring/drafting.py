@@ -15,12 +15,12 @@ from glmc.authoring.scratch import write_spec
 from glmc.authoring.sheet import Sheet, write_match
 from glmc.authoring.trial import Trial, attempt
 from glmc.authoring.vocabulary import Vocabulary, learn
-from glmc.frontends.hub import Hub
-from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.sections import validate
+from glmc.frontends.language.sections import validate
+from glmc.frontends.language.yaml_tree import Branch
+from glmc.frontends.read.hub import Hub
 from glmc.frontends.spec import Match
+from glmc.frontends.spec.library import builtin_specs, load_spec
 from glmc.frontends.wording import named, show
-from glmc.frontends.yaml_tree import Branch
 
 _LIKE = 0.6
 _OFF: tuple[object, ...] = (None, False, 0, [], {})

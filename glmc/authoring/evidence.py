@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 
 from glmc.authoring.vocabulary import Vocabulary
 from glmc.backends.runtime.tensor_info import TensorInfo
-from glmc.checkpoints import checkpoint_files, read_headers
-from glmc.frontends.config import with_text_part
-from glmc.frontends.hub import Hub
-from glmc.frontends.source import Source, resolve_source
+from glmc.compile.checkpoints import checkpoint_files, read_headers
+from glmc.frontends.build.config import with_text_part
+from glmc.frontends.build.source import Source, resolve_source
+from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import DraftError
 
 Shape = tuple[int, ...]

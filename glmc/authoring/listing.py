@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.sections import validate
+from glmc.frontends.language.sections import validate
+from glmc.frontends.language.yaml_tree import Branch
 from glmc.frontends.spec import Match
-from glmc.frontends.yaml_tree import Branch
+from glmc.frontends.spec.library import builtin_specs, load_spec
 
 _WIDTH = 72
 

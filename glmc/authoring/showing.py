@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from glmc.frontends.expressions import Expression
-from glmc.frontends.library import SpecTree
-from glmc.frontends.yaml_tree import Branch, Items, Position
+from glmc.frontends.language.expressions import Expression
+from glmc.frontends.language.yaml_tree import Branch, Items, Position
+from glmc.frontends.spec.library import SpecTree
 
 _WIDTH = 88
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what :mod:`glmc.frontends.yaml_tree` reads."""
+    """Writes what :mod:`glmc.frontends.language.yaml_tree` reads."""
 
 
 def _mapping(dumper: yaml.SafeDumper, value: Branch) -> yaml.Node:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glmc.accounting import account, grouped
 from glmc.authoring.evidence import Evidence
+from glmc.compile.accounting import account, grouped
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.ir.errors import GlmcError, UnknownKeyError
 from glmc.ir.lower import lower

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glmc.frontends.expressions import Expression
-from glmc.frontends.library import load_spec
-from glmc.frontends.sections import expressions_in
-from glmc.frontends.slots import slots_of
-from glmc.frontends.yaml_tree import Branch, Items
+from glmc.frontends.build.slots import slots_of
+from glmc.frontends.language.expressions import Expression
+from glmc.frontends.language.sections import expressions_in
+from glmc.frontends.language.yaml_tree import Branch, Items
+from glmc.frontends.spec.library import load_spec
 
 Slots = tuple[str, ...]
 

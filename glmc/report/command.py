@@ -4,12 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from glmc.builds import Build
+from glmc.files.replacing import write_file
 from glmc.ir.draw.mermaid import mermaid
 from glmc.ir.draw.svg import svg
 from glmc.ir.errors import NotInBuildError, OptionsDisagreeError
 from glmc.ir.graph import Graph
-from glmc.replacing import write_file
+from glmc.look.builds import Build
 from glmc.report.page import page
 
 

@@ -5,17 +5,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from glmc import roofline
 from glmc.backends.classes import layer_classes
 from glmc.backends.target import Target
-from glmc.builds import Build
-from glmc.devices import DEVICES
-from glmc.inspecting import kept, size, summary
 from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
+from glmc.look import roofline
+from glmc.look.builds import Build
+from glmc.look.devices import DEVICES
+from glmc.look.inspecting import kept, size, summary
 
 _CALLS = {
     "a token after 1,024": Call(1, 1, 1024),

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from glmc.builds import Build
+from glmc.look.builds import Build
 from glmc.report.document import document
 
 _SCRIPTS = ("roofline.js", "page.js")  # the last begins; it calls the others

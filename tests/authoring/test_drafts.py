@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from glmc import compile_model
 from glmc.authoring.drafting import Draft, draft
-from glmc.cli import main
-from glmc.frontends.library import builtin_specs, load_spec
+from glmc.command.cli import main
+from glmc.frontends.spec.library import builtin_specs, load_spec
 from glmc.ir.errors import GlmcError
 from support import builds, edits, reference
 from support.parity import SCENARIOS, TOLERANCE

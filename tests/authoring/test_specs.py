@@ -11,8 +11,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from glmc.authoring.listing import entries
-from glmc.cli import main
-from glmc.frontends.library import builtin_folder, builtin_specs, load_spec
+from glmc.command.cli import main
+from glmc.frontends.spec.library import builtin_folder, builtin_specs, load_spec
 from support import ROOT
 from support.configs import FAMILIES
 from support.variants import VARIANTS
@@ -128,7 +128,7 @@ def test_a_spec_of_ones_own_is_unverified(
 
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
-    from glmc.frontends.schema import spec_schema
+    from glmc.frontends.spec.schema import spec_schema
 
     schema = spec_schema()
     Draft202012Validator.check_schema(schema)
@@ -189,13 +189,13 @@ def test_overlays_fit(overlay: str, validator: Draft202012Validator) -> None:
 
 
 def test_the_schema_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    from glmc.frontends.schema import spec_schema
+    from glmc.frontends.spec.schema import spec_schema
 
     assert json.loads(run(capsys, "specs", "schema")) == spec_schema()
 
 
 def test_the_schema_tells_what_keys_mean() -> None:
-    from glmc.frontends.schema import spec_schema
+    from glmc.frontends.spec.schema import spec_schema
 
     router = spec_schema()["$defs"]["MoeSpec"]["properties"]
     assert router["least_sum"]["description"] == "What that sum is at least."

@@ -8,11 +8,11 @@ import transformers
 
 from glmc.backends.classes import LayerClass, layer_classes
 from glmc.backends.emit_weights import layer_set
-from glmc.builds import Build
-from glmc.driver import compile_model
+from glmc.compile.driver import compile_model
 from glmc.ir.graph import Graph, Program
+from glmc.look.builds import Build
+from glmc.look.tracing import trace
 from glmc.report.document import document
-from glmc.tracing import trace
 from support.variants import BY_NAME
 
 GPT_OSS, BY_LAYER, NOPE = "gpt_oss-sinks", "gpt2-by_layer", "cohere2-nope"

@@ -10,7 +10,7 @@ import pytest
 
 from glmc.backends import runtime
 from glmc.backends.package import siblings
-from glmc.driver import Options, compile_files, compile_model
+from glmc.compile.driver import Options, compile_files, compile_model
 from support.builds import import_build
 from support.configs import CHATGLM, GLM4, GLM4_MOE, LLAMA
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from glmc.backends.target import TARGETS, every_pass, target
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.driver import Options, compile_files
-from glmc.frontends.library import builtin_configs
+from glmc.command.cli import main
+from glmc.compile.driver import Options, compile_files
+from glmc.frontends.spec.library import builtin_configs
 from glmc.ir.errors import GlmcError, OptionsDisagreeError, UnknownDeviceError
 from glmc.ir.op import registry
-from glmc.running import import_build
+from glmc.look.builds import Build
+from glmc.use.running import import_build
 from support import GOLDEN, ROOT
 
 CHATGLM3 = GOLDEN / "chatglm3"

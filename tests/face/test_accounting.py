@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from glmc.accounting import account, grouped, wanted
+from glmc.compile.accounting import account, grouped, wanted
 from glmc.ir import model as m
 from glmc.ir.lower import lower
 from support.models import chatglm

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from glmc import references
-from glmc.bisecting import Chain, Numbers, Reference, Transformers, prefixes
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.comparing import scenarios
-from glmc.culprits import Culprit
+from glmc.command.cli import main
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
-from glmc.probing import Weights
+from glmc.look.builds import Build
+from glmc.prove import references
+from glmc.prove.bisecting import Chain, Numbers, Reference, Transformers, prefixes
+from glmc.prove.comparing import scenarios
+from glmc.prove.culprits import Culprit
+from glmc.prove.probing import Weights
 from support import GOLDEN, builds, edits, mispasses, misreadings
 from support.kernels import interpreter, kernels_of
 from support.mispasses import MISPASSES, Mispass

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from glmc.chat import Conversation
-from glmc.cli import main
+from glmc.command.cli import main
+from glmc.use.chat import Conversation
 from support import GOLDEN, builds, talkers
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glmc.cli import main
+from glmc.command.cli import main
 from support import GOLDEN
 from support.cli import python
 
@@ -111,6 +111,6 @@ def test_the_process_ends_without_a_search_for_cycles(
     script = (
         "import atexit, gc\n"
         "atexit.register(lambda: print('kept', gc.get_freeze_count() > 0))\n"
-        "from glmc.cli import main\n" + "main(['configs'])\n" * calls
+        "from glmc.command.cli import main\n" + "main(['configs'])\n" * calls
     )
     assert python(script, cwd=tmp_path).stdout.endswith("kept True\n")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from glmc.accounting import wanted
-from glmc.catalogue import entries, likeness
-from glmc.cli import main
-from glmc.driver import Options, compile_files
-from glmc.frontends.library import builtin_configs
+from glmc.command.cli import main
+from glmc.compile.accounting import wanted
+from glmc.compile.driver import Options, compile_files
+from glmc.frontends.spec.library import builtin_configs
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
+from glmc.prove.catalogue import entries, likeness
 from support import GOLDEN
 from support.stages import run
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.dumps import is_model, read_model, read_program, rebuild
+from glmc.command.cli import main
+from glmc.compile.dumps import is_model, read_model, read_program, rebuild
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.text import print_model, print_program
 from glmc.ir.text.lexer import tokenize
+from glmc.look.builds import Build
 from support import GOLDEN, ROOT, builds
 from support.models import chatglm
 from support.stages import run
@@ -257,7 +257,7 @@ def test_options_that_would_have_no_effect(
 
 
 def test_the_dump_of_an_example_is_read_back() -> None:
-    from glmc.driver import Options, compile_files
+    from glmc.compile.driver import Options, compile_files
 
     config = ROOT / "examples" / "configs" / "llama-3.1-70b.json"
     files = compile_files(config, Options()).files

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from glmc import replacing
+from glmc.files import replacing
 from support import durability
 
 pytestmark = pytest.mark.skipif(

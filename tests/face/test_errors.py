@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from glmc.checkpoints import KINDS
-from glmc.cli import main, told
-from glmc.error_pages import error_pages, message_forms, raises
+from glmc.book.error_pages import error_pages, message_forms, raises
+from glmc.command.cli import main, told
+from glmc.compile.checkpoints import KINDS
 from glmc.ir.errors import (
     DumpRuleError,
     GlmcError,
@@ -108,7 +108,7 @@ def test_pages_show_the_messages_that_the_source_has(pages: dict[str, str]) -> N
 
 
 def test_commands_that_errors_advise_are_there() -> None:
-    from glmc.cli import command_parser
+    from glmc.command.cli import command_parser
 
     known = set(re.findall(r"^    (\w+)", command_parser().format_help(), re.MULTILINE))
     texts = " ".join(f"{kind.next_step} {kind.about()}" for kind in ERRORS.values())

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glmc.cli import main
-from glmc.driver import Options, compile_files
+from glmc.command.cli import main
+from glmc.compile.driver import Options, compile_files
 from glmc.frontends.quantization.modules import Modules
 from glmc.ir.errors import GlmcError
 from support import GOLDEN, builds, edits

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from glmc.builds import Build
-from glmc.cli import main
+from glmc.command.cli import main
+from glmc.look.builds import Build
 from support import GOLDEN
 
 

@@ -13,7 +13,7 @@ from pathlib import PurePath
 
 import pytest
 
-from glmc.driver import Options, compile_files
+from glmc.compile.driver import Options, compile_files
 from support import GOLDEN, ROOT
 
 NAMES = ("all-minilm-l6-v2", "chatglm3-6b", "llama-3.1-70b")

@@ -9,8 +9,8 @@ import pytest
 from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
 from pygments.token import Error, Keyword, Name
 
-from glmc.builds import Build
-from glmc.cli import main
+from glmc.command.cli import main
+from glmc.look.builds import Build
 from support import GOLDEN
 from support.cli import glmc
 

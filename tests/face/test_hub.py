@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glmc.cli import main
+from glmc.command.cli import main
 from support import GOLDEN, ROOT, builds
 from support.hub_server import COMMIT, Hub, folder_files, only_hub, serving
 from support.variants import BY_NAME, Tiny, Variant
@@ -118,7 +118,7 @@ def test_check_reads_remote_headers(
     run: Callable[..., str], hub: Hub, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The weights are tiny, so blocks must be tinier to tell a header from a file.
-    monkeypatch.setattr("glmc.frontends.hub_files.BLOCK", 1 << 9)
+    monkeypatch.setattr("glmc.frontends.read.hub_files.BLOCK", 1 << 9)
     facts = json.loads(run("check", name, "--json"))
     assert facts["ok"]
     assert facts["shapes_checked"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from glmc.cli import main
-from glmc.driver import compile_model
-from glmc.terminal import fold, paint, show
+from glmc.command.cli import main
+from glmc.compile.driver import compile_model
+from glmc.shell.terminal import fold, paint, show
 from support import GOLDEN, ROOT
 
 Compile = Callable[[Path], Path]

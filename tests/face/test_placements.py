@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from glmc.backends.target import target
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.driver import Options, compile_files
+from glmc.command.cli import main
+from glmc.compile.driver import Options, compile_files
+from glmc.look.builds import Build
 from glmc.report.document import document
 
 SMALL = "qwen3-0.6b"

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from glmc import compile_model
-from glmc.cli import main
+from glmc.command.cli import main
 from support import edits, hub_formats
 from support.variants import BY_NAME, Tiny, Variant
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glmc import compile_model
-from glmc.cli import main
-from glmc.quantizing import quantize, quantize_rows
+from glmc.command.cli import main
+from glmc.use.quantizing import quantize, quantize_rows
 from support import GOLDEN, builds, edits, quantised
 from support.cli import glmc, refused
 

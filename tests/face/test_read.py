@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from glmc.cli import main
-from glmc.comparing import difference
+from glmc.command.cli import main
 from glmc.frontends.code.room import roomy
-from glmc.frontends.hub import Hub
+from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import UnprovedError
-from glmc.references import read_golden
-from glmc.texts import child, options, reading
-from glmc.texts.job import Job
-from glmc.texts.reading import Reading, read
+from glmc.prove.comparing import difference
+from glmc.prove.references import read_golden
+from glmc.prove.texts import child, options, reading
+from glmc.prove.texts.job import Job
+from glmc.prove.texts.reading import Reading, read
 from support import texts
 from support.variants import BY_NAME, Tiny, Variant
 

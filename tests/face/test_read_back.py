@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from glmc import compile_model
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.dumps import rebuild
-from glmc.inspecting import summary
+from glmc.command.cli import main
+from glmc.compile.dumps import rebuild
+from glmc.files.manifest import MANIFEST
 from glmc.ir.errors import GlmcError
-from glmc.manifest import MANIFEST
+from glmc.look.builds import Build
+from glmc.look.inspecting import summary
 from support import GOLDEN
 
 SOURCE = GOLDEN / "chatglm3"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from glmc.builds import Build
-from glmc.driver import compile_model
+from glmc.book.gallery import PICTURES, dump, gallery
+from glmc.book.reference import pages
+from glmc.compile.driver import compile_model
 from glmc.frontends.spec import Spec
-from glmc.gallery import PICTURES, dump, gallery
 from glmc.ir.errors import catalogue
 from glmc.ir.op import registry
-from glmc.reference import pages
+from glmc.look.builds import Build
 from support import ROOT
 from support.stages import PIPELINE
 

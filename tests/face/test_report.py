@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glmc import roofline
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.devices import DEVICES
-from glmc.driver import compile_model
+from glmc.command.cli import main
+from glmc.compile.driver import compile_model
 from glmc.ir.draw import mermaid, svg
 from glmc.ir.draw.layered import place
+from glmc.look import roofline
+from glmc.look.builds import Build
+from glmc.look.devices import DEVICES
 from glmc.report import page
 from glmc.report.document import document
 from support import GOLDEN
@@ -120,7 +120,7 @@ def test_nothing_from_a_config_gets_out_of_its_place(build: Build) -> None:
 
 def test_a_report_is_written_without_torch(build: Build, tmp_path: Path) -> None:
     script = (
-        "import sys; from glmc.cli import main;"
+        "import sys; from glmc.command.cli import main;"
         f"main(['report', {str(build.path)!r}, '-o', 'r.html']);"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
@@ -198,7 +198,7 @@ def test_a_cycle_is_no_drawing() -> None:
 
 def test_a_drawing_is_the_same_in_every_process(build: Build, tmp_path: Path) -> None:
     script = (
-        "from glmc.builds import Build; from glmc.ir.draw import svg;"
+        "from glmc.look.builds import Build; from glmc.ir.draw import svg;"
         "from pathlib import Path;"
         f"print(svg(Build(Path({str(build.path)!r})).program.blocks[0]))"
     )

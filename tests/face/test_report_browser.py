@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from glmc import roofline
-from glmc.builds import Build
-from glmc.cli import main
-from glmc.devices import device
+from glmc.command.cli import main
+from glmc.look import roofline
+from glmc.look.builds import Build
+from glmc.look.devices import device
 from support import GOLDEN
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from glmc import roofline
-from glmc.builds import Build
-from glmc.devices import DEVICES, device
-from glmc.inspecting import summary
+from glmc.look import roofline
+from glmc.look.builds import Build
+from glmc.look.devices import DEVICES, device
+from glmc.look.inspecting import summary
 from support import EXAMPLES, GOLDEN
 from support.cli import glmc, refused
 

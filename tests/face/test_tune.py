@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from glmc import compile_model
-from glmc.cli import main
-from glmc.tuning import CANDIDATES, Timer, Unfit, search, spills, write
+from glmc.command.cli import main
+from glmc.use.tuning import CANDIDATES, Timer, Unfit, search, spills, write
 from support import GOLDEN, builds
 
 

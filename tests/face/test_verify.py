@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glmc import references
-from glmc.cli import main
-from glmc.comparing import difference
+from glmc.command.cli import main
+from glmc.prove import references
+from glmc.prove.comparing import difference
 from support import GOLDEN, edits
 from support.variants import BY_NAME, Tiny, Variant
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from glmc.cli import main
+from glmc.command.cli import main
 from glmc.frontends.code.limits import Limits
 from glmc.frontends.code.sources import find_text
 from glmc.frontends.code.text import Text
-from glmc.frontends.hub import Hub
+from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import GlmcError, TextBudgetError, TextUnreadableError
-from glmc.texts.job import Job, run
+from glmc.prove.texts.job import Job, run
 from support import texts
 from support.variants import BY_NAME, Tiny, Variant
 

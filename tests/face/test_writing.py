@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from glmc import replacing
-from glmc.cli import main
-from glmc.driver import json_text
+from glmc.command.cli import main
+from glmc.compile.driver import json_text
+from glmc.compile.writing import digest, write_build
+from glmc.files import replacing
+from glmc.files.manifest import MANIFEST
+from glmc.files.replacing import write_file
 from glmc.ir.errors import GlmcError, OutputError
-from glmc.manifest import MANIFEST
-from glmc.replacing import write_file
-from glmc.writing import digest, write_build
 from support import GOLDEN
 from support.cli import glmc, refused
 from support.durability import ended, forked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glmc.frontends.auto_map import AutoClass, read_auto_map
+from glmc.frontends.read.auto_map import AutoClass, read_auto_map
 from glmc.ir.errors import GlmcError
 
 

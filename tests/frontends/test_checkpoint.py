@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from glmc.backends.runtime.tensor_info import TensorInfo
-from glmc.checkpoints import read_headers
+from glmc.compile.checkpoints import read_headers
 from glmc.ir.errors import GlmcError
 from support.ranges import examples
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glmc.frontends.evaluation import Scope, evaluate
-from glmc.frontends.expressions import parse_expression
+from glmc.frontends.language.evaluation import Scope, evaluate
+from glmc.frontends.language.expressions import parse_expression
 from glmc.ir.errors import GlmcError
 from support.ranges import examples
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from glmc.frontends import hub_files
-from glmc.frontends.hub import Hub
-from glmc.frontends.hub_files import BLOCK, HubFiles, RangeFile
+from glmc.frontends.read import hub_files
+from glmc.frontends.read.hub import Hub
+from glmc.frontends.read.hub_files import BLOCK, HubFiles, RangeFile
 from glmc.ir.errors import GlmcError
 from support.hub_server import only_hub, serving
 

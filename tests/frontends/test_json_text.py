@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glmc.frontends.json_text import parse_json_object, read_json_object
+from glmc.frontends.read.json_text import parse_json_object, read_json_object
 from glmc.ir.errors import GlmcError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from glmc.accounting import account, needed
 from glmc.backends.runtime.tensor_info import TensorInfo, size_in_bytes
+from glmc.compile.accounting import account, needed
 from glmc.ir import model as m
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_model, parse_program, print_model, print_program

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from glmc.frontends.derived import SECTIONS, Makes
-from glmc.frontends.evaluation import Scope
-from glmc.frontends.expressions import parse_expression
-from glmc.frontends.kinds import Flag
-from glmc.frontends.library import builtin_specs, load_spec
-from glmc.frontends.making import Maker
-from glmc.frontends.resolver import Resolver
-from glmc.frontends.sections import Section, validate
+from glmc.frontends.build.making import Maker
+from glmc.frontends.language.derived import SECTIONS, Makes
+from glmc.frontends.language.evaluation import Scope
+from glmc.frontends.language.expressions import parse_expression
+from glmc.frontends.language.kinds import Flag
+from glmc.frontends.language.resolver import Resolver
+from glmc.frontends.language.sections import Section, validate
+from glmc.frontends.language.wanted import wanted
 from glmc.frontends.spec import Spec
-from glmc.frontends.wanted import wanted
+from glmc.frontends.spec.library import builtin_specs, load_spec
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.node import Node

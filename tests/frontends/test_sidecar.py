@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import load_model
-from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from support import EXAMPLES
 

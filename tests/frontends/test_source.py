@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import load_model
-from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 from support.configs import LLAMA
 from support.hub_server import COMMIT, Hub, serving
@@ -34,9 +34,9 @@ def hub() -> Iterator[Hub]:
 
 SCRIPT = """
 import sys
-from glmc.frontends.hub import Hub
+from glmc.frontends.read.hub import Hub
 from glmc.frontends.frontend import load_model
-from glmc.frontends.source import resolve_source
+from glmc.frontends.build.source import resolve_source
 from glmc.ir.errors import GlmcError
 try:
     loaded = load_model(resolve_source(sys.argv[1], Hub(*sys.argv[2:])))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glmc.frontends.library import _match, _naming, builtin_specs
+from glmc.frontends.spec.library import _match, _naming, builtin_specs
 from support.configs import LLAMA, MISTRAL
 from support.loading import Load, Refusal
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from glmc.frontends.expressions import Expression
-from glmc.frontends.yaml_tree import merge, position_of, read_tree
+from glmc.frontends.language.expressions import Expression
+from glmc.frontends.language.yaml_tree import merge, position_of, read_tree
 from glmc.ir.errors import GlmcError
 
 

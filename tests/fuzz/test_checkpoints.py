@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from glmc.accounting import account, wanted
 from glmc.backends.runtime import folders
-from glmc.builds import Build
-from glmc.checkpoints import read_headers
-from glmc.driver import compile_model
+from glmc.compile.accounting import account, wanted
+from glmc.compile.checkpoints import read_headers
+from glmc.compile.driver import compile_model
 from glmc.ir.errors import CheckpointMismatchError, GlmcError, WeightsUnusableError
+from glmc.look.builds import Build
 from support import builds
 from support.fuzzing import Target, faults, mutate_json, mutate_text
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from glmc import inspecting, tracing, views
-from glmc.builds import Build
-from glmc.commands import ledger_of
-from glmc.driver import Options, compile_files
-from glmc.dumps import rebuild
-from glmc.manifest import MANIFEST
+from glmc.command.commands import ledger_of
+from glmc.compile.driver import Options, compile_files
+from glmc.compile.dumps import rebuild
+from glmc.compile.writing import write_build
+from glmc.files.manifest import MANIFEST
+from glmc.look import inspecting, tracing, views
+from glmc.look.builds import Build
 from glmc.report.page import page
-from glmc.writing import write_build
 from support import GOLDEN, ROOT, fuzzing
 from support.configs import FAMILIES
 from support.fuzzing import Target, faults, mutate_json, mutate_text

@@ -11,7 +11,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmc.backends.target import target
-from glmc.builds import Build
 from glmc.ir.cost import Call
 from glmc.ir.graph import Program
 from glmc.ir.op import Op, registry
@@ -30,6 +29,7 @@ from glmc.ir.ops import (
 from glmc.ir.state import KvType, TokenType
 from glmc.ir.text import parse_program
 from glmc.ir.types import TensorType, Type
+from glmc.look.builds import Build
 from support import GOLDEN
 from support.builds import load
 

@@ -7,7 +7,7 @@ from collections import Counter
 import networkx as nx
 import pytest
 
-from glmc.driver import Options, compile_files
+from glmc.compile.driver import Options, compile_files
 from glmc.ir.graph import Graph, Program
 from glmc.ir.network import reads
 from support import GOLDEN

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from glmc.backends.emit_model import model_view
 from glmc.backends.torch.execute import compare, random_checkpoint
 from glmc.backends.torch.readings import differences
-from glmc.dumps import rebuild
+from glmc.compile.dumps import rebuild
+from glmc.compile.writing import write_build
 from glmc.ir import model as m
 from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import Program
@@ -24,7 +25,6 @@ from glmc.ir.ops import RopeTableLongRope
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_model, print_program
 from glmc.ir.verify import VerifyError, verify
-from glmc.writing import write_build
 from support.builds import load
 from support.handed import handing_models, sharing
 from support.mixtures import mixed_models
@@ -231,7 +231,7 @@ def test_only_encoders_count_positions_by_padding() -> None:
 
 def test_a_state_is_highlighted() -> None:
     pytest.importorskip("pygments")
-    highlight = importlib.import_module("glmc.highlight")
+    highlight = importlib.import_module("glmc.look.highlight")
     token = importlib.import_module("pygments.token")
     found = list(highlight.DumpLexer().get_tokens(PROGRAM))
     assert (token.Keyword.Declaration, "state") in found

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from glmc import compile_model
-from glmc.builds import Build
-from glmc.inspecting import summary
 from glmc.ir import model as m
+from glmc.look.builds import Build
+from glmc.look.inspecting import summary
 from support import carried
 from support.loading import Load, Refusal
 

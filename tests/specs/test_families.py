@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import load_model
-from glmc.frontends.source import resolve_source
 from glmc.ir import model as m
 from glmc.ir.lower import lower
 from support.configs import (

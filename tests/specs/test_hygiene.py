@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from glmc.frontends.evaluation import Scope
-from glmc.frontends.fates import account
-from glmc.frontends.library import builtin_specs, identify, load_spec
-from glmc.frontends.sections import validate
+from glmc.frontends.build.fates import account
+from glmc.frontends.language.evaluation import Scope
+from glmc.frontends.language.sections import validate
+from glmc.frontends.language.yaml_tree import Branch
 from glmc.frontends.spec import Spec
-from glmc.frontends.variants import choose_variant
-from glmc.frontends.yaml_tree import Branch
+from glmc.frontends.spec.library import builtin_specs, identify, load_spec
+from glmc.frontends.spec.variants import choose_variant
 from support.configs import FAMILIES
 
 

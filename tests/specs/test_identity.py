@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from glmc.frontends.beyond import BEYOND_ATTENTION
-from glmc.frontends.library import identify, known_names
+from glmc.frontends.spec.beyond import BEYOND_ATTENTION
+from glmc.frontends.spec.library import identify, known_names
 from glmc.ir.errors import GlmcError
 
 

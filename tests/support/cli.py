@@ -18,7 +18,12 @@ Run = subprocess.CompletedProcess[str]
 TIMEOUT = 120
 """Seconds that a command may take."""
 
-PRELOADED = ["torch", "glmc.cli", "glmc.driver", "glmc.backends.triton.registry"]
+PRELOADED = [
+    "torch",
+    "glmc.command.cli",
+    "glmc.compile.driver",
+    "glmc.backends.triton.registry",
+]
 """The modules imported once for all commands. Nothing that reads the environment when
 it is imported: triton and huggingface_hub do."""
 
@@ -63,7 +68,7 @@ def _command(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[:] = ["glmc", *words]
-    from glmc.cli import main
+    from glmc.command.cli import main
 
     sys.exit(main())
 

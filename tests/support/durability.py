@@ -20,10 +20,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from glmc import replacing
+from glmc.compile.writing import digest, write_build
+from glmc.files import replacing
+from glmc.files.manifest import MANIFEST
 from glmc.ir.errors import GlmcError
-from glmc.manifest import MANIFEST
-from glmc.writing import digest, write_build
 
 Files = dict[str, str]
 MINE = ("mine.txt", "a user's")

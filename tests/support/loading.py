@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import LoadedModel, load_model
-from glmc.frontends.source import resolve_source
 from glmc.ir.errors import GlmcError
 
 Load = Callable[..., LoadedModel]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from glmc.builds import Build
+from glmc.look.builds import Build
 
 PROPERTY = "parity"
 Record = Callable[[str, object], None]

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from glmc.backends.runtime import checkpoint, folders, loading
 from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.faults import WeightsError
-from glmc.checkpoints import read_headers
+from glmc.compile.checkpoints import read_headers
 from glmc.ir.errors import GlmcError
 
 Tensors = dict[str, torch.Tensor]

@@ -12,7 +12,7 @@ import torch
 
 from glmc import compile_model
 from glmc.backends.triton.target import CUDA
-from glmc.builds import Build
+from glmc.look.builds import Build
 from support import GOLDEN, builds, quantised
 from support.kernels import interpreter, kernels_of
 from support.ranges import first

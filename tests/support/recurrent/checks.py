@@ -17,16 +17,16 @@ from glmc.backends.target import target
 from glmc.backends.torch import ops as reference
 from glmc.backends.torch.execute import compare, random_checkpoint
 from glmc.backends.torch.readings import differences
-from glmc.builds import Build
-from glmc.dumps import rebuild
-from glmc.inspecting import kept, summary
+from glmc.compile.dumps import rebuild
+from glmc.compile.writing import write_build
 from glmc.ir.cost import Call
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.passes import Stage
 from glmc.ir.text import parse_program, print_model, print_program
 from glmc.ir.verify import VerifyError, verify
-from glmc.writing import write_build
+from glmc.look.builds import Build
+from glmc.look.inspecting import kept, summary
 from support.builds import import_build
 from support.models import chatglm
 from support.ondevice import operations

@@ -1,0 +1,1 @@
+"""A spec and a config to a Model."""

@@ -1,0 +1,246 @@
+"""Describe as data how a spec reads configs: enough to tell without the spec whether
+another config describes the same model.
+
+A build holds this beside what its own config said (``backends/runtime/drift.py``), and
+compares a checkpoint's config with it when weights are loaded.
+"""
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from glmc.frontends.build.builder import scopes
+from glmc.frontends.build.fates import OFF, READ_BY_FUNCTION, readers
+from glmc.frontends.language.evaluation import Scope, Value, evaluate, same
+from glmc.frontends.language.expressions import Expression
+from glmc.frontends.quantization import harmless_keys
+from glmc.frontends.spec import AttentionSpec, Spec
+from glmc.ir import model as m
+from glmc.ir.errors import GlmcError
+
+# What a model of another dtype computes is the same, and tokens are told apart.
+_HARMLESS = ("dtype", "torch_dtype", "auto_map")
+# Of a rope's parameters, as configs call them.
+_SPELT = {"partial": "partial_rotary_factor", "turning": "partial_rotary_factor"}
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A spec, and the config that it was evaluated with."""
+
+    spec: Spec
+    expressions: tuple[Expression, ...]
+    scope: Scope
+    read: frozenset[str]
+    """The keys that were read of it; no other key changed what came of it."""
+    turned: frozenset[str]
+    """The rope parameters that were read, by the names of ``rope()``."""
+    published: Mapping[str, object]
+    """config.json and what belongs to it, before ``--set``."""
+    generation: Mapping[str, object]
+    sets: tuple[tuple[list[str], object], ...]
+    ignored: tuple[str, ...]
+
+
+def reads(reading: Reading, model: m.Model) -> dict[str, object]:
+    """Return the entry of ``compiled.json`` about reading configs.
+
+    ``keys``      what the spec reads
+    ``expected``  keys to values that all say the same
+    ``defaults``  what an absent key stands for
+    ``implied``   key to the value that says the same as null in this config
+    ``idle``      keys that the spec knows and that change nothing in this model
+    ``rope``      what is read of ropes
+    ``ropes``     the rope of each kind of layer
+    ``ignored``   patterns of keys that the spec ignores; others are of no known effect
+    ``off``       values with which those others have none
+    """
+    spec = reading.spec
+    idle = {*readers(spec, reading.expressions), *_HARMLESS, *_TOKENS}
+    idle -= {*reading.read, "model_type"}
+    idle |= _only_lengths(reading, model)
+    keys = {*reading.read, "model_type"} - idle
+    if reading.turned:
+        keys -= {*READ_BY_FUNCTION["rope"]} - {"max_position_embeddings"}
+    return {
+        "keys": sorted(keys),
+        "expected": {k: list(one.values) for k, one in spec.expect.items()},
+        "defaults": dict(spec.defaults),
+        "implied": implied(reading),
+        "aliases": dict(spec.aliases),
+        "idle": sorted(idle),
+        "ignored": list(spec.ignore),
+        "off": list(OFF),
+        "ignored_within": list(harmless_keys(reading.scope.config)),
+        "part": spec.text_in,
+        "set": [list(one) for one in reading.sets],
+        "dropped": [name.split(".", 1) for name in reading.ignored],
+        "rope": sorted({_SPELT.get(one, one) for one in reading.turned}),
+        "ropes": _ropes(reading) if reading.turned else {},
+    }
+
+
+def _only_lengths(reading: Reading, model: m.Model) -> set[str]:
+    """Return keys that only bound the number of positions, where positions are no
+    table: a text may be longer. The rope's share of them is told by ``rope``."""
+    limit = reading.spec.max_positions
+    if model.embed.positions is not None or not isinstance(limit, Expression):
+        return set()
+    others = (one for one in reading.expressions if one != limit)
+    return set(limit.config_keys) - {k for one in others for k in one.config_keys}
+
+
+def _ropes(reading: Reading) -> dict[str, object]:
+    """Return the rope of each kind of layer, spelt as ``rope_parameters`` spells it."""
+    spelling = {"type": "rope_type", "theta": "rope_theta", **_SPELT}
+    found: dict[str, object] = {}
+    for kind, params in _ropes_of(reading).items():
+        left = {k: v for k, v in params.items() if v is not None}
+        left.pop("max_position_embeddings", None)
+        found[kind] = {spelling.get(key, key): value for key, value in left.items()}
+    return found
+
+
+def _ropes_of(reading: Reading) -> dict[str, Mapping[str, Value]]:
+    """Return the rope parameters of each kind of layer; nothing where the layers of a
+    kind differ."""
+    found: dict[str, list[Value]] = {}
+    ops = [op for op in reading.spec.ops.values() if isinstance(op, AttentionSpec)]
+    for layer in scopes(reading.spec, reading.scope)[1]:
+        kinds = {v for v in layer.variables.values() if _is_kind(v)}
+        for op in ops:
+            if op.rope and len(kinds) == 1 and _holds(op.rope.when, layer):
+                params = evaluate(op.rope.params, layer)
+                found.setdefault(str(*kinds), []).append(params)
+    return {
+        kind: each[0]
+        for kind, each in found.items()
+        if isinstance(each[0], Mapping) and all(one == each[0] for one in each)
+    }
+
+
+def _is_kind(value: Value) -> bool:
+    return isinstance(value, str) and value.endswith("_attention")
+
+
+def _holds(flag: object, scope: Scope) -> bool:
+    value = evaluate(flag, scope) if isinstance(flag, Expression) else flag
+    return value is True
+
+
+def implied(reading: Reading) -> dict[str, Value]:
+    """Return, for keys that a spec can do without, the value that means the same as
+    null.
+
+    It is found where expressions say ``c.key ?? other``, ``other if c.key is null``, or
+    ask whether ``c.key`` is true.
+    """
+    model, layers = scopes(reading.spec, reading.scope)
+    found: dict[str, list[Value]] = {}
+    for expression in reading.expressions:
+        for key, other in _without(expression.tree):
+            value = _value(expression, other, model, layers)
+            found.setdefault(key, []).extend(value)
+    return {
+        key: values[0]
+        for key, values in found.items()
+        if values and all(same(value, values[0]) for value in values)
+    }
+
+
+@dataclass(frozen=True)
+class _Instead:
+    """The expression that counts where a key is null."""
+
+    tree: ast.expr
+    in_layers: bool = False
+    """True where it stands for an entry of a list, one for each layer."""
+
+
+def _without(tree: ast.expr) -> Iterator[tuple[str, _Instead]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(op=ast.BitOr()):
+                yield from _first_of(list(_operands(node)))
+            case ast.IfExp(test=test):
+                yield from _branches(node)
+                yield from _truths([test])
+            case ast.BoolOp(values=values):
+                yield from _truths(values)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield from _truths([operand])
+
+
+def _operands(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        yield from _operands(node.left)
+        yield from _operands(node.right)
+    else:
+        yield node
+
+
+def _first_of(chain: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
+    """Yield, for each key of ``c.a ?? c.b ?? 6``, the expression without it."""
+    for at, node in enumerate(chain[:-1]):
+        key = _key(node)
+        if key:
+            first, *rest = chain[:at] + chain[at + 1 :]
+            for one in rest:
+                first = ast.BinOp(first, ast.BitOr(), one)
+            yield key, _Instead(first)
+
+
+def _branches(node: ast.IfExp) -> Iterator[tuple[str, _Instead]]:
+    """Yield from ``c.a if c.a is not null else …``, and ``c.a[i] if …`` for each
+    layer."""
+    match node.test:
+        case ast.Compare(left=left, ops=[ast.IsNot() | ast.NotEq()], comparators=[to]):
+            given, other = node.body, node.orelse
+        case ast.Compare(left=left, ops=[ast.Is() | ast.Eq()], comparators=[to]):
+            given, other = node.orelse, node.body
+        case _:
+            return
+    key = _key(left)
+    if key is None or not _is_null(to):
+        return
+    if _key(given) == key:
+        yield key, _Instead(other)
+    elif isinstance(given, ast.Subscript) and _key(given.value) == key:
+        yield key, _Instead(other, in_layers=ast.unparse(given.slice) == "i")
+
+
+def _truths(nodes: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
+    """Yield false for keys that are asked for truth: null is not true."""
+    for node in nodes:
+        key = _key(node)
+        if key:
+            yield key, _Instead(ast.Constant(False))
+
+
+def _key(node: ast.expr) -> str | None:
+    """Return ``a`` of ``c.a``."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="c"), attr=key):
+            return key
+    return None
+
+
+def _is_null(node: ast.expr) -> bool:
+    match node:
+        case ast.Name(id="null") | ast.Constant(value=None):
+            return True
+    return False
+
+
+def _value(
+    expression: Expression, other: _Instead, model: Scope, layers: Collection[Scope]
+) -> list[Value]:
+    """Evaluate what counts instead; empty where it has no value."""
+    instead = Expression(expression.text, expression.where, other.tree)
+    try:
+        if other.in_layers:
+            return [[evaluate(instead, layer) for layer in layers]]
+        return [evaluate(instead, model)]
+    except GlmcError:
+        return []

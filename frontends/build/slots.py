@@ -1,0 +1,175 @@
+"""Find the slots of a model in a checkpoint, by a spec's ``weights`` section."""
+
+from glmc.frontends.language.resolver import Resolver
+from glmc.frontends.quantization import Quantised
+from glmc.frontends.spec import Spec, WeightSpec
+from glmc.ir import model as m
+from glmc.ir.errors import SpecIncompleteError, SpecKeyError
+
+# The axes a projection sums over, most often the hidden state; a bias has the others.
+_INPUT_AXES = {
+    "o": {"H", "D", "Dv"},
+    "down": {"F"},
+    "sdown": {"F"},
+    "xdown": {"Fx"},
+    "part_down": {"Ep"},
+    "mix_o": {"Gm", "Rm", "Hm", "Dv"},
+    "conv_q": {"1", "Wc"},
+    "conv_k": {"1", "Wc"},
+    "conv_v": {"1", "Wc"},
+    "laurel_up": {"Rl"},
+}
+_HIDDEN = {"E"}
+
+_PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
+_EMBED_SLOTS = frozenset(
+    {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
+)
+_HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
+_STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})
+_MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
+_VOCABULARY_SLOTS = frozenset({"embed", "head"})
+_ATTENTION_SLOTS = frozenset(
+    {"q", "k", "v", "o", "sinks", "attn_gate", "gate_bias", "attn_router"}
+)
+_LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
+_INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
+_MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
+_AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
+_SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
+_MOE_SLOTS = frozenset(
+    {"router", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
+)
+_PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
+_ALTUP_SLOTS = frozenset(
+    {"altup_router", "altup_predict", "altup_correct", "altup_scale"}
+    | {"laurel_down", "laurel_up"}
+)
+_MIXER_SLOTS = frozenset(
+    {"mix_q", "mix_k", "mix_v", "mix_o", "mix_beta", "mix_decay", "mix_gate"}
+    | {"mix_norm", "mix_skip", "dt_bias", "a_log", "conv_q", "conv_k", "conv_v"}
+)
+_LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
+_LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS
+_FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
+_SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
+
+
+class Slots:
+    """The weights of a layer, or of the model where ``resolve`` knows no layer."""
+
+    def __init__(self, spec: Spec, resolve: Resolver) -> None:
+        self.spec, self.resolve = spec, resolve
+        self.quantised = Quantised(spec, resolve)
+
+    def projection(self, slot: str) -> m.Projection:
+        """Return a matrix and, where it has one, its bias."""
+        return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
+
+    def optional_projection(self, slot: str) -> m.Projection | None:
+        """Return a matrix and its bias, or None where the spec names none for this
+        config."""
+        return self.projection(slot) if self._entry(slot) else None
+
+    def weight(self, slot: str) -> m.Weight:
+        """Return the slot's weight.
+
+        Raises:
+            GlmcError: when the spec names none.
+        """
+        weight = self.optional(slot)
+        if weight is None:
+            raise SpecIncompleteError(
+                f"spec {self.spec.arch!r}: weights has no entry for {slot!r}"
+            )
+        return weight
+
+    def optional(self, slot: str) -> m.Weight | None:
+        """Return the slot's weight, or None where the spec names none."""
+        entry = self._entry(slot)
+        if entry is None:
+            return None
+        layout = self._layout(entry)
+        part = slot if layout and "[" in layout else None
+        name = self._name(slot, entry, "weight")
+        storage = None
+        if slot not in _MODEL_SLOTS:
+            storage = self.quantised.in_layer(slot, name)
+        elif slot in _VOCABULARY_SLOTS:
+            storage = self.quantised.in_vocabulary(slot, name)
+        return m.Weight(tensor=name, layout=layout, part=part, storage=storage)
+
+    def bias(self, slot: str) -> m.Weight | None:
+        """Return the slot's bias; its layout is the weight's without the input axes."""
+        entry = self._entry(slot)
+        if entry is None or not self.resolve.flag(f"weights.{slot}.bias", entry.bias):
+            return None
+        layout = self._layout(entry)
+        layout = layout and _without(layout, _INPUT_AXES.get(slot, _HIDDEN))
+        part = slot if layout and "[" in layout else None
+        return m.Weight(
+            tensor=self._name(slot, entry, "bias"), layout=layout, part=part
+        )
+
+    def _entry(self, slot: str) -> WeightSpec | None:
+        keys = [k for k in self.spec.weights if slot in slots_of(k)]
+        if len(keys) > 1:
+            raise SpecIncompleteError(
+                f"spec {self.spec.arch!r}: the slot {slot!r} has two entries in"
+                f" weights, {' and '.join(keys)}"
+            )
+        entry = self.spec.weights[keys[0]] if keys else None
+        absent = entry is None or self.resolve.value(entry.name) is None
+        return None if absent else entry
+
+    def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
+        name = self.resolve.text(f"weights.{slot}.name", entry.name)
+        prefix = (
+            self.spec.tensor_prefix if slot in _MODEL_SLOTS else self.spec.layer_root
+        )
+        if kind == "bias" and entry.bias_name is not None:
+            name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
+            return f"{prefix}{name}"
+        return f"{prefix}{name}" if entry.bare else f"{prefix}{name}.{kind}"
+
+    def _layout(self, entry: WeightSpec) -> str | None:
+        if entry.layout is None:
+            return None
+        return self.resolve.text("weights.layout", entry.layout)
+
+
+def slots_of(key: str) -> list[str]:
+    """Return the slots of a ``weights`` key such as ``q+k+v``.
+
+    Raises:
+        GlmcError: on a name that is no slot.
+    """
+    slots = key.replace(" ", "").split("+")
+    for slot in slots:
+        if slot not in _SLOTS:
+            known = ", ".join(sorted(_SLOTS))
+            raise SpecKeyError(
+                f"weights.{key}: there is no slot {slot!r}; slots are {known}"
+            )
+    return slots
+
+
+def _without(layout: str, axes: set[str]) -> str:
+    """Return ``layout`` without the stored dimensions that are made of ``axes``
+    alone."""
+    return " ".join(d for d in _dimensions(layout) if not set(_atoms(d)) <= axes)
+
+
+def _dimensions(layout: str) -> list[str]:
+    dimensions, depth = [""], 0
+    for mark in layout.strip():
+        depth += (mark in "([") - (mark in ")]")
+        if mark == " " and depth == 0:
+            dimensions.append("")
+        else:
+            dimensions[-1] += mark
+    return [d for d in dimensions if d]
+
+
+def _atoms(dimension: str) -> list[str]:
+    return dimension.replace("(", " ").replace(")", " ").split()

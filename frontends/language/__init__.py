@@ -1,0 +1,1 @@
+"""The language of specs: YAML with expressions, and sections that become nodes."""

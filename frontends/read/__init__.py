@@ -1,0 +1,1 @@
+"""Files of a model folder or a hub, read as hostile input."""

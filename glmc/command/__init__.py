@@ -1,0 +1,1 @@
+"""The command line: its menu, its options, and what carries each command out."""

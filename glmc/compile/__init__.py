@@ -1,0 +1,1 @@
+"""From a config or a dump to the files of a build."""

@@ -1,0 +1,1 @@
+"""Files of a build: read as foreign input, replaced in one step."""

@@ -1,0 +1,1 @@
+"""Views of a build: its stages, sizes, values, lines and least times."""

@@ -1,0 +1,1 @@
+"""Proof and blame: a build beside its checkpoint and what was published."""

@@ -1,0 +1,1 @@
+"""Run, chat with, tune and quantise."""

@@ -1,1 +1,0 @@
-../../../glmc/error_pages.py

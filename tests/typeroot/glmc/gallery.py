@@ -1,1 +1,0 @@
-../../../glmc/gallery.py
