@@ -198,7 +198,7 @@ def test_the_schema_tells_what_keys_mean() -> None:
     from glmc.frontends.spec.schema import spec_schema
 
     router = spec_schema()["$defs"]["MoeSpec"]["properties"]
-    assert router["least_sum"]["description"] == "What that sum is at least."
+    assert router["least_sum"]["description"] == "The least value of that sum."
     assert "description" not in router["experts"]
 
 

@@ -42,10 +42,11 @@ def test_the_signature_is_that_of_the_class() -> None:
 
 def test_a_key_says_what_its_node_says() -> None:
     page = pages()["spec-keys.md"]
-    assert "| `least_sum` | a number or an expression |  | What that sum is at" in page
+    assert "| `least_sum` | a number or an expression |  | The least value of" in page
     # Of the section's own: the node has no such field, or another at this name.
     assert (
-        "| `head_bias` | true, false or an expression | `False` | Whether the" in page
+        "| `head_bias` | true, false or an expression | `False` | True where the"
+        in page
     )
     # The node's weight is in a slot, and what is said of it is not said of the flag.
     assert "| `bias` | true, false or an expression | `False` |  |" in page
