@@ -62,7 +62,7 @@ def package(
     if model.tokenizer is None:
         readers = env.get_template("readers.py.j2").render()
         emitted["tokenizer/readers.py"] = readers
-    base = ["encoder"] if model.is_encoder else ["causal_lm"]
+    base = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
     return runtime_files([*base, *on.runtime, "loading", "tokenizer"], emitted)
 
 

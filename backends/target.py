@@ -95,6 +95,8 @@ class Target:
     left out."""
     runtime: tuple[str, ...] = ()
     """Modules of ``backends/runtime`` that its builds have beside what all have."""
+    decoding: tuple[str, ...] = ()
+    """Those that only models have which decode token by token."""
     own_kernels: bool = False
     """True where a user's kernel may take the place of an op's: ``--kernel``."""
     ahead: tuple[str, ...] = ()

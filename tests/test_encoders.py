@@ -287,7 +287,7 @@ def test_inspect(case: MakeCase) -> None:
     run = glmc("inspect", case("gelu").build)
     assert run.returncode == 0, run.stderr
     assert "full_attention" in run.stdout
-    assert "cache " not in run.stdout
+    assert "\n  cache " not in run.stdout
 
 
 def test_a_build_holds_only_what_it_needs(case: MakeCase) -> None:

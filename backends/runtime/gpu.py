@@ -1,13 +1,17 @@
 """The needs of a GPU beside a build's operations; see `modules.Machine`."""
 
+from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
-from .graphs import CudaGraphs
 from .modules import BaseModel
 from .precompiled import offer
 from .tuning import apply_tuning, present_target
+
+if TYPE_CHECKING:
+    from .graphs import Recorder
 
 
 def ready(kernels: ModuleType) -> None:
@@ -20,6 +24,8 @@ def loaded(model: BaseModel) -> None:
     offer(model.device)
 
 
-def recorder(device: torch.device) -> CudaGraphs:
-    """Returns the recorder of decode steps on a device."""
-    return CudaGraphs(device)
+def recorder(device: torch.device) -> "Recorder":
+    """Returns the recorder of decode steps on a device; builds that do not decode have
+    no module of it, and never ask."""
+    made: Recorder = import_module(".graphs", __package__).CudaGraphs(device)
+    return made

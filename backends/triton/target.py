@@ -113,6 +113,7 @@ ANY = Target(
     operations={"cpu": "reference", "cuda": "kernels"},
     machines={"cuda": "gpu"},
     runtime=("gpu",),
+    decoding=("graphs",),
     own_kernels=True,
     ahead=tuple(LIMITS),
     compile_ahead=_compile_ahead,

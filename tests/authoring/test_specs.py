@@ -46,6 +46,7 @@ def test_what_says_to_be_verified_is_tested() -> None:
     """`transformers` is what a built-in spec says unless it says otherwise."""
     # Beside the variants: tests/test_encoders.py, and tests/test_stacked_*.py.
     tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe", "qwen3_5_moe"}
+    tested |= {"roberta", "xlm-roberta", "camembert", "distilbert", "electra"}
     for entry in entries():
         if entry.verified == "transformers":
             assert tested & set(entry.model_types), entry.name

@@ -40,6 +40,9 @@ NOT_WRITTEN = frozenset(
     | {"scale_experts", "clamp", "clamped_glu", "concat", "cut_below", "mix_streams"}
     | {"correct_streams", "add_to_others", "soft_cap", "xielu"}
     | {"layer_norm_heads", "layer_normalize", "index_write"}
+    # Mixers.
+    | {"short_conv", "scan", "gated_norm", "step_size", "decay", "l2_normalize"}
+    | {"sigmoid", "scale_each", "add_skip"}
 )
 """Ops that each layer launches, for which somebody has yet to write a kernel."""
 
