@@ -43,11 +43,11 @@ class _Watch:
         self.given_up = False
 
     def silent(self) -> bool:
-        """Tell whether nothing was heard for too long."""
+        """Tells whether nothing was heard for too long."""
         return not self.unseen and time.monotonic() - self.heard > self.seconds
 
     def error(self) -> TimeoutError:
-        """Make the error of a silent server."""
+        """Returns the error of a silent server."""
         waited = f"{self.seconds:g} seconds"
         return TimeoutError(f"the server sent next to nothing for {waited}")
 
@@ -57,7 +57,7 @@ _LOCK = Lock()
 
 
 def patiently(act: Callable[[], Answer], seconds: float | None) -> Answer:
-    """Return what `act` answers, which asks a server through the hub's client.
+    """Returns what `act` answers, which asks a server through the hub's client.
 
     Raises TimeoutError where the server is silent for `seconds`, AnswerError where its
     headers would make the client write elsewhere, and what `act` raises.
@@ -119,7 +119,7 @@ class _Looking:
 
 
 def _asked(request: Any) -> None:
-    """Count a request: a server that does not answer is asked ATTEMPTS times."""
+    """Counts a request: a server that does not answer is asked ATTEMPTS times."""
     watch: _Watch | None = getattr(_LOCAL, "watch", None)
     if watch is None:
         return
@@ -133,7 +133,7 @@ def _asked(request: Any) -> None:
 
 
 def _heard(response: Any) -> None:
-    """Check the headers of an answer before the client sees them."""
+    """Checks the headers of an answer before the client sees them."""
     for name in NAMING:
         value = response.headers.get(name)
         if value is not None and not _is_name(value):
@@ -158,7 +158,7 @@ def _is_name(value: str) -> bool:
 def _paced(
     read: Callable[..., Iterator[bytes]], watch: _Watch
 ) -> Callable[..., Iterator[bytes]]:
-    """Wrap the reader of a body, whose pieces must not come too slowly."""
+    """Wraps the reader of a body, whose pieces must not come too slowly."""
 
     def pieces(*arguments: Any, **named: Any) -> Iterator[bytes]:
         count = 0
