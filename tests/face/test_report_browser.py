@@ -130,7 +130,8 @@ def test_the_roofline_says_what_inspect_says(browser: Any, build: Path) -> None:
     Select(one(browser, "#device")).select_by_visible_text("L4")
     Select(one(browser, "#call")).select_by_visible_text("a prompt of 2,048")
     call = roofline.call_of(1, 0, 2048)
-    lines = roofline.lines(Build(build).program, call, device("l4"))
+    made = Build(build)
+    lines = roofline.lines(made.program, call, device("l4"), made.target)
     floor = roofline.total(lines).floor
     said = one(browser, "#roofsum b").text
     number, unit = said.split()
