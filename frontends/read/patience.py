@@ -83,6 +83,7 @@ def patiently(act: Callable[[], Answer], seconds: float | None) -> Answer:
             raise watch.error()
     good, answer = done[0]
     if good:
+        # An answer, or else what was raised: the pair says which, and no type does.
         return answer  # type: ignore[no-any-return]
     raise answer
 

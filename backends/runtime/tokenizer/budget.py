@@ -91,6 +91,7 @@ class Budget:
     def pass_over(self, value: object) -> int:
         """Pays for a walk over a value's own items; returns their number."""
         try:
+            # Asked of anything, since a template passes what it likes.
             count = len(value)  # type: ignore[arg-type]
         except TypeError:
             count = 0

@@ -24,6 +24,7 @@ def conversations(value: object) -> tuple[list[Chat], bool]:
         and len(value) > 0
         and (isinstance(value[0], list | tuple) or hasattr(value[0], "messages"))
     )
+    # `several` has looked that it is a list, which no checker follows.
     chats = list(value) if several else [value]  # type: ignore[call-overload]
     return [_chat(getattr(chat, "messages", chat)) for chat in chats], several
 
