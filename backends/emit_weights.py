@@ -130,8 +130,8 @@ def _dequant(node: Dequant, indent: int) -> str:
     inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
     for name, value in node:
         if isinstance(value, Tensor) and name not in ("codes", "scale"):
-            inner.append(f"{name}={stored(value, indent + 4 + len(name) + 1)}")
-        elif value is not None and not isinstance(value, Tensor):
+            inner.append(_tensor(value, indent + 4, f"{name}="))
+        elif value not in (None, False) and not isinstance(value, Tensor):
             inner.append(f"{name}={quoted(value) if isinstance(value, str) else value}")
     return item(f"{node_name(type(node))}(", inner, ")", indent)
 
@@ -143,11 +143,12 @@ def _step(name: str, of: Recipe, numbers: list[str], indent: int) -> str:
 
 def stored(node: Recipe, indent: int) -> str:
     """Emit an operand of a step or cat: a tensor is written with its stored shape."""
-    if not isinstance(node, Tensor):
-        return recipe(node, indent)
+    return _tensor(node, indent) if isinstance(node, Tensor) else recipe(node, indent)
+
+
+def _tensor(node: Tensor, indent: int, keyword: str = "") -> str:
     sizes = [str(size) for size in node.stored]
-    arguments = [quoted(node.name), *sizes]
-    return item("tensor(", arguments, ")", indent)
+    return item(f"{keyword}tensor(", [quoted(node.name), *sizes], ")", indent)
 
 
 def layer_set(layers: tuple[int, ...]) -> str:
@@ -188,7 +189,7 @@ def _ranges(layers: tuple[int, ...]) -> Iterator[str]:
 STEPS = ("cat", "permute", "slice_", "stack", "tensor", "view")
 """The constructors of ``runtime/recipes.py``."""
 CODES = (
-    *("codes_of", "dequant_blocks", "dequant_groups", "dequant_mxfp4"),
+    *("codes_of", "dequant_blocks", "dequant_floats", "dequant_groups"),
     *("dequant_rows", "scale_of", "zeros_of"),
 )
 """Those of ``runtime/codes.py``, which builds of float weights go without."""

@@ -189,21 +189,33 @@ class DequantGroups(Quantized):
         return {"codes": word, "zeros": word, "index": "I32"}
 
 
-class DequantMxfp4(Quantized):
-    """fp4 (e2m1) ``codes``, uint8 ``[..., groups, 16]``, two to a byte and the even
-    one in the low nibble, times two to the power of ``scale``, uint8 ``[..., groups]``,
-    less 127: the MX format of the Open Compute Project."""
+class DequantFloats(Quantized):
+    """Small floats times the ``scale`` that neighbouring columns of a row share:
+    NVFP4, and the MX formats of the Open Compute Project.
+
+    ``codes`` of 4 bits are e2m1, two to a byte and the even column in the low nibble,
+    those of 8 bits e4m3; what follows their rows are the columns, however they are cut.
+    ``scale`` ``[..., groups]`` is e4m3, or with ``powers`` bytes: two to the power of
+    them less 127. ``factor``, one number, multiplies all, or with ``divided`` divides.
+    """
+
+    factor: Tensor | None = None
+    bits: Literal[4, 8]
+    powers: bool = False
+    divided: bool = False
 
     @property
     def shape(self) -> Shape:
-        *rows, groups, width = self.codes.stored
-        return (*rows, groups * width * 2)
+        rows = self.scale.stored[:-1]
+        width = math.prod(self.codes.stored[len(rows) :])
+        return (*rows, width * 8 // self.bits)
 
     def dtypes(self) -> dict[str, str]:
-        return {"codes": "U8", "scale": "U8"}
+        codes = "U8" if self.bits == 4 else "F8_E4M3"
+        return {"codes": codes, "scale": "U8" if self.powers else "F8_E4M3"}
 
 
-Dequant = DequantRows | DequantBlocks | DequantGroups | DequantMxfp4
+Dequant = DequantRows | DequantBlocks | DequantGroups | DequantFloats
 
 
 class Repacked(Node):

@@ -78,9 +78,12 @@ def test_experts_in_mxfp4(tiny: MakeTiny, tmp_path: Path) -> None:
     found, right = logits(builds.load(build, ours)), expected(twin)
     assert (found - right).abs().max() <= TOLERANCE
     # A control: the other nibble first, and an exponent off by one.
-    for old, new in (("one & 15, one >> 4", "one >> 4, one & 15"), ("- 127", "- 126")):
+    for old, new in (
+        ("octets & 15, octets >> 4", "octets >> 4, octets & 15"),
+        ("return scale.float()", "return 2 * scale.float()"),
+    ):
         wrong = edits.with_source(
-            build, tmp_path / f"wrong {new}", "quantization.py", old, new
+            build, tmp_path / f"wrong {old}", "quantization.py", old, new
         )
         off = logits(builds.load(wrong, ours)) - right
         assert off.abs().max() > 100 * TOLERANCE
@@ -263,8 +266,10 @@ def refusal(config: dict[str, Any], tiny: MakeTiny, folder: Path) -> str:
         ("packed4", {"ignore": ["re:(a+)+b"]}, "is not one that glmc reads"),
         ("packed4", {"config_groups": {}}, "expected what is quantised"),
         ("packed4", {"sparsity_config": {"format": "sparse"}}, "sparsity_config is"),
-        ("modelopt", {"quant_algo": "NVFP4"}, "modelopt's 'NVFP4'"),
-        ("modelopt", {"quant_algo": "MIXED_PRECISION"}, "'MIXED_PRECISION'"),
+        ("modelopt", {"quant_algo": "W4A8_AWQ"}, "modelopt's 'W4A8_AWQ'"),
+        ("modelopt", {"quant_algo": "MIXED_PRECISION"}, "quantized_layers is null"),
+        ("modelopt", {"quantized_layers": {}}, "goes with MIXED_PRECISION"),
+        ("nvfp4", {"group_size": 32}, "group_size is 32, and 'NVFP4' has 16"),
         ("gptq", {"quant_method": "bitsandbytes"}, "method 'bitsandbytes'"),
         ("gptq", {"quant_method": None}, "has the method null"),
     ],
@@ -277,9 +282,11 @@ def test_other_formats_are_refused(
     assert "unquantised" in told or "expected" in told or "glmc" in told
 
 
-def test_formats_of_several_kinds_are_refused(tiny: MakeTiny, tmp_path: Path) -> None:
+def test_two_formats_for_all_linear_maps_are_refused(
+    tiny: MakeTiny, tmp_path: Path
+) -> None:
     config = {**FORMATS["packed4"].config}
     first = config["config_groups"]["group_0"]
     other = {**first, "weights": {**first["weights"], "num_bits": 8}}
     config["config_groups"] = {"group_0": first, "group_1": other}
-    assert "in different ways" in refusal(config, tiny, tmp_path)
+    assert "two different ways" in refusal(config, tiny, tmp_path)

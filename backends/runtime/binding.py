@@ -24,7 +24,7 @@ from .recipes import (
     names,
 )
 from .shapes import shape_of
-from .storage import Found, Need, float_name
+from .storage import LOOSE, Found, Need, float_name
 
 #: How many different problems of one kind an error lists.
 LISTED = 5
@@ -107,7 +107,7 @@ def _entries(bind: Bind) -> Iterator[Entry]:
 def _needs(leaf: Quantized) -> Iterator[tuple[str, Need]]:
     for field, part in leaf.parts().items():
         kind = leaf.dtypes().get(field)
-        yield part.name, Need(part.shape, kind, field == "scale")
+        yield part.name, Need(part.shape, kind, field in LOOSE)
 
 
 def _wrong_shapes(

@@ -12,7 +12,7 @@ import torch
 from .quantization import (
     code_rows,
     dequantize_blocks,
-    dequantize_mxfp4,
+    dequantize_floats,
     dequantize_rows,
     grouped,
     pack_codes,
@@ -128,19 +128,31 @@ class DequantGroups(Matrix):
 
 
 @dataclass(frozen=True)
-class DequantMxfp4(Quantized):
-    """fp4 `codes`, two to a byte, with the exponent in `scale` that 32 share."""
+class DequantFloats(Quantized):
+    """Small floats in `codes`, times the `scale` of their group of a row's columns and
+    maybe a `factor` of the whole matrix, by which it may be `divided` instead."""
+
+    bits: int
+    #: Whether scales are exponents plus 127.
+    powers: bool = False
+    factor: Tensor | None = None
+    divided: bool = False
 
     def dtypes(self) -> dict[str, str]:
-        return {"codes": "U8", "scale": "U8"}
+        codes = "U8" if self.bits == 4 else "F8_E4M3"
+        return {"codes": codes, "scale": "U8" if self.powers else "F8_E4M3"}
 
     def shape(self) -> Shape:
-        *rows, groups, octets = self.codes.shape
-        return (*rows, groups * octets * 2)
+        rows = self.scale.shape[:-1]
+        width = math.prod(self.codes.shape[len(rows) :])
+        return (*rows, width * 8 // self.bits)
 
     def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
         codes, scale = read(self.codes.name), _scale(self, read)
-        return dequantize_mxfp4(codes[rows], scale[rows], dtype)
+        factor = read(self.factor.name).reshape(()) if self.factor else None
+        return dequantize_floats(
+            codes[rows], scale[rows], dtype, self.bits, factor, self.divided
+        )
 
 
 def _scale(of: Quantized, read: Read) -> torch.Tensor:
@@ -191,6 +203,15 @@ def zeros_of(of: Matrix) -> Repacked:
     return Repacked(of, "zeros")
 
 
-def dequant_mxfp4(codes: Tensor, scale: Tensor) -> DequantMxfp4:
-    """Multiplies codes in fp4 by two to the power that 32 of them share."""
-    return DequantMxfp4(codes, scale)
+def dequant_floats(
+    codes: Tensor,
+    scale: Tensor,
+    *,
+    factor: Tensor | None = None,
+    bits: int,
+    powers: bool = False,
+    divided: bool = False,
+) -> DequantFloats:
+    """Multiplies floats of 4 or 8 bits by the scale that a group of them shares, and by
+    a factor of all, or divides by it."""
+    return DequantFloats(codes, scale, bits, powers, factor, divided)

@@ -5,7 +5,8 @@ codes lie in a byte, the even column in the high nibble, each in two's complemen
 Blocks: float8 (e4m3) codes, one float32 scale per block of rows and columns.
 Groups: int4 or int8 codes, one scale and maybe a zero point per group of a row's
 columns, as GPTQ, AWQ and compressed-tensors publish them.
-Mxfp4: fp4 (e2m1) codes, one exponent for 32 of them.
+Floats: e2m1 or e4m3 codes, one scale (e4m3, or an exponent) for a group of a row's
+columns and maybe one for the whole matrix, as NVFP4, MXFP4 and MXFP8.
 """
 
 import math
@@ -181,23 +182,52 @@ def in_awq_order(codes: torch.Tensor) -> torch.Tensor:
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
-def dequantize_mxfp4(
-    codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+def dequantize_floats(
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    dtype: torch.dtype,
+    bits: int,
+    factor: torch.Tensor | None = None,
+    divided: bool = False,
 ) -> torch.Tensor:
-    """Computes weights [..., O, 32 G] of `dtype`: fp4 times a power of two, exact in
-    bfloat16.
+    """Computes weights [..., O, I] of `dtype`: each code times the scale of its group.
 
-    `codes` are uint8 [..., O, G, 16], the even column in the low nibble, and `scale`
-    [..., O, G] holds exponents plus 127.
+    Of 4 bits `codes` are bytes, the even column in the low nibble, and what they stand
+    for is in `FP4`; of 8 bits they are float8. `scale` [..., O, G] is floats, or bytes:
+    exponents plus 127. It is multiplied by `factor`, or `divided` by it, in float32,
+    then by the code, and that is rounded to `dtype` once.
     """
-    values = torch.tensor([*FP4, *(-one for one in FP4)], dtype=dtype)
-    made = torch.empty(*codes.shape[:-1], 2 * codes.shape[-1], dtype=dtype)
-    # One expert at a time: the exponents are exact in float32 alone.
-    for out, one, power in zip(made, codes, scale, strict=True):
-        nibbles = torch.stack([one & 15, one >> 4], dim=-1).flatten(-2)
-        factor = torch.exp2(power.float() - 127)[..., None]
-        out.copy_(values[nibbles.int()].float() * factor)
+    shape = (*scale.shape[:-1], -1)
+    if scale.dim() > 2:  # one matrix of a stack at a time: float32 is wide
+        each = zip(codes, scale, strict=True)
+        return torch.stack(
+            [dequantize_floats(*one, dtype, bits, factor, divided) for one in each]
+        )
+    gain = group_gains(scale, factor, divided)[..., None]
+    values = small_floats(codes.reshape(shape), bits)
+    made = (values.reshape(*gain.shape[:-1], -1) * gain).to(dtype)
     return made.flatten(-2)
+
+
+def small_floats(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Returns what float codes [..., I * bits / 8] stand for, in float32 [..., I]."""
+    if bits == 8:
+        return codes.float()
+    octets = codes.view(torch.uint8)
+    nibbles = torch.stack([octets & 15, octets >> 4], dim=-1).flatten(-2)
+    return torch.tensor([*FP4, *(-one for one in FP4)])[nibbles.int()]
+
+
+def group_gains(
+    scale: torch.Tensor, factor: torch.Tensor | None = None, divided: bool = False
+) -> torch.Tensor:
+    """Returns in float32 what groups of float codes are multiplied by."""
+    if scale.dtype == torch.uint8:
+        scale = scale.view(torch.float8_e8m0fnu)
+    if factor is None:
+        return scale.float()
+    gain, of_all = scale.float(), factor.float()
+    return gain / of_all if divided else gain * of_all
 
 
 def run_of(width: int, bits: int) -> int:

@@ -15,7 +15,7 @@ from .recipes import (
     Tensor,
     View,
 )
-from .storage import fits
+from .storage import LOOSE, fits
 
 
 def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
@@ -49,7 +49,7 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
         case Quantized():
             for field, part in recipe.parts().items():
                 found = shape(part.name)
-                loose = field == "scale" and fits(found, part.shape)
+                loose = field in LOOSE and fits(found, part.shape)
                 if found != part.shape and not loose:
                     told = f"{list(found)}, {list(part.shape)} is needed"
                     raise ValueError(f"{part.name} is {told}")

@@ -14,6 +14,13 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 CODES = (".qweight", ".weight_packed")
 #: A dtype of scales: powers of two, as some float8 checkpoints hold them.
 EXPONENTS = "F8_E8M0"
+#: Bytes that some checkpoints give another name.
+BYTES = ("U8", "I8", EXPONENTS)
+#: Fields of quantised weights whose tensors may lack dimensions of one, or have more.
+LOOSE = ("scale", "factor")
+#: Names of the scale of a whole matrix: by the first its values are multiplied, by the
+#: second they are divided.
+FACTORS = ("weight_scale_2", "weight_global_scale")
 
 
 class Need(NamedTuple):
@@ -26,6 +33,8 @@ class Need(NamedTuple):
 
     def takes(self, dtype: str) -> bool:
         """Tells whether a tensor of `dtype` will do."""
+        if self.codes == "U8":
+            return dtype in BYTES
         if self.codes:
             return dtype == self.codes
         return dtype in FLOATS or (self.scale and dtype == EXPONENTS)
@@ -86,9 +95,34 @@ def storage_fault(
             return _float_files(name, bits[0], met)
         if need.codes is None and dtype == "I8":
             return _codes_in_files(name, bits[1] if found.shape else None, met)
-        if need.codes != dtype:
+        if not need.takes(dtype):
             return _other_codes(name, need.codes, dtype)
-    return _other_names(needs, headers)
+    return _other_factor(needs, headers) or _other_names(needs, headers)
+
+
+def _other_factor(
+    needs: Mapping[str, Need], headers: Mapping[str, Found]
+) -> str | None:
+    """Finds scales of whole matrices that are another format's, or of two formats."""
+    for name in needs:
+        stem, _, own = name.rpartition(".")
+        if own not in FACTORS:
+            continue
+        other = f"{stem}.{FACTORS[1 - FACTORS.index(own)]}"
+        if other not in headers:
+            continue
+        if name in headers:
+            return (
+                f"The files hold the scale of a matrix in two formats ({name} and"
+                f" {other}), of which one multiplies and the other divides; keep the"
+                " one that goes with the codes."
+            )
+        return (
+            f"The files hold {other}, and the config describes a format with {name};"
+            " one multiplies and the other divides: compile the model again from the"
+            " config.json of this checkpoint."
+        )
+    return None
 
 
 def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str | None:

@@ -17,7 +17,7 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import (
     code_rows,
     dequantize_blocks,
-    dequantize_mxfp4,
+    dequantize_floats,
     dequantize_rows,
     grouped,
     pack_codes,
@@ -33,8 +33,8 @@ from glmc.ir.recipe import (
     Cat,
     Dequant,
     DequantBlocks,
+    DequantFloats,
     DequantGroups,
-    DequantMxfp4,
     DequantRows,
     Permute,
     Quantized,
@@ -78,21 +78,26 @@ def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
     made: dict[str, torch.Tensor] = {}
     for field, part in leaf.parts().items():
         name = _name(part, layer)
-        if field == "scale" and not isinstance(leaf, DequantMxfp4):
+        if field == "scale":
             made[name] = _gains(leaf, name)
         elif field == "index":
             made[name] = _shuffled(name, leaf)
+        elif field == "factor":
+            made[name] = 0.5 + _random(name, (1, 1)).abs().reshape(part.stored)
         else:
             made[name] = _codes(name, part.stored, leaf.dtypes()[field])
-            if field == "scale":  # exponents of some such size
-                made[name] = made[name] % 4 + 123
     return made
 
 
 def _gains(leaf: Dequant, name: str) -> torch.Tensor:
     gains = _random(name, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
-    if isinstance(leaf, DequantRows | DequantGroups):
-        return gains / float(2 ** (leaf.bits - 2))
+    match leaf:
+        case DequantRows(bits=bits) | DequantGroups(bits=bits):
+            return gains / float(2 ** (bits - 2))
+        case DequantFloats(powers=True):
+            return _codes(name, leaf.scale.stored, "U8") % 4 + 123
+        case DequantFloats():
+            return gains.clamp(min=2**-6).to(torch.float8_e4m3fn)
     return gains
 
 
@@ -193,8 +198,9 @@ def _dequantized(
         case DequantGroups(bits=bits, packing=packing, group=group):
             groups = grouped(**parts, bits=bits, packing=packing)
             return groups.weights(group, torch.float32)
-        case DequantMxfp4():
-            return dequantize_mxfp4(**parts, dtype=torch.float32)
+        case DequantFloats(bits=bits, divided=divided):
+            how: dict[str, Any] = {"bits": bits, "divided": divided}
+            return dequantize_floats(**parts, dtype=torch.float32, **how)
 
 
 class Executor:

@@ -1,6 +1,6 @@
 """Read configs of compressed-tensors, as llm-compressor publishes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from glmc.frontends.quantization.float8 import ACTIVATIONS
@@ -33,26 +33,59 @@ COMPRESSED_WEIGHTS = Keys(
     valued={"dynamic": (None, False)},
     read=frozenset(
         {"num_bits", "type", "strategy", "symmetric", "group_size", "block_structure"}
-        | {"actorder"}
+        | {"actorder", "scale_dtype"}
     ),
-    harmless=frozenset({"observer", "observer_kwargs", "scale_dtype", "zp_dtype"}),
+    harmless=frozenset({"observer", "observer_kwargs", "zp_dtype"}),
 )
 _FORMATS = {
     "pack-quantized": "int",
     "int-quantized": "int",
     "float-quantized": "float",
     "naive-quantized": None,
+    "nvfp4-pack-quantized": "float",
+    "mxfp4-pack-quantized": "float",
+    "mxfp8-quantized": "float",
 }
 """Formats to the type of codes that they hold; None: either."""
+_SMALL: Mapping[str, tuple[m.FloatQuantized, str, str]] = {
+    "nvfp4-pack-quantized": (
+        m.FloatQuantized(
+            bits=4,
+            group=16,
+            powers=False,
+            codes="weight_packed",
+            factor="weight_global_scale",
+            divided=True,
+        ),
+        "tensor_group",
+        "torch.float8_e4m3fn",
+    ),
+    "mxfp4-pack-quantized": (
+        m.FloatQuantized(bits=4, group=32, powers=True, codes="weight_packed"),
+        "group",
+        "torch.uint8",
+    ),
+    "mxfp8-quantized": (
+        m.FloatQuantized(bits=8, group=32, powers=True),
+        "group",
+        "torch.uint8",
+    ),
+}
+"""Formats of small floats to their storage, the strategy that they go with, and the
+dtype of their scales."""
 _WAIVED = {
     "*.weight_shape": "the size of a matrix, which its packed codes tell",
+    "*.input_global_scale": ACTIVATIONS["*.input_scale"],
     "*.weight_g_idx": "the groups of columns are in order, as actorder says",
     **ACTIVATIONS,
 }
 
 
 def compressed(config: Config) -> Scheme:
-    """Read one group of modules, or several that are stored alike."""
+    """Read groups of modules, each stored in one way.
+
+    Groups by name or expression come before those of all linear maps.
+    """
     COMPRESSED.check(config)
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
@@ -60,36 +93,42 @@ def compressed(config: Config) -> Scheme:
             f"quantization_config.config_groups is {show(groups)}, expected what is"
             " quantised, and how"
         )
-    storages: list[m.Storage] = []
-    targets: list[str] = []
+    storages: list[tuple[Modules | None, m.Storage]] = []
     for name, group in groups.items():
         where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, Mapping):
             raise ConfigValueError(f"{where} is {show(group)}, expected an object")
-        storages.append(
-            _storage(group, group.get("format") or config.get("format"), where)
-        )
-        targets += names_in(group, "targets")
-    if any(storage != storages[0] for storage in storages):
-        raise UnsupportedQuantizationError(
-            "quantization_config.config_groups stores modules in different ways, which"
-            f" is not supported; {UNQUANTISED}"
-        )
-    ordered = getattr(storages[0], "ordered", True)
+        storage = _storage(group, group.get("format") or config.get("format"), where)
+        targets = names_in(group, "targets")
+        storages.append((None if "Linear" in targets else Modules.of(targets), storage))
+    _refuse_two_for_all(storages)
+    storages.sort(key=lambda one: one[0] is None)
+    grouped = [s for _, s in storages if isinstance(s, m.GroupQuantized)]
+    ordered = all(storage.ordered for storage in grouped)
     return Scheme(
-        storage=storages[0],
+        storages=tuple(storages),
         skipped=Modules.of(names_in(config, "ignore")),
-        chosen=None if "Linear" in targets else Modules.of(targets),
         waived={k: v for k, v in _WAIVED.items() if ordered or "g_idx" not in k},
-        expected=tuple(_expected(storages[0])),
+        expected=tuple(_expected(grouped)),
         head=True,
     )
 
 
-def _expected(storage: m.Storage) -> Iterator[m.Expected]:
-    if isinstance(storage, m.GroupQuantized) and storage.ordered:
+def _refuse_two_for_all(storages: Sequence[tuple[Modules | None, m.Storage]]) -> None:
+    if len({storage for modules, storage in storages if modules is None}) > 1:
+        raise UnsupportedQuantizationError(
+            "quantization_config.config_groups stores all linear maps in two different"
+            f" ways; {UNQUANTISED}"
+        )
+
+
+def _expected(grouped: Sequence[m.GroupQuantized]) -> Iterator[m.Expected]:
+    """Yield the expected order of columns, where all groups of modules have one."""
+    if len(groups := {storage.group for storage in grouped}) == 1 and all(
+        storage.ordered for storage in grouped
+    ):
         key = "quantization_config.config_groups.group_0.weights.actorder=group"
-        yield in_order("*.weight_g_idx", storage.group, key)
+        yield in_order("*.weight_g_idx", groups.pop(), key)
 
 
 def _storage(group: Config, form: object, where: str) -> m.Storage:
@@ -106,6 +145,8 @@ def _storage(group: Config, form: object, where: str) -> m.Storage:
             f" {' or '.join(map(show, _FORMATS))}; {UNQUANTISED}"
         )
     COMPRESSED_WEIGHTS.check(weights, f"{where}.weights")
+    if form in _SMALL:
+        return _small(weights, where, str(form))
     match kind, bits, form:
         case "float", 8, _:
             return _float8(weights, where)
@@ -131,6 +172,25 @@ def _float8(weights: Config, where: str) -> m.Storage:
     elif not isinstance(block, str):
         raise _strategy(weights, where, "tensor, channel or block")
     return m.BlockQuantized(block=block, suffix="_scale")
+
+
+def _small(weights: Config, where: str, form: str) -> m.Storage:
+    """Read NVFP4 or an MX format, of which a config may say nothing else."""
+    storage, strategy, dtype = _SMALL[form]
+    told = {
+        "num_bits": (storage.bits,),
+        "group_size": (storage.group,),
+        "strategy": (strategy,),
+        "symmetric": (None, True),
+        "scale_dtype": (None, dtype),
+    }
+    for key, known in told.items():
+        if weights.get(key) not in known:
+            raise UnsupportedQuantizationError(
+                f"{where}.weights.{key} is {show(weights.get(key))}, and {form} has"
+                f" {show(known[-1])}; {UNQUANTISED}"
+            )
+    return storage
 
 
 def _integers(weights: Config, where: str, **how: Any) -> m.Storage:

@@ -1,11 +1,10 @@
-"""Read configs of float8 checkpoints: transformers' own, fbgemm's and modelopt's."""
+"""Read configs of float8 checkpoints: transformers' own and fbgemm's."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 from glmc.frontends.quantization.modules import Modules
 from glmc.frontends.quantization.scheme import (
-    UNQUANTISED,
     Config,
     Keys,
     Scheme,
@@ -44,20 +43,6 @@ FBGEMM = Keys(
     read=frozenset({"modules_to_not_convert"}),
     harmless=frozenset({"activation_scale_ub"}),
 )
-MODELOPT = Keys(
-    valued={
-        "quant_method": (None, "modelopt"),
-        "group_size": (None,),
-        "has_zero_point": (None, False),
-        "pre_quant_scale": (None, False),
-    },
-    read=frozenset({"quant_algo", "exclude_modules", "ignore", "config_groups"}),
-    harmless=frozenset({"producer", "kv_cache_quant_algo", "kv_cache_scheme"}),
-)
-_ALGORITHMS: Mapping[str, m.Storage] = {
-    "FP8": m.BlockQuantized(block="matrix", suffix="_scale"),
-    "FP8_PER_CHANNEL_PER_TOKEN": m.BlockQuantized(block="row", suffix="_scale"),
-}
 
 
 def fp8(config: Config) -> Scheme:
@@ -66,7 +51,7 @@ def fp8(config: Config) -> Scheme:
     FP8.check(config)
     lists = ("modules_to_not_convert", "ignored_layers")
     return Scheme(
-        storage=m.BlockQuantized(block=_block(config)),
+        storages=((None, m.BlockQuantized(block=_block(config))),),
         skipped=Modules.of(name for key in lists for name in names_in(config, key)),
         waived=ACTIVATIONS,
         routers=True,
@@ -77,29 +62,9 @@ def fbgemm(config: Config) -> Scheme:
     """Read ``weight_scale`` for each row."""
     FBGEMM.check(config)
     return Scheme(
-        storage=m.BlockQuantized(block="row", suffix="_scale"),
+        storages=((None, m.BlockQuantized(block="row", suffix="_scale")),),
         skipped=Modules.of(names_in(config, "modules_to_not_convert")),
         waived=ACTIVATIONS,
-        routers=True,
-    )
-
-
-def modelopt(config: Config) -> Scheme:
-    """Read ``weight_scale`` for each matrix; also what hf_quant_config.json says."""
-    algorithm = config.get("quant_algo")
-    storage = _ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
-    if storage is None:
-        raise UnsupportedQuantizationError(
-            f"the checkpoint is quantised with modelopt's {show(algorithm)}, supported"
-            f" is {' or '.join(map(show, _ALGORITHMS))}; {UNQUANTISED}"
-        )
-    MODELOPT.check(config)
-    listed = (*names_in(config, "exclude_modules"), *names_in(config, "ignore"))
-    return Scheme(
-        storage=storage,
-        skipped=Modules.of(listed),
-        waived=ACTIVATIONS,
-        head=True,
         routers=True,
     )
 
@@ -121,6 +86,5 @@ def _block(config: Config) -> tuple[int, int] | Literal["matrix"]:
 HARMLESS = {
     "fp8": tuple(sorted(FP8.harmless)),
     "fbgemm": tuple(sorted(FBGEMM.harmless)),
-    "modelopt": tuple(sorted(MODELOPT.harmless)),
 }
 """Keys of each method's config that say nothing of how weights are stored."""

@@ -64,14 +64,15 @@ def gptq(config: Config) -> Scheme:
     GPTQ.check(config)
     ordered = not flag(config, "desc_act", False)
     waived = {"*.bias": _NO_BIAS} | ({"*.g_idx": _IN_ORDER} if ordered else {})
+    storage = m.GroupQuantized(
+        packing=_version(config),
+        bits=_bits(config),
+        group=_group(config),
+        zeros=True,
+        ordered=ordered,
+    )
     return Scheme(
-        storage=m.GroupQuantized(
-            packing=_version(config),
-            bits=_bits(config),
-            group=_group(config),
-            zeros=True,
-            ordered=ordered,
-        ),
+        storages=((None, storage),),
         skipped=Modules.of(_left_out(config)),
         waived=waived,
         expected=tuple(_expected(config, ordered)),
@@ -107,10 +108,10 @@ def _expected(config: Config, ordered: bool) -> Iterator[m.Expected]:
 def awq(config: Config) -> Scheme:
     """Read ``qweight``, ``qzeros`` and ``scales`` in AutoAWQ's order."""
     AWQ.check(config)
+    group = _group(config)
+    storage = m.GroupQuantized(packing="awq", bits=4, group=group, zeros=True)
     return Scheme(
-        storage=m.GroupQuantized(
-            packing="awq", bits=4, group=_group(config), zeros=True
-        ),
+        storages=((None, storage),),
         skipped=Modules.of(names_in(config, "modules_to_not_convert")),
     )
 

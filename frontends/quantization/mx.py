@@ -15,7 +15,7 @@ def mxfp4(config: Config) -> Scheme:
     """Read ``_blocks`` and ``_scales`` of the experts' stacked matrices."""
     MXFP4.check(config)
     return Scheme(
-        storage=m.Mxfp4Quantized(),
+        storages=((None, m.Mxfp4Quantized()),),
         skipped=Modules.of(names_in(config, "modules_to_not_convert")),
         experts_only=True,
     )

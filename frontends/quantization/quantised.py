@@ -15,7 +15,7 @@ from glmc.ir.errors import UnsupportedQuantizationError
 METHODS: Mapping[str, str] = {
     "fp8": "float8:fp8",
     "fbgemm_fp8": "float8:fbgemm",
-    "modelopt": "float8:modelopt",
+    "modelopt": "modelopt:modelopt",
     "gptq": "grouped:gptq",
     "gptq_marlin": "grouped:gptq",
     "awq": "grouped:awq",
@@ -91,11 +91,11 @@ class Quantised:
         layers = range(first if isinstance(first, int) else 0, last)
         if scheme.skipped and scheme.skipped.hold_in_all(module, layers):
             return None
-        if scheme.chosen and not scheme.chosen.hold(
-            module.replace("{i}", str(layers.start))
-        ):
-            return None
-        return scheme.storage
+        own = module.replace("{i}", str(layers.start))
+        found = (
+            kind for among, kind in scheme.storages if not among or among.hold(own)
+        )
+        return next(found, None)
 
     def _read_rows(self, spec: RowQuantization, resolve: Resolver) -> None:
         bits = resolve.value(spec.bits)
@@ -105,7 +105,7 @@ class Quantised:
             expected = f"must be 0, 4 or 8; {UNQUANTISED}"
             raise resolve.error("quantization.bits", spec.bits, expected, bits)
         storage = m.RowQuantized(bits=bits)
-        self._scheme = Scheme(storage, routers=True)
+        self._scheme = Scheme(((None, storage),), routers=True)
         if resolve.flag("quantization.embeddings", spec.embeddings):
             self._vocabulary = storage
 

@@ -19,13 +19,13 @@ Config = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Scheme:
-    """The matrices of a model that are quantised, and their format."""
+    """The matrices of a model that are quantised, and their formats."""
 
-    storage: m.Storage
+    storages: tuple[tuple[Modules | None, m.Storage], ...]
+    """Modules and the format of those; None: of every linear map. The first that holds
+    a module counts, and what none holds is left as floats."""
     skipped: Modules = NO_MODULES
-    """Modules that are left as floats."""
-    chosen: Modules | None = None
-    """The only modules that are not; None: every linear map."""
+    """Modules that are left as floats, whatever holds them."""
     waived: Mapping[str, str] = field(default_factory=dict)
     """Tensors that nothing is computed with: glob pattern to reason."""
     expected: tuple[m.Expected, ...] = ()

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from glmc.backends.runtime import accounting
 from glmc.backends.runtime.accounting import Account, Entry, Rules
-from glmc.backends.runtime.storage import Found, Need, float_name
+from glmc.backends.runtime.storage import LOOSE, Found, Need, float_name
 from glmc.ir.graph import Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_repacked, leaves
@@ -68,7 +68,7 @@ def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
     return [
         (
             _name(part.name, layer),
-            Need(part.stored, leaf.dtypes().get(field), field == "scale"),
+            Need(part.stored, leaf.dtypes().get(field), field in LOOSE),
         )
         for field, part in leaf.parts().items()
     ]

@@ -6,8 +6,8 @@ from glmc.ir import model as m
 from glmc.ir.errors import UnsupportedQuantizationError
 from glmc.ir.recipe import (
     DequantBlocks,
+    DequantFloats,
     DequantGroups,
-    DequantMxfp4,
     DequantRows,
     Recipe,
     Shape,
@@ -33,6 +33,8 @@ def stored_as(storage: m.Storage | None, tensor: Tensor) -> Recipe:
             return _blocks(storage, tensor)
         case m.GroupQuantized():
             return _groups(storage, tensor)
+        case m.FloatQuantized():
+            return _floats(storage, tensor)
         case m.Mxfp4Quantized():
             return _mxfp4(tensor)
     return tensor
@@ -128,6 +130,34 @@ def _words(
             return (height, width), (height, count), (height, count)
 
 
+def _floats(storage: m.FloatQuantized, tensor: Tensor) -> Recipe:
+    if len(tensor.stored) != 2 or not tensor.name.endswith(".weight"):
+        raise UnsupportedQuantizationError(
+            f"{tensor.name} is {list(tensor.stored)}, and only matrices are published"
+            f" in floats of {storage.bits} bits; compile the unquantised model"
+        )
+    height, width = tensor.stored
+    if width % storage.group:
+        raise UnsupportedQuantizationError(
+            f"{tensor.name} has rows of {width} weights, which are not whole groups of"
+            f" {storage.group}; such a matrix is not published in floats of"
+            f" {storage.bits} bits, so compile the unquantised model"
+        )
+    stem = tensor.name.removesuffix("weight")
+
+    def part(name: str, *sizes: int) -> Tensor:
+        return Tensor(name=stem + name, stored=sizes)
+
+    return DequantFloats(
+        codes=part(storage.codes, height, width * storage.bits // 8),
+        scale=part(storage.scale, height, width // storage.group),
+        factor=part(storage.factor) if storage.factor else None,
+        bits=storage.bits,
+        powers=storage.powers,
+        divided=storage.divided,
+    )
+
+
 def _mxfp4(tensor: Tensor) -> Recipe:
     *rows, height, width = tensor.stored
     if height % _MX_GROUP:
@@ -136,9 +166,11 @@ def _mxfp4(tensor: Tensor) -> Recipe:
             f" {_MX_GROUP}; such a matrix is not published in mxfp4"
         )
     groups = (*rows, width, height // _MX_GROUP)
-    made = DequantMxfp4(
+    made = DequantFloats(
         codes=Tensor(name=f"{tensor.name}_blocks", stored=(*groups, _MX_GROUP // 2)),
         scale=Tensor(name=f"{tensor.name}_scales", stored=groups),
+        bits=4,
+        powers=True,
     )
     dims = range(len(tensor.stored))
     return permute(made, (*dims[:-2], dims[-1], dims[-2]))

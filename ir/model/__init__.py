@@ -61,6 +61,7 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.weights import (
     BlockQuantized,
+    FloatQuantized,
     GroupQuantized,
     Mxfp4Quantized,
     Norm,
@@ -88,6 +89,7 @@ __all__ = [
     "DynamicScaling",
     "Embedding",
     "Expected",
+    "FloatQuantized",
     "GatedConv",
     "GlmPositions",
     "GroupQuantized",

@@ -40,6 +40,25 @@ class GroupQuantized(Node):
     """True where the columns of a group are neighbours; else there is an index."""
 
 
+class FloatQuantized(Node):
+    """Floats of 4 bits (e2m1) or 8 (e4m3) with a scale per group of columns of each
+    row, and maybe one more for the whole matrix: NVFP4, MXFP4 and MXFP8."""
+
+    bits: Literal[4, 8]
+    group: PositiveInt
+    """Columns that share a scale."""
+    powers: bool
+    """Scales are bytes, two to the power of them less 127; else they are e4m3."""
+    codes: str = "weight"
+    """What the codes' name has in the place of ``weight``, which the module's ends in;
+    likewise those of the scale and of the factor."""
+    scale: str = "weight_scale"
+    factor: str | None = None
+    """The scale of the whole matrix, by which the others are multiplied."""
+    divided: bool = False
+    """They are divided by it instead."""
+
+
 class Mxfp4Quantized(Node):
     """fp4 (e2m1) codes with a shared exponent for 32 of them, as gpt-oss's experts.
 
@@ -47,7 +66,9 @@ class Mxfp4Quantized(Node):
     """
 
 
-Storage = RowQuantized | BlockQuantized | GroupQuantized | Mxfp4Quantized
+Storage = (
+    RowQuantized | BlockQuantized | GroupQuantized | FloatQuantized | Mxfp4Quantized
+)
 
 
 class Weight(Node):

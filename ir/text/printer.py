@@ -137,7 +137,7 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
             for name, value in recipe:
                 if isinstance(value, Tensor) and name not in ("codes", "scale"):
                     inner.append(f"{name}={print_recipe(value, prefix)}")
-                elif value is not None and not isinstance(value, Tensor):
+                elif value not in (None, False) and not isinstance(value, Tensor):
                     enum = is_enum(type(recipe), name)
                     inner.append(f"{name}={print_value(value, enum)}")
             return f"{node_name(type(recipe))}({', '.join(inner)})"

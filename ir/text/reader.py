@@ -216,7 +216,7 @@ _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
     "dequant_rows": recipes.DequantRows,
     "dequant_blocks": recipes.DequantBlocks,
     "dequant_groups": recipes.DequantGroups,
-    "dequant_mxfp4": recipes.DequantMxfp4,
+    "dequant_floats": recipes.DequantFloats,
 }
 
 

@@ -201,6 +201,63 @@ def float8(
     return make
 
 
+FP4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
+
+
+def fp4(scaled: Array) -> tuple[Array, Array]:
+    """(bytes of e2m1 codes [..., n / 2], the even column in the low nibble; what they
+    stand for [..., n]) of the nearest to numbers [..., n]."""
+    nearest = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1)
+    codes = nearest + 8 * (scaled < 0)
+    value = np.where(codes < 8, 1, -1).astype(np.float32) * FP4[codes % 8]
+    return (codes[..., ::2] + 16 * codes[..., 1::2]).astype(np.uint8), value
+
+
+def nvfp4(codes: str, factor: str, *, divides: bool) -> Callable[[Array], Made]:
+    """NVFP4: a scale in e4m3 for 16 columns, and one in float32 for all; by names of
+    codes and factor, and whether the factor is one that divides."""
+
+    def make(weight: Array) -> Made:
+        groups = weight.reshape(len(weight), -1, 16)
+        most = np.float32(448 * 6 / np.abs(weight).max())
+        of_all = most if divides else np.float32(1) / most
+        step = torch.from_numpy(np.abs(groups).max(-1) / 6 * most)
+        scale = step.clamp(2**-9).to(torch.float8_e4m3fn)
+        gain = scale.float().numpy()
+        gain = gain / of_all if divides else gain * of_all
+        octets, value = fp4(groups / gain[..., None])
+        return {
+            codes: octets.reshape(len(weight), -1),
+            "weight_scale": scale,
+            factor: torch.tensor([of_all] if divides else of_all),
+            "input_global_scale" if divides else "input_scale": torch.ones(1),
+        }, (value * gain[..., None]).reshape(weight.shape)
+
+    return make
+
+
+def mx(codes: str, bits: int) -> Callable[[Array], Made]:
+    """MXFP4 and MXFP8: a power of two for 32 columns, as a byte 127 above it."""
+
+    def make(weight: Array) -> Made:
+        groups = weight.reshape(len(weight), -1, 32)
+        most = {4: 6.0, 8: 448.0}[bits]
+        power = np.ceil(np.log2(np.abs(groups).max(-1) / most)).astype(np.int64)
+        scaled = (groups / np.exp2(power)[..., None]).astype(np.float32)
+        stored: Array | torch.Tensor
+        if bits == 4:
+            stored, value = fp4(scaled)
+            stored = stored.reshape(len(weight), -1)
+        else:
+            small = torch.from_numpy(scaled).to(torch.float8_e4m3fn)
+            stored, value = small.reshape(weight.shape), small.float().numpy()
+        made = (value * np.exp2(power)[..., None]).astype(np.float32)
+        bytes_ = (power + 127).astype(np.uint8)
+        return {codes: stored, "weight_scale": bytes_}, made.reshape(weight.shape)
+
+    return make
+
+
 def compressed(form: str, **weights: Any) -> dict[str, Any]:
     """A ``quantization_config`` of compressed-tensors."""
     weights = {"type": "int", "symmetric": True, "dynamic": False, **weights}
@@ -222,6 +279,9 @@ def _gptq(**more: Any) -> dict[str, Any]:
 
 _GROUPS = {"strategy": "group", "group_size": GROUP}
 _BLOCKS = {"strategy": "block", "block_structure": [32, 24]}
+_FLOAT4 = {"type": "float", "num_bits": 4}
+_NVFP4 = {"strategy": "tensor_group", "group_size": 16}
+_MX = {"strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
 _FP8 = {"quant_method": "fp8", "activation_scheme": "static", "fmt": "e4m3"}
 FORMATS: Mapping[str, Format] = {
     "gptq": Format(_gptq(), gptq()),
@@ -279,6 +339,21 @@ FORMATS: Mapping[str, Format] = {
         {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"]},
         float8("matrix", "weight_scale", shape=()),
     ),
+    "nvfp4": Format(
+        {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+        nvfp4("weight", "weight_scale_2", divides=False),
+    ),
+    "nvfp4-packed": Format(
+        compressed("nvfp4-pack-quantized", **_FLOAT4, **_NVFP4),
+        nvfp4("weight_packed", "weight_global_scale", divides=True),
+    ),
+    "mxfp4-packed": Format(
+        compressed("mxfp4-pack-quantized", **_FLOAT4, **_MX), mx("weight_packed", 4)
+    ),
+    "mxfp8": Format(
+        compressed("mxfp8-quantized", type="float", num_bits=8, **_MX),
+        mx("weight", 8),
+    ),
 }
 
 
@@ -312,9 +387,6 @@ def pair(
     return folder / "q", folder / "twin"
 
 
-FP4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
-
-
 def mxfp4(weight: Array) -> tuple[Array, Array, Array]:
     """(blocks, scales, what they stand for) of experts' weights [X, I, O].
 
@@ -324,11 +396,8 @@ def mxfp4(weight: Array) -> tuple[Array, Array, Array]:
     rows = np.swapaxes(weight, 1, 2)
     groups = rows.reshape(*rows.shape[:2], -1, 32)
     power = np.ceil(np.log2(np.abs(groups).max(-1) / 6.0)).astype(np.int64)
-    scaled = groups / np.exp2(power)[..., None]
-    nearest = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1)
-    codes = nearest + 8 * (scaled < 0)
-    value = np.where(codes < 8, 1, -1) * FP4[codes % 8] * np.exp2(power)[..., None]
-    blocks = (codes[..., ::2] + 16 * codes[..., 1::2]).astype(np.uint8)
+    blocks, value = fp4(groups / np.exp2(power)[..., None])
+    value = value * np.exp2(power)[..., None]
     made = np.swapaxes(value.reshape(rows.shape), 1, 2).astype(np.float32)
     return blocks, (power + 127).astype(np.uint8), made
 

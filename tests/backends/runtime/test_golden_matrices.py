@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from glmc.backends.runtime import quantization
-from glmc.backends.runtime.codes import DequantBlocks, DequantGroups, DequantMxfp4
+from glmc.backends.runtime.codes import DequantBlocks, DequantFloats, DequantGroups
 from glmc.backends.runtime.evaluation import evaluate
 from glmc.backends.runtime.quantization import dequantize, pack_codes, unpack_codes
 from glmc.backends.runtime.recipes import (
@@ -86,11 +86,15 @@ def test_mxfp4() -> None:
         Tensor(f"mxfp4.{name}", tuple(tensors()[f"mxfp4.{name}"].shape))
         for name in ("blocks", "scales")
     )
-    made = read(DequantMxfp4(codes, scale))
+    made = read(DequantFloats(codes, scale, bits=4, powers=True))
     # transformers has the last two dimensions the other way round.
     expected = tensors()["mxfp4.dequantised"].transpose(-1, -2)
     assert torch.equal(made, expected)
-    half = evaluate(DequantMxfp4(codes, scale), tensors().__getitem__, torch.bfloat16)
+    half = evaluate(
+        DequantFloats(codes, scale, bits=4, powers=True),
+        tensors().__getitem__,
+        torch.bfloat16,
+    )
     assert torch.equal(half.float(), expected)
 
 
