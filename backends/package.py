@@ -57,6 +57,9 @@ def package(
             weights_view(model, program)
         ),
         "reference.py": reference_module(op_names(program), codes=has_codes(program)),
+        "hf.py": env.get_template("hf.py.j2").render(
+            {"title": title(model)} | _of_hub(model)
+        ),
         **on.files(program, own),
     }
     if model.tokenizer is None:
@@ -74,6 +77,19 @@ def _served(on: Target) -> dict[str, str]:
         rows = [f"{json.dumps(kind)}: {json.dumps(of)}" for kind, of in table.items()]
         found[name] = bracketed("{", rows, "}", 0)
     return found
+
+
+def _of_hub(model: Model) -> dict[str, str]:
+    """Return the variables of hf.py: the class of transformers that the model is."""
+    if not model.is_encoder:
+        return {
+            "module": "pretrained_decoder",
+            "base": "PretrainedDecoder",
+            "name": "BuildForCausalLM",
+        }
+    masked = isinstance(model.head, Head)
+    name = "BuildForMaskedLM" if masked else "BuildModel"
+    return {"module": "pretrained_encoder", "base": "PretrainedEncoder", "name": name}
 
 
 def _usage(model: Model) -> list[str]:

@@ -30,6 +30,10 @@ TRAVELLERS = {
     "backends/runtime": {"torch", "triton", "safetensors", "huggingface_hub", "tqdm"},
     "backends/torch/ops": {"torch"},
 }
+#: Files of a build that are imported as its `hf`, and nowhere else.
+OF_HF = {
+    *("pretrained", "pretrained_decoder", "pretrained_encoder", "accepted"),
+}
 
 
 def files(folder: str) -> list[Path]:
@@ -86,9 +90,24 @@ def test_travelling_files_import_nothing_of_ours(folder: str) -> None:
         f"{file.relative_to(ROOT)}: {name}"
         for file in files(folder)
         for name in imports(file)
-        if name.partition(".")[0] not in allowed and not name.startswith(home)
+        if name.partition(".")[0] not in allowed | _others(file)
+        and not name.startswith(home)
     ]
     assert wrong == []
+
+
+def _others(file: Path) -> set[str]:
+    return {"transformers", "accelerate"} if file.stem in OF_HF else set()
+
+
+def test_nothing_but_hf_imports_what_hf_is_made_of() -> None:
+    """The rest of a build is free of transformers."""
+    home = "glmc.backends.runtime."
+    for file in files("backends/runtime"):
+        if file.stem not in OF_HF:
+            reached = {name.removeprefix(home) for name in imports(file)}
+            # Only tapping, which is of hf too, asks it for the reference.
+            assert not reached & OF_HF or file.stem == "tapping", file
 
 
 @pytest.mark.parametrize(("room", "package"), PACKAGES)

@@ -2,7 +2,7 @@
 out."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -16,7 +16,7 @@ from .endings import listed
 from .faults import WeightsError
 from .generation import generate
 from .inputs import check_cache, check_keep, positions, read_mask
-from .modules import BaseModel, item, operations
+from .modules import BaseModel, Block, item, operations
 from .prompts import Prompt, streamed
 from .settings import settle
 from .state import CACHE_DTYPES, Declared, From, KeysValues, PerToken
@@ -61,8 +61,10 @@ class CausalLM(BaseModel):
     @property
     def layer_states(self) -> list[Mapping[str, Declared]]:
         """The states of each layer, as its class declares them."""
-        layers: Iterable[Any] = self.get_submodule("layers").children()
-        return [layer.states for layer in layers]
+        # A layer may be wrapped in modules of others, such as an adapter's.
+        layers = (layer.modules() for layer in self.get_submodule("layers").children())
+        blocks = (next(m for m in layer if isinstance(m, Block)) for layer in layers)
+        return [block.states for block in blocks]
 
     @property
     def decoder(self) -> Decoder:

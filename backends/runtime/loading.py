@@ -117,6 +117,8 @@ def load(
     tell(faults, " with ".join(map(str, folders)), strict)
     with torch.device("meta"):
         model = model_class()
+    model.folders = tuple(folders)
+    model.bound = tuple(binds)
     model.described(folders)
     if cache_dtype is not None:
         model.keep_cache_as(cache_dtype)

@@ -15,6 +15,7 @@ from .devices import MACHINES, OPERATIONS, TARGET
 
 if TYPE_CHECKING:
     from .graphs import Recorder
+    from .recipes import Bind
     from .state import Declared
 
 
@@ -97,6 +98,10 @@ class BaseModel(Block):
     #: for where the weights are.
     ops: ModuleType | None = None
 
+    #: The folders that the weights are from, and what each parameter is made of there.
+    folders: tuple[Path, ...] = ()
+    bound: "tuple[Bind, ...]" = ()
+
     def described(self, folders: Sequence[Path]) -> None:
         """Takes the folders that the weights are from, for what other files there
         say."""
@@ -111,7 +116,9 @@ class BaseModel(Block):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.parameters()).device
+        places = [p.device for p in self.parameters()]
+        # Weights that are brought when they are needed lie on no device until then.
+        return next((one for one in places if one.type != "meta"), places[0])
 
     @property
     def dtype(self) -> torch.dtype:

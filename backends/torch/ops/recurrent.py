@@ -68,10 +68,10 @@ def scan(
     q, k, u = (x.float().transpose(1, 2) for x in (q, k, v))
     g = g.float().view(*g.shape[:3], -1).transpose(1, 2)
     strength = None if beta is None else beta.float().transpose(1, 2).unsqueeze(-1)
-    if tokens == 1:
-        y, kept = _token(q, k, u, g, strength, state.rows)
-    else:
-        y, kept = _chunks(q, k, u, g, strength, state.rows)
+    # A gradient may need what is overwritten below.
+    begun = state.rows.clone() if torch.is_grad_enabled() else state.rows
+    run = _token if tokens == 1 else _chunks
+    y, kept = run(q, k, u, g, strength, begun)
     state.rows.copy_(kept)
     return (scale * y).transpose(1, 2).flatten(2).to(v.dtype), state
 
