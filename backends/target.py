@@ -23,6 +23,9 @@ from glmc.ir.ledger import Entry, count
 from glmc.ir.op import registry
 
 if TYPE_CHECKING:  # what only looks at a build needs no passes
+    from glmc.backends.triton.paper.predict import Gpu
+    from glmc.backends.triton.paper.sheet import Line
+    from glmc.ir.cost import Call
     from glmc.ir.passes import Pass, Stage
 
 DEFAULT = "any"
@@ -60,6 +63,13 @@ CompileAhead = Callable[
 ]
 """(files of the build, program, dtypes, names of chips, ops whose kernel is the user's)
 to what was compiled. Raises GlmcError for what cannot be."""
+
+
+OnPaper = Callable[
+    [str, Program, str, "Call", "Gpu", Collection[str]], "Iterable[Line]"
+]
+"""(text of the kernels, program, dtype, call, GPU, ops whose kernel is the user's) to
+the launches of the call, predicted. Raises GlmcError where kernels do not compile."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class Target:
     ahead."""
     compile_ahead: CompileAhead | None = None
     """Compiles the files of a build for some of these."""
+    on_paper: OnPaper | None = None
+    """Predicts what a GPU does with the kernels of a build, from their binaries."""
     unit: str = "launch"
     """The unit that :meth:`launches` counts, in a word."""
     units: str = "launches"

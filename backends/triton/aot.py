@@ -108,6 +108,17 @@ def compile_ahead(
         for dtype in dict.fromkeys(dtypes)
         for spec in aot_specs(kernels, uses, dtype, own, cache, target.name)
     ]
+    found = compile_jobs(kernels, jobs, own)
+    _refuse([_complaint(c.job, why) for c in found.kernels if (why := _problem(c))])
+    return found
+
+
+def compile_jobs(kernels: str, jobs: Sequence[Job], own: Collection[str] = ()) -> Ahead:
+    """Compile some kernels of kernels.py, whatever they take.
+
+    Raises:
+        GlmcError: where Triton is missing, and for a kernel that does not compile.
+    """
     if find_spec("triton") is None:
         raise NoTritonError(
             "Compiling kernels ahead of time takes Triton, which is not installed here."
@@ -115,9 +126,10 @@ def compile_ahead(
             " compile without --aot: kernels are then compiled on first use."
         )
     triton, answers = _ask(kernels, own, jobs)
-    found = tuple(_compiled(job, answers.get(at)) for at, job in enumerate(jobs))
-    _refuse([_complaint(c.job, why) for c in found if (why := _problem(c))])
-    return Ahead(triton, found)
+    return Ahead(
+        triton,
+        tuple(_compiled(job, answers.get(at)) for at, job in enumerate(jobs)),
+    )
 
 
 def _ask(

@@ -1,8 +1,8 @@
 """Calls of an op's launcher: one for every way in which a model makes it launch.
 
 A prompt and a token, with left padding and without; few rows and many. Sizes are the
-model's; how many tokens there are is chosen so that all branches of a launcher run. It
-is odd: what is a multiple of 16 then is so for any number of tokens.
+model's; how many tokens there are is chosen so that all branches of a launcher run, or
+given. The chosen number is odd: what is a multiple of 16 then is so for any number.
 """
 
 import math
@@ -25,10 +25,47 @@ from glmc.backends.triton.sketch import (
 from glmc.backends.triton.uses import OpUse
 
 Launcher = Callable[..., object]
-TOKENS = 3
-CAPACITY = TOKENS + 5
-# Rows of x for which a product launches each of its kernels.
-ROWS = (1, 5, 17)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of the calls that an op is launched with.
+
+    batch    rows of the call
+    tokens   of a row: a call for each
+    padded   whether rows begin with padding: a call for each
+    past     tokens that were read before
+    rows     rows of x that a product is given: a call for each
+    experts  rows of x that experts are given: a call for each; None for those with
+             which every branch of the launcher runs
+    """
+
+    batch: int
+    tokens: tuple[int, ...]
+    padded: tuple[bool, ...]
+    past: int
+    rows: tuple[int, ...]
+    experts: tuple[int, ...] | None
+
+    @property
+    def most(self) -> int:
+        """The tokens of a row in the longest call."""
+        return max(self.tokens)
+
+    @property
+    def capacity(self) -> int:
+        """The slots of a cache that holds the longest call."""
+        return self.past + self.most + 1
+
+
+EVERY = Sizes(2, (1, 3), (False, True), 4, (1, 5, 17), None)
+"""Sizes with which every branch of a launcher runs."""
+
+
+def sizes_of(batch: int, tokens: int, past: int) -> Sizes:
+    """Return the sizes of one call of a model."""
+    rows = (batch * tokens,)
+    return Sizes(batch, (tokens,), (False,), past, rows, rows)
 
 
 @dataclass(frozen=True)
@@ -37,12 +74,14 @@ class Call:
 
     dtype   of weights and activations
     cache   "int8" or "fp8_e4m3" where keys and values have a dtype of their own
+    sizes   of its calls
     """
 
     launcher: Launcher
     use: OpUse
     dtype: Dtype
     cache: str
+    sizes: Sizes
 
     def __call__(self, *operands: object, **more: object) -> None:
         self.launcher(*operands, **self.use.attrs, **more)
@@ -50,6 +89,10 @@ class Call:
     def make(self, *shape: int, dtype: Dtype | None = None) -> Sketch:
         """Return a contiguous tensor."""
         return Sketch(shape, dtype or self.dtype)
+
+    def tokens(self, *rest: int, dtype: Dtype | None = None) -> Sketch:
+        """Return a tensor with a place for each token of the longest call."""
+        return self.make(self.sizes.batch, self.sizes.most, *rest, dtype=dtype)
 
     def parameter(self, name: str, dtype: Dtype | None = None) -> Sketch:
         """Return an operand whose sizes are all known."""
@@ -62,13 +105,15 @@ class Call:
 
     def latents(self, width: int, padded: bool) -> Any:
         """Return the state of a layer that caches latents."""
-        return self._kept(padded, slots=self.make(2, CAPACITY, width))
+        slots = self.make(self.sizes.batch, self.sizes.capacity, width)
+        return self._kept(padded, slots=slots)
 
     def state(self, heads: int, widths: Iterable[int], padded: bool) -> Any:
         """Return the state of a layer that caches keys and values."""
         dtype = {"int8": INT8, "fp8_e4m3": FLOAT8}.get(self.cache, self.dtype)
-        keys, values = (self.make(2, heads, CAPACITY, n, dtype=dtype) for n in widths)
-        scales = self.make(2, heads, CAPACITY, dtype=FLOAT32) if dtype is INT8 else None
+        slots = (self.sizes.batch, heads, self.sizes.capacity)
+        keys, values = (self.make(*slots, width, dtype=dtype) for width in widths)
+        scales = self.make(*slots, dtype=FLOAT32) if dtype is INT8 else None
         kept = {"keys": keys, "values": values}
         return self._kept(padded, **kept, key_scales=scales, value_scales=scales)
 
@@ -76,16 +121,23 @@ class Call:
         """Return a state into which some tokens were already read."""
         return SimpleNamespace(
             **tensors,
-            past=TOKENS + 1,
+            past=self.sizes.past,
             position=self.make(1, dtype=INT32),
-            start=self.make(2, dtype=INT32) if padded else None,
+            start=self.make(self.sizes.batch, dtype=INT32) if padded else None,
             counters=lambda count: self.make(count, dtype=INT32),
         )
 
 
-def run(launcher: Launcher, use: OpUse, dtype: Dtype, cache: str = "") -> None:
-    """Call the launcher of an op in every way in which a model may."""
-    call = Call(launcher, use, dtype, cache)
+def run(
+    launcher: Launcher,
+    use: OpUse,
+    dtype: Dtype,
+    cache: str = "",
+    sizes: Sizes = EVERY,
+) -> None:
+    """Call the launcher of an op in every way in which a model may, or in the calls of
+    some ``sizes``."""
+    call = Call(launcher, use, dtype, cache, sizes)
     _CALLS.get(use.name, _product if "linear" in use.name else _rows)(call)
 
 
@@ -95,10 +147,10 @@ def _rows(call: Call) -> None:
     if "weight" not in use.shapes:
         (width,) = {shape[-1] for shape in use.shapes.values()}
         assert isinstance(width, int)
-        call(call.make(2, TOKENS, width))
+        call(call.tokens(width))
         return
     width = use.size("weight")
-    weight, x = call.make(width), call.make(2, TOKENS, width)
+    weight, x = call.make(width), call.tokens(width)
     inputs = [x, x] if use.name.startswith("add_") else [x]
     call(*inputs, weight, **call.given(bias=weight))
 
@@ -114,7 +166,7 @@ def _product(call: Call) -> None:
         scale = call.parameter("scale")
         options |= call.given(zeros=call.parameter("scale", INT8))
         options |= {} if use.name.startswith("quantized") else {"scale": scale}
-    for rows in ROWS:
+    for rows in call.sizes.rows:
         operands = [call.make(1, rows, width)]
         operands += [norm, weight] if "norm" in use.name else [weight]
         operands += [scale] if use.name.startswith("quantized") else []
@@ -132,9 +184,9 @@ def _width(use: OpUse) -> int:
 def _attention(call: Call) -> None:
     use = call.use
     heads, *widths = (use.size("kv", dim) for dim in range(3))
-    for tokens in (1, TOKENS):
-        for padded in (False, True):
-            q = call.make(2, tokens, use.size("q", 2), widths[0])
+    for tokens in call.sizes.tokens:
+        for padded in call.sizes.padded:
+            q = call.make(call.sizes.batch, tokens, use.size("q", 2), widths[0])
             call(q, call.state(heads, widths, padded), **_beside(call, q.shape[2]))
 
 
@@ -143,20 +195,20 @@ def _qkv_attention(call: Call) -> None:
     heads, width = use.whole("heads"), use.whole("head_dim")
     kv_heads = use.whole("kv_heads")
     norm = call.make(width)
-    for tokens in (1, TOKENS):
+    for tokens in call.sizes.tokens:
         given = _beside(call, heads) | call.given(q_norm=norm, k_norm=norm)
         if "cos" in use.operands:
-            table = call.make(2, tokens, use.size("cos"), dtype=FLOAT32)
+            table = call.make(call.sizes.batch, tokens, use.size("cos"), dtype=FLOAT32)
             given |= {"cos": table, "sin": table}
-        for padded in (False, True):
-            qkv = call.make(2, tokens, (heads + 2 * kv_heads) * width)
+        for padded in call.sizes.padded:
+            qkv = call.make(call.sizes.batch, tokens, (heads + 2 * kv_heads) * width)
             call(qkv, call.state(kv_heads, (width, width), padded), **given)
 
 
 def _beside(call: Call, heads: int) -> dict[str, Sketch]:
     """Return the optional operands of attention."""
     return call.given(
-        prefix=call.make(2, dtype=INT32),
+        prefix=call.make(call.sizes.batch, dtype=INT32),
         slopes=call.make(heads, dtype=FLOAT32),
         sinks=call.make(heads),
     )
@@ -169,14 +221,14 @@ def _full_attention(call: Call) -> None:
     row = math.gcd(*(_whole(heads) * _whole(width) for heads, width in sizes.values()))
     states = [
         Sketch(
-            (2, TOKENS, _whole(heads), _whole(width)),
+            (call.sizes.batch, call.sizes.most, _whole(heads), _whole(width)),
             call.dtype,
-            (TOKENS * row, row, _whole(width), 1),
+            (call.sizes.most * row, row, _whole(width), 1),
         )
         for heads, width in sizes.values()
     ]
-    for mask in (None, call.make(2, TOKENS, dtype=BOOL)):
-        call(*states, mask)
+    for padded in call.sizes.padded:
+        call(*states, call.tokens(dtype=BOOL) if padded else None)
 
 
 def _whole(size: int | str) -> int:
@@ -188,26 +240,25 @@ def _elementwise(call: Call) -> None:
     """Call the launcher with each operand in its shape, of few tokens."""
     names = [name for name in ("x", "y", "g") if name in call.use.shapes]
     sizes = [call.use.shapes[name][2:] for name in names]
-    call(*(call.make(2, TOKENS, *map(_whole, rest)) for rest in sizes))
+    call(*(call.tokens(*map(_whole, rest)) for rest in sizes))
 
 
 def _kv_write(call: Call) -> None:
     heads, *widths = (call.use.size("kv", dim) for dim in range(3))
     state = call.state(heads, widths, False)
-    call(state, *(call.make(2, TOKENS, heads, width) for width in widths))
+    call(state, *(call.tokens(heads, width) for width in widths))
 
 
 def _rope(call: Call) -> None:
     heads, width = (call.use.size("x", dim) for dim in (2, 3))
-    table = call.make(2, TOKENS, call.use.size("cos"), dtype=FLOAT32)
-    call(call.make(2, TOKENS, heads, width), table, table)
+    table = call.tokens(call.use.size("cos"), dtype=FLOAT32)
+    call(call.tokens(heads, width), table, table)
 
 
 def _latent_write(call: Call) -> None:
     rank, turned = call.use.size("latent"), call.use.size("shared")
     state = call.latents(rank + turned, False)
-    latent, shared = (2, TOKENS, rank), (2, TOKENS, 1, turned)
-    call(state, call.make(*latent), call.make(*shared))
+    call(state, call.tokens(rank), call.tokens(1, turned))
 
 
 def _latent_attention(call: Call) -> None:
@@ -215,13 +266,14 @@ def _latent_attention(call: Call) -> None:
     selected."""
     use = call.use
     heads, width = use.size("q", 2), use.size("q", 3)
-    for tokens in (1, TOKENS):
-        chosen = [call.make(2, tokens, n, dtype=INT64) for n in (0, 2)]
+    for tokens in call.sizes.tokens:
+        chosen = [call.make(call.sizes.batch, tokens, n, dtype=INT64) for n in (0, 2)]
         given = [call.given(selection=selection) for selection in chosen]
-        for padded in (False, True):
+        given = given if "selection" in use.operands else [{}]
+        for padded in call.sizes.padded:
             for more in given:
                 state = call.latents(use.size("latents"), padded)
-                q = call.make(2, tokens, heads, width)
+                q = call.make(call.sizes.batch, tokens, heads, width)
                 call(q, state, call.parameter("kv_b"), **more)
 
 
@@ -237,7 +289,8 @@ def _moe_experts(call: Call) -> None:
         gate_up_bias=call.make(*gate_up.shape[:2]),
         down_bias=call.make(*down.shape[:2]),
     )
-    for tokens in (1, *sorted_by_one, count, 5 * count, 20 * count):
+    every = (1, *sorted_by_one, count, 5 * count, 20 * count)
+    for tokens in call.sizes.experts or every:
         experts = call.make(1, tokens, top_k, dtype=INT64)
         weights = call.make(*experts.shape, dtype=FLOAT32)
         x = call.make(1, tokens, width)

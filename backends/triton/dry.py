@@ -6,6 +6,7 @@ what reaches a kernel is kept. So no argument of a kernel is written down twice.
 """
 
 import builtins
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,19 @@ class AotSpec:
 
 
 @dataclass(frozen=True)
+class Launched:
+    """A kernel that one call of a launcher launches.
+
+    grid    its programs, by axis
+    nbytes  of the tensor behind each of its pointers
+    """
+
+    spec: AotSpec
+    grid: tuple[int, ...]
+    nbytes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Described:
     """A descriptor of a tensor, as the launcher makes it for the tensor memory unit."""
 
@@ -55,18 +69,20 @@ _CONSTEXPR = object()
 
 
 class _Kernel:
-    """A kernel that records its launches."""
+    """A kernel that logs its launches."""
 
-    def __init__(self, fn: Callable[..., None], counts: Iterable[str]):
+    def __init__(
+        self, fn: Callable[..., None], counts: Iterable[str], log: list[Launched]
+    ):
         self.name = fn.__name__
         self.counts = frozenset(counts)
         self.arguments = inspect.signature(fn).parameters
-        self.found: list[AotSpec] = []
+        self.log = log
 
-    def __getitem__(self, grid: object) -> Callable[..., None]:
-        return self._launch
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return functools.partial(self._launch, grid)
 
-    def _launch(self, *given: Any, **named: Any) -> None:
+    def _launch(self, grid: tuple[int, ...], /, *given: Any, **named: Any) -> None:
         options = {
             name: named.pop(name, default)
             for name, default in (("num_warps", 4), ("num_stages", None))
@@ -74,6 +90,7 @@ class _Kernel:
         options["maxnreg"] = named.pop("maxnreg", None)
         values = dict(zip(self.arguments, given, strict=False)) | named
         types: dict[str, str] = {}
+        nbytes: dict[str, int] = {}
         constants: dict[str, Constant] = {}
         aligned = []
         for name, argument in self.arguments.items():
@@ -82,12 +99,14 @@ class _Kernel:
                 constants[name] = value
                 continue
             types[name], whole = _typed(value)
+            tensor = value.base if isinstance(value, Described) else value
+            if isinstance(tensor, Sketch):
+                nbytes[name] = tensor.numel() * tensor.element_size()
             if whole and name not in self.counts:
                 aligned.append(name)
         assert not values, f"{self.name} takes no {', '.join(values)}"
         spec = AotSpec(self.name, types, constants, tuple(aligned), **options)
-        if spec not in self.found:
-            self.found.append(spec)
+        self.log.append(Launched(spec, grid, nbytes))
 
 
 def _typed(value: Any) -> tuple[str, bool]:
@@ -99,73 +118,101 @@ def _typed(value: Any) -> tuple[str, bool]:
     return "i32", value % 16 == 0
 
 
+class Rehearsal:
+    """The launchers of a build, which can be called without a GPU.
+
+    Args:
+        kernels: the text of kernels.py.
+        target: the GPU, one without features of its own where it is left out.
+    """
+
+    def __init__(self, kernels: str, target: str = ""):
+        self.kernels: list[str] = []
+        """The names of its kernels, in order."""
+        self._log: list[Launched] = []
+        self._module = self._imported(kernels, target)
+
+    def call(
+        self,
+        use: OpUse,
+        dtype: str,
+        cache: str = "",
+        sizes: calls.Sizes = calls.EVERY,
+    ) -> list[Launched]:
+        """Call the launcher of an op and return what it launched, in order.
+
+        Args:
+            use: an op that has a launcher there, as a layer of a model uses it.
+            dtype: "f32", "f16" or "bf16": weights, activations and cache.
+            cache: "int8" or "fp8_e4m3" where the cache is not in that dtype.
+            sizes: of the calls.
+        """
+        before = len(self._log)
+        launcher = getattr(self._module, use.name)
+        calls.run(launcher, use, DTYPES[dtype], cache, sizes)
+        return self._log[before:]
+
+    def _imported(self, text: str, target: str) -> ModuleType:
+        """Import the module of some kernels, with stand-ins for all that it imports."""
+        modules = self._stand_ins(target)
+
+        def find(name: str, _: Any, __: Any, wanted: Any = (), level: int = 0) -> Any:
+            asked = "." * level + name
+            found = modules.get(asked if wanted else asked.partition(".")[0])
+            if found is None and level:
+                return _Anything(name)
+            return found or importlib.import_module(name)
+
+        module = ModuleType("kernels")
+        # Its own, so that the real torch and triton stay what they are to all others.
+        module.__dict__["__builtins__"] = vars(builtins) | {"__import__": find}
+        exec(compile(text, "kernels.py", "exec"), module.__dict__)
+        return module
+
+    def _stand_ins(self, target: str) -> dict[str, ModuleType]:
+        """Map module names to their stand-ins; a relative one begins with a dot."""
+
+        def jit(fn: Any = None, do_not_specialize: Iterable[str] = ()) -> Any:
+            if fn is None:
+                return lambda fn: jit(fn, do_not_specialize)
+            self.kernels.append(fn.__name__)
+            return _Kernel(fn, do_not_specialize, self._log)
+
+        language = ModuleType("triton.language")
+        language.__dict__.update(constexpr=_CONSTEXPR)
+        triton = ModuleType("triton")
+        triton.__dict__.update(
+            jit=jit,
+            language=language,
+            cdiv=lambda a, b: -(-a // b),
+            next_power_of_2=lambda n: 1 << max(n - 1, 0).bit_length(),
+        )
+        descriptors = ModuleType("triton.tools.tensor_descriptor")
+        descriptors.__dict__.update(TensorDescriptor=Described)
+        tuning = ModuleType("tuning")
+        tuning.__dict__.update(present_target=lambda device: target)
+        return {
+            "torch": torch_of_sketches(),
+            "triton": triton,
+            "triton.language": language,
+            "triton.tools.tensor_descriptor": descriptors,
+            ".tuning": tuning,
+        }
+
+
 def launches(
     kernels: str, uses: Iterable[OpUse], dtype: str, cache: str = "", target: str = ""
 ) -> list[AotSpec]:
     """List every kernel as the launchers of some ops launch it, each specialisation
-    once.
-
-    Args:
-        kernels: the text of kernels.py.
-        uses: ops that have a launcher there, as the layers of a model use them.
-        dtype: "f32", "f16" or "bf16": weights, activations and cache.
-        cache: "int8" or "fp8_e4m3" where the cache is not in that dtype.
-        target: the GPU, one without features of its own where it is left out.
-    """
-    made: list[_Kernel] = []
-    module = _imported(kernels, target, made)
+    once, in the order of the kernels; see :class:`Rehearsal` for the arguments."""
+    rehearsal = Rehearsal(kernels, target)
+    found: dict[str, list[AotSpec]] = {name: [] for name in rehearsal.kernels}
     for use in uses:
-        calls.run(getattr(module, use.name), use, DTYPES[dtype], cache)
-    return [spec for kernel in made for spec in kernel.found]
-
-
-def _imported(text: str, target: str, made: list[_Kernel]) -> ModuleType:
-    """Import the module of some kernels, with stand-ins for all that it imports."""
-    modules = _stand_ins(target, made)
-
-    def find(name: str, _: Any, __: Any, wanted: Any = (), level: int = 0) -> Any:
-        asked = "." * level + name
-        found = modules.get(asked if wanted else asked.partition(".")[0])
-        if found is None and level:
-            return _Anything(name)
-        return found or importlib.import_module(name)
-
-    module = ModuleType("kernels")
-    # Its own, so that the real torch and triton stay what they are to all others.
-    module.__dict__["__builtins__"] = vars(builtins) | {"__import__": find}
-    exec(compile(text, "kernels.py", "exec"), module.__dict__)
-    return module
-
-
-def _stand_ins(target: str, made: list[_Kernel]) -> dict[str, ModuleType]:
-    """Map module names to their stand-ins; a relative one begins with a dot."""
-
-    def jit(fn: Any = None, do_not_specialize: Iterable[str] = ()) -> Any:
-        if fn is None:
-            return lambda fn: jit(fn, do_not_specialize)
-        made.append(_Kernel(fn, do_not_specialize))
-        return made[-1]
-
-    language = ModuleType("triton.language")
-    language.__dict__.update(constexpr=_CONSTEXPR)
-    triton = ModuleType("triton")
-    triton.__dict__.update(
-        jit=jit,
-        language=language,
-        cdiv=lambda a, b: -(-a // b),
-        next_power_of_2=lambda n: 1 << max(n - 1, 0).bit_length(),
-    )
-    descriptors = ModuleType("triton.tools.tensor_descriptor")
-    descriptors.__dict__.update(TensorDescriptor=Described)
-    tuning = ModuleType("tuning")
-    tuning.__dict__.update(present_target=lambda device: target)
-    return {
-        "torch": torch_of_sketches(),
-        "triton": triton,
-        "triton.language": language,
-        "triton.tools.tensor_descriptor": descriptors,
-        ".tuning": tuning,
-    }
+        for launched in rehearsal.call(use, dtype, cache):
+            specs = found[launched.spec.kernel]
+            if launched.spec not in specs:
+                specs.append(launched.spec)
+    return [spec for specs in found.values() for spec in specs]
 
 
 class _Anything(ModuleType):

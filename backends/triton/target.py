@@ -1,6 +1,6 @@
 """The targets with Triton's kernels: GPUs of NVIDIA and AMD, with CPUs or without."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,13 @@ from glmc.backends.ledger import Place
 from glmc.backends.target import Ahead, Emitted, Target
 from glmc.backends.triton.targets import LIMITS
 from glmc.backends.triton.uses import OpUse
+from glmc.ir.cost import Call
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 
 if TYPE_CHECKING:
+    from glmc.backends.triton.paper.predict import Gpu
+    from glmc.backends.triton.paper.sheet import Line
     from glmc.ir.passes import Pass
 
 LAUNCHED = {
@@ -98,6 +101,25 @@ def _compile_ahead(
     return Ahead(aot.files(made), aot.rows(made), aot.table(made))
 
 
+def _on_paper(
+    kernels: str,
+    program: Program,
+    dtype: str,
+    call: Call,
+    on: "Gpu",
+    own: Collection[str],
+) -> "Iterable[Line]":
+    from glmc.backends.triton.calls import sizes_of
+    from glmc.backends.triton.paper.sheet import sheet
+
+    ops = [(graph, op) for graph in program.graphs for op in graph.ops]
+    moved = [
+        op.cost(program.operand_types(graph, op), call).nbytes for graph, op in ops
+    ]
+    sizes = sizes_of(call.batch, call.tokens, call.context)
+    return sheet(kernels, zip(uses(program), moved, strict=True), dtype, sizes, on, own)
+
+
 def _ahead(maker: str) -> tuple[str, ...]:
     return tuple(name for name in LIMITS if name.startswith(f"{maker}:"))
 
@@ -117,6 +139,7 @@ ANY = Target(
     own_kernels=True,
     ahead=tuple(LIMITS),
     compile_ahead=_compile_ahead,
+    on_paper=_on_paper,
     launched=LAUNCHED,
     launched_by_a_token=BY_A_TOKEN,
 )

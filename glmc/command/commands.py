@@ -173,6 +173,14 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
 
         facts = tracing.trace(build, arguments.trace)
         return tracing.trace_text(facts), facts
+    if arguments.kernels:
+        from glmc.look import paper, roofline
+        from glmc.look.devices import device
+
+        call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
+        on = device(arguments.kernels, "--kernels")
+        found = paper.launches(build, call, on)
+        return paper.text(found, call, on), paper.facts(found, call, on)
     if arguments.cost:
         from glmc.look import roofline
         from glmc.look.devices import device
@@ -189,7 +197,7 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
         build.dump(list(build.stages)[-1]).rstrip(),
         ledger_of(build),
         "more: --stage, --diff, --op, --upstream, --downstream, --weights, --keys,"
-        " --trace, --cost, --json; glmc explain",
+        " --trace, --cost, --kernels, --json; glmc explain",
     ]
     return "\n\n".join(parts), facts
 

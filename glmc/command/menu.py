@@ -81,13 +81,21 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
          help="what stands behind model.py:LINE or a config key")  # fmt: skip
     view("--cost", metavar="DEVICE",
          help="the least time of a call on it: h200, l4, cpu, ...")  # fmt: skip
+    view("--kernels", metavar="DEVICE",
+         help="its launches there, predicted from binaries: h200, ...")  # fmt: skip
     add = parser.add_argument
     add("--lengths", metavar="N,...", help="measure the cache there")
-    add("--batch", type=int, default=1, metavar="N", help="rows, for --cost (1)")
+    add(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rows, for --cost and --kernels (1)",
+    )
     add("--context", type=int, default=1024, metavar="N",
-        help="tokens before the call, for --cost (1024)")  # fmt: skip
+        help="tokens before the call, for both (1024)")  # fmt: skip
     add("--tokens", type=int, default=1, metavar="N",
-        help="tokens of the call, for --cost (1); more are a prompt")  # fmt: skip
+        help="tokens of the call, for both (1); more are a prompt")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
     add_hub(parser)
 

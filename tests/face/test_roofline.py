@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,29 @@ def test_the_command_shows_ops_layers_and_the_whole(tiny: Path) -> None:
     assert facts["total"]["launches"] == sum(
         op["times"] * op["launches"] for op in facts["ops"]
     )
+
+
+def test_kernels_are_told_launch_by_launch(tiny: Path) -> None:
+    run = glmc("inspect", tiny, "--kernels", "h200", "--context", "50", "--json")
+    assert run.returncode == 0, run.stderr
+    facts: dict[str, Any] = json.loads(run.stdout)
+    ops = [launch["op"] for launch in facts["launches"]]
+    assert "qkv_attention" in ops
+    assert "linear_add" in ops
+    assert facts["total"] == pytest.approx(
+        sum(launch["times"] * launch["time"] for launch in facts["launches"])
+    )
+    assert all(launch["resources"]["spills"] == 0 for launch in facts["launches"])
+
+
+def test_what_has_no_kernels_or_cores_is_refused(tiny: Path, tmp_path: Path) -> None:
+    assert "h100" in refused(glmc("inspect", tiny, "--kernels", "l4"))
+    manifest = json.loads((tiny / "manifest.json").read_text())
+    shutil.copytree(tiny, tmp_path / "build")
+    changed = json.dumps(manifest | {"target": "cpu"})
+    (tmp_path / "build" / "manifest.json").write_text(changed)
+    message = refused(glmc("inspect", tmp_path / "build", "--kernels", "h200"))
+    assert "--target cuda" in message
 
 
 def test_what_cannot_be_is_refused(tiny: Path) -> None:
