@@ -1,4 +1,4 @@
-"""What a GPU does with a kernel, told from its machine code."""
+"""A GPU's limits for a kernel are told from its machine code."""
 
 from __future__ import annotations
 
