@@ -50,8 +50,8 @@ class FloatQuantized(Node):
     powers: bool
     """Scales are bytes, two to the power of them less 127; else they are e4m3."""
     codes: str = "weight"
-    """The ending of the codes' name, in the place of ``weight``, which the module's ends
-    in; likewise those of the scale and of the factor."""
+    """The ending of the codes' name where a module's has ``weight``; so of the scale's
+    and the factor's."""
     scale: str = "weight_scale"
     factor: str | None = None
     """The scale of the whole matrix, by which the others are multiplied."""
