@@ -99,7 +99,7 @@ def parameters(params: Iterable[Parameter], kept: Mapping[str, str]) -> list[str
 
 def own_dtypes(params: Iterable[Parameter], graphs: Iterable[Graph]) -> dict[str, str]:
     """Map the parameters that keep their dtype whatever the model is loaded in to it,
-    by safetensors' name: codes, and operands that some op reads in fp32."""
+    by safetensors' name: codes, indices, and operands that some op reads in fp32."""
     exact = {
         name
         for graph in graphs
@@ -107,8 +107,10 @@ def own_dtypes(params: Iterable[Parameter], graphs: Iterable[Graph]) -> dict[str
         for field, _, name in op.operands()
         if field in op.exact
     }
-    kept = {param.name: "I8" for param in params if param.type.dtype == "i8"}
+    kinds = {"i8": "I8", "i64": "I64"}
+    whole = (param for param in params if param.type.dtype in kinds)
+    kept = {param.name: kinds[param.type.dtype] for param in whole}
     return kept | dict.fromkeys(sorted(exact), "F32")
 
 
-_TORCH_NAMES = {"F32": "torch.float32", "I8": "torch.int8"}
+_TORCH_NAMES = {"F32": "torch.float32", "I8": "torch.int8", "I64": "torch.int64"}

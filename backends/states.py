@@ -17,22 +17,26 @@ FROM, STATES = "From", "States"
 
 @dataclass(frozen=True)
 class Declaration:
-    """A call that declares a state to the runtime; ``dtype`` None: the model's."""
+    """A call that declares a state to the runtime; ``dtype`` None: the model's.
+    ``every`` is for how many tokens there is one."""
 
     name: str
     sizes: tuple[int, ...]
     dtype: str | None
+    every: int = 1
 
     def text(self, dtypes: dict[str, str]) -> str:
         """Return the call as source, with the names that dtypes have there."""
         given = [*map(str, self.sizes)]
         given += [f"dtype={dtypes[self.dtype]}"] if self.dtype else []
+        given += [f"every={self.every}"] if self.every > 1 else []
         return f"{self.name}({', '.join(given)})"
 
 
 def declaration(kept: StateType) -> Declaration:
     """Return the declaration of a state that a layer has for itself."""
-    return Declaration(CLASSES[type(kept)], kept.dims, kept.dtype)
+    every = kept.every if isinstance(kept, TokenType) else 1
+    return Declaration(CLASSES[type(kept)], kept.dims, kept.dtype, every)
 
 
 def owner(layers: Sequence[int], owners: Sequence[int]) -> int | dict[int, int]:

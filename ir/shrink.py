@@ -82,6 +82,8 @@ def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
             return _moe(op, axes)
         case m.Mla():
             return _mla(op)
+        case m.PooledAttention():
+            return _pooled(op)
         case m.Mixer():
             return _mixer(op)
         case m.Attention():
@@ -144,6 +146,34 @@ def _mla(op: m.Mla) -> m.Mla:
             "indexer": indexer,
         }
     )
+
+
+def _pooled(op: m.PooledAttention) -> m.PooledAttention:
+    """Shrink so that a prompt completes several windows, and an indexer selects some of
+    them; it has many heads, as that of :func:`_mla`."""
+    width = min(op.rope.dim, HEAD_DIM // 2)
+    indexer = op.indexer
+    if indexer:
+        sizes = {"heads": 16, "dim": HEAD_DIM, "top_k": min(indexer.top_k, 2)}
+        pool = _pool(indexer.pool)
+        indexer = indexer.model_copy(update={**sizes, "pool": pool})
+    return op.model_copy(
+        update={
+            "heads": 4,
+            "head_dim": HEAD_DIM,
+            "groups": 2,
+            "q_rank": min(op.q_rank, RANK + 8),
+            "o_rank": min(op.o_rank, RANK),
+            "window": min(op.window, WINDOW),
+            "rope": _rope(op.rope, width / op.rope.dim),
+            "pool": op.pool and _pool(op.pool),
+            "indexer": indexer,
+        }
+    )
+
+
+def _pool(pool: m.Pool) -> m.Pool:
+    return pool.model_copy(update={"every": min(pool.every, 3)})
 
 
 def _mixer(op: m.Mixer) -> m.Mixer:

@@ -67,14 +67,26 @@ class KvType(StateType):
 
 
 class TokenType(StateType):
-    """``[576] per token``: one tensor for each token, such as a latent."""
+    """``[576] per token``: one tensor for each token, such as a latent; ``[512] per 4
+    tokens``: one for so many, of a row's own tokens, counted from its first."""
 
     per = "token"
     sizes: tuple[int, ...]
+    every: int = 1
 
     @property
     def dims(self) -> tuple[int, ...]:
         return self.sizes
+
+    def elements(self) -> int:
+        """Count the numbers that are kept for one token, rounded up."""
+        return -(-super().elements() // self.every)
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.every == 1:
+            return text
+        return f"{text.removesuffix('token')}{self.every} tokens"
 
 
 class RowType(StateType):

@@ -14,14 +14,15 @@ import torch
 
 from glmc import compile_model
 from glmc.ir.errors import GlmcError
-from support import builds, mixers
+from support import builds, mixers, streams
 from support.ondevice import operations
 from support.parity import TOLERANCE
 from support.reference import padded_batch
 from support.tape import Tapes
 from support.variants import BY_NAME, Tiny, Variant
 
-NAMES = [name for name, v in BY_NAME.items() if v.family in mixers.FAMILIES]
+KEEPING = {*mixers.FAMILIES, *streams.FAMILIES}
+NAMES = [name for name, v in BY_NAME.items() if v.family in KEEPING]
 CALLS = ((24,), (18, 6), (7, 2, 1, 14), (6, *[1] * 18))
 """One call; a second turn; a prompt in chunks; token by token."""
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from glmc import compile_model
-from support import builds, mixers, reference
+from support import builds, mixers, reference, streams
 from support.mistakes import MISTAKES
 from support.parity import SCENARIOS, TOLERANCE
 from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
 
 # Of each three neighbours one in every run: most are of one family.
-EVERY = [*MISTAKES, *mixers.MISTAKES]
+EVERY = [*MISTAKES, *mixers.MISTAKES, *streams.MISTAKES]
 QUICK = EVERY[::3]
 CASES = [*QUICK, *first(0, [case for case in EVERY if case not in QUICK])]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .storage import FLOATS, Found, Need, storage_fault
+from .storage import FLOATS, INDICES, Found, Need, storage_fault
 
 
 class Entry(NamedTuple):
@@ -158,6 +158,7 @@ def _wrong(info: Found, need: Need) -> str | None:
         return f"is {list(info.shape)}, the model needs {list(need.shape or ())}"
     if info.dtype is not None and not need.takes(info.dtype):
         kind = f"{need.codes} codes" if need.codes else "a float tensor"
+        kind = "whole numbers" if need.codes == INDICES else kind
         return f"is stored as {info.dtype}, the model needs {kind}"
     return None
 

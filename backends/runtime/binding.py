@@ -24,7 +24,7 @@ from .recipes import (
     names,
 )
 from .shapes import shape_of
-from .storage import LOOSE, Found, Need, float_name
+from .storage import INDICES, LOOSE, Found, Need, float_name
 
 #: How many different problems of one kind an error lists.
 LISTED = 5
@@ -89,13 +89,14 @@ def _entries(bind: Bind) -> Iterator[Entry]:
     """Yields the needs of a parameter's tensors; a bare name has its shape."""
     # Ops read codes as they are, and all of ChatGLM's are or none.
     loose = not is_repacked(bind.recipe)
+    indices = INDICES if bind.dtype == INDICES else None
     for leaf in leaves(bind.recipe):
         match leaf:
             case str():
                 whole = bind.shape if leaf == bind.recipe else None
-                yield Entry(((leaf, Need(whole, None)),))
+                yield Entry(((leaf, Need(whole, indices)),))
             case Tensor(name, shape):
-                yield Entry(((name, Need(shape, None)),))
+                yield Entry(((name, Need(shape, indices)),))
             case _:
                 plain = None
                 if loose and leaf.alone:

@@ -128,13 +128,19 @@ class KvState(State):
 
 
 class TokenState(State):
-    """A tensor for each token, in `slots` [B, capacity, ...], contiguous."""
+    """A tensor for each token, in `slots` [B, capacity, ...], contiguous; or one for
+    `every` so many of a row's tokens, and as many slots."""
 
     slots_dim = 1
 
-    def __init__(self, cache: "Cache", slots: torch.Tensor):
+    def __init__(self, cache: "Cache", slots: torch.Tensor, every: int = 1):
         super().__init__(cache)
         self.slots = slots
+        self.every = every
+
+    def grow(self, capacity: int, filled: int) -> None:
+        """Moves what is there for the `filled` slots to where `capacity` have room."""
+        super().grow(-(-capacity // self.every), -(-filled // self.every))
 
 
 class RowState(State):
@@ -171,17 +177,20 @@ class KeysValues:
 
 
 class PerToken:
-    """A tensor of `sizes` for every token. `dtype` None: that of the model."""
+    """A tensor of `sizes` for every token, or for `every` so many. `dtype` None: that
+    of the model."""
 
-    def __init__(self, *sizes: int, dtype: torch.dtype | None = None):
+    def __init__(self, *sizes: int, dtype: torch.dtype | None = None, every: int = 1):
         self.sizes = sizes
         self.dtype = dtype
+        self.every = every
 
     def new(self, cache: "Cache") -> TokenState:
         """Makes the state of a layer, with nothing in it."""
-        shape = cache.batch, cache.capacity, *self.sizes
+        shape = cache.batch, -(-cache.capacity // self.every), *self.sizes
         dtype = self.dtype or cache.dtype
-        return TokenState(cache, torch.empty(shape, dtype=dtype, device=cache.device))
+        slots = torch.empty(shape, dtype=dtype, device=cache.device)
+        return TokenState(cache, slots, self.every)
 
 
 class PerRow:

@@ -12,6 +12,8 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 #: How names of codes end, where they are not called as the weights would be.
 CODES = (".qweight", ".weight_packed")
+#: The dtype of indices, which may be stored with fewer bits.
+INDICES = "I64"
 #: A dtype of scales: powers of two, as some float8 checkpoints hold them.
 EXPONENTS = "F8_E8M0"
 #: Bytes that some checkpoints give another name.
@@ -24,8 +26,9 @@ FACTORS = ("weight_scale_2", "weight_global_scale")
 
 
 class Need(NamedTuple):
-    """The requirements of a tensor: its shape, where known, and the dtype of its codes,
-    or None where it is to be floats. The dimensions of scales may lack ones."""
+    """The requirements of a tensor: its shape, where known, and the dtype of its codes
+    or indices, or None where it is to be floats. The dimensions of scales may lack
+    ones."""
 
     shape: tuple[int, ...] | None
     codes: str | None
@@ -35,6 +38,8 @@ class Need(NamedTuple):
         """Tells whether a tensor of `dtype` will do."""
         if self.codes == "U8":
             return dtype in BYTES
+        if self.codes == INDICES:
+            return dtype in (INDICES, "I32")
         if self.codes:
             return dtype == self.codes
         return dtype in FLOATS or (self.scale and dtype == EXPONENTS)
@@ -84,7 +89,7 @@ def storage_fault(
     met = any(need.codes and found.dtype == need.codes for _, need, found in both)
     for name, need, found in both:
         dtype = found.dtype or _dtype_by_names(name, need, headers)
-        if dtype is None or (need.codes is None and need.takes(dtype)):
+        if dtype is None or (need.codes in (None, INDICES) and need.takes(dtype)):
             continue
         bits = _bits(need, found)
         if need.codes == dtype == "I8":

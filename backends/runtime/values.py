@@ -24,7 +24,8 @@ class Expected(NamedTuple):
 
     - "all": every element has it;
     - "order": columns belong to groups of so many, one after the other;
-    - "same": the name of a tensor that this one is equal to.
+    - "same": the name of a tensor that this one is equal to;
+    - "below": every element is at least 0 and less than it.
     """
 
     pattern: str
@@ -60,8 +61,11 @@ def unexpected(
 def _is_so(
     name: str, one: Expected, checkpoint: Checkpoint, prefix: str, whole: bool
 ) -> bool:
-    found = _elements(checkpoint.read(name), whole)
+    found = _elements(checkpoint.read(name), whole or one.kind == "below")
     match one.kind:
+        case "below":
+            least, most = found.aminmax()
+            return int(least) >= 0 and int(most) < int(one.value)
         case "all":
             return bool((found == torch.tensor(one.value, dtype=found.dtype)).all())
         case "order":

@@ -66,7 +66,8 @@ def random_checkpoint(program: Program) -> dict[str, torch.Tensor]:
         for leaf in leaves(param.recipe):
             if isinstance(leaf, Tensor):
                 name = _name(leaf, layer)
-                found.setdefault(name, _random(name, leaf.stored))
+                made = _chosen if param.type.dtype == "i64" else _random
+                found.setdefault(name, made(name, leaf.stored))
             else:
                 found |= _quantized(leaf, layer)
     return found
@@ -126,6 +127,12 @@ def _random(name: str, shape: Sequence[int]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     noise = torch.randn(*shape, generator=generator)
     return 1 + 0.2 * noise if len(shape) == 1 else noise / math.sqrt(shape[-1])
+
+
+def _chosen(name: str, shape: Sequence[int]) -> torch.Tensor:
+    """Makes a table of what rows choose, among as many as each of them chooses."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return torch.randint(0, shape[-1], tuple(shape), generator=generator)
 
 
 def _name(tensor: Tensor, layer: int | None, x: int | None = None) -> str:
@@ -289,8 +296,9 @@ def _declared(block: Graph) -> dict[str, Declared]:
             found[state.name] = From(owner(block.layers, state.owners))
             continue
         made = declaration(state.type)
-        dtype = {"dtype": DTYPES[made.dtype]} if made.dtype else {}
-        found[state.name] = getattr(runtime_state, made.name)(*made.sizes, **dtype)
+        more: dict[str, Any] = {"dtype": DTYPES[made.dtype]} if made.dtype else {}
+        more |= {"every": made.every} if made.every > 1 else {}
+        found[state.name] = getattr(runtime_state, made.name)(*made.sizes, **more)
     return found
 
 

@@ -25,6 +25,8 @@ FILES = (
     "latent",
     "blocks",
     "streams",
+    "hyper",
+    "pooled",
     "head_experts",
     "recurrent",
 )

@@ -222,6 +222,10 @@ _SCORES = {
         "scores = powers / tl.sum(tl.sum(powers, axis=1), axis=0)",
     ),
     "sigmoid": ("scores = tl.sigmoid(logit)",),
+    "sqrt_softplus": (
+        "rest = tl.log(1.0 + tl.exp(-tl.abs(logit)))",
+        "scores = tl.sqrt(tl.maximum(logit, 0.0) + rest)",
+    ),
     "logit": ("scores = logit",),
 }
 _AFTER = {

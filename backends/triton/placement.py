@@ -11,7 +11,13 @@ from glmc.backends.triton import forms
 from glmc.backends.triton.uses import OpUse
 
 _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
-    "a view: nothing is launched": ("split", "heads", "first_token", "stream"),
+    "a view: nothing is launched": (
+        "split",
+        "heads",
+        "first_token",
+        "stream",
+        "repeat_streams",
+    ),
     "a lookup of single rows, which torch does as fast as any": (
         "embedding",
         "quantized_embedding",

@@ -1,8 +1,9 @@
 """Evaluate a spec against a config: the Model."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -75,6 +76,7 @@ class _ModelBuilder:
 
     def model(self, dtype: m.DType, tokens: m.Tokens) -> m.Model:
         spec, resolve, make = self.spec, self.resolve, self.make
+        blocks = check_sources(self.blocks())
         return m.Model(
             name=_identifier(spec.arch),
             dtype=dtype,
@@ -84,8 +86,8 @@ class _ModelBuilder:
             max_positions=resolve.optional_size("max_positions", spec.max_positions),
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=ends.embedding(make, spec.embed),
-            blocks=check_sources(self.blocks()),
-            streams=make.part("streams", spec.streams),
+            blocks=blocks,
+            streams=make.part("streams", spec.streams) or self.hyper(),
             final_norm=make.norm("final_norm", spec.final_norm),
             head=ends.head(make, spec.head),
             positions=make.part("positions", spec.positions),
@@ -97,8 +99,16 @@ class _ModelBuilder:
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()
             ),
             waivers=tuple(self.waivers()),
-            expected=tuple(self.expected()),
+            expected=(*self.expected(), *chosen_by_table(blocks)),
         )
+
+    def hyper(self) -> m.HyperStreams | None:
+        """Make the streams that hyper-connections mix, if there are any."""
+        given = self.spec.hyper
+        if given is None:
+            return None
+        head = self.make.maps("hyper.head", given.head)
+        return self.make.node(m.HyperStreams, "hyper", given, head=head)
 
     def dim(self, name: str) -> int:
         if name not in self.dims:
@@ -260,7 +270,8 @@ class _ModelBuilder:
         """Build a step, before it has the factors of each layer."""
         name, op = make.named("block.op", step.op)
         made = make.part(f"ops.{name}", op)
-        one = dict.fromkeys(_FACTORS, 1.0)
+        one: dict[str, Any] = dict.fromkeys(_FACTORS, 1.0)
+        one["hyper"] = make.maps("block.hyper", step.hyper)
         return make.node(m.Step, "block", step, op=made, **one)
 
 
@@ -271,6 +282,24 @@ def scopes(spec: Spec, scope: Scope) -> tuple[Scope, list[Scope]]:
     return builder.resolve.scope, [layer.scope for layer in layers]
 
 
+def chosen_by_table(blocks: Iterable[m.Block]) -> Iterator[m.Expected]:
+    """Yield what is expected of the tables that name experts: that there are such."""
+    ops = (step.op for block in blocks for step in block.steps)
+    named = {
+        op.router.table.tensor: op.experts + op.zero_experts
+        for op in ops
+        if isinstance(op, m.Moe) and op.router.table
+    }
+    for tensor, experts in named.items():
+        yield m.Expected(
+            pattern=tensor.replace("{i}", "*"),
+            kind="below",
+            value=experts,
+            otherwise=f"names experts that are not there; there are {experts}",
+            bound=True,
+        )
+
+
 _FACTORS = ("scale", "residual_scale")
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
@@ -278,6 +307,7 @@ _DEFINED_AXES = frozenset(
     | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
     | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc"}
     | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
+    | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo"}
 )
 
 

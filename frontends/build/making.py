@@ -159,6 +159,15 @@ class Maker:
             gate=self.part(f"{what}.gate", gate),
         )
 
+    def maps(self, what: str, begin: object) -> m.HyperMaps | None:
+        """Make the maps of hyper-connections from how their names begin, null for
+        none."""
+        if begin is None or self.resolve.value(begin) is None:
+            return None
+        name = self.prefix + self.resolve.text(what, begin)
+        names = {one: m.Weight(tensor=name + one) for one in ("fn", "base", "scale")}
+        return m.HyperMaps(**names)
+
     def named(self, what: str, name: object) -> tuple[str, OpSpec]:
         """Return an op of the spec by its name, with the name."""
         found = self.resolve.text(what, name)

@@ -34,11 +34,15 @@ _ATTENTION_SLOTS = frozenset(
 )
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})
+_POOLED_SLOTS = frozenset(
+    {"kv", "o_a", "pool_values", "pool_gates", "pool_places"}
+    | {"ipool_values", "ipool_gates", "ipool_places"}
+)
 _MLP_SLOTS = frozenset({"gate", "up", "down", "alpha_p", "alpha_n"})
 _AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset(
-    {"router", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
+    {"router", "table", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
 )
 _PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
 _ALTUP_SLOTS = frozenset(
@@ -50,7 +54,7 @@ _MIXER_SLOTS = frozenset(
     | {"mix_norm", "mix_skip", "dt_bias", "a_log", "conv_q", "conv_k", "conv_v"}
 )
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
-_LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS
+_LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS | _POOLED_SLOTS
 _FEED_SLOTS = _MLP_SLOTS | _AFFINE_SLOTS | _SHARED_SLOTS | _MOE_SLOTS
 _SLOTS = _MODEL_SLOTS | _LAYER_SLOTS | _FEED_SLOTS
 

@@ -15,6 +15,7 @@ from glmc.frontends.spec import (
     MlaSpec,
     MlpSpec,
     MoeSpec,
+    PooledAttentionSpec,
     RopeSpec,
 )
 from glmc.ir import model as m
@@ -106,6 +107,26 @@ def latent_attention(make: Maker, what: str, spec: MlaSpec) -> m.Mla:
         expected = f"must be at least the {dim} rotary channels"
         found, where = made.indexer.dim, f"{what}.indexer"
         raise make.refusal(where, spec.indexer, "dim", expected, found)
+    return made
+
+
+@builds(PooledAttentionSpec)
+def pooled(make: Maker, what: str, spec: PooledAttentionSpec) -> m.PooledAttention:
+    """Make attention with caches of several rates."""
+    head_dim: int = make.value(m.PooledAttention, "head_dim", what, spec)
+    turning = {"head_dim": head_dim}
+    known: dict[str, Any] = {**turning}
+    known["rope"] = rope(make, f"{what}.rope", spec.rope, head_dim)
+    made = make.node(m.PooledAttention, what, spec, **known)
+    channels = made.heads * made.head_dim
+    if channels % made.groups:
+        expected = f"must divide the {channels} channels of all heads"
+        raise make.refusal(what, spec, "groups", expected, made.groups)
+    if made.indexer and made.indexer.dim < made.rope.dim:
+        assert spec.indexer
+        expected = f"must be at least the {made.rope.dim} rotary channels"
+        where = f"{what}.indexer"
+        raise make.refusal(where, spec.indexer, "dim", expected, made.indexer.dim)
     return made
 
 

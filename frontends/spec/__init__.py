@@ -50,6 +50,13 @@ from glmc.frontends.spec.mixers import (
     ShortConvSpec,
 )
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
+from glmc.frontends.spec.pooled import (
+    HyperSpec,
+    IndexPoolSpec,
+    PooledAttentionSpec,
+    PoolIndexerSpec,
+    PoolSpec,
+)
 from glmc.frontends.spec.positions import (
     AlibiSpec,
     LongRopeFactors,
@@ -81,6 +88,8 @@ __all__ = [
     "GatedConvSpec",
     "HeadExpertsSpec",
     "HeadSpec",
+    "HyperSpec",
+    "IndexPoolSpec",
     "IndexerSpec",
     "LongRopeFactors",
     "LowRankSpec",
@@ -98,6 +107,9 @@ __all__ = [
     "PerLayer",
     "PerLayerEmbedSpec",
     "PerLayerInputSpec",
+    "PoolIndexerSpec",
+    "PoolSpec",
+    "PooledAttentionSpec",
     "PositionsSpec",
     "PrefixEncoderSpec",
     "PublishedQuantization",

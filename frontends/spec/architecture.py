@@ -26,6 +26,7 @@ from glmc.frontends.spec.feedforward import (
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
 from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec
 from glmc.frontends.spec.norms import NormSpec, NormUse
+from glmc.frontends.spec.pooled import HyperSpec, PooledAttentionSpec
 from glmc.frontends.spec.positions import PositionsSpec
 from glmc.frontends.spec.weights import Quantization, WeightUse
 from glmc.ir import model as m
@@ -58,6 +59,7 @@ OpSpec = Annotated[
     | MlpSpec
     | MoeSpec
     | MlaSpec
+    | PooledAttentionSpec
     | MixerSpec
     | GatedConvSpec
     | AffineSpec
@@ -72,10 +74,12 @@ class StepSpec(Section, makes=Makes(m.Step)):
     """after(residual_scale · r + scale · post(op(pre(x)))).
 
     r is x, or with residual normed pre(x); a parallel step reads the x of the last.
-    Layers for which ``when`` is false leave the step out.
+    Layers for which ``when`` is false leave the step out. With hyper-connections
+    ``hyper`` begins the names of the maps ``fn``, ``base`` and ``scale``.
     """
 
     op: Text
+    hyper: Text | None = None
     when: Flag = True
 
 
@@ -117,6 +121,7 @@ class Spec(Section):
     embed: EmbedSpec = EmbedSpec.model_construct()
     embed_norm: NormUse | None = None
     streams: StreamsSpec | None = None
+    hyper: HyperSpec | None = None
     final_norm: NormUse | None = None
     head: HeadSpec = HeadSpec.model_construct()
     positions: PositionsSpec | None = None

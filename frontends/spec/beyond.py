@@ -10,8 +10,6 @@ _HAS: Mapping[str, str] = {
     "recurrent layers": "recurrent_gemma rwkv xlstm",
     "stacks of layers that run several times for a token": "hrm_text",
     "several residual streams that are mixed (hyper-connections)": "hy_v4",
-    "several residual streams that are mixed (hyper-connections), and attention over"
-    " compressed blocks of tokens": "deepseek_ref deepseek_v4",
     "short convolutions": "inkling2_text inkling_text lfm2_moe lfm3 zaya",
     "state space layers (Mamba)": (
         "falcon_h1 falcon_mamba jamba mamba nemotron_h zamba zamba2"

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from glmc.backends.runtime import accounting
 from glmc.backends.runtime.accounting import Account, Entry, Rules
-from glmc.backends.runtime.storage import LOOSE, Found, Need, float_name
+from glmc.backends.runtime.storage import INDICES, LOOSE, Found, Need, float_name
 from glmc.ir.graph import Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_repacked, leaves
@@ -50,7 +50,8 @@ def entries(program: Program) -> Iterator[Entry]:
             if _is_loose(leaf, param):
                 name = _name(float_name(leaf.codes.name), layer)
                 plain = name, Need(leaf.shape, None)
-            yield Entry(tuple(_needs(leaf, layer)), plain)
+            indices = INDICES if param.type.dtype == "i64" else None
+            yield Entry(tuple(_needs(leaf, layer, indices)), plain)
 
 
 def _is_loose(leaf: Tensor | Dequant, param: Parameter) -> TypeGuard[Dequant]:
@@ -60,11 +61,13 @@ def _is_loose(leaf: Tensor | Dequant, param: Parameter) -> TypeGuard[Dequant]:
     return made and not isinstance(leaf, DequantRows)
 
 
-def _needs(leaf: Tensor | Dequant, layer: int | None) -> list[tuple[str, Need]]:
-    """List the requirements of a tensor; of codes, and then of their scale and so
-    on."""
+def _needs(
+    leaf: Tensor | Dequant, layer: int | None, indices: str | None
+) -> list[tuple[str, Need]]:
+    """List the requirements of a tensor, which is floats or ``indices``; of codes, and
+    then of their scale and so on."""
     if isinstance(leaf, Tensor):
-        return [(_name(leaf.name, layer), Need(leaf.stored, None))]
+        return [(_name(leaf.name, layer), Need(leaf.stored, indices))]
     return [
         (
             _name(part.name, layer),

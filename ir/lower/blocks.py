@@ -34,7 +34,7 @@ def block_attended(
         x = e.norm(f"{name}n", x, norm, ("Di",), axes)
         made.append(e.emit(ops.Rope, f"{name}r", x=x, **turn) if turn else x)
     index = e.state("index", TokenType(sizes=(ix.dim,)))
-    index = e.emit(ops.IndexWrite, "index_now", index=index, k=made[1])
+    index = e.emit(ops.TokenWrite, "index_now", kept=index, x=made[1])
     how = {"block": ix.block, "top_k": ix.top_k, "local": ix.local}
     selected = e.emit(ops.BlockSelect, "selected", q=made[0], index=index, **how)
     seen = {"selection": selected, "block": ix.block, "scale": a.scale}

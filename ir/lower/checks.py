@@ -1,5 +1,7 @@
 """Refuse models that no program can be made of, before they are lowered."""
 
+from typing import Any
+
 from glmc.ir import model as m
 from glmc.ir.errors import ModelShapeError
 
@@ -50,11 +52,37 @@ def _check_masks(model: m.Model) -> None:
 def _check_streams(model: m.Model) -> None:
     """Refuse blocks that do not fit the number of residual streams."""
     several = {block.altup is not None for block in model.blocks}
-    if several != {model.streams is not None}:
+    if several != {isinstance(model.streams, m.Streams)}:
         raise ModelShapeError(
             f"{model.name} has several residual streams and blocks for one, or one and"
             " blocks for several; give streams to the model and altup to its blocks."
         )
+    hyper = isinstance(model.streams, m.HyperStreams)
+    for step in (step for block in model.blocks for step in block.steps):
+        if hyper != (step.hyper is not None):
+            raise ModelShapeError(
+                f"{model.name} has hyper-connections in some of its steps, or has"
+                " no streams for them; give streams to the model and hyper to every"
+                " step of its blocks."
+            )
+        if hyper and step != step.model_copy(update=_PLAIN):
+            told = ", ".join(_PLAIN)
+            raise ModelShapeError(
+                f"{model.name} has hyper-connections, whose steps add nothing to one"
+                f" stream; leave out what says how ({told})."
+            )
+
+
+_PLAIN: dict[str, Any] = {
+    "after": None,
+    "residual": "stream",
+    "residual_scale": 1.0,
+    "parallel": False,
+    "shortcut": None,
+    "others": False,
+}
+"""The fields of a step that say how it is added to a single stream, as they are where
+there are several."""
 
 
 def _check_sources(model: m.Model) -> None:

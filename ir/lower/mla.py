@@ -115,7 +115,7 @@ def _select(
     k = e.emit(ops.Heads, "ikh", x=k, n=1)
     k = e.emit(ops.Rope, "ikr", x=k, **turn)
     index = e.state("index", TokenType(sizes=(ix.dim,)))
-    index = e.emit(ops.IndexWrite, "index_now", index=index, k=k)
+    index = e.emit(ops.TokenWrite, "index_now", kept=index, x=k)
     weight = e.weight(ix.weights, ("Hi", "E"), axes, dtype="f32")
     wanted = {"top_k": ix.top_k, "scale": ix.dim**-0.5}
     fields = {"q": q, "x": h, "index": index, "weight": weight, **wanted}

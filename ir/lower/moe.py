@@ -6,6 +6,9 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Emitter
 
+IDS = "ids"
+"""The token ids, where some layer's experts depend on them."""
+
 
 def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     """Emit router and experts, whose weights are two stacks of matrices.
@@ -57,6 +60,9 @@ def route(
         for name, each in (("bias", router.bias), ("correction", router.correction))
     }
     how = {name: getattr(router, name) for name in _CHOICE}
+    if router.table:
+        table = e.weight(router.table, ("V", "Tk"), {"Tk": top_k}, dtype="i64")
+        vectors |= {"ids": IDS, "table": table}
     fields = {"x": h, "weight": weight, **vectors, "top_k": top_k, **how}
     experts, weights = e.emit(ops.MoeRouter, "experts", "weights", **fields)
     if router.expert_scale:

@@ -9,8 +9,9 @@ from glmc.ir.graph import MASK, Graph, Parameter, Program
 from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
 from glmc.ir.lower.mla import SELECTION
+from glmc.ir.lower.moe import IDS as TOKEN_IDS
 from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
-from glmc.ir.lower.streams import altered, gather, hidden_type, spread
+from glmc.ir.lower.streams import altered, gather, hidden_type, hyper, spread
 from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
 from glmc.ir.op import OpTypeError
@@ -100,7 +101,7 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
     embedded = _embed(e, model.embed, "embedded" if model.streams else "x")
     x = spread(e, embedded, model.streams) if model.streams else embedded
     handed = [_nothing(e, name, x) for name in _handed_on(model)]
-    returns = [x, *handed, *tables.emit(e), *seen]
+    returns = [x, *handed, *tables.emit(e), *seen, *_ids(model)]
     if model.embed.per_layer:
         returns.append(_layer_inputs(e, model.embed.per_layer, embedded))
     if rows := _factor_rows(model):
@@ -266,7 +267,7 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """Make the graph of one kind of block."""
     handed = _handed_on(model)
     inputs: dict[str, TensorType] = {"x": hidden_type(model), **handed}
-    inputs |= tables.inputs() | _mask(model) | _layer_input(model)
+    inputs |= tables.inputs() | _mask(model) | _ids(model) | _layer_input(model)
     if rows := _factor_rows(model):
         inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
     e = Emitter(model, tables, inputs)
@@ -276,6 +277,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     result = f"x{len(block.steps)}" if block.scalar else "out"
     if block.altup:
         x = altered(e, block.altup, block.steps)
+    elif isinstance(model.streams, m.HyperStreams):
+        x = hyper(e, model.streams, block.steps)
     else:
         x = run(e, "x", block.steps, result)
     if block.scalar:
@@ -295,6 +298,13 @@ def _mask(model: m.Model) -> dict[str, TensorType]:
     steps = [step.op for block in model.blocks for step in block.steps]
     asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
     return {PREFIX: BOUND} if asked else {}
+
+
+def _ids(model: m.Model) -> dict[str, TensorType]:
+    """Return the token ids, where a layer's experts depend on them."""
+    found = [step.op for block in model.blocks for step in block.steps]
+    asked = any(isinstance(op, m.Moe) and op.router.table for op in found)
+    return {TOKEN_IDS: IDS} if asked else {}
 
 
 def _layer_input(model: m.Model) -> dict[str, TensorType]:

@@ -11,6 +11,7 @@ from glmc.ir.lower.emitter import Axes, Emitter
 from glmc.ir.lower.mixers import gated_conv, mixer
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import route, routed
+from glmc.ir.lower.pooled import pooled_attention
 from glmc.ir.state import KvType
 
 LAYER_INPUT = "layer_input"
@@ -269,6 +270,7 @@ Lowering = Callable[[Emitter, str, Any], str]
 SUBLAYERS: Mapping[type, Lowering] = {
     m.Attention: attention,
     m.Mla: mla,
+    m.PooledAttention: pooled_attention,
     m.Mixer: mixer,
     m.GatedConv: gated_conv,
     m.Mlp: mlp,

@@ -76,13 +76,20 @@ class Tables:
         for scale, name in self._scales.items():
             yield g.emit(ops.QueryScale, name, pos="pos", **scale.model_dump())
         for rope, names in self._names.items():
-            scaling = rope.scaling.model_dump() if rope.scaling else {}
-            fields = {"pos": "pos", "dim": rope.dim, "theta": rope.theta, **scaling}
-            if rope.sections > 1:
-                fields |= {"frequencies": rope.frequencies}
-                yield from g.emit(ops.RopeTableSections, *names, **fields)
-            else:
-                yield from g.emit(_OPS[type(rope.scaling)], *names, **fields)
+            yield from self.table(g, rope, "pos", names)
+
+    def table(
+        self, g: GraphBuilder, rope: m.Rope, pos: str, names: tuple[str, str]
+    ) -> tuple[str, str]:
+        """Compute cos and sin of a rope at some positions; return their names."""
+        scaling = rope.scaling.model_dump() if rope.scaling else {}
+        fields = {"pos": pos, "dim": rope.dim, "theta": rope.theta, **scaling}
+        kind = _OPS[type(rope.scaling)]
+        if rope.sections > 1:
+            kind = ops.RopeTableSections
+            fields |= {"frequencies": rope.frequencies}
+        cos, sin = g.emit(kind, *names, **fields)
+        return cos, sin
 
 
 def _suffix(known: Mapping[Any, object]) -> str:
@@ -90,12 +97,16 @@ def _suffix(known: Mapping[Any, object]) -> str:
 
 
 def _attentions(model: m.Model) -> list[m.Attention | m.Mla]:
-    steps = [step.op for block in model.blocks for step in block.steps]
-    return [op for op in steps if isinstance(op, m.Attention | m.Mla)]
+    return [op for op in _ops(model) if isinstance(op, m.Attention | m.Mla)]
 
 
 def _ropes(model: m.Model) -> list[m.Rope]:
-    return [op.rope for op in _attentions(model) if op.rope]
+    turning = m.Attention | m.Mla | m.PooledAttention
+    return [op.rope for op in _ops(model) if isinstance(op, turning) and op.rope]
+
+
+def _ops(model: m.Model) -> list[m.Sublayer]:
+    return [step.op for block in model.blocks for step in block.steps]
 
 
 def _key(rope: m.Rope) -> m.Rope:

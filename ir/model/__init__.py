@@ -15,6 +15,8 @@ from glmc.ir.model.model import (
     Expected,
     GlmPositions,
     Head,
+    HyperMaps,
+    HyperStreams,
     Model,
     OldName,
     PerLayerEmbedding,
@@ -27,6 +29,7 @@ from glmc.ir.model.model import (
     Transform,
     Waiver,
 )
+from glmc.ir.model.pooled import Pool, PooledAttention, PoolIndexer
 from glmc.ir.model.rope import (
     DynamicScaling,
     LinearScaling,
@@ -95,6 +98,8 @@ __all__ = [
     "GroupQuantized",
     "Head",
     "HeadExperts",
+    "HyperMaps",
+    "HyperStreams",
     "Indexer",
     "LinearScaling",
     "Llama3Scaling",
@@ -113,6 +118,9 @@ __all__ = [
     "OutputGate",
     "PerLayerEmbedding",
     "PerLayerInput",
+    "Pool",
+    "PoolIndexer",
+    "PooledAttention",
     "Pooler",
     "PrefixEncoder",
     "Projection",

@@ -12,6 +12,18 @@ from glmc.ir.node import Node
 DType = Literal["f32", "f16", "bf16"]
 
 
+class HyperMaps(Node):
+    """The maps of all streams of a token to the coefficients of hyper-connections, in
+    fp32: ``fn · x · scale + base``, x over its root mean square."""
+
+    fn: Weight
+    """``[coefficients, streams · hidden]``, axes ``Nc`` and ``Nh E``."""
+    base: Weight
+    """A number for each coefficient."""
+    scale: Weight
+    """A number for each kind of coefficient, axis ``Ns``."""
+
+
 class Step(Node):
     """One residual step: ``after(residual_scale · r + scale · post(op(pre(x))))``; what
     is None is left out."""
@@ -31,6 +43,8 @@ class Step(Node):
     shortcut: Literal["begin", "end"] | None = None
     """``begin``: what the step makes is not added, but handed to the next layer.
     ``end``: what the layer before handed on is added after this step's sum."""
+    hyper: HyperMaps | None = None
+    """Given where the model has :class:`HyperStreams`."""
     others: bool = False
     """With :class:`AltUp`: reads the corrected stream, times ``AltUp.scale``, and is
     added to all streams but the first. Such steps are the last."""
@@ -106,6 +120,26 @@ class PerLayerEmbedding(Node):
     project_scale: PositiveFloat = 1.0
     norm: Norm | None = None
     sum_scale: PositiveFloat = 1.0
+
+
+class HyperStreams(Node):
+    """Several residual streams that hyper-connections mix (arXiv:2409.19606).
+
+    All begin as what was embedded. Each step reads a mixture of them, by sigmoids plus
+    ``eps``, and hands what it makes out to all, times ``reach`` · sigmoid + ``floor``;
+    with ``iterations`` streams are mixed among one another, too, by a matrix that so
+    many of Sinkhorn's iterations make doubly stochastic. The head reads a mixture, or
+    without maps of its own the mean.
+    """
+
+    count: Annotated[int, Field(ge=2)]
+    """Axis ``Nh``."""
+    eps: PositiveFloat
+    norm_eps: PositiveFloat
+    iterations: NonNegativeInt = 0
+    reach: PositiveFloat = 2.0
+    floor: float = 0.0
+    head: HyperMaps | None = None
 
 
 class Streams(Node):
@@ -231,9 +265,10 @@ class Expected(Node):
 
     pattern: str
     """A glob over tensor names."""
-    kind: Literal["all", "order", "same"]
+    kind: Literal["all", "order", "same", "below"]
     """``all`` elements have the value; columns are in ``order``, in groups of so many;
-    the tensor is the ``same`` as the one of that name."""
+    the tensor is the ``same`` as the one of that name; all are from 0 on and ``below``
+    the value."""
     value: float | str
     otherwise: str
     """The consequence where they have other values, and what to do."""
@@ -267,7 +302,7 @@ class Model(Node):
     final_norm: Norm | None = None
     head: Head | Pooler | None
     """None: the model answers with the last hidden state."""
-    streams: Streams | None = None
+    streams: Streams | HyperStreams | None = None
     """None: there is one residual stream."""
     positions: GlmPositions | None = None
     """The rule that derives positions from the ids; None: tokens are counted."""

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.activations import ActivationName
 from glmc.ir.model.mixers import GatedConv, Mixer
+from glmc.ir.model.pooled import PooledAttention
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
@@ -71,16 +72,16 @@ class Router(Node):
     """The choice of experts for each token, and their weights; all in fp32.
 
     The router reads ``pre_scale · norm(x)``, x being what the mixture is given. An
-    expert's score is the softmax or sigmoid of its logit, or the logit itself. The
-    ``top_k`` experts with the highest score plus ``correction`` are taken, and weigh as
-    their scores alone.
+    expert's score is the softmax, the sigmoid or the root of the softplus of its logit,
+    or the logit itself. The ``top_k`` experts with the highest score plus
+    ``correction`` are taken, and weigh as their scores alone.
     """
 
     weight: Weight
     bias: Weight | None = None
     softcap: PositiveFloat | None = None
     """Logits become ``softcap · tanh(logit / softcap)``."""
-    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    score: Literal["softmax", "sigmoid", "sqrt_softplus", "logit", "sparsemixer"]
     jitter: PositiveFloat | None = None
     """For ``sparsemixer`` (arXiv:2409.12136): experts are chosen one after the other,
     and each weighs as its share in a softmax over those that are not chosen yet and
@@ -108,6 +109,9 @@ class Router(Node):
     pre_scale: PositiveFloat = 1.0
     expert_scale: Weight | None = None
     """A factor of each expert, which its weights are multiplied by at last."""
+    table: Weight | None = None
+    """The experts of each token id, ``[V, top_k]`` (axis ``Tk``), which then are not
+    chosen by their scores."""
 
 
 class HeadExperts(Node):
@@ -194,11 +198,13 @@ class ClampedGlu(Node):
 
     With ``alpha`` gate · sigmoid(alpha · gate) · (up + 1), gate cut off above ``limit``
     before, and up beyond ± ``limit`` (gpt-oss). Without it act(gate) · up, act(gate)
-    cut off above ``limit``, and up beyond ± ``limit`` (Step 3.7).
+    cut off above ``limit`` (Step 3.7), or with ``cut`` gate itself (DeepSeek-V4), and
+    up beyond ± ``limit``.
     """
 
     alpha: PositiveFloat | None = None
     limit: PositiveFloat
+    cut: Literal["activated", "gate"] = "activated"
 
 
 class Mlp(Node):
@@ -368,6 +374,7 @@ class Mla(Node):
 Sublayer = Annotated[
     Attention
     | Mla
+    | PooledAttention
     | Mixer
     | GatedConv
     | Mlp

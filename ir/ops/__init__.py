@@ -27,6 +27,13 @@ from glmc.ir.ops.elementwise import (
     ZerosLike,
 )
 from glmc.ir.ops.head_experts import ExpertOutputs, ExpertQueries
+from glmc.ir.ops.hyper import (
+    HyperHead,
+    HyperRead,
+    HyperWrite,
+    MeanStreams,
+    RepeatStreams,
+)
 from glmc.ir.ops.latent import LatentAttention, LatentWrite
 from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
@@ -37,6 +44,13 @@ from glmc.ir.ops.norms import (
     LayerNormHeads,
     RmsNorm,
     RmsNormalize,
+)
+from glmc.ir.ops.pooled import (
+    GroupedLinear,
+    PooledAttention,
+    PoolSelect,
+    PoolTokens,
+    PoolWrite,
 )
 from glmc.ir.ops.positions import (
     AddTable,
@@ -71,7 +85,7 @@ from glmc.ir.ops.rope import (
     RopeTableSections,
     RopeTableYarn,
 )
-from glmc.ir.ops.sparse import IndexSelect, IndexWrite, NoSelection
+from glmc.ir.ops.sparse import IndexSelect, NoSelection, TokenWrite
 from glmc.ir.ops.streams import (
     AddToOthers,
     CorrectStreams,
@@ -109,9 +123,12 @@ __all__ = [
     "Gate",
     "GatedNorm",
     "GatherStreams",
+    "GroupedLinear",
     "Heads",
+    "HyperHead",
+    "HyperRead",
+    "HyperWrite",
     "IndexSelect",
-    "IndexWrite",
     "KnownIds",
     "KvWrite",
     "L2Normalize",
@@ -125,16 +142,22 @@ __all__ = [
     "Linear",
     "LinearAct",
     "LinearAdd",
+    "MeanStreams",
     "MixStreams",
     "MoeExperts",
     "MoeRouter",
     "Mul",
     "NoSelection",
     "NormalisedLinear",
+    "PoolSelect",
+    "PoolTokens",
+    "PoolWrite",
+    "PooledAttention",
     "QkvAttention",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "QueryScale",
+    "RepeatStreams",
     "RmsNorm",
     "RmsNormLinear",
     "RmsNormalize",
@@ -162,6 +185,7 @@ __all__ = [
     "SpreadStreams",
     "StepSize",
     "Stream",
+    "TokenWrite",
     "Xielu",
     "ZerosLike",
 ]

@@ -275,7 +275,8 @@ class ActMul(Op):
 
 class ClampedGlu(Op):
     """gate · sigmoid(alpha · gate) · (up + 1), gate at most ``limit``, up within
-    ± ``limit``; without alpha min(fn(gate), limit) · up."""
+    ± ``limit``; without alpha min(fn(gate), limit) · up, or with ``cut`` gate
+    fn(min(gate, limit)) · up."""
 
     mnemonic = "clamped_glu"
     gate: Value
@@ -283,6 +284,7 @@ class ClampedGlu(Op):
     fn: ActivationName
     limit: float
     alpha: float | None = None
+    cut: Literal["activated", "gate"] = "activated"
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["gate"] == types["up"], f"{types['gate']} is not {types['up']}")

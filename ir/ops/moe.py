@@ -21,6 +21,9 @@ class MoeRouter(Op):
     ``sparsemixer`` (arXiv:2409.12136) chooses one expert after the other: the one with
     the highest logit m of those left, weighed by its share in the softmax over those
     left whose logit s is not too low: (m - s) / max(|s|, m) <= 2 · ``jitter``.
+
+    With a ``table`` ``i64[V,k]`` the experts are its rows for the token ``ids``,
+    weighed by their scores.
     """
 
     mnemonic = "moe_router"
@@ -29,9 +32,11 @@ class MoeRouter(Op):
     weight: Param
     bias: Param | None = None
     correction: Param | None = None
+    ids: Value | None = None
+    table: Param | None = None
     top_k: int
     softcap: float | None = None
-    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]
+    score: Literal["softmax", "sigmoid", "sqrt_softplus", "logit", "sparsemixer"]
     jitter: float | None = None
     after: Literal["softmax", "sigmoid"] | None = None
     groups: int = 1
@@ -58,6 +63,7 @@ class MoeRouter(Op):
         alone = not (types.get("correction") or self.groups > 1 or self.renormalise)
         expect(alone or not mixes, "sparsemixer chooses and weighs in its own way")
         self._check_groups(int(weight.dims[0]))
+        self._check_table(types)
         chosen = TensorType(dtype="i64", dims=(*x.dims[:-1], self.top_k))
         return chosen, TensorType(dtype="f32", dims=chosen.dims)
 
@@ -65,6 +71,19 @@ class MoeRouter(Op):
         """Count the product with every expert's row; the choice is not counted."""
         rows = call.size(types["weight"].dims[:1])
         return 2 * call.size(types["x"].dims) * rows
+
+    def _check_table(self, types: Types) -> None:
+        ids, table = types.get("ids"), types.get("table")
+        expect(bool(ids) == bool(table), "a table needs ids, and ids need a table")
+        if not table or not ids:
+            return
+        fits = table.dtype == "i64" and table.dims[1:] == (self.top_k,)
+        expect(fits, f"table {table} does not name {self.top_k} experts for each id")
+        dims = types["x"].dims[:-1]
+        expect(ids == TensorType(dtype="i64", dims=dims), f"ids {ids} are not of x")
+        chooses = types.get("correction") or self.groups > 1
+        chooses = chooses or self.score == "sparsemixer"
+        expect(not chooses, "a table leaves nothing to choose")
 
     def _check_groups(self, experts: int) -> None:
         size, rest = divmod(experts, self.groups)
@@ -102,8 +121,9 @@ class MoeExperts(Op):
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
     Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
-    With ``limit`` alone fn(gate) is at most that, and up within ± that. Experts beyond
-    the X of the stacks, ``zero_experts`` of them, make of x what it is.
+    With ``limit`` alone fn(gate), or with ``cut`` gate itself, is at most that, and up
+    within ± that. Experts beyond the X of the stacks, ``zero_experts`` of them, make of
+    x what it is.
     """
 
     mnemonic = "moe_experts"
@@ -118,6 +138,7 @@ class MoeExperts(Op):
     fn: ActivationName
     alpha: float | None = None
     limit: float | None = None
+    cut: Literal["activated", "gate"] = "activated"
     weigh: Literal["output", "input"] = "output"
     zero_experts: int = 0
 

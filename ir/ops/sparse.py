@@ -22,21 +22,22 @@ class NoSelection(Op):
         return (TensorType(dtype="i64", dims=(*types["ids"].dims, "N")),)
 
 
-class IndexWrite(Op):
-    """Append this call's indexer keys ``[B,T,1,D]`` to those that are kept."""
+class TokenWrite(Op):
+    """Append this call's vectors ``[B,T,1,D]`` to those that are kept: an indexer's
+    keys, or what is key and value at once."""
 
-    mnemonic = "index_write"
-    index: Writes
-    k: Value
+    mnemonic = "token_write"
+    kept: Writes
+    x: Value
 
     def infer(self, types: Types) -> tuple[Type, ...]:
-        index, k = vectors(types["index"]), types["k"]
-        expect(k.dims[2:] == (1, *index.sizes), f"indexer keys {k} do not fit {index}")
-        return (index,)
+        kept, x = vectors(types["kept"]), types["x"]
+        expect(x.dims[2:] == (1, *kept.sizes), f"vectors {x} do not fit {kept}")
+        return (kept,)
 
     def nbytes(self, types: Types, call: Call) -> int:
-        """Count the keys, read and written."""
-        return 2 * call.nbytes(types["k"])
+        """Count the vectors, read and written."""
+        return 2 * call.nbytes(types["x"])
 
 
 class IndexSelect(Op):

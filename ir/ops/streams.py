@@ -9,7 +9,7 @@ from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.types import TensorType
 
 
-def _streams(x: TensorType) -> tuple[int, int]:
+def streams_of(x: TensorType) -> tuple[int, int]:
     """Return the number of streams, and their width."""
     expect(len(x.dims) == 4, f"{x} does not hold streams, [B,T,streams,width]")
     return int(x.dims[2]), int(x.dims[3])
@@ -58,7 +58,7 @@ class GatherStreams(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x = types["x"]
-        count, width = _streams(x)
+        count, width = streams_of(x)
         _stacked(types, count, width)
         return (TensorType(dtype=x.dtype, dims=(*x.dims[:2], width)),)
 
@@ -78,7 +78,7 @@ class MixStreams(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, coefs = types["x"], types["coefs"]
-        count, _ = _streams(x)
+        count, _ = streams_of(x)
         fits = coefs.dims == (*x.dims[:2], count * count)
         expect(fits, f"{coefs} are not coefficients for {count} streams")
         return (x,)
@@ -98,7 +98,7 @@ class Stream(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x = types["x"]
-        count, width = _streams(x)
+        count, width = streams_of(x)
         expect(0 <= self.at < count, f"{x} has no stream {self.at}")
         return (TensorType(dtype=x.dtype, dims=(*x.dims[:2], width)),)
 
@@ -117,7 +117,7 @@ class CorrectStreams(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, y, coefs = types["x"], types["y"], types["coefs"]
-        count, width = _streams(x)
+        count, width = streams_of(x)
         expect(0 <= self.at < count, f"{x} has no stream {self.at}")
         expect(y.dims == (*x.dims[:2], width), f"{y} is no stream of {x}")
         fits = coefs.dims == (*x.dims[:2], count)
@@ -134,6 +134,6 @@ class AddToOthers(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, y = types["x"], types["y"]
-        _, width = _streams(x)
+        _, width = streams_of(x)
         expect(y.dims == (*x.dims[:2], width), f"{y} is no stream of {x}")
         return (x,)

@@ -80,14 +80,18 @@ MERGE_GATE_UP = Fusion(
             match="""
                 %gate = linear(%x, @wg, bias=@bg?)
                 %up = linear(%x, @wu, bias=@bu?)
-                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+                %ff = clamped_glu(
+                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut
+                )
             """,
             replace="""
                 @gate_up = cat(@wg, @wu)
                 @gate_up_bias = cat(@bg, @bu)
                 %gate_up = linear(%x, @gate_up, bias=@gate_up_bias)
                 %gate, %up = split(%gate_up, sizes=$sizes)
-                %ff = clamped_glu(%gate, %up, fn=$fn, limit=$limit, alpha=$alpha)
+                %ff = clamped_glu(
+                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut
+                )
             """,
         ),
     ),

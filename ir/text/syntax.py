@@ -93,20 +93,28 @@ def _kept(
     cursor: Cursor, dtype: str | None, dims: tuple[int | str, ...], at: int
 ) -> StateType:
     """Parse the rest of a state's type, after ``per``."""
+    every = cursor.whole() if cursor.sees("number") else 1
     per = cursor.take("name")
-    if per not in ("token", "row"):
-        raise cursor.error(f"a state is kept per token or per row, not per {per}")
+    known = ("token", "row") if every == 1 else ("tokens",) if every > 1 else ()
+    if per not in known:
+        many = f"{every} " * (every != 1)
+        raise cursor.error(
+            "a state is kept per token, per 4 tokens (of 2 or more) or per row, not per"
+            f" {many}{per}"
+        )
     sizes = tuple([dim for dim in dims if isinstance(dim, int)])
     if sizes != dims or not all(sizes):
         raise cursor.error("a state has sizes only, none of them 0", at)
     if dtype == "kv":
-        if len(sizes) != 3 or per == "row":
+        if len(sizes) != 3 or per != "token":
             takes = "heads, channels of a key, channels of a value"
             raise cursor.error(f"kv takes three sizes per token: {takes}", at)
         return KvType(kv_heads=sizes[0], k_dim=sizes[1], v_dim=sizes[2])
     if not sizes or dtype not in (None, *KEPT):
         raise cursor.error(f"a state has sizes, and of dtypes {', '.join(KEPT)}", at)
-    return (TokenType if per == "token" else RowType)(dtype=dtype, sizes=sizes)
+    if per == "row":
+        return RowType(dtype=dtype, sizes=sizes)
+    return TokenType(dtype=dtype, sizes=sizes, every=every)
 
 
 def _dim(cursor: Cursor) -> int | str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import carried, further, latest, mixed, mixers, published, wrapped
+from support import (
+    carried,
+    further,
+    latest,
+    mixed,
+    mixers,
+    published,
+    streams,
+    wrapped,
+)
 
 Config = dict[str, Any]
 
@@ -190,4 +199,5 @@ FAMILIES = {
     **{family: wrapped.published(family) for family in wrapped.CLASSES},
     **{family: latest.published(family) for family in latest.CLASSES},
     **{family: mixers.published(family) for family in mixers.CLASSES},
+    **{family: streams.published(family) for family in streams.CLASSES},
 }

@@ -58,6 +58,10 @@ def auto_class(config: Any) -> Any:
     return transformers.AutoModelForCausalLM
 
 
+#: Tables of whole numbers name experts, and no tiny mixture has fewer.
+CHOSEN = 4
+
+
 def randomise(model: Any, seed: int) -> None:
     """Fill every saved tensor with noise whose size suits what it is."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +69,10 @@ def randomise(model: Any, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in [*model.named_parameters(), *buffers]:
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(_scaled(name, parameter, noise))
+            if parameter.is_floating_point():
+                parameter.copy_(_scaled(name, parameter, noise))
+            else:
+                parameter.copy_((noise.abs() * 1e3) % CHOSEN)
 
 
 def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import carried, dense, further, latest, mixed, mixers, wrapped
+from support import (
+    carried,
+    dense,
+    further,
+    latest,
+    mixed,
+    mixers,
+    streams,
+    wrapped,
+)
 
 Config = Mapping[str, Any]
 
@@ -111,6 +120,7 @@ BASE: Mapping[str, Config] = {
     **wrapped.FAMILIES,
     **latest.FAMILIES,
     **mixers.FAMILIES,
+    **streams.FAMILIES,
 }
 
 
@@ -246,9 +256,9 @@ VARIANTS: tuple[Variant, ...] = (
             name,
             values,
             far=not {family, f"{family}-{name}"}
-            & (dense.NEAR | mixed.NEAR | further.NEAR),
+            & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR),
             padding=not {family, f"{family}-{name}"}
-            & (further.UNPADDED | mixers.UNPADDED),
+            & (further.UNPADDED | mixers.UNPADDED | streams.UNPADDED),
             counted=family not in mixers.UNCOUNTED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
@@ -260,6 +270,7 @@ VARIANTS: tuple[Variant, ...] = (
             **wrapped.CASES,
             **latest.CASES,
             **mixers.CASES,
+            **streams.CASES,
         }.items()
         for name, values in cases.items()
     ),

@@ -36,6 +36,13 @@ from glmc.backends.torch.ops.elementwise import (
     zeros_like,
 )
 from glmc.backends.torch.ops.head_experts import expert_outputs, expert_queries
+from glmc.backends.torch.ops.hyper import (
+    hyper_head,
+    hyper_read,
+    hyper_write,
+    mean_streams,
+    repeat_streams,
+)
 from glmc.backends.torch.ops.latent import latent_attention, latent_write
 from glmc.backends.torch.ops.moe import moe_experts, moe_router, scale_experts
 from glmc.backends.torch.ops.norms import (
@@ -46,6 +53,13 @@ from glmc.backends.torch.ops.norms import (
     layer_normalize,
     rms_norm,
     rms_normalize,
+)
+from glmc.backends.torch.ops.pooled import (
+    grouped_linear,
+    pool_select,
+    pool_tokens,
+    pool_write,
+    pooled_attention,
 )
 from glmc.backends.torch.ops.positions import (
     add_table,
@@ -85,7 +99,7 @@ from glmc.backends.torch.ops.rope import (
     rope_table_sections,
     rope_table_yarn,
 )
-from glmc.backends.torch.ops.sparse import index_select, index_write, no_selection
+from glmc.backends.torch.ops.sparse import index_select, no_selection, token_write
 from glmc.backends.torch.ops.streams import (
     add_to_others,
     correct_streams,
@@ -123,9 +137,12 @@ __all__ = [
     "gate",
     "gated_norm",
     "gather_streams",
+    "grouped_linear",
     "heads",
+    "hyper_head",
+    "hyper_read",
+    "hyper_write",
     "index_select",
-    "index_write",
     "known_ids",
     "kv_write",
     "l2_normalize",
@@ -139,16 +156,22 @@ __all__ = [
     "linear",
     "linear_act",
     "linear_add",
+    "mean_streams",
     "mix_streams",
     "moe_experts",
     "moe_router",
     "mul",
     "no_selection",
     "normalised_linear",
+    "pool_select",
+    "pool_tokens",
+    "pool_write",
+    "pooled_attention",
     "qkv_attention",
     "quantized_embedding",
     "quantized_linear",
     "query_scale",
+    "repeat_streams",
     "rms_norm",
     "rms_norm_linear",
     "rms_normalize",
@@ -176,6 +199,7 @@ __all__ = [
     "spread_streams",
     "step_size",
     "stream",
+    "token_write",
     "xielu",
     "zeros_like",
 ]

@@ -72,10 +72,14 @@ def clamped_glu(
     fn: str,
     limit: float,
     alpha: float | None = None,
+    cut: str = "activated",
 ) -> torch.Tensor:
     """`gate * sigmoid(alpha * gate) * (up + 1)` (gpt-oss), `gate` at most `limit`, `up`
-    within ± `limit`; without `alpha`, `fn(gate)` at most `limit` times such an `up`."""
+    within ± `limit`; without `alpha`, `fn(gate)` at most `limit`, or with `cut` "gate"
+    `fn` of a gate of at most that, times such an `up`."""
     up = up.clamp(-limit, limit)
+    if alpha is None and cut == "gate":
+        return ACTIVATIONS[fn](gate.clamp(max=limit)) * up
     if alpha is None:
         return ACTIVATIONS[fn](gate).clamp(max=limit) * up
     gate = gate.clamp(max=limit)

@@ -12,6 +12,8 @@ def moe_router(
     *,
     bias: torch.Tensor | None = None,
     correction: torch.Tensor | None = None,
+    ids: torch.Tensor | None = None,
+    table: torch.Tensor | None = None,
     top_k: int,
     softcap: float | None = None,
     score: str,
@@ -31,7 +33,8 @@ def moe_router(
     `weight` [X, E], `bias` [X] and `correction` [X] are fp32, and so is everything
     here: the choice of experts must not hang on rounding. Logits are capped softly
     within ± `softcap` where it is given. `correction` counts for the
-    choice only, and `after` is applied to the scores of the chosen. The sum that
+    choice only; with a `table` int64 [V, top_k] the experts are those of the token's
+    `ids` [B, T]; and `after` is applied to the scores of the chosen. The sum that
     renormalises has 1e-20 added, as published.
     """
     logits = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
@@ -46,7 +49,7 @@ def moe_router(
     if groups > 1:
         lowest = 0.0 if ineligible == "zero" else -torch.inf
         choice = eligible_experts(choice, groups, top_groups, group_score, lowest)
-    experts = choice.topk(top_k, dim=-1).indices
+    experts = choice.topk(top_k, dim=-1).indices if table is None else table[ids]
     weights = scores.gather(-1, experts)
     if after:
         weights = expert_scores(weights, after)
@@ -57,10 +60,12 @@ def moe_router(
 
 
 def expert_scores(logits: torch.Tensor, score: str) -> torch.Tensor:
-    """Returns the softmax or sigmoid of `logits` [..., X], or with "logit"
-    themselves."""
+    """Returns the softmax, sigmoid or root of the softplus of `logits` [..., X], or
+    with "logit" themselves."""
     if score == "logit":
         return logits
+    if score == "sqrt_softplus":
+        return F.softplus(logits).sqrt()
     return logits.softmax(-1) if score == "softmax" else logits.sigmoid()
 
 
@@ -118,6 +123,7 @@ def moe_experts(
     fn: str,
     alpha: float | None = None,
     limit: float | None = None,
+    cut: str = "activated",
     weigh: str = "output",
     zero_experts: int = 0,
 ) -> torch.Tensor:
@@ -145,7 +151,7 @@ def moe_experts(
                 hidden = act_mul(hidden, fn=fn)
             else:
                 gate, up = hidden.chunk(2, dim=-1)
-                hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha)
+                hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha, cut=cut)
             part = F.linear(hidden, down[expert], at(down_bias, expert))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))

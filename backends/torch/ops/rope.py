@@ -158,7 +158,9 @@ def rope(
     `x` first and the rotation happens in it.
     """
     if first:
-        turned = rope(x[..., first:], cos, sin, style=style, sections=sections)
+        turned = rope(
+            x[..., first:], cos, sin, style=style, sections=sections, reverse=reverse
+        )
         return torch.cat((x[..., :first], turned), dim=-1)
     if sections > 1:
         width = 2 * cos.shape[-1] // sections

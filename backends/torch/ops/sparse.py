@@ -18,10 +18,10 @@ def no_selection(ids: torch.Tensor) -> torch.Tensor:
     return ids.new_empty(*ids.shape, 0)
 
 
-def index_write(index: TokenState, k: torch.Tensor) -> TokenState:
-    """Writes the indexer's keys [B, T, 1, D] into slots `past .. past + T`."""
-    index.slots[:, index.past : index.past + k.shape[1]] = k.squeeze(2)
-    return index
+def token_write(kept: TokenState, x: torch.Tensor) -> TokenState:
+    """Writes the vectors `x` [B, T, 1, D] into slots `past .. past + T`."""
+    kept.slots[:, kept.past : kept.past + x.shape[1]] = x.squeeze(2)
+    return kept
 
 
 def index_select(
@@ -38,20 +38,33 @@ def index_select(
     A slot's score is the sum over the heads of `q` [B, T, H, D] of
     `w * relu(q @ k * scale)` in fp32, with `w = x @ weight.T * H ** -0.5`.
     """
-    batch, tokens, heads = q.shape[:3]
-    end = index.past + tokens
+    end = index.past + q.shape[1]
     if end <= top_k:
-        return torch.empty(batch, tokens, 0, dtype=torch.int64, device=q.device)
-    keys = index.slots[:, None, :end].float().transpose(-1, -2)
+        return no_selection(q[..., 0, 0].long())
+    totals = index_scores(q, x, index.slots[:, :end], weight, scale)
+    hidden = ~visible(index, q.shape[1])
+    return totals.masked_fill(hidden, -torch.inf).topk(top_k).indices
+
+
+def index_scores(
+    q: torch.Tensor,
+    x: torch.Tensor,
+    keys: torch.Tensor,
+    weight: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Scores each of `keys` [B, S, D] for each query [B, T, H, D], fp32 [B, T, S]; see
+    `index_select`."""
+    batch, tokens, heads = q.shape[:3]
+    turned = keys[:, None].float().transpose(-1, -2)
     shares = F.linear(x.float(), weight.float()).unsqueeze(-2) * heads**-0.5
-    rows = max(1, SCORES // (batch * heads * end))
+    rows = max(1, SCORES // (batch * heads * keys.shape[1]))
     totals = []
     for first in range(0, tokens, rows):
         part = slice(first, first + rows)
-        scores = torch.matmul(q[:, part].float(), keys) * scale
+        scores = torch.matmul(q[:, part].float(), turned) * scale
         totals.append(torch.matmul(shares[:, part], scores.relu()).squeeze(-2))
-    hidden = ~visible(index, tokens)
-    return torch.cat(totals, 1).masked_fill(hidden, -torch.inf).topk(top_k).indices
+    return torch.cat(totals, 1)
 
 
 def visible(kept: StateView, tokens: int) -> torch.Tensor:

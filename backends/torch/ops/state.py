@@ -37,9 +37,10 @@ class KvState(StateView, Protocol):
 
 
 class TokenState(StateView, Protocol):
-    """One tensor for each token, `slots` [B, capacity, ...]."""
+    """One tensor for each token, `slots` [B, capacity, ...], or for `every` so many."""
 
     slots: torch.Tensor
+    every: int
 
 
 class RowState(StateView, Protocol):

@@ -24,7 +24,7 @@ REPLAYED = "one graph replay a token (2 rows, 1024 slots)"
 PATHS = {
     "llama-dynamic": "eager: rope_table_dynamic (reference.py) waits for a value of",
     "llama4_text-chunks": "eager: kv_write (reference.py) reads on the host",
-    "glm_moe_dsa-selects": "eager: index_write (reference.py) reads on the host",
+    "glm_moe_dsa-selects": "eager: token_write (reference.py) reads on the host",
 }
 SLOW = [
     *PATHS,

@@ -226,6 +226,10 @@ ROUTERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("correction",),
     ),
+    "deepseek v4": (
+        {"score": "sqrt_softplus", "renormalise": True, "scale": 1.5},
+        ("correction",),
+    ),
     "ernie": (
         {"score": "softmax", "renormalise": True, "least_sum": 0.4},
         ("correction",),

@@ -39,10 +39,13 @@ NOT_WRITTEN = frozenset(
     | {"add_bias", "scale_by", "scale_by_factor", "scale_heads"}
     | {"scale_experts", "clamp", "clamped_glu", "concat", "cut_below", "mix_streams"}
     | {"correct_streams", "add_to_others", "soft_cap", "xielu"}
-    | {"layer_norm_heads", "layer_normalize", "index_write"}
+    | {"layer_norm_heads", "layer_normalize", "token_write"}
     # Mixers.
     | {"short_conv", "scan", "gated_norm", "step_size", "decay", "l2_normalize"}
     | {"sigmoid", "scale_each", "add_skip"}
+    # Streams and rates.
+    | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
+    | {"pool_tokens", "pool_write", "pool_select", "pooled_attention"}
 )
 """Ops that each layer launches, for which somebody has yet to write a kernel."""
 

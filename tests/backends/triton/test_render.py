@@ -46,7 +46,7 @@ REFERENCES = (
         "concat",
         "embedding",
         "heads",
-        "index_write",
+        "token_write",
         "linear",
         "split",
         *TABLES,

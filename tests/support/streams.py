@@ -1,0 +1,125 @@
+"""Tiny models whose layers mix several residual streams, or pool tokens, as data.
+
+``FAMILIES`` has the config values of each family; ``CASES`` its variants: name to
+the values that differ; ``CLASSES`` its class in transformers; ``MISTAKES`` wrong specs
+as in ``support.mistakes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Config = Mapping[str, Any]
+
+_SPARSE, _HEAVY = "compressed_sparse_attention", "heavily_compressed_attention"
+_YARN: Config = {
+    "type": "yarn",
+    "factor": 4.0,
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "original_max_position_embeddings": 4096,
+}
+
+FAMILIES: Mapping[str, Config] = {
+    "deepseek_v4": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "moe_intermediate_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "head_dim": 32,
+        "qk_rope_head_dim": 8,
+        "q_lora_rank": 40,
+        "o_groups": 2,
+        "o_lora_rank": 20,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "max_position_embeddings": 256,
+        "sliding_window": 6,
+        "hc_mult": 3,
+        "hc_sinkhorn_iters": 4,
+        "hc_eps": 1e-3,
+        "rms_norm_eps": 1e-2,
+        "swiglu_limit": 1.5,
+        # Many index heads: with few, scores tie at exactly 0.
+        "index_n_heads": 16,
+        "index_head_dim": 16,
+        "index_topk": 2,
+        "layer_types": ["sliding_attention", _SPARSE, _HEAVY, _SPARSE],
+        "compress_rates": {_SPARSE: 4, _HEAVY: 5},
+        "num_hash_layers": 1,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+}
+
+CASES: Mapping[str, Mapping[str, Config]] = {
+    "deepseek_v4": {
+        "rates": {},
+        "scaled": {
+            "num_hidden_layers": 3,
+            "layer_types": [_HEAVY, _SPARSE, "sliding_attention"],
+            "mlp_layer_types": ["moe", "hash_moe", "moe"],
+            "index_topk": 64,
+            "rope_parameters": _YARN,
+            "scoring_func": "sigmoid",
+        },
+    },
+}
+
+CLASSES: Mapping[str, str] = {"deepseek_v4": "DeepseekV4ForCausalLM"}
+
+# transformers lets padding into the entries, and sees those by positions.
+UNPADDED = frozenset({"deepseek_v4"})
+NEAR = frozenset({"deepseek_v4"})
+
+
+def published(family: str) -> dict[str, Any]:
+    """A config.json of the family, as the hub has it."""
+    head = {"model_type": family, "architectures": [CLASSES[family]]}
+    return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
+
+
+MISTAKES: tuple[tuple[str, str, str], ...] = (
+    (
+        "deepseek_v4-rates",
+        "hyper: {iterations: 1}\nignore: {hc_sinkhorn_iters: planted}",
+        "prompt",
+    ),
+    ("deepseek_v4-rates", "hyper: {head: null}\nwaive: {'*hc_head*': x}", "prompt"),
+    ("deepseek_v4-rates", "hyper: {reach: 1.0}", "decode"),
+    (
+        "deepseek_v4-rates",
+        "weights: {pool_values: attn.compressor.wgate,"
+        " pool_gates: attn.compressor.wkv}",
+        "prompt",
+    ),
+    (
+        "deepseek_v4-rates",
+        "ops: {attn: {window: 7}}\nignore: {sliding_window: planted}",
+        "prompt",
+    ),
+    (
+        "deepseek_v4-rates",
+        "ops: {attn: {indexer: {top_k: 3}}}\nignore: {index_topk: planted}",
+        "decode",
+    ),
+    (
+        "deepseek_v4-rates",
+        "ops: {attn: {pool: {norm: {name: attn.compressor.norm, eps: 1.0e-6}}}}",
+        "decode",
+    ),
+    ("deepseek_v4-rates", "ops: {attn: {rope: {style: half}}}", "prompt"),
+    ("deepseek_v4-rates", "ops: {attn: {rope: {params: \"=rope('main')\"}}}", "decode"),
+    ("deepseek_v4-rates", "ops: {attn: {head_norm: null}}", "prompt"),
+    ("deepseek_v4-rates", "weights: {sinks: null}\nwaive: {'*sink': x}", "decode"),
+    ("deepseek_v4-rates", "weights: {table: null}\nwaive: {'*.tid2eid': x}", "prompt"),
+    (
+        "deepseek_v4-rates",
+        "ops: {moe: {score: sigmoid}}\nignore: {scoring_func: planted}",
+        "prompt",
+    ),
+    ("deepseek_v4-rates", "ops: {moe: {glu: {cut: activated}}}", "prompt"),
+)
