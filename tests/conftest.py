@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,12 @@ from support import builds, ranges
 from support.variants import Tiny, Variant
 
 BEGAN = pytest.StashKey[float]()
+# Property tests draw constants of what is imported. Builds and emitted kernels must
+# not be among it: thousands would be read, and what is drawn would depend on which
+# tests ran before. Hypothesis leaves out what lies below a folder of this name.
+TEMPORARY = Path(tempfile.gettempdir(), f"glmc-{os.getuid()}", "tests")
+TEMPORARY.mkdir(mode=0o700, parents=True, exist_ok=True)
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(TEMPORARY))
 settings.register_profile(ranges.WHOLE, settings.get_profile("default"))
 
 

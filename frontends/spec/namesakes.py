@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 from glmc.frontends.language.expressions import Expression
 from glmc.frontends.language.yaml_tree import Branch
@@ -16,15 +17,22 @@ def namesake(key: str, tree: Branch) -> str | None:
 
     Specs agree in what their entries are called, and not in the keys that they read.
     """
+    places = _places(key)
+    own = dict(_read_alone(tree))
+    meant = (own[place] for place, _ in places.most_common() if place in own)
+    return next(meant, None)
+
+
+@cache
+def _places(key: str) -> Counter[str]:
+    """Count the entries of built-in specs, which do not change, that read ``key``."""
     places: Counter[str] = Counter()
     word = key.encode()
     for path in builtin_specs().values():
         if word in path.read_bytes():
             found = _read_alone(load_spec(path).tree)
             places.update(place for place, read in found if read == key)
-    own = dict(_read_alone(tree))
-    meant = (own[place] for place, _ in places.most_common() if place in own)
-    return next(meant, None)
+    return places
 
 
 def _read_alone(tree: Branch) -> Iterator[tuple[str, str]]:

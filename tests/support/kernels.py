@@ -261,8 +261,8 @@ def render(*uses: OpUse) -> str:
 def emitted(text: str) -> types.ModuleType:
     """kernels.py imported as part of a package, as in a build."""
     name = f"emitted_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    folder = Path(tempfile.mkdtemp(prefix="glmc-kernels-")) / name
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="glmc-kernels-")) / "tests" / name
+    folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "reference.py").write_text("def __getattr__(name): return name\n")
     shutil.copy(str(tuning.__file__), folder / "tuning.py")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,7 @@ WHOLE = "whole"
 """The profile of hypothesis with which ranges are tried as far as they go."""
 
 Test = Callable[..., Any]
+Value = TypeVar("Value")
 
 
 def examples(count: int, **more: Any) -> Callable[[Test], Test]:
@@ -23,6 +25,12 @@ def examples(count: int, **more: Any) -> Callable[[Test], Test]:
     wanted = count if whole else max(2, count // 4)
     chosen = settings(max_examples=wanted, deadline=None, **more)
     return lambda test: pytest.mark.ranges(chosen(test))
+
+
+def every(step: int, values: Iterable[Value]) -> Iterable[Value]:
+    """All values of a property test with the profile WHOLE, else one in ``step``."""
+    whole = settings.get_current_profile_name() == WHOLE
+    return islice(values, 0, None, 1 if whole else step)
 
 
 def first(count: int, cases: Sequence[Any]) -> list[Any]:

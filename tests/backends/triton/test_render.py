@@ -36,6 +36,7 @@ from support.kernels import (
     router_use,
     write_use,
 )
+from support.ranges import every
 
 TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
 REFERENCES = (
@@ -200,9 +201,10 @@ def ruff(*arguments: str) -> str:
     return done.stdout + done.stderr if done.returncode else ""
 
 
+@pytest.mark.ranges
 def test_every_combination_is_formatted_and_lint_free(tmp_path: Path) -> None:
-    texts = {render(*model) for model in models()}
-    assert len(texts) > 500
+    texts = {render(*model) for model in every(5, models())}
+    assert len(texts) > 100
     for number, text in enumerate(sorted(texts)):
         (tmp_path / f"kernels{number}.py").write_text(text, encoding="utf-8")
     folder = str(tmp_path)
@@ -294,7 +296,7 @@ def test_every_template_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
         return load(name, *more, **options)
 
     monkeypatch.setattr(ENV, "get_template", get_template)
-    for model in (*itertools.islice(models(), 0, None, 2), [OpUse("heads")]):
+    for model in (*itertools.islice(models(), 0, None, 5), [OpUse("heads")]):
         render(*model)
     render(full_use(4, 2, 24), product_use("layer_norm_linear"))
     rendered = [pointwise_use("activation", fn) for fn in get_args(ActivationName)]
