@@ -4,6 +4,7 @@ import json
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 
 from glmc.backends.emit_model import model_view
@@ -18,12 +19,23 @@ from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.recipe import is_repacked
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the runtime that only some checkpoints call for."""
+
+    tokenizer: bool = True
+    """The package that reads vocabularies and chat templates."""
+    pickles: bool = True
+    """The reader of pickled weights."""
+
+
 def package(
     model: Model,
     program: Program,
     source: str,
     on: Target,
     own: Collection[str] = (),
+    parts: Parts = Parts(),
 ) -> dict[str, str]:
     """Emit every Python file of a build, as path to text.
 
@@ -33,6 +45,7 @@ def package(
         source: one sentence that says where the build comes from.
         on: what the build is made for.
         own: ops whose kernel is the user's.
+        parts: what it takes of the runtime beside what all builds take.
 
     Raises:
         DumpNameError: when a name cannot stand in the emitted code.
@@ -46,6 +59,7 @@ def package(
             | {
                 "usage": _usage(model),
                 "device": on.accelerator,
+                "tokenizer": parts.tokenizer,
                 "glm": model.tokenizer == "glm",
             }
         ),
@@ -62,11 +76,16 @@ def package(
         ),
         **on.files(program, own),
     }
-    if model.tokenizer is None:
-        readers = env.get_template("readers.py.j2").render()
-        emitted["tokenizer/readers.py"] = readers
-    base = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
-    return runtime_files([*base, *on.runtime, "loading", "tokenizer"], emitted)
+    wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
+    wanted += [*on.runtime, "loading"]
+    if parts.tokenizer:
+        wanted.append("tokenizer")
+        if model.tokenizer is None:
+            readers = env.get_template("readers.py.j2").render()
+            emitted["tokenizer/readers.py"] = readers
+    if not parts.pickles:
+        emitted["torch_header.py"] = env.get_template("torch_header.py.j2").render()
+    return runtime_files(wanted, emitted)
 
 
 def _served(on: Target) -> dict[str, str]:

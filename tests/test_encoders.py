@@ -228,10 +228,11 @@ def test_names_of_the_first_checkpoints(
         torch.save(tensors, tmp_path / "pytorch_model.bin")
     else:
         save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    run = glmc("check", found.build, "--weights", tmp_path)
+    build = compile_model(tmp_path, tmp_path / "build")
+    run = glmc("check", build, "--weights", tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     call = CALLS["types"]
-    got = answers(builds.load(found.build, tmp_path), call)
+    got = answers(builds.load(build, tmp_path), call)
     assert worst(got, answers(read(BY_NAME[name], tmp_path), call)) <= TOLERANCE
     assert worst(got, reference(found.answers, "types")) <= TOLERANCE
 

@@ -1,25 +1,30 @@
 """The pipeline, top to bottom on one page."""
 
 import json
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glmc.backends.ledger import Placement, fallen_back
+from glmc.backends.ledger import Placement
 from glmc.backends.own_kernels import (
-    OwnKernel,
-    check_kernel,
     own_files,
     read_kernels,
 )
-from glmc.backends.package import package
-from glmc.backends.runtime.drift import COMPILED, settled, token_ids
-from glmc.backends.runtime.storage import storage_fault
-from glmc.backends.target import DEFAULT, Ahead, Target, target
-from glmc.compile.accounting import needed
-from glmc.compile.checkpoints import read_headers
+from glmc.backends.package import Parts, package
+from glmc.backends.runtime.drift import COMPILED, token_ids
+from glmc.backends.runtime.folders import LAYOUTS
+from glmc.backends.runtime.spelling import settled
+from glmc.backends.target import Ahead, Target, target
+from glmc.compile.options import Options
+from glmc.compile.refusals import (
+    check_fusions,
+    check_kernels,
+    check_options,
+    check_own,
+    check_storage,
+    verify_passes,
+)
 from glmc.compile.writing import digest, write_build
 from glmc.files.manifest import MANIFEST
 from glmc.frontends.build.config import spelled
@@ -27,58 +32,39 @@ from glmc.frontends.build.provenance import sized_by
 from glmc.frontends.build.reads import reads
 from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import LoadedModel, load_model
-from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import (
-    CheckpointMismatchError,
-    DecodeDiffersError,
-    FusionSilentError,
     GlmcError,
-    KernelMissingError,
     LayoutError,
-    OptionsDisagreeError,
-    PassChangedResultsError,
-    UnknownDeviceError,
-    UnknownPassError,
 )
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.model import Model
 from glmc.ir.passes import Stage
-from glmc.ir.shrink import shrink
 from glmc.ir.text import print_model, print_program
 from glmc.version import __version__
 
+__all__ = [
+    "MODEL_FILE",
+    "Compilation",
+    "Options",
+    "compile_files",
+    "compile_model",
+    "compiled_config",
+    "ir_files",
+    "json_text",
+    "stage_files",
+    "stage_rows",
+]
+
 MODEL_FILE = "ir/0-model.glmc"
-VERIFY_TOLERANCE = 1e-4
-"""Largest absolute logit difference a pass may make on the shrunken fp32 model."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a compilation; see ``glmc compile --help``."""
-
-    target: str = DEFAULT
-    variant: str | None = None
-    spec: Path | None = None
-    sets: tuple[str, ...] = ()
-    ignore_keys: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
-    strict: bool = False
-    verify_passes: bool = False
-    kernels: tuple[str, ...] = ()
-    aot: tuple[str, ...] = ()
-    aot_dtypes: tuple[str, ...] = ()
-    revision: str | None = None
-    endpoint: str | None = None
-    offline: bool = False
-    timeout: float | None = None
-    read: Mapping[str, Any] | None = None
-    """The certificate, where the spec was read from published code."""
-
-    @property
-    def hub(self) -> Hub:
-        """The way in which a hub id is looked up."""
-        return Hub(self.revision, self.endpoint, self.offline, self.timeout)
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "ice_text.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+"""Files by which a folder shows that it has a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +115,7 @@ def compile_model(
 def compile_files(source: str | Path, options: Options) -> Compilation:
     """Do everything but the writing."""
     on = target(options.target)
-    _check_options(options, on)
+    check_options(options, on)
     loaded = load_model(
         resolve_source(str(source), options.hub),
         ignore_keys=options.ignore_keys,
@@ -138,19 +124,20 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         sets=options.sets,
     )
     lowered = _lowered(loaded)
-    _check_storage(loaded, lowered)
+    check_storage(loaded, lowered)
     stages = tuple(on.stages(lowered, options.disable))
     if options.strict:
-        _strict(stages)
-    verified = _verify_passes(loaded, options) if options.verify_passes else {}
+        check_fusions(stages)
+    verified = verify_passes(loaded, options) if options.verify_passes else {}
     program = stages[-1].program
     files: dict[str, str | bytes] = {}
     own = read_kernels(options.kernels, loaded.source.folder, _moving(program))
     placed = tuple(on.placements(program, {kernel.op for kernel in own}))
     if options.strict:
-        _strict_kernels(placed, on)
-    checked = {kernel.op: _check(kernel, loaded, options) for kernel in own}
-    files |= package(loaded.model, program, _origin(loaded), on, checked)
+        check_kernels(placed, on)
+    checked = {kernel.op: check_own(kernel, loaded, options) for kernel in own}
+    parts = _parts(loaded)
+    files |= package(loaded.model, program, _origin(loaded), on, checked, parts)
     files |= own_files(own)
     files[COMPILED] = json_text(compiled_config(loaded))
     files |= ir_files(loaded.model, stages, placed, on)
@@ -172,135 +159,23 @@ def _lowered(loaded: LoadedModel) -> Program:
         raise error.within(loaded.source.where) from None
 
 
-def _check_storage(loaded: LoadedModel, lowered: Program) -> None:
-    """Refuse a config that contradicts the files beside it about how weights are
-    stored.
-
-    Whatever else is wrong with the files, or missing, is for ``glmc check``.
-    """
-    try:
-        headers = read_headers(loaded.source.folder).tensors
-    except GlmcError:
-        return
-    fault = storage_fault(needed(loaded.model, lowered, headers), headers)
-    if fault:
-        raise CheckpointMismatchError(f"{loaded.source.folder}: {fault}")
-
-
-def _check_options(options: Options, on: Target) -> None:
-    """Refuse options that do not go with the target, or with each other."""
-    known = [one.name for one in on.passes()]
-    for name in options.disable:
-        if name not in known:
-            raise UnknownPassError(
-                f"--disable {name}: the passes of the target {on.name} are"
-                f" {', '.join(known)}."
-            )
-    if options.aot_dtypes and not options.aot:
-        raise OptionsDisagreeError(
-            "--aot-dtype says what --aot compiles for: give both."
-        )
-    if options.kernels and not on.own_kernels:
-        raise OptionsDisagreeError(
-            f"--kernel: a build for the target {on.name} runs on {on.machine} and has"
-            " no kernels that yours could replace; leave --kernel or --target out."
-        )
-    for name in options.aot:
-        if name not in on.ahead:
-            known = list(on.ahead) or ["nothing"]
-            raise UnknownDeviceError(
-                f"Unknown target {name!r} of --aot: for a build of the target {on.name}"
-                f" kernels can be compiled for {', '.join(known)}."
-            )
-
-
-def _strict(stages: Iterable[Stage]) -> None:
-    """Fail when a fusion had candidates and took none of them."""
-    silent = []
-    for stage in stages:
-        states = {entry.status for entry in stage.ledger}
-        if stage.ledger and "applied" not in states and states != {"absent"}:
-            reasons = sorted({entry.reason for entry in stage.ledger})
-            silent.append(f"{stage.name} ({'; '.join(reasons)})")
-    if silent:
-        names = " ".join(f"--disable {text.split(' ')[0]}" for text in silent)
-        raise FusionSilentError(
-            f"--strict: these fusions matched nothing: {', '.join(silent)}. "
-            f"Leave them out with {names}, or compile without --strict."
-        )
-
-
-def _strict_kernels(placed: Iterable[Placement], on: Target) -> None:
-    """Fail when an op runs as the reference does, for want of a kernel."""
-    missing = fallen_back(placed)
-    if missing:
-        options = " ".join(f"--kernel {op}=FILE" for op in missing)
-        raise KernelMissingError(
-            f"--strict: on {on.machine} these ops would run as the torch code of"
-            f" reference.py: {'; '.join(missing.values())}. Compile without --strict,"
-            f" or give kernels of your own: {options}."
-        )
-
-
-def _verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
-    """Execute every stage of a shrunken instance; torch is imported here only."""
-    from glmc.backends.torch.execute import compare, random_checkpoint
-    from glmc.backends.torch.readings import differences as readings
-
-    small = lower(shrink(loaded.model))
-    stages = list(target(options.target).stages(small, options.disable))
-    differences = list(compare([stage.program for stage in stages]))
-    verified: dict[str, float] = {}
-    before = 0.0
-    for stage, difference in zip(stages, differences, strict=True):
-        if not abs(difference - before) <= VERIFY_TOLERANCE:
-            raise PassChangedResultsError(
-                f"--verify-passes: {stage.name} changed the logits of a shrunken "
-                f"{loaded.model.name} by {difference:.3g}. This is a bug of the pass; "
-                f"please report it. Until then: --disable {stage.name}"
-            )
-        verified[stage.name], before = difference, difference
-    checkpoint = random_checkpoint(stages[0].program)
-    for stage in (stages[0], stages[-1]) if stages[0].program.decodes else ():
-        for what, difference in readings(stage.program, checkpoint):
-            if not difference <= VERIFY_TOLERANCE:
-                raise DecodeDiffersError(
-                    f"--verify-passes: after {stage.name}, a shrunken"
-                    f" {loaded.model.name} that reads tokens {what} answers other"
-                    f" logits than in one call, by {difference:.3g}: what its layers"
-                    " keep is wrong. Please report it."
-                )
-    return verified
-
-
 def _moving(program: Program) -> set[str]:
     """Return the ops of a program that are more than a view."""
     return {op.mnemonic for g in program.graphs for op in g.ops if not op.is_view}
 
 
-def _check(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
-    """Compare a user's kernel with the reference, on shrunken shapes; return the
-    difference.
-
-    In f32, and in f16 for models in half precision: bf16 is what Triton's interpreter
-    does not do right.
-    """
-    dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
-    small = shrink(loaded.model)
-    print(
-        f"glmc: checking your {own.op} against the reference in"
-        f" {' and '.join(dtypes)}; Triton's interpreter may take minutes",
-        file=sys.stderr,
-        flush=True,
-    )
-    return max(
-        check_kernel(
-            own,
-            small.model_copy(update={"dtype": dtype}),
-            options.target,
-            options.disable,
-        )
-        for dtype in dtypes
+def _parts(loaded: LoadedModel) -> Parts:
+    """Return what the files beside a config call for of the runtime; of a built-in
+    config and a repository on the hub those are not here, so it is everything."""
+    source = loaded.source
+    if source.builtin or source.hub_id:
+        return Parts()
+    here = {path.name for path in source.folder.iterdir()}
+    # A prefix encoder is published by itself, as pytorch_model.bin.
+    pickled = {name for name, of in LAYOUTS if of == "torch"}
+    return Parts(
+        tokenizer=not here.isdisjoint(TOKENIZERS),
+        pickles=loaded.model.prefix_encoder is not None or not here.isdisjoint(pickled),
     )
 
 

@@ -152,7 +152,7 @@ def rebuild(
     Raises:
         GlmcError: when a dump is wrong, or the two do not belong together.
     """
-    from glmc.backends.package import package
+    from glmc.backends.package import Parts, package
 
     known = _known(path)
     on = target(made_for or str(known.get("target", DEFAULT)))
@@ -168,8 +168,10 @@ def rebuild(
         stages = (Stage(name="edited", doc=doc, program=program),)
     origin = f"Written by glmc {__version__} from a dump of its IR."
     program = stages[-1].program
+    had = known.get("files")
+    parts = Parts(tokenizer=not isinstance(had, dict) or "tokenizer/__init__.py" in had)
     try:
-        files = package(model, program, origin, on)
+        files = package(model, program, origin, on, parts=parts)
     except DumpNameError as error:
         raise error.within(str(path)) from None
     files |= ir_files(model, stages, on.placements(program), on)

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from glmc.backends import runtime
 from glmc.backends.package import siblings
-from glmc.compile.driver import Options, compile_files, compile_model
+from glmc.backends.runtime.tokenizer.loading import VOCABULARIES
+from glmc.compile.driver import TOKENIZERS, Options, compile_files, compile_model
+from glmc.compile.dumps import rebuild
 from support.builds import import_build
 from support.configs import CHATGLM, GLM4, GLM4_MOE, LLAMA
 
+#: Lines of a Llama build outside kernels.py, where only its config is known.
+MOST_LINES = 6700
 FILES = sorted(Path(next(iter(runtime.__path__))).glob("*.py"))
 
 
@@ -48,10 +53,12 @@ def late():
     assert siblings(text) == ["first", "second"]
 
 
-def packaged(config: dict[str, Any], folder: Path) -> dict[str, str]:
-    """The Python files of a build."""
+def packaged(config: dict[str, Any], folder: Path, *beside: str) -> dict[str, str]:
+    """The Python files of a build; ``beside`` are files that lie there, too."""
     path = folder / "config.json"
     path.write_text(json.dumps(config))
+    for name in beside:
+        (folder / name).touch()
     files = compile_files(path, Options()).files
     return {n: str(text) for n, text in files.items() if n.endswith(".py")}
 
@@ -72,7 +79,7 @@ def test_a_build_of_codes_has_what_reads_them(tmp_path: Path) -> None:
 
 def test_no_file_of_a_build_imports_what_it_lacks(tmp_path: Path) -> None:
     for config in (LLAMA, GLM4_MOE):
-        files = packaged(config, tmp_path)
+        files = packaged(config, tmp_path, "tokenizer.json")
         for name, text in files.items():
             if "/" not in name:
                 lacking = {f"{one}.py" for one in siblings(text)} - files.keys()
@@ -89,7 +96,8 @@ def tokenizers(files: dict[str, str]) -> set[str]:
 
 
 def test_only_builds_of_glm_have_its_tokenizers(tmp_path: Path) -> None:
-    files = packaged(LLAMA, tmp_path)
+    files = packaged(LLAMA, tmp_path, "tokenizer.json")
+    assert "tokenizer_json" in tokenizers(files)
     assert not GLM_FILES & tokenizers(files)
     assert "chatglm" not in files["__init__.py"]
     for config in (CHATGLM, GLM4):
@@ -100,8 +108,51 @@ def test_only_builds_of_glm_have_its_tokenizers(tmp_path: Path) -> None:
 
 def test_a_build_refuses_vocabularies_that_it_does_not_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    build = compile_model(tmp_path, tmp_path / "build")
     (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    build = compile_model(tmp_path, tmp_path / "build")
     module = import_build(build)
     with pytest.raises(ValueError, match="but there is only tokenizer"):
         module.load_tokenizer(tmp_path)
+
+
+def test_a_build_takes_what_the_files_beside_its_config_call_for(
+    tmp_path: Path,
+) -> None:
+    alone = packaged(LLAMA, tmp_path)
+    assert not tokenizers(alone)
+    assert "pickle_machine.py" not in alone
+    lines = sum(map(str.count, alone.values(), "\n" * len(alone)))
+    assert lines - alone["kernels.py"].count("\n") < MOST_LINES
+    for name in TOKENIZERS:
+        beside = packaged(LLAMA, tmp_path, name)
+        (tmp_path / name).unlink()
+        assert tokenizers(beside), name
+    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
+        beside = packaged(LLAMA, tmp_path, name)
+        (tmp_path / name).unlink()
+        assert "pickle_machine.py" in beside, name
+    assert {*VOCABULARIES} <= {*TOKENIZERS}
+
+
+def test_what_is_not_here_may_be_anything(tmp_path: Path) -> None:
+    files = compile_files("llama-3.1-8b", Options()).files
+    assert {"pickle_machine.py", "tokenizer/tokenizer.py"} <= files.keys()
+
+
+def test_a_build_says_what_it_did_not_take(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    build = import_build(compile_model(tmp_path, tmp_path / "build"))
+    with pytest.raises(ValueError, match="it has none; compile the model again"):
+        build.load_tokenizer(tmp_path)
+    torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="so it cannot read any"):
+        build.load(tmp_path)
+
+
+def test_a_build_from_a_dump_takes_what_the_build_before_had(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    without = compile_model(tmp_path, tmp_path / "without")
+    (tmp_path / "tokenizer.json").touch()
+    within = compile_model(tmp_path, tmp_path / "within")
+    assert not tokenizers(rebuild(without / "ir/0-model.glmc"))
+    assert tokenizers(rebuild(within / "ir/0-model.glmc"))

@@ -1,0 +1,158 @@
+"""Refuse what a compilation was asked for and cannot give."""
+
+import sys
+from collections.abc import Iterable
+
+from glmc.backends.ledger import Placement, fallen_back
+from glmc.backends.own_kernels import OwnKernel, check_kernel
+from glmc.backends.runtime.storage import storage_fault
+from glmc.backends.target import Target, target
+from glmc.compile.accounting import needed
+from glmc.compile.checkpoints import read_headers
+from glmc.compile.options import Options
+from glmc.frontends.frontend import LoadedModel
+from glmc.ir.errors import (
+    CheckpointMismatchError,
+    DecodeDiffersError,
+    FusionSilentError,
+    GlmcError,
+    KernelMissingError,
+    OptionsDisagreeError,
+    PassChangedResultsError,
+    UnknownDeviceError,
+    UnknownPassError,
+)
+from glmc.ir.graph import Program
+from glmc.ir.lower import lower
+from glmc.ir.passes import Stage
+from glmc.ir.shrink import shrink
+
+VERIFY_TOLERANCE = 1e-4
+"""Largest absolute logit difference a pass may make on the shrunken fp32 model."""
+
+
+def check_options(options: Options, on: Target) -> None:
+    """Refuse options that do not go with the target, or with each other."""
+    known = [one.name for one in on.passes()]
+    for name in options.disable:
+        if name not in known:
+            raise UnknownPassError(
+                f"--disable {name}: the passes of the target {on.name} are"
+                f" {', '.join(known)}."
+            )
+    if options.aot_dtypes and not options.aot:
+        raise OptionsDisagreeError(
+            "--aot-dtype says what --aot compiles for: give both."
+        )
+    if options.kernels and not on.own_kernels:
+        raise OptionsDisagreeError(
+            f"--kernel: a build for the target {on.name} runs on {on.machine} and has"
+            " no kernels that yours could replace; leave --kernel or --target out."
+        )
+    for name in options.aot:
+        if name not in on.ahead:
+            known = list(on.ahead) or ["nothing"]
+            raise UnknownDeviceError(
+                f"Unknown target {name!r} of --aot: for a build of the target {on.name}"
+                f" kernels can be compiled for {', '.join(known)}."
+            )
+
+
+def check_storage(loaded: LoadedModel, lowered: Program) -> None:
+    """Refuse a config that contradicts the files beside it about how weights are
+    stored.
+
+    Whatever else is wrong with the files, or missing, is for ``glmc check``.
+    """
+    try:
+        headers = read_headers(loaded.source.folder).tensors
+    except GlmcError:
+        return
+    fault = storage_fault(needed(loaded.model, lowered, headers), headers)
+    if fault:
+        raise CheckpointMismatchError(f"{loaded.source.folder}: {fault}")
+
+
+def check_fusions(stages: Iterable[Stage]) -> None:
+    """Fail when a fusion had candidates and took none of them."""
+    silent = []
+    for stage in stages:
+        states = {entry.status for entry in stage.ledger}
+        if stage.ledger and "applied" not in states and states != {"absent"}:
+            reasons = sorted({entry.reason for entry in stage.ledger})
+            silent.append(f"{stage.name} ({'; '.join(reasons)})")
+    if silent:
+        names = " ".join(f"--disable {text.split(' ')[0]}" for text in silent)
+        raise FusionSilentError(
+            f"--strict: these fusions matched nothing: {', '.join(silent)}. "
+            f"Leave them out with {names}, or compile without --strict."
+        )
+
+
+def check_kernels(placed: Iterable[Placement], on: Target) -> None:
+    """Fail when an op runs as the reference does, for want of a kernel."""
+    missing = fallen_back(placed)
+    if missing:
+        options = " ".join(f"--kernel {op}=FILE" for op in missing)
+        raise KernelMissingError(
+            f"--strict: on {on.machine} these ops would run as the torch code of"
+            f" reference.py: {'; '.join(missing.values())}. Compile without --strict,"
+            f" or give kernels of your own: {options}."
+        )
+
+
+def verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
+    """Execute every stage of a shrunken instance; torch is imported here only."""
+    from glmc.backends.torch.execute import compare, random_checkpoint
+    from glmc.backends.torch.readings import differences as readings
+
+    small = lower(shrink(loaded.model))
+    stages = list(target(options.target).stages(small, options.disable))
+    differences = list(compare([stage.program for stage in stages]))
+    verified: dict[str, float] = {}
+    before = 0.0
+    for stage, difference in zip(stages, differences, strict=True):
+        if not abs(difference - before) <= VERIFY_TOLERANCE:
+            raise PassChangedResultsError(
+                f"--verify-passes: {stage.name} changed the logits of a shrunken "
+                f"{loaded.model.name} by {difference:.3g}. This is a bug of the pass; "
+                f"please report it. Until then: --disable {stage.name}"
+            )
+        verified[stage.name], before = difference, difference
+    checkpoint = random_checkpoint(stages[0].program)
+    for stage in (stages[0], stages[-1]) if stages[0].program.decodes else ():
+        for what, difference in readings(stage.program, checkpoint):
+            if not difference <= VERIFY_TOLERANCE:
+                raise DecodeDiffersError(
+                    f"--verify-passes: after {stage.name}, a shrunken"
+                    f" {loaded.model.name} that reads tokens {what} answers other"
+                    f" logits than in one call, by {difference:.3g}: what its layers"
+                    " keep is wrong. Please report it."
+                )
+    return verified
+
+
+def check_own(own: OwnKernel, loaded: LoadedModel, options: Options) -> float:
+    """Compare a user's kernel with the reference, on shrunken shapes; return the
+    difference.
+
+    In f32, and in f16 for models in half precision: bf16 is what Triton's interpreter
+    does not do right.
+    """
+    dtypes = ("f32",) if loaded.model.dtype == "f32" else ("f32", "f16")
+    small = shrink(loaded.model)
+    print(
+        f"glmc: checking your {own.op} against the reference in"
+        f" {' and '.join(dtypes)}; Triton's interpreter may take minutes",
+        file=sys.stderr,
+        flush=True,
+    )
+    return max(
+        check_kernel(
+            own,
+            small.model_copy(update={"dtype": dtype}),
+            options.target,
+            options.disable,
+        )
+        for dtype in dtypes
+    )
