@@ -275,7 +275,9 @@ def _acquired(workshop: Path, told: Path) -> "filelock.BaseFileLock":
 
     file, until = workshop / _LOCK, time.monotonic() + _PATIENCE
     while True:
-        workshop.mkdir(exist_ok=True)
+        # Not exist_ok, which looks again and raises where it has just been removed.
+        with suppress(FileExistsError):
+            workshop.mkdir()
         lock = filelock.FileLock(file, timeout=max(0.0, until - time.monotonic()))
         try:
             lock.acquire()

@@ -46,3 +46,25 @@ def test_control_a_writer_in_place_is_caught(
     monkeypatch.setattr(durability, "write_build", in_place)
     with pytest.raises(AssertionError):
         durability.play(scene, 60)
+
+
+def test_a_lock_whose_folder_has_just_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever held the place removes its folder while another is about to make it."""
+    workshop = tmp_path / ".build.glmc"
+    workshop.mkdir()
+    mkdir, gone = os.mkdir, []
+
+    def late(path: Any, *more: Any, **named: Any) -> None:
+        if Path(path) == workshop and not gone:
+            gone.append(workshop.rmdir())
+            raise FileExistsError(path)
+        mkdir(path, *more, **named)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    with replacing.new_folder(tmp_path / "build") as draft:
+        (draft / "file").touch()
+    assert gone
+    assert (tmp_path / "build/file").is_file()
+    assert not workshop.exists()
