@@ -121,8 +121,12 @@ def compiled(
 
 @pytest.mark.parametrize(
     ("edits", "family", "op"),
-    [(OF_MLP, "llama", "mlp"), (OF_ROUTER, "mixtral", "moe")],
-    ids=["of an MLP", "of a router"],
+    [
+        pytest.param(OF_MLP, "llama", "mlp", id="of an MLP"),
+        pytest.param(
+            OF_ROUTER, "mixtral", "moe", id="of a router", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_an_option(
     changed: Callable[[Edits], Path], edits: Edits, family: str, op: str
@@ -150,6 +154,11 @@ def test_an_activation(changed: Callable[[Edits], Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert '"mish"' in (tree / "build" / "model.py").read_text()
     assert "def _mish(x):" in (tree / "build" / "kernels.py").read_text()
+
+
+@pytest.mark.slow
+def test_the_kernel_of_an_activation(changed: Callable[[Edits], Path]) -> None:
+    tree = changed(MISH)
     pointwise = ROOT / "tests" / "backends" / "triton" / "test_pointwise.py"
     options = (
         "--rootdir",

@@ -43,9 +43,9 @@ test_tried = pytest.mark.slow(test_tried) if {wanted} == 40 else test_tried
     first(
         1,
         [
-            (["-m", "not slow"], 10, "3 passed, 2 deselected"),
+            (["-m", "not slow"], 5, "3 passed, 2 deselected"),
             (["-m", "slow or ranges", "--hypothesis-profile", "whole"], 40, "4 passed"),
-            (["-m", "not slow", "--minutes", "0"], 10, "3 skipped, 2 deselected"),
+            (["-m", "not slow", "--minutes", "0"], 5, "3 skipped, 2 deselected"),
         ],
     ),
 )

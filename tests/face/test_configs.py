@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +18,11 @@ from glmc.compile.driver import Options, compile_files
 from glmc.frontends.spec.library import builtin_configs
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
-from glmc.prove.catalogue import entries, likeness
+from glmc.prove import catalogue
+from glmc.prove.catalogue import Entry, entries, likeness
 from support import GOLDEN
 from support.stages import run
 
-ENTRIES = {entry.name: entry for entry in entries()}
 # As published: from the sizes of the files, or from the model's card.
 PARAMETERS = {
     "bert": 109_482_240,
@@ -36,6 +39,26 @@ PARAMETERS = {
 }
 
 
+@cache
+def built_in() -> dict[str, Entry]:
+    """Every built-in config, compiled once."""
+    return {entry.name: entry for entry in entries()}
+
+
+@cache
+def needs(name: str) -> Mapping[str, Any]:
+    """The tensors that a built-in config needs."""
+    return wanted(built_in()[name].program)
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the catalogue take what was compiled already."""
+    names = {id(entry.program): name for name, entry in built_in().items()}
+    monkeypatch.setattr(catalogue, "entries", lambda: built_in().values())
+    monkeypatch.setattr(catalogue, "wanted", lambda of: needs(names[id(of)]))
+
+
 @dataclass(frozen=True)
 class Info:
     shape: tuple[int, ...] | None
@@ -47,7 +70,7 @@ def test_every_config_compiles(name: str) -> None:
     began = time.process_time()
     compiled = compile_files(name, Options(strict=False))
     assert time.process_time() - began < 1.0
-    assert compiled.loaded.model.layers == ENTRIES[name].model.layers
+    assert compiled.loaded.model.layers == built_in()[name].model.layers
     manifest = json.loads(compiled.files["manifest.json"])
     fates = manifest["config_keys"]
     ignored = {key for key, fate in fates.items() if fate["status"] == "ignored"}
@@ -56,7 +79,7 @@ def test_every_config_compiles(name: str) -> None:
 
 @pytest.mark.parametrize("name", builtin_configs())
 def test_every_stage_parses_back_to_itself(name: str) -> None:
-    model = ENTRIES[name].model
+    model = built_in()[name].model
     assert parse_model(print_model(model)) == model
     for stage in run(lower(model)):
         text = print_program(stage.program)
@@ -64,11 +87,11 @@ def test_every_stage_parses_back_to_itself(name: str) -> None:
 
 
 def test_none_is_left_out() -> None:
-    assert set(builtin_configs()) == set(ENTRIES)
+    assert set(builtin_configs()) == set(built_in())
 
 
 def test_parameters_are_those_of_the_published_models() -> None:
-    facts = {name: entry.facts["parameters"] for name, entry in ENTRIES.items()}
+    facts = {name: entry.facts["parameters"] for name, entry in built_in().items()}
     assert {name: facts[name] for name in PARAMETERS} == PARAMETERS
 
 
@@ -80,7 +103,7 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["chatglm3-6b", "chatglm", "28", "4,096"] in listed
     assert main(["configs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows == [entry.facts for entry in ENTRIES.values()]
+    assert rows == [entry.facts for entry in built_in().values()]
 
 
 def test_a_name_without_a_download(
@@ -110,19 +133,19 @@ def test_a_folder_comes_before_a_config_of_its_name(
     assert "chatglm, 3 layers" in captured.out
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize("name", builtin_configs())
 def test_a_checkpoint_is_recognised(name: str) -> None:
-    needs = wanted(ENTRIES[name].program)
-    headers = {n: Info(need.shape) for n, need in needs.items()}
+    headers = {n: Info(need.shape) for n, need in needs(name).items()}
     told = likeness(headers)
     assert told
     assert told.startswith("Its tensors are those of")
     assert name in told
 
 
+@pytest.mark.usefixtures("once")
 def test_what_is_recognised_by_less() -> None:
-    model = ENTRIES["glm-4-9b-chat"]
-    need = wanted(model.program)
+    need = needs("glm-4-9b-chat")
     shapes = {n: one.shape or () for n, one in need.items()}
     tiny = {n: Info((s[0], *(8 for _ in s[1:]))) for n, s in shapes.items()}
     assert likeness(tiny) == (
@@ -147,7 +170,7 @@ def test_a_mix_of_generations_is_named(
     ours: str, theirs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A config with the weights of another generation, by an index alone."""
-    names = wanted(ENTRIES[theirs].program)
+    names = needs(theirs)
     index = {"weight_map": dict.fromkeys(names, "model-1.safetensors")}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert main(["check", ours, "--weights", str(tmp_path)]) == 2

@@ -103,7 +103,7 @@ MORE_WRONG_KERNELS = [
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        *first(5, WRONG_KERNELS),
+        *first(2, WRONG_KERNELS),
         *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE_WRONG_KERNELS),
     ],
 )

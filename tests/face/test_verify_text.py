@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from glmc.frontends.code.sources import find_text
 from glmc.frontends.code.text import Text
 from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import GlmcError, TextBudgetError, TextUnreadableError
+from glmc.prove.texts import verifying
 from glmc.prove.texts.job import Job, run
 from support import texts
+from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
 
 MakeTiny = Callable[[Variant], Tiny]
@@ -66,16 +69,22 @@ def test_control_a_text_that_computes_something_else(
     assert (code, facts["equal"]) == (1, False)
 
 
+def soon(job: Job, out: Path) -> dict[str, Any]:
+    """Run a job with fewer steps than the 20 million that a text has."""
+    assert job.limits.steps == Limits().steps
+    return run(replace(job, limits=replace(job.limits, steps=100_000)), out)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "says"),
-    [
+    first(2, [
         ("residual = x\n", "open('/etc/passwd')\n", "GLMC091", "modeling_plain.py:"),
         ("residual = x\n", "while True: pass\n", "GLMC092", "steps"),
         ("residual = x\n", "raise ValueError('no')\n", "GLMC093", "ValueError: no"),
         ("class PlainNorm(", "class PlainNorm((", "GLMC090", "not Python"),
         ("self.lm_head = nn.Linear(config.hidden_size",
          "self.head = nn.Linear(config.hidden_size", "GLMC094", "head.weight"),
-    ],
+    ]),
 )  # fmt: skip
 def test_what_stops_a_text_is_told_as_a_sentence(
     old: str,
@@ -86,10 +95,12 @@ def test_what_stops_a_text_is_told_as_a_sentence(
     compiled: Compile,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changed = texts.plain((old, new))
     own = texts.repository(llama.checkpoint, tmp_path / "own", changed)
     build = compiled(llama.checkpoint)
+    monkeypatch.setattr(verifying, "run", soon)
     ended, _, told = verify(capsys, build, "--weights", own, "--against-text", own)
     assert ended == 2
     assert f"error[{code}]" in told

@@ -17,12 +17,12 @@ Value = TypeVar("Value")
 
 
 def examples(count: int, **more: Any) -> Callable[[Test], Test]:
-    """Mark a property test: ``count`` examples with the profile WHOLE, else a quarter.
+    """Mark a property test: ``count`` examples with the profile WHOLE, else an eighth.
 
     ``more`` are settings of hypothesis.
     """
     whole = settings.get_current_profile_name() == WHOLE
-    wanted = count if whole else max(2, count // 4)
+    wanted = count if whole else max(2, count // 8)
     chosen = settings(max_examples=wanted, deadline=None, **more)
     return lambda test: pytest.mark.ranges(chosen(test))
 

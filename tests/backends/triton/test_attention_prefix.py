@@ -54,7 +54,7 @@ def test_learned_slots_without_a_prefix(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     first(
-        2,
+        1,
         [
             ("slot < bound", "slot <= bound"),
             ("tl.maximum(stop, bound)", "stop"),

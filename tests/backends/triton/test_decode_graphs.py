@@ -53,9 +53,8 @@ def check(folder: Path, checkpoint: Path, mask: torch.Tensor | None, path: str) 
     assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize(
-    "padded", [pytest.param(False, marks=pytest.mark.slow), True], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("padded", [False, True], ids=str)
 def test_chatglm3(compiled: Callable[[Path], Path], padded: bool) -> None:
     folder = GOLDEN / "chatglm3"
     check(compiled(folder), folder, MASK if padded else None, REPLAYED)

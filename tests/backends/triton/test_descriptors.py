@@ -168,7 +168,7 @@ def test_bfloat16_has_descriptors(interpreted: Interpreted, on: On) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     first(
-        2,
+        1,
         [
             # All of the cache: slots that hold nothing yet, and 0 · NaN is NaN.
             ("[B * K, filled, D]", "[B * K, capacity, D]"),

@@ -102,7 +102,7 @@ def test_a_mask_that_is_a_view(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     first(
-        2,
+        1,
         [
             ("real &= tl.load(", "real |= tl.load("),
             ("mask + batch * T + slot", "mask + slot"),

@@ -178,7 +178,7 @@ def test_what_no_kernel_knows_of_is_the_references() -> None:
 @pytest.mark.parametrize(
     ("tokens", "selected", "old", "new"),
     first(
-        3,
+        1,
         [
             (1, None, "* RANK + column[None, :]", "* RANK"),
             (1, None, "row + NOPE + channel", "row + channel"),

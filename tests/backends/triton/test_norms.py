@@ -153,7 +153,7 @@ def test_strides(interpreted: Interpreted, layout: str) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     first(
-        2,
+        1,
         [
             ("left + right", "left - right"),
             ("/ E + EPS", "/ BLOCK + EPS"),

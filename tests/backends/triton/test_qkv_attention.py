@@ -188,7 +188,7 @@ def test_strides(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize(
     ("tokens", "right", "wrong"),
     first(
-        3,
+        1,
         [
             (
                 3,

@@ -171,13 +171,13 @@ def differences(module: ModuleType, case: Case) -> Iterator[float]:
 
 
 @pytest.mark.parametrize(
-    "case", first(2, list(dict.fromkeys(case for case, _, _ in MISTAKES)))
+    "case", first(1, list(dict.fromkeys(case for case, _, _ in MISTAKES)))
 )
 def test_without_a_mistake_none_is_seen(interpreted: Interpreted, case: Case) -> None:
     assert max(differences(interpreted(case.use), case)) < TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize(("case", "right", "wrong"), first(4, MISTAKES))
+@pytest.mark.parametrize(("case", "right", "wrong"), first(2, MISTAKES))
 def test_a_planted_mistake_is_caught(
     interpreted: Interpreted, case: Case, right: str, wrong: str
 ) -> None:
