@@ -27,6 +27,8 @@ class Parts:
     """The package that reads vocabularies and chat templates."""
     pickles: bool = True
     """The reader of pickled weights."""
+    ahead: bool = False
+    """The module that offers Triton the kernels that were compiled with the build."""
 
 
 def package(
@@ -78,6 +80,8 @@ def package(
     }
     wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
     wanted += [*on.runtime, "loading"]
+    wanted += ["expected"] if model.expected else []
+    wanted += ["precompiled"] if parts.ahead else []
     if parts.tokenizer:
         wanted.append("tokenizer")
         if model.tokenizer is None:

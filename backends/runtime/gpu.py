@@ -1,13 +1,13 @@
 """The needs of a GPU beside a build's operations; see `modules.Machine`."""
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
 from .modules import BaseModel
-from .precompiled import offer
 from .tuning import apply_tuning, present_target
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ def ready(kernels: ModuleType) -> None:
 
 
 def loaded(model: BaseModel) -> None:
-    """Offers Triton the kernels that were compiled with the build."""
-    offer(model.device)
+    """Offers Triton the kernels that were compiled with the build, if some were."""
+    if Path(__file__).with_name("aot").is_dir():
+        import_module(".precompiled", __package__).offer(model.device)
 
 
 def recorder(device: torch.device) -> "Recorder":

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -38,7 +39,7 @@ from .recipes import (
 )
 from .shapes import shape_of
 from .storage import FLOATS
-from .values import are_numbers, is_narrowed, unexpected
+from .values import are_numbers, is_narrowed
 
 if TYPE_CHECKING:
     from .modules import BaseModel
@@ -143,9 +144,11 @@ def unexpected_of(
     weights: Weights, checkpoint: Checkpoint, binds: Sequence[Bind]
 ) -> Iterator[str]:
     """Yields the tensors that hold other values than the build assumes."""
-    bound = {name for bind in binds for name in names(bind.recipe)}
-    expected = getattr(weights, "EXPECTED", ())
-    yield from unexpected(expected, checkpoint, bound, weights.OPTIONAL_PREFIX)
+    rows = getattr(weights, "EXPECTED", ())
+    if rows:  # what looks at them came along for them
+        looks = import_module(".expected", __package__)
+        bound = {name for bind in binds for name in names(bind.recipe)}
+        yield from looks.unexpected(rows, checkpoint, bound, weights.OPTIONAL_PREFIX)
 
 
 def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Checkpoint) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     if options.strict:
         check_kernels(placed, on)
     checked = {kernel.op: check_own(kernel, loaded, options) for kernel in own}
-    parts = _parts(loaded)
+    parts = replace(_parts(loaded), ahead=bool(options.aot))
     files |= package(loaded.model, program, _origin(loaded), on, checked, parts)
     files |= own_files(own)
     files[COMPILED] = json_text(compiled_config(loaded))

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from glmc.backends.runtime.checkpoint import Checkpoint
-from glmc.backends.runtime.values import are_numbers, fits, is_narrowed, unexpected
+from glmc.backends.runtime.expected import unexpected
+from glmc.backends.runtime.values import are_numbers, fits, is_narrowed
 from glmc.compile.accounting import needed
 from glmc.compile.checkpoints import told
 from glmc.look.builds import Build
