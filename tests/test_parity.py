@@ -114,7 +114,7 @@ def test_layouts_of_checkpoints(
     else:
         shards = 3 if layout == "sharded bin" else 1
         tinies.as_bin(case.checkpoint, checkpoint, shards=shards)
-    model = builds.load(compiled(case.checkpoint), checkpoint)
+    model = builds.load(compiled(checkpoint), checkpoint)
     assert parity.prompt(model, reference.read(case.reference)) <= TOLERANCE
 
 

@@ -19,7 +19,7 @@ from glmc.ir.errors import UnprovedError
 from glmc.prove.comparing import difference
 from glmc.prove.references import read_golden
 from glmc.prove.texts import child, command, options, reading
-from glmc.prove.texts.job import Job
+from glmc.prove.texts.job import Job, run
 from glmc.prove.texts.reading import Reading, read
 from support import texts
 from support.ranges import first
@@ -59,10 +59,16 @@ def found(llama: Tiny, folder: Path, *changes: Change, **config: Any) -> Reading
     return read(str(own), None, Hub(offline=True), lambda line: None)
 
 
+@pytest.mark.parametrize("run", first(1, [run_here, run]))
 def test_from_code_to_a_build_that_equals_it(
-    llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    llama: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[[Job, Path], dict[str, Any]],
 ) -> None:
     """The whole road, each step a command: read, compile, verify against the text."""
+    monkeypatch.setattr(reading, "run", run)
     own, spec = repository(llama, tmp_path / "own"), tmp_path / "plain.yaml"
     assert main(["read", str(own), "-o", str(spec)]) == 0
     out, told = capsys.readouterr()
