@@ -18,7 +18,7 @@ from support.builds import import_build
 from support.configs import CHATGLM, GLM4, GLM4_MOE, LLAMA
 
 #: Lines of a Llama build outside kernels.py, where only its config is known.
-MOST_LINES = 6700
+MOST_LINES = 8100
 FILES = sorted(Path(next(iter(runtime.__path__))).glob("*.py"))
 
 
