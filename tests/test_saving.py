@@ -88,7 +88,7 @@ def test_files_and_index_are_as_given(
         tinies.as_bin(case.checkpoint, checkpoint, shards=shards)
     (checkpoint / "tokenizer_config.json").write_text("{}")
     (checkpoint / "modeling_gpt2.py").write_text("raise SystemExit")
-    package = builds.import_build(compiled(case.checkpoint))
+    package = builds.import_build(compiled(checkpoint))
     package.save(package.load(checkpoint), tmp_path / "saved")
     assert_same(checkpoint, tmp_path / "saved")
     assert (tmp_path / "saved/tokenizer_config.json").exists()

@@ -28,11 +28,11 @@ from .drift import (
     compiled_beside,
     differences,
     refuse_drift,
-    settled,
 )
 from .faults import WeightsError
 from .loading import find_folder, load
 from .modules import BaseModel, operations
+from .spelling import settled
 from .strict_json import MEGABYTE, read_object
 from .tapping import Embeddings, Found, Lookup, Tapped
 
