@@ -58,8 +58,8 @@ def test_size_and_absence(tmp_path: Path) -> None:
 
 
 def agreed(data: bytes, finite: bool) -> str | None:
-    """What the rules of glmc and those of a build read in a text, which is the same;
-    None where they refuse it. Builds stand without glmc, so there are two."""
+    """Read a text by the rules of glmc and by those of a build, which stands without
+    it; return what both found, None where both refused it."""
     found = []
     for parse, error in ((parse_json_object, GlmcError), (parse_object, WeightsError)):
         try:
