@@ -1,4 +1,4 @@
-"""Qwen3.5 with experts: stacked as published, or each its own as transformers saves."""
+"""Experts that are stacked in some files, and in others have tensors of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from glmc import compile_model
-from support import builds, parity, reference
+from support import builds, composites, parity, reference
 from support.tiny import tensors_of
 from support.variants import Tiny, Variant
 
@@ -41,6 +41,17 @@ def test_stacked(tiny: Callable[[Variant], Tiny], tmp_path: Path) -> None:
     assert parity.decode(model, expected) <= parity.TOLERANCE
     with pytest.raises(ValueError, match="gate_up_proj"):
         builds.load(tmp_path / "build", case.checkpoint)
+
+
+@pytest.mark.parametrize("scenario", ["decode", "padded", "far"])
+def test_a_composite_whose_text_part_says_which_it_is(
+    scenario: str, tiny: Callable[[Variant], Tiny], tmp_path: Path
+) -> None:
+    case = tiny(Variant("glm46v", "experts", composites.GLM46V_EXPERTS))
+    build = compile_model(case.checkpoint, tmp_path / "build", variant="stacked")
+    model = builds.load(build, case.checkpoint)
+    expected = reference.read(case.reference)
+    assert parity.SCENARIOS[scenario](model, expected) <= parity.TOLERANCE
 
 
 def stacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

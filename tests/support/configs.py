@@ -6,6 +6,7 @@ from typing import Any
 
 from support import (
     carried,
+    composites,
     further,
     latest,
     mixed,
@@ -199,5 +200,6 @@ FAMILIES = {
     **{family: wrapped.published(family) for family in wrapped.CLASSES},
     **{family: latest.published(family) for family in latest.CLASSES},
     **{family: mixers.published(family) for family in mixers.CLASSES},
+    **{family: composites.published(family) for family in composites.CLASSES},
     **{family: streams.published(family) for family in streams.CLASSES},
 }

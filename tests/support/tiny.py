@@ -44,7 +44,10 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
 _WITH_EYES = ("mistral4", "emu3")
 _TEXT_ALONE = ("phi4_multimodal",)
 # Listed among models that turn speech into text.
-_WITH_EARS = ("audioflamingo3", "qwen2_audio", "voxtral")
+_WITH_EARS = (
+    *("audioflamingo3", "qwen2_audio", "voxtral", "glmasr", "qwen3_asr"),
+    *("granite_speech", "granite_speech_plus"),
+)
 
 
 def auto_class(config: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from support import (
     carried,
+    composites,
     dense,
     further,
     latest,
@@ -121,6 +122,7 @@ BASE: Mapping[str, Config] = {
     **latest.FAMILIES,
     **mixers.FAMILIES,
     **streams.FAMILIES,
+    **composites.FAMILIES,
 }
 
 
@@ -271,6 +273,7 @@ VARIANTS: tuple[Variant, ...] = (
             **latest.CASES,
             **mixers.CASES,
             **streams.CASES,
+            **composites.CASES,
         }.items()
         for name, values in cases.items()
     ),

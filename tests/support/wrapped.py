@@ -14,7 +14,7 @@ from support.dense import RMS
 
 Config = Mapping[str, Any]
 
-_EARS: Config = {
+EARS: Config = {
     "num_mel_bins": 8,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -23,7 +23,7 @@ _EARS: Config = {
     "max_source_positions": 8,
 }
 
-_EYES: Config = {
+EYES: Config = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 1,
@@ -31,9 +31,9 @@ _EYES: Config = {
     "image_size": 28,
     "patch_size": 14,
 }
-_CLIP: Config = {**_EYES, "model_type": "clip_vision_model", "projection_dim": 32}
-_SIGLIP: Config = {**_EYES, "model_type": "siglip_vision_model"}
-_PATCHES: Config = {
+_CLIP: Config = {**EYES, "model_type": "clip_vision_model", "projection_dim": 32}
+SIGLIP: Config = {**EYES, "model_type": "siglip_vision_model"}
+PATCHES: Config = {
     "depth": 1,
     "hidden_size": 64,
     "embed_dim": 16,
@@ -42,8 +42,8 @@ _PATCHES: Config = {
     "out_hidden_size": 64,
     "mlp_ratio": 2,
 }
-_LLAMA: Config = {**RMS, "model_type": "llama"}
-_QWEN2: Config = {**RMS, "model_type": "qwen2"}
+LLAMA: Config = {**RMS, "model_type": "llama"}
+QWEN2: Config = {**RMS, "model_type": "qwen2"}
 # Composites of transformers 5 leave out the factor of the logits that the text model
 # has, so it is 1 here.
 _COHERE2: Config = {
@@ -51,7 +51,7 @@ _COHERE2: Config = {
     "model_type": "cohere2",
     "logit_scale": 1.0,
 }
-_THREE: Config = {
+THREE: Config = {
     **RMS,
     "rope_parameters": {
         "rope_type": "default",
@@ -60,7 +60,7 @@ _THREE: Config = {
     },
 }
 _LLAVA: Config = {
-    "text_config": _LLAMA,
+    "text_config": LLAMA,
     "vision_config": _CLIP,
     "image_token_index": 100,
 }
@@ -69,30 +69,30 @@ _TILES: Config = {"image_grid_pinpoints": [[28, 56]]}
 FAMILIES: Mapping[str, Config] = {
     "aya_vision": {
         "text_config": _COHERE2,
-        "vision_config": _SIGLIP,
+        "vision_config": SIGLIP,
         "image_token_index": 100,
     },
     "audioflamingo3": {
-        "text_config": _QWEN2,
-        "audio_config": _EARS,
+        "text_config": QWEN2,
+        "audio_config": EARS,
         "audio_token_id": 100,
     },
     "cohere2_vision": {
         "text_config": _COHERE2,
-        "vision_config": _SIGLIP,
+        "vision_config": SIGLIP,
         "image_token_id": 100,
         "alignment_intermediate_size": 48,
     },
-    "deepseek_vl": {"text_config": _LLAMA, "vision_config": _SIGLIP},
+    "deepseek_vl": {"text_config": LLAMA, "vision_config": SIGLIP},
     "idefics3": {
-        "text_config": _LLAMA,
-        "vision_config": _EYES,
+        "text_config": LLAMA,
+        "vision_config": EYES,
         "image_token_id": 100,
     },
     "internvl": {
-        "text_config": _QWEN2,
+        "text_config": QWEN2,
         "vision_config": {
-            **_EYES,
+            **EYES,
             "model_type": "internvl_vision",
             "image_size": [28, 28],
             "patch_size": [14, 14],
@@ -101,8 +101,8 @@ FAMILIES: Mapping[str, Config] = {
         "tie_word_embeddings": False,
     },
     "janus": {
-        "text_config": _LLAMA,
-        "vision_config": {**_EYES, "depth": 1},
+        "text_config": LLAMA,
+        "vision_config": {**EYES, "depth": 1},
         "vq_config": {
             "base_channels": 32,
             "num_embeddings": 16,
@@ -117,31 +117,31 @@ FAMILIES: Mapping[str, Config] = {
     },
     "lighton_ocr": {
         "text_config": {**RMS, "model_type": "qwen3", "head_dim": 32},
-        "vision_config": {**_EYES, "model_type": "pixtral"},
+        "vision_config": {**EYES, "model_type": "pixtral"},
         "image_token_id": 100,
     },
     "llava": _LLAVA,
     "llava_next": {**_LLAVA, **_TILES},
     "llava_next_video": {**_LLAVA, **_TILES},
     "llava_onevision": {
-        "text_config": _QWEN2,
-        "vision_config": _SIGLIP,
+        "text_config": QWEN2,
+        "vision_config": SIGLIP,
         "image_token_index": 100,
         **_TILES,
     },
     "ovis2": {
-        "text_config": _QWEN2,
+        "text_config": QWEN2,
         "vision_config": {
-            **_EYES,
+            **EYES,
             "vocab_size": 64,
             "num_visual_indicator_tokens": 5,
         },
         "image_token_id": 100,
         "visual_indicator_token_ids": [101, 102, 103, 104, 105],
     },
-    "qwen2_5_vl": {"text_config": _THREE, "vision_config": _PATCHES},
+    "qwen2_5_vl": {"text_config": THREE, "vision_config": PATCHES},
     "qwen2_audio": {
-        "text_config": _QWEN2,
+        "text_config": QWEN2,
         "audio_config": {
             "num_mel_bins": 8,
             "encoder_layers": 1,
@@ -152,17 +152,17 @@ FAMILIES: Mapping[str, Config] = {
         },
         "audio_token_index": 100,
     },
-    "qwen2_vl": {"text_config": _THREE, "vision_config": _PATCHES},
+    "qwen2_vl": {"text_config": THREE, "vision_config": PATCHES},
     "smolvlm": {
-        "text_config": _LLAMA,
-        "vision_config": _EYES,
+        "text_config": LLAMA,
+        "vision_config": EYES,
         "image_token_id": 100,
     },
     "video_llava": {**_LLAVA, "video_token_index": 101},
     "vipllava": {**_LLAVA, "vision_feature_layers": [0]},
     "voxtral": {
-        "text_config": {**_LLAMA, "head_dim": 32},
-        "audio_config": _EARS,
+        "text_config": {**LLAMA, "head_dim": 32},
+        "audio_config": EARS,
         "audio_token_id": 24,
     },
     "emu3": {
@@ -197,7 +197,7 @@ FAMILIES: Mapping[str, Config] = {
     },
     "moss_transcribe_diarize": {
         "text_config": {**RMS, "model_type": "qwen3", "head_dim": 32},
-        "audio_config": _EARS,
+        "audio_config": EARS,
     },
     "phi4_multimodal": {
         **RMS,
