@@ -17,7 +17,7 @@ from glmc.backends.states import FROM, STATES, declaration, owner
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
-from glmc.ir.ops import RopeTableLongRope
+from glmc.ir.ops import AllGather, RopeTableLongRope
 from glmc.ir.state import State
 
 TORCH_DTYPES = {
@@ -71,11 +71,15 @@ def _layer_call(program: Program) -> str:
 
 def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """Return the variables of models with a cache."""
-    *head, logits = lines(program.head, 8)
+    parted, whole = _parted(program.head)
+    *head, logits = lines(parted, 8)
+    ranks = program.ranks
+    shared = f", on {ranks} ranks" if ranks > 1 else ""
     return {
-        "module": "causal_lm",
-        "base": "CausalLM",
-        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}].",
+        "module": "ranked_lm" if ranks > 1 else "causal_lm",
+        "base": "RankedLM" if ranks > 1 else "CausalLM",
+        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}]{shared}.",
+        "whole": whole,
         "attributes": [
             f"max_positions = {_positions(model)}",
             f"vocab_size = {model.vocab}",
@@ -92,6 +96,19 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
         "head": [_keep(program), *head],
         "answer": logits.partition(" = ")[2],
     }
+
+
+def _parted(head: Graph) -> tuple[Graph, str]:
+    """Return the head without the gathering of logits that it ends in, and that line:
+    to choose a token ranks need not gather them."""
+    *before, last = head.ops
+    if not isinstance(last, AllGather):
+        return head, ""
+    (logits,) = last.outs
+    alone = last.model_copy(update={"x": "logits"})
+    (line,) = lines(head.replace(ops=(alone,)), 8)
+    cut = head.replace(ops=tuple(before), returns=(last.x,))
+    return cut, line.replace(f"{logits} = ", "return ", 1)
 
 
 def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
@@ -116,6 +133,7 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
         "bounds": [],
         "encoder": None,
         "head": lines(program.head, 8),
+        "whole": "",
         "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
     }
 

@@ -13,10 +13,12 @@ from glmc.ir.model import Expected, Model
 from glmc.ir.recipe import (
     Cat,
     Dequant,
+    OnFirst,
     Permute,
     Quantized,
     Recipe,
     Repacked,
+    Shard,
     Slice,
     Stack,
     Tensor,
@@ -39,6 +41,7 @@ def weights_view(model: Model, program: Program) -> Mapping[str, object]:
     return {
         "constructors": constructors(program, STEPS),
         "codes": constructors(program, CODES),
+        "ranked": constructors(program, RANKED),
         "rows": rows,
         "optional_prefix": quoted(prefix) if prefix else "None",
         "old_names": _pairs("OLD_NAMES", [(n.old, n.new) for n in model.old_names]),
@@ -120,6 +123,12 @@ def recipe(node: Recipe, indent: int) -> str:
             return item("cat(", inner, ")", indent)
         case Stack(of=of, count=count):
             return _step("stack", of, [str(count)], indent)
+        case Shard(of=of, dim=dim, copies=copies):
+            sizes = [dim, node.shape[dim], of.shape[dim]]
+            sizes += [copies] if copies != 1 else []
+            return _step("shard", of, list(map(str, sizes)), indent)
+        case OnFirst(of=of):
+            return _step("on_first", of, [], indent)
         case Repacked(of=of, part=part):
             return _step(f"{part}_of", of, [], indent)
         case Quantized():
@@ -193,6 +202,10 @@ CODES = (
     *("dequant_rows", "scale_of", "zeros_of"),
 )
 """Those of ``runtime/codes.py``, which builds of float weights go without."""
+
+
+RANKED = ("on_first", "shard")
+"""Those of ``runtime/dealt.py``, which only builds of several ranks have."""
 
 
 def constructors(program: Program, known: Sequence[str]) -> list[str]:

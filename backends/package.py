@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from glmc.backends.emit_model import model_view
 from glmc.backends.emit_weights import weights_view
-from glmc.backends.layout import bracketed
+from glmc.backends.layout import bracketed, call
 from glmc.backends.names import check_names
 from glmc.backends.target import Target
 from glmc.backends.templates import environment
@@ -60,6 +60,8 @@ def package(
             head
             | {
                 "usage": _usage(model),
+                "ranks": program.ranks,
+                **_loads(program.ranks),
                 "device": on.accelerator,
                 "tokenizer": parts.tokenizer,
                 "glm": model.tokenizer == "glm",
@@ -73,13 +75,17 @@ def package(
             weights_view(model, program)
         ),
         "reference.py": reference_module(op_names(program), codes=has_codes(program)),
-        "hf.py": env.get_template("hf.py.j2").render(
-            {"title": title(model)} | _of_hub(model)
-        ),
         **on.files(program, own),
     }
+    if program.ranks > 1:
+        where = {"ranks": program.ranks, "device": on.accelerator or "cpu"}
+        emitted["__main__.py"] = env.get_template("main.py.j2").render(where)
+    else:
+        hub = {"title": title(model)} | _of_hub(model)
+        emitted["hf.py"] = env.get_template("hf.py.j2").render(hub)
     wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
     wanted += [*on.runtime, "loading"]
+    wanted += ["ranked_loading"] if program.ranks > 1 else []
     wanted += ["expected"] if model.expected else []
     wanted += ["precompiled"] if parts.ahead else []
     if parts.tokenizer:
@@ -90,6 +96,15 @@ def package(
     if not parts.pickles:
         emitted["torch_header.py"] = env.get_template("torch_header.py.j2").render()
     return runtime_files(wanted, emitted)
+
+
+def _loads(ranks: int) -> dict[str, str]:
+    """Return the module that loads a model of so many ranks, and the call of it."""
+    module = "ranked_loading" if ranks > 1 else "loading"
+    arguments = ["Model", "weights", "source"]
+    arguments += [f"count={ranks}"] if ranks > 1 else []
+    arguments += ["device=device", "dtype=dtype", "**options"]
+    return {"loading": module, "loads": call("", f"return {module}.load", arguments, 4)}
 
 
 def _served(on: Target) -> dict[str, str]:

@@ -131,12 +131,15 @@ class Target:
         return next((kind for kind in self.operations if kind != "cpu"), "")
 
     def stages(
-        self, program: Program, disabled: Iterable[str] = ()
+        self,
+        program: Program,
+        disabled: Iterable[str] = (),
+        before: "Iterable[Pass]" = (),
     ) -> "Iterator[Stage]":
-        """Run the passes; see :func:`glmc.ir.passes.run`."""
+        """Run the passes, after those of ``before``; see :func:`glmc.ir.passes.run`."""
         from glmc.ir.passes import run
 
-        return run(program, self.passes(), disabled)
+        return run(program, (*before, *self.passes()), disabled)
 
     def launches(self, ops: Iterable[str], tokens: int = PROMPT) -> int:
         """Count what some ops, by mnemonic, launch in a call of so many tokens a row;

@@ -5,6 +5,8 @@ from typing import Any
 
 from glmc.ir.graph import Graph, Input, Parameter
 from glmc.ir.op import Op, Result
+from glmc.ir.placement import Cut
+from glmc.ir.placing import typed
 from glmc.ir.recipe import Recipe
 from glmc.ir.state import State, StateType
 from glmc.ir.types import TensorType, Type
@@ -41,17 +43,24 @@ class GraphBuilder:
                 return name
         return names[-1]
 
-    def param(self, name: str, recipe: Recipe, dtype: str | None = None) -> str:
+    def param(
+        self,
+        name: str,
+        recipe: Recipe,
+        dtype: str | None = None,
+        cuts: tuple[Cut, ...] = (),
+    ) -> str:
         """Declare a parameter; the same recipe declared twice is one parameter.
 
-        ``dtype`` is for one that does not have the dtype of the model.
+        ``dtype`` is for one that does not have the dtype of the model, ``cuts`` say
+        how it may be dealt to ranks.
         """
         for known in (*self.params.values(), *self.shared.values()):
             if known.recipe == recipe:
                 return known.name
         name = unique(name, [*self.params, *self.shared])
         type_of = TensorType(dtype=dtype or self.dtype, dims=recipe.shape)
-        self.params[name] = Parameter(name=name, type=type_of, recipe=recipe)
+        self.params[name] = Parameter(name=name, type=type_of, recipe=recipe, cuts=cuts)
         return name
 
     def state(self, name: str, kept: StateType, owners: Sequence[int] = ()) -> str:
@@ -104,7 +113,7 @@ def infer(
     op = cls(**fields, results=())
     types = {field: type_of(sigil, name) for field, sigil, name in op.operands()}
     results = []
-    for name, found in zip(names, op.infer(types), strict=True):
+    for name, found in zip(names, typed(op, types), strict=True):
         results.append(Result(name=unique(name, taken), type=found))
     return op.model_copy(update={"results": tuple(results)})
 

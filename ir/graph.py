@@ -17,6 +17,7 @@ from pydantic import SerializeAsAny
 
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
+from glmc.ir.placement import Cut
 from glmc.ir.recipe import Recipe
 from glmc.ir.state import State
 from glmc.ir.types import TensorType, Type
@@ -34,6 +35,8 @@ class Parameter(Node):
     name: str
     type: TensorType
     recipe: Recipe
+    cuts: tuple[Cut, ...] = ()
+    """The ways in which it may be dealt to ranks; none once that has been decided."""
 
 
 class Input(Node):
@@ -146,6 +149,8 @@ class Program(Node):
 
     name: str
     dtype: str
+    ranks: int = 1
+    """The number of ranks that compute it: types are those of one of them."""
     params: tuple[Parameter, ...] = ()
     """Parameters of all but the blocks; two may read the same one (a tied head)."""
     prefix_encoder: Graph | None = None

@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 
 from glmc.ir.cost import Call, Cost, dtype_of
 from glmc.ir.node import Node
+from glmc.ir.placing import WHOLE, Rule
 from glmc.ir.state import Access, StateType
 from glmc.ir.types import TensorType, Type
 
@@ -76,6 +77,11 @@ class Op(Node):
     """True where most of its work is matrix products, which machines have units for."""
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
+
+    placing: ClassVar[Rule] = WHOLE
+    """The way of placements through it, where several ranks compute one model."""
+    ranked: ClassVar[bool] = False
+    """True where ranks compute other things of the same operands, or communicate."""
 
     steady_until: ClassVar[str | None] = None
     """The attribute that holds how many positions have results which do not depend on

@@ -109,6 +109,10 @@ class Quantized(Node):
         floats."""
         return {"codes": "I8"}
 
+    def grain(self, columns: bool) -> int:
+        """Return what rows, or columns, are cut into multiples of."""
+        raise NotImplementedError
+
 
 class DequantRows(Quantized):
     """``codes`` times the ``scale`` of their row: ChatGLM's weight-only format.
@@ -123,6 +127,9 @@ class DequantRows(Quantized):
     def shape(self) -> Shape:
         *rows, width = self.codes.stored
         return (*rows, width * 8 // self.bits)
+
+    def grain(self, columns: bool) -> int:
+        return 8 // self.bits if columns else 1
 
 
 class DequantBlocks(Quantized):
@@ -140,6 +147,10 @@ class DequantBlocks(Quantized):
 
     def dtypes(self) -> dict[str, str]:
         return {"codes": "F8_E4M3"}
+
+    def grain(self, columns: bool) -> int:
+        size = self.block[columns]
+        return 1 if size == self.shape[columns - 2] else size
 
 
 Packing = Literal["gptq", "gptq_v2", "awq", "packed", "plain"]
@@ -188,6 +199,13 @@ class DequantGroups(Quantized):
         word = "I8" if self.packing == "plain" else "I32"
         return {"codes": word, "zeros": word, "index": "I32"}
 
+    def grain(self, columns: bool) -> int:
+        many = 1 if self.packing == "plain" else 32 // self.bits
+        if not columns:
+            return many if self.packing == "awq" or self.zeros else 1
+        word = 1 if self.packing == "awq" else many
+        return word if self.index else math.lcm(word, self.group)
+
 
 class DequantFloats(Quantized):
     """Small floats times the ``scale`` that neighbouring columns of a row share:
@@ -214,6 +232,9 @@ class DequantFloats(Quantized):
         codes = "U8" if self.bits == 4 else "F8_E4M3"
         return {"codes": codes, "scale": "U8" if self.powers else "F8_E4M3"}
 
+    def grain(self, columns: bool) -> int:
+        return 32 if columns else 1
+
 
 Dequant = DequantRows | DequantBlocks | DequantGroups | DequantFloats
 
@@ -236,7 +257,38 @@ class Repacked(Node):
         return (height,) if alone else (height, count)
 
 
-Recipe = Tensor | Slice | View | Permute | Cat | Stack | Dequant | Repacked
+class Shard(Node):
+    """This rank's part of dimension ``dim`` of ``of``, one of ``ranks`` equal ones.
+
+    With ``copies`` so many ranks after one another have the same part. What a dimension
+    lacks for parts of one size are zeros in the last ranks.
+    """
+
+    of: "Recipe"
+    dim: int
+    ranks: int
+    copies: int = 1
+
+    @property
+    def shape(self) -> Shape:
+        shape = list(self.of.shape)
+        shape[self.dim] = -(-shape[self.dim] * self.copies // self.ranks)
+        return tuple(shape)
+
+
+class OnFirst(Node):
+    """``of`` on the first rank, and zeros on the others: a summand of itself."""
+
+    of: "Recipe"
+
+    @property
+    def shape(self) -> Shape:
+        return self.of.shape
+
+
+Recipe = (
+    Tensor | Slice | View | Permute | Cat | Stack | Shard | OnFirst | Dequant | Repacked
+)
 
 
 def slice_(of: Recipe, dim: int, start: int, stop: int) -> Recipe:
@@ -390,4 +442,10 @@ def _misfit(recipe: Recipe) -> str | None:
             if not parts or dim not in range(len(parts[0].shape)) or len(rest) > 1:
                 shapes = ", ".join(str(list(part.shape)) for part in parts)
                 return f"{shapes or 'nothing'} cannot be joined along dimension {dim}"
+        case Shard(of=of, dim=dim, ranks=ranks, copies=copies):
+            inside = dim in range(len(of.shape)) and 0 < copies <= ranks
+            if not inside or ranks % copies:
+                return f"{list(of.shape)} has no dimension {dim} for {ranks} ranks"
+            if of.shape[dim] <= (ranks // copies - 1) * recipe.shape[dim]:
+                return f"{list(of.shape)} has nothing for the last of {ranks} ranks"
     return None

@@ -7,6 +7,7 @@ size can be checked in a blink.
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from glmc.ir import model as m
 
@@ -14,8 +15,9 @@ HIDDEN, HEAD_DIM, FF, VOCAB, POSITIONS, WINDOW, TYPES = 64, 32, 96, 61, 64, 5, 2
 EXPERTS, RANK, LEARNED, PART = 8, 16, 3, 16
 
 
-def shrink(model: m.Model) -> m.Model:
-    """Return the model with tiny sizes and at most two layers of each kind of block."""
+def shrink(model: m.Model, ranks: int = 1) -> m.Model:
+    """Return the model with tiny sizes and at most two layers of each kind of block,
+    large enough to be dealt to so many ranks where the model is."""
     kept = sorted(layer for block in model.blocks for layer in block.layers[:2])
     renumbered = {layer: at for at, layer in enumerate(kept)}
     for block in model.blocks:  # a cache is read of the last layer of its kind instead
@@ -32,7 +34,8 @@ def shrink(model: m.Model) -> m.Model:
             "embed": _embedding(model.embed),
             "max_positions": model.max_positions and POSITIONS,
             "blocks": tuple(
-                _block(block, renumbered, model.axes) for block in model.blocks
+                _block(block, renumbered, Sizes(ranks, model.axes))
+                for block in model.blocks
             ),
         }
     )
@@ -50,15 +53,33 @@ def _embedding(embed: m.Embedding) -> m.Embedding:
     return embed.model_copy(update={"per_layer": per_layer})
 
 
-def _block(
-    block: m.Block, renumbered: dict[int, int], axes: Collection[str]
-) -> m.Block:
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that a model shrinks to: for so many ranks, but for what its layouts
+    have axes of their own for."""
+
+    ranks: int
+    axes: Collection[str]
+
+    def some(self, count: int, least: int) -> int:
+        """Return at least ``least`` of ``count``, as many for each rank if there are as
+        many."""
+        few = -(-least // self.ranks) * self.ranks
+        return min(count, few)
+
+    def each(self, count: int, of: int, least: int) -> int:
+        """Return the number of ``count`` that go with each of ``of``, so that together
+        there are as many for each rank."""
+        return min(count, max(least, self.ranks // of))
+
+
+def _block(block: m.Block, renumbered: dict[int, int], sizes: Sizes) -> m.Block:
     layers = tuple(renumbered[layer] for layer in block.layers[:2])
     source = tuple(renumbered[layer] for layer in block.kv_from[:2])
     steps = tuple(
         step.model_copy(
             update={
-                "op": _op(step.op, axes),
+                "op": _op(step.op, sizes),
                 "scale": _factor(step.scale),
                 "residual_scale": _factor(step.residual_scale),
             }
@@ -74,57 +95,58 @@ def _factor(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
     return given[:2] if isinstance(given, tuple) else given
 
 
-def _op(op: m.Sublayer, axes: Collection[str]) -> m.Sublayer:
+def _op(op: m.Sublayer, sizes: Sizes) -> m.Sublayer:
     match op:
         case m.Mlp():
-            return op.model_copy(update={"ff": min(op.ff, FF)})
+            return op.model_copy(update={"ff": sizes.some(op.ff, FF)})
         case m.Moe():
-            return _moe(op, axes)
+            return _moe(op, sizes)
         case m.Mla():
-            return _mla(op)
+            return _mla(op, sizes)
         case m.PooledAttention():
             return _pooled(op)
         case m.Mixer():
-            return _mixer(op)
+            return _mixer(op, sizes)
         case m.Attention():
-            return _attention(op, axes)
+            return _attention(op, sizes)
         case m.Branches():
-            each = (b.model_copy(update={"op": _op(b.op, axes)}) for b in op.branches)
+            each = (b.model_copy(update={"op": _op(b.op, sizes)}) for b in op.branches)
             return op.model_copy(update={"branches": tuple(each)})
         case m.PerLayerInput() | m.Affine() | m.LowRank() | m.GatedConv():
             return op
 
 
-def _moe(op: m.Moe, axes: Collection[str]) -> m.Moe:
+def _moe(op: m.Moe, few: Sizes) -> m.Moe:
     """Shrink to two experts a group, so that a group can be judged by its two best."""
     router = op.router
     groups = min(router.groups, 4)
     eligible = min(router.top_groups, groups)
-    experts = max(min(op.experts, EXPERTS), 2 * groups)
+    experts = max(few.some(op.experts, EXPERTS), 2 * groups)
     sizes = {"groups": groups, "top_groups": eligible}
     return op.model_copy(
         update={
             "experts": experts,
             "zero_experts": min(op.zero_experts, 2 * (experts // groups)),
             "top_k": min(op.top_k, 3, eligible * (experts // groups)),
-            "ff": min(op.ff, FF),
+            "ff": few.some(op.ff, FF),
             "router": router.model_copy(update=sizes),
-            "shared": op.shared and _shared(op.shared, axes),
+            "shared": op.shared and _shared(op.shared, few),
         }
     )
 
 
-def _shared(mlp: m.Mlp, axes: Collection[str]) -> m.Mlp:
+def _shared(mlp: m.Mlp, sizes: Sizes) -> m.Mlp:
     """Shrink the shared MLP, unless its layout has an axis of its own."""
-    kept = _has_own(mlp.up.weight.layout, axes)
-    return mlp if kept else mlp.model_copy(update={"ff": FF})
+    kept = _has_own(mlp.up.weight.layout, sizes.axes)
+    few = -(-FF // sizes.ranks) * sizes.ranks
+    return mlp if kept else mlp.model_copy(update={"ff": few})
 
 
 def _has_own(layout: str | None, axes: Collection[str]) -> bool:
     return any(re.search(rf"\b{axis}\b", layout or "") for axis in axes)
 
 
-def _mla(op: m.Mla) -> m.Mla:
+def _mla(op: m.Mla, few: Sizes) -> m.Mla:
     """Shrink so that an indexer selects four of a prompt's tokens. It has many heads:
     with few, a slot may score 0 in all of them, and ties would make the best four
     ambiguous."""
@@ -136,7 +158,7 @@ def _mla(op: m.Mla) -> m.Mla:
         indexer = indexer.model_copy(update=sizes)
     return op.model_copy(
         update={
-            "heads": min(op.heads, 4),
+            "heads": few.some(op.heads, 4),
             "nope": min(op.nope, HEAD_DIM // 2),
             "v_dim": min(op.v_dim, HEAD_DIM - 8),
             "q_rank": op.q_rank and min(op.q_rank, RANK + 8),
@@ -176,19 +198,20 @@ def _pool(pool: m.Pool) -> m.Pool:
     return pool.model_copy(update={"every": min(pool.every, 3)})
 
 
-def _mixer(op: m.Mixer) -> m.Mixer:
+def _mixer(op: m.Mixer, few: Sizes) -> m.Mixer:
     """Two heads of values at most for each head of keys, so that one is shared."""
-    groups, shared = min(op.groups, 2), min(op.heads // op.groups, 2)
+    groups = few.some(op.groups, 2)
+    shared = few.each(op.heads // op.groups, groups, 2)
     sizes = {"groups": groups, "heads": groups * shared}
     widths = {"key_dim": min(op.key_dim, 12), "value_dim": min(op.value_dim, 10)}
     return op.model_copy(update={**sizes, **widths})
 
 
-def _attention(op: m.Attention, axes: Collection[str]) -> m.Attention:
+def _attention(op: m.Attention, few: Sizes) -> m.Attention:
     """Shrink heads, unless the layout divides them by axes of its own."""
-    kept = _has_own(op.q.weight.layout, axes)
-    kv_heads = op.kv_heads if kept else min(op.kv_heads, 2)
-    group = min(op.heads // op.kv_heads, 4)
+    kept = _has_own(op.q.weight.layout, few.axes)
+    kv_heads = op.kv_heads if kept else few.some(op.kv_heads, 2)
+    group = few.each(op.heads // op.kv_heads, kv_heads, 4)
     width = min(op.head_dim, HEAD_DIM)
     return op.model_copy(
         update={

@@ -14,6 +14,7 @@ import math
 from typing import ClassVar, Literal
 
 from glmc.ir.node import Node
+from glmc.ir.placement import REPLICATED, Placement
 
 Access = Literal["read", "write"]
 """The access of an op to a state that it is given; writing includes reading."""
@@ -26,11 +27,13 @@ KEPT = ("f32", "f16", "bf16")
 class StateType(Node):
     """The type of a state: a tensor for each token, or for each row of a batch.
 
-    ``dtype`` None stands for that of the model, whatever it is loaded in.
+    ``dtype`` None stands for that of the model, whatever it is loaded in. The axis of a
+    ``placement`` is one of the sizes in brackets.
     """
 
     per: ClassVar[Literal["token", "row"]]
     dtype: str | None = None
+    placement: Placement = REPLICATED
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -43,7 +46,7 @@ class StateType(Node):
 
     def __str__(self) -> str:
         sizes = ",".join(map(str, self.dims))
-        return f"{self.dtype or ''}[{sizes}] per {self.per}"
+        return f"{self.dtype or ''}[{sizes}] per {self.per}{self.placement.suffix}"
 
 
 class KvType(StateType):

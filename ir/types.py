@@ -1,8 +1,10 @@
 """Types of SSA values: tensors with symbolic dims, and what a layer keeps."""
 
 import math
+from typing import TypeVar
 
 from glmc.ir.node import Node
+from glmc.ir.placement import REPLICATED, Placement
 from glmc.ir.state import StateType
 
 Dim = int | str
@@ -12,13 +14,16 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
 
 
 class TensorType(Node):
-    """The type of a tensor, written ``bf16[B,T,4096]``."""
+    """The type of a tensor, written ``bf16[B,T,4096]``; that of one rank's, where
+    several have it, ``bf16[B,T,2048] shard(2)``."""
 
     dtype: str
     dims: tuple[Dim, ...]
+    placement: Placement = REPLICATED
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.dims))}]"
+        dims = ",".join(map(str, self.dims))
+        return f"{self.dtype}[{dims}]{self.placement.suffix}"
 
     def with_last(self, *last: Dim) -> "TensorType":
         """Return the type with its last dimension replaced by ``last``."""
@@ -34,3 +39,11 @@ class TensorType(Node):
 
 
 Type = TensorType | StateType
+Placed = TypeVar("Placed", TensorType, StateType, Type)
+
+
+def placed(of: Placed, placement: Placement) -> Placed:
+    """Return a type with another placement."""
+    if of.placement == placement:
+        return of
+    return of.model_copy(update={"placement": placement})

@@ -6,15 +6,20 @@
 * blocks agree in inputs and in what they carry, and cover the layers exactly once;
 * a state is written by one op and never read as it was before; one that belongs to
   another layer is not written, and that layer comes before;
-* a prefix encoder gives keys and values for every layer.
+* a prefix encoder gives keys and values for every layer;
+* where several ranks compute one program, every operand is placed as its op takes it,
+  parameters are assembled as their types say, and what leaves the head is whole.
 """
 
 from collections.abc import Iterator, Mapping
 
+from glmc.ir.dealing import placement_of, shards
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op, OpTypeError
+from glmc.ir.placement import REPLICATED
+from glmc.ir.placing import PlacingError, typed
 from glmc.ir.recipe import misfit
 from glmc.ir.state import KvType, State, StateType
 from glmc.ir.wording import meant
@@ -86,7 +91,7 @@ def verify(program: Program) -> None:
         VerifyError: at the first rule that is broken.
     """
     for param in program.params:
-        _assembled(program.name, param)
+        _assembled(program.name, param, program.ranks)
     for graph in program.graphs:
         _graph(program, graph)
     _wiring(program)
@@ -99,7 +104,7 @@ def _graph(program: Program, graph: Graph) -> None:
     _unique(graph, "%", given)
     _unique(graph, "@", [param.name for param in graph.params])
     for param in graph.params:
-        _assembled(graph.name, param)
+        _assembled(graph.name, param, program.ranks)
     for op in graph.ops:
         for name in op.values:
             if name not in defined:
@@ -134,25 +139,41 @@ def _types(program: Program, graph: Graph, op: Op) -> None:
     at = f"%{op.outs[0]}"
     line = f"{', '.join('%' + name for name in op.outs)} = {op.mnemonic}(...)"
     try:
-        inferred = op.infer(program.operand_types(graph, op))
-    except OpTypeError as error:
+        inferred = typed(op, program.operand_types(graph, op))
+    except (OpTypeError, PlacingError) as error:
         raise VerifyError(graph.name, f"{line}: {error}", at) from None
     written = tuple(result.type for result in op.results)
     wants = ", ".join(map(str, inferred))
     has = ", ".join(map(str, written))
     message = f"{line} is {has}, but the op gives {wants}"
     _rule(graph, inferred == written, message, at)
+    ranks = getattr(op, "ranks", program.ranks)
+    message = f"{line} is of {ranks} ranks, the program of {program.ranks}"
+    _rule(graph, ranks == program.ranks, message, at)
 
 
-def _assembled(graph: str, param: Parameter) -> None:
-    """Check that a parameter's recipe gives its type."""
+def _assembled(graph: str, param: Parameter, ranks: int) -> None:
+    """Check that a parameter's recipe gives its type on each of so many ranks."""
     at, wrong = f"@{param.name}", misfit(param.recipe)
     if not wrong and param.type.nbytes() >= LARGEST:
         wrong = f"{param.type} is larger than any memory"
     if not wrong and param.recipe.shape != param.type.dims:
         wrong = f"{param.type} is assembled as {list(param.recipe.shape)}"
+    wrong = wrong or _misplaced(param, ranks)
     if wrong:
         raise VerifyError(graph, f"{at}: {wrong}", at)
+
+
+def _misplaced(param: Parameter, ranks: int) -> str | None:
+    """Return why a recipe does not assemble what each rank has, or None."""
+    try:
+        place = placement_of(param.recipe)
+    except ValueError as error:
+        return f"it is assembled of {error}"
+    if place != param.type.placement:
+        return f"{param.type} is assembled as {place}"
+    others = {one.ranks for one in shards(param.recipe)} - {ranks}
+    return f"it is dealt to {others.pop()} ranks, not {ranks}" if others else None
 
 
 def _parameters(graph: Graph) -> None:
@@ -170,6 +191,9 @@ def _wiring(program: Program) -> None:
         wants = [value.type for value in block.inputs[: len(carried)]]
         _rule(block, carried == wants, "returns are not what the next layer takes")
     _stem_gives(program)
+    for name in program.head.returns:
+        place = program.head.types[name].placement
+        _rule(program.head, place == REPLICATED, f"returns %{name}, which is {place}")
     layers = sorted(layer for block in program.blocks for layer in block.layers)
     covered = layers == list(range(len(layers)))
     _rule(first, covered, f"blocks cover layers {layers}, not each exactly once")
@@ -189,6 +213,8 @@ def _stem_gives(program: Program) -> None:
         name = value.each_of or value.name
         given = name in stem.returns
         _rule(first, given, f"%{name} does not come from the stem")
+        has, wants = stem.types[name].placement, value.type.placement
+        _rule(stem, has == wants, f"%{name} is {has}, layers take it {wants}")
         if value.each_of:
             batch, tokens, *rest = value.type.dims
             whole = (batch, tokens, program.layers, *rest)

@@ -18,6 +18,7 @@ from .generation import generate
 from .inputs import check_cache, check_keep, positions, read_mask
 from .modules import BaseModel, Block, item, operations
 from .prompts import Prompt, streamed
+from .sampling import Sampler
 from .settings import settle
 from .state import CACHE_DTYPES, Declared, From, KeysValues, PerToken
 from .strict_json import MEGABYTE, read_object
@@ -109,6 +110,16 @@ class CausalLM(BaseModel):
         An emitted `Model` gives this one.
         """
         raise NotImplementedError
+
+    def whole(self, logits: torch.Tensor, ops: ModuleType) -> torch.Tensor:
+        """Returns logits of the whole vocabulary, where `run` gives those of a part."""
+        return logits
+
+    def choose(
+        self, logits: torch.Tensor, sampler: Sampler, ops: ModuleType
+    ) -> torch.Tensor:
+        """Chooses ids int64 [R] for `logits` [R, V], as `run` or a call gives them."""
+        return sampler(logits)
 
     def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
         """Returns the states that `Cache.begin_with` takes, for `rows` [1, learned].
@@ -202,6 +213,7 @@ class CausalLM(BaseModel):
         ops = self.ops or operations(input_ids.device.type)
         with cache.reading():
             logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
+            logits = self.whole(logits, ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)
 

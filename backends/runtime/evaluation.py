@@ -2,18 +2,7 @@
 
 import torch
 
-from .recipes import (
-    Cat,
-    Permute,
-    Quantized,
-    Read,
-    Recipe,
-    Repacked,
-    Slice,
-    Stack,
-    Tensor,
-    View,
-)
+from .recipes import Cat, Quantized, Read, Recipe, Repacked, Stack, Step, Tensor
 
 
 def evaluate(
@@ -30,12 +19,8 @@ def evaluate(
             return read(name)
         case Cat(parts, dim):
             return torch.cat([evaluate(part, read, dtype) for part in parts], dim)
-        case Slice(of, dim, start, stop):
-            return evaluate(of, read, dtype).narrow(dim, start, stop - start)
-        case View(of, shape):
-            return evaluate(of, read, dtype).reshape(shape)
-        case Permute(of, dims):
-            return evaluate(of, read, dtype).permute(dims)
+        case Step(of):
+            return recipe.taken(evaluate(of, read, dtype))
         case Stack(parts):
             return torch.stack([evaluate(part, read, dtype) for part in parts])
         case Quantized():

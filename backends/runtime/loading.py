@@ -3,8 +3,9 @@
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import EllipsisType
@@ -33,6 +34,7 @@ from .recipes import (
     Quantized,
     Recipe,
     Repacked,
+    Slice,
     Stack,
     Tensor,
     names,
@@ -74,6 +76,7 @@ def load(
     tuned: str | Path | None = None,
     cache_dtype: str | None = None,
     allow_config_drift: bool = False,
+    part_of: Callable[[Recipe], Recipe] | None = None,
 ) -> Model:
     """Loads the model with the weights of `source`, a folder or a hub id.
 
@@ -87,7 +90,8 @@ def load(
     the checkpoint is damaged or does not fit (see `binding.resolve`), or its config is
     another than that of the build, which with `allow_config_drift` is a warning;
     ValueError for a `device` or `dtype` that cannot be used. `revision`, `endpoint` (a
-    mirror), `offline` and `timeout` are for hub ids; see `hub.Repository`.
+    mirror), `offline` and `timeout` are for hub ids; see `hub.Repository`. `part_of`
+    makes of a recipe that of what is held here, where several ranks share a model.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
@@ -110,6 +114,8 @@ def load(
         waived=weights.WAIVED,
         strict=strict,
     )
+    if part_of is not None:
+        binds = [replace(bind, recipe=part_of(bind.recipe)) for bind in binds]
     module = sys.modules.get(model_class.__module__)
     refuse_drift(getattr(module, "__file__", None), folders, allow_config_drift)
     for folder in folders:
@@ -191,6 +197,13 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
         case str(name) | Tensor(name, _):
             for rows in pieces(out):
                 source = checkpoint.read(name)[rows]
+                out[rows].copy_(source)
+                size = source.nbytes
+                del source
+                checkpoint.spend(size)
+        case Slice(str() | Tensor()):
+            for rows in pieces(out):
+                source = evaluate(recipe, checkpoint.read)[rows]
                 out[rows].copy_(source)
                 size = source.nbytes
                 del source

@@ -7,6 +7,7 @@ layer, `{x}` for the index within a stack.
 This module needs no torch: a checkpoint can be checked from its headers alone.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -35,29 +36,67 @@ class Cat:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """`start .. stop` of dimension `dim`."""
+class Step:
+    """A step with one operand, `of`; a base."""
 
     of: "Recipe"
+
+    def shape(self, old: Shape) -> Shape:
+        """Returns the shape that it makes of that of its operand. Raises ValueError
+        with the reason where they do not fit."""
+        raise NotImplementedError
+
+    def taken(self, whole: "torch.Tensor") -> "torch.Tensor":
+        """Returns what it makes of its operand, a view where that is possible."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Slice(Step):
+    """`start .. stop` of dimension `dim`."""
+
     dim: int
     start: int
     stop: int
 
+    def shape(self, old: Shape) -> Shape:
+        dim, start, stop = self.dim, self.start, self.stop
+        if dim >= len(old) or not 0 <= start < stop <= old[dim]:
+            raise ValueError(f"{list(old)} has no {start}:{stop} in dimension {dim}")
+        return (*old[:dim], stop - start, *old[dim + 1 :])
+
+    def taken(self, whole: "torch.Tensor") -> "torch.Tensor":
+        return whole.narrow(self.dim, self.start, self.stop - self.start)
+
 
 @dataclass(frozen=True)
-class View:
+class View(Step):
     """The same elements in another shape."""
 
-    of: "Recipe"
-    shape: Shape
+    to: Shape
+
+    def shape(self, old: Shape) -> Shape:
+        if math.prod(old) != math.prod(self.to):
+            raise ValueError(f"{list(old)} cannot be viewed as {list(self.to)}")
+        return self.to
+
+    def taken(self, whole: "torch.Tensor") -> "torch.Tensor":
+        return whole.reshape(self.to)
 
 
 @dataclass(frozen=True)
-class Permute:
+class Permute(Step):
     """The dimensions in another order."""
 
-    of: "Recipe"
     dims: tuple[int, ...]
+
+    def shape(self, old: Shape) -> Shape:
+        if sorted(self.dims) != list(range(len(old))):
+            raise ValueError(f"{list(old)} cannot be permuted by {self.dims}")
+        return tuple(old[dim] for dim in self.dims)
+
+    def taken(self, whole: "torch.Tensor") -> "torch.Tensor":
+        return whole.permute(self.dims)
 
 
 @dataclass(frozen=True)
@@ -127,9 +166,7 @@ class Repacked:
 
 
 Leaf: TypeAlias = str | Tensor | Quantized
-Recipe: TypeAlias = (
-    str | Tensor | Cat | Slice | View | Permute | Stack | Quantized | Repacked
-)
+Recipe: TypeAlias = str | Tensor | Cat | Step | Stack | Quantized | Repacked
 Read: TypeAlias = "Callable[[str], torch.Tensor]"
 
 
@@ -226,7 +263,7 @@ def changed(recipe: Recipe, change: "Callable[[Leaf], Recipe]") -> Recipe:
             return Cat(tuple(changed(part, change) for part in parts), dim)
         case Stack(parts):
             return Stack(tuple(changed(part, change) for part in parts))
-        case Slice(of) | View(of) | Permute(of):
+        case Step(of):
             return replace(recipe, of=changed(of, change))
         case Repacked(of):
             inner = changed(of, change)
@@ -241,7 +278,7 @@ def leaves(recipe: Recipe) -> "Iterator[Leaf]":
         case Cat(parts) | Stack(parts):
             for part in parts:
                 yield from leaves(part)
-        case Slice(of) | View(of) | Permute(of) | Repacked(of):
+        case Step(of) | Repacked(of):
             yield from leaves(of)
         case _:
             yield recipe
@@ -252,7 +289,7 @@ def is_repacked(recipe: Recipe) -> bool:
     match recipe:
         case Cat(parts) | Stack(parts):
             return any(map(is_repacked, parts))
-        case Slice(of) | View(of) | Permute(of):
+        case Step(of):
             return is_repacked(of)
     return isinstance(recipe, Repacked)
 

@@ -67,6 +67,11 @@ class Sampler:
             return "a logits processor of the caller's own runs in Python"
         return None
 
+    @property
+    def plainly_greedy(self) -> bool:
+        """True where it takes the highest logit as it is."""
+        return self.temperature == 0 and self.processing is None
+
     def begin(
         self,
         ids: torch.Tensor,

@@ -1,20 +1,8 @@
 """The shapes that recipes give, known before any tensor is read."""
 
-import math
 from collections.abc import Callable
 
-from .recipes import (
-    Cat,
-    Permute,
-    Quantized,
-    Recipe,
-    Repacked,
-    Shape,
-    Slice,
-    Stack,
-    Tensor,
-    View,
-)
+from .recipes import Cat, Quantized, Recipe, Repacked, Shape, Stack, Step, Tensor
 from .storage import LOOSE, fits
 
 
@@ -32,18 +20,8 @@ def shape_of(recipe: Recipe, shape: Callable[[str], Shape]) -> Shape:
             return needed
         case Cat(parts, dim):
             return _cat_shape([shape_of(part, shape) for part in parts], dim)
-        case Slice(of, dim, start, stop):
-            return _slice_shape(shape_of(of, shape), dim, start, stop)
-        case View(of, new):
-            old = shape_of(of, shape)
-            if math.prod(old) != math.prod(new):
-                raise ValueError(f"{list(old)} cannot be viewed as {list(new)}")
-            return new
-        case Permute(of, dims):
-            old = shape_of(of, shape)
-            if sorted(dims) != list(range(len(old))):
-                raise ValueError(f"{list(old)} cannot be permuted by {dims}")
-            return tuple(old[dim] for dim in dims)
+        case Step(of):
+            return recipe.shape(shape_of(of, shape))
         case Stack(parts):
             return _stack_shape([shape_of(part, shape) for part in parts])
         case Quantized():
@@ -77,9 +55,3 @@ def _stack_shape(shapes: list[Shape]) -> Shape:
         if other != first:
             raise ValueError(f"{list(first)} and {list(other)} cannot be stacked")
     return (len(shapes), *first)
-
-
-def _slice_shape(old: Shape, dim: int, start: int, stop: int) -> Shape:
-    if dim >= len(old) or not 0 <= start < stop <= old[dim]:
-        raise ValueError(f"{list(old)} has no {start}:{stop} in dimension {dim}")
-    return (*old[:dim], stop - start, *old[dim + 1 :])

@@ -24,9 +24,12 @@ from glmc.backends.runtime.quantization import (
     scale_rows,
     zero_rows,
 )
+from glmc.backends.runtime.ranks import current
 from glmc.backends.runtime.state import Declared, From, LayerState
 from glmc.backends.states import declaration, owner
 from glmc.backends.torch import ops
+from glmc.backends.torch.threads import on_ranks
+from glmc.ir.dealing import unplaced
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
@@ -36,10 +39,12 @@ from glmc.ir.recipe import (
     DequantFloats,
     DequantGroups,
     DequantRows,
+    OnFirst,
     Permute,
     Quantized,
     Recipe,
     Repacked,
+    Shard,
     Slice,
     Stack,
     Tensor,
@@ -146,7 +151,8 @@ def assemble(
     layer: int | None,
     x: int | None = None,
 ) -> torch.Tensor:
-    """Evaluate a recipe; ``x`` is the index within the stack that it is part of."""
+    """Evaluate a recipe, as the current rank does; ``x`` is the index within the stack
+    that it is part of."""
     where = (checkpoint, layer, x)
     match recipe:
         case Tensor():
@@ -162,10 +168,25 @@ def assemble(
         case Stack(of=of, count=count):
             each = [assemble(of, checkpoint, layer, at) for at in range(count)]
             return torch.stack(each)
+        case Shard(of=of):
+            return _own(recipe, assemble(of, *where))
+        case OnFirst(of=of):
+            made = assemble(of, *where)
+            return made if current().rank == 0 else torch.zeros_like(made)
         case Repacked():
             return _repacked(recipe, checkpoint, layer, x)
         case Quantized():
             return _dequantized(recipe, checkpoint, layer, x)
+
+
+def _own(node: Shard, whole: torch.Tensor) -> torch.Tensor:
+    """Returns the current rank's part, filled up with zeros where it is shorter."""
+    size, dim = node.shape[node.dim], node.dim
+    begin = current().rank // node.copies * size
+    part = whole.narrow(dim, begin, min(size, whole.shape[dim] - begin))
+    lacking = list(part.shape)
+    lacking[dim] = size - part.shape[dim]
+    return torch.cat((part, part.new_zeros(lacking)), dim) if lacking[dim] else part
 
 
 def _repacked(
@@ -316,10 +337,22 @@ def compare(programs: Sequence[Program]) -> Iterator[float]:
     checkpoint = random_checkpoint(programs[0])
     expected, unit = None, 1.0
     for program in programs:
-        answers = run_batch(Executor(program, checkpoint))
+        answers = answered(program, checkpoint)
         if expected is None:
             expected, unit = answers, max(1.0, answers.abs().max().item())
         yield (answers - expected).abs().max().item() / unit
+
+
+def answered(program: Program, checkpoint: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the answers of a program, of which all its ranks give the same."""
+    if program.ranks == 1:
+        return run_batch(Executor(program, checkpoint))
+    first, *others = on_ranks(
+        program.ranks, lambda _: run_batch(Executor(program, checkpoint))
+    )
+    if not all(torch.equal(first, other) for other in others):
+        return first + torch.inf
+    return first
 
 
 def run_batch(model: Executor) -> torch.Tensor:
@@ -377,5 +410,8 @@ def _encoded(model: Executor) -> torch.Tensor:
 
 def _ids(model: Executor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    table = model.weights[model.program.stem.ops[0].params[0]]
-    return torch.randint(len(table), (2, TOKENS), generator=generator)
+    program = model.program
+    table = program.param(program.stem, program.stem.ops[0].params[0])
+    assert table is not None
+    rows = unplaced(table.recipe).shape[0]
+    return torch.randint(rows, (2, TOKENS), generator=generator)

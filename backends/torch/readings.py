@@ -18,6 +18,7 @@ from glmc.backends.torch.execute import (
     read,
     seen_both_ways,
 )
+from glmc.backends.torch.threads import on_ranks
 from glmc.ir.graph import Program
 from glmc.ir.op import Op
 
@@ -42,6 +43,15 @@ def differences(
 
     Relative to the largest answer where that is above 1, as in ``compare``.
     """
+    yield from on_ranks(
+        program.ranks, lambda _: list(_differences(program, checkpoint))
+    )[0]
+
+
+def _differences(
+    program: Program, checkpoint: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, float]]:
+    """Yields the differences as one of the program's ranks finds them."""
     model, tokens = Executor(program, checkpoint), _steady(program)
     everything = slice(0, len(first_slots()))
     whole = read(model, everything, 0, (tokens,))

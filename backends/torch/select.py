@@ -29,6 +29,7 @@ FILES = (
     "pooled",
     "head_experts",
     "recurrent",
+    "collectives",
 )
 #: Definitions that stand for others where no weight is codes, and their file.
 FLOATS = {"_multiplied": "floats"}

@@ -17,11 +17,18 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "first_token",
         "stream",
         "repeat_streams",
+        "own_part",
+    ),
+    "what ranks tell each other, by torch.distributed": (
+        "all_reduce",
+        "all_gather",
+        "reduce_scatter",
     ),
     "a lookup of single rows, which torch does as fast as any": (
         "embedding",
         "quantized_embedding",
         "add_table",
+        "own_rows",
     ),
     "made once a call, for all layers": (
         "rope_table",

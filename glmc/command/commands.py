@@ -42,6 +42,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
         sets=tuple(arguments.sets),
         ignore_keys=tuple(arguments.ignore_key),
         disable=tuple(arguments.disable),
+        tensor_parallel=arguments.tensor_parallel,
+        expert_parallel=arguments.expert_parallel,
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,
         kernels=tuple(arguments.kernels),

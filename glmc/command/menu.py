@@ -50,6 +50,10 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="disregard a config key that no spec knows (repeatable)")  # fmt: skip
     add("--disable", action="append", default=[], metavar="PASS",
         help="leave a pass out (repeatable)")  # fmt: skip
+    add("--tensor-parallel", type=int, default=1, metavar="N",
+        help="deal the weights of every layer to N ranks")  # fmt: skip
+    add("--expert-parallel", action="store_true",
+        help="deal whole experts to them, not the channels of each")  # fmt: skip
     add("--strict", action="store_true",
         help="fail when a fusion had candidates and took none, or an op that"
         " should have a kernel has none")  # fmt: skip

@@ -1,7 +1,7 @@
 """The pipeline, top to bottom on one page."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,9 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         spec_path=options.spec,
         sets=options.sets,
     )
-    lowered = _lowered(loaded)
+    lowered = _lowered(loaded, options)
     check_storage(loaded, lowered)
-    stages = tuple(on.stages(lowered, options.disable))
+    stages = tuple(on.stages(lowered, options.disable, options.dealing()))
     if options.strict:
         check_fusions(stages)
     verified = verify_passes(loaded, options) if options.verify_passes else {}
@@ -146,10 +146,10 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     return Compilation(options, loaded, stages, files, verified, ahead, checked, placed)
 
 
-def _lowered(loaded: LoadedModel) -> Program:
+def _lowered(loaded: LoadedModel, options: Options) -> Program:
     """Lower the model to graphs; an error in that names its config."""
     try:
-        return lower(loaded.model)
+        return lower(loaded.model, cuts=bool(options.dealing()))
     except LayoutError as error:
         keys = sized_by(loaded.lines, error.axis)
         if keys:
@@ -245,7 +245,7 @@ def stage_rows(stages: Iterable[Stage]) -> list[dict[str, str]]:
 
 def _manifest(
     loaded: LoadedModel,
-    stages: Iterable[Stage],
+    stages: Sequence[Stage],
     options: Options,
     files: Mapping[str, str | bytes],
 ) -> str:
@@ -258,6 +258,7 @@ def _manifest(
             "spec": loaded.spec,
             "variant": loaded.variant,
             "target": options.target,
+            **({"ranks": stages[-1].program.ranks} if options.dealing() else {}),
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
             **({"read": dict(options.read)} if options.read else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},

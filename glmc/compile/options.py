@@ -7,6 +7,8 @@ from typing import Any
 
 from glmc.backends.target import DEFAULT
 from glmc.frontends.read.hub import Hub
+from glmc.ir.passes import Pass
+from glmc.ir.passes.place import ExpertsBy, Place
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class Options:
     """The options of a compilation; see ``glmc compile --help``."""
 
     target: str = DEFAULT
+    tensor_parallel: int = 1
+    expert_parallel: bool = False
     variant: str | None = None
     spec: Path | None = None
     sets: tuple[str, ...] = ()
@@ -30,6 +34,14 @@ class Options:
     timeout: float | None = None
     read: Mapping[str, Any] | None = None
     """The certificate, where the spec was read from published code."""
+
+    def dealing(self, *, anywhere: bool = False) -> tuple[Pass, ...]:
+        """Return the pass that deals a program to ranks, if any; ``anywhere`` is
+        that of :class:`~glmc.ir.passes.place.Place`."""
+        if self.tensor_parallel == 1:
+            return ()
+        by: ExpertsBy = "experts" if self.expert_parallel else "channels"
+        return (Place(self.tensor_parallel, by, anywhere),)
 
     @property
     def hub(self) -> Hub:

@@ -18,6 +18,7 @@ from glmc.ir.errors import (
     GlmcError,
     KernelMissingError,
     OptionsDisagreeError,
+    OptionValueError,
     PassChangedResultsError,
     UnknownDeviceError,
     UnknownPassError,
@@ -33,6 +34,7 @@ VERIFY_TOLERANCE = 1e-4
 
 def check_options(options: Options, on: Target) -> None:
     """Refuse options that do not go with the target, or with each other."""
+    _check_parallel(options)
     known = [one.name for one in on.passes()]
     for name in options.disable:
         if name not in known:
@@ -56,6 +58,25 @@ def check_options(options: Options, on: Target) -> None:
                 f"Unknown target {name!r} of --aot: for a build of the target {on.name}"
                 f" kernels can be compiled for {', '.join(known)}."
             )
+
+
+def _check_parallel(options: Options) -> None:
+    """Refuse numbers of ranks that are none, and options that mean nothing on one."""
+    if options.tensor_parallel < 1:
+        raise OptionValueError(
+            f"--tensor-parallel {options.tensor_parallel}: give the number of ranks,"
+            " such as 8."
+        )
+    if options.expert_parallel and options.tensor_parallel == 1:
+        raise OptionsDisagreeError(
+            "--expert-parallel says how experts are dealt to the ranks of"
+            " --tensor-parallel: give both."
+        )
+    if options.tensor_parallel > 1 and options.kernels:
+        raise OptionsDisagreeError(
+            "--kernel with --tensor-parallel: a kernel of your own is checked on whole"
+            " tensors only; leave one of them out."
+        )
 
 
 def check_storage(loaded: LoadedModel, lowered: Program) -> None:
@@ -106,8 +127,9 @@ def verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     from glmc.backends.torch.execute import compare, random_checkpoint
     from glmc.backends.torch.readings import differences as readings
 
-    small = lower(shrink(loaded.model))
-    stages = list(target(options.target).stages(small, options.disable))
+    dealing = options.dealing(anywhere=True)
+    small = lower(shrink(loaded.model, options.tensor_parallel), cuts=bool(dealing))
+    stages = list(target(options.target).stages(small, options.disable, dealing))
     differences = list(compare([stage.program for stage in stages]))
     verified: dict[str, float] = {}
     before = 0.0

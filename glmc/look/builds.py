@@ -69,6 +69,11 @@ class Build:
         """
         return target(str(self.manifest.get("target", DEFAULT)))
 
+    @property
+    def ranks(self) -> int:
+        """The number of processes that compute it together."""
+        return int(self.manifest.get("ranks", 1))
+
     @cached_property
     def stages(self) -> dict[str, Mapping[str, str]]:
         """Maps each stage's name to its ``file`` and ``doc``, in order."""

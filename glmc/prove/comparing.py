@@ -187,6 +187,8 @@ class Comparison:
     tolerance: float
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     """Phase (``single prompt``) to row (``layer 3``) to :func:`difference`."""
+    ranks: list[tuple[float, str, str]] = field(default_factory=list)
+    """The :attr:`worst` of each rank, where several compute the model."""
 
     def add(self, given: Scenario, got: Answer, expected: Answer) -> None:
         """Compare one scenario; rows that the reference does not give are left out."""
@@ -222,5 +224,6 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """True if all differences are within the tolerance."""
-        return self.first is None
+        """True if all differences are within the tolerance, on every rank."""
+        others = all(value <= self.tolerance for value, _, _ in self.ranks)
+        return self.first is None and others

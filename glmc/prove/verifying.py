@@ -23,12 +23,14 @@ from glmc.prove.comparing import (
     carried,
     scenarios,
 )
+from glmc.use.ranks import every, on_every_rank
 from glmc.use.running import load_model, token_ids, usual_device
 
 DIFFERS = 1
 """The exit code when a difference exceeds the tolerance."""
 
 
+@on_every_rank
 def verify_command(arguments: argparse.Namespace) -> int:
     """Run ``glmc verify``; return 0 when all differences are within the tolerance, else
     1."""
@@ -40,6 +42,7 @@ def verify_command(arguments: argparse.Namespace) -> int:
     for given, expected in reference(arguments, model):
         compared.add(given, _own(model, read, given), expected)
         kept.append((given, expected))
+    compared.ranks = every(arguments, compared.worst)
     if arguments.save:
         references.write_golden(arguments.save, kept)
     if arguments.json:
@@ -96,6 +99,7 @@ def facts(compared: Comparison, arguments: argparse.Namespace) -> dict[str, Any]
         "dtype": arguments.dtype,
         "device": arguments.device,
         "tolerance": compared.tolerance,
+        "ranks": [_number(value) for value, _, _ in compared.ranks],
         "worst": {"phase": phase, "row": row, "difference": _number(value)},
         "differences": {
             phase: {row: _number(value) for row, value in rows.items()}
@@ -127,7 +131,11 @@ def text(compared: Comparison, arguments: argparse.Namespace) -> str:
             "glmc bisect names the culprit"
         )
     said = f"worst {value:.1e} ({phase}, {row})"
-    return "\n".join([*lines, "", f"{said} against {how}: {verdict}"])
+    lines += ["", f"{said} against {how}: {verdict}"]
+    if len(compared.ranks) > 1:
+        each = (f"{n}: {value:.1e}" for n, (value, _, _) in enumerate(compared.ranks))
+        lines.append(f"worst of each rank: {', '.join(each)}")
+    return "\n".join(lines)
 
 
 def _cell(compared: Comparison, phase: str, row: str) -> str:

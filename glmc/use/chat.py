@@ -9,7 +9,9 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glmc.ir.errors import GenerationError, OptionValueError
+from glmc.ir.errors import OptionValueError
+from glmc.look.builds import Build
+from glmc.use.ranks import on_every_rank, refusal, told_by_first
 from glmc.use.running import load_model, load_tokenizer, sampling
 
 _HELP = """\
@@ -97,6 +99,7 @@ class Conversation:
         return pieces
 
 
+@on_every_rank
 def chat_command(arguments: argparse.Namespace) -> int:
     """Run ``glmc chat``."""
     tokenizer = load_tokenizer(arguments)
@@ -107,12 +110,12 @@ def chat_command(arguments: argparse.Namespace) -> int:
     conversation = Conversation(model, tokenizer, arguments.system, options, template)
     if sys.stdin.isatty():
         print(f"{arguments.build}: {tokenizer.variant or 'chat'}; /help for commands")
-    for line in _lines():
+    for line in told_by_first(arguments, _lines()):
         if line.startswith("/"):
             if not _obey(conversation, line):
                 return 0
         elif line:
-            _answer(conversation, line)
+            _answer(conversation, line, alone=Build(arguments.build).ranks == 1)
     return 0
 
 
@@ -179,13 +182,17 @@ def _obey(conversation: Conversation, line: str) -> bool:
     return True
 
 
-def _answer(conversation: Conversation, line: str) -> None:
+def _answer(conversation: Conversation, line: str, *, alone: bool) -> None:
+    """Print the answer to a line. Where it is stopped, several ranks all end: each
+    would have stopped at another token."""
     try:
         with contextlib.closing(conversation.reply(line)) as pieces:
             for piece in pieces:
                 print(piece, end="", flush=True)
     except (ValueError, RuntimeError) as error:
-        raise GenerationError(str(error)) from error
+        raise refusal(error) from error
     except KeyboardInterrupt:
+        if not alone:
+            raise
         print(" [stopped]", end="")
     print()

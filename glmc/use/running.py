@@ -18,15 +18,16 @@ from glmc.backends.target import Target
 from glmc.files.manifest import read_manifest
 from glmc.ir.errors import (
     ConfigDriftError,
-    GenerationError,
     OptionValueError,
     TokenizerUnusableError,
     WeightsUnusableError,
     WeightValuesError,
 )
 from glmc.look.builds import Build
+from glmc.use.ranks import on_every_rank, refusal
 
 
+@on_every_rank
 def run_command(arguments: argparse.Namespace) -> int:
     """Run ``glmc run``."""
     tokenizer = load_tokenizer(arguments) if arguments.prompt is not None else None
@@ -42,7 +43,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 print(text, end="", flush=True)
     except (ValueError, RuntimeError) as error:
-        raise GenerationError(str(error)) from error
+        raise refusal(error) from error
     said = (
         {"text": tokenizer.decode(new, skip_special_tokens=True)} if tokenizer else {}
     )
@@ -106,6 +107,8 @@ def load_model(arguments: argparse.Namespace) -> Any:
             **hub_options(arguments),
         )
     except (ValueError, RuntimeError) as error:
+        if getattr(error, "kind", None) == "ranks":
+            raise
         if getattr(error, "kind", None) == "config":
             raise ConfigDriftError(str(error)) from error
         if getattr(error, "kind", None) == "values":

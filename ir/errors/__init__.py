@@ -69,6 +69,7 @@ from glmc.ir.errors.kernels import (
     UnknownDeviceError,
     UnsoundKernelError,
 )
+from glmc.ir.errors.ranks import NotDealtError, RanksDisagreeError
 from glmc.ir.errors.running import (
     GenerationError,
     GoldenFileError,
@@ -140,6 +141,7 @@ __all__ = [
     "NoReferenceError",
     "NoTritonError",
     "NotABuildError",
+    "NotDealtError",
     "NotInBuildError",
     "NotQuantizableError",
     "OptionValueError",
@@ -147,6 +149,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "PassChangedResultsError",
+    "RanksDisagreeError",
     "ScenarioError",
     "SourceNotFoundError",
     "SpecIncompleteError",

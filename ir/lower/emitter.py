@@ -13,11 +13,24 @@ from glmc.ir.graph import Parameter
 from glmc.ir.layout import recipe
 from glmc.ir.lower.storage import stored_as
 from glmc.ir.lower.tables import Tables
+from glmc.ir.placement import Cut
 from glmc.ir.recipe import Recipe, Stack, cat
 from glmc.ir.types import TensorType
 
 Axes = Mapping[str, int]
 NO_AXES: Axes = {}
+
+_CUTS: Mapping[str, Mapping[str, object]] = {
+    "H": {"what": "heads"},
+    "K": {"what": "kv_heads", "repeats": True},
+    "Hm": {"what": "heads"},
+    "Gm": {"what": "groups", "repeats": True},
+    "F": {"what": "channels"},
+    "Ec": {"what": "channels"},
+    "V": {"what": "vocabulary", "pads": True},
+    "Vp": {"what": "vocabulary", "pads": True},
+}
+"""The axes of slots that weights may be dealt to ranks along."""
 
 
 class Emitter(GraphBuilder):
@@ -116,7 +129,8 @@ class Emitter(GraphBuilder):
     ) -> str:
         """Declare a slot's parameter under the name the checkpoint gives it."""
         recipe = self.recipe(weight, slot, axes)
-        return self.param(self.free(names_of(weight), recipe), recipe, dtype)
+        name = self.free(names_of(weight), recipe)
+        return self.param(name, recipe, dtype, self.cuts(slot, axes))
 
     def packed(
         self,
@@ -126,9 +140,15 @@ class Emitter(GraphBuilder):
         axes: Axes,
         dim: int,
     ) -> str:
-        """Declare one parameter of several slots of one shape, side by side."""
+        """Declare one parameter of several slots of one shape, side by side: a stack
+        of experts, which is dealt to ranks by the channels of each, or expert by
+        expert."""
         recipe = cat([self.recipe(weight, slot, axes) for weight in weights], dim)
-        return self.param(self.free([name], recipe), recipe)
+        cuts = [Cut(what="experts", dim=0, units=axes[slot[0]])]
+        if "Fx" in slot:
+            at, units = slot.index("Fx"), axes["Fx"]
+            cuts.append(Cut(what="channels", dim=at, units=units, parts=len(weights)))
+        return self.param(self.free([name], recipe), recipe, cuts=tuple(cuts))
 
     def bias(
         self,
@@ -140,7 +160,29 @@ class Emitter(GraphBuilder):
         """Declare the bias that goes with a weight."""
         if bias is None:
             return None
-        return self.param(f"{owner}_bias", self.recipe(bias, slot, axes))
+        recipe = self.recipe(bias, slot, axes)
+        return self.param(f"{owner}_bias", recipe, cuts=self.cuts(slot, axes))
+
+    def cuts(self, slot: Sequence[str], axes: Axes) -> tuple[Cut, ...]:
+        """Return how a slot's parameter may be dealt to ranks: by the first axis that
+        counts something of which ranks may have some each."""
+        sizes = self.sizes(axes)
+        for dim, names in enumerate(slot):
+            axis = names.split()[0]
+            if axis in _CUTS:
+                fields = {**_CUTS[axis], "dim": dim, "units": sizes[axis]}
+                return (Cut.model_validate(fields),)
+        return ()
+
+    def sizes(self, axes: Axes) -> dict[str, int]:
+        """Return the sizes of a slot's axes, with those of the model."""
+        model = self.model
+        sizes = {"V": model.vocab, "E": model.hidden, "E_out": model.hidden}
+        sizes |= {**model.axes, **axes}
+        for axis, size in (("P", model.max_positions), ("S", model.type_vocab)):
+            if size:
+                sizes.setdefault(axis, size)
+        return sizes
 
     def recipe(self, weight: m.Weight, slot: Sequence[str], axes: Axes) -> Recipe:
         """Return the recipe that assembles a slot from the checkpoint.
@@ -148,12 +190,7 @@ class Emitter(GraphBuilder):
         With ``{x}`` in its name there is a tensor for each index of the slot's first
         dimension, laid out like the others.
         """
-        model = self.model
-        sizes = {"V": model.vocab, "E": model.hidden, "E_out": model.hidden}
-        sizes |= {**model.axes, **axes}
-        for axis, size in (("P", model.max_positions), ("S", model.type_vocab)):
-            if size:
-                sizes.setdefault(axis, size)
+        sizes = self.sizes(axes)
         layout = weight.layout or " ".join(f"({dim})" for dim in slot)
         form = partial(stored_as, weight.storage)
         if "{x}" not in weight.tensor:

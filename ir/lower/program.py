@@ -29,8 +29,12 @@ LAYER_FACTORS = "layer_factors"
 """The stem's constants, of which every layer is given its row."""
 
 
-def lower(model: m.Model) -> Program:
+def lower(model: m.Model, *, cuts: bool = False) -> Program:
     """Lower a model to graphs of plain ops, and verify the result.
+
+    Args:
+        model: the model.
+        cuts: whether parameters say how they may be dealt to ranks.
 
     Raises:
         GlmcError: when a weight's layout does not give the slot it is bound to, or
@@ -39,6 +43,7 @@ def lower(model: m.Model) -> Program:
     try:
         verify_model(model)
         program = _lower(model)
+        program = program if cuts else _uncut(program)
         verify(program)
     except (OpTypeError, VerifyError) as error:
         raise ModelShapeError(f"{model.name} is no model: {error}.") from None
@@ -62,6 +67,20 @@ def _lower(model: m.Model) -> Program:
         head=head,
         params=tuple(shared.values()),
     )
+
+
+def _uncut(program: Program) -> Program:
+    """Return a program whose parameters do not say how they may be dealt."""
+
+    def without(params: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+        return tuple(
+            param.model_copy(update={"cuts": ()}) if param.cuts else param
+            for param in params
+        )
+
+    blocks = tuple(b.replace(params=without(b.params)) for b in program.blocks)
+    fields = {"params": without(program.params), "blocks": blocks}
+    return program.model_copy(update=fields)
 
 
 def _prefix_encoder(

@@ -2,6 +2,16 @@
 
 from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
 from glmc.ir.ops.blocks import BlockAttention, BlockSelect
+from glmc.ir.ops.collectives import (
+    AllGather,
+    AllReduce,
+    OwnExperts,
+    OwnPart,
+    OwnRows,
+    ReduceScatter,
+    RmsNormPart,
+    SquareSum,
+)
 from glmc.ir.ops.elementwise import (
     Activation,
     ActMul,
@@ -106,6 +116,8 @@ __all__ = [
     "AddTable",
     "AddToOthers",
     "AlibiSlopes",
+    "AllGather",
+    "AllReduce",
     "Attention",
     "BlockAttention",
     "BlockSelect",
@@ -149,6 +161,9 @@ __all__ = [
     "Mul",
     "NoSelection",
     "NormalisedLinear",
+    "OwnExperts",
+    "OwnPart",
+    "OwnRows",
     "PoolSelect",
     "PoolTokens",
     "PoolWrite",
@@ -157,9 +172,11 @@ __all__ = [
     "QuantizedEmbedding",
     "QuantizedLinear",
     "QueryScale",
+    "ReduceScatter",
     "RepeatStreams",
     "RmsNorm",
     "RmsNormLinear",
+    "RmsNormPart",
     "RmsNormalize",
     "Rope",
     "RopeTable",
@@ -183,6 +200,7 @@ __all__ = [
     "SoftCap",
     "Split",
     "SpreadStreams",
+    "SquareSum",
     "StepSize",
     "Stream",
     "TokenWrite",

@@ -9,6 +9,7 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
 from glmc.ir.ops.rope import RopeStyle, check_sections
+from glmc.ir.placing import ByHead
 from glmc.ir.state import KvType
 from glmc.ir.types import TensorType, Type
 
@@ -55,6 +56,7 @@ class KvWrite(Op):
     """Append this call's keys and values ``[B,T,K,D]`` to those that are kept."""
 
     mnemonic = "kv_write"
+    placing = ByHead(("k", "v"), ("kv",), "k")
     kv: Writes
     k: Value
     v: Value
@@ -89,6 +91,7 @@ class Attention(Op):
     """
 
     mnemonic = "attention"
+    placing = ByHead(("q",), ("kv", "slopes", "sinks"))
     multiplies = True
     q: Value
     kv: Reads
@@ -132,6 +135,7 @@ class FullAttention(Op):
     """
 
     mnemonic = "full_attention"
+    placing = ByHead(("q", "k", "v"))
     multiplies = True
     q: Value
     k: Value
@@ -168,6 +172,7 @@ class QkvAttention(Op):
     """
 
     mnemonic = "qkv_attention"
+    placing = ByHead(("qkv",), ("kv", "slopes", "sinks"))
     multiplies = True
     qkv: Value
     kv: Writes

@@ -5,6 +5,7 @@ from typing import Literal
 from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.placing import EACH, LINEAR, PRODUCT, SUM, Pointwise, View
 from glmc.ir.types import TensorType
 
 
@@ -65,6 +66,7 @@ class Linear(Op):
     """y = x Wᵀ + b, with W as ``[out, in]``."""
 
     mnemonic = "linear"
+    placing = PRODUCT
     multiplies = True
     x: Value
     weight: Param
@@ -82,6 +84,7 @@ class NormalisedLinear(Op):
     """y = x Wᵀ with the rows of W, ``[out, in]``, divided by their length."""
 
     mnemonic = "normalised_linear"
+    placing = PRODUCT
     x: Value
     weight: Param
 
@@ -105,12 +108,14 @@ class Add(_Binary):
     """x + y."""
 
     mnemonic = "add"
+    placing = SUM
 
 
 class AddBias(Op):
     """x + a learned vector, a number for each channel or each head of ``[B,T,n·D]``."""
 
     mnemonic = "add_bias"
+    placing = EACH
     x: Value
     bias: Param
 
@@ -125,6 +130,7 @@ class Mul(_Binary):
     """x · y, element by element."""
 
     mnemonic = "mul"
+    placing = Pointwise(over=("x", "y"))
 
 
 class Scale(Op):
@@ -134,6 +140,7 @@ class Scale(Op):
     """
 
     mnemonic = "scale"
+    placing = LINEAR
     x: Value
     factor: float
     rounded: bool = False
@@ -146,6 +153,7 @@ class ScaleBy(Op):
     """w · x, rounded to x's dtype, with w a learned number, or one for each channel."""
 
     mnemonic = "scale_by"
+    placing = LINEAR
     x: Value
     weight: Param
 
@@ -160,6 +168,7 @@ class Clamp(Op):
     """min(max(x, -limit), limit)."""
 
     mnemonic = "clamp"
+    placing = EACH
     x: Value
     limit: float
 
@@ -183,6 +192,7 @@ class SoftCap(Op):
     """cap · tanh(x / cap): almost x while it is small, and never beyond ± cap."""
 
     mnemonic = "soft_cap"
+    placing = EACH
     x: Value
     cap: float
 
@@ -194,6 +204,7 @@ class Gate(Op):
     """x · fn(g): every channel of x has its gate, or every head of ``[B,T,n·D]``."""
 
     mnemonic = "gate"
+    placing = Pointwise(over=("x", "g"), linear="first")
     x: Value
     g: Value
     fn: Literal["sigmoid", "softplus"]
@@ -210,6 +221,7 @@ class ZerosLike(Op):
     """Zeros of x's type, which the first layer receives as residual."""
 
     mnemonic = "zeros_like"
+    placing = EACH
     x: Value
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -228,6 +240,7 @@ class Activation(Op):
     """fn(x). ``gelu`` is the exact (erf) form, ``gelu_tanh`` its tanh approximation."""
 
     mnemonic = "activation"
+    placing = EACH
     x: Value
     fn: ActivationName
 
@@ -243,6 +256,7 @@ class Xielu(Op):
     """
 
     mnemonic = "xielu"
+    placing = EACH
     x: Value
     alpha_p: Param
     alpha_n: Param
@@ -259,6 +273,7 @@ class ActMul(Op):
     """fn(gate) · up of a packed ``gate | up``; the two halves are read once."""
 
     mnemonic = "act_mul"
+    placing = Pointwise(over=("gate_up",))
     gate_up: Value
     fn: ActivationName
 
@@ -279,6 +294,7 @@ class ClampedGlu(Op):
     fn(min(gate, limit)) · up."""
 
     mnemonic = "clamped_glu"
+    placing = Pointwise(over=("gate", "up"))
     gate: Value
     up: Value
     fn: ActivationName
@@ -295,6 +311,7 @@ class Split(Op):
     """Views of the last dimension, one per size."""
 
     mnemonic = "split"
+    placing = View(counts=("sizes",))
     is_view = True
     x: Value
     sizes: tuple[int, ...]
@@ -309,6 +326,7 @@ class Concat(Op):
     """x and then y, side by side in the last dimension."""
 
     mnemonic = "concat"
+    placing = View(over=("x", "y"))
     x: Value
     y: Value
 
@@ -340,6 +358,7 @@ class Heads(Op):
     """``[B,T,n·D]`` seen as ``[B,T,n,D]``."""
 
     mnemonic = "heads"
+    placing = View(counts=("n",))
     is_view = True
     x: Value
     n: int

@@ -8,6 +8,7 @@ for the key and then those for the value.
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
+from glmc.ir.placing import ByHead
 from glmc.ir.state import TokenType
 from glmc.ir.types import TensorType, Type
 
@@ -53,6 +54,7 @@ class LatentAttention(Op):
     """
 
     mnemonic = "latent_attention"
+    placing = ByHead(("q",), ("kv_b", "bias"))
     multiplies = True
     q: Value
     latents: Reads

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.placing import Experts
 from glmc.ir.types import TensorType
 
 
@@ -127,6 +128,7 @@ class MoeExperts(Op):
     """
 
     mnemonic = "moe_experts"
+    placing = Experts()
     multiplies = True
     x: Value
     experts: Value

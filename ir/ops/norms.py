@@ -4,6 +4,7 @@ from typing import Literal
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.placing import NORM
 from glmc.ir.types import TensorType
 
 WeightIn = Literal["input", "f32"]
@@ -30,6 +31,7 @@ class RmsNorm(Op):
     """
 
     mnemonic = "rms_norm"
+    placing = NORM
     x: Value
     weight: Param
     eps: float
@@ -52,6 +54,7 @@ class LayerNorm(Op):
     """
 
     mnemonic = "layer_norm"
+    placing = NORM
     x: Value
     weight: Param
     bias: Param | None = None
@@ -71,6 +74,7 @@ class LayerNormHeads(Op):
     """layer_norm of each head of ``[B,T,n,D]``, with a row of the weight for each."""
 
     mnemonic = "layer_norm_heads"
+    placing = NORM
     x: Value
     weight: Param
     eps: float
@@ -85,6 +89,7 @@ class RmsNormalize(Op):
     """x / sqrt(mean(x²) + eps), in fp32: an RMSNorm without a weight."""
 
     mnemonic = "rms_normalize"
+    placing = NORM
     x: Value
     eps: float
 
@@ -96,6 +101,7 @@ class LayerNormalize(Op):
     """(x - mean(x)) / sqrt(var(x) + eps), in fp32: a LayerNorm without a weight."""
 
     mnemonic = "layer_normalize"
+    placing = NORM
     x: Value
     eps: float
 

@@ -1,6 +1,7 @@
 """Ops on positions besides rope: tables that the stem makes for all layers."""
 
 from glmc.ir.op import Op, Types, Value, expect
+from glmc.ir.placing import LINEAR, Pointwise
 from glmc.ir.types import TensorType
 
 
@@ -83,6 +84,7 @@ class ScaleHeads(Op):
     """x ``[B,T,n,D]`` times a number for each token, rounded to x's dtype first."""
 
     mnemonic = "scale_heads"
+    placing = Pointwise(over=("x",), linear="first")
     x: Value
     scale: Value
 
@@ -115,6 +117,7 @@ class ScaleByFactor(Op):
     """x times one of the layer's factors ``f32[1,1,n]``, rounded to x's dtype."""
 
     mnemonic = "scale_by_factor"
+    placing = LINEAR
     x: Value
     factors: Value
     at: int

@@ -16,6 +16,7 @@ from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import product_flops, product_type
 from glmc.ir.ops.norms import LAYER_FLOPS, RMS_FLOPS, WeightIn, expect_vectors
 from glmc.ir.ops.quantized import quantized_product_type
+from glmc.ir.placing import PRODUCT
 from glmc.ir.types import TensorType
 
 
@@ -33,6 +34,7 @@ class LinearAdd(Op):
     """residual + (x Wᵀ + b): the product joins the residual stream as it is written."""
 
     mnemonic = "linear_add"
+    placing = PRODUCT
     multiplies = True
     x: Value
     weight: Param
@@ -88,6 +90,7 @@ class LinearAct(_Activating):
     """
 
     mnemonic = "linear_act"
+    placing = PRODUCT
     x: Value
     weight: Param
     scale: Param | None = None
@@ -107,6 +110,7 @@ class RmsNormLinear(_Activating):
     """
 
     mnemonic = "rms_norm_linear"
+    placing = PRODUCT
     norm_flops = RMS_FLOPS
     x: Value
     norm: Param
@@ -132,6 +136,7 @@ class LayerNormLinear(_Activating):
     """
 
     mnemonic = "layer_norm_linear"
+    placing = PRODUCT
     norm_flops = LAYER_FLOPS
     x: Value
     norm: Param

@@ -10,6 +10,7 @@ computes with ``(code - zero) · scale``, rounded to the dtype of ``scale``.
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import product_flops
+from glmc.ir.placing import PRODUCT
 from glmc.ir.types import TensorType
 
 
@@ -48,6 +49,7 @@ class QuantizedLinear(Op):
     """y = x Wᵀ + b, with W int8 or int4 codes, less their zeros, times their scales."""
 
     mnemonic = "quantized_linear"
+    placing = PRODUCT
     multiplies = True
     x: Value
     weight: Param

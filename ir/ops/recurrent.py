@@ -7,6 +7,7 @@ from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, Writes, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
+from glmc.ir.placing import EACH, NORM, ByHead, Grouped, Pointwise
 from glmc.ir.state import RowType
 from glmc.ir.types import TensorType, Type
 
@@ -19,6 +20,7 @@ class ShortConv(Op):
     """
 
     mnemonic = "short_conv"
+    placing = ByHead(("x",), ("weight", "bias", "state"), "x")
     x: Value
     weight: Param
     state: Writes
@@ -57,6 +59,7 @@ class Scan(Op):
     """
 
     mnemonic = "scan"
+    placing = ByHead(("q", "k", "v", "g", "beta"), ("state",), "v")
     q: Value
     k: Value
     v: Value
@@ -102,6 +105,7 @@ class L2Normalize(Op):
     """x / sqrt(Σ x² + eps) over the last dimension, in fp32, which the result is."""
 
     mnemonic = "l2_normalize"
+    placing = NORM
     x: Value
     eps: float
 
@@ -118,6 +122,7 @@ class StepSize(Op):
     with a token."""
 
     mnemonic = "step_size"
+    placing = EACH
     exact = ("bias",)
     x: Value
     bias: Param | None = None
@@ -142,6 +147,7 @@ class Decay(Op):
     """
 
     mnemonic = "decay"
+    placing = Pointwise(over=("step",))
     exact = ("a_log",)
     step: Value
     a_log: Param
@@ -159,6 +165,7 @@ class Sigmoid(Op):
     """factor · sigmoid(x)."""
 
     mnemonic = "sigmoid"
+    placing = EACH
     x: Value
     factor: float = 1.0
 
@@ -171,6 +178,7 @@ class ScaleEach(Op):
     ``[B,T,n,D]``, in each token."""
 
     mnemonic = "scale_each"
+    placing = Pointwise(over=("x", "factor"))
     x: Value
     factor: Value
 
@@ -185,6 +193,7 @@ class AddSkip(Op):
     head of x, ``[B,T,n,D]``."""
 
     mnemonic = "add_skip"
+    placing = Pointwise(over=("y", "x"))
     exact = ("weight",)
     y: Value
     x: Value
@@ -211,6 +220,7 @@ class GatedNorm(Op):
     """
 
     mnemonic = "gated_norm"
+    placing = Grouped(over=("x", "z"))
     x: Value
     z: Value
     weight: Param

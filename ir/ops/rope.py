@@ -8,6 +8,7 @@ from typing import Literal
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Types, Value, expect
+from glmc.ir.placing import Pointwise
 from glmc.ir.types import TensorType
 
 RopeStyle = Literal["half", "interleaved"]
@@ -133,6 +134,7 @@ class Rope(Op):
     """
 
     mnemonic = "rope"
+    placing = Pointwise(linear="first")
     x: Value
     cos: Value
     sin: Value

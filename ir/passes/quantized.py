@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from glmc.ir.build import unique
+from glmc.ir.dealing import deal, placement_of
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
@@ -19,10 +20,12 @@ from glmc.ir.recipe import (
     Cat,
     DequantGroups,
     DequantRows,
+    OnFirst,
     Permute,
     Quantized,
     Recipe,
     Repacked,
+    Shard,
     Slice,
     Stack,
     Tensor,
@@ -189,9 +192,9 @@ def _stored(
         raise Refusal(f"@{param.name} is looked up, and its rows have several scales")
 
     def own(name: str, kind: str, recipe: Recipe) -> Parameter:
-        return Parameter(
-            name=name, type=TensorType(dtype=kind, dims=recipe.shape), recipe=recipe
-        )
+        place = placement_of(recipe)
+        type_of = TensorType(dtype=kind, dims=recipe.shape, placement=place)
+        return Parameter(name=name, type=type_of, recipe=recipe)
 
     zeros = unique(f"{param.name}_zeros", taken)
     return Stored(
@@ -220,6 +223,10 @@ def _split(recipe: Recipe, packing: Packing) -> Pieces:
             raise Refusal("a part of it is stored otherwise than in rows of codes")
         case Repacked():
             raise AssertionError("this pass runs once")
+        case OnFirst():
+            raise Refusal("it is a summand of its own")
+        case Shard():
+            return _dealt(recipe, packing)
     of = _split(recipe.of, packing)
     zeros = None if of.zeros is None else _step(recipe, of.zeros)
     codes, scale = (_step(recipe, part) for part in (of.codes, of.scale))
@@ -241,6 +248,28 @@ def _leaf(leaf: DequantRows | DequantGroups, packing: Packing) -> Pieces:
     zeros = Repacked(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
     codes, scale = Repacked(of=leaf, part="codes"), Repacked(of=leaf, part="scale")
     return Pieces(leaf.bits, group, codes, scale, zeros)
+
+
+def _dealt(recipe: Shard, packing: Packing) -> Pieces:
+    """Deal the parts of a weight as it is dealt itself: codes are cut at whole groups,
+    so that scales and zero points of groups are cut with them."""
+    of = _split(recipe.of, packing)
+    width = recipe.shape[-1]
+    group = min(of.group, width)
+    if width % group:
+        raise Refusal(f"groups of {group} do not divide rows of {width} codes")
+    if reason := packing(of.bits, width, group):
+        raise Refusal(reason)
+
+    def part(one: Recipe) -> Recipe:
+        if recipe.dim >= len(one.shape) or one.shape[recipe.dim] == 1:
+            return one
+        return deal(one, recipe.dim, recipe.ranks, recipe.copies)
+
+    zeros = of.zeros and part(of.zeros)
+    return replace(
+        of, group=group, codes=part(of.codes), scale=part(of.scale), zeros=zeros
+    )
 
 
 def _joined(recipe: Cat, packing: Packing) -> Pieces:

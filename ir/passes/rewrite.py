@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from glmc.ir.build import infer, unique
+from glmc.ir.dealing import placement_of
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count, traffic
 from glmc.ir.op import Op
@@ -272,7 +273,11 @@ def _merged_params(match: Match, lines: list[ParamLine], bound: Binding) -> Grap
         taken = [param.name for param in (*graph.params, *match.program.params)]
         name = unique(line.name, taken)
         recipe = cat([param.recipe for param in parts])
-        type_of = TensorType(dtype=parts[0].type.dtype, dims=recipe.shape)
+        type_of = TensorType(
+            dtype=parts[0].type.dtype,
+            dims=recipe.shape,
+            placement=placement_of(recipe),
+        )
         param = Parameter(name=name, type=type_of, recipe=recipe)
         at = graph.params.index(parts[0])
         params = (*graph.params[:at], param, *graph.params[at:])

@@ -12,10 +12,12 @@ from glmc.ir.node import Node
 from glmc.ir.op import Op
 from glmc.ir.recipe import (
     Cat,
+    OnFirst,
     Permute,
     Quantized,
     Recipe,
     Repacked,
+    Shard,
     Slice,
     Stack,
     Tensor,
@@ -29,7 +31,8 @@ _ALIGN = 44
 
 def print_program(program: Program) -> str:
     """Print a program; :func:`glmc.ir.text.parse_program` reads it back."""
-    lines = [f"program @{program.name} {program.dtype}"]
+    ranks = f" on {program.ranks} ranks" if program.ranks > 1 else ""
+    lines = [f"program @{program.name} {program.dtype}{ranks}"]
     lines += _param_lines(program.params, "")
     for graph, head in zip(program.graphs, _headers(program), strict=True):
         lines += ["", head, *_graph_lines(graph)]
@@ -81,7 +84,10 @@ def _graph_lines(graph: Graph) -> list[str]:
 
 def _param_lines(params: Iterable[Parameter], prefix: str) -> list[str]:
     return _aligned(
-        (f"@{param.name}: {param.type}", print_recipe(param.recipe, prefix))
+        (
+            " ".join([f"@{param.name}: {param.type}", *map(str, param.cuts)]),
+            print_recipe(param.recipe, prefix),
+        )
         for param in params
     )
 
@@ -130,6 +136,11 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
             return f"cat({', '.join([*inner, *([f'dim={dim}'] if dim else [])])})"
         case Stack(of=of, count=count):
             return f"stack({print_recipe(of, prefix)}, {count})"
+        case Shard(of=of, dim=dim, ranks=ranks, copies=copies):
+            more = f", copies={copies}" if copies != 1 else ""
+            return f"{print_recipe(of, prefix)}.shard({dim}, {ranks}{more})"
+        case OnFirst(of=of):
+            return f"{print_recipe(of, prefix)}.on_first()"
         case Repacked(of=of, part=part):
             return f"{print_recipe(of, prefix)}.{part}()"
         case Quantized():

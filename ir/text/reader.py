@@ -12,11 +12,21 @@ from glmc.ir.graph import Graph, Input, Parameter, Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result, registry
+from glmc.ir.placement import Cut
 from glmc.ir.recipe import Recipe
 from glmc.ir.state import State, StateType
 from glmc.ir.text.lexer import Cursor
 from glmc.ir.text.printer import node_name
-from glmc.ir.text.syntax import Call, Ref, Statement, ref, statement, type_, value
+from glmc.ir.text.syntax import (
+    Call,
+    Ref,
+    Statement,
+    call,
+    ref,
+    statement,
+    type_,
+    value,
+)
 from glmc.ir.types import TensorType
 from glmc.ir.wording import meant
 
@@ -46,6 +56,7 @@ def _shallow(cursor: Cursor) -> Iterator[None]:
 
 
 _MAX_LAYERS = 100_000
+_MAX_RANKS = 100_000
 
 _NODES: Mapping[str, type[Node]] = {
     node_name(cls): cls
@@ -93,6 +104,10 @@ def parse_program(text: str) -> Program:
 def _program(cursor: Cursor) -> Program:
     cursor.take("name", "program")
     name, dtype = ref(cursor, "@"), cursor.take("name")
+    ranks = 1
+    if cursor.accept("name", "on"):
+        ranks = cursor.whole(_MAX_RANKS)
+        cursor.take("name", "ranks")
     params = _params(cursor, "")
     encoder = None
     if cursor.accept("name", "prefix_encoder"):
@@ -113,6 +128,7 @@ def _program(cursor: Cursor) -> Program:
     return Program(
         name=name,
         dtype=dtype,
+        ranks=ranks,
         params=params,
         prefix_encoder=encoder,
         stem=stem,
@@ -204,12 +220,27 @@ def _params(cursor: Cursor, prefix: str) -> tuple[Parameter, ...]:
         name = ref(cursor, "@")
         cursor.take("mark", ":")
         at, type_of = cursor.now.at, type_(cursor)
+        cuts = _cuts(cursor)
         cursor.take("mark", "=")
         recipe = _recipe(cursor, value(cursor), prefix)
         if not isinstance(type_of, TensorType):
             raise cursor.error(f"parameter @{name} must be a tensor", at)
-        params.append(Parameter(name=name, type=type_of, recipe=recipe))
+        params.append(Parameter(name=name, type=type_of, recipe=recipe, cuts=cuts))
     return tuple(params)
+
+
+def _cuts(cursor: Cursor) -> tuple[Cut, ...]:
+    """Parse the ways a parameter may be dealt to ranks: ``cut(heads, 0, 32)``."""
+    cuts = []
+    while cursor.sees("name", "cut"):
+        raw = call(cursor)
+        flags = {name: True for name in ("repeats", "pads") if name in raw.args}
+        args = [one for one in raw.args if one not in flags]
+        if len(args) != 3:
+            raise cursor.error("cut takes what, a dimension, and how many", raw.at)
+        fields = {"what": args[0], "dim": args[1], "units": args[2], **flags}
+        cuts.append(_build(cursor, Cut, {**fields, **raw.kwargs}, raw.at))
+    return tuple(cuts)
 
 
 _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
@@ -221,6 +252,7 @@ _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
 
 
 _PARTS = ("codes", "scale", "zeros")
+_STEPS = ("cat", "slice", "view", "permute", "stack", "shard", "on_first")
 
 
 def _recipe(cursor: Cursor, raw: Any, prefix: str) -> Recipe:
@@ -259,11 +291,13 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.Permute(of=inner, dims=tuple(numbers))
         case "stack", [count]:
             return recipes.Stack(of=inner, count=count)
+        case "shard", [dim, ranks]:
+            return recipes.Shard(of=inner, dim=dim, ranks=ranks, **raw.kwargs)
+        case "on_first", []:
+            return recipes.OnFirst(of=inner)
         case (("codes" | "scale" | "zeros"), []):
             return recipes.Repacked.model_validate({"of": inner, "part": raw.name})
-    hint = meant(
-        raw.name, ("cat", "slice", "view", "permute", "stack", *_PARTS, *_DEQUANT)
-    )
+    hint = meant(raw.name, (*_STEPS, *_PARTS, *_DEQUANT))
     raise cursor.error(f"{raw.name} is not a step of a recipe{hint}", raw.at)
 
 

@@ -13,9 +13,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from glmc.ir.placement import PARTIAL, REPLICATED, Placement, shard
 from glmc.ir.state import KEPT, KvType, RowType, StateType, TokenType
 from glmc.ir.text.lexer import Cursor
-from glmc.ir.types import BYTES, TensorType, Type
+from glmc.ir.types import BYTES, TensorType, Type, placed
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -80,13 +81,25 @@ def type_(cursor: Cursor) -> Type:
         raise cursor.error(f"expected a type, found {found!r}")
     dims = tuple([_dim(cursor) for _ in _items(cursor, "[", "]")])
     if cursor.accept("name", "per"):
-        return _kept(cursor, dtype, dims, at)
+        return placed(_kept(cursor, dtype, dims, at), _placement(cursor))
     if dtype is None or dtype == "kv":
         raise cursor.error("what is kept says if it is per token or per row", at)
     if dtype not in BYTES:
         known = ", ".join(BYTES)
         raise cursor.error(f"{dtype} is no type of numbers; they are {known}", at)
-    return TensorType(dtype=dtype, dims=dims)
+    return TensorType(dtype=dtype, dims=dims, placement=_placement(cursor))
+
+
+def _placement(cursor: Cursor) -> Placement:
+    """Parse where a tensor lies: ``shard(2)``, ``partial``, or nothing."""
+    if cursor.accept("name", "partial"):
+        return PARTIAL
+    if not cursor.accept("name", "shard"):
+        return REPLICATED
+    cursor.take("mark", "(")
+    axis = cursor.whole()
+    cursor.take("mark", ")")
+    return shard(axis)
 
 
 def _kept(

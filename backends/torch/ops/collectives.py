@@ -1,0 +1,72 @@
+"""Ops between ranks that compute one model together, and ops of one rank's part."""
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.runtime.ranks import current
+
+
+def all_reduce(x: torch.Tensor) -> torch.Tensor:
+    """Sums every rank's `x`."""
+    return current().sum(x)
+
+
+def all_gather(x: torch.Tensor, *, dim: int, ranks: int, size: int) -> torch.Tensor:
+    """Joins the parts of all `ranks` along `dim`, and takes the first `size`."""
+    parts = current().gather(x)
+    assert len(parts) == ranks
+    return torch.cat(parts, dim).narrow(dim, 0, size)
+
+
+def reduce_scatter(x: torch.Tensor, *, dim: int, ranks: int) -> torch.Tensor:
+    """Sums every rank's `x`, and takes this rank's part along `dim`."""
+    return own_part(current().sum(x), dim=dim, ranks=ranks)
+
+
+def own_part(x: torch.Tensor, *, dim: int, ranks: int) -> torch.Tensor:
+    """Takes this rank's part of `x` along `dim`, one of `ranks` equal ones."""
+    size = x.shape[dim] // ranks
+    return x.narrow(dim, current().rank * size, size)
+
+
+def own_rows(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Looks up rows of a table at `ids` int64 [B, T] -> [B, T, E]. `weight` [V, E] is
+    this rank's part of it; of the rows of other ranks there are zeros."""
+    at = ids - current().rank * len(weight)
+    mine = (at >= 0) & (at < len(weight))
+    rows = F.embedding(torch.where(mine, at, 0), weight)
+    return rows * mine.unsqueeze(-1)
+
+
+def own_experts(
+    experts: torch.Tensor, weights: torch.Tensor, *, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts `experts` int64 [B, T, k] among the `count` of this rank; those of other
+    ranks are the first of them, with 0 in place of their `weights`."""
+    at = experts - current().rank * count
+    mine = (at >= 0) & (at < count)
+    return torch.where(mine, at, 0), weights * mine
+
+
+def square_sum(x: torch.Tensor) -> torch.Tensor:
+    """Sums the squares of the last dimension in fp32: [..., D] -> [..., 1]."""
+    return x.float().square().sum(-1, keepdim=True)
+
+
+def rms_norm_part(
+    x: torch.Tensor,
+    squares: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    width: int,
+    eps: float,
+    weight_in: str = "input",
+    unit_offset: bool = False,
+) -> torch.Tensor:
+    """Computes a part of the norm over `width` channels, whose squares sum up to
+    `squares` [..., 1]; otherwise as `rms_norm`."""
+    scaled = x.float() * torch.rsqrt(squares / width + eps)
+    gain = 1.0 + weight.float() if unit_offset else weight
+    if weight_in == "f32":
+        return (scaled * gain).to(x.dtype)
+    return (scaled.to(x.dtype) * gain).to(x.dtype)
