@@ -33,7 +33,7 @@ DEFAULT = "any"
 
 TARGETS: dict[str, str] = {
     "any": "glmc.backends.triton.target:ANY",
-    "cpu": "glmc.backends.torch.target:CPU",
+    "cpu": "glmc.backends.cpu.target:CPU",
     "cuda": "glmc.backends.triton.target:CUDA",
     "hip": "glmc.backends.triton.target:HIP",
 }

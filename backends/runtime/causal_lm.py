@@ -93,8 +93,23 @@ class CausalLM(BaseModel):
                     raise WeightsError(str(error), "config") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drops the decoder: copies and pickles record their own steps."""
-        return {**self.__dict__, "_decoder": None}
+        """Drops the decoder, since copies and pickles record their own steps, and the
+        engine, which computes with these very weights."""
+        return {**self.__dict__, "_decoder": None, "engine": None}
+
+    def compute(
+        self,
+        ids: torch.Tensor,
+        pos: torch.Tensor,
+        cache: Cache,
+        keep: int,
+        ops: ModuleType,
+    ) -> torch.Tensor:
+        """Returns what `run` does, by the engine where that serves."""
+        engine = self.engine
+        if engine is None or self.ops or not engine.serves(self, ids, cache):
+            return self.run(ids, pos, cache, keep, ops)
+        return engine.run(self, ids, pos, cache, keep)
 
     def run(
         self,
@@ -212,7 +227,7 @@ class CausalLM(BaseModel):
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         with cache.reading():
-            logits = self.run(input_ids, pos, cache, logits_to_keep, ops)
+            logits = self.compute(input_ids, pos, cache, logits_to_keep, ops)
             logits = self.whole(logits, ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)

@@ -85,6 +85,9 @@ class Decoder:
     ) -> Recorded | None:
         """Returns the kept cache, with room for these rows; None where steps are not
         recorded, and then `path` says why."""
+        if model.engine is not None and model.ops is None:
+            self.path = "one call of C++ a token"
+            return None
         if self._model != (now := _identity(model)):
             self._model, self._refusal, self.kept = now, None, None
         recorder = self.kept.recorder if self.kept else self.recorder(model.device)

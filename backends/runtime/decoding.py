@@ -39,7 +39,7 @@ class Step:
     @torch.no_grad()
     def run(self, model: "CausalLM", ops: ModuleType) -> None:
         """Advances by one token, but for the counts that `cache` has on the host."""
-        logits = model.run(self.ids, self.pos, self.cache, 1, ops)
+        logits = model.compute(self.ids, self.pos, self.cache, 1, ops)
         self.ids.copy_(model.choose(logits[:, -1], self.sampler, ops)[:, None])
         counting = self.pos[:, -1] if self.pos.ndim == 3 else self.pos
         counting.add_(1)

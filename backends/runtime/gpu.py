@@ -19,6 +19,10 @@ def ready(kernels: ModuleType) -> None:
     apply_tuning(kernels, present_target())
 
 
+def packing(dtype: torch.dtype) -> None:
+    """Weights stay as they are."""
+
+
 def loaded(model: BaseModel) -> None:
     """Offers Triton the kernels that were compiled with the build, if some were."""
     if Path(__file__).with_name("aot").is_dir():

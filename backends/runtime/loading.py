@@ -130,18 +130,22 @@ def load(
     if cache_dtype is not None:
         model.keep_cache_as(cache_dtype)
     check_parameters(model, binds)
+    wants = machine(device.type)
+    packed = wants.packing(dtype) if wants else None
     with progress_bar(progress, binds, dtype) as bar:
         for bind in binds:
             own = dtype_of(bind, dtype)
             weight = torch.empty(bind.shape, dtype=own, device=device)
             fill(weight, bind.recipe, checkpoint)
             faults += unsound(weight, bind, checkpoint)
-            set_parameter(model, bind.path, weight)
             if bar is not None:
                 bar.update(weight.nbytes)
+            set_parameter(
+                model, bind.path, packed(bind.path, weight) if packed else weight
+            )
     checkpoint.close()
     tell(faults, " with ".join(map(str, folders)), strict)
-    if wants := machine(device.type):
+    if wants:
         wants.loaded(model)
     return model.eval()
 

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -14,6 +14,7 @@ from torch import nn
 from .devices import MACHINES, OPERATIONS, TARGET
 
 if TYPE_CHECKING:
+    from .cache import Cache
     from .graphs import Recorder
     from .recipes import Bind
     from .state import Declared
@@ -31,11 +32,34 @@ class Machine(Protocol):
     def ready(self, operations: ModuleType) -> None:
         """Prepares the operations before the first call."""
 
-    def loaded(self, model: "BaseModel") -> None:
-        """Takes a model whose weights lie on the device, and may lay them out."""
+    def packing(
+        self, dtype: torch.dtype
+    ) -> Callable[[str, torch.Tensor], torch.Tensor] | None:
+        """Returns what lays out the weights of a model of that dtype, given the path of
+        each and the weight, whose memory it may take. None: they stay as they are."""
 
-    def recorder(self, device: torch.device) -> "Recorder":
-        """Returns the recorder of decode steps on a device."""
+    def loaded(self, model: "BaseModel") -> None:
+        """Takes a model whose weights lie on the device."""
+
+    def recorder(self, device: torch.device) -> "Recorder | None":
+        """Returns the recorder of decode steps on a device; None: there is none."""
+
+
+class Engine(Protocol):
+    """A program that computes what `run` of a model does, in one call."""
+
+    def serves(self, model: Any, ids: torch.Tensor, cache: "Cache") -> bool:
+        """Tells whether it computes what the model means now."""
+
+    def run(
+        self,
+        model: Any,
+        ids: torch.Tensor,
+        pos: torch.Tensor,
+        cache: "Cache",
+        keep: int,
+    ) -> torch.Tensor:
+        """Returns what `run` of the model does."""
 
 
 def machine(device_type: str) -> Machine | None:
@@ -97,6 +121,9 @@ class BaseModel(Block):
     #: The module of operations; None takes the one that the build's `devices` names
     #: for where the weights are.
     ops: ModuleType | None = None
+    #: What computes in the place of `run`, where the build has such a thing and `ops`
+    #: is None.
+    engine: Engine | None = None
 
     #: The folders that the weights are from, and what each parameter is made of there.
     folders: tuple[Path, ...] = ()

@@ -99,7 +99,7 @@ def test_every_config_compiles_for_each_kind_of_machine(name: str) -> None:
     assert "kernels.py" in made["hip"].files
     code = [text for path, text in made["cpu"].files.items() if path.endswith(".py")]
     assert not any("triton" in str(text).lower() for text in code)
-    assert {row.where for row in made["cpu"].placed} == {"torch"}
+    assert {row.where for row in made["cpu"].placed} <= {"kernel", "torch", "reference"}
 
 
 def test_what_only_a_gpu_has_is_refused_for_a_cpu(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_build_for_cpus_answers_as_the_default_does(
         list(model.generate(ids, max_new_tokens=6, stream=True)) for model in both
     )
     assert all(map(torch.equal, mine, others))
-    assert both[0].decode_path == "eager: this build records no steps on a cpu"
+    assert both[0].decode_path == "one call of C++ a token"
 
 
 def test_what_only_a_gpu_can_is_refused_with_a_build_for_cpus(
@@ -210,7 +210,7 @@ def test_what_only_a_gpu_can_is_refused_with_a_build_for_cpus(
     assert "the target cpu, which has no kernels to tune" in capsys.readouterr().err
     assert main(["inspect", str(of_a_cpu)]) == 0
     text = capsys.readouterr().out
-    assert "target      cpu: CPUs, by torch." in text
+    assert "target      cpu: CPUs, by C++" in text
     assert "on a CPU\n" in text
     assert "launch" not in text
     assert "GPU" not in text

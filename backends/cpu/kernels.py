@@ -1,0 +1,183 @@
+"""The ops that have a kernel in C++, and what each takes.
+
+A kernel is a function in a header of ``codegen_templates/cpu/``, called as the op is:
+results, required operands, and then by their names what may be left out and attributes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+from glmc.ir.types import TensorType
+
+Types = Mapping[str, TensorType]
+
+
+def _always(op: Op, types: Types) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel of an op.
+
+    header   the header that has it
+    options  optional operands and attributes that it takes, in the order in which its
+             options are declared
+    unfit    why it does not take a use, or None
+    name     its function, where that has another name than the op
+    constant what is computed once, at load time, by functions of reference.py: an
+             expression of the op's attributes, and the option that is given it
+    """
+
+    header: str
+    options: tuple[str, ...] = ()
+    unfit: Callable[[Op, Types], str | None] = _always
+    name: str = ""
+    constant: tuple[str, str] | None = None
+
+
+def _even(op: Op, types: Types) -> str | None:
+    """Products and keys take columns in pairs."""
+    matrix = types["weight"]
+    if len(matrix.dims) != 2:
+        return f"its weight {matrix} is no matrix"
+    return f"its weight {matrix} has an odd width" if int(matrix.dims[1]) % 2 else None
+
+
+def _kept(op: Op, types: Types) -> str | None:
+    return "its cache has a dtype of its own" if types["kv"].dtype else None
+
+
+def _attention(op: Op, types: Types) -> str | None:
+    width = int(types["q"].dims[-1])
+    odd = f"keys of {width} channels are odd" if width % 2 else None
+    return _kept(op, types) or odd
+
+
+def _positions(op: Op, types: Types) -> str | None:
+    pos = types["pos"]
+    return None if pos.dims == ("B", "T") else f"positions {pos} have several streams"
+
+
+def _table(frequencies: str, *attributes: str) -> Kernel:
+    arguments = ", ".join(f"{{{name}}}" for name in attributes)
+    return Kernel(
+        "rope",
+        ("factor",),
+        name="rope_table",
+        unfit=_positions,
+        constant=(f"{frequencies}({arguments}, CPU)", "frequencies"),
+    )
+
+
+_NORM = ("eps", "weight_in", "unit_offset")
+
+KERNELS: Mapping[str, Kernel] = {
+    "embedding": Kernel("product", unfit=_even),
+    "linear": Kernel("product", ("bias",), _even),
+    "rms_norm": Kernel("norms", _NORM),
+    "rms_normalize": Kernel("norms", ("eps",)),
+    "layer_norm": Kernel("norms", ("bias", "eps", "unit_offset")),
+    "layer_normalize": Kernel("norms", ("eps",)),
+    "rope": Kernel("rope", ("style", "sections", "first", "reverse")),
+    "rope_table": _table("default_frequencies", "dim", "theta"),
+    "rope_table_linear": _table("linear_frequencies", "dim", "theta", "factor"),
+    "rope_table_llama3": _table(
+        "llama3_frequencies",
+        *("dim", "theta", "factor", "low_freq_factor", "high_freq_factor"),
+        "original_max_positions",
+    ),
+    "rope_table_yarn": _table(
+        "yarn_frequencies",
+        *("dim", "theta", "factor", "beta_fast", "beta_slow"),
+        *("original_max_positions", "truncate"),
+    ),
+    "rope_table_proportional": _table(
+        "proportional_frequencies", "dim", "theta", "turning", "factor"
+    ),
+    "kv_write": Kernel("attention", unfit=_kept),
+    "attention": Kernel(
+        "attention",
+        (
+            *("prefix", "slopes", "sinks", "scale"),
+            *("window", "learned", "chunk", "softcap"),
+        ),
+        _attention,
+    ),
+    "add": Kernel("elementwise"),
+    "mul": Kernel("elementwise"),
+    "activation": Kernel("elementwise", ("fn",)),
+    "act_mul": Kernel("elementwise", ("fn",)),
+    "scale": Kernel("elementwise", ("factor", "rounded")),
+    "scale_by": Kernel("elementwise"),
+    "scale_heads": Kernel("elementwise"),
+    "add_bias": Kernel("elementwise"),
+    "clamp": Kernel("elementwise", ("limit",)),
+    "soft_cap": Kernel("elementwise", ("cap",)),
+    "gate": Kernel("elementwise", ("fn",)),
+    "concat": Kernel("elementwise"),
+    "zeros_like": Kernel("elementwise"),
+}
+
+VIEWS = ("split", "heads")
+"""Ops that only name other places of the same memory."""
+
+CONSTANTS: Mapping[str, str] = {
+    "alibi_slopes": "alibi_slopes(ZERO, heads={heads}, max_bias={max_bias},"
+    " scale={scale})",
+}
+"""Ops whose result is the same in every call, computed once at load time."""
+
+FACTOR = {"rope_table_yarn": "attention_factor"}
+"""The attribute of a table that its cosines are multiplied by."""
+
+
+def unfit(program: Program, graph: Graph, op: Op) -> str | None:
+    """Say why an op has no kernel in C++, or None."""
+    if op.mnemonic in VIEWS or op.mnemonic in CONSTANTS:
+        return None
+    kernel = KERNELS.get(op.mnemonic)
+    if kernel is None:
+        return f"{op.mnemonic}: no C++ is written for it"
+    unknown = sorted(set(_given(op)) - set(kernel.options))
+    if unknown and kernel.constant is None:
+        return f"{op.mnemonic}: its C++ takes no {', '.join(unknown)}"
+    for name in (*op.values, *op.outs):
+        kind = graph.types[name]
+        if not isinstance(kind, TensorType):
+            continue
+        if not is_rows(kind) and name not in known_values(program, graph):
+            return f"{op.mnemonic}: %{name} {kind} is not a row of numbers a token"
+    reason = kernel.unfit(op, program.operand_types(graph, op))  # type: ignore[arg-type]
+    return f"{op.mnemonic}: {reason}" if reason else None
+
+
+def _given(op: Op) -> Iterator[str]:
+    """Yield the options of a use: optional operands that are there, attributes."""
+    required = op.operand_fields()
+    yield from (field for field, _, _ in op.operands() if not required[field][1])
+    yield from (name for name, value in op.attributes().items() if value is not None)
+
+
+def is_rows(kind: object) -> bool:
+    """Tell whether a value has a row of floats for each token."""
+    return (
+        isinstance(kind, TensorType)
+        and kind.dims[:2] == ("B", "T")
+        and kind.dtype in ("f32", "f16", "bf16")
+        and all(isinstance(dim, int) for dim in kind.dims[2:])
+    )
+
+
+def known_values(program: Program, graph: Graph) -> set[str]:
+    """Name the values that are no rows and that kernels find in the call."""
+    constant = {
+        name
+        for each in program.graphs
+        for op in each.ops
+        if op.mnemonic in CONSTANTS
+        for name in op.outs
+    }
+    return constant | {"ids", "pos", "prefix"}

@@ -1,0 +1,66 @@
+"""Builds for CPUs compute what transformers does, with C++ for all or part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glmc import compile_model
+from support import builds, parity, reference
+from support.parity import SCENARIOS, TOLERANCE
+from support.ranges import first
+from support.variants import BY_NAME, Tiny, Variant
+
+MakeTiny = Callable[[Variant], Tiny]
+
+# First one without, then one with steps of the reference between the C++.
+NAMES = (
+    *("llama-gqa", "qwen3_next-interval"),
+    *("llama-tied", "llama-biases", "llama-dynamic", "llama-longrope", "llama-yarn"),
+    *("llama-proportional", "mistral-window", "qwen3-tied", "glm-partial"),
+    *("gpt2-tied", "gemma2-capped", "gemma3_text-two_ropes", "bloom-six_heads"),
+    *("olmo-clipped", "cohere-qk_norms", "opt-post_norm", "smollm3-nope"),
+    *("ministral3-grown_queries", "bitnet-sub_norms", "granite_swa-sinks"),
+    *("llama4_text-chunks", "gpt_oss-sinks", "mixtral-experts", "qwen2_moe-gated"),
+    *("deepseek_v3-groups", "glm_moe_dsa-selects", "gemma3n_text-streams"),
+    *("gemma4_text-everything", "beam-factors", "jetmoe-heads", "lfm2-gates"),
+    *("mamba2-groups", "granitemoehybrid-experts", "olmo_hybrid-reflections"),
+)
+
+
+@pytest.fixture(scope="session")
+def made(shared_folder: Path) -> Callable[[Path], Path]:
+    """Compile (once) a model folder for CPUs."""
+
+    def get(source: Path) -> Path:
+        def make(folder: Path) -> None:
+            compile_model(source, folder / "build", target="cpu")
+
+        name = "-".join(source.parts[-2:])
+        return builds.once(shared_folder / "cpu" / name, make) / "build"
+
+    return get
+
+
+@pytest.mark.parametrize("name", first(2, NAMES))
+def test_logits_are_those_of_transformers(
+    name: str, tiny: MakeTiny, made: Callable[[Path], Path]
+) -> None:
+    case = tiny(BY_NAME[name])
+    model = builds.load(made(case.checkpoint), case.checkpoint)
+    calls: list[int] = []
+    run = model.engine.run
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return run(*arguments)
+
+    model.engine.run = counted
+    theirs = reference.read(case.reference)
+    for scenario in parity.of(BY_NAME[name]):
+        assert SCENARIOS[scenario](model, theirs) <= TOLERANCE, scenario
+    assert calls
