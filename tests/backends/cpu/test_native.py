@@ -11,7 +11,6 @@ import torch
 
 from glmc import compile_model
 from glmc.backends.runtime import native
-from glmc.use.running import import_build
 from support import GOLDEN, builds
 
 CHATGLM3 = GOLDEN / "chatglm3"
@@ -37,7 +36,7 @@ def build(shared_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         compile_model(CHATGLM3, folder / "build", target="cpu")
 
     folder = builds.once(shared_folder / "cpu" / "golden", make) / "build"
-    module = import_build(folder)
+    module = builds.import_build(folder)
     own = __import__(f"{module.__name__}.native", fromlist=["native"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(own, "writable", lambda place: place != own.SOURCES)
