@@ -10,6 +10,7 @@ from typing import Any
 from glmc.backends.layout import bracketed, call
 from glmc.ir.graph import Graph, Parameter
 from glmc.ir.op import Op
+from glmc.ir.recipe import stored_dtype
 
 STATE = "state"
 """The argument of a layer that holds what it keeps, each under its name."""
@@ -107,10 +108,22 @@ def own_dtypes(params: Iterable[Parameter], graphs: Iterable[Graph]) -> dict[str
         for field, _, name in op.operands()
         if field in op.exact
     }
-    kinds = {"i8": "I8", "i64": "I64"}
-    whole = (param for param in params if param.type.dtype in kinds)
-    kept = {param.name: kinds[param.type.dtype] for param in whole}
+    stored = {param.name: _own(param) for param in params}
+    kept = {name: _STORED[dtype] for name, dtype in stored.items() if dtype}
     return kept | dict.fromkeys(sorted(exact), "F32")
 
 
-_TORCH_NAMES = {"F32": "torch.float32", "I8": "torch.int8", "I64": "torch.int64"}
+def _own(param: Parameter) -> str | None:
+    whole = param.type.dtype if param.type.dtype in ("i8", "i64") else None
+    return whole or stored_dtype(param.recipe)
+
+
+_STORED = {"i8": "I8", "i64": "I64", "u8": "U8", "f8": "F8_E4M3", "f32": "F32"}
+"""Dtypes of codes, what goes with them, and tables, by safetensors' names."""
+_TORCH_NAMES = {
+    "F32": "torch.float32",
+    "I8": "torch.int8",
+    "I64": "torch.int64",
+    "U8": "torch.uint8",
+    "F8_E4M3": "torch.float8_e4m3fn",
+}

@@ -199,7 +199,7 @@ STEPS = ("cat", "permute", "slice_", "stack", "tensor", "view")
 """The constructors of ``runtime/recipes.py``."""
 CODES = (
     *("codes_of", "dequant_blocks", "dequant_floats", "dequant_groups"),
-    *("dequant_rows", "scale_of", "zeros_of"),
+    *("dequant_rows", "factor_of", "scale_of", "zeros_of"),
 )
 """Those of ``runtime/codes.py``, which builds of float weights go without."""
 

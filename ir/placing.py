@@ -166,7 +166,7 @@ class Grouped(Pointwise):
         return {"groups": share.of(groups)} if is_shard(wants["x"]) else {}
 
 
-_BY_ROWS = ("scale", "zeros", "bias")
+_BY_ROWS = ("scale", "zeros", "factor", "bias")
 
 
 @dataclass(frozen=True)

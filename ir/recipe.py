@@ -136,10 +136,12 @@ class DequantBlocks(Quantized):
     """``codes`` (float8 e4m3) times the ``scale`` (float) of their block.
 
     A block may be a row or the whole matrix. A checkpoint may hold ``codes`` as plain
-    floats instead; it then has no ``scale``.
+    floats instead; it then has no ``scale``. Not so where they are ``sure`` to be
+    codes.
     """
 
     block: tuple[int, int]
+    sure: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -242,19 +244,38 @@ Dequant = DequantRows | DequantBlocks | DequantGroups | DequantFloats
 class Repacked(Node):
     """A part of quantised weights ``[out, in]``, repacked at load time for ops that
     read codes: ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out,
-    groups]``, or ``zeros`` i8 ``[out, groups]``. Rows stay rows."""
+    groups]``, ``zeros`` i8 ``[out, groups]``, or ``factor`` ``[out]``. Rows stay
+    rows."""
 
-    of: DequantRows | DequantGroups
-    part: Literal["codes", "scale", "zeros"]
+    of: Dequant
+    part: Literal["codes", "scale", "zeros", "factor"]
 
     @property
     def shape(self) -> Shape:
         height, width = self.of.shape
+        bits = 8 if isinstance(self.of, DequantBlocks) else self.of.bits
         if self.part == "codes":
-            return (height, width * self.of.bits // 8)
-        count = math.prod(self.of.scale.stored) // height
+            return (height, width * bits // 8)
+        count = self._groups(height)
         alone = count == 1 and "zeros" not in self.of.parts()
-        return (height,) if alone else (height, count)
+        return (height,) if alone or self.part == "factor" else (height, count)
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype it has whatever the model is loaded in; None: the model's."""
+        match self.part, self.of:
+            case (("codes" | "zeros"), _):
+                return "i8"
+            case "scale", DequantFloats(powers=powers):
+                return "u8" if powers else "f8"
+            case ("factor", _) | (_, DequantBlocks()):
+                return "f32"
+        return None
+
+    def _groups(self, height: int) -> int:
+        if isinstance(self.of, DequantBlocks):
+            return self.of.scale.stored[-1]
+        return math.prod(self.of.scale.stored) // height
 
 
 class Shard(Node):
@@ -393,14 +414,26 @@ def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
 
 def is_repacked(recipe: Recipe) -> bool:
     """Tell whether a recipe assembles parts of quantised weights, not the weights."""
+    return next(_repacked(recipe), None) is not None
+
+
+def stored_dtype(recipe: Recipe) -> str | None:
+    """Return the dtype that a parameter has whatever the model is loaded in, as the
+    parts of quantised weights do that it is assembled from; None: the model's."""
+    return next((part.dtype for part in _repacked(recipe)), None)
+
+
+def _repacked(recipe: Recipe) -> Iterator[Repacked]:
     match recipe:
         case Repacked():
-            return True
+            yield recipe
         case Cat(parts=parts):
-            return any(map(is_repacked, parts))
+            for part in parts:
+                yield from _repacked(part)
         case Tensor() | Quantized():
-            return False
-    return is_repacked(recipe.of)
+            return
+        case _:
+            yield from _repacked(recipe.of)
 
 
 def tensors(recipe: Recipe) -> Iterator[Tensor]:

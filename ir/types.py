@@ -11,6 +11,8 @@ Dim = int | str
 """A size, or a symbol: ``B`` batch, ``T`` tokens in this call."""
 
 BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
+BYTES |= {"f8": 1, "u8": 1}
+"""``f8`` is e4m3; ``u8`` a power of two, by 127 more."""
 
 
 class TensorType(Node):

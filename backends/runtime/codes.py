@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
+from .faults import WeightsError
 from .quantization import (
+    block_scales,
     code_rows,
     dequantize_blocks,
     dequantize_floats,
     dequantize_rows,
+    float_codes,
     grouped,
     pack_codes,
     scale_rows,
@@ -23,7 +26,7 @@ from .recipes import Quantized, Read, Repacked, Shape, Tensor
 
 
 class Matrix(Quantized):
-    """Weights [O, I] whose codes ops may read as they are."""
+    """Weights [O, I] whose integer codes ops may read as they are."""
 
     bits: int
     #: Where the codes lie in a word; see `quantization.code_rows`.
@@ -70,13 +73,28 @@ class DequantRows(Matrix):
 class DequantBlocks(Quantized):
     """float8 `codes` times the `scale` of their block of rows and columns.
 
-    Where a checkpoint holds `codes` as plain floats, `scale` is not read.
+    Where a checkpoint holds `codes` as plain floats, `scale` is not read; not so where
+    they are `sure` to be codes.
     """
 
     block: tuple[int, int]
+    sure: bool = False
 
     def together(self) -> int:
         return self.block[0]
+
+    def kept_shape(self, part: str) -> Shape:
+        height, width = self.shape()
+        if part == "codes":
+            return (height, width)
+        count = self.scale.shape[-1]
+        return (height,) if count == 1 else (height, count)
+
+    def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
+        if part == "codes":
+            return _float_codes(read, self.codes.name, rows, 8)
+        scale = block_scales(_scale(self, read), self.shape()[0], self.block[0])[rows]
+        return scale.reshape(-1, *self.kept_shape(part)[1:])
 
     def dtypes(self) -> dict[str, str]:
         return {"codes": "F8_E4M3"}
@@ -147,12 +165,42 @@ class DequantFloats(Quantized):
         width = math.prod(self.codes.shape[len(rows) :])
         return (*rows, width * 8 // self.bits)
 
+    def kept_shape(self, part: str) -> Shape:
+        height, width = self.shape()
+        sizes = {"codes": width * self.bits // 8, "scale": self.scale.shape[-1]}
+        count = sizes.get(part, 1)
+        return (height,) if count == 1 else (height, count)
+
+    def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
+        if part == "codes":
+            return _float_codes(read, self.codes.name, rows, self.bits)
+        if part == "factor":
+            assert self.factor
+            return (
+                read(self.factor.name).float().reshape(1).expand(self.shape()[0])[rows]
+            )
+        scale = _scale(self, read)[rows].reshape(-1, *self.kept_shape(part)[1:])
+        return scale.view(torch.uint8) if self.powers else scale
+
     def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
         codes, scale = read(self.codes.name), _scale(self, read)
         factor = read(self.factor.name).reshape(()) if self.factor else None
         return dequantize_floats(
             codes[rows], scale[rows], dtype, self.bits, factor, self.divided
         )
+
+
+def _float_codes(read: Read, name: str, rows: slice, bits: int) -> torch.Tensor:
+    """Repacks the codes of some rows of small floats.
+
+    Raises WeightsError where one is no number.
+    """
+    codes = float_codes(read(name)[rows], bits)
+    if bits == 8 and bool(((codes & 127) == 127).any()):
+        raise WeightsError(
+            f"{name} holds nan; get the checkpoint again, or another one.", "values"
+        )
+    return pack_codes(codes, bits)
 
 
 def _scale(of: Quantized, read: Read) -> torch.Tensor:
@@ -166,10 +214,10 @@ def dequant_rows(codes: Tensor, scale: Tensor, *, bits: int) -> DequantRows:
 
 
 def dequant_blocks(
-    codes: Tensor, scale: Tensor, *, block: tuple[int, int]
+    codes: Tensor, scale: Tensor, *, block: tuple[int, int], sure: bool = False
 ) -> DequantBlocks:
     """Multiplies codes in float8 by the scale of their block."""
-    return DequantBlocks(codes, scale, block)
+    return DequantBlocks(codes, scale, block, sure)
 
 
 def dequant_groups(
@@ -187,14 +235,19 @@ def dequant_groups(
     return DequantGroups(codes, scale, bits, group, packing, zeros, index)
 
 
-def codes_of(of: Matrix) -> Repacked:
+def codes_of(of: Quantized) -> Repacked:
     """Repacks the codes of weights, as int8 in the order that kernels read."""
     return Repacked(of, "codes")
 
 
-def scale_of(of: Matrix) -> Repacked:
+def scale_of(of: Quantized) -> Repacked:
     """Takes their scale, for each row or each group of a row."""
     return Repacked(of, "scale")
+
+
+def factor_of(of: Quantized) -> Repacked:
+    """Takes the factor of a whole matrix, once for each of its rows."""
+    return Repacked(of, "factor")
 
 
 def zeros_of(of: Matrix) -> Repacked:

@@ -197,25 +197,41 @@ def dequantize_floats(
     exponents plus 127. It is multiplied by `factor`, or `divided` by it, in float32,
     then by the code, and that is rounded to `dtype` once.
     """
-    shape = (*scale.shape[:-1], -1)
     if scale.dim() > 2:  # one matrix of a stack at a time: float32 is wide
         each = zip(codes, scale, strict=True)
         return torch.stack(
             [dequantize_floats(*one, dtype, bits, factor, divided) for one in each]
         )
-    gain = group_gains(scale, factor, divided)[..., None]
-    values = small_floats(codes.reshape(shape), bits)
-    made = (values.reshape(*gain.shape[:-1], -1) * gain).to(dtype)
-    return made.flatten(-2)
+    whole = float_codes(codes.reshape(len(codes), -1), bits)
+    return scaled_floats(whole, scale, dtype, bits, factor, divided)
 
 
-def small_floats(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Returns what float codes [..., I * bits / 8] stand for, in float32 [..., I]."""
+def float_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Returns the bits of float codes as int8 [..., I], of 4 bits from two to a
+    byte."""
     if bits == 8:
-        return codes.float()
+        return codes.view(torch.int8)
     octets = codes.view(torch.uint8)
-    nibbles = torch.stack([octets & 15, octets >> 4], dim=-1).flatten(-2)
-    return torch.tensor([*FP4, *(-one for one in FP4)])[nibbles.int()]
+    return torch.stack([octets & 15, octets >> 4], dim=-1).flatten(-2).view(torch.int8)
+
+
+def scaled_floats(
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    dtype: torch.dtype,
+    bits: int,
+    factor: torch.Tensor | None = None,
+    divided: bool = False,
+) -> torch.Tensor:
+    """Computes weights [O, I] of `dtype` from the bits of float codes, int8 [O, I]; see
+    `dequantize_floats`. `factor` is one number, or one of each row [O, 1]."""
+    if bits == 8:
+        values = codes.view(torch.float8_e4m3fn).float()
+    else:
+        table = torch.tensor([*FP4, *(-one for one in FP4)], device=codes.device)
+        values = table[(codes & 15).int()]
+    gain = group_gains(scale, factor, divided)[..., None]
+    return (values.reshape(*gain.shape[:-1], -1) * gain).to(dtype).flatten(-2)
 
 
 def group_gains(
@@ -228,6 +244,12 @@ def group_gains(
         return scale.float()
     gain, of_all = scale.float(), factor.float()
     return gain / of_all if divided else gain * of_all
+
+
+def block_scales(scale: torch.Tensor, height: int, rows: int) -> torch.Tensor:
+    """Returns in float32 the scales [height, G] of each row, where blocks of so many
+    rows share them."""
+    return scale.float().repeat_interleave(rows, 0)[:height]
 
 
 def run_of(width: int, bits: int) -> int:
@@ -267,12 +289,20 @@ def dequantize(
     dtype: torch.dtype,
     bits: int,
     zeros: torch.Tensor | None = None,
+    factor: torch.Tensor | None = None,
+    floats: str | None = None,
+    divided: bool = False,
 ) -> torch.Tensor:
     """Computes weights [O, I] of `dtype` from codes as `pack_codes` makes them.
 
-    `scale` is [O], or with `zeros` in int8 [O, G]; each weight is rounded once.
+    `scale` is [O], or with `zeros` in int8 [O, G]; each weight is rounded once. Where
+    codes are `floats` it is as in `dequantize_floats`, and `factor` is [O].
     """
     codes = unpack_codes(packed, bits)
+    if floats is not None:
+        of_rows = None if factor is None else factor[:, None]
+        gains = scale.reshape(len(codes), -1)
+        return scaled_floats(codes, gains, dtype, bits, of_rows, divided)
     if scale.dim() == 1:
         return codes.to(dtype) * scale.to(dtype)[..., None]
     group = codes.shape[1] // scale.shape[1]

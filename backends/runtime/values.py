@@ -37,6 +37,10 @@ def is_narrowed(stored: Iterable[str], dtype: torch.dtype) -> bool:
 def are_numbers(weight: torch.Tensor, whole: bool) -> bool:
     """Tells whether the elements of a tensor are finite: all, or the first and a
     few."""
+    if weight.dtype == torch.uint8:  # exponents
+        return bool((weight != 255).all())
+    if weight.dtype == torch.float8_e4m3fn:
+        return bool(((weight.view(torch.uint8) & 127) != 127).all())
     if not weight.is_floating_point() or weight.dtype.itemsize < 2:
         return True
     flat = weight.flatten() if weight.is_contiguous() else elements(weight, whole)

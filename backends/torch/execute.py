@@ -15,10 +15,12 @@ import torch
 from glmc.backends.runtime import state as runtime_state
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import (
+    block_scales,
     code_rows,
     dequantize_blocks,
     dequantize_floats,
     dequantize_rows,
+    float_codes,
     grouped,
     pack_codes,
     scale_rows,
@@ -197,14 +199,28 @@ def _repacked(
 ) -> torch.Tensor:
     """Returns a part of quantised weights, repacked as builds repack it."""
     leaf, rows = node.of, slice(None)
-    packing = leaf.packing if isinstance(leaf, DequantGroups) else "rows"
     stored = checkpoint[_name(leaf.parts()[node.part], layer, x)]
+    if isinstance(leaf, DequantFloats | DequantBlocks):
+        return _floats_repacked(leaf, node.part, stored).reshape(node.shape)
+    packing = leaf.packing if isinstance(leaf, DequantGroups) else "rows"
     if node.part == "codes":
         return pack_codes(code_rows(stored, leaf.bits, packing, rows), leaf.bits)
     if node.part == "zeros":
         return zero_rows(stored, leaf.bits, packing, rows)
     stored = stored.reshape(leaf.scale.stored)
     return scale_rows(stored, packing, rows).reshape(node.shape)
+
+
+def _floats_repacked(
+    leaf: DequantFloats | DequantBlocks, part: str, stored: torch.Tensor
+) -> torch.Tensor:
+    bits = leaf.bits if isinstance(leaf, DequantFloats) else 8
+    if part == "codes":
+        return pack_codes(float_codes(stored, bits), bits)
+    if isinstance(leaf, DequantBlocks):
+        grid = stored.reshape(leaf.scale.stored)
+        return block_scales(grid, leaf.shape[0], leaf.block[0])
+    return stored.reshape(1).expand(leaf.shape[0]) if part == "factor" else stored
 
 
 def _dequantized(

@@ -19,6 +19,7 @@ from glmc.backends.triton.sketch import (
     INT8,
     INT32,
     INT64,
+    UINT8,
     Dtype,
     Sketch,
 )
@@ -163,8 +164,9 @@ def _product(call: Call) -> None:
     norm = call.make(width)
     options = call.given(norm_bias=norm, bias=call.make(outputs))
     if "scale" in use.shapes and "bits" in use.attrs:
-        scale = call.parameter("scale")
+        scale = call.parameter("scale", _SCALES.get(use.attrs.get("floats")))
         options |= call.given(zeros=call.parameter("scale", INT8))
+        options |= call.given(factor=call.make(outputs, dtype=FLOAT32))
         options |= {} if use.name.startswith("quantized") else {"scale": scale}
     for rows in call.sizes.rows:
         operands = [call.make(1, rows, width)]
@@ -173,6 +175,10 @@ def _product(call: Call) -> None:
         if use.name == "linear_add":
             operands.append(call.make(1, rows, outputs))
         call(*operands, **options)
+
+
+_SCALES: Mapping[object, Dtype] = {"fp8": FLOAT32, "nvfp4": FLOAT8, "mx": UINT8}
+"""The dtype of scales, where codes are small floats of a kind."""
 
 
 def _width(use: OpUse) -> int:

@@ -20,6 +20,8 @@ _CODES = {
     "codes": "bits is not None",
     "groups": "scale is not None and scale.dim() > 1",
     "zeros": "zeros is not None",
+    "floats": "floats",
+    "divided": "divided",
 }
 _BIAS = {"bias": "bias is not None"}
 _ACT = {"fn": "fn", "gated": "gated"}
@@ -37,6 +39,8 @@ _LAYER = {**_BIAS, "offset": "unit_offset"}
 _CODED = {
     "groups": "scale.dim() > 1",
     "zeros": "zeros is not None",
+    "floats": "floats",
+    "divided": "divided",
     **_BIAS,
 }
 CHOICES: Mapping[str, Mapping[str, str]] = {

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from glmc.backends.layout import item
-from glmc.backends.triton import forms, norms, pointwise, tiles
+from glmc.backends.triton import forms, norms, pointwise, quantized, tiles
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.launch import (
     Argument,
@@ -58,10 +58,12 @@ def _activation(use: OpUse) -> OpUse:
 
 
 def _gemm(use: OpUse) -> OpUse:
-    names = ("weight", "scale", "zeros")
+    names = ("weight", "scale", "zeros", "factor")
     shapes = {name: use.shapes[name] for name in names if name in use.shapes}
-    operands = use.operands & {"zeros", "bias"}
-    return OpUse("quantized_gemm", {"bits": use.attrs["bits"]}, operands, shapes)
+    operands = use.operands & {"zeros", "factor", "bias"}
+    told = ("bits", "floats", "divided")
+    attrs = {name: use.attrs[name] for name in told if name in use.attrs}
+    return OpUse("quantized_gemm", attrs, operands, shapes)
 
 
 def _doc(form: Form) -> str:
@@ -80,7 +82,7 @@ def _doc(form: Form) -> str:
 
 
 def coded(form: Form) -> bool:
-    """Tell whether the weight is stored as integer codes."""
+    """Tell whether the weight is stored as codes."""
     return form.op == "quantized_linear" or form["codes"] is True
 
 
@@ -91,12 +93,12 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     yield from _tables(model)
     yield from _steps(form)
     named, codes = model.name(form), coded(form)
-    kind = "groups" if codes and form["groups"] else "codes" if codes else "floats"
+    kind = quantized.loop(form) if codes else "floats"
     shown: dict[str, object] = {
         "name": named,
         "value": _value(form),
         "group": _group(form),
-        "planes": _PLANES if codes else (),
+        "planes": quantized.planes(form) if codes else (),
         "rows": _rows(form),
     }
     gemv, skinny = _launch(form, named, False), _launch(form, named, True)
@@ -130,9 +132,6 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         gemv=gemv,
         skinny=skinny,
     )
-
-
-_PLANES = ("PLANES: tl.constexpr = 32 // BITS",)
 
 
 def _tables(model: Model) -> Iterator[Part]:
@@ -179,8 +178,13 @@ def _steps(form: Form) -> Iterator[Part]:
         if not layer:
             yield part(f"weighted_{form.text('weight_in')}")
     if coded(form):
-        yield part("quantized_codes")
-        yield part("product_groups" if form["groups"] else "product_scaled")
+        yield from quantized.words(form)
+        if form["groups"]:
+            yield part("product_groups")
+        if form["divided"]:
+            yield part("product_divided")
+        elif form["floats"] == "nvfp4" or not form["groups"]:
+            yield part("product_scaled")
     if form["bias"]:
         yield part("product_biased")
     if form["fn"]:
@@ -249,8 +253,11 @@ def _group(form: Form) -> Lines:
     """Emit the load of a group's scale, and of the number to subtract from its
     codes."""
     places = ["row", "column", "IN", "OUT", "GROUP"]
+    found = call("share, known", "_group_places", places)
+    if form["floats"]:
+        return [found, *quantized.gain(form, "scales + share", "known")]
     lines: list[Line] = [
-        call("share, known", "_group_places", places),
+        found,
         "gain = tl.load(scales + share, mask=known, other=0.0).to(tl.float32)",
         "point = 3 << (BITS - 1)",
     ]
@@ -261,12 +268,23 @@ def _group(form: Form) -> Lines:
     return lines
 
 
+def _weighed(form: Form, tokens: str) -> Iterator[Line]:
+    """Emit what multiplies the sums of whole rows of codes."""
+    if not coded(form):
+        return
+    if not form["groups"]:
+        # A matrix unit was given codes as large as they are.
+        total = "total * LIFT" if form["floats"] and tokens == "1" else "total"
+        yield f"total = _scaled({total}, scales, row, OUT)"
+    if form["floats"] == "nvfp4":
+        by = "_divided" if form["divided"] else "_scaled"
+        yield f"total = {by}(total, factor, row, OUT)"
+
+
 def _finish(form: Form, tokens: str) -> Lines:
     """Emit the store of the result: the product, rounded as in memory, and the
     epilogue."""
-    lines: list[Line] = []
-    if coded(form) and not form["groups"]:
-        lines.append("total = _scaled(total, scales, row, OUT)")
+    lines: list[Line] = [*_weighed(form, tokens)]
     if form["bias"]:
         lines.append("total = _biased(total, bias, row, OUT)")
     lines.append("product = total.to(out.dtype.element_ty)")
@@ -326,9 +344,7 @@ def _pointers(form: Form) -> Iterator[Argument]:
         yield pointer("weight", "[OUT, IN]")
     else:
         yield pointer("weight", "[OUT, IN / PLANES]", "codes in words of int32")
-        shape = "[OUT, IN / GROUP]" if form["groups"] else "[OUT]"
-        meaning = "for GROUP columns each" if form["groups"] else "of a row of codes"
-        yield pointer("scales", shape, meaning, source="scale")
+        yield from quantized.scales(form, "scales")
     if form["zeros"]:
         yield pointer("zeros", "", "for each scale what is taken off the codes")
     if form["bias"]:
@@ -371,8 +387,7 @@ def _many(form: Form, model: Model) -> Lines:
     given = [x, "weight", *([bias] if form["bias"] else [])]
     function = "torch.nn.functional.linear"
     if coded(form):
-        more = ["zeros=zeros"] if form["zeros"] else []
-        given[2:2] = ["scale", "bits=bits", *more]
+        given[2:2] = ["scale", "bits=bits", *_beside(form)]
         function = model.launcher(_as(form, "quantized_gemm"))
     if form["fn"]:
         act = model.launcher(_as(form, "act_mul" if form["gated"] else "activation"))
@@ -383,6 +398,18 @@ def _many(form: Form, model: Model) -> Lines:
         ]
     tail = ".add_(residual)" if form.op == "linear_add" else ""
     return [*lines, call("", f"return {function}", given, tail)]
+
+
+def _beside(form: Form) -> Iterator[str]:
+    """Yield what a call of the product of many rows says of codes."""
+    if form["zeros"]:
+        yield "zeros=zeros"
+    if form["floats"] == "nvfp4":
+        yield "factor=factor"
+    if form["floats"]:
+        yield "floats=floats"
+    if form["divided"]:
+        yield "divided=divided"
 
 
 def _as(form: Form, op: str) -> Form:

@@ -171,7 +171,7 @@ def _float8(weights: Config, where: str) -> m.Storage:
         block = (sizes[0], sizes[1])
     elif not isinstance(block, str):
         raise _strategy(weights, where, "tensor, channel or block")
-    return m.BlockQuantized(block=block, suffix="_scale")
+    return m.BlockQuantized(block=block, suffix="_scale", sure=True)
 
 
 def _small(weights: Config, where: str, form: str) -> m.Storage:

@@ -1,6 +1,7 @@
 """Read configs of NVIDIA's Model Optimizer: float8, NVFP4, MXFP8, and mixtures."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from glmc.frontends.quantization.float8 import ACTIVATIONS
 from glmc.frontends.quantization.modules import Modules
@@ -28,9 +29,10 @@ MODELOPT = Keys(
     harmless=frozenset({"producer", "kv_cache_quant_algo", "kv_cache_scheme"}),
 )
 _NVFP4 = m.FloatQuantized(bits=4, group=16, powers=False, factor="weight_scale_2")
+_NAMED: Mapping[str, Any] = {"suffix": "_scale", "sure": True}
 _ALGORITHMS: Mapping[str, m.Storage] = {
-    "FP8": m.BlockQuantized(block="matrix", suffix="_scale"),
-    "FP8_PER_CHANNEL_PER_TOKEN": m.BlockQuantized(block="row", suffix="_scale"),
+    "FP8": m.BlockQuantized(block="matrix", **_NAMED),
+    "FP8_PER_CHANNEL_PER_TOKEN": m.BlockQuantized(block="row", **_NAMED),
     "NVFP4": _NVFP4,
     # What differs is whether activations are rounded, which glmc does not do.
     "W4A16_NVFP4": _NVFP4,

@@ -66,7 +66,7 @@ def _blocks(storage: m.BlockQuantized, tensor: Tensor) -> Recipe:
             block = sizes
     grid = (*rows, math.ceil(height / block[0]), math.ceil(width / block[1]))
     scale = Tensor(name=tensor.name + storage.suffix, stored=grid)
-    return DequantBlocks(codes=tensor, scale=scale, block=block)
+    return DequantBlocks(codes=tensor, scale=scale, block=block, sure=storage.sure)
 
 
 def _groups(storage: m.GroupQuantized, tensor: Tensor) -> Recipe:

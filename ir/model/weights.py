@@ -25,6 +25,9 @@ class BlockQuantized(Node):
 
     block: tuple[PositiveInt, PositiveInt] | Literal["row", "matrix"] = (128, 128)
     suffix: str = "_scale_inv"
+    sure: bool = False
+    """True where the config is right about which matrices are codes; else a matrix that
+    it calls quantised may be stored as floats."""
 
 
 class GroupQuantized(Node):

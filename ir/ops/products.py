@@ -5,7 +5,7 @@ Each rounds where its parts, one after the other, round: the norm and the produc
 dtype of ``x``.
 
 ``weight`` is floats ``[out, in]``, or with ``bits`` the codes of such a matrix, with
-``scale`` and perhaps ``zeros``: see :mod:`glmc.ir.ops.quantized`.
+``scale`` and perhaps ``zeros`` or ``factor``: see :mod:`glmc.ir.ops.quantized`.
 """
 
 from typing import ClassVar
@@ -15,17 +15,17 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import product_flops, product_type
 from glmc.ir.ops.norms import LAYER_FLOPS, RMS_FLOPS, WeightIn, expect_vectors
-from glmc.ir.ops.quantized import quantized_product_type
+from glmc.ir.ops.quantized import Floats, quantized_product_type
 from glmc.ir.placing import PRODUCT
 from glmc.ir.types import TensorType
 
 
-def _made(types: Types, bits: int | None) -> TensorType:
+def _made(types: Types, bits: int | None, floats: Floats) -> TensorType:
     """Return the type of x Wᵀ + b, with W as floats or, with ``bits``, as codes."""
     if bits is not None:
         expect("scale" in types, f"codes of {bits} bits need a scale")
-        return quantized_product_type(types, bits)
-    for name in ("scale", "zeros"):
+        return quantized_product_type(types, bits, floats)
+    for name in ("scale", "zeros", "factor"):
         expect(name not in types, f"{name} goes with codes, which have bits")
     return product_type(types)
 
@@ -41,11 +41,14 @@ class LinearAdd(Op):
     residual: Value
     scale: Param | None = None
     zeros: Param | None = None
+    factor: Param | None = None
     bias: Param | None = None
     bits: int | None = None
+    floats: Floats = None
+    divided: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        made = _made(types, self.bits)
+        made = _made(types, self.bits, self.floats)
         expect(types["residual"] == made, f"{types['residual']} is not {made}")
         return (made,)
 
@@ -62,10 +65,10 @@ class _Activating(Op):
     norm_flops: ClassVar[int] = 0
 
     def activated(
-        self, types: Types, bits: int | None, fn: str | None, gated: bool
+        self, types: Types, made: TensorType, fn: str | None, gated: bool
     ) -> TensorType:
-        """Return the type of fn(y), or of fn(gate) · up where y is ``gate | up``."""
-        made = _made(types, bits)
+        """Return the type of fn(y), or of fn(gate) · up where y, of the type ``made``,
+        is ``gate | up``."""
         if not gated:
             return made
         expect(fn is not None, "a gate needs an activation, fn")
@@ -95,13 +98,17 @@ class LinearAct(_Activating):
     weight: Param
     scale: Param | None = None
     zeros: Param | None = None
+    factor: Param | None = None
     bias: Param | None = None
     bits: int | None = None
+    floats: Floats = None
+    divided: bool = False
     fn: ActivationName
     gated: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        return (self.activated(types, self.bits, self.fn, self.gated),)
+        made = _made(types, self.bits, self.floats)
+        return (self.activated(types, made, self.fn, self.gated),)
 
 
 class RmsNormLinear(_Activating):
@@ -117,8 +124,11 @@ class RmsNormLinear(_Activating):
     weight: Param
     scale: Param | None = None
     zeros: Param | None = None
+    factor: Param | None = None
     bias: Param | None = None
     bits: int | None = None
+    floats: Floats = None
+    divided: bool = False
     eps: float
     weight_in: WeightIn = "input"
     unit_offset: bool = False
@@ -127,7 +137,8 @@ class RmsNormLinear(_Activating):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect_vectors(types["x"], types["norm"])
-        return (self.activated(types, self.bits, self.fn, self.gated),)
+        made = _made(types, self.bits, self.floats)
+        return (self.activated(types, made, self.fn, self.gated),)
 
 
 class LayerNormLinear(_Activating):
@@ -143,9 +154,12 @@ class LayerNormLinear(_Activating):
     weight: Param
     scale: Param | None = None
     zeros: Param | None = None
+    factor: Param | None = None
     norm_bias: Param | None = None
     bias: Param | None = None
     bits: int | None = None
+    floats: Floats = None
+    divided: bool = False
     eps: float
     unit_offset: bool = False
     fn: ActivationName | None = None
@@ -153,4 +167,5 @@ class LayerNormLinear(_Activating):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect_vectors(types["x"], types["norm"], types.get("norm_bias"))
-        return (self.activated(types, self.bits, self.fn, self.gated),)
+        made = _made(types, self.bits, self.floats)
+        return (self.activated(types, made, self.fn, self.gated),)

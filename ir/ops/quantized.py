@@ -4,14 +4,28 @@
 the order that the target packs them in at load time. ``scale`` is
 ``[rows]`` or ``[rows, groups]``, where a group is ``in / groups`` neighbours of a row;
 ``zeros``, i8 ``[rows, groups]``, is subtracted from the codes of a group. An op
-computes with ``(code - zero) · scale``, rounded to the dtype of ``scale``.
+computes with ``(code - zero) · scale``, rounded to the dtype of its operand.
+
+With ``floats`` the codes are small floats, e2m1 of 4 bits or e4m3 of 8, without zeros:
+
+``fp8``   e4m3, ``scale`` in f32
+``nvfp4`` e2m1, ``scale`` in e4m3 (``f8``), multiplied by ``factor``, f32 ``[rows]``, or
+          with ``divided`` divided by it
+``mx``    e2m1 or e4m3, ``scale`` a power of two (``u8``), by 127 more
 """
+
+from typing import Literal
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.ops.elementwise import product_flops
 from glmc.ir.placing import PRODUCT
 from glmc.ir.types import TensorType
+
+Floats = Literal["fp8", "nvfp4", "mx"] | None
+"""Small floats that codes are; None: integers."""
+SCALES = {"fp8": "f32", "nvfp4": "f8", "mx": "u8"}
+"""The dtype of scales, by what the codes are; of integers it is the operand's."""
 
 
 def _width(types: Types, bits: int) -> int:
@@ -32,13 +46,32 @@ def _width(types: Types, bits: int) -> int:
     return width
 
 
-def quantized_product_type(types: Types, bits: int) -> TensorType:
+def _expect_floats(types: Types, bits: int, floats: Floats) -> None:
+    """Check what goes with small floats of a kind, and what with integers."""
+    scale, factor = types["scale"], types.get("factor")
+    if floats is None:
+        expect(factor is None, "factor goes with nvfp4")
+        return
+    fits = {"fp8": (8,), "nvfp4": (4,), "mx": (4, 8)}[floats]
+    expect(bits in fits, f"{floats} has no codes of {bits} bits")
+    told = f"scale of {floats} must be {SCALES[floats]}, not {scale}"
+    expect(scale.dtype == SCALES[floats], told)
+    expect("zeros" not in types, "floats have no zeros")
+    expect((factor is None) == (floats != "nvfp4"), "nvfp4 has a factor, others none")
+    if factor:
+        rows = TensorType(dtype="f32", dims=types["weight"].dims[:1])
+        expect(factor == rows, f"factor must be {rows}, not {factor}")
+
+
+def quantized_product_type(types: Types, bits: int, floats: Floats) -> TensorType:
     """Return the type of x Wᵀ + b, from those of ``x``, ``weight``, ``scale`` and
-    perhaps ``zeros`` and ``bias``."""
+    perhaps ``zeros``, ``factor`` and ``bias``."""
     x, weight, scale = types["x"], types["weight"], types["scale"]
     width = _width(types, bits)
+    _expect_floats(types, bits, floats)
     expect(x.dims[-1] == width, f"{x} does not multiply {width} columns")
-    expect(x.dtype == scale.dtype, f"{x} and scale {scale} differ in dtype")
+    same = floats is not None or x.dtype == scale.dtype
+    expect(same, f"{x} and scale {scale} differ in dtype")
     bias = types.get("bias")
     if bias:
         expect(bias.dims == weight.dims[:1], f"bias {bias} does not fit {weight}")
@@ -46,7 +79,7 @@ def quantized_product_type(types: Types, bits: int) -> TensorType:
 
 
 class QuantizedLinear(Op):
-    """y = x Wᵀ + b, with W int8 or int4 codes, less their zeros, times their scales."""
+    """y = x Wᵀ + b, with W codes, less their zeros, times their scales."""
 
     mnemonic = "quantized_linear"
     placing = PRODUCT
@@ -55,11 +88,14 @@ class QuantizedLinear(Op):
     weight: Param
     scale: Param
     zeros: Param | None = None
+    factor: Param | None = None
     bias: Param | None = None
     bits: int
+    floats: Floats = None
+    divided: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        return (quantized_product_type(types, self.bits),)
+        return (quantized_product_type(types, self.bits, self.floats),)
 
     def flops(self, types: Types, call: Call) -> int:
         """See :func:`~glmc.ir.ops.elementwise.product_flops`."""

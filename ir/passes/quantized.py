@@ -16,13 +16,16 @@ from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
 from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
+from glmc.ir.ops.quantized import Floats
 from glmc.ir.recipe import (
     Cat,
+    Dequant,
+    DequantBlocks,
+    DequantFloats,
     DequantGroups,
     DequantRows,
     OnFirst,
     Permute,
-    Quantized,
     Recipe,
     Repacked,
     Shard,
@@ -34,6 +37,7 @@ from glmc.ir.recipe import (
     counted,
     permute,
     slice_,
+    stored_dtype,
     view,
 )
 from glmc.ir.types import TensorType
@@ -47,8 +51,8 @@ _TAKES: Mapping[type[Op], type[Op]] = {
 _NAME = "keep-quantized"
 
 
-_FORMS = DequantRows | DequantGroups
-"""The formats that ops read once repacked: codes of 4 or 8 bits in rows."""
+_FORMS = DequantRows | DequantGroups | DequantFloats | DequantBlocks
+"""The formats that ops may read once repacked: codes of 4 or 8 bits in rows."""
 
 Packing = Callable[[int, int, int], str | None]
 """(bits, columns of a row, columns of a group) to a reason not to pack, or None."""
@@ -56,28 +60,49 @@ Packing = Callable[[int, int, int], str | None]
 
 @dataclass(frozen=True)
 class Pieces:
-    """A quantised weight in its parts, with their bits and group size."""
+    """A quantised weight in its parts, with how they are stored."""
+
+    kind: "Kind"
+    codes: Recipe
+    scale: Recipe
+    zeros: Recipe | None = None
+    factor: Recipe | None = None
+
+    def each(self, change: "Callable[[Recipe], Recipe]") -> "Pieces":
+        """Return the same pieces with a change made to each."""
+        zeros, factor = (one and change(one) for one in (self.zeros, self.factor))
+        return Pieces(self.kind, change(self.codes), change(self.scale), zeros, factor)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The storage of codes: bits, columns that share a scale, and what small floats
+    they are where they are no integers."""
 
     bits: int
     group: int
-    codes: Recipe
-    scale: Recipe
-    zeros: Recipe | None
+    floats: Floats = None
+    divided: bool = False
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """Return the attributes of ops that tell it."""
+        return {"bits": self.bits, "floats": self.floats, "divided": self.divided}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A quantised parameter as one parameter for each part: codes, scale, zeros."""
+    """A quantised parameter as one parameter for each part: codes, and by the fields of
+    ops scale and perhaps zeros or factor."""
 
     codes: Parameter
-    scale: Parameter
-    zeros: Parameter | None
-    bits: int
+    beside: Mapping[str, Parameter]
+    kind: Kind
 
     @property
     def params(self) -> list[Parameter]:
         """All of them."""
-        return [self.codes, self.scale, *([self.zeros] if self.zeros else [])]
+        return [self.codes, *self.beside.values()]
 
 
 @dataclass(frozen=True)
@@ -190,19 +215,25 @@ def _stored(
     looked_up = any(isinstance(op, Embedding) for op in users)
     if looked_up and len(pieces.scale.shape) > 1:
         raise Refusal(f"@{param.name} is looked up, and its rows have several scales")
+    if looked_up and pieces.kind.floats:
+        raise Refusal(f"@{param.name} is looked up, and its codes are small floats")
 
-    def own(name: str, kind: str, recipe: Recipe) -> Parameter:
-        place = placement_of(recipe)
-        type_of = TensorType(dtype=kind, dims=recipe.shape, placement=place)
-        return Parameter(name=name, type=type_of, recipe=recipe)
+    def own(name: str, recipe: Recipe) -> Parameter:
+        dtype, place = stored_dtype(recipe) or into.dtype, placement_of(recipe)
+        kind = TensorType(dtype=dtype, dims=recipe.shape, placement=place)
+        return Parameter(name=name, type=kind, recipe=recipe)
 
-    zeros = unique(f"{param.name}_zeros", taken)
-    return Stored(
-        codes=own(param.name, "i8", pieces.codes),
-        scale=own(unique(f"{param.name}_scale", taken), into.dtype, pieces.scale),
-        zeros=own(zeros, "i8", pieces.zeros) if pieces.zeros else None,
-        bits=pieces.bits,
+    parts = (
+        ("scale", pieces.scale),
+        ("zeros", pieces.zeros),
+        ("factor", pieces.factor),
     )
+    beside = {
+        field: own(unique(f"{param.name}_{field}", taken), recipe)
+        for field, recipe in parts
+        if recipe
+    }
+    return Stored(own(param.name, pieces.codes), beside, pieces.kind)
 
 
 def _split(recipe: Recipe, packing: Packing) -> Pieces:
@@ -213,41 +244,62 @@ def _split(recipe: Recipe, packing: Packing) -> Pieces:
             codes that the target cannot pack.
     """
     match recipe:
-        case DequantRows() | DequantGroups():
+        case DequantBlocks(sure=False):
+            raise Refusal("the files may hold it as floats, whatever the config says")
+        case DequantRows() | DequantGroups() | DequantFloats() | DequantBlocks():
             return _leaf(recipe, packing)
         case Cat():
             return _joined(recipe, packing)
         case Tensor():
             raise Refusal("a part of it is stored as floats")
-        case Quantized():
-            raise Refusal("a part of it is stored otherwise than in rows of codes")
         case Repacked():
             raise AssertionError("this pass runs once")
         case OnFirst():
             raise Refusal("it is a summand of its own")
         case Shard():
             return _dealt(recipe, packing)
-    of = _split(recipe.of, packing)
-    zeros = None if of.zeros is None else _step(recipe, of.zeros)
-    codes, scale = (_step(recipe, part) for part in (of.codes, of.scale))
-    return replace(of, codes=codes, scale=scale, zeros=zeros)
+    step = recipe
+    return _split(recipe.of, packing).each(lambda part: _step(step, part))
 
 
-def _leaf(leaf: DequantRows | DequantGroups, packing: Packing) -> Pieces:
+def _leaf(leaf: Dequant, packing: Packing) -> Pieces:
     if len(leaf.shape) != 2:
         raise Refusal("it is a stack of matrices")
-    width = leaf.shape[-1]
-    group = leaf.group if isinstance(leaf, DequantGroups) else width
-    group = min(group, width)
-    if "index" in leaf.parts():
+    kind, width = _kind(leaf), leaf.shape[-1]
+    parts = leaf.parts()
+    if "index" in parts:
         raise Refusal("its groups are of columns that are no neighbours (desc_act)")
-    if width % group:
-        raise Refusal(f"groups of {group} do not divide rows of {width} codes")
-    if reason := packing(leaf.bits, width, group):
+    if width % kind.group:
+        raise Refusal(f"groups of {kind.group} do not divide rows of {width} codes")
+    if reason := packing(kind.bits, width, kind.group):
         raise Refusal(reason)
-    zeros = Repacked(of=leaf, part="zeros") if "zeros" in leaf.parts() else None
-    codes, scale = Repacked(of=leaf, part="codes"), Repacked(of=leaf, part="scale")
-    return Pieces(leaf.bits, group, codes, scale, zeros)
+    return Pieces(
+        kind,
+        Repacked(of=leaf, part="codes"),
+        Repacked(of=leaf, part="scale"),
+        Repacked(of=leaf, part="zeros") if "zeros" in parts else None,
+        Repacked(of=leaf, part="factor") if "factor" in parts else None,
+    )
+
+
+def _kind(leaf: Dequant) -> Kind:
+    """Tell how the codes of a leaf are stored.
+
+    Raises:
+        Refusal: when no op reads codes of its kind.
+    """
+    width = leaf.shape[-1]
+    match leaf:
+        case DequantRows(bits=bits):
+            return Kind(bits, width)
+        case DequantGroups(bits=bits, group=group):
+            return Kind(bits, min(group, width))
+        case DequantBlocks(block=(_, columns)):
+            return Kind(8, min(columns, width), "fp8")
+    group = width // leaf.scale.stored[-1]
+    if leaf.powers == ("factor" in leaf.parts()):
+        raise Refusal("its scales are of no format that ops read")
+    return Kind(leaf.bits, group, "mx" if leaf.powers else "nvfp4", leaf.divided)
 
 
 def _dealt(recipe: Shard, packing: Packing) -> Pieces:
@@ -255,10 +307,10 @@ def _dealt(recipe: Shard, packing: Packing) -> Pieces:
     so that scales and zero points of groups are cut with them."""
     of = _split(recipe.of, packing)
     width = recipe.shape[-1]
-    group = min(of.group, width)
+    group = min(of.kind.group, width)
     if width % group:
         raise Refusal(f"groups of {group} do not divide rows of {width} codes")
-    if reason := packing(of.bits, width, group):
+    if reason := packing(of.kind.bits, width, group):
         raise Refusal(reason)
 
     def part(one: Recipe) -> Recipe:
@@ -266,27 +318,25 @@ def _dealt(recipe: Shard, packing: Packing) -> Pieces:
             return one
         return deal(one, recipe.dim, recipe.ranks, recipe.copies)
 
-    zeros = of.zeros and part(of.zeros)
-    return replace(
-        of, group=group, codes=part(of.codes), scale=part(of.scale), zeros=zeros
-    )
+    return replace(of.each(part), kind=replace(of.kind, group=group))
 
 
 def _joined(recipe: Cat, packing: Packing) -> Pieces:
     _whole(recipe, recipe.dim)
     parts = [_split(part, packing) for part in recipe.parts]
-    first = parts[0]
-    if len({part.bits for part in parts}) > 1:
-        raise Refusal("its parts are stored with different bits")
-    kinds = {(part.group, part.zeros is None) for part in parts}
-    if len(kinds) > 1:
+    kinds = {part.kind for part in parts}
+    if len({(kind.bits, kind.floats, kind.divided) for kind in kinds}) > 1:
+        raise Refusal("its parts are stored with different bits, or kinds of codes")
+    if len(kinds) > 1 or len({part.zeros is None for part in parts}) > 1:
         raise Refusal("its parts are stored in different groups")
     zeros = [part.zeros for part in parts if part.zeros]
-    return replace(
-        first,
+    factors = [part.factor for part in parts if part.factor]
+    return Pieces(
+        parts[0].kind,
         codes=cat([part.codes for part in parts], recipe.dim),
         scale=cat([part.scale for part in parts], recipe.dim),
         zeros=cat(zeros, recipe.dim) if zeros else None,
+        factor=cat(factors, recipe.dim) if factors else None,
     )
 
 
@@ -325,7 +375,8 @@ def _reading(graph: Graph, stored: Stored) -> Graph:
 
 def _quantized(op: Op, stored: Stored) -> Op:
     operands = {field: name for field, _, name in op.operands()}
-    fields = {**operands, "scale": stored.scale.name, "bits": stored.bits}
-    if stored.zeros:
-        fields["zeros"] = stored.zeros.name
-    return _TAKES[type(op)](results=op.results, **fields)
+    beside = {field: param.name for field, param in stored.beside.items()}
+    taker = _TAKES[type(op)]
+    known = taker.model_fields.keys()
+    told = {key: value for key, value in stored.kind.attributes.items() if key in known}
+    return taker(results=op.results, **{**operands, **beside, **told})

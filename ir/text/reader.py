@@ -251,7 +251,7 @@ _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
 }
 
 
-_PARTS = ("codes", "scale", "zeros")
+_PARTS = ("codes", "scale", "zeros", "factor")
 _STEPS = ("cat", "slice", "view", "permute", "stack", "shard", "on_first")
 
 
@@ -295,7 +295,7 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
             return recipes.Shard(of=inner, dim=dim, ranks=ranks, **raw.kwargs)
         case "on_first", []:
             return recipes.OnFirst(of=inner)
-        case (("codes" | "scale" | "zeros"), []):
+        case (("codes" | "scale" | "zeros" | "factor"), []):
             return recipes.Repacked.model_validate({"of": inner, "part": raw.name})
     hint = meant(raw.name, (*_STEPS, *_PARTS, *_DEQUANT))
     raise cursor.error(f"{raw.name} is not a step of a recipe{hint}", raw.at)

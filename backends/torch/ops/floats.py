@@ -8,10 +8,8 @@ from glmc.backends.torch.ops.elementwise import linear
 def _multiplied(
     x: torch.Tensor,
     weight: torch.Tensor,
-    scale: None,
-    zeros: None,
     bias: torch.Tensor | None,
-    bits: None,
+    *codes: object,
 ) -> torch.Tensor:
     """Returns the product; no weights of this model are codes."""
     return linear(x, weight, bias=bias)

@@ -1,6 +1,6 @@
 """Matrix products with the norm before them or the op after: their parts in a row.
 
-With `bits` a weight is codes, and `scale` and `zeros` are as in `quantized_linear`.
+With `bits` a weight is codes, and what goes with them is as in `quantized_linear`.
 """
 
 import torch
@@ -17,11 +17,15 @@ def linear_add(
     *,
     scale: torch.Tensor | None = None,
     zeros: torch.Tensor | None = None,
+    factor: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     bits: int | None = None,
+    floats: str | None = None,
+    divided: bool = False,
 ) -> torch.Tensor:
     """`residual + linear(x)`: the product is rounded to the dtype before the sum."""
-    return residual + _multiplied(x, weight, scale, zeros, bias, bits)
+    codes = (scale, zeros, factor, bits, floats, divided)
+    return residual + _multiplied(x, weight, bias, *codes)
 
 
 def linear_act(
@@ -30,14 +34,18 @@ def linear_act(
     *,
     scale: torch.Tensor | None = None,
     zeros: torch.Tensor | None = None,
+    factor: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     bits: int | None = None,
+    floats: str | None = None,
+    divided: bool = False,
     fn: str,
     gated: bool = False,
 ) -> torch.Tensor:
     """`activation(linear(x))`, or `act_mul` of it where the rows of `weight` [2F, I]
     are `gated`: gate | up."""
-    return _activated(_multiplied(x, weight, scale, zeros, bias, bits), fn, gated)
+    codes = (scale, zeros, factor, bits, floats, divided)
+    return _activated(_multiplied(x, weight, bias, *codes), fn, gated)
 
 
 def rms_norm_linear(
@@ -47,8 +55,11 @@ def rms_norm_linear(
     *,
     scale: torch.Tensor | None = None,
     zeros: torch.Tensor | None = None,
+    factor: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     bits: int | None = None,
+    floats: str | None = None,
+    divided: bool = False,
     eps: float,
     weight_in: str = "input",
     unit_offset: bool = False,
@@ -58,7 +69,8 @@ def rms_norm_linear(
     """`linear` of `rms_norm(x)` with the weight `norm`, and what follows in
     `linear_act` where `fn` is given."""
     h = rms_norm(x, norm, eps=eps, weight_in=weight_in, unit_offset=unit_offset)
-    return _activated(_multiplied(h, weight, scale, zeros, bias, bits), fn, gated)
+    codes = (scale, zeros, factor, bits, floats, divided)
+    return _activated(_multiplied(h, weight, bias, *codes), fn, gated)
 
 
 def layer_norm_linear(
@@ -68,9 +80,12 @@ def layer_norm_linear(
     *,
     scale: torch.Tensor | None = None,
     zeros: torch.Tensor | None = None,
+    factor: torch.Tensor | None = None,
     norm_bias: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     bits: int | None = None,
+    floats: str | None = None,
+    divided: bool = False,
     eps: float,
     unit_offset: bool = False,
     fn: str | None = None,
@@ -79,21 +94,35 @@ def layer_norm_linear(
     """`linear` of `layer_norm(x)` with the weight `norm`, and what follows in
     `linear_act` where `fn` is given."""
     h = layer_norm(x, norm, bias=norm_bias, eps=eps, unit_offset=unit_offset)
-    return _activated(_multiplied(h, weight, scale, zeros, bias, bits), fn, gated)
+    codes = (scale, zeros, factor, bits, floats, divided)
+    return _activated(_multiplied(h, weight, bias, *codes), fn, gated)
 
 
 def _multiplied(
     x: torch.Tensor,
     weight: torch.Tensor,
+    bias: torch.Tensor | None,
     scale: torch.Tensor | None,
     zeros: torch.Tensor | None,
-    bias: torch.Tensor | None,
+    factor: torch.Tensor | None,
     bits: int | None,
+    floats: str | None,
+    divided: bool,
 ) -> torch.Tensor:
     """Multiplies by floats, or by codes, which have `bits` and a `scale`."""
     if bits is None or scale is None:
         return linear(x, weight, bias=bias)
-    return quantized_linear(x, weight, scale, bits=bits, zeros=zeros, bias=bias)
+    return quantized_linear(
+        x,
+        weight,
+        scale,
+        bits=bits,
+        zeros=zeros,
+        factor=factor,
+        bias=bias,
+        floats=floats,
+        divided=divided,
+    )
 
 
 def _activated(y: torch.Tensor, fn: str | None, gated: bool) -> torch.Tensor:

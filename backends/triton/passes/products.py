@@ -20,17 +20,22 @@ _PRODUCTS = (Linear, QuantizedLinear)
 _OPERANDS = (
     ("%y = linear(%{x}, @w, bias=@b?)", "bias=@b"),
     (
-        "%y = quantized_linear(%{x}, @w, @scale, zeros=@zeros?, bias=@b?, bits=$bits)",
-        "bias=@b, scale=@scale, zeros=@zeros, bits=$bits",
+        """
+            %y = quantized_linear(%{x}, @w, @scale, zeros=@zeros?, factor=@factor?,
+                bias=@b?, bits=$bits, floats=$floats, divided=$divided)
+        """,
+        "bias=@b, scale=@scale, zeros=@zeros, factor=@factor, bits=$bits,"
+        " floats=$floats, divided=$divided",
     ),
 )
 """A product with floats and one with codes; what either leaves in a replacement."""
 _ACTIVATED = (
     """
-        %y = linear_act(%h, @w, scale=@scale?, zeros=@zeros?, bias=@b?, bits=$bits,
-            fn=$fn, gated=$gated)
+        %y = linear_act(%h, @w, scale=@scale?, zeros=@zeros?, factor=@factor?, bias=@b?,
+            bits=$bits, floats=$floats, divided=$divided, fn=$fn, gated=$gated)
     """,
-    "bias=@b, scale=@scale, zeros=@zeros, bits=$bits, fn=$fn, gated=$gated",
+    "bias=@b, scale=@scale, zeros=@zeros, factor=@factor, bits=$bits, floats=$floats,"
+    " divided=$divided, fn=$fn, gated=$gated",
 )
 """A product that is activated already, of either kind."""
 
