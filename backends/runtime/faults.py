@@ -29,6 +29,8 @@ class WeightsError(ValueError):
 
 
 def brief(value: object, most: int = 80) -> str:
-    """Shows a value in a message: of a long one the beginning."""
+    """Shows a value in a message, in one line: of a long one the beginning."""
     text = value if isinstance(value, str) else repr(value)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from glmc.backends.runtime import checkpoint, folders, loading
 from glmc.backends.runtime.causal_lm import CausalLM
-from glmc.backends.runtime.faults import WeightsError
+from glmc.backends.runtime.faults import WeightsError, brief
 from glmc.compile.checkpoints import read_headers
 from glmc.ir.errors import GlmcError
 
@@ -244,3 +244,9 @@ def test_what_torch_reads_is_what_the_header_said(
     monkeypatch.setattr(checkpoint.torch, "load", lambda *a, **k: others)
     with pytest.raises(WeightsError, match="torch reads other tensors in it"):
         load(folder)
+
+
+@pytest.mark.parametrize("value", ["a\nb", ["a\nb"], "a\u2028b", "a\x1b[2Jb"])
+def test_what_a_message_shows_is_of_one_line(value: object) -> None:
+    assert brief(value).isprintable()
+    assert brief("a b") == "a b"
