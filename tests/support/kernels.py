@@ -27,6 +27,7 @@ from glmc.backends.runtime.state import KeysValues, PerToken
 from glmc.backends.triton.registry import render_kernels
 from glmc.backends.triton.uses import OpUse
 from support import ranges
+from support.hasten import hasten
 
 TEMPLATES = Path(codegen_templates.__file__).parent
 
@@ -304,6 +305,7 @@ def interpreter() -> Iterator[None]:
     sys.modules.update(_interpreted)
     os.environ["TRITON_INTERPRET"] = "1"
     try:
+        hasten(importlib.import_module("triton.runtime.interpreter"))
         yield
     finally:
         _interpreted.update(_triton_modules())

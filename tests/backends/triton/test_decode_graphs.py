@@ -23,7 +23,6 @@ REPLAYED = "one graph replay a token (2 rows, 1024 slots)"
 # What is decoded eagerly, and why.
 PATHS = {
     "llama-dynamic": "eager: rope_table_dynamic (reference.py) waits for a value of",
-    "llama4_text-chunks": "eager: kv_write (reference.py) reads on the host",
     "glm_moe_dsa-selects": "eager: token_write (reference.py) reads on the host",
 }
 SLOW = [
@@ -32,6 +31,7 @@ SLOW = [
     "gemma2-capped",
     "glm4_moe-air",
     "llama-longrope",
+    "llama4_text-chunks",
     "qwen3-window",
 ]
 
