@@ -46,6 +46,7 @@ def compile_with(tmp_path: Path, op: str, text: str) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_the_example_is_checked_put_in_and_called(tmp_path: Path) -> None:
     given = f"add_rms_norm={EXAMPLES / 'own_kernel.py'}"
     out = tmp_path / "build"

@@ -31,9 +31,9 @@ def reference(
 
     Keys: `ids` [1,S], `prompt` [1,S,V], `decode` [1,STEPS,V] (the ids after the first
     PROMPT fed one at a time), `padded.ids`, `padded.mask`, `padded.positions`
-    [2,S], `padded` [2,S,V] (the first PROMPT at once, then one at a time), `generated`
-    [2,<=S] (the padded prompts continued greedily), and with `far` also
-    `far.positions` [1,S] and `far` [1,S,V]. What is not `counted` is given positions.
+    [2,S], `padded` [2,S,V] (the first PROMPT at once, then one at a time), and with
+    `far` also `far.positions` [1,S] and `far` [1,S,V]. What is not `counted` is given
+    positions.
     """
 
     loaded = load(checkpoint, attention)
@@ -52,17 +52,18 @@ def reference(
     padded = padded_batch(vocab)
     out |= {f"padded.{name}": value for name, value in vars(padded).items()}
     out["padded"] = cached(model(), padded.ids, padded.mask, padded.positions)
-    out["generated"] = model().generate(
-        padded.ids[:, :PROMPT],
-        attention_mask=padded.mask[:, :PROMPT],
-        max_new_tokens=STEPS,
-        do_sample=False,
-    )
     if far:
         positions = torch.arange(FAR, FAR + PROMPT + STEPS)[None]
         out["far.positions"] = positions
         out["far"] = _logits(model(), ids, position_ids=positions)
     return out
+
+
+def generated(checkpoint: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The prompts continued greedily by STEPS tokens, [B,<=P+STEPS]."""
+    model, options = load(checkpoint), {"max_new_tokens": STEPS, "do_sample": False}
+    tokens: torch.Tensor = model.generate(ids, attention_mask=mask, **options)
+    return tokens
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from glmc.backends.triton.target import CUDA
 from glmc.look.builds import Build
 from support import GOLDEN, builds, quantised
 from support.kernels import interpreter, kernels_of
-from support.ranges import first
 
 # Products: q, k and v; output with residual; gate and up; down with residual.
 PRODUCTS = 4
@@ -72,7 +71,8 @@ def test_a_decoded_token_launches_few_kernels_a_layer(
     check(folder, *decoded(folder, GOLDEN / "chatglm3", monkeypatch))
 
 
-@pytest.mark.parametrize("bits", first(1, [4, 8]))
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
 def test_codes_take_no_more(
     bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

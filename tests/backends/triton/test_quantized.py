@@ -99,6 +99,7 @@ def test_product(
     close(got, reference.quantized_linear(x, *operands, **how))
 
 
+@pytest.mark.slow
 def test_all_kinds_in_one_model(interpreted: Interpreted) -> None:
     kinds = [
         Case(4, 64, 20),
