@@ -9,7 +9,6 @@ _HAS: Mapping[str, str] = {
     "linear attention layers (Lightning Attention)": "bailing_hybrid minimax",
     "recurrent layers": "recurrent_gemma rwkv xlstm",
     "stacks of layers that run several times for a token": "hrm_text",
-    "several residual streams that are mixed (hyper-connections)": "hy_v4",
     "short convolutions": "inkling2_text inkling_text lfm2_moe lfm3 zaya",
     "state space layers (Mamba)": (
         "falcon_h1 falcon_mamba jamba mamba nemotron_h zamba zamba2"

@@ -86,7 +86,7 @@ def _attend(
     if a.indexer == "shared":
         selection = e.carried[SELECTION]
     elif a.indexer:
-        selection = _select(e, h, a.indexer, latent, axes, turn)
+        selection = _select(e, h, a, a.indexer, latent, turn)
     if selection and SELECTION in e.carried:
         e.carried[SELECTION] = selection
     slot = ("H Dkv", "Lkv")
@@ -94,19 +94,23 @@ def _attend(
     bias = e.bias(kv_b, a.kv_b.bias, slot[:1], axes)
     fields = {"kv_b": kv_b, "bias": bias, "selection": selection, "scale": a.scale}
     fields["window"] = a.window
+    fields["sinks"] = e.weight(a.sinks, ("H",), axes) if a.sinks else None
     return str(e.emit(ops.LatentAttention, "ctx", q=q, latents=latents, **fields))
 
 
 def _select(
     e: Emitter,
     h: str,
+    a: m.Mla,
     ix: m.Indexer,
     latent: str,
-    axes: Axes,
     turn: dict[str, Any],
 ) -> str:
     """Emit an indexer with a key cache of its own; return its selection."""
+    axes = _axes(a)
     turn = {**turn, "style": ix.style}
+    if ix.turns == "last":
+        turn["first"] = ix.dim - a.rope.dim
     q = e.linear("iq", latent, ix.q, ("Hi Di", "Lq"), axes)
     q = e.emit(ops.Heads, "iqh", x=q, n=ix.heads)
     q = e.emit(ops.Rope, "iqr", x=q, **turn)

@@ -310,8 +310,8 @@ class Indexer(Node):
 
     A token's score is the sum over ``heads`` of weight · relu(q · k · dim^-0.5), with
     weights ``linear(x) · heads^-0.5``; the ``top_k`` highest are seen. One key serves
-    all heads. Queries come from the query latent, and the first channels of queries
-    and keys turn by the rope of the attention.
+    all heads. Queries come from the query latent, and the first or last channels of
+    queries and keys turn by the rope of the attention.
     """
 
     heads: PositiveInt
@@ -319,6 +319,8 @@ class Indexer(Node):
     top_k: PositiveInt
     style: RopeStyle
     """The pairing of channels for rope."""
+    turns: Literal["first", "last"] = "first"
+    """The channels of queries and keys that turn."""
     q: Projection
     k: Projection
     k_norm: Norm
@@ -361,6 +363,8 @@ class Mla(Node):
     kv_b: Projection
     """Latent to each head's ``nope`` channels of the key, and its value."""
     gate: OutputGate | None = None
+    sinks: Weight | None = None
+    """A logit of each head that takes part in the softmax and has no value."""
     o: Projection
     indexer: Indexer | Literal["shared"] | None = None
     """``shared``: sees what the last layer before it with an indexer selected."""

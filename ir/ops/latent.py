@@ -50,7 +50,8 @@ class LatentAttention(Op):
 
     Many queries expand the latents to keys and values of each head; a single one is
     taken to the latents instead (q kᵀ = (q W_k) cᵀ), and only its context, a mixture of
-    latents, is expanded. Both are the same up to rounding. ``bias`` is ``kv_b``'s.
+    latents, is expanded. Both are the same up to rounding. ``bias`` is ``kv_b``'s;
+    ``sinks`` are a logit of each head in the softmax that has no value.
     """
 
     mnemonic = "latent_attention"
@@ -61,6 +62,7 @@ class LatentAttention(Op):
     kv_b: Param
     bias: Param | None = None
     selection: Value | None = None
+    sinks: Param | None = None
     scale: float
     window: int | None = None
 
@@ -80,6 +82,9 @@ class LatentAttention(Op):
         expect(fits, f"selection {selection} is not {wanted}")
         fits = not (selection and self.window)
         expect(fits, "a selection and a window do not go together")
+        sinks = types.get("sinks")
+        fits = not sinks or sinks.dims == (heads,)
+        expect(fits, f"sinks {sinks} do not fit {heads} heads")
         return (TensorType(dtype=q.dtype, dims=(*q.dims[:2], heads * v_dim)),)
 
     def flops(self, types: Types, call: Call) -> int:

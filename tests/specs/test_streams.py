@@ -97,3 +97,11 @@ def test_refused_by_name(change: dict[str, Any], told: str, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(GlmcError, match=told):
         compile_model(tmp_path, tmp_path / "build")
+
+
+def test_a_limit_of_zero_is_refused(tmp_path: Path) -> None:
+    """transformers' words say that it is none, and its code clamps at it."""
+    config = {**published("hy_v4"), "swiglu_limit": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(GlmcError, match=r"glu.limit: .*must be a number above 0"):
+        compile_model(tmp_path, tmp_path / "build")

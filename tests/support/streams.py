@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from support.dense import RMS
+
 Config = Mapping[str, Any]
 
 _SPARSE, _HEAVY = "compressed_sparse_attention", "heavily_compressed_attention"
@@ -21,7 +23,36 @@ _YARN: Config = {
     "original_max_position_embeddings": 4096,
 }
 
+_LATENT: Config = {
+    **RMS,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 40,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+}
+_EXPERTS: Config = {
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+}
+
 FAMILIES: Mapping[str, Config] = {
+    "hy_v4": {
+        **_LATENT,
+        **_EXPERTS,
+        "index_n_heads": 16,
+        "index_head_dim": 16,
+        "index_topk": 6,
+        "hc_mult": 3,
+        "hc_magnitude": 1.5,
+        "hc_eps": 1e-2,
+        "swiglu_limit": 1.5,
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
+        "indexer_types": ["full", "shared", "full"],
+    },
     "deepseek_v4": {
         "vocab_size": 128,
         "hidden_size": 64,
@@ -56,6 +87,7 @@ FAMILIES: Mapping[str, Config] = {
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
+    "hy_v4": {"selects": {}, "all": {"index_topk": 64, "swiglu_limit": 0.7}},
     "deepseek_v4": {
         "rates": {},
         "scaled": {
@@ -69,7 +101,10 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
 }
 
-CLASSES: Mapping[str, str] = {"deepseek_v4": "DeepseekV4ForCausalLM"}
+CLASSES: Mapping[str, str] = {
+    "deepseek_v4": "DeepseekV4ForCausalLM",
+    "hy_v4": "HYV4ForCausalLM",
+}
 
 # transformers lets padding into the entries, and sees those by positions.
 UNPADDED = frozenset({"deepseek_v4"})
@@ -122,4 +157,12 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "prompt",
     ),
     ("deepseek_v4-rates", "ops: {moe: {glu: {cut: activated}}}", "prompt"),
+    ("hy_v4-selects", "hyper: {floor: 0.0}", "prompt"),
+    ("hy_v4-selects", "hyper: {reach: 2.0}\nignore: {hc_magnitude: x}", "decode"),
+    ("hy_v4-selects", "ops: {attn: {indexer: {turns: first}}}", "decode"),
+    (
+        "hy_v4-all",
+        "weights: {sinks: null}\nwaive: {'*learnable_sink_param': x}",
+        "padded",
+    ),
 )

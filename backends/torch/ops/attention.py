@@ -78,6 +78,27 @@ def decode_attention(
     return torch.matmul(weights, values).reshape(batch, 1, -1)
 
 
+def sunk_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    sinks: torch.Tensor | None,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Attends with queries [B, H, T, D] to `keys` and `values` [B, 1 or H, S, D] where
+    `mask` [B, 1, T, S] is true -> [B, H, T, D]; softmax in fp32, which `sinks` [H], a
+    logit of each head, share."""
+    scores = torch.matmul(q, keys.transpose(-1, -2)).float() * scale
+    scores = scores.masked_fill(~mask, -torch.inf)
+    if sinks is not None:
+        sink = sinks.float().view(-1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, sink), -1)
+    weights = scores.softmax(-1)[..., : keys.shape[2]].to(values.dtype)
+    return torch.matmul(weights, values)
+
+
 def prefill_attention(
     q: torch.Tensor,
     keys: torch.Tensor,

@@ -14,6 +14,8 @@ from glmc.backends.torch.ops.attention import (
     padding_slots,
     prefill_attention,
     prefill_mask,
+    sunk_attention,
+    visible_slots,
 )
 from glmc.backends.torch.ops.sparse import visible
 from glmc.backends.torch.ops.state import StateView, TokenState
@@ -36,6 +38,7 @@ def latent_attention(
     *,
     bias: torch.Tensor | None = None,
     selection: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     scale: float,
     window: int | None = None,
 ) -> torch.Tensor:
@@ -45,7 +48,7 @@ def latent_attention(
     They see the slots up to their own, those of `selection` only where it
     names some, with a `window` only so many. A single query is
     `absorbed_attention`'s, many are `expanded_attention`'s. `bias`
-    [H * (nope + v)] is that of `kv_b`.
+    [H * (nope + v)] is that of `kv_b`; `sinks` [H] are `sunk_attention`'s.
     """
     heads, end = q.shape[2], latents.past + q.shape[1]
     # The oldest slot that the first of the T queries can see.
@@ -56,15 +59,17 @@ def latent_attention(
     if selection is not None and selection.shape[-1]:
         seen = selected_slots(latents, selection)
     if q.shape[1] > 1:
-        if seen is None:
-            mask = prefill_mask(latents, begin, end, window, None, 0)
+        if seen is not None:
+            mask: torch.Tensor | None = seen[:, None]
+        elif sinks is not None:
+            mask = visible_slots(latents, begin, end, window, None, 0)
         else:
-            mask = seen[:, None]
+            mask = prefill_mask(latents, begin, end, window, None, 0)
         up = F.linear(slots[..., : kv_b.shape[1]], kv_b, bias)
-        return expanded_attention(q, slots, up, nope, mask, scale=scale)
+        return expanded_attention(q, slots, up, nope, mask, sinks, scale=scale)
     hidden = padding_slots(latents, begin, end, 0) if seen is None else ~seen[:, 0]
     weight = kv_b.view(heads, -1, kv_b.shape[1])
-    context = absorbed_attention(q, slots, weight, nope, hidden, scale=scale)
+    context = absorbed_attention(q, slots, weight, nope, hidden, sinks, scale=scale)
     if bias is not None:
         # That of the keys adds the same to every score of a query.
         context = context + bias.view(heads, -1)[:, nope:]
@@ -86,6 +91,7 @@ def expanded_attention(
     up: torch.Tensor,
     nope: int,
     mask: torch.Tensor | None,
+    sinks: torch.Tensor | None,
     *,
     scale: float,
 ) -> torch.Tensor:
@@ -96,7 +102,10 @@ def expanded_attention(
     shared = turned.expand(*parts.shape[:3], -1)
     keys = torch.cat((parts[..., :nope], shared), dim=-1).transpose(1, 2)
     values = parts[..., nope:].transpose(1, 2)
-    return prefill_attention(q, keys, values, mask, scale=scale)
+    if sinks is None or mask is None:
+        return prefill_attention(q, keys, values, mask, scale=scale)
+    context = sunk_attention(q.transpose(1, 2), keys, values, mask, sinks, scale=scale)
+    return context.transpose(1, 2).flatten(2)
 
 
 def absorbed_attention(
@@ -105,6 +114,7 @@ def absorbed_attention(
     weight: torch.Tensor,
     nope: int,
     hidden: torch.Tensor | None,
+    sinks: torch.Tensor | None,
     *,
     scale: float,
 ) -> torch.Tensor:
@@ -119,9 +129,18 @@ def absorbed_attention(
     latent = torch.matmul(rows[..., :nope], weight[:, :nope])
     states = torch.cat((latent, rows[..., nope:]), dim=-1).transpose(0, 1)
     keys = slots[:, None]
-    context = decode_attention(
-        states[:, None].contiguous(), keys, keys[..., :rank], hidden, scale=scale
-    )
+    if sinks is None:
+        context = decode_attention(
+            states[:, None].contiguous(), keys, keys[..., :rank], hidden, scale=scale
+        )
+    else:
+        shape = len(slots), slots.shape[1]
+        seen = slots.new_ones(shape, dtype=torch.bool) if hidden is None else ~hidden
+        mask = seen.view(-1, 1, 1, shape[1])
+        values = keys[..., :rank]
+        context = sunk_attention(
+            states[:, :, None], keys, values, mask, sinks, scale=scale
+        )
     mixed = context.view(-1, *weight.shape[::2]).transpose(0, 1)
     values = torch.matmul(mixed, weight[:, nope:].transpose(1, 2))
     return values.transpose(0, 1)[:, None]

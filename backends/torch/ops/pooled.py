@@ -7,7 +7,7 @@ A row's tokens are counted from `start`. Entry n stands for the `every` tokens f
 
 import torch
 
-from glmc.backends.torch.ops.attention import visible_slots
+from glmc.backends.torch.ops.attention import sunk_attention, visible_slots
 from glmc.backends.torch.ops.sparse import SCORES, index_scores
 from glmc.backends.torch.ops.state import RowState, StateView, TokenState
 
@@ -147,26 +147,10 @@ def pooled_attention(
         if pooled is not None and seen is not None:
             slots = torch.cat((slots, pooled), 1)
             mask = torch.cat((mask, seen[:, at:end].expand(batch, -1, -1)), -1)
-        contexts.append(shared_attention(q[:, at:end], slots, mask, sinks, scale))
+        given = q[:, at:end].transpose(1, 2), slots[:, None], slots[:, None]
+        context = sunk_attention(*given, mask[:, None], sinks, scale=scale)
+        contexts.append(context.transpose(1, 2))
     return torch.cat(contexts, 1).flatten(2)
-
-
-def shared_attention(
-    q: torch.Tensor,
-    slots: torch.Tensor,
-    mask: torch.Tensor,
-    sinks: torch.Tensor | None,
-    scale: float,
-) -> torch.Tensor:
-    """Attends with queries [B, T, H, D] to `slots` [B, S, D] where `mask` [B, T, S] is
-    true -> [B, T, H, D]."""
-    scores = torch.matmul(q, slots[:, None].transpose(-1, -2)).float() * scale
-    scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
-    if sinks is not None:
-        sink = sinks.float().view(-1, 1).expand(*scores.shape[:-1], 1)
-        scores = torch.cat((scores, sink), -1)
-    weights = scores.softmax(-1)[..., : slots.shape[1]].to(slots.dtype)
-    return torch.matmul(weights, slots[:, None])
 
 
 def grouped_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
