@@ -26,6 +26,7 @@ FILES = (
     "blocks",
     "streams",
     "hyper",
+    "history",
     "pooled",
     "head_experts",
     "recurrent",

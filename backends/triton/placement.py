@@ -46,6 +46,7 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "zeros_like",
         "known_ids",
         "no_selection",
+        "no_snapshots",
     ),
 }
 TORCH: Mapping[str, str] = {op: why for why, ops in _BY_DESIGN.items() for op in ops}

@@ -87,7 +87,7 @@ class _ModelBuilder:
             axes={k: v for k, v in self.dims.items() if k not in _DEFINED_AXES},
             embed=ends.embedding(make, spec.embed),
             blocks=blocks,
-            streams=make.part("streams", spec.streams) or self.hyper(),
+            streams=make.part("streams", spec.streams) or self.streams(),
             final_norm=make.norm("final_norm", spec.final_norm),
             head=ends.head(make, spec.head),
             positions=make.part("positions", spec.positions),
@@ -102,8 +102,15 @@ class _ModelBuilder:
             expected=(*self.expected(), *chosen_by_table(blocks)),
         )
 
-    def hyper(self) -> m.HyperStreams | None:
-        """Make the streams that hyper-connections mix, if there are any."""
+    def streams(self) -> m.HyperStreams | m.ResidualHistory | None:
+        """Make the streams that hyper-connections mix, or the snapshots of one, if
+        there are any."""
+        if self.spec.history:
+            mix = self.make.mix("history.head", self.spec.history.head)
+            if mix is None:
+                expected, given = "must be how names begin", self.spec.history.head
+                raise self.resolve.error("history.head", given, expected, None)
+            return m.ResidualHistory(head=mix)
         given = self.spec.hyper
         if given is None:
             return None
@@ -272,6 +279,7 @@ class _ModelBuilder:
         made = make.part(f"ops.{name}", op)
         one: dict[str, Any] = dict.fromkeys(_FACTORS, 1.0)
         one["hyper"] = make.maps("block.hyper", step.hyper)
+        one["mix"] = make.mix("block.mix", step.mix)
         return make.node(m.Step, "block", step, op=made, **one)
 
 

@@ -168,6 +168,15 @@ class Maker:
         names = {one: m.Weight(tensor=name + one) for one in ("fn", "base", "scale")}
         return m.HyperMaps(**names)
 
+    def mix(self, what: str, begin: object) -> m.ResidualMix | None:
+        """Make a mixture of snapshots from how its names begin, null for none."""
+        if begin is None or self.resolve.value(begin) is None:
+            return None
+        name = self.prefix + self.resolve.text(what, begin)
+        norm, row = (m.Weight(tensor=f"{name}{one}.weight") for one in ("norm", "proj"))
+        eps = self.value(m.Norm, "eps", "norm", self.spec.norm)
+        return m.ResidualMix(norm=norm, project=row, eps=eps)
+
     def named(self, what: str, name: object) -> tuple[str, OpSpec]:
         """Return an op of the spec by its name, with the name."""
         found = self.resolve.text(what, name)

@@ -51,6 +51,7 @@ from glmc.frontends.spec.mixers import (
 )
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.pooled import (
+    HistorySpec,
     HyperSpec,
     IndexPoolSpec,
     PooledAttentionSpec,
@@ -88,6 +89,7 @@ __all__ = [
     "GatedConvSpec",
     "HeadExpertsSpec",
     "HeadSpec",
+    "HistorySpec",
     "HyperSpec",
     "IndexPoolSpec",
     "IndexerSpec",

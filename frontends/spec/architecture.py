@@ -26,7 +26,7 @@ from glmc.frontends.spec.feedforward import (
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
 from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec
 from glmc.frontends.spec.norms import NormSpec, NormUse
-from glmc.frontends.spec.pooled import HyperSpec, PooledAttentionSpec
+from glmc.frontends.spec.pooled import HistorySpec, HyperSpec, PooledAttentionSpec
 from glmc.frontends.spec.positions import PositionsSpec
 from glmc.frontends.spec.weights import Quantization, WeightUse
 from glmc.ir import model as m
@@ -75,11 +75,13 @@ class StepSpec(Section, makes=Makes(m.Step)):
 
     r is x, or with residual normed pre(x); a parallel step reads the x of the last.
     Layers for which ``when`` is false leave the step out. With hyper-connections
-    ``hyper`` begins the names of the maps ``fn``, ``base`` and ``scale``.
+    ``hyper`` begins the names of the maps ``fn``, ``base`` and ``scale``, with a
+    history ``mix`` those of ``norm.weight`` and ``proj.weight``.
     """
 
     op: Text
     hyper: Text | None = None
+    mix: Text | None = None
     when: Flag = True
 
 
@@ -122,6 +124,7 @@ class Spec(Section):
     embed_norm: NormUse | None = None
     streams: StreamsSpec | None = None
     hyper: HyperSpec | None = None
+    history: HistorySpec | None = None
     final_norm: NormUse | None = None
     head: HeadSpec = HeadSpec.model_construct()
     positions: PositionsSpec | None = None

@@ -47,6 +47,13 @@ class PooledAttentionSpec(Section, makes=Makes(m.PooledAttention)):
 _HYPER = Makes(m.HyperStreams, left=("head",))
 
 
+class HistorySpec(Section):
+    """Snapshots of the residual stream, of which sublayers read mixtures; ``head``
+    begins the names of ``norm.weight`` and ``proj.weight`` before the final norm."""
+
+    head: Text
+
+
 class HyperSpec(Section, makes=_HYPER):
     """Residual streams that hyper-connections mix; ``head`` begins the names of the
     maps ``fn``, ``base`` and ``scale`` before the head, null for the mean."""

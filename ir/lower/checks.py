@@ -57,7 +57,13 @@ def _check_streams(model: m.Model) -> None:
             f"{model.name} has several residual streams and blocks for one, or one and"
             " blocks for several; give streams to the model and altup to its blocks."
         )
+    _check_steps(model)
+
+
+def _check_steps(model: m.Model) -> None:
+    """Refuse steps that do not go with the model's streams."""
     hyper = isinstance(model.streams, m.HyperStreams)
+    history = isinstance(model.streams, m.ResidualHistory)
     for step in (step for block in model.blocks for step in block.steps):
         if hyper != (step.hyper is not None):
             raise ModelShapeError(
@@ -65,11 +71,22 @@ def _check_streams(model: m.Model) -> None:
                 " no streams for them; give streams to the model and hyper to every"
                 " step of its blocks."
             )
-        if hyper and step != step.model_copy(update=_PLAIN):
+        if history != (step.mix is not None):
+            raise ModelShapeError(
+                f"{model.name} has mixtures of the residual stream's snapshots in some"
+                " of its steps, or has no snapshots; give history to the model and mix"
+                " to every step of its blocks."
+            )
+        if step.snapshot and not history:
+            raise ModelShapeError(
+                f"{model.name} takes snapshots of its residual stream, which nothing"
+                " reads; leave out snapshot, or give the model a history."
+            )
+        if (hyper or history) and step != step.model_copy(update=_PLAIN):
             told = ", ".join(_PLAIN)
             raise ModelShapeError(
-                f"{model.name} has hyper-connections, whose steps add nothing to one"
-                f" stream; leave out what says how ({told})."
+                f"{model.name} has steps that are added to one stream as it is, and"
+                f" others that mix several; leave out what says how ({told})."
             )
 
 

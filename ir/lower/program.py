@@ -8,6 +8,7 @@ from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import MASK, Graph, Parameter, Program
 from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.history import SNAPSHOTS, mixed, remembered
 from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.moe import IDS as TOKEN_IDS
 from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
@@ -117,8 +118,11 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
     if model.embed.types:
         inputs["types"] = IDS
     e = Emitter(model, tables, inputs | seen)
-    embedded = _embed(e, model.embed, "embedded" if model.streams else "x")
-    x = spread(e, embedded, model.streams) if model.streams else embedded
+    several = model.streams
+    if isinstance(several, m.ResidualHistory):
+        several = None
+    embedded = _embed(e, model.embed, "embedded" if several else "x")
+    x = spread(e, embedded, several) if several else embedded
     handed = [_nothing(e, name, x) for name in _handed_on(model)]
     returns = [x, *handed, *tables.emit(e), *seen, *_ids(model)]
     if model.embed.per_layer:
@@ -147,6 +151,8 @@ def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
 
 def _nothing(e: Emitter, name: str, x: str) -> str:
     """Emit the value that the first layer receives in place of one handed on."""
+    if name == SNAPSHOTS:
+        return str(e.emit(ops.NoSnapshots, name, x=x))
     if name == SELECTION:
         return str(e.emit(ops.NoSelection, name, ids="ids"))
     return str(e.emit(ops.ZerosLike, name, x=x))
@@ -236,8 +242,11 @@ def _layer_inputs(e: Emitter, p: m.PerLayerEmbedding, x: str) -> str:
 def _head(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph:
     """Make the graph from the last hidden state to logits, pooled vector or hidden
     state."""
-    e = Emitter(model, tables, {"x": hidden_type(model)}, dict(shared))
-    x = gather(e, "x", model.streams) if model.streams else "x"
+    inputs: dict[str, TensorType] = {"x": hidden_type(model)}
+    history = isinstance(model.streams, m.ResidualHistory)
+    inputs |= _handed_on(model) if history else {}
+    e = Emitter(model, tables, inputs, dict(shared))
+    x = _whole(e, model.streams)
     x = e.norm("h", x, model.final_norm) if model.final_norm else x
     match model.head:
         case m.Head():
@@ -248,6 +257,17 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
             returns = [x]
     shared |= e.params
     return e.graph("head", *returns).replace(params=())
+
+
+def _whole(e: Emitter, streams: m.AnyStreams | None) -> str:
+    """Emit the hidden state that the head reads."""
+    match streams:
+        case None:
+            return "x"
+        case m.ResidualHistory():
+            return mixed(e, "x", SNAPSHOTS, streams.head, "gathered")
+        case _:
+            return gather(e, "x", streams)
 
 
 def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
@@ -298,6 +318,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
         x = altered(e, block.altup, block.steps)
     elif isinstance(model.streams, m.HyperStreams):
         x = hyper(e, model.streams, block.steps)
+    elif isinstance(model.streams, m.ResidualHistory):
+        x = remembered(e, block.steps)
     else:
         x = run(e, "x", block.steps, result)
     if block.scalar:
@@ -341,6 +363,9 @@ def _handed_on(model: m.Model) -> dict[str, TensorType]:
     found: dict[str, TensorType] = {}
     if any(isinstance(s.op, m.Mla) and s.op.indexer == "shared" for s in steps):
         found[SELECTION] = TensorType(dtype="i64", dims=("B", "T", "N"))
+    if isinstance(model.streams, m.ResidualHistory):
+        dims = ("B", "T", "N", model.hidden)
+        found[SNAPSHOTS] = TensorType(dtype=model.dtype, dims=dims)
     if any(step.shortcut for step in steps):
         found[SHORTCUT] = hidden_type(model)
     return found

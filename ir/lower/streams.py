@@ -13,8 +13,10 @@ from glmc.ir.types import TensorType
 def hidden_type(model: m.Model) -> TensorType:
     """Return the type of the hidden state that layers hand on, with its streams if
     any."""
-    streams = (model.streams.count,) if model.streams else ()
-    return TensorType(dtype=model.dtype, dims=("B", "T", *streams, model.hidden))
+    several: tuple[int, ...] = ()
+    if isinstance(model.streams, m.Streams | m.HyperStreams):
+        several = (model.streams.count,)
+    return TensorType(dtype=model.dtype, dims=("B", "T", *several, model.hidden))
 
 
 def spread(e: Emitter, x: str, streams: m.Streams | m.HyperStreams) -> str:

@@ -9,6 +9,7 @@ from glmc.ir.activations import ActivationName
 from glmc.ir.model.mixers import Decay, GatedConv, Mixer, MixerNorm, ShortConv
 from glmc.ir.model.model import (
     AltUp,
+    AnyStreams,
     Block,
     DType,
     Embedding,
@@ -22,6 +23,8 @@ from glmc.ir.model.model import (
     PerLayerEmbedding,
     Pooler,
     PrefixEncoder,
+    ResidualHistory,
+    ResidualMix,
     Sinusoids,
     Step,
     Streams,
@@ -80,6 +83,7 @@ __all__ = [
     "Affine",
     "Alibi",
     "AltUp",
+    "AnyStreams",
     "Attention",
     "Block",
     "BlockIndexer",
@@ -126,6 +130,8 @@ __all__ = [
     "Projection",
     "ProportionalScaling",
     "QueryScale",
+    "ResidualHistory",
+    "ResidualMix",
     "Rope",
     "RopeScaling",
     "RopeStyle",

@@ -24,6 +24,23 @@ class HyperMaps(Node):
     """A number for each kind of coefficient, axis ``Ns``."""
 
 
+class ResidualMix(Node):
+    """A mixture of the residual stream and its snapshots, in fp32: by the softmax over
+    them of ``project · rms_norm(row)``."""
+
+    norm: Weight
+    project: Weight
+    """A row, ``[1, hidden]``."""
+    eps: PositiveFloat
+
+
+class ResidualHistory(Node):
+    """Snapshots of the residual stream, of which every sublayer and the head read a
+    mixture (attention residuals, Kimi K3)."""
+
+    head: ResidualMix
+
+
 class Step(Node):
     """One residual step: ``after(residual_scale · r + scale · post(op(pre(x))))``; what
     is None is left out."""
@@ -45,6 +62,11 @@ class Step(Node):
     ``end``: what the layer before handed on is added after this step's sum."""
     hyper: HyperMaps | None = None
     """Given where the model has :class:`HyperStreams`."""
+    mix: ResidualMix | None = None
+    """Given where the model has a :class:`ResidualHistory`."""
+    snapshot: bool = False
+    """The stream is kept as a snapshot once the step has read its mixture, and begins
+    anew with what the step makes."""
     others: bool = False
     """With :class:`AltUp`: reads the corrected stream, times ``AltUp.scale``, and is
     added to all streams but the first. Such steps are the last."""
@@ -155,6 +177,9 @@ class Streams(Node):
     spread: Weight
     """A matrix for each stream but the first; ``{x}`` in a name is its index."""
     gather: Weight
+
+
+AnyStreams = Streams | HyperStreams | ResidualHistory
 
 
 class Embedding(Node):
@@ -302,7 +327,7 @@ class Model(Node):
     final_norm: Norm | None = None
     head: Head | Pooler | None
     """None: the model answers with the last hidden state."""
-    streams: Streams | HyperStreams | None = None
+    streams: AnyStreams | None = None
     """None: there is one residual stream."""
     positions: GlmPositions | None = None
     """The rule that derives positions from the ids; None: tokens are counted."""

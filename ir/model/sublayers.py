@@ -205,6 +205,9 @@ class ClampedGlu(Node):
     alpha: PositiveFloat | None = None
     limit: PositiveFloat
     cut: Literal["activated", "gate"] = "activated"
+    soft: PositiveFloat | None = None
+    """soft · tanh(gate / soft) · sigmoid(gate) · limit · tanh(up / limit), all in fp32:
+    a silu whose factors are bounded softly (Kimi K3's situ)."""
 
 
 class Mlp(Node):

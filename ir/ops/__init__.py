@@ -37,6 +37,7 @@ from glmc.ir.ops.elementwise import (
     ZerosLike,
 )
 from glmc.ir.ops.head_experts import ExpertOutputs, ExpertQueries
+from glmc.ir.ops.history import MixSnapshots, NoSnapshots, Snapshot
 from glmc.ir.ops.hyper import (
     HyperHead,
     HyperRead,
@@ -155,11 +156,13 @@ __all__ = [
     "LinearAct",
     "LinearAdd",
     "MeanStreams",
+    "MixSnapshots",
     "MixStreams",
     "MoeExperts",
     "MoeRouter",
     "Mul",
     "NoSelection",
+    "NoSnapshots",
     "NormalisedLinear",
     "OwnExperts",
     "OwnPart",
@@ -197,6 +200,7 @@ __all__ = [
     "ShortConv",
     "Sigmoid",
     "Sinusoids",
+    "Snapshot",
     "SoftCap",
     "Split",
     "SpreadStreams",

@@ -291,7 +291,8 @@ class ActMul(Op):
 class ClampedGlu(Op):
     """gate · sigmoid(alpha · gate) · (up + 1), gate at most ``limit``, up within
     ± ``limit``; without alpha min(fn(gate), limit) · up, or with ``cut`` gate
-    fn(min(gate, limit)) · up."""
+    fn(min(gate, limit)) · up. With ``soft``, in fp32, soft · tanh(gate / soft) ·
+    sigmoid(gate) · limit · tanh(up / limit)."""
 
     mnemonic = "clamped_glu"
     placing = Pointwise(over=("gate", "up"))
@@ -301,6 +302,7 @@ class ClampedGlu(Op):
     limit: float
     alpha: float | None = None
     cut: Literal["activated", "gate"] = "activated"
+    soft: float | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         expect(types["gate"] == types["up"], f"{types['gate']} is not {types['up']}")

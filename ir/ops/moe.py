@@ -123,8 +123,8 @@ class MoeExperts(Op):
     Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
     With ``limit`` alone fn(gate), or with ``cut`` gate itself, is at most that, and up
-    within ± that. Experts beyond the X of the stacks, ``zero_experts`` of them, make of
-    x what it is.
+    within ± that (``soft``: see ``clamped_glu``). Experts beyond the X of the stacks,
+    ``zero_experts`` of them, make of x what it is.
     """
 
     mnemonic = "moe_experts"
@@ -141,6 +141,7 @@ class MoeExperts(Op):
     alpha: float | None = None
     limit: float | None = None
     cut: Literal["activated", "gate"] = "activated"
+    soft: float | None = None
     weigh: Literal["output", "input"] = "output"
     zero_experts: int = 0
 

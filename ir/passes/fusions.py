@@ -81,7 +81,7 @@ MERGE_GATE_UP = Fusion(
                 %gate = linear(%x, @wg, bias=@bg?)
                 %up = linear(%x, @wu, bias=@bu?)
                 %ff = clamped_glu(
-                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut
+                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut, soft=$soft
                 )
             """,
             replace="""
@@ -90,7 +90,7 @@ MERGE_GATE_UP = Fusion(
                 %gate_up = linear(%x, @gate_up, bias=@gate_up_bias)
                 %gate, %up = split(%gate_up, sizes=$sizes)
                 %ff = clamped_glu(
-                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut
+                    %gate, %up, fn=$fn, limit=$limit, alpha=$alpha, cut=$cut, soft=$soft
                 )
             """,
         ),

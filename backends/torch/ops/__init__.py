@@ -46,6 +46,7 @@ from glmc.backends.torch.ops.elementwise import (
     zeros_like,
 )
 from glmc.backends.torch.ops.head_experts import expert_outputs, expert_queries
+from glmc.backends.torch.ops.history import mix_snapshots, no_snapshots, snapshot
 from glmc.backends.torch.ops.hyper import (
     hyper_head,
     hyper_read,
@@ -169,11 +170,13 @@ __all__ = [
     "linear_act",
     "linear_add",
     "mean_streams",
+    "mix_snapshots",
     "mix_streams",
     "moe_experts",
     "moe_router",
     "mul",
     "no_selection",
+    "no_snapshots",
     "normalised_linear",
     "own_experts",
     "own_part",
@@ -211,6 +214,7 @@ __all__ = [
     "short_conv",
     "sigmoid",
     "sinusoids",
+    "snapshot",
     "soft_cap",
     "split",
     "spread_streams",

@@ -73,10 +73,16 @@ def clamped_glu(
     limit: float,
     alpha: float | None = None,
     cut: str = "activated",
+    soft: float | None = None,
 ) -> torch.Tensor:
     """`gate * sigmoid(alpha * gate) * (up + 1)` (gpt-oss), `gate` at most `limit`, `up`
     within ± `limit`; without `alpha`, `fn(gate)` at most `limit`, or with `cut` "gate"
-    `fn` of a gate of at most that, times such an `up`."""
+    `fn` of a gate of at most that, times such an `up`. With `soft`
+    `soft * tanh(gate / soft) * sigmoid(gate) * limit * tanh(up / limit)`, in fp32."""
+    if soft is not None:
+        wide, linear = gate.float(), limit * torch.tanh(up.float() / limit)
+        bounded = soft * torch.tanh(wide / soft) * torch.sigmoid(wide)
+        return (bounded * linear).to(gate.dtype)
     up = up.clamp(-limit, limit)
     if alpha is None and cut == "gate":
         return ACTIVATIONS[fn](gate.clamp(max=limit)) * up

@@ -124,6 +124,7 @@ def moe_experts(
     alpha: float | None = None,
     limit: float | None = None,
     cut: str = "activated",
+    soft: float | None = None,
     weigh: str = "output",
     zero_experts: int = 0,
 ) -> torch.Tensor:
@@ -151,7 +152,9 @@ def moe_experts(
                 hidden = act_mul(hidden, fn=fn)
             else:
                 gate, up = hidden.chunk(2, dim=-1)
-                hidden = clamped_glu(gate, up, fn=fn, limit=limit, alpha=alpha, cut=cut)
+                hidden = clamped_glu(
+                    gate, up, fn=fn, limit=limit, alpha=alpha, cut=cut, soft=soft
+                )
             part = F.linear(hidden, down[expert], at(down_bias, expert))
         part = part if weigh == "input" else part * share
         out.index_add_(0, token, part.to(out.dtype))

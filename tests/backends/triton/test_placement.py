@@ -45,7 +45,14 @@ NOT_WRITTEN = frozenset(
     | {"sigmoid", "scale_each", "add_skip"}
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
-    | {"pool_tokens", "pool_write", "pool_select", "pooled_attention"}
+    | {
+        "mix_snapshots",
+        "snapshot",
+        "pool_tokens",
+        "pool_write",
+        "pool_select",
+        "pooled_attention",
+    }
 )
 """Ops that each layer launches, for which somebody has yet to write a kernel."""
 
