@@ -41,6 +41,7 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "rope_table_sections",
         "sinusoids",
         "alibi_slopes",
+        "distances",
         "query_scale",
         "layer_factors",
         "zeros_like",

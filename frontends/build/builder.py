@@ -315,7 +315,7 @@ _DEFINED_AXES = frozenset(
     | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
     | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc"}
     | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
-    | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo"}
+    | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo", "Bd"}
 )
 
 

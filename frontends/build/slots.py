@@ -24,6 +24,7 @@ _HIDDEN = {"E"}
 _PREFIX_SLOTS = frozenset({"prefix", "prefix_up", "prefix_down"})
 _EMBED_SLOTS = frozenset(
     {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
+    | {"distances"}
 )
 _HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
 _STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})

@@ -15,6 +15,7 @@ from glmc.frontends.spec.architecture import (
 from glmc.frontends.spec.attention import (
     AttentionSpec,
     BlockIndexerSpec,
+    DistancesSpec,
     GateSpec,
     HeadExpertsSpec,
     IndexerSpec,
@@ -83,6 +84,7 @@ __all__ = [
     "Check",
     "ClampedGluSpec",
     "DecaySpec",
+    "DistancesSpec",
     "EmbedSpec",
     "Expectation",
     "GateSpec",

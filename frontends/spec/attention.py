@@ -15,6 +15,11 @@ class QueryScaleSpec(Section, makes=Makes(m.QueryScale)):
     when: Flag = True
 
 
+class DistancesSpec(Section, makes=Makes(m.Distances, {"weight": "distances"})):
+    """Numbers of each head by the distance of query and key: slot ``distances``, a
+    table of so many ``rows`` for all layers."""
+
+
 _GATE_SLOTS = {
     "projection": "attn_gate",
     "head_bias": Slot("gate_bias", when="head_bias"),

@@ -32,10 +32,11 @@ def _check_masks(model: m.Model) -> None:
             f"{model.name} counts positions by the id of padding, which only encoders "
             "do; leave out the embedding's padding, or give attention the mask full."
         )
-    if any(op.window for op in full):
+    counted = (op for op in found if isinstance(op, m.Attention) and op.distances)
+    if any(op.mask != "full" for op in counted):
         raise ModelShapeError(
-            f"{model.name} has a window in attention with the full mask, which is not "
-            "supported; leave out the window, or mask: full."
+            f"{model.name} has numbers by distance in attention with a cache, which is"
+            " not supported; leave out distances, or give it the mask full."
         )
     if model.prefix_encoder and any(block.kv_from for block in model.blocks):
         raise ModelShapeError(

@@ -133,7 +133,8 @@ def _rotated(e: Emitter, a: m.Attention, states: States, axes: Axes) -> None:
 def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
     """Emit attention with the mask of the model's kind."""
     if a.mask == "full":
-        fields = {**states, "mask": "mask", "scale": a.scale}
+        fields = {**states, "mask": "mask", "scale": a.scale, "window": a.window}
+        fields["distances"] = e.tables.distances(a)
         return str(e.emit(ops.FullAttention, "ctx", **fields))
     seen = {
         "prefix": PREFIX if a.mask == "prefix" else None,

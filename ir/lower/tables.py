@@ -1,13 +1,16 @@
 """Lower tables of positions: computed once in the stem, read by every layer."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.build import GraphBuilder
 from glmc.ir.op import Op
 from glmc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from glmc.ir.lower.emitter import Emitter
 
 _OPS: Mapping[type, type[Op]] = {
     type(None): ops.RopeTable,
@@ -31,6 +34,7 @@ class Tables:
         self._names: dict[m.Rope, tuple[str, str]] = {}
         self._slopes: dict[tuple[int, m.Alibi], str] = {}
         self._scales: dict[m.QueryScale, str] = {}
+        self._distances: dict[tuple[int, m.Distances], str] = {}
         for rope in _ropes(model):
             suffix = _suffix(self._names)
             self._names.setdefault(_key(rope), (f"cos{suffix}", f"sin{suffix}"))
@@ -38,6 +42,9 @@ class Tables:
             if isinstance(op, m.Attention) and op.alibi:
                 name = f"slopes{_suffix(self._slopes)}"
                 self._slopes.setdefault((op.heads, op.alibi), name)
+            if isinstance(op, m.Attention) and op.distances:
+                name = f"distances{_suffix(self._distances)}"
+                self._distances.setdefault((op.heads, op.distances), name)
             if op.q_scale:
                 name = f"q_scale{_suffix(self._scales)}"
                 self._scales.setdefault(op.q_scale, name)
@@ -52,6 +59,12 @@ class Tables:
             return None
         return self._slopes[attention.heads, attention.alibi]
 
+    def distances(self, attention: m.Attention) -> str | None:
+        """Return the value that holds an attention's numbers by distance, or None."""
+        if attention.distances is None:
+            return None
+        return self._distances[attention.heads, attention.distances]
+
     def query_scale(self, scale: m.QueryScale) -> str:
         """Return the value that holds the factors of queries."""
         return self._scales[scale]
@@ -61,6 +74,8 @@ class Tables:
         found: dict[str, TensorType] = {}
         for (heads, _), name in self._slopes.items():
             found[name] = TensorType(dtype="f32", dims=(heads,))
+        for (heads, _), name in self._distances.items():
+            found[name] = TensorType(dtype="f32", dims=(heads, "T", "T"))
         for name in self._scales.values():
             found[name] = TensorType(dtype="f32", dims=("B", "T"))
         for rope, names in self._names.items():
@@ -68,11 +83,16 @@ class Tables:
             found |= dict.fromkeys(names, TensorType(dtype="f32", dims=dims))
         return found
 
-    def emit(self, g: GraphBuilder) -> Iterator[str]:
-        """Compute all tables from ``%pos``; yield their names."""
+    def emit(self, g: "Emitter") -> Iterator[str]:
+        """Compute all tables from ``%pos`` and ``%ids``; yield their names."""
         for (heads, alibi), name in self._slopes.items():
             fields = {"pos": "pos", "heads": heads, **alibi.model_dump()}
             yield g.emit(ops.AlibiSlopes, name, **fields)
+        for (heads, d), name in self._distances.items():
+            axes = {"Bd": d.rows, "H": heads}
+            table = g.weight(d.weight, ("Bd", "H"), axes, dtype="f32")
+            sizes = {"buckets": d.buckets, "furthest": d.furthest}
+            yield g.emit(ops.Distances, name, ids="ids", table=table, **sizes)
         for scale, name in self._scales.items():
             yield g.emit(ops.QueryScale, name, pos="pos", **scale.model_dump())
         for rope, names in self._names.items():

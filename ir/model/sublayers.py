@@ -23,6 +23,21 @@ class Alibi(Node):
     scale: PositiveFloat = 1.0
 
 
+class Distances(Node):
+    """A learned number for each head and each distance between query and key, which is
+    added to their score (T5): one table for all layers.
+
+    Half of the ``buckets`` are for keys after the query; of each half one half is
+    exact, and the others grow as logarithms up to the ``furthest``.
+    """
+
+    weight: Weight
+    """``[rows, heads]``, axes ``Bd`` and ``H``."""
+    rows: PositiveInt
+    buckets: Annotated[int, Field(ge=4)] = 32
+    furthest: PositiveInt = 128
+
+
 class QueryScale(Node):
     """Queries times ``1 + beta · log(1 + floor((pos + shift) / context))``, or with an
     exponent ``(1 + (pos + shift) / context) ** exponent``.
@@ -159,6 +174,8 @@ class Attention(Node):
     """q, k and v are clamped to ± this before anything else."""
     rope: Rope | None = None
     alibi: Alibi | None = None
+    distances: Distances | None = None
+    """With the mask ``full`` only."""
     q: Projection
     k: Projection | None = None
     v: Projection | None = None

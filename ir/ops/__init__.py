@@ -66,6 +66,7 @@ from glmc.ir.ops.pooled import (
 from glmc.ir.ops.positions import (
     AddTable,
     AlibiSlopes,
+    Distances,
     LayerFactors,
     QueryScale,
     ScaleByFactor,
@@ -128,6 +129,7 @@ __all__ = [
     "CorrectStreams",
     "CutBelow",
     "Decay",
+    "Distances",
     "Embedding",
     "ExpertOutputs",
     "ExpertQueries",

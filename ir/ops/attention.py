@@ -130,18 +130,22 @@ class Attention(Op):
 class FullAttention(Op):
     """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
 
-    A query sees the tokens of its row where ``mask`` is true. Queries, keys and values
-    are ``[B,T,heads,width]``, the result is ``[B,T,heads · width]``.
+    A query sees the tokens of its row where ``mask`` is true, and with a ``window``
+    only those that are less than so many slots from its own on either side. Queries,
+    keys and values are ``[B,T,heads,width]``, the result is ``[B,T,heads · width]``.
+    ``distances`` ``f32[heads,T,T]`` are added to the scores.
     """
 
     mnemonic = "full_attention"
-    placing = ByHead(("q", "k", "v"))
+    placing = ByHead(("q", "k", "v"), ("distances",))
     multiplies = True
     q: Value
     k: Value
     v: Value
     mask: Value
+    distances: Value | None = None
     scale: float
+    window: int | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         q, k, v, mask = (types[name] for name in ("q", "k", "v", "mask"))
@@ -153,6 +157,10 @@ class FullAttention(Op):
         expect(heads % kv_heads == 0, f"{heads} heads do not group over {kv_heads}")
         fits = mask == TensorType(dtype="bool", dims=q.dims[:2])
         expect(fits, f"mask must be bool[B,T], not {mask}")
+        distances = types.get("distances")
+        wanted = TensorType(dtype="f32", dims=(heads, q.dims[1], q.dims[1]))
+        fits = not distances or distances == wanted
+        expect(fits, f"distances {distances} are not {wanted}")
         dims = (*q.dims[:2], heads * int(v.dims[3]))
         return (TensorType(dtype=q.dtype, dims=dims),)
 

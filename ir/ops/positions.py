@@ -1,6 +1,8 @@
 """Ops on positions besides rope: tables that the stem makes for all layers."""
 
-from glmc.ir.op import Op, Types, Value, expect
+from typing import ClassVar
+
+from glmc.ir.op import Op, Param, Types, Value, expect
 from glmc.ir.placing import LINEAR, Pointwise
 from glmc.ir.types import TensorType
 
@@ -42,6 +44,31 @@ class AddTable(Op):
         fits = table.dims == x.dims and table.dtype == "f32"
         expect(fits, f"{table} is no table for {x}")
         return (x,)
+
+
+class Distances(Op):
+    """A learned number for each head and each pair of slots, ``f32[heads,T,T]``, by how
+    far the second is from the first: rows of ``table`` ``[buckets,heads]`` (T5).
+
+    Half of the buckets are for slots before a query's own, half for those after. Half
+    of each are exact; the others grow as logarithms up to ``furthest``.
+    """
+
+    mnemonic = "distances"
+    exact: ClassVar[tuple[str, ...]] = ("table",)
+    ids: Value
+    table: Param
+    buckets: int
+    furthest: int
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        ids, table = types["ids"], types["table"]
+        expect(len(table.dims) == 2, f"table must have 2 dims, not {table}")
+        rows, heads = map(int, table.dims)
+        fits = 4 <= self.buckets <= rows and self.buckets // 4 < self.furthest
+        expect(fits, f"{self.buckets} buckets do not fit {table}")
+        tokens = ids.dims[1]
+        return (TensorType(dtype="f32", dims=(heads, tokens, tokens)),)
 
 
 class AlibiSlopes(Op):

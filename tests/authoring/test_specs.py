@@ -48,6 +48,7 @@ def test_what_says_to_be_verified_is_tested() -> None:
     # Beside the variants: tests/test_encoders.py, and tests/test_stacked_*.py.
     tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe", "qwen3_5_moe"}
     tested |= {"roberta", "xlm-roberta", "camembert", "distilbert", "electra"}
+    tested |= {"mpnet", "modernbert", "eurobert", "nomic_bert"}
     for entry in entries():
         if entry.verified == "transformers":
             assert tested & set(entry.model_types), entry.name

@@ -188,7 +188,20 @@ CLASSES: Mapping[str, str] = {
 }
 
 
+# Types that have the spec of another of these.
+ALIKE = frozenset(
+    {"glmga", "granite_speech_plus", "minicpmv4_7", "minicpm_ocr", "pp_chart2table"}
+)
+
+
 def published(family: str) -> dict[str, Any]:
     """A config.json of the family, as the hub has it."""
     head = {"model_type": family, "architectures": [CLASSES[family]]}
     return {**FAMILIES[family], **head, "torch_dtype": "bfloat16"}
+
+
+PUBLISHED: Mapping[str, dict[str, Any]] = {
+    **{family: published(family) for family in FAMILIES if family not in ALIKE},
+    "glm46v_moe": {**published("glm46v"), **GLM46V_EXPERTS},
+}
+"""Spec to a config of it, as the hub has it."""

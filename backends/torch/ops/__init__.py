@@ -75,6 +75,7 @@ from glmc.backends.torch.ops.pooled import (
 from glmc.backends.torch.ops.positions import (
     add_table,
     alibi_slopes,
+    distances,
     layer_factors,
     query_scale,
     scale_by_factor,
@@ -142,6 +143,7 @@ __all__ = [
     "correct_streams",
     "cut_below",
     "decay",
+    "distances",
     "embedding",
     "expert_outputs",
     "expert_queries",

@@ -221,17 +221,30 @@ def full_attention(
     v: torch.Tensor,
     mask: torch.Tensor | None,
     *,
+    distances: torch.Tensor | None = None,
     scale: float,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Attends to every token where `mask` bool [B, T] is true; None: to all.
 
-    `q` [B, T, H, D], `k` [B, T, K, D] and `v` [B, T, K, Dv] -> [B, T, H * Dv].
+    `q` [B, T, H, D], `k` [B, T, K, D] and `v` [B, T, K, Dv] -> [B, T, H * Dv]. With a
+    `window` only to those less than so many slots from a query's own, which it sees in
+    any case; `distances` fp32 [H, T, T] are added to the scores.
     """
+    seen = None if mask is None else mask[:, None, None, :]
+    if window is not None:
+        slots = torch.arange(q.shape[1], device=q.device)
+        apart = (slots - slots[:, None]).abs()
+        near = apart < window
+        seen = (near if seen is None else near & seen) | (apart == 0)
+    if distances is not None:
+        added = distances.to(q.dtype)[None]
+        seen = added if seen is None else added.masked_fill(~seen, -torch.inf)
     context = F.scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),
         v.transpose(1, 2),
-        attn_mask=None if mask is None else mask[:, None, None, :],
+        attn_mask=seen,
         scale=scale,
         enable_gqa=q.shape[2] != k.shape[2],
     )

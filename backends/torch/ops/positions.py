@@ -37,6 +37,25 @@ def add_table(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return x + table.to(x.dtype)
 
 
+def distances(
+    ids: torch.Tensor, table: torch.Tensor, *, buckets: int, furthest: int
+) -> torch.Tensor:
+    """Looks up a number for each head and each pair of slots of `ids` [B, T] in `table`
+    fp32 [rows, H], by how far the second is from the first -> [H, T, T] (T5).
+
+    Half of the `buckets` are for slots after a query's own; of each half the first half
+    is exact, and the others grow as logarithms up to the `furthest`.
+    """
+    slots = torch.arange(ids.shape[1], device=ids.device)
+    apart = slots - slots[:, None]
+    side = buckets // 2
+    exact, far = side // 2, apart.abs()
+    ratio = torch.log(far.float() / exact) / math.log(furthest / exact)
+    grown = exact + (ratio * (side - exact)).long().clamp(max=side - 1 - exact)
+    bucket = torch.where(far < exact, far, grown) + (apart > 0) * side
+    return table[bucket].permute(2, 0, 1)
+
+
 def alibi_slopes(
     pos: torch.Tensor, *, heads: int, max_bias: float = 8.0, scale: float = 1.0
 ) -> torch.Tensor:
