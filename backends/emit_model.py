@@ -1,7 +1,7 @@
 """Make the variables of model.py.j2: the classes of layers, and the code around
 them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from glmc.backends.classes import LayerClass, layer_classes
@@ -19,6 +19,7 @@ from glmc.ir.lower.sublayers import PREFIX
 from glmc.ir.model import Head, Model
 from glmc.ir.ops import AllGather, RopeTableLongRope
 from glmc.ir.state import State
+from glmc.ir.types import Type
 
 TORCH_DTYPES = {
     "f32": "torch.float32",
@@ -35,13 +36,72 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
         "classes": [_class_view(program, one) for one in classes],
         "declarations": ", ".join(_declarations(program)),
         "members": _members(program, classes),
-        "stem": lines(program.stem, 8),
+        **_stem(program),
         "loop": _loop(program),
         "step": _layer_call(program),
         "makers": _makers(classes),
         "schedule": _schedule(program, classes),
         **kind(model, program),
     }
+
+
+def _stem(program: Program) -> Mapping[str, Any]:
+    """Emit the stem; where there are stages, what only the first computes apart, and
+    what is received and handed on between them."""
+    stem = program.stem
+    if not program.stages:
+        return {"stem": lines(stem, 8), "first": [], "received": "", "handed_on": ""}
+    everywhere = _behind(stem, [n for n in stem.returns if n not in program.carried])
+    ops = tuple(op for op in stem.ops if op.outs[0] in everywhere)
+    rest = tuple(op for op in stem.ops if op.outs[0] not in everywhere)
+    read = tuple({*stem.returns, *(n for op in stem.ops for n in op.values)})
+    carried = program.carried
+    sizes = [_size(program.blocks[0].types[name]) for name in carried]
+    values = ", ".join(carried)
+    target = values if len(carried) > 1 else f"({values},)"
+    return {
+        "stem": lines(stem.replace(ops=ops, returns=read), 8),
+        "first": lines(stem.replace(ops=rest, returns=read), 12),
+        "received": call(target, "self.received", ["ids", *sizes], 12),
+        "handed_on": f"return self.handed_on({values})",
+    }
+
+
+def _size(of: Type) -> str:
+    """Return the sizes of a carried value behind rows and tokens."""
+    return literal(tuple(of.dims[2:]))
+
+
+def _behind(graph: Graph, names: Iterable[str]) -> set[str]:
+    """Return the values of a graph that some are made of, and they themselves."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            op = graph.producers.get(name)
+            found |= {name, *(op.outs if op else ())}
+            waiting += op.values if op else ()
+    return found
+
+
+def _staged(program: Program) -> list[str]:
+    """Emit the attributes of a model with stages: their first layers, and what only
+    the ends hold."""
+    if not program.stages:
+        return []
+    stem = program.stem
+    everywhere = _behind(stem, [n for n in stem.returns if n not in program.carried])
+    kept = {p for op in stem.ops if op.outs[0] in everywhere for p in op.params}
+    first = {p for op in stem.ops for p in op.params} - kept
+    last = {p for op in program.head.ops for p in op.params} - kept
+    rows = {
+        "stages": program.stages,
+        "of_first": tuple(sorted(first - last)),
+        "of_last": tuple(sorted(last - first)),
+        "of_ends": tuple(sorted(first & last)),
+    }
+    return [f"{name} = {literal(row)}" for name, row in rows.items() if row]
 
 
 def _loop(program: Program) -> str:
@@ -56,8 +116,9 @@ def _loop(program: Program) -> str:
         each.append(f"{whole}.unbind(2)")
     if len(each) == 1:
         return "for layer in self.layers:"
-    opening = f"for {', '.join(names)} in zip("
-    return bracketed(opening, [*each, "strict=True"], "):", 8, magic=False)
+    within, end = ("self.of_stage(", ")):") if program.stages else ("", "):")
+    opening = f"for {', '.join(names)} in {within}zip("
+    return bracketed(opening, [*each, "strict=True"], end, 8, magic=False)
 
 
 def _layer_call(program: Program) -> str:
@@ -73,7 +134,7 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """Return the variables of models with a cache."""
     parted, whole = _parted(program.head)
     *head, logits = lines(parted, 8)
-    ranks = program.ranks
+    ranks = program.world
     shared = f", on {ranks} ranks" if ranks > 1 else ""
     return {
         "module": "ranked_lm" if ranks > 1 else "causal_lm",
@@ -88,6 +149,7 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",
             *_prefix_attributes(model),
             *_turns(program),
+            *_staged(program),
         ],
         "inputs": "ids, pos, cache, keep, ops",
         "scheme": model.positions is not None,

@@ -60,8 +60,8 @@ def package(
             head
             | {
                 "usage": _usage(model),
-                "ranks": program.ranks,
-                **_loads(program.ranks),
+                "ranks": program.world,
+                **_loads(program),
                 "device": on.accelerator,
                 "tokenizer": parts.tokenizer,
                 "glm": model.tokenizer == "glm",
@@ -77,15 +77,15 @@ def package(
         "reference.py": reference_module(op_names(program), codes=has_codes(program)),
         **on.files(program, own),
     }
-    if program.ranks > 1:
-        where = {"ranks": program.ranks, "device": on.accelerator or "cpu"}
+    if program.world > 1:
+        where = {"ranks": program.world, "device": on.accelerator or "cpu"}
         emitted["__main__.py"] = env.get_template("main.py.j2").render(where)
     else:
         hub = {"title": title(model)} | _of_hub(model)
         emitted["hf.py"] = env.get_template("hf.py.j2").render(hub)
     wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
     wanted += [*on.runtime, "loading"]
-    wanted += ["ranked_loading"] if program.ranks > 1 else []
+    wanted += ["ranked_loading"] if program.world > 1 else []
     wanted += ["expected"] if model.expected else []
     wanted += ["precompiled"] if parts.ahead else []
     if parts.tokenizer:
@@ -98,11 +98,12 @@ def package(
     return runtime_files(wanted, emitted)
 
 
-def _loads(ranks: int) -> dict[str, str]:
-    """Return the module that loads a model of so many ranks, and the call of it."""
-    module = "ranked_loading" if ranks > 1 else "loading"
+def _loads(program: Program) -> dict[str, str]:
+    """Return the module that loads a model, and the call of it."""
+    module = "ranked_loading" if program.world > 1 else "loading"
     arguments = ["Model", "weights", "source"]
-    arguments += [f"count={ranks}"] if ranks > 1 else []
+    arguments += [f"count={program.ranks}"] if program.world > 1 else []
+    arguments += [f"stages={len(program.stages)}"] if program.stages else []
     arguments += ["device=device", "dtype=dtype", "**options"]
     return {"loading": module, "loads": call("", f"return {module}.load", arguments, 4)}
 

@@ -150,7 +150,9 @@ class Program(Node):
     name: str
     dtype: str
     ranks: int = 1
-    """The number of ranks that compute it: types are those of one of them."""
+    """The number of ranks that compute each layer: types are those of one of them."""
+    stages: tuple[int, ...] = ()
+    """The first layer of each stage, where stages have ranks of their own."""
     params: tuple[Parameter, ...] = ()
     """Parameters of all but the blocks; two may read the same one (a tied head)."""
     prefix_encoder: Graph | None = None
@@ -165,6 +167,11 @@ class Program(Node):
         """Prefix encoder if there is one, stem, blocks, head."""
         encoder = (self.prefix_encoder,) if self.prefix_encoder else ()
         return (*encoder, self.stem, *self.blocks, self.head)
+
+    @property
+    def world(self) -> int:
+        """The number of ranks of all stages."""
+        return self.ranks * max(1, len(self.stages))
 
     @property
     def layers(self) -> int:

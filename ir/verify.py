@@ -198,6 +198,10 @@ def _wiring(program: Program) -> None:
     covered = layers == list(range(len(layers)))
     _rule(first, covered, f"blocks cover layers {layers}, not each exactly once")
 
+    firsts = program.stages
+    ordered = not firsts or (firsts[0] == 0 and sorted({*firsts}) == [*firsts])
+    fits = ordered and all(first < len(layers) for first in firsts)
+    _rule(first, fits, f"stages begin at layers {list(firsts)}, not in order from 0")
     for block in program.blocks:
         for state in block.states:
             _owners(program, block, state)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from glmc.backends.runtime.ranks import RanksError
 from glmc.command.cli import main
+from glmc.ir.errors import NotDealtError
 from support import builds, ranked
 from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
@@ -70,6 +71,30 @@ def test_whole_experts_go_to_ranks(
     assert found["bytes"] < 0.56 * _bytes(checkpoint)
 
 
+# Three layers, in stages of two and one; heads that are tied to the embedding; a delta
+# that is handed on beside x; a mixer with a state for each row.
+STAGED = ("llama-gqa", "qwen2-tied", "gpt_neox-parallel", "qwen3_next-interval")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", first(2, STAGED))
+def test_stages_answer_what_one_does(
+    name: str, ranks: int, tiny: MakeTiny, compiled: Compile, tmp_path: Path
+) -> None:
+    checkpoint = tiny(BY_NAME[name]).checkpoint
+    alone = compiled(checkpoint)
+    every = _compare(checkpoint, alone, tmp_path, ranks, pipeline_parallel=2)
+    assert every["bytes"] < 0.8 * _bytes(checkpoint)
+
+
+def test_a_layer_that_reads_another_is_in_its_stage(
+    tiny: MakeTiny, tmp_path: Path
+) -> None:
+    checkpoint = tiny(BY_NAME["gemma4_text-shared"]).checkpoint
+    with pytest.raises(NotDealtError, match=r"layer \d reads %kv of layer \d, and"):
+        _compiled(checkpoint, tmp_path / "build", {"pipeline_parallel": 2})
+
+
 def _compare(
     checkpoint: Path, alone: Path, folder: Path, ranks: int, **options: Any
 ) -> dict[str, Any]:
@@ -81,6 +106,7 @@ def _compare(
         lambda here: ranked.answers(
             module.load(checkpoint, dtype="float32", ranks=here)
         ),
+        options.get("pipeline_parallel", 1),
     )
     drawn = every[0]["drawn"]
     for got in every:
@@ -187,10 +213,11 @@ def test_what_ends_some_ranks_only_is_refused(tiny: MakeTiny, tmp_path: Path) ->
 # --- processes ------------------------------------------------------------------------
 
 GLOO = (
-    ("llama-gqa", 2),
-    ("llama-gqa", 4),
-    ("mixtral-experts", 2),
-    ("deepseek_v3-groups", 4),
+    ("llama-gqa", 2, 1),
+    ("llama-gqa", 4, 1),
+    ("llama-gqa", 2, 2),
+    ("mixtral-experts", 2, 1),
+    ("deepseek_v3-groups", 4, 1),
 )
 
 
@@ -200,7 +227,7 @@ def answered(
 ) -> Callable[[str, int], dict[str, Any]]:
     """Give the answers of a rank to a job, from processes that started once."""
     folder = tmp_path_factory.mktemp("gloo")
-    jobs = [_job(tiny, folder, name, ranks) for name, ranks in GLOO]
+    jobs = [_job(tiny, folder, *row) for row in GLOO]
     llama = jobs[0]
     jobs.append({**llama, "name": "few", "ranks": 3})
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -211,15 +238,18 @@ def answered(
     return lambda name, rank: torch.load(folder / f"{name}-{rank}.pt")
 
 
-def _job(tiny: MakeTiny, folder: Path, name: str, ranks: int) -> dict[str, Any]:
+def _job(
+    tiny: MakeTiny, folder: Path, name: str, ranks: int, stages: int
+) -> dict[str, Any]:
     checkpoint = tiny(BY_NAME[name]).checkpoint
-    build = folder / f"{name}-{ranks}-build"
-    _compiled(checkpoint, build, {"tensor_parallel": ranks})
+    build = folder / f"{name}-{ranks}-{stages}-build"
+    options = {"tensor_parallel": ranks, "pipeline_parallel": stages}
+    _compiled(checkpoint, build, options)
     return {
-        "name": f"{name}-{ranks}",
+        "name": f"{name}-{ranks}-{stages}",
         "build": str(build),
         "checkpoint": str(checkpoint),
-        "ranks": ranks,
+        "ranks": ranks * stages,
     }
 
 
@@ -236,17 +266,19 @@ def _workers(folder: Path, count: int) -> Iterator[subprocess.Popen[str]]:
         )
 
 
-@pytest.mark.parametrize(("name", "ranks"), GLOO)
+@pytest.mark.parametrize(("name", "ranks", "stages"), GLOO)
 def test_processes_answer_what_one_does(
     name: str,
     ranks: int,
+    stages: int,
     answered: Callable[[str, int], dict[str, Any]],
     tiny: MakeTiny,
     compiled: Compile,
 ) -> None:
     checkpoint = tiny(BY_NAME[name]).checkpoint
     want = ranked.answers(builds.load(compiled(checkpoint), checkpoint))
-    every = [answered(f"{name}-{ranks}", rank) for rank in range(ranks)]
+    job, world = f"{name}-{ranks}-{stages}", ranks * stages
+    every = [answered(job, rank) for rank in range(world)]
     for got in every:
         ranked.same(got, {**want, "drawn": every[0]["drawn"]})
 

@@ -43,7 +43,7 @@ def refusal(program: Program) -> str | None:
     """Say why no part of a program is computed by C++, or None."""
     if not program.decodes:
         return "an encoder reads a text at once, which torch's own products do best"
-    if program.ranks > 1:
+    if program.world > 1:
         return "several devices share its work, and wait for one another"
     if program.sliced:
         return "every layer is given a part of a value of the stem"

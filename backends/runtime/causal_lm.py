@@ -126,15 +126,23 @@ class CausalLM(BaseModel):
         """
         raise NotImplementedError
 
-    def whole(self, logits: torch.Tensor, ops: ModuleType) -> torch.Tensor:
-        """Returns logits of the whole vocabulary, where `run` gives those of a part."""
+    def whole(
+        self, logits: torch.Tensor, like: torch.Tensor, ops: ModuleType
+    ) -> torch.Tensor:
+        """Returns logits of the whole vocabulary, where `run` gives those of a part;
+        `like` [B, T] has a number for each of them."""
         return logits
 
     def choose(
-        self, logits: torch.Tensor, sampler: Sampler, ops: ModuleType
+        self,
+        logits: torch.Tensor,
+        like: torch.Tensor,
+        sampler: Sampler,
+        ops: ModuleType,
     ) -> torch.Tensor:
-        """Chooses ids int64 [R] for `logits` [R, V], as `run` or a call gives them."""
-        return sampler(logits)
+        """Chooses ids int64 [R] for the last of `logits` [R, T, V], as `run` or a call
+        gives them; `like` int64 [R, T] has a number for each."""
+        return sampler(logits[:, -1])
 
     def encode_prefix(self, rows: torch.Tensor, ops: ModuleType) -> torch.Tensor:
         """Returns the states that `Cache.begin_with` takes, for `rows` [1, learned].
@@ -228,7 +236,7 @@ class CausalLM(BaseModel):
         ops = self.ops or operations(input_ids.device.type)
         with cache.reading():
             logits = self.compute(input_ids, pos, cache, logits_to_keep, ops)
-            logits = self.whole(logits, ops)
+            logits = self.whole(logits, input_ids[:, -logits_to_keep:], ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)
 

@@ -40,7 +40,7 @@ class Step:
     def run(self, model: "CausalLM", ops: ModuleType) -> None:
         """Advances by one token, but for the counts that `cache` has on the host."""
         logits = model.compute(self.ids, self.pos, self.cache, 1, ops)
-        self.ids.copy_(model.choose(logits[:, -1], self.sampler, ops)[:, None])
+        self.ids.copy_(model.choose(logits, self.ids, self.sampler, ops)[:, None])
         counting = self.pos[:, -1] if self.pos.ndim == 3 else self.pos
         counting.add_(1)
         self.cache.position.add_(1)

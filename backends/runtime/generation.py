@@ -153,7 +153,7 @@ def _read_prompt(
         ids, mask, model.vocab_size, prompt=prompt, total=prompt + asked.new
     )
     out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
-    token = model.choose(out.logits[:, -1], session.sampler, session.ops)
+    token = model.choose(out.logits, ids[:, -1:], session.sampler, session.ops)
     after = None if pos is None else _next(pos)
     after = model.scheme(after, cache, token[:, None], None)
     model.decoder.begun(session, session.begin(token, after))

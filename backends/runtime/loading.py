@@ -124,6 +124,7 @@ def load(
     tell(faults, " with ".join(map(str, folders)), strict)
     with torch.device("meta"):
         model = model_class()
+    binds = list(model.held(binds))
     model.folders = tuple(folders)
     model.bound = tuple(binds)
     model.described(folders)

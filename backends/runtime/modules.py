@@ -133,6 +133,11 @@ class BaseModel(Block):
         """Takes the folders that the weights are from, for what other files there
         say."""
 
+    def held(self, binds: "Sequence[Bind]") -> "Sequence[Bind]":
+        """Returns the parameters, by their bindings, that are held here: all of them,
+        but where others hold layers of the model."""
+        return binds
+
     def keep_cache_as(self, name: str) -> None:
         """Raises ValueError: this model keeps no keys and values."""
         raise ValueError(

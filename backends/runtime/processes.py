@@ -17,29 +17,29 @@ LIMIT = 120.0
 
 
 class Processes(Ranks):
-    """A rank that is a process, in a `group` that computes and one that talks of
-    everything else, which is on the host."""
+    """A rank that is a process, in groups of its stage, of the ranks of its number in
+    all stages, and of all, on the host."""
 
-    def __init__(
-        self,
-        rank: int,
-        count: int,
-        group: Any,
-        host: Any,
-    ):
-        super().__init__(rank, count)
-        self.group = group
-        self.host = host
+    def __init__(self, count: int, stages: int, backend: str):
+        number = dist.get_rank()
+        super().__init__(number % count, count, number // count, stages)
+        self.group = _groups(
+            [[s * count + r for r in range(count)] for s in range(stages)], backend
+        )
+        self.column = _groups(
+            [[s * count + r for s in range(stages)] for r in range(count)], backend
+        )
+        self.host = _groups([list(range(count * stages))], "gloo")
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the sum of all ranks' tensors."""
+        """Returns the sum of the stage's tensors."""
         total = x.clone(memory_format=torch.contiguous_format)
         with self._answered():
             dist.all_reduce(total, group=self.group)
         return total
 
     def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Returns every rank's tensor."""
+        """Returns the tensor of every rank of the stage."""
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(self.count)]
         with self._answered():
@@ -48,10 +48,29 @@ class Processes(Ranks):
 
     def told(self, value: Any) -> list[Any]:
         """Returns every rank's value."""
-        values = [None] * self.count
+        values = [None] * (self.count * self.stages)
         with self._answered():
             dist.all_gather_object(values, value, group=self.host)
         return values
+
+    def send(self, x: torch.Tensor) -> None:
+        """Hands a tensor to the next stage."""
+        with self._answered():
+            dist.send(x.contiguous(), self.number + self.count, group=self.column)
+
+    def receive(self, x: torch.Tensor) -> torch.Tensor:
+        """Receives a tensor of the stage before."""
+        with self._answered():
+            dist.recv(x, self.number - self.count, group=self.column)
+        return x
+
+    def of_last(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the tensor of the last stage."""
+        x = x.contiguous()
+        last = (self.stages - 1) * self.count + self.rank
+        with self._answered():
+            dist.broadcast(x, last, group=self.column)
+        return x
 
     def met(self, limit: float = LIMIT) -> None:
         """Waits for all ranks. Raises RanksError where some have not come in time."""
@@ -65,39 +84,43 @@ class Processes(Ranks):
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             raise RanksError(
-                f"rank {self.rank}: another rank has ended or does not answer, so this"
-                f" one ends too ({reason}). The first message of all ranks tells why."
+                f"rank {self.number}: another rank has ended or does not answer, so"
+                f" this one ends too ({reason}). The first message of all ranks tells"
+                " why."
             ) from error
 
 
-def join(count: int, device: torch.device | str = "cpu") -> Processes:
-    """Returns this process as one of `count` ranks, which an initialised process group
-    makes. Raises RanksError where there is none, or one of another size."""
+def join(count: int, stages: int = 1, device: torch.device | str = "cpu") -> Processes:
+    """Returns this process as one of the ranks that an initialised process group makes,
+    `count` in each of `stages` stages. Raises RanksError where there is no group, or
+    one of another size."""
+    world = count * stages
     if not (dist.is_available() and dist.is_initialized()):
         raise RanksError(
-            f"this build is for {count} ranks, and this process belongs to no group:"
-            f" start it by `torchrun --nproc-per-node {count}`, or initialise"
+            f"this build is for {world} ranks, and this process belongs to no group:"
+            f" start it by `torchrun --nproc-per-node {world}`, or initialise"
             " torch.distributed before loading."
         )
-    rank, found = dist.get_rank(), dist.get_world_size()
-    if found != count:
+    found = dist.get_world_size()
+    if found != world:
         raise RanksError(
-            f"rank {rank}: this build is for {count} ranks, and {found} run. Start"
-            f" `torchrun --nproc-per-node {count}`, or compile with"
+            f"rank {dist.get_rank()}: this build is for {world} ranks, and {found} run."
+            f" Start `torchrun --nproc-per-node {world}`, or compile with"
             f" --tensor-parallel {found}."
         )
-    host = _group("gloo")
     nccl = torch.device(device).type == "cuda"
-    ranks = Processes(rank, count, _group("nccl") if nccl else host, host)
+    ranks = Processes(count, stages, "nccl" if nccl else "gloo")
     ranks.met()
     return ranks
 
 
-def _group(backend: str) -> Any:
-    """Returns a group of all processes with a backend."""
-    if dist.get_backend() == backend:
+def _groups(rows: list[list[int]], backend: str) -> Any:
+    """Returns the group of this process, one for each row; all processes make all."""
+    if len(rows) == 1 and dist.get_backend() == backend:
         return dist.group.WORLD
-    return dist.new_group(backend=backend)
+    made = [dist.new_group(row, backend=backend) for row in rows]
+    mine = dist.get_rank()
+    return next(g for g, row in zip(made, rows, strict=True) if mine in row)
 
 
 def launched() -> bool:

@@ -10,7 +10,7 @@ from . import loading
 from .dealt import of_rank
 from .modules import BaseModel
 from .processes import join, own_device
-from .ranks import Ranks, belong, digest
+from .ranks import Ranks, belong, digest, use
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,22 +21,24 @@ def load(
     source: str | Path,
     *,
     count: int,
+    stages: int = 1,
     device: torch.device | str = "cpu",
     ranks: Ranks | None = None,
     **options: Any,
 ) -> Model:
     """Loads this rank's part, as `loading.load` loads a whole model.
 
-    All of `count` ranks call it, inside an initialised process group; `ranks` are other
-    means to talk than that. Raises RanksError on every rank where there is no such
-    group, or where builds or checkpoints differ; what one rank cannot load ends all.
+    All ranks call it, `count` in each of `stages` stages, inside an initialised process
+    group; `ranks` are other means to talk than that. Raises RanksError on every rank
+    where there is no such group, or where builds or checkpoints differ; what one rank
+    cannot load ends all.
     """
     device = own_device(device)
     if ranks is None:
-        ranks = join(count, device)
+        ranks = join(count, stages, device)
         belong(ranks)
     ranks.same("build", _build())
-    with ranks.together():
+    with ranks.together(), use(ranks):
         model = loading.load(
             model_class,
             weights,
@@ -45,7 +47,7 @@ def load(
             part_of=partial(of_rank, rank=ranks.rank),
             **options,
         )
-    ranks.same("checkpoint", _vectors(model, weights))
+    ranks.same("checkpoint", _vectors(model, weights), of_stage=True)
     return model
 
 

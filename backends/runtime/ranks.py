@@ -22,36 +22,67 @@ class RanksError(ValueError):
 
 
 class Ranks:
-    """One of `count` ranks, the one of number `rank`; a base for ways to talk."""
+    """One of `count` ranks of a stage, the one of number `rank`, in one of `stages`
+    stages, the one of number `stage`; a base for ways to talk."""
 
-    def __init__(self, rank: int, count: int):
+    def __init__(self, rank: int, count: int, stage: int = 0, stages: int = 1):
         self.rank = rank
         self.count = count
+        self.stage = stage
+        self.stages = stages
+
+    @property
+    def number(self) -> int:
+        """The number of this rank among those of all stages."""
+        return self.stage * self.count + self.rank
+
+    @property
+    def is_last(self) -> bool:
+        """True in the last stage, which has the head."""
+        return self.stage == self.stages - 1
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the sum of all ranks' `x`, of one shape; the same on every rank."""
+        """Returns the sum of the stage's `x`, of one shape; the same on every rank."""
         raise NotImplementedError
 
     def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Returns every rank's `x`, of one shape, in the order of the ranks."""
+        """Returns the stage's `x`, of one shape, in the order of its ranks."""
         raise NotImplementedError
 
     def told(self, value: Any) -> list[Any]:
-        """Returns every rank's `value`, any small object that can be pickled."""
+        """Returns the `value` of every rank of all stages, any small object that can be
+        pickled."""
+        raise NotImplementedError
+
+    def send(self, x: torch.Tensor) -> None:
+        """Hands a tensor to the rank of this number in the next stage."""
+        raise NotImplementedError
+
+    def receive(self, x: torch.Tensor) -> torch.Tensor:
+        """Fills `x` with what the stage before hands on, and returns it."""
+        raise NotImplementedError
+
+    def of_last(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the `x` of the rank of this number in the last stage, of one shape
+        and dtype in all."""
         raise NotImplementedError
 
     def of_first(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the first rank's `x`."""
+        """Returns the `x` of the stage's first rank."""
         return self.gather(x)[0]
 
-    def same(self, what: str, value: str) -> None:
-        """Raises RanksError on every rank where they have not the same `value`."""
+    def same(self, what: str, value: str, *, of_stage: bool = False) -> None:
+        """Raises RanksError on every rank where they, or with `of_stage` those of a
+        stage, have not the same `value`."""
         found = self.told(value)
-        other = [rank for rank, one in enumerate(found) if one != found[0]]
+        firsts = [n // self.count * self.count if of_stage else 0 for n in _each(found)]
+        other = [n for n in _each(found) if found[n] != found[firsts[n]]]
         if other:
+            number, first = other[0], firsts[other[0]]
             raise RanksError(
-                f"rank {self.rank}: the {what} of rank {other[0]} is another than that"
-                f" of rank 0 ({found[other[0]]}, {found[0]}); give all ranks the same."
+                f"rank {self.number}: the {what} of rank {number} is another than that"
+                f" of rank {first} ({found[number]}, {found[first]}); give all ranks"
+                " the same."
             )
 
     @contextmanager
@@ -69,8 +100,12 @@ class Ranks:
         if failed:
             number, why = failed[0]
             raise RanksError(
-                f"rank {self.rank} ends because rank {number} failed: {why}"
+                f"rank {self.number} ends because rank {number} failed: {why}"
             )
+
+
+def _each(values: list[Any]) -> range:
+    return range(len(values))
 
 
 _here: ContextVar[Ranks | None] = ContextVar("ranks", default=None)

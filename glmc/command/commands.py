@@ -43,6 +43,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
         ignore_keys=tuple(arguments.ignore_key),
         disable=tuple(arguments.disable),
         tensor_parallel=arguments.tensor_parallel,
+        pipeline_parallel=arguments.pipeline_parallel,
         expert_parallel=arguments.expert_parallel,
         strict=arguments.strict,
         verify_passes=arguments.verify_passes,

@@ -52,6 +52,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="leave a pass out (repeatable)")  # fmt: skip
     add("--tensor-parallel", type=int, default=1, metavar="N",
         help="deal the weights of every layer to N ranks")  # fmt: skip
+    add("--pipeline-parallel", type=int, default=1, metavar="M",
+        help="deal the layers to M stages, each of so many ranks")  # fmt: skip
     add("--expert-parallel", action="store_true",
         help="deal whole experts to them, not the channels of each")  # fmt: skip
     add("--strict", action="store_true",

@@ -258,7 +258,7 @@ def _manifest(
             "spec": loaded.spec,
             "variant": loaded.variant,
             "target": options.target,
-            **({"ranks": stages[-1].program.ranks} if options.dealing() else {}),
+            **({"ranks": stages[-1].program.world} if options.dealing() else {}),
             **({"unverified": loaded.unverified} if loaded.unverified else {}),
             **({"read": dict(options.read)} if options.read else {}),
             "spec_files": {file.name: file.sha256 for file in loaded.spec_files},

@@ -254,7 +254,7 @@ def _manifest(
         "from_ir": digest(text),
         "target": on.name,
     }
-    ranks = stages[-1].program.ranks
+    ranks = stages[-1].program.world
     made |= {"ranks": ranks} if ranks > 1 else {}
     hashes = {name: digest(one) for name, one in sorted(files.items())}
     return json_text(made | kept | {"stages": stage_rows(stages), "files": hashes})

@@ -9,6 +9,7 @@ from glmc.backends.target import DEFAULT
 from glmc.frontends.read.hub import Hub
 from glmc.ir.passes import Pass
 from glmc.ir.passes.place import ExpertsBy, Place
+from glmc.ir.passes.stages import CutStages
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Options:
 
     target: str = DEFAULT
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
     expert_parallel: bool = False
     variant: str | None = None
     spec: Path | None = None
@@ -36,12 +38,15 @@ class Options:
     """The certificate, where the spec was read from published code."""
 
     def dealing(self, *, anywhere: bool = False) -> tuple[Pass, ...]:
-        """Return the pass that deals a program to ranks, if any; ``anywhere`` is
+        """Return the passes that deal a program to ranks, if any; ``anywhere`` is
         that of :class:`~glmc.ir.passes.place.Place`."""
-        if self.tensor_parallel == 1:
-            return ()
-        by: ExpertsBy = "experts" if self.expert_parallel else "channels"
-        return (Place(self.tensor_parallel, by, anywhere),)
+        passes: tuple[Pass, ...] = ()
+        if self.tensor_parallel > 1:
+            by: ExpertsBy = "experts" if self.expert_parallel else "channels"
+            passes += (Place(self.tensor_parallel, by, anywhere),)
+        if self.pipeline_parallel > 1:
+            passes += (CutStages(self.pipeline_parallel),)
+        return passes
 
     @property
     def hub(self) -> Hub:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 from glmc.backends.ledger import Placement, fallen_back
 from glmc.backends.own_kernels import OwnKernel, check_kernel
@@ -62,11 +63,10 @@ def check_options(options: Options, on: Target) -> None:
 
 def _check_parallel(options: Options) -> None:
     """Refuse numbers of ranks that are none, and options that mean nothing on one."""
-    if options.tensor_parallel < 1:
-        raise OptionValueError(
-            f"--tensor-parallel {options.tensor_parallel}: give the number of ranks,"
-            " such as 8."
-        )
+    for name in ("tensor_parallel", "pipeline_parallel"):
+        if (count := getattr(options, name)) < 1:
+            option = name.replace("_", "-")
+            raise OptionValueError(f"--{option} {count}: give a number such as 8.")
     if options.expert_parallel and options.tensor_parallel == 1:
         raise OptionsDisagreeError(
             "--expert-parallel says how experts are dealt to the ranks of"
@@ -127,7 +127,7 @@ def verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     from glmc.backends.torch.execute import compare, random_checkpoint
     from glmc.backends.torch.readings import differences as readings
 
-    dealing = options.dealing(anywhere=True)
+    dealing = replace(options, pipeline_parallel=1).dealing(anywhere=True)
     small = lower(shrink(loaded.model, options.tensor_parallel), cuts=bool(dealing))
     stages = list(target(options.target).stages(small, options.disable, dealing))
     differences = list(compare([stage.program for stage in stages]))

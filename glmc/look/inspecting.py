@@ -42,6 +42,8 @@ def summary(build: Build, lengths: Sequence[int] = ()) -> dict[str, Any]:
         "state_bytes_per_row": per_row,
         "state_bytes": {str(n): per_row + per_token * n for n in lengths},
         "stages": _stages(build),
+        "ranks": program.ranks,
+        "pipeline": list(program.stages),
         "launches_saved_per_call": saved_launches,
         "activation_bytes_saved_per_token": saved_bytes,
         "config_keys": build.manifest["config_keys"],
@@ -108,6 +110,7 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         f"  parameters  {facts['parameters']:,}",
         f"  weights     {size(facts['weight_bytes'])}",
         *_cache_lines(facts),
+        *_rank_lines(facts),
         f"  target      {on.name}: {on.doc}",
         f"  config      {_keys(facts['config_keys'])}",
         "",
@@ -119,6 +122,19 @@ def summary_text(facts: Mapping[str, Any]) -> str:
         for stage in facts["stages"]
     ]
     return "\n".join(lines)
+
+
+def _rank_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Say how many ranks compute the model, and whose the figures are."""
+    ranks, stages = facts["ranks"], facts["pipeline"]
+    if ranks * len(stages or [0]) == 1:
+        return []
+    told = f"{ranks}; figures are of one"
+    if stages:
+        begin = ", ".join(map(str, stages))
+        told = f"{ranks} in each stage, from layers {begin} on; figures are of one"
+        told += " that had all layers" if ranks > 1 else ""
+    return [f"  ranks       {told}"]
 
 
 def keys_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:

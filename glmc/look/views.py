@@ -9,7 +9,17 @@ from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.ledger import count
 from glmc.ir.op import Op, registry
-from glmc.ir.recipe import Cat, Permute, Recipe, Slice, Tensor, View, tensors
+from glmc.ir.recipe import (
+    Cat,
+    OnFirst,
+    Permute,
+    Recipe,
+    Shard,
+    Slice,
+    Tensor,
+    View,
+    tensors,
+)
 from glmc.ir.text.printer import (
     print_call,
     print_layers,
@@ -221,6 +231,14 @@ def _described(recipe: Recipe) -> tuple[str, str]:
             name, how = _described(of)
             what = ("rows", "columns")[dim] if dim < 2 else f"dimension {dim},"
             step = f"{what} {start}:{stop} of {of.shape[dim]}"
+        case Shard(of=of, dim=dim, ranks=ranks, copies=copies):
+            name, how = _described(of)
+            what = ("rows", "columns")[dim] if dim < 2 else f"dimension {dim}"
+            twice = f", {copies} ranks the same" if copies > 1 else ""
+            step = f"a rank's {what}, of {ranks}{twice}"
+        case OnFirst(of=of):
+            name, how = _described(of)
+            step = "on the first rank, zeros on the others"
         case View(of=of, to=to):
             name, how = _described(of)
             step = f"seen as {list(to)}"

@@ -32,7 +32,8 @@ _ALIGN = 44
 def print_program(program: Program) -> str:
     """Print a program; :func:`glmc.ir.text.parse_program` reads it back."""
     ranks = f" on {program.ranks} ranks" if program.ranks > 1 else ""
-    lines = [f"program @{program.name} {program.dtype}{ranks}"]
+    stages = f" in stages [{print_layers(program.stages)}]" if program.stages else ""
+    lines = [f"program @{program.name} {program.dtype}{ranks}{stages}"]
     lines += _param_lines(program.params, "")
     for graph, head in zip(program.graphs, _headers(program), strict=True):
         lines += ["", head, *_graph_lines(graph)]

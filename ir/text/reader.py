@@ -108,6 +108,10 @@ def _program(cursor: Cursor) -> Program:
     if cursor.accept("name", "on"):
         ranks = cursor.whole(_MAX_RANKS)
         cursor.take("name", "ranks")
+    stages: tuple[int, ...] = ()
+    if cursor.accept("name", "in"):
+        cursor.take("name", "stages")
+        stages = _layers(cursor)
     params = _params(cursor, "")
     encoder = None
     if cursor.accept("name", "prefix_encoder"):
@@ -129,6 +133,7 @@ def _program(cursor: Cursor) -> Program:
         name=name,
         dtype=dtype,
         ranks=ranks,
+        stages=stages,
         params=params,
         prefix_encoder=encoder,
         stem=stem,

@@ -11,7 +11,7 @@ from glmc.ir.errors import NotDealtError
 from glmc.ir.graph import Program
 from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
-from glmc.ir.passes import run
+from glmc.ir.passes import Pass, run
 from glmc.ir.passes.place import Place
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
@@ -35,7 +35,7 @@ def test_ranks_compute_what_one_does(ranks: int) -> None:
     assert max(compare(programs)) < TOLERANCE
 
 
-def _passes() -> tuple[object, ...]:
+def _passes() -> tuple[Pass, ...]:
     return target("any").passes()
 
 

@@ -31,7 +31,7 @@ def compiled(source: Path, folder: Path, ranks: int, **options: Any) -> ModuleTy
 
 
 def on_threads(
-    module: ModuleType, count: int, run: Callable[[Ranks], Result]
+    module: ModuleType, count: int, run: Callable[[Ranks], Result], stages: int = 1
 ) -> list[Result]:
     """Run something as every rank of a build; its ``ranks`` knows which."""
     ranks = sys.modules[f"{module.__name__}.ranks"]
@@ -40,7 +40,7 @@ def on_threads(
         with ranks.use(here):
             return run(here)
 
-    return on_ranks(count, one)
+    return on_ranks(count, one, stages)
 
 
 def prompt() -> torch.Tensor:
