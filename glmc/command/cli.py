@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from glmc.command.menu import COMMANDS, Command
-from glmc.shell.options import add_hub
+from glmc.shell.options import Parser, add_hub
 from glmc.version import __version__
 
 if TYPE_CHECKING:
@@ -80,19 +80,21 @@ def _main(argv: Sequence[str] | None) -> int:
 
     if sys.stdout is None:  # closed by whoever called: as if it were /dev/null
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    arguments = command_parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    words = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in words
     try:
+        arguments = command_parser().parse_args(words)
+        command: Callable[[argparse.Namespace], int] = arguments.command
         code = command(arguments)
         sys.stdout.flush()
         return code
     except GlmcError as error:
-        return _refused(error, as_json=getattr(arguments, "json", False))
+        return _refused(error, as_json=as_json)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         _discard_output()
         return 0
     except OSError as error:
-        return _refused(_of_the_system(error), as_json=False)
+        return _refused(_of_the_system(error), as_json=as_json)
     except KeyboardInterrupt:
         print("glmc: interrupted", file=sys.stderr)
         return 130
@@ -152,7 +154,7 @@ def command_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     from glmc.command.specs_menu import add_specs
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="glmc",
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,15 +1,29 @@
 """Arguments that several commands share."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from glmc.frontends.read.hub import Hub
+from glmc.ir.errors import CommandLineError
 
 BUILD_OR_SOURCE = "a folder that glmc compile wrote, or anything it compiles"
 TUNED = "a second one whose tensors take the place of the first's"
 
 
 DRIFT = "go on where the checkpoint's config is another than the compiled one"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are glmc's, so that they are told as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and raise CommandLineError."""
+        self.print_usage(sys.stderr)
+        command = self.prog.removeprefix("glmc").lstrip()
+        where = f"{command}: " if command else ""
+        raise CommandLineError(f"{where}{message}.")
 
 
 def add_drift(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +52,13 @@ def hub_of(arguments: argparse.Namespace) -> Hub:
 
 def _seconds(text: str) -> float:
     """Parse a number above 0."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError(text)
+        wanted = "expected a number of seconds above 0"
+        raise argparse.ArgumentTypeError(f"{wanted}, found {text!r}")
     return number
 
 

@@ -71,6 +71,7 @@ from glmc.ir.errors.kernels import (
 )
 from glmc.ir.errors.ranks import NotDealtError, RanksDisagreeError
 from glmc.ir.errors.running import (
+    CommandLineError,
     GenerationError,
     GoldenFileError,
     NoReferenceError,
@@ -104,6 +105,7 @@ __all__ = [
     "AheadOfTimeError",
     "AutoMapError",
     "CheckpointMismatchError",
+    "CommandLineError",
     "ConfigContradictionError",
     "ConfigDriftError",
     "ConfigValueError",

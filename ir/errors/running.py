@@ -90,3 +90,15 @@ class ScenarioError(GlmcError):
 
     code = "GLMC087"
     next_step = "`glmc bisect` with the same options finds the op."
+
+
+class CommandLineError(GlmcError):
+    """A command line cannot be understood.
+
+    A command or an option of that name does not exist, an argument that must be there
+    is missing, or a value is of another kind than its option takes. Nothing was read
+    and nothing was written.
+    """
+
+    code = "GLMC089"
+    next_step = "`glmc --help` lists the commands, `glmc COMMAND --help` its options."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,42 @@ def test_the_command_line_gives_the_code(
     assert message.startswith("glmc: error[GLMC082]: 'no-such-name' is no pass")
     assert message.endswith("  see: glmc explain GLMC082\n")
     assert told(GlmcError("a sentence")) == "glmc: error: a sentence"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "run: the following arguments are required: build, --weights."),
+        (["inspect", "b", "--batch", "x"], "inspect: argument --batch: invalid int"),
+        (["compile", "x", "--no-such"], "unrecognized arguments: --no-such."),
+        (["specs", "show"], "specs show: the following arguments are required: name."),
+        (["nothing"], "argument COMMAND: invalid choice: 'nothing'"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_command_lines_that_are_not_understood(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The usage and a sentence; with ``--json`` an object on standard output too."""
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("usage: glmc")
+    assert f"glmc: error[GLMC089]: {said}" in shown.err
+    assert main([*words, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "GLMC089"
+    assert error["exit_code"] == 2
+
+
+def test_errors_of_the_system_are_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    assert main(["compile", "chatglm3-6b", "-o", str(taken / "b"), "--json"]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["error"]["message"] in shown.err
 
 
 @pytest.mark.parametrize("code", ERRORS)

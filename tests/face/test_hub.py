@@ -325,9 +325,12 @@ def test_a_server_that_is_not_there_is_asked_twice(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
-def test_a_timeout_is_a_number_of_seconds(seconds: str) -> None:
-    with pytest.raises(SystemExit):
-        main(["compile", "org/glm", "--timeout", seconds])
+def test_a_timeout_is_a_number_of_seconds(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", "org/glm", "--timeout", seconds]) == 2
+    told = capsys.readouterr().err
+    assert f"a number of seconds above 0, found '{seconds}'" in told
 
 
 def test_frontends_and_builds_wait_alike() -> None:
