@@ -258,6 +258,57 @@ def test_transformers_spelling_of_before_and_of_today_are_one(
         assert drift(compiled, FolderFiles(other)).changed == [], (one, other)
 
 
+# As they were published: lists of layers and ropes of kinds of layers are not spelled out.
+SHORT: dict[str, Config] = {
+    "llama4_text": {
+        "num_local_experts": 4,
+        "interleave_moe_layer_step": 2,
+        "rope_theta": 500000.0,
+        "intermediate_size_mlp": 64,
+    },
+    "mimo_v2_flash": {
+        "head_dim": 24,
+        "v_head_dim": 16,
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 24,
+        "rope_theta": 5000000,
+        "swa_rope_theta": 10000,
+        "partial_rotary_factor": 0.334,
+        "sliding_window": 128,
+        "sliding_window_size": 128,
+        "hybrid_layer_pattern": [0, 1, 1, 1],
+        "moe_layer_freq": [0, 1, 1, 1],
+        "scoring_func": "sigmoid",
+    },
+    "gemma3_text": {"sliding_window_pattern": 2, "rope_theta": 1000000.0},
+    "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
+}
+LIST: dict[str, tuple[str, list[Any]]] = {
+    "llama4_text": ("moe_layers", [0, 1, 2]),
+    "mimo_v2_flash": ("moe_layer_freq", [1, 1, 1, 1]),
+    "gemma3_text": ("layer_types", ["full_attention"] * 4),
+    "smollm3": ("no_rope_layers", [1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("family", SHORT)
+def test_what_a_class_spells_out_is_no_drift(family: str, tmp_path: Path) -> None:
+    """Saved again by transformers, either way; other layers are told all the same."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99}
+    short = {"model_type": family, **sizes, **heads, **SHORT[family]}
+    published = edits.write_config(tmp_path / "published", short)
+    saved = tmp_path / "saved"
+    transformers.AutoConfig.from_pretrained(published).save_pretrained(saved)
+    for one, other in ((published, saved), (saved, published)):
+        compiled = record(load_model(resolve_source(str(one))))
+        assert drift(compiled, FolderFiles(other)).changed == [], (one, other)
+    key, value = LIST[family]
+    compiled = record(load_model(resolve_source(str(published))))
+    edits.write_config(published, {**short, key: value})
+    assert [one.key for one in drift(compiled, FolderFiles(published)).changed] == [key]
+
+
 def record(loaded: LoadedModel) -> Config:
     found: Config = json.loads(json.dumps(compiled_config(loaded)))
     return found

@@ -5,18 +5,17 @@ A build holds this beside what its own config said (``backends/runtime/drift.py`
 compares a checkpoint's config with it when weights are loaded.
 """
 
-import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glmc.frontends.build.absent import implied, same_as_none
 from glmc.frontends.build.builder import scopes
 from glmc.frontends.build.fates import OFF, READ_BY_FUNCTION, readers
-from glmc.frontends.language.evaluation import Scope, Value, evaluate, same
+from glmc.frontends.language.evaluation import Scope, Value, evaluate
 from glmc.frontends.language.expressions import Expression
 from glmc.frontends.quantization import harmless_keys
 from glmc.frontends.spec import AttentionSpec, Spec
 from glmc.ir import model as m
-from glmc.ir.errors import GlmcError
 
 # What a model of another dtype computes is the same, and tokens are told apart.
 _HARMLESS = ("dtype", "torch_dtype", "auto_map")
@@ -57,6 +56,7 @@ def reads(reading: Reading, model: m.Model) -> dict[str, object]:
     ``off``       values with which those others have none
     """
     spec = reading.spec
+    model_scope, layers = scopes(spec, reading.scope)
     idle = {*readers(spec, reading.expressions), *_HARMLESS, *_TOKENS}
     idle -= {*reading.read, "model_type"}
     idle |= _only_lengths(reading, model)
@@ -65,9 +65,12 @@ def reads(reading: Reading, model: m.Model) -> dict[str, object]:
         keys -= {*READ_BY_FUNCTION["rope"]} - {"max_position_embeddings"}
     return {
         "keys": sorted(keys),
-        "expected": {k: list(one.values) for k, one in spec.expect.items()},
+        "expected": {
+            **same_as_none(reading.expressions, model_scope, layers),
+            **{k: list(one.values) for k, one in spec.expect.items()},
+        },
         "defaults": dict(spec.defaults),
-        "implied": implied(reading),
+        "implied": implied(reading.expressions, model_scope, layers),
         "aliases": dict(spec.aliases),
         "idle": sorted(idle),
         "ignored": list(spec.ignore),
@@ -127,120 +130,3 @@ def _is_kind(value: Value) -> bool:
 def _holds(flag: object, scope: Scope) -> bool:
     value = evaluate(flag, scope) if isinstance(flag, Expression) else flag
     return value is True
-
-
-def implied(reading: Reading) -> dict[str, Value]:
-    """Return, for keys that a spec can do without, the value that means the same as
-    null.
-
-    It is found where expressions say ``c.key ?? other``, ``other if c.key is null``, or
-    ask whether ``c.key`` is true.
-    """
-    model, layers = scopes(reading.spec, reading.scope)
-    found: dict[str, list[Value]] = {}
-    for expression in reading.expressions:
-        for key, other in _without(expression.tree):
-            value = _value(expression, other, model, layers)
-            found.setdefault(key, []).extend(value)
-    return {
-        key: values[0]
-        for key, values in found.items()
-        if values and all(same(value, values[0]) for value in values)
-    }
-
-
-@dataclass(frozen=True)
-class _Instead:
-    """The expression that counts where a key is null."""
-
-    tree: ast.expr
-    in_layers: bool = False
-    """True where it stands for an entry of a list, one for each layer."""
-
-
-def _without(tree: ast.expr) -> Iterator[tuple[str, _Instead]]:
-    for node in ast.walk(tree):
-        match node:
-            case ast.BinOp(op=ast.BitOr()):
-                yield from _first_of(list(_operands(node)))
-            case ast.IfExp(test=test):
-                yield from _branches(node)
-                yield from _truths([test])
-            case ast.BoolOp(values=values):
-                yield from _truths(values)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                yield from _truths([operand])
-
-
-def _operands(node: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        yield from _operands(node.left)
-        yield from _operands(node.right)
-    else:
-        yield node
-
-
-def _first_of(chain: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
-    """Yield, for each key of ``c.a ?? c.b ?? 6``, the expression without it."""
-    for at, node in enumerate(chain[:-1]):
-        key = _key(node)
-        if key:
-            first, *rest = chain[:at] + chain[at + 1 :]
-            for one in rest:
-                first = ast.BinOp(first, ast.BitOr(), one)
-            yield key, _Instead(first)
-
-
-def _branches(node: ast.IfExp) -> Iterator[tuple[str, _Instead]]:
-    """Yield from ``c.a if c.a is not null else …``, and ``c.a[i] if …`` for each
-    layer."""
-    match node.test:
-        case ast.Compare(left=left, ops=[ast.IsNot() | ast.NotEq()], comparators=[to]):
-            given, other = node.body, node.orelse
-        case ast.Compare(left=left, ops=[ast.Is() | ast.Eq()], comparators=[to]):
-            given, other = node.orelse, node.body
-        case _:
-            return
-    key = _key(left)
-    if key is None or not _is_null(to):
-        return
-    if _key(given) == key:
-        yield key, _Instead(other)
-    elif isinstance(given, ast.Subscript) and _key(given.value) == key:
-        yield key, _Instead(other, in_layers=ast.unparse(given.slice) == "i")
-
-
-def _truths(nodes: list[ast.expr]) -> Iterator[tuple[str, _Instead]]:
-    """Yield false for keys that are asked for truth: null is not true."""
-    for node in nodes:
-        key = _key(node)
-        if key:
-            yield key, _Instead(ast.Constant(False))
-
-
-def _key(node: ast.expr) -> str | None:
-    """Return ``a`` of ``c.a``."""
-    match node:
-        case ast.Attribute(value=ast.Name(id="c"), attr=key):
-            return key
-    return None
-
-
-def _is_null(node: ast.expr) -> bool:
-    match node:
-        case ast.Name(id="null") | ast.Constant(value=None):
-            return True
-    return False
-
-
-def _value(
-    expression: Expression, other: _Instead, model: Scope, layers: Collection[Scope]
-) -> list[Value]:
-    """Evaluate what counts instead; empty where it has no value."""
-    instead = Expression(expression.text, expression.where, other.tree)
-    try:
-        if other.in_layers:
-            return [[evaluate(instead, layer) for layer in layers]]
-        return [evaluate(instead, model)]
-    except GlmcError:
-        return []
