@@ -18,7 +18,7 @@ from glmc.frontends.build.config import (
 from glmc.frontends.build.fates import KeyFate, account, check_expectations
 from glmc.frontends.build.provenance import SpecLine, spec_lines
 from glmc.frontends.build.reads import Reading
-from glmc.frontends.build.rope import read_rope
+from glmc.frontends.build.rope import scope_of
 from glmc.frontends.build.source import Source
 from glmc.frontends.build.tokens import read_tokens
 from glmc.frontends.build.tracked import Tracked
@@ -107,7 +107,7 @@ def load_model(
     config = apply_sets(with_sidecar(source), sets)
     visible = without_keys(config, ignore_keys, where)
     found = load_spec(spec_path) if spec_path else identify(visible, where)
-    chosen = choose_variant(found, _scope(visible), variant, where)
+    chosen = choose_variant(found, scope_of(visible), variant, where)
     spec = validate(Spec, chosen.tree)
     classes = read_auto_map(visible.get("auto_map"), where)
     _check_classes(spec, visible, classes, where)
@@ -116,13 +116,13 @@ def load_model(
     visible = with_text_part(visible, spec.text_in, set_keys, where)
     published = _published(source, ignore_keys, variant, spec_path) if sets else None
     if published:
-        scope = _scope(effective(visible, spec, set_keys, where))
+        scope = scope_of(effective(visible, spec, set_keys, where))
         count = Resolver(spec.arch, scope).size("layers", spec.layers)
         config = cut_lists(config, published.layers, count, set_keys)
         visible = cut_lists(visible, published.layers, count, set_keys)
     full = effective(visible, spec, set_keys, where)
     seen, turned = Tracked(full), set[str]()
-    scope = _scope(seen, turned)
+    scope = scope_of(seen, turned)
     _check_refusals(spec, scope, where)
     check_expectations(full, spec, where)
     try:
@@ -157,7 +157,7 @@ def load_model(
         reading=Reading(
             spec=spec,
             expressions=chosen.expressions,
-            scope=_scope(full),
+            scope=scope_of(full),
             read=frozenset(seen.seen),
             turned=frozenset(turned),
             published=with_sidecar(source),
@@ -209,19 +209,6 @@ def _published(
     except GlmcError:
         return None
     return loaded.model
-
-
-def _scope(config: Mapping[str, object], turned: set[str] | None = None) -> Scope:
-    """Make the scope of expressions; ``turned`` collects the rope parameters that are
-    read."""
-    plain = config.of if isinstance(config, Tracked) else config
-
-    def rope(
-        kind: str | None = None, others: Sequence[str] = ()
-    ) -> Mapping[str, object]:
-        return Tracked(read_rope(plain, kind, others), turned)
-
-    return Scope(config, functions={"rope": rope})
 
 
 def _check_classes(

@@ -258,7 +258,7 @@ def test_transformers_spelling_of_before_and_of_today_are_one(
         assert drift(compiled, FolderFiles(other)).changed == [], (one, other)
 
 
-# As they were published: lists of layers and ropes of kinds of layers are not spelled out.
+# As published: lists of layers and ropes of kinds of layers are not spelled out.
 SHORT: dict[str, Config] = {
     "llama4_text": {
         "num_local_experts": 4,
@@ -283,6 +283,14 @@ SHORT: dict[str, Config] = {
     "gemma3_text": {"sliding_window_pattern": 2, "rope_theta": 1000000.0},
     "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
 }
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 99,
+}
 LIST: dict[str, tuple[str, list[Any]]] = {
     "llama4_text": ("moe_layers", [0, 1, 2]),
     "mimo_v2_flash": ("moe_layer_freq", [1, 1, 1, 1]),
@@ -294,9 +302,7 @@ LIST: dict[str, tuple[str, list[Any]]] = {
 @pytest.mark.parametrize("family", SHORT)
 def test_what_a_class_spells_out_is_no_drift(family: str, tmp_path: Path) -> None:
     """Saved again by transformers, either way; other layers are told all the same."""
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99}
-    short = {"model_type": family, **sizes, **heads, **SHORT[family]}
+    short = {"model_type": family, **SIZES, **SHORT[family]}
     published = edits.write_config(tmp_path / "published", short)
     saved = tmp_path / "saved"
     transformers.AutoConfig.from_pretrained(published).save_pretrained(saved)
@@ -307,6 +313,47 @@ def test_what_a_class_spells_out_is_no_drift(family: str, tmp_path: Path) -> Non
     compiled = record(load_model(resolve_source(str(published))))
     edits.write_config(published, {**short, key: value})
     assert [one.key for one in drift(compiled, FolderFiles(published)).changed] == [key]
+
+
+OWN = {"gemma3_text": "rope_local_base_freq", "mimo_v2_flash": "swa_rope_theta"}
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_a_rope_of_some_layers_is_told_in_either_spelling(
+    family: str, tmp_path: Path
+) -> None:
+    """A key of its own, or an entry of ``rope_parameters``; both ways, equal or not."""
+    key, kinds = OWN[family], ("full_attention", "sliding_attention")
+    part = {"partial_rotary_factor": 0.334} if family == "mimo_v2_flash" else {}
+    short = {"model_type": family, **SIZES, **SHORT[family], key: 70000.0}
+    thetas = dict(zip(kinds, (short.pop("rope_theta"), 70000.0), strict=True))
+    ropes = {
+        kind: {"rope_type": "default", "rope_theta": theta, **part}
+        for kind, theta in thetas.items()
+    }
+    old = {**short, "rope_theta": thetas["full_attention"]}
+    new = {k: v for k, v in short.items() if k != key} | {"rope_parameters": ropes}
+    places = [tmp_path / "old", tmp_path / "new"]
+    for place, config in zip(places, (old, new), strict=True):
+        edits.write_config(place, config)
+    compiled = [record(load_model(resolve_source(str(place)))) for place in places]
+    for one, place in ((0, 1), (1, 0), (1, 1)):
+        assert drift(compiled[one], FolderFiles(places[place])).changed == []
+    edits.write_config(places[0], {**old, key: 60000.0})
+    found = drift(compiled[1], FolderFiles(places[0])).changed
+    assert list(map(str, found)) == [
+        "rope.sliding_attention.theta is 60000.0, compiled was 70000.0"
+    ]
+    assert [one.key for one in drift(compiled[0], FolderFiles(places[0])).changed] == [
+        key
+    ]
+    ropes["sliding_attention"]["rope_theta"] = 60000.0
+    edits.write_config(places[1], new)
+    for one in (0, 1):
+        found = drift(compiled[one], FolderFiles(places[1])).changed
+        assert [difference.key for difference in found] == [
+            "rope.sliding_attention.theta"
+        ]
 
 
 def record(loaded: LoadedModel) -> Config:

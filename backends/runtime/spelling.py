@@ -168,22 +168,34 @@ def in_one_spelling(
     """Gives both an entry of `rope` for each kind of layer, where one has such entries.
 
     Configs of before have one rope, and keys of their own for other kinds of layers;
-    the build knows what its spec made of them.
+    the build knows which these are, and what its spec made of them.
     """
-    said, ropes, read = compiled["says"], compiled["ropes"], compiled["rope"]
-    ours, theirs = (_without_rope(one) for one in (said, found))
-    if _by_kinds(found) and not _by_kinds(said) and ropes:
+    said = compiled["says"]
+    if not _by_kinds(said) and not _by_kinds(found):
+        return {**said}, {**found}
+    own = {key for keys in compiled["own"].values() for key in keys.values()}
+    ours, theirs = (
+        {k: v for k, v in one.items() if k not in own} for one in (said, found)
+    )
+    if not _by_kinds(said) and compiled["ropes"]:
+        ours = _without_rope(ours)
         context = {"max_position_embeddings": said.get("max_position_embeddings")}
-        each = {k: _turning(context, entry, read) for k, entry in ropes.items()}
+        each = {
+            kind: _turning(context, entry, compiled["rope"])
+            for kind, entry in compiled["ropes"].items()
+        }
         _flatten("rope", each, ours)
-        return ours, {**found}
-    if _by_kinds(said) and not _by_kinds(found):
-        rope = {key: value for key, value in said.items() if key not in ours}
-        own = {key: value for key, value in found.items() if key not in theirs}
-        whole = {k.replace("rope.", "rope.full_attention."): v for k, v in own.items()}
-        others = {k: v for k, v in rope.items() if "rope.full_attention." not in k}
-        return {**said}, {**theirs, **whole, **others}
-    return {**said}, {**found}
+    elif not _by_kinds(found):
+        theirs = _without_rope(theirs)
+        for key, value in said.items():
+            if key.startswith("rope.") and "rope.full_attention." not in key:
+                theirs[key] = value
+        for key, value in found.items():
+            if key.startswith("rope."):
+                theirs[key.replace("rope.", "rope.full_attention.")] = value
+        for kind, keys in compiled["own"].items():
+            theirs |= {f"rope.{kind}.{name}": found.get(k) for name, k in keys.items()}
+    return ours, theirs
 
 
 def _without_rope(config: Config) -> dict[str, Any]:

@@ -5,10 +5,11 @@ Follows ``modeling_rope_utils.py`` of transformers 5.23, whose config classes ac
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from glmc.frontends.language.evaluation import same
+from glmc.frontends.build.tracked import Tracked
+from glmc.frontends.language.evaluation import Scope, same
 from glmc.frontends.wording import show
 from glmc.ir import model as m
 from glmc.ir.errors import (
@@ -89,6 +90,19 @@ def read_rope(
         original = _first(config, given, _ORIGINAL, params[_CONTEXT])
         params[_ORIGINAL] = original
     return params
+
+
+def scope_of(config: Mapping[str, object], turned: set[str] | None = None) -> Scope:
+    """Make the scope of expressions; ``turned`` collects the rope parameters that are
+    read."""
+    plain = config.of if isinstance(config, Tracked) else config
+
+    def rope(
+        kind: str | None = None, others: Sequence[str] = ()
+    ) -> Mapping[str, object]:
+        return Tracked(read_rope(plain, kind, others), turned)
+
+    return Scope(config, functions={"rope": rope})
 
 
 def _given(config: Mapping[str, Any], kind: str | None) -> tuple[str, Params]:
