@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 _SHOW = """\
 examples:
@@ -21,7 +21,7 @@ Reads config.json and the headers of the weight files, of a hub id too. Lines wi
 """
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subparsers = argparse._SubParsersAction[Any]
 
 
 def add_specs(
@@ -43,13 +43,14 @@ def add_specs(
 def _parser(
     commands: "Subparsers", name: str, about: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=about,
         description=about[0].upper() + about[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    return parser
 
 
 def _add_show(commands: "Subparsers") -> None:
