@@ -337,8 +337,8 @@ def test_a_rope_of_some_layers_is_told_in_either_spelling(
     for place, config in zip(places, (old, new), strict=True):
         edits.write_config(place, config)
     compiled = [record(load_model(resolve_source(str(place)))) for place in places]
-    for one, place in ((0, 1), (1, 0), (1, 1)):
-        assert drift(compiled[one], FolderFiles(places[place])).changed == []
+    for one, other in ((0, 1), (1, 0), (1, 1)):
+        assert drift(compiled[one], FolderFiles(places[other])).changed == []
     edits.write_config(places[0], {**old, key: 60000.0})
     found = drift(compiled[1], FolderFiles(places[0])).changed
     assert list(map(str, found)) == [
