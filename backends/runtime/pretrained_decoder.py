@@ -13,6 +13,8 @@ from .causal_lm import CausalLM
 from .inputs import positions
 from .pretrained import Pretrained, refuse
 
+#: What `generate` hands on to the model though it is its own.
+_OF_GENERATE = ("tokenizer", "assistant_tokenizer")
 #: What the loss takes beside logits and labels.
 _OF_LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
 
@@ -219,6 +221,8 @@ class PretrainedDecoder(Pretrained, GenerationMixin):  # type: ignore[misc, unus
         """Gives a call of `generate` its inputs. Positions that do not count tokens are
         found by the model itself, and a text that a longrope turns otherwise from here
         on is read again."""
+        for name in _OF_GENERATE:
+            kwargs.pop(name, None)
         if not self._counts():
             kwargs.pop("position_ids", None)
         begun = 0 if past_key_values is None else past_key_values.get_seq_length()

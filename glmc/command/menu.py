@@ -213,6 +213,17 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print what was written as JSON")
 
 
+def _export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("build", type=Path, metavar="BUILD", help="a folder that glmc compile wrote")
+    add("--weights", metavar="CHECKPOINT", help="a checkpoint folder or hub id")
+    add("-o", "--out", type=Path, metavar="FOLDER",
+        help="the repository to write; of --wheel where it goes (dist)")  # fmt: skip
+    add("--copy", action="store_true", help="copy the weights instead of linking them")
+    add("--wheel", action="store_true", help="a package for pip, without weights")
+    add("--json", action="store_true", help="print what was written as JSON")
+
+
 def _read(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", metavar="MODEL", help="a folder with config.json, or a hub id")
@@ -366,6 +377,17 @@ COMMANDS: tuple[Command, ...] = (
         "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
         "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
         _quantize,
+    ),
+    Command(
+        "export",
+        "glmc.use.exporting:export_command",
+        "write a repository that transformers loads, or a wheel",
+        "examples:\n"
+        "  glmc export build/ --weights CHECKPOINT -o my-model\n"
+        "  glmc export build/ --wheel -o dist/\n\n"
+        "The repository loads with trust_remote_code=True in a process without glmc:\n"
+        "config.json names the build's own module. Weights are linked or copied.\n",
+        _export,
     ),
     Command(
         "configs",

@@ -95,3 +95,14 @@ class ForeignBuildError(GlmcError):
 
     code = "GLMC077"
     next_step = "Compile from the checkpoint's own config, without `--set num_layers`."
+
+
+class NotExportableError(GlmcError):
+    """A build cannot be exported this way.
+
+    `glmc export` writes a repository of flat files that transformers takes along, or
+    with `--wheel` a package with a name that Python imports.
+    """
+
+    code = "GLMC078"
+    next_step = "See docs/exporting.md for what each way takes."
