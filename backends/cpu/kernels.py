@@ -61,6 +61,16 @@ def _positions(op: Op, types: Types) -> str | None:
     return None if pos.dims == ("B", "T") else f"positions {pos} have several streams"
 
 
+def _codes(op: Op, types: Types) -> str | None:
+    """Blocks of codes have whole words, and groups whole ones too."""
+    bits, rows = int(getattr(op, "bits")), types["scale"].dims  # noqa: B009
+    width = int(types["weight"].dims[1]) * 8 // bits
+    groups = int(rows[1]) if len(rows) > 1 else 1
+    if width % groups or width // groups % (32 // bits):
+        return f"{groups} groups of {width} codes do not fill words"
+    return None
+
+
 def _table(frequencies: str, *attributes: str) -> Kernel:
     arguments = ", ".join(f"{{{name}}}" for name in attributes)
     return Kernel(
@@ -77,6 +87,8 @@ _NORM = ("eps", "weight_in", "unit_offset")
 KERNELS: Mapping[str, Kernel] = {
     "embedding": Kernel("product", unfit=_even),
     "linear": Kernel("product", ("bias",), _even),
+    "quantized_linear": Kernel("codes", ("zeros", "bias", "bits"), _codes),
+    "quantized_embedding": Kernel("codes", ("bits",), _codes),
     "rms_norm": Kernel("norms", _NORM),
     "rms_normalize": Kernel("norms", ("eps",)),
     "layer_norm": Kernel("norms", ("bias", "eps", "unit_offset")),

@@ -8,6 +8,7 @@ from glmc.backends.cpu.kernels import KERNELS
 from glmc.backends.cpu.plan import Plan, literals
 from glmc.backends.emit import own_dtypes
 from glmc.ir.graph import Graph, Parameter
+from glmc.ir.op import Op
 from glmc.ir.state import KvType, State
 
 LOGITS = "logits"
@@ -56,7 +57,8 @@ class Place:
 
     name  of the parameter, or of the value that is a constant
     kind  what engine.py makes of it: "blocks" are packed, "plain" stays as it is,
-          "f32" is fp32 whatever the model is; "constant" is computed at load time
+          "f32" is fp32 whatever the model is; "constant" is computed at load time;
+          "codes8", "codes4", "scales" and "zeros" are packed as products of codes read
     type  of the member in C++
     constant  the call that computes it
     """
@@ -132,15 +134,32 @@ class Layout:
         dims = ", ".join(map(str, param.type.dims))
         if exact.get(param.name) == "F32":
             return Place(param.name, "f32", "Floats")
-        uses = {
-            op.mnemonic
-            for graph in graphs
-            for op in self.plan.native(graph)
-            if param.name in op.params
-        }
+        ops = [op for graph in graphs for op in self.plan.native(graph)]
+        uses = {op.mnemonic for op in ops if param.name in op.params}
+        for op in ops:
+            if found := _coded(param, op):
+                return found
         if len(param.type.dims) == 1:
             return Place(param.name, "plain", f"Vector<{dims}>")
         if uses & {"linear"}:
             return Place(param.name, "blocks", f"Weight<{dims}>")
         kind = f"Table<{dims}>" if uses else "Unread"
         return Place(param.name, "plain", kind)
+
+
+def _coded(param: Parameter, op: Op) -> Place | None:
+    """Return the place of what a product of codes reads, None for another parameter."""
+    if not op.mnemonic.startswith("quantized_"):
+        return None
+    rows, *rest = (int(dim) for dim in param.type.dims)
+    groups = rest[0] if rest else 1
+    field = next((f for f, _, name in op.operands() if name == param.name), None)
+    if field == "weight":
+        bits = int(dict(op.attributes())["bits"])
+        kind = f"CodeWeight<{rows}, {groups * 8 // bits}, {bits}>"
+        return Place(param.name, f"codes{bits}", kind)
+    if field == "scale":
+        return Place(param.name, "scales", f"Scales<{groups}>")
+    if field == "zeros":
+        return Place(param.name, "zeros", f"Zeros<{groups}>")
+    return None

@@ -1,6 +1,6 @@
 """The needs of CPUs beside a build's operations; see `modules.Machine`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from .packed import PackedWeight
 
 if TYPE_CHECKING:
     from .graphs import Recorder
+
+KINDS = ("blocks", "codes8", "codes4", "scales", "zeros")
 
 
 def ready(operations: ModuleType) -> None:
@@ -37,22 +39,23 @@ def packing(
     except NoLibrary as reason:
         told(str(reason))
         return None
-    blocks = frozenset(paths())
+    kinds = dict(paths())
 
     def pack(path: str, weight: torch.Tensor) -> torch.Tensor:
-        return PackedWeight.pack(weight, kernels) if path in blocks else weight
+        kind = kinds.get(path)
+        return weight if kind is None else PackedWeight.pack(weight, kind, kernels)
 
     return pack
 
 
-def paths() -> list[str]:
-    """Lists the weights that lie in blocks, by their attribute paths."""
+def paths() -> Iterator[tuple[str, str]]:
+    """Yields the attribute paths of the weights that are packed, and their kinds."""
     own = steps()
-    found = [name for name, kind in own.MODEL if kind == "blocks"]
-    for layer, kind in enumerate(own.SCHEDULE):
-        parts = (name for name, way in own.LAYERS[kind] if way == "blocks")
-        found += [f"layers.{layer}.{name}" for name in parts]
-    return found
+    yield from ((name, kind) for name, kind in own.MODEL if kind in KINDS)
+    for layer, block in enumerate(own.SCHEDULE):
+        for name, kind in own.LAYERS[block]:
+            if kind in KINDS:
+                yield f"layers.{layer}.{name}", kind
 
 
 def loaded(model: BaseModel) -> None:

@@ -12,52 +12,70 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
+from .quantization import pack_codes, unpack_codes
+
 LANES = 16
+#: Bytes of a row that stay together in a block, by kind; None: those of a number, or
+#: of two of bfloat16.
+WORDS = {"blocks": None, "codes8": 4, "codes4": 4, "zeros": 1}
 
 
 class PackedWeight(torch.Tensor):
-    """A weight [rows, columns] in blocks of 16 rows, which lie in `blocks`."""
+    """A weight [rows, ...] in blocks of 16 rows, which lie in `blocks`."""
 
     blocks: torch.Tensor
+    kind: str
     library: ctypes.CDLL
 
     @staticmethod
     def __new__(
-        cls, shape: torch.Size, blocks: torch.Tensor, library: ctypes.CDLL
+        cls,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        blocks: torch.Tensor,
+        kind: str,
+        library: ctypes.CDLL,
     ) -> "PackedWeight":
         made: PackedWeight = torch.Tensor._make_wrapper_subclass(
-            cls, shape, dtype=blocks.dtype, device=blocks.device
+            cls, shape, dtype=dtype, device=blocks.device
         )
-        made.blocks = blocks
-        made.library = library
+        made.blocks, made.kind, made.library = blocks, kind, library
         return made
 
     @classmethod
-    def pack(cls, weight: torch.Tensor, library: ctypes.CDLL) -> "PackedWeight":
-        """Packs a weight; where its rows fill their blocks, in the memory it has."""
-        rows, columns = weight.shape
-        weight = weight.contiguous()
-        whole = -(-rows // LANES) * LANES
-        blocks = weight if whole == rows else weight.new_empty(whole, columns)
+    def pack(
+        cls, weight: torch.Tensor, kind: str, library: ctypes.CDLL
+    ) -> "PackedWeight":
+        """Packs a weight; where its rows fill their blocks, in the memory it has.
+
+        `kind` is "blocks", "codes8" or "codes4" (as `quantization.pack_codes` makes
+        them), "scales" or "zeros".
+        """
+        shape, rows = weight.shape, encoded(weight, kind).contiguous()
+        whole = -(-len(rows) // LANES) * LANES
+        alone = whole == len(rows)
+        blocks = rows if alone else rows.new_empty(whole, *rows.shape[1:])
+        word = word_of(rows, kind)
         library.glmc_pack(
             ctypes.c_void_p(blocks.data_ptr()),
-            ctypes.c_void_p(weight.data_ptr()),
-            ctypes.c_int64(rows),
-            ctypes.c_int64(columns),
+            ctypes.c_void_p(rows.data_ptr()),
+            *map(ctypes.c_int64, (len(rows), words_of(rows, word), word)),
             ctypes.c_int64(torch.get_num_threads()),
         )
-        return cls(torch.Size((rows, columns)), blocks, library)
+        return cls(shape, weight.dtype, blocks, kind, library)
 
     def unpacked(self) -> torch.Tensor:
         """Returns a copy in the published order."""
-        weight = torch.empty(self.shape, dtype=self.blocks.dtype)
-        self.library.glmc_unpack(
-            ctypes.c_void_p(weight.data_ptr()),
-            ctypes.c_void_p(self.blocks.data_ptr()),
-            ctypes.c_int64(self.shape[0]),
-            ctypes.c_int64(self.shape[1]),
+        rows = torch.empty(
+            (self.shape[0], *self.blocks.shape[1:]), dtype=self.blocks.dtype
         )
-        return weight
+        word = word_of(rows, self.kind)
+        self.library.glmc_unpack(
+            ctypes.c_void_p(rows.data_ptr()),
+            ctypes.c_void_p(self.blocks.data_ptr()),
+            *map(ctypes.c_int64, (len(rows), words_of(rows, word), word)),
+        )
+        return decoded(rows, self.kind)
 
     # Torch's own signatures of these are not typed.
     def __repr__(  # type: ignore[override, unused-ignore]
@@ -75,6 +93,11 @@ class PackedWeight(torch.Tensor):
         """Copies what it holds, in the published order."""
         copied: torch.nn.Parameter = memo.setdefault(id(self), self._plain())
         return copied
+
+    def alias(self) -> "PackedWeight":
+        """Returns another tensor of the same blocks."""
+        given = self.blocks, self.kind, self.library
+        return PackedWeight(self.shape, self.dtype, *given)
 
     def _plain(self) -> torch.nn.Parameter:
         return torch.nn.Parameter(self.unpacked(), requires_grad=False)
@@ -107,7 +130,7 @@ class PackedWeight(torch.Tensor):
         given = dict(kwargs or {})
         if func is torch.ops.aten.detach.default:
             (weight,) = args
-            return cls(weight.shape, weight.blocks, weight.library)
+            return weight.alias()
         plain: dict[int, tuple[PackedWeight, torch.Tensor]] = {}
 
         def opened(weight: PackedWeight) -> torch.Tensor:
@@ -121,10 +144,46 @@ class PackedWeight(torch.Tensor):
         out = func(*open_args, **open_given)
         if func._schema.is_mutable:
             for weight, whole in plain.values():
-                packed = cls.pack(whole.clone(), weight.library)
+                packed = cls.pack(whole.clone(), weight.kind, weight.library)
                 weight.blocks.copy_(packed.blocks)
             out = tree_map_only(torch.Tensor, closed, out)
         return out
+
+
+def word_of(rows: torch.Tensor, kind: str) -> int:
+    """Returns how many bytes of a row stay together in a block."""
+    pair = 2 if rows.dtype == torch.bfloat16 and kind == "blocks" else 1
+    return WORDS.get(kind) or rows.itemsize * pair
+
+
+def words_of(rows: torch.Tensor, word: int) -> int:
+    """Returns the words of a row."""
+    return rows[0].numel() * rows.itemsize // word
+
+
+def encoded(weight: torch.Tensor, kind: str) -> torch.Tensor:
+    """Returns a weight with columns in the order in which blocks have them. Codes get
+    half their range added; of 4 bits, columns 0 to 3 of eight are the low halves of
+    four bytes, and 4 to 7 the high ones."""
+    if not kind.startswith("codes"):
+        return weight
+    bits = int(kind[-1])
+    codes = (unpack_codes(weight, bits) + (1 << bits - 1)).view(torch.uint8)
+    if bits == 8:
+        return codes
+    eights = codes.reshape(len(codes), -1, 2, 4)
+    return (eights[:, :, 0] | eights[:, :, 1] << 4).flatten(1)
+
+
+def decoded(rows: torch.Tensor, kind: str) -> torch.Tensor:
+    """Undoes `encoded`."""
+    if not kind.startswith("codes"):
+        return rows
+    bits = int(kind[-1])
+    if bits == 4:
+        fours = rows.reshape(len(rows), -1, 4)
+        rows = torch.stack((fours & 15, fours >> 4), 2).flatten(1)
+    return pack_codes((rows - (1 << bits - 1)).view(torch.int8), bits)
 
 
 def state_dict_hook(

@@ -137,8 +137,8 @@ class Queries {
     void score(int64_t at, int n) {
         int64_t slot = kv_.slot(call_, batch_, head_, at);
         for (int i = 0; i < n; i += LANES) {
-            pack_block(block_, kv_.keys + (slot + i) * kv_.key_width,
-                       std::min(LANES, n - i), kv_.key_width);
+            pack_block<Word>(block_, kv_.keys + (slot + i) * kv_.key_width,
+                             std::min(LANES, n - i), kv_.key_width / PAIR);
             tiles<1>(block_, inputs_, count_, kv_.key_width,
                      [&](int64_t row, int, F32 sums) {
                          store(scores_ + row * AT_ONCE + i, sums * with_.scale);

@@ -26,33 +26,40 @@ extern "C" int glmc_run(const Arguments* given) {
     return outcome;
 }
 
-// Packs a matrix [rows, cols] into blocks. Whole blocks of 16 rows take the bytes that
-// they had, so `to` may be `from`.
-extern "C" void glmc_pack(Element* to, const Element* from, int64_t rows, int64_t cols,
-                          int64_t threads) {
+template <class Word>
+void pack(char* to, const char* from, int64_t rows, int64_t words, int threads) {
     struct Job {
-        Element* to;
-        const Element* from;
-        int64_t rows, cols;
-    } job{to, from, rows, cols};
+        char* to;
+        const char* from;
+        int64_t rows, words;
+    } job{to, from, rows, words};
     auto chunk = [](const void* of, int block) {
         const Job& job = *static_cast<const Job*>(of);
-        int64_t at = int64_t(block) * LANES * job.cols;
+        int64_t bytes = job.words * sizeof(Word), at = block * LANES * bytes;
         int height = int(std::min<int64_t>(LANES, job.rows - block * LANES));
-        Element* before = scratch<Element>(LANES * job.cols);
-        std::memcpy(before, job.from + at, height * job.cols * sizeof(Element));
-        pack_block(job.to + at, before, height, int(job.cols));
+        char* before = scratch<char>(height * bytes);
+        std::memcpy(before, job.from + at, height * bytes);
+        pack_block<Word>(job.to + at, before, height, int(job.words));
     };
-    Pool::shared().run(int(threads), int((rows + LANES - 1) / LANES), chunk, &job);
+    Pool::shared().run(threads, int((rows + LANES - 1) / LANES), chunk, &job);
+}
+
+// Packs rows of words of 1, 2 or 4 bytes into blocks. Whole blocks of 16 rows take the
+// bytes that they had, so `to` may be `from`.
+extern "C" void glmc_pack(char* to, const char* from, int64_t rows, int64_t words,
+                          int64_t word, int64_t threads) {
+    if (word == 1) return pack<uint8_t>(to, from, rows, words, int(threads));
+    if (word == 2) return pack<uint16_t>(to, from, rows, words, int(threads));
+    pack<uint32_t>(to, from, rows, words, int(threads));
 }
 
 // Puts the rows of blocks back in order.
-extern "C" void glmc_unpack(Element* to, const Element* from, int64_t rows,
-                            int64_t cols) {
-    Matrix matrix{from, int(rows), int(cols)};
+extern "C" void glmc_unpack(char* to, const char* from, int64_t rows, int64_t words,
+                            int64_t word) {
     for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t col = 0; col < cols; ++col) {
-            to[row * cols + col] = from[matrix.at(row, col)];
+        const char* at = from + (row / LANES * words * LANES + row % LANES) * word;
+        for (int64_t i = 0; i < words; ++i, to += word) {
+            std::memcpy(to, at + i * LANES * word, word);
         }
     }
 }

@@ -42,7 +42,7 @@ struct Table {
     const Element* data;
 };
 
-// Two columns of a row where they lie together, else one.
+// What stays together in a block: two columns of bf16, or one.
 #if defined(ELEMENT_BF16)
 using Word = uint32_t;
 #else
@@ -50,13 +50,15 @@ using Word = Element;
 #endif
 
 // Makes a block of 16 rows that lie one after the other; of fewer, the last is repeated.
-inline void pack_block(Element* block, const Element* from, int rows, int cols) {
+template <class Word>
+inline void pack_block(void* block, const void* from, int rows, int words) {
     const char* row[LANES];
     for (int i = 0; i < LANES; ++i) {
-        row[i] = reinterpret_cast<const char*>(from + int64_t(std::min(i, rows - 1)) * cols);
+        int64_t at = std::min(i, rows - 1) * int64_t(words);
+        row[i] = static_cast<const char*>(from) + at * sizeof(Word);
     }
-    auto* to = reinterpret_cast<char*>(block);
-    for (size_t at = 0; at < cols * sizeof(Element); at += sizeof(Word)) {
+    auto* to = static_cast<char*>(block);
+    for (size_t at = 0; at < words * sizeof(Word); at += sizeof(Word)) {
         for (int i = 0; i < LANES; ++i, to += sizeof(Word)) {
             std::memcpy(to, row[i] + at, sizeof(Word));
         }

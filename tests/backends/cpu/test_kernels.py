@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from glmc.backends.runtime.quantization import pack_codes
 from glmc.backends.torch import ops
 from glmc.backends.torch.ops.elementwise import ACTIVATIONS
 from glmc.backends.torch.ops.rope import cos_sin, default_frequencies
@@ -69,6 +70,84 @@ def test_packing_is_undone(kernels: Kernels, rows: int, columns: int) -> None:
     y = torch.empty(1, 3, columns)
     kernels.call("embedding", [y], packed.blocks, rows, ids=ids.data_ptr())
     assert torch.equal(y, weight[ids].float())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(
+    ("out", "columns", "group"),
+    [(16, 64, 32), (37, 192, 96), (5, 512, 256), (33, 8, 8)],
+)
+def test_products_of_codes(
+    kernels: Kernels, bits: int, zeros: bool, out: int, columns: int, group: int
+) -> None:
+    coded(kernels, bits, zeros, out, columns, group)
+
+
+def coded(
+    kernels: Kernels, bits: int, zeros: bool, out: int, columns: int, group: int
+) -> None:
+    """Compare products of codes with those of the weights that they stand for."""
+    dtype, half = kernels.dtype, 1 << bits - 1
+    generator = torch.Generator().manual_seed(bits)
+
+    def codes(*shape: int) -> torch.Tensor:
+        made = torch.randint(-half, half, shape, generator=generator)
+        return made.to(torch.int8)
+
+    values, groups = codes(out, columns), columns // group
+    scale = random(out, groups, dtype=dtype, seed=20).abs() / half / columns**0.5
+    shift = codes(out, groups) if zeros else None
+    exact = values.double()
+    if shift is not None:
+        exact = exact - shift.double().repeat_interleave(group, 1)
+    exact = exact * scale.double().repeat_interleave(group, 1)
+    bias = random(out, dtype=dtype, seed=21)
+    packed = [
+        None if one is None else kernels.weight(one, kind)
+        for one, kind in (
+            (pack_codes(values, bits), f"codes{bits}"),
+            (scale, "scales"),
+            (shift, "zeros"),
+        )
+    ]
+    weight, gains, zero = (None if one is None else one.blocks for one in packed)
+    for one, before in zip(
+        packed, (pack_codes(values, bits), scale, shift), strict=True
+    ):
+        assert one is None or (
+            before is not None and torch.equal(one.unpacked(), before)
+        )
+    for rows in (1, 3, 13):
+        x = random(1, rows, columns, dtype=WIDE, seed=22)
+        y = torch.full((1, rows, out), torch.nan)
+        more = weight, out, bits, gains, zero, groups, bias
+        kernels.call("quantized_linear", [y, x], *more)
+        expected = F.linear(x.double(), exact, bias.double())
+        # Integers of 15 bits: better than bf16, and than fp16.
+        assert float((y - expected).abs().max()) <= 4e-4
+    if groups == 1 and not zeros:
+        ids = torch.tensor([[0, out - 1]])
+        y = torch.empty(1, 2, columns)
+        given = weight, out, bits, gains
+        kernels.call("quantized_embedding", [y], *given, ids=ids.data_ptr())
+        assert torch.allclose(y, exact[ids].float())
+
+
+def test_numbers_that_are_none_stay_none_in_codes(kernels: Kernels) -> None:
+    weight = kernels.weight(
+        pack_codes(torch.ones(16, 64, dtype=torch.int8), 8), "codes8"
+    )
+    scale = torch.ones(16, 2, dtype=kernels.dtype)
+    gains = kernels.weight(scale, "scales")
+    for bad in (math.nan, math.inf):
+        x = torch.zeros(1, 3, 64)
+        x[0, 1, 40] = bad
+        y = torch.empty(1, 3, 16)
+        more = weight.blocks, 16, 8, gains.blocks, None, 2, None
+        kernels.call("quantized_linear", [y, x], *more)
+        assert y[0, 1].isnan().all()
+        assert not y[0, ::2].any()
 
 
 @pytest.mark.parametrize("width", [7, 16, 50, 256])
@@ -246,6 +325,14 @@ def test_threads_do_each_chunk_once(kernels: Kernels, threads: int) -> None:
 
 
 MISTAKES: list[tuple[Mistake, Any]] = [
+    (
+        ("codes.h", "(value + 64) >> 7", "(value + 63) >> 8"),
+        lambda k: coded(k, 4, False, 16, 64, 32),
+    ),
+    (
+        ("codes.h", "total -= zero * float(sum_of(m))", "total -= zero"),
+        lambda k: coded(k, 8, True, 16, 64, 32),
+    ),
     (
         ("product.h", "if (with.bias) sums +=", "if (with.bias) sums -="),
         lambda k: test_products(k, 3, 33, 70),

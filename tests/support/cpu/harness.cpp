@@ -1,5 +1,6 @@
 // Kernels for CPUs with sizes that are known at run time only, for tests.
 #include "attention.h"
+#include "codes.h"
 #include "elementwise.h"
 #include "norms.h"
 #include "product.h"
@@ -29,6 +30,23 @@ void try_linear(const Arguments* a, View* v, const Element* w, int64_t rows,
 void try_embedding(const Arguments* a, View* v, const Element* w, int64_t rows) {
     Call call(*a, memory);
     ops::embedding(call, v[0], a->ids, Matrix{w, int(rows), int(v[0].width)});
+}
+
+void try_quantized_linear(const Arguments* a, View* v, const uint8_t* w, int64_t rows,
+                          int64_t bits, const Element* scales, const int8_t* zeros,
+                          int64_t groups, const Element* bias) {
+    Call call(*a, memory);
+    Codes codes{w, int(rows), int(v[1].width), int(bits)};
+    Grouped<Element> scale{scales, int(groups)};
+    ops::quantized_linear(call, v[0], v[1], codes, scale,
+                          {.zeros = {zeros, int(groups)}, .bias = bias, .bits = int(bits)});
+}
+
+void try_quantized_embedding(const Arguments* a, View* v, const uint8_t* w, int64_t rows,
+                             int64_t bits, const Element* scales) {
+    Call call(*a, memory);
+    Codes codes{w, int(rows), int(v[0].width), int(bits)};
+    ops::quantized_embedding(call, v[0], a->ids, codes, {scales, 1}, {.bits = int(bits)});
 }
 
 void try_rms_norm(const Arguments* a, View* v, const Element* w, float eps, bool unit) {

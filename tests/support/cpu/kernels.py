@@ -129,9 +129,9 @@ class Kernels:
         function = getattr(self.library, f"try_{name}")
         function(ctypes.byref(arguments), views, *map(_argument, more))
 
-    def weight(self, weight: torch.Tensor) -> PackedWeight:
+    def weight(self, weight: torch.Tensor, kind: str = "blocks") -> PackedWeight:
         """Packs a copy of a weight."""
-        return PackedWeight.pack(weight.clone(), self.library)
+        return PackedWeight.pack(weight.clone(), kind, self.library)
 
     def linear(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
