@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from glmc import compile_model
-from support import builds, parity, reference
+from glmc.command.cli import main
+from support import GOLDEN, builds, parity, reference
 from support.parity import SCENARIOS, TOLERANCE
 from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
@@ -64,3 +65,28 @@ def test_logits_are_those_of_transformers(
     for scenario in parity.of(BY_NAME[name]):
         assert SCENARIOS[scenario](model, theirs) <= TOLERANCE, scenario
     assert calls
+
+
+@pytest.mark.parametrize("bits", first(1, [4, 8]))
+def test_codes_are_multiplied_as_the_weights_they_stand_for(
+    bits: int, shared_folder: Path, made: Callable[[Path], Path]
+) -> None:
+    source = GOLDEN / "chatglm2"
+
+    def make(folder: Path) -> None:
+        command = ["quantize", str(source), "-o", str(folder / "codes")]
+        assert main([*command, "--bits", str(bits), "--embeddings"]) == 0
+
+    folder = builds.once(shared_folder / f"codes{bits}", make) / "codes"
+    build = made(folder)
+    assert f'"codes{bits}"' in (build / "steps.py").read_text()
+    model = builds.load(build, folder)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+    found = model(ids).logits
+    saved = model.state_dict()
+    model.engine = None
+    assert torch.allclose(model(ids).logits, found, atol=2e-3)
+    plain = builds.load(build, folder, dtype="float64").state_dict()
+    codes = [name for name, weight in plain.items() if weight.dtype == torch.int8]
+    assert codes
+    assert all(torch.equal(saved[name], plain[name]) for name in codes)
