@@ -175,14 +175,17 @@ def _needed(texts: Mapping[str, str]) -> list[str]:
 
 
 _FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
-_SIBLING = re.compile(r"^ *from \.(\w+) import ", re.MULTILINE)
+_SIBLING = re.compile(r"^ *from \.(\w*) import (.+)", re.MULTILINE)
 
 
 def siblings(text: str) -> list[str]:
     """Return the modules that a file of the runtime imports of its own folder;
     imports for type checkers do not count. Taken from the text: to parse it takes
     much longer."""
-    return _SIBLING.findall(_FOR_TYPES.sub("", text))
+    found: list[str] = []
+    for module, names in _SIBLING.findall(_FOR_TYPES.sub("", text)):
+        found += [module] if module else names.split(", ")
+    return found
 
 
 def title(model: Model) -> str:

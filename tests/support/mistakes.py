@@ -224,7 +224,7 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "codegen-four_parts",
-        "weights: {q+k+v: {layout: '(M [q:(Hm D)|k:(Hm D)|v:(Hm D)]) E'}}",
+        "weights: {q+k+v: {layout: '(M [q:(Hp D)|k:(Hp D)|v:(Hp D)]) E'}}",
         "prompt",
     ),
     ("falcon-40b", "weights: {q+k+v: {layout: '(K [k:D|v:D|q:(G D)]) E'}}", "prompt"),
