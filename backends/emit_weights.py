@@ -136,7 +136,9 @@ def recipe(node: Recipe, indent: int) -> str:
 
 
 def _dequant(node: Dequant, indent: int) -> str:
-    inner = [stored(tensor, indent + 4) for tensor in (node.codes, node.scale)]
+    parts = node.parts()
+    first = [parts[name] for name in ("codes", "scale") if name in parts]
+    inner = [stored(tensor, indent + 4) for tensor in first]
     for name, value in node:
         if isinstance(value, Tensor) and name not in ("codes", "scale"):
             inner.append(_tensor(value, indent + 4, f"{name}="))
@@ -199,7 +201,7 @@ STEPS = ("cat", "permute", "slice_", "stack", "tensor", "view")
 """The constructors of ``runtime/recipes.py``."""
 CODES = (
     *("codes_of", "dequant_blocks", "dequant_floats", "dequant_groups"),
-    *("dequant_rows", "factor_of", "scale_of", "zeros_of"),
+    *("dequant_rows", "factor_of", "rounded_groups", "scale_of", "zeros_of"),
 )
 """Those of ``runtime/codes.py``, which builds of float weights go without."""
 

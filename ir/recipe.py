@@ -7,7 +7,7 @@ so that splitting a fused tensor and merging it again gives back the bare tensor
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from glmc.ir.node import Node
@@ -92,12 +92,11 @@ class Stack(Node):
 class Quantized(Node):
     """The base of leaves that stand for quantised weights.
 
-    Their tensors are the fields that hold one: ``codes``, ``scale`` and, in some
-    formats, more of them.
+    Their tensors are the fields that hold one: ``codes`` and, in most formats, a
+    ``scale`` and more of them.
     """
 
     codes: Tensor
-    scale: Tensor
 
     def parts(self) -> dict[str, Tensor]:
         """Return the checkpoint tensors that it is made of, by field."""
@@ -121,6 +120,7 @@ class DequantRows(Quantized):
     byte, the even column in the high nibble. ``scale`` is ``[...]``.
     """
 
+    scale: Tensor
     bits: Literal[4, 8]
 
     @property
@@ -140,6 +140,7 @@ class DequantBlocks(Quantized):
     codes.
     """
 
+    scale: Tensor
     block: tuple[int, int]
     sure: bool = False
 
@@ -177,6 +178,7 @@ class DequantGroups(Quantized):
     are not in order (GPTQ's ``desc_act``).
     """
 
+    scale: Tensor
     zeros: Tensor | None = None
     index: Tensor | None = None
     bits: Literal[4, 8]
@@ -219,6 +221,7 @@ class DequantFloats(Quantized):
     them less 127. ``factor``, one number, multiplies all, or with ``divided`` divides.
     """
 
+    scale: Tensor
     factor: Tensor | None = None
     bits: Literal[4, 8]
     powers: bool = False
@@ -238,7 +241,24 @@ class DequantFloats(Quantized):
         return 32 if columns else 1
 
 
-Dequant = DequantRows | DequantBlocks | DequantGroups | DequantFloats
+class RoundedGroups(Quantized):
+    """Floats ``codes`` that are rounded when they are loaded: to integers, with a scale
+    for ``group`` columns of a row, which are what compressed-tensors would store."""
+
+    bits: Literal[4, 8]
+    group: int
+
+    @property
+    def shape(self) -> Shape:
+        return self.codes.stored
+
+    def dtypes(self) -> dict[str, str]:
+        return {}
+
+
+Scaled = DequantRows | DequantBlocks | DequantGroups | DequantFloats
+"""Codes with their scales, as they are stored."""
+Dequant = Scaled | RoundedGroups
 
 
 class Repacked(Node):
@@ -273,6 +293,8 @@ class Repacked(Node):
         return None
 
     def _groups(self, height: int) -> int:
+        if isinstance(self.of, RoundedGroups):
+            return self.of.shape[-1] // self.of.group
         if isinstance(self.of, DequantBlocks):
             return self.of.scale.stored[-1]
         return math.prod(self.of.scale.stored) // height
@@ -410,6 +432,18 @@ def _stacked(leaf: Tensor | Dequant, x: int) -> Tensor | Dequant:
         return Tensor(name=leaf.name.replace("{x}", str(x)), stored=leaf.stored)
     parts = {name: _stacked(part, x) for name, part in leaf.parts().items()}
     return leaf.model_copy(update=parts)
+
+
+def rebuilt(recipe: Recipe, leaf: Callable[[Tensor], Recipe]) -> Recipe:
+    """Return a recipe with another in the place of each plain tensor."""
+    match recipe:
+        case Tensor():
+            return leaf(recipe)
+        case Quantized() | Repacked():
+            return recipe
+        case Cat(parts=parts, dim=dim):
+            return cat([rebuilt(part, leaf) for part in parts], dim)
+    return recipe.model_copy(update={"of": rebuilt(recipe.of, leaf)})
 
 
 def is_repacked(recipe: Recipe) -> bool:

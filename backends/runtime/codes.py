@@ -11,6 +11,7 @@ import torch
 
 from .faults import WeightsError
 from .quantization import (
+    Groups,
     block_scales,
     code_rows,
     dequantize_blocks,
@@ -19,13 +20,22 @@ from .quantization import (
     float_codes,
     grouped,
     pack_codes,
+    round_groups,
     scale_rows,
     zero_rows,
 )
 from .recipes import Quantized, Read, Repacked, Shape, Tensor
+from .storage import float_name
 
 
-class Matrix(Quantized):
+@dataclass(frozen=True)
+class Scaled(Quantized):
+    """Codes with a scale beside them."""
+
+    scale: Tensor
+
+
+class Matrix(Scaled):
     """Weights [O, I] whose integer codes ops may read as they are."""
 
     bits: int
@@ -70,7 +80,7 @@ class DequantRows(Matrix):
 
 
 @dataclass(frozen=True)
-class DequantBlocks(Quantized):
+class DequantBlocks(Scaled):
     """float8 `codes` times the `scale` of their block of rows and columns.
 
     Where a checkpoint holds `codes` as plain floats, `scale` is not read; not so where
@@ -134,6 +144,12 @@ class DequantGroups(Matrix):
     def together(self) -> int:
         return 32 // self.bits
 
+    def of_floats(self, bits: int) -> Quantized:
+        if self.packing != "packed" or self.zeros or self.index:
+            return super().of_floats(bits)
+        weight = Tensor(float_name(self.codes.name), self.shape())
+        return _of_bits(RoundedGroups(weight, self.bits, self.group), bits)
+
     def shape(self) -> Shape:
         height, width = self.codes.shape
         many = 32 // self.bits
@@ -146,7 +162,7 @@ class DequantGroups(Matrix):
 
 
 @dataclass(frozen=True)
-class DequantFloats(Quantized):
+class DequantFloats(Scaled):
     """Small floats in `codes`, times the `scale` of their group of a row's columns and
     maybe a `factor` of the whole matrix, by which it may be `divided` instead."""
 
@@ -190,6 +206,56 @@ class DequantFloats(Quantized):
         )
 
 
+@dataclass(frozen=True)
+class RoundedGroups(Quantized):
+    """Floats `codes` [O, I], rounded as they are read: to integers of some `bits`, with
+    a scale that `group` columns of a row share."""
+
+    bits: int
+    group: int
+
+    alone = False
+
+    def dtypes(self) -> dict[str, str]:
+        return {}
+
+    def of_floats(self, bits: int) -> Quantized:
+        return _of_bits(self, bits)
+
+    def kept_shape(self, part: str) -> Shape:
+        height, width = self.shape()
+        if part == "codes":
+            return (height, width * self.bits // 8)
+        count = width // self.group
+        return (height,) if count == 1 else (height, count)
+
+    def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
+        codes, scale = self._rounded(read, rows)
+        if part == "codes":
+            return pack_codes(codes, self.bits)
+        return scale.reshape(-1, *self.kept_shape(part)[1:])
+
+    def weights(self, read: Read, dtype: torch.dtype, rows: slice) -> torch.Tensor:
+        codes, scale = self._rounded(read, rows)
+        return Groups(codes, scale, None, None).weights(self.group, dtype)
+
+    def _rounded(self, read: Read, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns codes and scales of some rows.
+
+        Raises WeightsError where a weight is not finite.
+        """
+        try:
+            return round_groups(read(self.codes.name)[rows], self.bits, self.group)
+        except ValueError as error:
+            raise WeightsError(f"{self.codes.name} {error}.", "values") from None
+
+
+def _of_bits(made: RoundedGroups, bits: int) -> RoundedGroups:
+    if made.bits != bits:
+        raise ValueError(f"the build reads codes of {made.bits} bits, not {bits}")
+    return made
+
+
 def _float_codes(read: Read, name: str, rows: slice, bits: int) -> torch.Tensor:
     """Repacks the codes of some rows of small floats.
 
@@ -203,7 +269,7 @@ def _float_codes(read: Read, name: str, rows: slice, bits: int) -> torch.Tensor:
     return pack_codes(codes, bits)
 
 
-def _scale(of: Quantized, read: Read) -> torch.Tensor:
+def _scale(of: Scaled, read: Read) -> torch.Tensor:
     """Returns the scale as it is needed: dimensions of one may be published or not."""
     return read(of.scale.name).reshape(of.scale.shape)
 
@@ -254,6 +320,12 @@ def zeros_of(of: Matrix) -> Repacked:
     """Takes the zero point, which is subtracted from the codes of each group of a
     row."""
     return Repacked(of, "zeros")
+
+
+def rounded_groups(codes: Tensor, *, bits: int, group: int) -> RoundedGroups:
+    """Rounds floats, as they are loaded, to integers with a scale for `group` of a
+    row's columns."""
+    return RoundedGroups(codes, bits, group)
 
 
 def dequant_floats(

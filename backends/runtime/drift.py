@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .faults import WeightsError
 from .folders import Files, FolderFiles
-from .spelling import Config, in_one_spelling, same, settled, with_sidecar
+from .spelling import QUANTISED, Config, in_one_spelling, same, settled, with_sidecar
 from .strict_json import MEGABYTE, read_object
 from .wishes import defaults, unheard
 
@@ -84,11 +84,14 @@ def compiled_beside(file: str | None) -> dict[str, Any] | None:
     return read_object(path, _LIMIT) if file and path.is_file() else None
 
 
-def refuse_drift(file: str | None, folders: Sequence[Path], allowed: bool) -> None:
+def refuse_drift(
+    file: str | None, folders: Sequence[Path], allowed: bool, rounded: bool = False
+) -> None:
     """Refuses folders whose config is another than that of the build in which `file`
     lies, or with `allowed` warns; warns of what `generate` would do otherwise.
 
-    Of several configs the last one counts, as of several tensors.
+    Of several configs the last one counts, as of several tensors. Where codes are made
+    of floats, `rounded`, what the configs say of codes does not.
 
     Raises WeightsError, of the kind "config".
     """
@@ -96,6 +99,9 @@ def refuse_drift(file: str | None, folders: Sequence[Path], allowed: bool) -> No
     if compiled is None:
         return
     found = drift(compiled, the_last([FolderFiles(one) for one in folders]))
+    if rounded:
+        kept = [one for one in found.changed if one.key.split(".")[0] not in QUANTISED]
+        found = found._replace(changed=kept)
     for note in found.notes():
         warnings.warn(note, stacklevel=4)
     if found.changed and allowed:

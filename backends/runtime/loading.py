@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
@@ -31,12 +31,15 @@ from .modules import machine
 from .recipes import (
     Bind,
     Cat,
+    Leaf,
     Quantized,
     Recipe,
     Repacked,
     Slice,
     Stack,
     Tensor,
+    changed,
+    is_repacked,
     names,
 )
 from .shapes import shape_of
@@ -62,7 +65,7 @@ class Weights(Protocol):
 
 def load(
     model_class: type[Model],
-    weights: Weights,
+    table: Weights,
     source: str | Path,
     *,
     device: torch.device | str = "cpu",
@@ -75,23 +78,27 @@ def load(
     timeout: float | None = None,
     tuned: str | Path | None = None,
     cache_dtype: str | None = None,
+    weights: str | None = None,
     allow_config_drift: bool = False,
     part_of: Callable[[Recipe], Recipe] | None = None,
 ) -> Model:
     """Loads the model with the weights of `source`, a folder or a hub id.
 
     `dtype` ("bfloat16", torch.bfloat16, ...) defaults to the one in the config. The
-    checkpoint is checked against `weights` first, then every parameter is allocated
+    checkpoint is checked against `table` first, then every parameter is allocated
     once on `device` and filled piece by piece from the mapped files. `progress` shows
     a bar on stderr, by default where that is a terminal. `tuned` is a second folder or
     hub id, whose tensors take the place of those of `source`: what a fine-tune saved,
     such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
-    values in less memory than the model's dtype does. Raises WeightsError where
+    values in less memory than the model's dtype does. With `weights` ("int8", "int4")
+    the floats of a checkpoint are rounded to the codes that the build multiplies by:
+    one that was compiled for such codes. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), or its config is
     another than that of the build, which with `allow_config_drift` is a warning;
-    ValueError for a `device` or `dtype` that cannot be used. `revision`, `endpoint` (a
-    mirror), `offline` and `timeout` are for hub ids; see `hub.Repository`. `part_of`
-    makes of a recipe that of what is held here, where several ranks share a model.
+    ValueError for a `device`, `dtype` or `weights` that cannot be used. `revision`,
+    `endpoint` (a mirror), `offline` and `timeout` are for hub ids; see
+    `hub.Repository`. `part_of` makes of a recipe that of what is held here, where
+    several ranks share a model.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
@@ -105,22 +112,25 @@ def load(
     if tuned is not None:
         folders.append(find_folder(tuned, **hub))
     checkpoint = Checkpoint(*folders)
+    entries = table.WEIGHTS if weights is None else rounded(table.WEIGHTS, weights)
     binds = resolve(
-        weights.WEIGHTS,
+        entries,
         checkpoint.headers,
         where=" with ".join(map(str, folders)),
-        optional_prefix=weights.OPTIONAL_PREFIX,
-        old_names=getattr(weights, "OLD_NAMES", ()),
-        waived=weights.WAIVED,
+        optional_prefix=table.OPTIONAL_PREFIX,
+        old_names=getattr(table, "OLD_NAMES", ()),
+        waived=table.WAIVED,
         strict=strict,
     )
     if part_of is not None:
         binds = [replace(bind, recipe=part_of(bind.recipe)) for bind in binds]
     module = sys.modules.get(model_class.__module__)
-    refuse_drift(getattr(module, "__file__", None), folders, allow_config_drift)
+    refuse_drift(
+        getattr(module, "__file__", None), folders, allow_config_drift, bool(weights)
+    )
     for folder in folders:
         refuse_adapter(FolderFiles(folder), strict)
-    faults = list(unexpected_of(weights, checkpoint, binds))
+    faults = list(unexpected_of(table, checkpoint, binds))
     tell(faults, " with ".join(map(str, folders)), strict)
     with torch.device("meta"):
         model = model_class()
@@ -160,6 +170,31 @@ def unexpected_of(
         looks = import_module(".expected", __package__)
         bound = {name for bind in binds for name in names(bind.recipe)}
         yield from looks.unexpected(rows, checkpoint, bound, weights.OPTIONAL_PREFIX)
+
+
+def rounded(table: Iterable[Bind], weights: str) -> list[Bind]:
+    """Returns a table whose codes are made of floats as they are loaded; `weights` is
+    "int8" or "int4".
+
+    Raises ValueError where the build multiplies by no such codes.
+    """
+    bits = {"int8": 8, "int4": 4}.get(weights)
+    if bits is None:
+        raise ValueError(f'weights {weights!r} is neither "int8" nor "int4".')
+    again = f"compile it with: glmc compile SOURCE --codes int{bits}"
+
+    def made(leaf: Leaf) -> Recipe:
+        return leaf.of_floats(bits) if isinstance(leaf, Quantized) else leaf
+
+    try:
+        binds = [replace(bind, recipe=changed(bind.recipe, made)) for bind in table]
+    except ValueError as error:
+        raise ValueError(f"weights={weights!r}: {error}; {again}.") from None
+    if not any(is_repacked(bind.recipe) for bind in binds):
+        raise ValueError(
+            f"weights={weights!r}: this build multiplies by floats; {again}."
+        )
+    return binds
 
 
 def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Checkpoint) -> list[str]:

@@ -246,6 +246,30 @@ def group_gains(
     return gain / of_all if divided else gain * of_all
 
 
+def round_groups(
+    weight: torch.Tensor, bits: int, group: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds weights [O, I] to int8 codes [O, I] and scales [O, I / group].
+
+    `scale = max |group| / (2^bits - 1) * 2`, in the dtype of the weights, and with it
+    `code = round(weight / scale)` from -2^(bits-1) on, as compressed-tensors rounds.
+    Raises ValueError, to follow a name, where a weight is not finite or a scale is too
+    large for the dtype.
+    """
+    least = -(1 << bits - 1)
+    parts = weight.float().reshape(len(weight), -1, group)
+    scale = (parts.abs().amax(-1) / (-least - 0.5)).to(weight.dtype)
+    step = scale.float()[..., None]
+    if not step.isfinite().all():
+        raise ValueError(
+            "holds weights that are not finite, or too large for a scale in"
+            f" {str(weight.dtype).removeprefix('torch.')}"
+        )
+    # A group of zeros has a step of zero.
+    codes = (parts / step).round().nan_to_num(0.0).clamp(least, -least - 1)
+    return codes.to(torch.int8).reshape(weight.shape), scale
+
+
 def block_scales(scale: torch.Tensor, height: int, rows: int) -> torch.Tensor:
     """Returns in float32 the scales [height, G] of each row, where blocks of so many
     rows share them."""

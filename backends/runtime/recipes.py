@@ -111,7 +111,6 @@ class Quantized:
     """The base of quantised weights; their tensors are the fields that hold one."""
 
     codes: Tensor
-    scale: Tensor
 
     #: Whether a checkpoint may hold this weight alone as floats.
     alone: ClassVar[bool] = True
@@ -146,6 +145,15 @@ class Quantized:
         """Returns the weights; of a matrix some `rows`, which begin where a block
         does."""
         raise NotImplementedError
+
+    def of_floats(self, bits: int) -> "Quantized":
+        """Returns weights that are rounded to such codes as they are read, from a
+        checkpoint that holds floats.
+
+        Raises ValueError where these codes are of a kind that is not made of floats, or
+        have another number of bits.
+        """
+        raise ValueError("the build reads codes of a kind that is not made of floats")
 
     def kept_shape(self, part: str) -> Shape:
         """Returns the shape of a part of a matrix; see `Repacked`."""

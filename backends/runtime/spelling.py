@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-_QUANTISED = ("quantization_config", "compression_config")
+QUANTISED = ("quantization_config", "compression_config")
 #: What the whole model says of itself, whatever its parts are called.
 _OF_THE_WHOLE = ("model_type", "architectures", "auto_map")
 _ROPE_KEYS = (
@@ -156,7 +156,7 @@ def with_sidecar(config: Config, sidecar: Config) -> Config:
     """Returns the config, completed by hf_quant_config.json where it is silent."""
     said = sidecar.get("quantization")
     parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
-    told = any(key in part for part in parts for key in _QUANTISED)
+    told = any(key in part for part in parts for key in QUANTISED)
     if told or not isinstance(said, Mapping) or not said.get("quant_algo"):
         return config
     return {**config, "quantization_config": {"quant_method": "modelopt", **said}}

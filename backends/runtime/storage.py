@@ -142,7 +142,8 @@ def _other_names(needs: Mapping[str, Need], headers: Mapping[str, Found]) -> str
                 f"The config says that weights are stored as codes ({name}), and the"
                 f" files hold floats ({plain}); compile the model again with"
                 " --set quantization_config=null, or where only some weights are"
-                " floats with --disable keep-quantized."
+                " floats with --disable keep-quantized. Codes that compressed-tensors"
+                ' packs are made of floats by load(…, weights="int4"), or "int8".'
             )
         stem = name.removesuffix(".weight")
         coded = next((stem + end for end in CODES if stem + end in headers), None)

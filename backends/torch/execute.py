@@ -15,6 +15,7 @@ import torch
 from glmc.backends.runtime import state as runtime_state
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.quantization import (
+    Groups,
     block_scales,
     code_rows,
     dequantize_blocks,
@@ -23,6 +24,7 @@ from glmc.backends.runtime.quantization import (
     float_codes,
     grouped,
     pack_codes,
+    round_groups,
     scale_rows,
     zero_rows,
 )
@@ -46,6 +48,8 @@ from glmc.ir.recipe import (
     Quantized,
     Recipe,
     Repacked,
+    RoundedGroups,
+    Scaled,
     Shard,
     Slice,
     Stack,
@@ -84,6 +88,9 @@ def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
     """Makes codes over their whole range, and scales that make the weights as large as
     those of a float matrix."""
     made: dict[str, torch.Tensor] = {}
+    if isinstance(leaf, RoundedGroups):
+        name = _name(leaf.codes, layer)
+        return {name: _random(name, leaf.codes.stored)}
     for field, part in leaf.parts().items():
         name = _name(part, layer)
         if field == "scale":
@@ -97,7 +104,7 @@ def _quantized(leaf: Dequant, layer: int | None) -> dict[str, torch.Tensor]:
     return made
 
 
-def _gains(leaf: Dequant, name: str) -> torch.Tensor:
+def _gains(leaf: Scaled, name: str) -> torch.Tensor:
     gains = _random(name, leaf.scale.stored).abs() / math.sqrt(leaf.shape[-1])
     match leaf:
         case DequantRows(bits=bits) | DequantGroups(bits=bits):
@@ -199,7 +206,12 @@ def _repacked(
 ) -> torch.Tensor:
     """Returns a part of quantised weights, repacked as builds repack it."""
     leaf, rows = node.of, slice(None)
-    stored = checkpoint[_name(leaf.parts()[node.part], layer, x)]
+    held = leaf.parts().get(node.part, leaf.codes)
+    stored = checkpoint[_name(held, layer, x)]
+    if isinstance(leaf, RoundedGroups):
+        codes, scale = round_groups(stored, leaf.bits, leaf.group)
+        kept = pack_codes(codes, leaf.bits) if node.part == "codes" else scale
+        return kept.reshape(node.shape)
     if isinstance(leaf, DequantFloats | DequantBlocks):
         return _floats_repacked(leaf, node.part, stored).reshape(node.shape)
     packing = leaf.packing if isinstance(leaf, DequantGroups) else "rows"
@@ -233,6 +245,9 @@ def _dequantized(
     parts: dict[str, Any] = {
         field: checkpoint[_name(part, layer, x)] for field, part in leaf.parts().items()
     }
+    if isinstance(leaf, RoundedGroups):
+        codes, scale = round_groups(parts["codes"], leaf.bits, leaf.group)
+        return Groups(codes, scale, None, None).weights(leaf.group, torch.float32)
     parts["scale"] = parts["scale"].reshape(leaf.scale.stored)
     match leaf:
         case DequantRows(bits=bits):

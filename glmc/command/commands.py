@@ -37,6 +37,8 @@ def compile_command(arguments: argparse.Namespace) -> int:
     refuse_name(arguments.out)
     options = Options(
         target=arguments.target or DEFAULT,
+        codes=int(arguments.codes[3:]) if arguments.codes else None,
+        group=arguments.group,
         variant=arguments.variant,
         spec=arguments.spec,
         sets=tuple(arguments.sets),
@@ -251,6 +253,7 @@ def quantize_command(arguments: argparse.Namespace) -> int:
         arguments.checkpoint,
         arguments.out,
         arguments.bits,
+        group=arguments.group,
         embeddings=arguments.embeddings,
         variant=arguments.variant,
     )

@@ -32,6 +32,10 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
 
 
+GROUPS = (32, 64, 128)
+"""Columns that may share a scale of codes."""
+
+
 def _compile(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", nargs="?", help="a config.json, a model folder, a hub id (ORG/NAME),"
@@ -50,6 +54,10 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="disregard a config key that no spec knows (repeatable)")  # fmt: skip
     add("--disable", action="append", default=[], metavar="PASS",
         help="leave a pass out (repeatable)")  # fmt: skip
+    add("--codes", choices=("int8", "int4"),
+        help="round the matrices of layers to codes when they are loaded")  # fmt: skip
+    add("--group", type=int, choices=GROUPS, default=GROUPS[-1],
+        help="columns of a row that share a scale of those codes (128)")  # fmt: skip
     add("--tensor-parallel", type=int, default=1, metavar="N",
         help="deal the weights of every layer to N ranks")  # fmt: skip
     add("--pipeline-parallel", type=int, default=1, metavar="M",
@@ -208,7 +216,11 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("checkpoint", help="a model folder with float weights")
     add("-o", "--out", type=Path, required=True, help="a folder that does not exist")
     add("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
-    add("--embeddings", action="store_true", help="quantise embedding and head too")
+    add("--group", type=int, choices=GROUPS,
+        help="columns that share a scale (128); not for ChatGLM's own format, whose"
+        " scales are of rows")  # fmt: skip
+    add("--embeddings", action="store_true",
+        help="quantise embedding and head too, in ChatGLM's own format")  # fmt: skip
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--json", action="store_true", help="print what was written as JSON")
 
@@ -373,9 +385,11 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "quantize",
         "glmc.command.commands:quantize_command",
-        "write a float checkpoint in ChatGLM's int8 or int4 format",
-        "example:\n  glmc quantize CHECKPOINT -o chatglm3-6b-int4/ --bits 4\n\n"
-        "Shard by shard, to safetensors; the tokenizer is copied, code is not.\n",
+        "write a float checkpoint in int8 or int4",
+        "example:\n  glmc quantize CHECKPOINT -o qwen3-8b-int4/ --bits 4 --group 32\n\n"
+        "In compressed-tensors' pack-quantized format, which vLLM and transformers\n"
+        "read too; a ChatGLM with its own code in that code's format. Piece by piece,\n"
+        "to safetensors; the tokenizer is copied, code is not.\n",
         _quantize,
     ),
     Command(

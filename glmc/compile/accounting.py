@@ -12,7 +12,15 @@ from glmc.backends.runtime.accounting import Account, Entry, Rules
 from glmc.backends.runtime.storage import INDICES, LOOSE, Found, Need, float_name
 from glmc.ir.graph import Parameter, Program
 from glmc.ir.model import Model
-from glmc.ir.recipe import Dequant, DequantRows, Quantized, Tensor, is_repacked, leaves
+from glmc.ir.recipe import (
+    Dequant,
+    DequantRows,
+    Quantized,
+    RoundedGroups,
+    Tensor,
+    is_repacked,
+    leaves,
+)
 
 
 def account(model: Model, program: Program, headers: Mapping[str, Found]) -> Account:
@@ -58,7 +66,7 @@ def _is_loose(leaf: Tensor | Dequant, param: Parameter) -> TypeGuard[Dequant]:
     """Tell whether a float tensor may stand in for codes: not where an op reads the
     codes, nor in ChatGLM's format, which is codes throughout."""
     made = isinstance(leaf, Quantized) and not is_repacked(param.recipe)
-    return made and not isinstance(leaf, DequantRows)
+    return made and not isinstance(leaf, DequantRows | RoundedGroups)
 
 
 def _needs(

@@ -22,6 +22,7 @@ from glmc.compile.refusals import (
     check_kernels,
     check_options,
     check_own,
+    check_rounded,
     check_storage,
     verify_passes,
 )
@@ -123,7 +124,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         spec_path=options.spec,
         sets=options.sets,
     )
-    lowered = _lowered(loaded, options)
+    lowered = check_rounded(options, _lowered(loaded, options))
     check_storage(loaded, lowered)
     stages = tuple(on.stages(lowered, options.disable, options.dealing()))
     if options.strict:

@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glmc.backends.packing import unfit
 from glmc.backends.target import DEFAULT
 from glmc.frontends.read.hub import Hub
+from glmc.ir.graph import Program
 from glmc.ir.passes import Pass
 from glmc.ir.passes.place import ExpertsBy, Place
+from glmc.ir.passes.rounding import rounded
 from glmc.ir.passes.stages import CutStages
+
+SHRUNKEN = 32
+"""Columns that share a scale in models as small as passes are verified on."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,10 @@ class Options:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     expert_parallel: bool = False
+    codes: int | None = None
+    """The bits of the codes that matrices of floats are rounded to, when loaded."""
+    group: int = 128
+    """The columns of a row that share a scale of them."""
     variant: str | None = None
     spec: Path | None = None
     sets: tuple[str, ...] = ()
@@ -47,6 +57,14 @@ class Options:
         if self.pipeline_parallel > 1:
             passes += (CutStages(self.pipeline_parallel),)
         return passes
+
+    def rounded(self, program: Program, *, shrunken: bool = False) -> Program:
+        """Return a lowered program with what is to be rounded made so; ``shrunken`` is
+        one to verify passes on."""
+        if self.codes is None:
+            return program
+        group = min(self.group, SHRUNKEN) if shrunken else self.group
+        return rounded(program, self.codes, group, unfit)
 
     @property
     def hub(self) -> Hub:

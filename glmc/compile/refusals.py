@@ -18,6 +18,7 @@ from glmc.ir.errors import (
     FusionSilentError,
     GlmcError,
     KernelMissingError,
+    NotQuantizableError,
     OptionsDisagreeError,
     OptionValueError,
     PassChangedResultsError,
@@ -79,6 +80,22 @@ def _check_parallel(options: Options) -> None:
         )
 
 
+def check_rounded(options: Options, lowered: Program) -> Program:
+    """Return the lowered program with its matrices rounded, where that was asked for.
+
+    Raises:
+        GlmcError: when none of them can be.
+    """
+    program = options.rounded(lowered)
+    if options.codes is not None and program == lowered:
+        raise NotQuantizableError(
+            f"--codes int{options.codes}: no matrix of the model's layers is floats"
+            f" with rows of whole groups of {options.group}; choose another --group,"
+            " or leave --codes out"
+        )
+    return program
+
+
 def check_storage(loaded: LoadedModel, lowered: Program) -> None:
     """Refuse a config that contradicts the files beside it about how weights are
     stored.
@@ -129,6 +146,7 @@ def verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
 
     dealing = replace(options, pipeline_parallel=1).dealing(anywhere=True)
     small = lower(shrink(loaded.model, options.tensor_parallel), cuts=bool(dealing))
+    small = options.rounded(small, shrunken=True)
     stages = list(target(options.target).stages(small, options.disable, dealing))
     differences = list(compare([stage.program for stage in stages]))
     verified: dict[str, float] = {}

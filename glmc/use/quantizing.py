@@ -1,8 +1,10 @@
-"""``glmc quantize``: convert a float checkpoint to ChatGLM's weight-only format.
+"""Write a float checkpoint in a weight-only format: ``glmc quantize``.
 
-The format: of the linears of all layers (and with ``embeddings`` of embedding and head)
-int8 codes, two to a byte with 4 bits, the even column in the high nibble, and beside
-each ``weight`` a ``weight_scale`` with one scale per row. All else stays as it is.
+It is compressed-tensors' pack-quantized (see :mod:`glmc.use.packing`), and for ChatGLM
+with its own code that code's: of the linears of all layers (and with ``embeddings`` of
+embedding and head) int8 codes, two to a byte with 4 bits, the even column in the high
+nibble, and beside each ``weight`` a ``weight_scale`` with one scale per row. All else
+stays as it is.
 """
 
 import json
@@ -20,6 +22,7 @@ from glmc.compile.accounting import account, needed
 from glmc.compile.checkpoints import read_headers, told
 from glmc.files.replacing import new_folder, refuse_taken, umask
 from glmc.frontends.build.builder import TIED_HEAD
+from glmc.frontends.build.config import with_sidecar
 from glmc.frontends.build.source import Source, resolve_source
 from glmc.frontends.frontend import LoadedModel, load_model
 from glmc.ir.errors import (
@@ -30,6 +33,7 @@ from glmc.ir.errors import (
     WeightsUnusableError,
 )
 from glmc.ir.lower import lower
+from glmc.use.packing import described, matrices, packed
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +44,8 @@ _NOT_COPIED = ("config.json", "*.index.json")
 
 _ROWS = 4096
 """Rows of a matrix that are quantised at once."""
+_FILE = 2 << 30
+"""Bytes of tensors that go into one file, but for a single tensor that is larger."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class Plan:
     source: Source
     headers: CheckpointHeaders
     bits: int
+    group: int | None
+    """Columns that share a scale; None: ChatGLM's own format, whose scales are of
+    rows."""
     chosen: frozenset[str]
     """Tensors to quantise."""
     dropped: frozenset[str]
@@ -67,19 +76,23 @@ def quantize(
     out: Path,
     bits: int,
     *,
+    group: int | None = None,
     embeddings: bool = False,
     variant: str | None = None,
 ) -> dict[str, Any]:
     """Write the quantised checkpoint to the folder ``out``, which appears whole.
 
-    Memory is bounded by one shard: tensors are read, quantised and written shard by
-    shard. A progress bar goes to stderr where that is a terminal.
+    Memory is bounded, by a tensor and what is put into one file: tensors are read,
+    quantised and written piece by piece. A progress bar goes to stderr where that is a
+    terminal.
 
     Args:
         given: a model folder with a float checkpoint.
         out: a folder that does not exist yet.
         bits: 4 or 8.
-        embeddings: quantise embedding and head too.
+        group: columns of a row that share a scale, 128 where it is left out; not for
+            ChatGLM's own format.
+        embeddings: quantise embedding and head too, in ChatGLM's own format.
         variant: the architecture's variant, where the config cannot tell.
 
     Returns:
@@ -87,10 +100,10 @@ def quantize(
 
     Raises:
         GlmcError: when the checkpoint is not a sound float checkpoint of a model that
-            is published in this format, or ``out`` is taken.
+            that has linear maps, or ``out`` is taken.
     """
     refuse_taken(out)  # before the work, and once more when it is done
-    plan = _plan(given, bits, embeddings, variant)
+    plan = _plan(given, bits, group, embeddings, variant)
     with new_folder(out) as draft:
         written = _write_shards(plan, draft)
         _write_rest(plan, draft)
@@ -104,17 +117,46 @@ def quantize(
     }
 
 
-def _plan(given: str, bits: int, embeddings: bool, variant: str | None) -> Plan:
+def _plan(
+    given: str, bits: int, group: int | None, embeddings: bool, variant: str | None
+) -> Plan:
     source = resolve_source(given)
     floats = load_model(source, variant=variant)
-    if floats.quantization != "rows":
+    if floats.quantization is None:
         raise NotQuantizableError(
-            f"{given}: the spec {floats.spec!r} has no row-quantised format; ChatGLM"
-            " models with their own code are published in it"
+            f"{given}: the spec {floats.spec!r} reads no quantised checkpoints, so"
+            " nothing could compile what would be written"
+        )
+    own = floats.quantization == "rows"
+    if own and group is not None:
+        raise NotQuantizableError(
+            f"{given} is written in ChatGLM's own format, which has a scale for each"
+            " row; leave --group out"
+        )
+    if embeddings and not own:
+        raise NotQuantizableError(
+            "compressed-tensors' format is of linear maps; leave --embeddings out"
         )
     headers = read_headers(source.folder)
     found = account(floats.model, lower(floats.model), headers.tensors)
     _check(given, floats, headers, found)
+    if own:
+        return _own_format(source, headers, found, bits, embeddings, variant)
+    return _packed(floats, headers, found, bits, group or _GROUP)
+
+
+_GROUP = 128
+
+
+def _own_format(
+    source: Source,
+    headers: CheckpointHeaders,
+    found: Account,
+    bits: int,
+    embeddings: bool,
+    variant: str | None,
+) -> Plan:
+    """Plan ChatGLM's own format: what a config with ``quantization_bit`` needs."""
     sets = [
         f"quantization_bit={bits}",
         f"quantization_embeddings={json.dumps(embeddings)}",
@@ -126,9 +168,42 @@ def _plan(given: str, bits: int, embeddings: bool, variant: str | None) -> Plan:
         source=source,
         headers=headers,
         bits=bits,
+        group=None,
         chosen=frozenset(name for name, need in needs.items() if need.codes),
         dropped=frozenset(tied),
         config=target.config,
+    )
+
+
+def _packed(
+    floats: LoadedModel,
+    headers: CheckpointHeaders,
+    found: Account,
+    bits: int,
+    group: int,
+) -> Plan:
+    """Plan compressed-tensors' format: of the matrices that ops can read as codes."""
+    whole = lower(floats.model)
+    chosen = {found.spelt.get(name, name) for name in matrices(whole, bits, group)}
+    if not chosen:
+        raise NotQuantizableError(
+            f"{floats.source.where}: no matrix of the model's layers has rows of whole"
+            f" groups of {group}; choose another --group"
+        )
+    left = {
+        name
+        for name, info in headers.tensors.items()
+        if name not in chosen and name.endswith(".weight") and len(info.shape or ()) > 1
+    }
+    config = with_sidecar(floats.source)
+    return Plan(
+        source=floats.source,
+        headers=headers,
+        bits=bits,
+        group=group,
+        chosen=frozenset(chosen),
+        dropped=frozenset(),
+        config={**config, "quantization_config": described(bits, group, left)},
     )
 
 
@@ -142,6 +217,11 @@ def _check(
             f"{given} is quantised already: its config says quantization_bit {bit};"
             " give the float checkpoint that it was made of"
         )
+    if loaded.config.get("quantization_config"):
+        raise NotQuantizableError(
+            f"{given} is quantised already: its config has a quantization_config; give"
+            " the float checkpoint that it was made of"
+        )
     if headers.index_only:
         raise NoCheckpointError(f"{given} holds an index and none of its shards")
     if not found.ok:
@@ -154,34 +234,57 @@ def _check(
 
 
 def _write_shards(plan: Plan, draft: Path) -> int:
-    """Write the weights, one output file for each input file; return their bytes."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    files = plan.headers.files
-    weight_map: dict[str, str] = {}
+    """Write the weights: an output file for each input file, or several for a large
+    one; return their bytes."""
+    files: list[tuple[Path, list[str]]] = []
     total = 0
     with _progress(plan.total) as advance:
-        for at, file in enumerate(files, 1):
-            name = "model.safetensors"
-            if len(files) > 1:
-                name = f"model-{at:05}-of-{len(files):05}.safetensors"
-            tensors = dict(_converted(plan, file, advance))
-            try:
-                save_file(tensors, draft / name, metadata={"format": "pt"})
-            except SafetensorError as error:  # what it makes of the system's refusals
-                raise OutputError(
-                    f"{draft.parent / name} cannot be written ({error}); see to the"
-                    " space there, or choose another -o."
-                ) from None
-            (draft / name).chmod(0o666 & ~umask())  # it was made for its owner alone
-            total += sum(tensor.nbytes for tensor in tensors.values())
-            weight_map |= dict.fromkeys(tensors, name)
-            del tensors
+        for file in plan.headers.files:
+            for tensors in _in_pieces(_converted(plan, file, advance)):
+                path = draft / f"part-{len(files)}"
+                _save(tensors, path)
+                total += sum(tensor.nbytes for tensor in tensors.values())
+                files.append((path, list(tensors)))
+    weight_map: dict[str, str] = {}
+    for at, (path, names) in enumerate(files, 1):
+        name = f"model-{at:05}-of-{len(files):05}.safetensors"
+        name = "model.safetensors" if len(files) == 1 else name
+        path.rename(draft / name)
+        weight_map |= dict.fromkeys(names, name)
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(draft / "model.safetensors.index.json", index)
     return total
+
+
+def _in_pieces(
+    tensors: Iterator[tuple[str, "torch.Tensor"]],
+) -> Iterator[dict[str, "torch.Tensor"]]:
+    """Yield tensors together, as many as fit in a file of some size."""
+    held: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if held and size + tensor.nbytes > _FILE:
+            yield held
+            held, size = {}, 0
+        held[name] = tensor
+        size += tensor.nbytes
+    if held:
+        yield held
+
+
+def _save(tensors: Mapping[str, "torch.Tensor"], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it makes of the system's refusals
+        raise OutputError(
+            f"{path.parent.parent / path.name} cannot be written ({error}); see to the"
+            " space there, or choose another -o."
+        ) from None
+    path.chmod(0o666 & ~umask())  # it was made for its owner alone
 
 
 def _converted(
@@ -199,7 +302,9 @@ def _converted(
             tensor = shard.read(name)
         except WeightsError as error:
             raise WeightsUnusableError(str(error)) from error
-        if name in plan.chosen:
+        if name in plan.chosen and plan.group is not None:
+            yield from packed(tensor, plan.bits, plan.group, name)
+        elif name in plan.chosen:
             codes, scale = quantize_rows(tensor, plan.bits, name)
             yield name, codes
             yield f"{name}_scale", scale

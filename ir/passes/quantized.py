@@ -26,8 +26,10 @@ from glmc.ir.recipe import (
     DequantRows,
     OnFirst,
     Permute,
+    Quantized,
     Recipe,
     Repacked,
+    RoundedGroups,
     Shard,
     Slice,
     Stack,
@@ -42,7 +44,7 @@ from glmc.ir.recipe import (
 )
 from glmc.ir.types import TensorType
 
-_TAKES: Mapping[type[Op], type[Op]] = {
+TAKES: Mapping[type[Op], type[Op]] = {
     Linear: QuantizedLinear,
     Embedding: QuantizedEmbedding,
 }
@@ -51,7 +53,7 @@ _TAKES: Mapping[type[Op], type[Op]] = {
 _NAME = "keep-quantized"
 
 
-_FORMS = DequantRows | DequantGroups | DequantFloats | DequantBlocks
+_FORMS = DequantRows | DequantGroups | DequantFloats | DequantBlocks | RoundedGroups
 """The formats that ops may read once repacked: codes of 4 or 8 bits in rows."""
 
 Packing = Callable[[int, int, int], str | None]
@@ -207,9 +209,9 @@ def _stored(
         Refusal: when an op that reads it, or its recipe, needs the weights themselves.
     """
     for op in users:
-        if type(op) not in _TAKES or getattr(op, "weight", None) != param.name:
+        if type(op) not in TAKES or getattr(op, "weight", None) != param.name:
             raise Refusal(f"@{param.name} is read by {op.mnemonic}, which takes floats")
-    pieces = _split(param.recipe, into.packing)
+    pieces = split(param.recipe, into.packing)
     if len(pieces.codes.shape) != 2:
         raise Refusal(f"@{param.name} is no matrix")
     looked_up = any(isinstance(op, Embedding) for op in users)
@@ -236,7 +238,7 @@ def _stored(
     return Stored(own(param.name, pieces.codes), beside, pieces.kind)
 
 
-def _split(recipe: Recipe, packing: Packing) -> Pieces:
+def split(recipe: Recipe, packing: Packing) -> Pieces:
     """Split the recipe of a quantised weight into recipes of its parts.
 
     Raises:
@@ -246,7 +248,7 @@ def _split(recipe: Recipe, packing: Packing) -> Pieces:
     match recipe:
         case DequantBlocks(sure=False):
             raise Refusal("the files may hold it as floats, whatever the config says")
-        case DequantRows() | DequantGroups() | DequantFloats() | DequantBlocks():
+        case Quantized():
             return _leaf(recipe, packing)
         case Cat():
             return _joined(recipe, packing)
@@ -259,7 +261,7 @@ def _split(recipe: Recipe, packing: Packing) -> Pieces:
         case Shard():
             return _dealt(recipe, packing)
     step = recipe
-    return _split(recipe.of, packing).each(lambda part: _step(step, part))
+    return split(recipe.of, packing).each(lambda part: _step(step, part))
 
 
 def _leaf(leaf: Dequant, packing: Packing) -> Pieces:
@@ -294,6 +296,8 @@ def _kind(leaf: Dequant) -> Kind:
             return Kind(bits, width)
         case DequantGroups(bits=bits, group=group):
             return Kind(bits, min(group, width))
+        case RoundedGroups(bits=bits, group=group):
+            return Kind(bits, group)
         case DequantBlocks(block=(_, columns)):
             return Kind(8, min(columns, width), "fp8")
     group = width // leaf.scale.stored[-1]
@@ -305,7 +309,7 @@ def _kind(leaf: Dequant) -> Kind:
 def _dealt(recipe: Shard, packing: Packing) -> Pieces:
     """Deal the parts of a weight as it is dealt itself: codes are cut at whole groups,
     so that scales and zero points of groups are cut with them."""
-    of = _split(recipe.of, packing)
+    of = split(recipe.of, packing)
     width = recipe.shape[-1]
     group = min(of.kind.group, width)
     if width % group:
@@ -323,7 +327,7 @@ def _dealt(recipe: Shard, packing: Packing) -> Pieces:
 
 def _joined(recipe: Cat, packing: Packing) -> Pieces:
     _whole(recipe, recipe.dim)
-    parts = [_split(part, packing) for part in recipe.parts]
+    parts = [split(part, packing) for part in recipe.parts]
     kinds = {part.kind for part in parts}
     if len({(kind.bits, kind.floats, kind.divided) for kind in kinds}) > 1:
         raise Refusal("its parts are stored with different bits, or kinds of codes")
@@ -376,7 +380,7 @@ def _reading(graph: Graph, stored: Stored) -> Graph:
 def _quantized(op: Op, stored: Stored) -> Op:
     operands = {field: name for field, _, name in op.operands()}
     beside = {field: param.name for field, param in stored.beside.items()}
-    taker = _TAKES[type(op)]
+    taker = TAKES[type(op)]
     known = taker.model_fields.keys()
     told = {key: value for key, value in stored.kind.attributes.items() if key in known}
     return taker(results=op.results, **{**operands, **beside, **told})

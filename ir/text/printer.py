@@ -145,7 +145,9 @@ def print_recipe(recipe: Recipe, prefix: str = "") -> str:
         case Repacked(of=of, part=part):
             return f"{print_recipe(of, prefix)}.{part}()"
         case Quantized():
-            inner = [print_recipe(t, prefix) for t in (recipe.codes, recipe.scale)]
+            held = recipe.parts()
+            first = [held[name] for name in ("codes", "scale") if name in held]
+            inner = [print_recipe(tensor, prefix) for tensor in first]
             for name, value in recipe:
                 if isinstance(value, Tensor) and name not in ("codes", "scale"):
                     inner.append(f"{name}={print_recipe(value, prefix)}")

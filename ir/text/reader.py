@@ -253,6 +253,7 @@ _DEQUANT: Mapping[str, type[recipes.Dequant]] = {
     "dequant_blocks": recipes.DequantBlocks,
     "dequant_groups": recipes.DequantGroups,
     "dequant_floats": recipes.DequantFloats,
+    "rounded_groups": recipes.RoundedGroups,
 }
 
 
@@ -278,12 +279,12 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
         parts = tuple(_recipe(cursor, part, prefix) for part in raw.args)
         return recipes.Cat(parts=parts, **raw.kwargs)
     if raw.name in _DEQUANT:
-        codes, scale = (_recipe(cursor, part, prefix) for part in raw.args)
+        first = [_recipe(cursor, part, prefix) for part in raw.args]
         more = {
             name: _recipe(cursor, item, prefix) if isinstance(item, Call) else item
             for name, item in raw.kwargs.items()
         }
-        fields = {"codes": codes, "scale": scale, **more}
+        fields = {**dict(zip(("codes", "scale"), first, strict=False)), **more}
         return _DEQUANT[raw.name].model_validate(fields)
     of, *numbers = raw.args
     inner = _recipe(cursor, of, prefix)

@@ -173,10 +173,11 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "quantised already" in refusal(capsys, out, *more)
     wrong = edits.with_config(SOURCE, tmp_path / "wrong", {"ffn_hidden_size": 96})
     assert "no checkpoint of its own config" in refusal(capsys, wrong, *more)
-    llama = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8}
-    llama |= {"num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1}
-    folder = edits.write_config(tmp_path / "llama", llama)
-    assert "no row-quantised format" in refusal(capsys, folder, *more)
+    gpt2 = {"model_type": "gpt2", "vocab_size": 8, "n_embd": 8, "n_head": 2}
+    folder = edits.write_config(
+        tmp_path / "gpt2", gpt2 | {"n_layer": 1, "n_positions": 8}
+    )
+    assert "reads no quantised checkpoints" in refusal(capsys, folder, *more)
     (tmp_path / "linked").mkdir()
     shutil.copytree(SOURCE, tmp_path / "linked", dirs_exist_ok=True)
     (tmp_path / "secret").write_text("secret")
