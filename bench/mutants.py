@@ -1,15 +1,16 @@
 """Count the mistakes that the tests notice: mutants of our code, seeded, one at a time.
 
 A mutant is a copy of the tree with one operator, number, comparison, branch or keyword
-changed by cosmic-ray (``pip install cosmic-ray``; any Python that has it may run this
-script, ``--python`` is the one that runs the tests). It is killed when a test fails,
-when it cannot be imported, or when it runs out of time. The tests nearest to the file
-run first, then the others that ``make test`` runs but for those of kernels.
+changed by cosmic-ray (``pip install cosmic-ray coverage pytest``; any Python with these
+may run this script, ``--python`` runs the tests). It is killed when a test
+fails, when it cannot be imported, or when it runs out of time.
 
-Prints a line for each mutant and the diffs of the survivors: some of these are no
-mistakes (an error's wording, a bound that nothing reaches), which only a person can
-say. ``--tests`` runs those alone, and ``--slow`` what ``make test-slow`` runs as well:
-twice the same seed, with and without, tells what a quick run misses.
+With ``--reach`` (see reach.py) only tests that reach the mutated line run, the quickest
+case of each first, up to ``--budget`` seconds; without, the tests nearest to the file
+and then most others. Prints a line for each mutant and the diffs of the survivors. Some
+of these are no mistakes (a bound that nothing reaches): ``mutants.json`` beside this
+file says which, and why, and they count neither as killed nor as survived. ``--json``
+keeps the verdicts, and a second run with the same file goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,45 +21,28 @@ import difflib
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import Queue
 
-ROOT = Path(__file__).parent.parent
+from reach import ROOT, Reached
+
 ROOMS = ("ir", "frontends", "specs", "backends", "codegen_templates")
 #: What is mutated where no path is given.
 PATHS = ("ir/passes", "ir/lower", "ir/ops", "frontends", "backends/runtime")
-#: Tests that are nearest to a file whose path begins so; the first that fits counts.
-NEAR = {
-    "ir/lower": ("tests/ir", "tests/specs", "tests/face/test_golden_builds.py"),
-    "ir/": ("tests/ir", "tests/face/test_golden_builds.py", "tests/specs"),
-    "frontends/": ("tests/frontends", "tests/specs", "tests/authoring/test_specs.py"),
-    "backends/runtime/tokenizer": ("tests/backends/runtime/tokenizer",),
-    "backends/runtime": ("tests/backends/runtime", "tests/test_golden.py"),
-}
-#: What runs after them.
-REST = (
-    "tests/test_golden.py",
-    "tests/backends/torch",
-    "tests/backends/runtime",
-    "tests/face",
-    "tests/test_quantised.py",
-    "tests/test_hub_formats.py",
-    "tests/test_mistakes.py",
-    "tests/test_parity.py",
-)
+#: The first tests of a mutant: from how many files, of how many seconds in all.
+FILES, FIRST_S = 6, 6
+LIMIT_S = 10
+"""CPU seconds that any run may take, beside what its tests took."""
 #: Operators that need to be told what to put in.
 TOLD = ("core/VariableReplacer", "core/VariableInserter")
-MEMORY = 6 << 30
-"""Bytes that the tests of a mutant may have."""
+EQUIVALENT = Path(__file__).with_name("mutants.json")
+"""Mutants that are no mistakes, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +57,23 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The end of a mutant: ``killed`` by which test or limit, or ``survived``."""
+    """The end of a mutant: ``killed`` by which test or limit, or ``survived`` so many
+    tests."""
 
     mutant: Mutant
     outcome: str
     by: str
+    tests: int
     seconds: float
     diff: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tests that run together, and the CPU seconds that they may take."""
+
+    tests: tuple[str, ...]
+    limit_s: float
 
 
 def candidates(paths: Iterable[str]) -> Iterator[Mutant]:
@@ -94,34 +88,42 @@ def _of_file(file: Path) -> Iterator[Mutant]:
     import cosmic_ray.plugins as plugins
     from cosmic_ray.ast import ast_nodes, get_ast
 
-    tree = get_ast(file.read_text("utf-8"))
+    nodes = list(ast_nodes(get_ast(file.read_text("utf-8"))))
     name = str(file.relative_to(ROOT))
     for operator in sorted(set(plugins.operator_names()) - set(TOLD)):
         change = plugins.get_operator(operator)()
         at = 0
-        for node in ast_nodes(tree):
+        for node in nodes:
             for (line, _), _ in change.mutation_positions(node):
                 yield Mutant(name, operator, at, line)
                 at += 1
 
 
 def mutated(mutant: Mutant) -> str | None:
-    """The text of the mutant's file; None where only annotations or texts differ."""
+    """The text of the mutant's file; None where that is no Python, or only annotations
+    differ."""
     import cosmic_ray.plugins as plugins
     from cosmic_ray.mutating import mutate_code
 
     before = (ROOT / mutant.path).read_text("utf-8")
     operator = plugins.get_operator(mutant.operator)()
     after = mutate_code(before, operator, mutant.occurrence)
-    return None if after is None or _code(after) == _code(before) else str(after)
+    if after is None or not _compiles(after) or _code(after) == _code(before):
+        return None
+    return str(after)
+
+
+def _compiles(text: str) -> bool:
+    try:
+        compile(text, "", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _code(text: str) -> str:
     """A file's code without annotations of arguments and results."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return text
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         match node:
             case ast.arg():
@@ -153,84 +155,88 @@ def sample(paths: Iterable[str], count: int, seed: int) -> list[tuple[Mutant, st
     return chosen
 
 
-def near(path: str) -> tuple[str, ...]:
-    """The tests that are nearest to a file."""
-    return next((tests for start, tests in NEAR.items() if path.startswith(start)), ())
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The way tests are run: by which Python, which of them, for how long."""
-
-    python: str
-    limit_s: float
-    only: tuple[str, ...] = ()
-    slow: bool = False
-
-    def command(self, tests: Sequence[str]) -> list[str]:
-        """The command that stops at the first test that fails."""
-        chosen = ("--hypothesis-profile", "whole") if self.slow else ("-m", "not slow")
-        options = ("-x", "-q", *chosen, "-p", "no:cacheprovider", "--tb=no")
-        return [self.python, "-m", "pytest", *options, *tests]
-
-
 class Copy:
     """A copy of the tree, in which one mutant at a time is tested."""
 
-    def __init__(self, folder: Path, runs: Runs) -> None:
-        self.folder, self.runs = folder, runs
-        listed = _git("ls-files", "-z").split("\0")
-        for name in filter(None, listed):
+    def __init__(
+        self, folder: Path, python: str, tiny: Path, tests: Sequence[str]
+    ) -> None:
+        self.folder, self.tiny, self.turn = folder, tiny, time.time()
+        for name in filter(None, _git("ls-files", "-z").split("\0")):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target, follow_symlinks=False)
         # Imports of glmc.ROOM are to find the copy, not what is installed.
         for room in ROOMS:
             (folder / "glmc" / room).symlink_to(folder / room)
+        here = str(Path(__file__).parent / "forks.py")
+        env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        self.forks = subprocess.Popen(
+            [python, here, *tests],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    def judge(self, mutant: Mutant, text: str) -> Verdict:
+    def judge(self, mutant: Mutant, text: str, stages: Sequence[Stage]) -> Verdict:
         """Run the tests on a mutant until one fails."""
-        file = self.folder / mutant.path
-        before = file.read_text("utf-8")
-        began, limit_s = time.perf_counter(), self.runs.limit_s
-        file.write_text(text, "utf-8")
+        before = (ROOT / mutant.path).read_text("utf-8")
+        began, count, by = time.perf_counter(), 0, ""
+        self.write(mutant.path, text)
         try:
-            by = self.fails(self.runs.only or near(mutant.path), limit_s)
-            by = by or self.fails(() if self.runs.only else REST, 4 * limit_s)
+            for stage in stages:
+                count += len(stage.tests)
+                by = self.fails(stage, mutant.path, before, text)
+                if by:
+                    break
         finally:
-            file.write_text(before, "utf-8")
+            self.write(mutant.path, before)
         lines = before.splitlines(), text.splitlines()
         changed = "\n".join(difflib.unified_diff(*lines, mutant.path, "", "", "", 1))
         took = time.perf_counter() - began
-        return Verdict(mutant, "killed" if by else "survived", by, took, changed)
+        outcome = "killed" if by else "survived"
+        return Verdict(mutant, outcome, by, count, took, changed)
 
-    def fails(self, tests: Sequence[str], limit_s: float) -> str:
+    def write(self, path: str, text: str) -> None:
+        """Write a file with a time of its own, so that no stale bytecode is taken."""
+        self.turn += 2
+        (self.folder / path).write_text(text, "utf-8")
+        os.utime(self.folder / path, (self.turn, self.turn))
+
+    def fails(self, stage: Stage, path: str, before: str, after: str) -> str:
         """The first of the tests that fails, or what else ended them; "" if none."""
-        there = [test for test in tests if (self.folder / test).exists()]
-        if not there:  # without a path pytest would run all
-            return ""
-        env = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
-        env["PYTHONDONTWRITEBYTECODE"] = "1"
-        try:
-            run = subprocess.run(
-                self.runs.command(there),
-                cwd=self.folder,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                preexec_fn=_limited,
-            )
-        except subprocess.TimeoutExpired:
-            return f"time: {limit_s:.0f} s"
-        if run.returncode == 0:
-            return ""
-        told = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
-        return told[0].split(" ")[1] if told else f"exit code {run.returncode}"
+        job = asdict(stage) | {"path": path, "before": before, "after": after}
+        assert self.forks.stdin
+        assert self.forks.stdout
+        self.forks.stdin.write(json.dumps(job | {"tiny": str(self.tiny)}) + "\n")
+        self.forks.stdin.flush()
+        return str(json.loads(self.forks.stdout.readline()))
 
 
-def _limited() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+def stages(tests: Sequence[str], reached: Reached, budget_s: float) -> list[Stage]:
+    """A few quick tests of few files, and then others within the budget."""
+    first: list[str] = []
+    spent, files = 0.0, set[str]()
+    for test in tests:
+        spent += reached.seconds.get(test, 1)
+        if len(files | {test.split("::")[0]}) <= FILES and spent <= FIRST_S:
+            first.append(test)
+            files.add(test.split("::")[0])
+        if spent > FIRST_S:
+            break
+    rest, spent = [], 0.0
+    for test in tests:
+        spent += reached.seconds.get(test, 1)
+        if spent <= budget_s and test not in first:
+            rest.append(test)
+    chosen = [sorted(part) for part in (first, rest) if part]
+    return [Stage(tuple(part), LIMIT_S + _sum(part, reached)) for part in chosen]
+
+
+def _sum(tests: Iterable[str], reached: Reached) -> float:
+    return sum(reached.seconds.get(test, 1) for test in tests)
 
 
 def _git(*arguments: str) -> str:
@@ -238,78 +244,86 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def judged(
-    chosen: Sequence[tuple[Mutant, str]], runs: Runs, workers: int
-) -> Iterator[Verdict]:
-    """The verdicts, each as it is there."""
+def equivalent(mutant: Mutant, diff: str) -> str:
+    """The reason why a mutant is no mistake; "" where none is written down."""
+    changed = [line for line in diff.splitlines()[3:] if line[:1] in "+-"]
+    for entry in json.loads(EQUIVALENT.read_text()):
+        if entry["path"] == mutant.path and entry["diff"] == changed:
+            return str(entry["why"])
+    return ""
+
+
+def told(verdicts: Sequence[Verdict]) -> None:
+    """Print the survivors and the score."""
+    survivors = [one for one in verdicts if one.outcome == "survived"]
+    same = [one for one in survivors if equivalent(one.mutant, one.diff)]
+    for verdict in survivors:
+        why = equivalent(verdict.mutant, verdict.diff)
+        print(f"\n{verdict.diff}\n{why and f'No mistake: {why}'}")
+    killed = len(verdicts) - len(survivors)
+    counted = len(verdicts) - len(same)
+    print(
+        f"\n{killed} of {counted} killed ({killed / max(counted, 1):.1%}); "
+        f"{len(same)} of {len(verdicts)} are no mistakes"
+    )
+
+
+def judged(given: argparse.Namespace) -> Iterator[Verdict]:
+    """The verdicts, those of an earlier run first, each written down as it is there."""
+    known = _known(given.json, given.again)
+    chosen = sample(given.paths, given.sample, given.seed)
+    reached = Reached(given.reach)
+    kept: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        free: Queue[Copy] = Queue()
-        for at in range(workers):
-            free.put(Copy(Path(folder, str(at)), runs))
-        if failing := _sound(free, runs):
-            sys.exit(f"{failing} fails without a mutant; mend that first.")
+        python = str(Path(given.python).absolute())
+        tiny = (given.tiny or Path(folder, "tiny")).absolute()
+        files = sorted({test.split("::")[0] for test in reached.seconds})
+        copy = Copy(Path(folder, "tree"), python, tiny, files)
+        for mutant, text in chosen:
+            verdict = known.get(mutant)
+            if verdict is None:
+                tests = reached.of(mutant.path, mutant.line)
+                verdict = copy.judge(mutant, text, stages(tests, reached, given.budget))
+                print(_line(verdict), flush=True)
+            kept.append(verdict)
+            if given.json:
+                given.json.write_text(json.dumps([asdict(v) for v in kept], indent=1))
+            yield verdict
+        copy.forks.terminate()
 
-        def one(pair: tuple[Mutant, str]) -> Verdict:
-            copy = free.get()
-            try:
-                return copy.judge(*pair)
-            finally:
-                free.put(copy)
 
-        with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(one, chosen)
+def _line(verdict: Verdict) -> str:
+    where = f"{verdict.mutant.path}:{verdict.mutant.line}"
+    ran = f"{verdict.seconds:6.1f} s {verdict.tests:4} tests"
+    return f"{verdict.outcome:8} {ran}  {where}  {verdict.by}"
 
 
-def _sound(free: Queue[Copy], runs: Runs) -> str:
-    """The first test that fails as the code stands."""
-    copy = free.get()
-    try:
-        every = dict.fromkeys(
-            test for tests in (*NEAR.values(), REST) for test in tests
-        )
-        return copy.fails(runs.only or list(every), 10 * runs.limit_s)
-    finally:
-        free.put(copy)
+def _known(file: Path | None, again: bool) -> dict[Mutant, Verdict]:
+    """The verdicts of an earlier run; with ``again`` those of killed mutants."""
+    if not file or not file.exists():
+        return {}
+    found = [
+        Verdict(**{**one, "mutant": Mutant(**one["mutant"])})
+        for one in json.loads(file.read_text())
+    ]
+    return {v.mutant: v for v in found if not again or v.outcome == "killed"}
 
 
 def main() -> None:
     """Print a line for each mutant, the survivors, and the score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="*", default=PATHS, help=f"default: {PATHS}")
+    parser.add_argument("--reach", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--sample", type=int, default=300, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--limit",
-        type=float,
-        default=120,
-        metavar="S",
-        help="seconds for the nearest tests; the rest have four times as many",
-    )
+    parser.add_argument("--budget", type=float, default=60, metavar="S")
     parser.add_argument("--python", default=sys.executable, help="runs the tests")
-    parser.add_argument("--tests", nargs="+", default=(), help="these alone")
-    parser.add_argument("--slow", action="store_true", help="the slow ones, too")
+    parser.add_argument("--tiny", type=Path, help="checkpoints of an earlier run")
+    parser.add_argument("--again", action="store_true", help="judge survivors again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the verdicts")
     given = parser.parse_args()
-    chosen = sample(given.paths, given.sample, given.seed)
-    python = str(Path(given.python).absolute())
-    runs = Runs(python, given.limit, tuple(given.tests), given.slow)
-    verdicts = []
-    for verdict in judged(chosen, runs, given.workers):
-        verdicts.append(verdict)
-        mutant = verdict.mutant
-        print(
-            f"{verdict.outcome:8} {verdict.seconds:6.1f} s  {mutant.path}:{mutant.line}"
-            f"  {verdict.by}",
-            flush=True,
-        )
-        if given.json:
-            given.json.write_text(json.dumps([asdict(v) for v in verdicts], indent=1))
-    survivors = [verdict for verdict in verdicts if verdict.outcome == "survived"]
-    for verdict in survivors:
-        print(f"\n{verdict.diff}")
-    killed = len(verdicts) - len(survivors)
-    print(f"\n{killed} of {len(verdicts)} killed ({killed / len(verdicts):.0%})")
+    verdicts = list(judged(given))
+    told(verdicts)
 
 
 if __name__ == "__main__":

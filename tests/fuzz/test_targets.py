@@ -150,6 +150,9 @@ def _planted(text: str, folder: Path) -> None:
         case "large":
             bytearray(fuzzing.MEMORY * 2)
         case "long":
+            while True:
+                pass
+        case "hangs":
             time.sleep(60)
         case "trace":
             json.loads("{")
@@ -161,6 +164,7 @@ def _planted(text: str, folder: Path) -> None:
         ("killed", "ended with -11"),
         ("large", "MemoryError"),
         ("long", "TimeoutError"),
+        ("hangs", "it hangs"),
         ("trace", "JSONDecodeError"),
     ],
 )
@@ -168,6 +172,8 @@ def test_control_what_is_no_answer_is_found(
     planted: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuzzing, "SECONDS", 1.0)
+    if planted == "hangs":
+        monkeypatch.setattr(fuzzing, "PATIENCE", 2)
     target = Target("planted", ("fine", planted, "good"), mutate_text, _planted)
     found, answers = faults(target, 3, tmp_path)
     assert [(fault.number, fault.text) for fault in found] == [(1, planted)]

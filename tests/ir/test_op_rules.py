@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from glmc.ir import ops
+from glmc.ir.cost import Call
 from glmc.ir.op import Op, OpTypeError
 from glmc.ir.state import KvType, TokenType
 from glmc.ir.types import TensorType, Type
@@ -322,8 +323,18 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
         {**STACKS, "weights": "f32[B,T,3]"},
         "do not fit",
     ),
-    ("moe_experts", {"fn": "silu"}, {**STACKS, "gate_up": "f16[4,9,8]"}, ""),
-    ("moe_experts", {"fn": "silu"}, {**STACKS, "gate_up": "f16[3,10,8]"}, ""),
+    (
+        "moe_experts",
+        {"fn": "silu"},
+        {**STACKS, "gate_up": "f16[4,9,8]"},
+        "does not fit",
+    ),
+    (
+        "moe_experts",
+        {"fn": "silu"},
+        {**STACKS, "gate_up": "f16[3,10,8]"},
+        "does not fit",
+    ),
     (
         "scale_experts",
         {},
@@ -430,7 +441,90 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
 ]
 
 
-def named(case: tuple[str, dict[str, Any], dict[str, str], str]) -> str:
+# By hand, for 2 rows of 3 tokens after 4: 6 tokens, of which a row's see 5 + 6 + 7.
+CALL = Call(batch=2, tokens=3, context=4)
+FLOPS: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
+    ("linear", {}, W, 2 * 6 * 8 * 6),
+    ("concat", {}, {**X, "y": "f16[B,T,2]"}, 0),
+    ("act_mul", {"fn": "silu"}, {"gate_up": "f16[B,T,8]"}, 2 * 6 * 4),
+    ("rope", {"style": "half"}, ANGLES, 6 * 6 * 3 * 2),
+    ("rope_table", {"dim": 6, "theta": 9.0}, POS, 3 * 6 * 3),
+    ("spread_streams", {}, {**X, "weight": "f16[2,8,8]"}, 2 * 6 * 8 * 16),
+    ("gather_streams", {}, {**STREAMS, "weight": "f16[2,8,8]"}, 2 * 6 * 2 * 8 * 8),
+    ("mix_streams", {}, {**STREAMS, "coefs": "f16[B,T,9]"}, 2 * 6 * 3 * 8 * 3),
+    (
+        "expert_queries",
+        {"kv_heads": 3},
+        {**X, "experts": "i64[B,T,2]", "weight": "f16[4,12,8]"},
+        2 * 6 * 2 * 12 * 8,
+    ),
+    (
+        "expert_outputs",
+        {"kv_heads": 2},
+        {**X, **CHOICE, "weight": "f16[4,5,4]"},
+        2 * 6 * 2 * 5 * 4,
+    ),
+    ("moe_router", {"top_k": 2, "score": "softmax"}, ROUTER, 2 * 6 * 8 * 8),
+    ("moe_experts", {"fn": "silu"}, STACKS, 2 * 6 * 2 * 3 * 8 * 5),
+    (
+        "index_select",
+        {"top_k": 2, "scale": 1.0},
+        {"q": "f16[B,T,2,9]", **X, "index": "token[9]", "weight": "f32[2,8]"},
+        2 * (2 * 2 * 18 * 9 + 6 * 8 * 2),
+    ),
+    (
+        "block_select",
+        {"block": 4, "top_k": 2},
+        {"q": "f16[B,T,2,9]", "index": "token[9]"},
+        2 * 2 * 2 * 18 * 9,
+    ),
+    (
+        "linear_act",
+        {"fn": "silu", "gated": True},
+        W,
+        2 * 6 * 8 * 6 + 2 * 6 * 3,
+    ),
+    ("linear_act", {"fn": "silu"}, W, 2 * 6 * 8 * 6 + 6 * 6),
+    ("linear_add", {}, {**W, "residual": "f16[B,T,6]"}, 2 * 6 * 8 * 6 + 6 * 6),
+    (
+        "latent_write",
+        {},
+        {"latents": "token[9]", "latent": "f16[B,T,6]", "shared": "f16[B,T,1,3]"},
+        0,
+    ),
+]
+BYTES: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
+    ("concat", {}, {**X, "y": "f16[B,T,2]"}, 2 * 6 * (8 + 2 + 10)),
+    # Two of four experts at most for a single token; never more than there are.
+    ("moe_experts", {"fn": "silu"}, STACKS, 2 * 6 * 16 + 6 * 2 * 12 + 4 * 120 * 2),
+    (
+        "token_write",
+        {},
+        {"kept": "token[9]", "x": "f16[B,T,1,9]"},
+        2 * 2 * 6 * 9,
+    ),
+    (
+        "latent_write",
+        {},
+        {"latents": "token[9]", "latent": "f16[B,T,6]", "shared": "f16[B,T,1,3]"},
+        2 * 2 * 6 * 9,
+    ),
+    (
+        "quantized_embedding",
+        {"bits": 4},
+        {"ids": "i64[B,T]", "weight": "i8[9,8]", "scale": "f16[9]"},
+        8 * 6 + 6 * (8 + 2) + 6 * 16 * 2,
+    ),
+    (
+        "block_select",
+        {"block": 4, "top_k": 2},
+        {"q": "f16[B,T,2,9]", "index": "token[9]"},
+        2 * 6 * 18 + 8 * 6 * 2 + 2 * 2 * 7 * 9,
+    ),
+]
+
+
+def named(case: tuple[str, dict[str, Any], dict[str, str], object]) -> str:
     return f"{case[0]}-{case[3]}"
 
 
@@ -449,3 +543,31 @@ def test_what_just_does_not_is_refused(
     name, attributes, types, rule = case
     with pytest.raises(OpTypeError, match=rule):
         inferred(name, attributes, types)
+
+
+def with_results(name: str, attributes: dict[str, Any], types: dict[str, str]) -> Op:
+    made = inferred(name, attributes, types).split()
+    results = [
+        {"name": f"y{at}", "type": type_of(text)}
+        for at, text in enumerate(made)
+        if "per" not in made
+    ]
+    return CLASSES[name](results=results, **{key: key for key in types}, **attributes)
+
+
+@pytest.mark.parametrize("case", FLOPS, ids=named)
+def test_operations_are_those_counted_by_hand(
+    case: tuple[str, dict[str, Any], dict[str, str], int],
+) -> None:
+    name, attributes, types, count = case
+    op = with_results(name, attributes, types)
+    assert op.flops({k: type_of(text) for k, text in types.items()}, CALL) == count
+
+
+@pytest.mark.parametrize("case", BYTES, ids=named)
+def test_bytes_are_those_counted_by_hand(
+    case: tuple[str, dict[str, Any], dict[str, str], int],
+) -> None:
+    name, attributes, types, count = case
+    op = with_results(name, attributes, types)
+    assert op.nbytes({k: type_of(text) for k, text in types.items()}, CALL) == count
