@@ -162,6 +162,7 @@ class Copy:
         self, folder: Path, python: str, tiny: Path, tests: Sequence[str]
     ) -> None:
         self.folder, self.tiny, self.turn = folder, tiny, time.time()
+        self.fresh = False
         for name in filter(None, _git("ls-files", "-z").split("\0")):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +209,7 @@ class Copy:
     def fails(self, stage: Stage, path: str, before: str, after: str) -> str:
         """The first of the tests that fails, or what else ended them; "" if none."""
         job = asdict(stage) | {"path": path, "before": before, "after": after}
+        job["fresh"] = self.fresh
         assert self.forks.stdin
         assert self.forks.stdout
         self.forks.stdin.write(json.dumps(job | {"tiny": str(self.tiny)}) + "\n")
@@ -279,6 +281,7 @@ def judged(given: argparse.Namespace) -> Iterator[Verdict]:
         tiny = (given.tiny or Path(folder, "tiny")).absolute()
         files = sorted({test.split("::")[0] for test in reached.seconds})
         copy = Copy(Path(folder, "tree"), python, tiny, files)
+        copy.fresh = given.again
         for mutant, text in chosen:
             verdict = known.get(mutant)
             if verdict is None:
@@ -319,7 +322,11 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60, metavar="S")
     parser.add_argument("--python", default=sys.executable, help="runs the tests")
     parser.add_argument("--tiny", type=Path, help="checkpoints of an earlier run")
-    parser.add_argument("--again", action="store_true", help="judge survivors again")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="judge survivors again, in processes of their own",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the verdicts")
     given = parser.parse_args()
     verdicts = list(judged(given))

@@ -68,7 +68,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class Reached:
-    """What was recorded: the tests of each line, and how long each takes."""
+    """Tests of each line, and how long each takes, as they were recorded."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         import coverage

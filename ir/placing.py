@@ -297,7 +297,7 @@ def typed(op: "Op", types: Mapping[str, Type]) -> tuple[Type, ...]:
         OpTypeError: where the operands do not fit.
         PlacingError: where an operand is not placed as the op wants it.
     """
-    plain = op.infer({f: placed(of, REPLICATED) for f, of in types.items()})
+    plain = _inferred(op, {f: placed(of, REPLICATED) for f, of in types.items()})
     if not op.ranked and all(of.placement == REPLICATED for of in types.values()):
         return plain
     made = op.model_copy(update={"results": _stand_ins(plain)})
@@ -309,6 +309,18 @@ def typed(op: "Op", types: Mapping[str, Type]) -> tuple[Type, ...]:
                 f"{op.mnemonic} takes {field} {wanted} here, and it is {has}"
             )
     return tuple(placed(of, to) for of, to in zip(plain, flow.gives, strict=True))
+
+
+def _inferred(op: "Op", types: Mapping[str, Type]) -> tuple[Type, ...]:
+    """Infer, and refuse also what the op's rules do not foresee: a symbol where they
+    compute with a size, or a dimension that is not there."""
+    from glmc.ir.op import OpTypeError
+
+    try:
+        return op.infer(types)
+    except (ArithmeticError, AssertionError, LookupError, ValueError):
+        given = ", ".join(f"{name}: {of}" for name, of in types.items())
+        raise OpTypeError(f"it does not take {given}") from None
 
 
 def _stand_ins(types: tuple[Type, ...]) -> tuple[Any, ...]:

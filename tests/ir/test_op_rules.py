@@ -4,6 +4,7 @@ not is refused, and the result has the shape and the dtype that it says."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from glmc.ir import ops
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, OpTypeError
+from glmc.ir.placing import typed
 from glmc.ir.state import KvType, TokenType
 from glmc.ir.types import TensorType, Type
 
@@ -524,6 +526,24 @@ BYTES: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
 ]
 
 
+def others(of: Type) -> Iterator[Type]:
+    """Types that an operand could be given instead, in a dump that was edited."""
+    if isinstance(of, TensorType):
+        for dims in (
+            of.dims[:-1],
+            of.dims[1:],
+            (*of.dims, 2),
+            (),
+            (*of.dims[:-1], "T"),
+            (*of.dims[:-1], 0),
+            ("T",) * len(of.dims),
+        ):
+            yield TensorType(dtype=of.dtype, dims=dims)
+        yield TensorType(dtype="i32", dims=of.dims)
+    else:
+        yield from map(type_of, ("f16[B,T,8]", "kv[1,1,1]", "token[3]"))
+
+
 def named(case: tuple[str, dict[str, Any], dict[str, str], object]) -> str:
     return f"{case[0]}-{case[3]}"
 
@@ -571,3 +591,20 @@ def test_bytes_are_those_counted_by_hand(
     name, attributes, types, count = case
     op = with_results(name, attributes, types)
     assert op.nbytes({k: type_of(text) for k, text in types.items()}, CALL) == count
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=named)
+def test_whatever_an_operand_is_the_answer_is_types_or_a_refusal(
+    case: tuple[str, dict[str, Any], dict[str, str], str],
+) -> None:
+    name, attributes, texts, _ = case
+    types = {key: type_of(text) for key, text in texts.items()}
+    op = CLASSES[name](results=(), **{key: key for key in types}, **attributes)
+    refused = 0
+    for key, of in types.items():
+        for other in others(of):
+            try:
+                typed(op, {**types, key: other})
+            except OpTypeError:
+                refused += 1
+    assert refused
