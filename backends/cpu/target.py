@@ -10,15 +10,14 @@ from collections.abc import Collection, Sequence
 from importlib.resources import files as folder
 from typing import TYPE_CHECKING
 
+from glmc.backends.cpu.names import NATIVE
 from glmc.backends.ledger import Place
-from glmc.backends.target import Target
+from glmc.backends.runtime.instructions import LEVELS
+from glmc.backends.target import Ahead, Emitted, Target
 from glmc.ir.graph import Program
 
 if TYPE_CHECKING:
     from glmc.ir.passes import Pass
-
-NATIVE = "native"
-"""The folder of a build with its C++."""
 
 
 def _passes() -> "tuple[Pass, ...]":
@@ -61,6 +60,18 @@ def _files(program: Program, own: Collection[str]) -> dict[str, str]:
     return {"steps.py": table, f"{NATIVE}/model.cpp": model, **texts}
 
 
+def _compile_ahead(
+    emitted: Emitted,
+    program: Program,
+    dtypes: Sequence[str],
+    chips: Sequence[str],
+    own: Collection[str],
+) -> Ahead:
+    from glmc.backends.cpu import ahead
+
+    return ahead.compile_ahead(emitted, dtypes, chips)
+
+
 CPU = Target(
     name="cpu",
     doc="CPUs, by C++ that the machine's compiler makes a library of.",
@@ -72,6 +83,8 @@ CPU = Target(
     operations={"cpu": "reference"},
     machines={"cpu": "cpu"},
     runtime=("cpu",),
+    ahead=tuple(f"cpu:{level}" for level in LEVELS),
+    compile_ahead=_compile_ahead,
     unit="call",
     units="calls",
 )

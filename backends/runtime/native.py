@@ -8,7 +8,6 @@ the second waits for the first.
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import shutil
@@ -16,25 +15,16 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-SOURCES = Path(__file__).parent / "native"
-ELEMENTS = {torch.bfloat16: "bf16", torch.float16: "_Float16", torch.float32: "float"}
+from .instructions import FAMILIES, LEVELS, file_name, flags
 
-_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c")
-#: Sets of instructions, the best first: those they are made of, as Linux calls them.
-LEVELS = {
-    "avx512bf16": (*_AVX512, "avx512_bf16", "avx512_vnni"),
-    "avx512": _AVX512,
-    "avx2": ("avx2", "fma", "f16c"),
-    "neon": ("asimd",),
-    "generic": (),
-}
-MACHINES = {"neon": ("aarch64", "arm64")}
+SOURCES = Path(__file__).parent / "native"
+DTYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
 #: Chooses a set of instructions that is not the best.
 VARIABLE = "GLMC_CPU"
 SECONDS = 300.0
@@ -52,18 +42,18 @@ def features() -> frozenset[str]:
             name, _, value = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 return frozenset(value.split())
-    known = {"AVX512": _AVX512, "AVX2": LEVELS["avx2"]}
-    arm = platform.machine() in MACHINES["neon"]
+    known = {"AVX512": LEVELS["avx512"], "AVX2": LEVELS["avx2"]}
+    arm = platform.machine() in (FAMILIES["neon"], "arm64")
     found = known.get(torch.backends.cpu.get_cpu_capability(), ())
     return frozenset(("asimd",) if arm else found)
 
 
-def level() -> str:
-    """Returns the best set of instructions that this machine has, or the one that the
-    environment names. Raises NoLibrary where the machine lacks that."""
+def levels() -> list[str]:
+    """Returns the sets of instructions that this machine has, the best first, or the
+    one that the environment names. Raises NoLibrary where the machine lacks that."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
-        return next(name for name, needs in LEVELS.items() if features() >= {*needs})
+        return [name for name, needs in LEVELS.items() if features() >= {*needs}]
     if wanted not in LEVELS:
         raise NoLibrary(f"{VARIABLE}={wanted} is none of {', '.join(LEVELS)}")
     missing = sorted({*LEVELS[wanted]} - features())
@@ -71,45 +61,48 @@ def level() -> str:
         raise NoLibrary(
             f"{VARIABLE}={wanted}: this processor has no {', '.join(missing)}"
         )
-    return wanted
+    return [wanted]
 
 
-def flags(level: str, dtype: torch.dtype) -> list[str]:
-    """Returns the compiler's arguments for a set of instructions and a dtype."""
-    element = ELEMENTS[dtype]
-    x86 = [f"-m{name.replace('_', '')}" for name in LEVELS[level] if level != "neon"]
-    chosen = ["-DELEMENT_BF16"] if element == "bf16" else []
-    return [
-        *("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
-        *("-fPIC", "-shared", "-pthread", f"-DELEMENT={element}", *chosen, *x86),
-    ]
-
-
-def file_name(level: str, dtype: torch.dtype) -> str:
-    """Returns the name of a library: what it is for, and what it was made from."""
-    found = hashlib.sha256(" ".join(flags(level, dtype)).encode())
-    for source in sorted(SOURCES.glob("*.[ch]*")):
-        if source.suffix in (".cpp", ".h"):
-            found.update(source.read_bytes())
-    name = ELEMENTS[dtype].strip("_").lower()
-    return f"{level}-{name}-{found.hexdigest()[:16]}.so"
+def sources() -> dict[str, bytes]:
+    """Returns the C++ of the build, by the names of its files."""
+    found = sorted(SOURCES.iterdir())
+    return {one.name: one.read_bytes() for one in found if one.suffix in (".cpp", ".h")}
 
 
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
-    """Returns the library for this machine. Raises NoLibrary, and why there is none."""
-    if dtype not in ELEMENTS:
+    """Returns the library for this machine: the best that is there or can be compiled,
+    or else another that came with the build. Raises NoLibrary, and why there is
+    none."""
+    if dtype not in DTYPES:
         raise NoLibrary(f"there are no kernels for {dtype}")
-    wanted = level()
-    name = file_name(wanted, dtype)
-    places = [SOURCES, cache_folder()]
-    for place in places:
-        if (place / name).is_file():
-            return opened(place / name)
+    best, *others = levels()
+    texts, places = sources(), [SOURCES, cache_folder()]
+
+    def known(level: str) -> Path | None:
+        files = (place / file_name(level, DTYPES[dtype], texts) for place in places)
+        return next((file for file in files if file.is_file()), None)
+
+    if found := known(best):
+        return opened(found)
+    try:
+        return opened(made(best, DTYPES[dtype], texts, places))
+    except NoLibrary:
+        lesser = next(filter(None, map(known, others)), None)
+        if lesser is None:
+            raise
+        return opened(lesser)
+
+
+def made(
+    level: str, dtype: str, texts: Mapping[str, bytes], places: Sequence[Path]
+) -> Path:
+    """Compiles a library into the first place that can be written to."""
     free = [place for place in places if writable(place)]
     if not free:
         raise NoLibrary(f"neither {places[0]} nor {places[1]} can be written to")
-    return opened(compile_to(free[0] / name, flags(wanted, dtype)))
+    return compile_to(free[0] / file_name(level, dtype, texts), flags(level, dtype))
 
 
 def cache_folder() -> Path:
@@ -139,10 +132,13 @@ def compiler() -> str:
     for name in filter(None, names):
         if found := shutil.which(name):
             return found
+    ahead = sorted({file.name.partition("-")[0] for file in SOURCES.glob("*.so")})
+    came = f" (those that came with it are for {', '.join(ahead)})" if ahead else ""
     raise NoLibrary(
-        "there is no C++ compiler (c++, g++, clang++, or what $CXX names); install one,"
-        " or compile the library ahead of time: `glmc compile --target cpu --aot"
-        f" cpu:{level()}`"
+        "there is no library of this build for this processor and dtype"
+        f"{came} and no C++ compiler (c++, g++, clang++, or what $CXX names); install"
+        " one, or compile the library ahead of time: `glmc compile --target cpu --aot"
+        f" cpu:{levels()[0]}`"
     )
 
 

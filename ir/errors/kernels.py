@@ -40,8 +40,8 @@ class NoTritonError(GlmcError):
 class AheadOfTimeError(GlmcError):
     """Compiling kernels ahead of time broke off.
 
-    The process that runs Triton's compiler ended before it had answered for every
-    kernel. The message repeats its last line.
+    The process that runs the compiler ended before it had answered for every kernel,
+    or there is no compiler for that machine. The message repeats its last line.
     """
 
     code = "GLMC063"

@@ -11,6 +11,8 @@ import torch
 
 from glmc import compile_model
 from glmc.backends.runtime import native
+from glmc.compile.driver import Options, compile_files
+from glmc.ir.errors import AheadOfTimeError, KernelDtypeError
 from support import GOLDEN, builds
 
 CHATGLM3 = GOLDEN / "chatglm3"
@@ -80,7 +82,7 @@ def test_a_library_that_is_none(
     ("wanted", "sentence"),
     [
         ("avx9", "is none of avx512bf16, avx512, avx2, neon, generic"),
-        ("neon" if native.level() != "neon" else "avx2", "this processor has no "),
+        ("neon" if native.levels()[0] != "neon" else "avx2", "this processor has no "),
     ],
 )
 def test_instructions_that_there_are_not(
@@ -116,6 +118,55 @@ def test_of_two_that_want_a_library_one_makes_it(
     assert found == ["half\nwhole\n"] * 3
     assert (tmp_path / "calls").read_text() == "called\n"
     assert {p.name for p in tmp_path.iterdir()} == {"x.so", "compiler", "calls"}
+
+
+def test_a_library_that_came_with_the_build_needs_no_compiler(
+    shared_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    level = native.levels()[-1]
+
+    def make(folder: Path) -> None:
+        chips = (f"cpu:{level}",)
+        compile_model(CHATGLM3, folder / "build", target="cpu", aot=chips)
+
+    folder = builds.once(shared_folder / "cpu" / "ahead", make) / "build"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = builds.import_build(folder).load(CHATGLM3)
+    assert model.engine is not None  # the best there is, though not of this machine
+    found = model(IDS).logits
+    model.engine = None
+    assert torch.allclose(model(IDS).logits, found, atol=1e-4)
+    with pytest.warns(
+        UserWarning, match=rf"that came with it are for {level}\) and no"
+    ):
+        other = builds.import_build(folder).load(CHATGLM3, dtype="bfloat16")
+    assert other.engine is None
+
+
+def ahead(chip: str, **given: Any) -> Any:
+    return compile_files(CHATGLM3, Options(target="cpu", aot=(chip,), **given))
+
+
+def test_what_cannot_be_compiled_ahead_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    other = "cpu:avx2" if native.levels()[0] == "neon" else "cpu:neon"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(AheadOfTimeError, match=rf"{other} needs a C\+\+ compiler for"):
+        ahead(other)
+    monkeypatch.undo()
+    broken = compiler(
+        tmp_path,
+        'if [ "$1" = -dumpmachine ]; then echo x86_64-linux; exit; fi\n'
+        'echo "model.cpp:3: error: no such thing" >&2; exit 1',
+    )
+    monkeypatch.setenv("CXX", broken)
+    with pytest.raises(AheadOfTimeError, match=r"for cpu:generic: model\.cpp:3: error"):
+        ahead("cpu:generic")
+    with pytest.raises(KernelDtypeError, match="no kernels for dtype 'f64'"):
+        ahead("cpu:generic", aot_dtypes=("f64",))
 
 
 def test_a_dtype_without_kernels_runs_by_the_reference(build: Any) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from glmc.backends.runtime import engine, native
 from glmc.backends.runtime.cache import Cache
+from glmc.backends.runtime.instructions import LEVELS, flags
 from glmc.backends.runtime.packed import PackedWeight
 from glmc.backends.runtime.state import KvState
 
@@ -72,7 +73,7 @@ class Attention(ctypes.Structure):
 
 def levels() -> list[str]:
     """The sets of instructions that this machine has, the best first."""
-    return [n for n, needs in native.LEVELS.items() if native.features() >= {*needs}]
+    return [n for n, needs in LEVELS.items() if native.features() >= {*needs}]
 
 
 @functools.cache
@@ -88,7 +89,7 @@ def compiled(level: str, dtype: torch.dtype, mistake: Mistake | None = None) -> 
         (folder / file).write_text(before.replace(text, wrong))
     shutil.copy(HARNESS, folder)
     out = folder / "harness.so"
-    arguments = [*native.flags(level, dtype), str(folder / "harness.cpp")]
+    arguments = [*flags(level, native.DTYPES[dtype]), str(folder / "harness.cpp")]
     subprocess.run([native.compiler(), *arguments, "-o", str(out)], check=True)
     kernels = Kernels(ctypes.CDLL(str(out)), dtype)
     shutil.rmtree(folder)
