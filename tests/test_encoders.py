@@ -123,7 +123,7 @@ def test_passes_are_verified(case: MakeCase, tmp_path: Path) -> None:
             "modernbert",
             "ops: {attn: {window: 6}}\nignore: {local_attention: planted}",
         ),
-        ("modernbert", "ops: {attn: {rope: {params: \"={'theta': 1e4}\"}}}"),
+        ("modernbert", "ops: {attn: {rope: {params: \"=rope('sliding_attention')\"}}}"),
         ("mpnet", "ops: {attn: {distances: {furthest: 64}}}"),
         ("mpnet", "ops: {attn: {distances: {buckets: 28}}}"),
         (

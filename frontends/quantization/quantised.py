@@ -28,7 +28,8 @@ most configs have none, so they are imported when one does."""
 
 _ROUTERS = frozenset({"router", "shared_gate", "correction"})
 _FLOATS = frozenset(
-    {"conv_q", "conv_k", "conv_v", "dt_bias", "a_log", "mix_norm", "mix_skip"}
+    {"table", "pool_places", "ipool_places"}
+    | {"conv_q", "conv_k", "conv_v", "dt_bias", "a_log", "mix_norm", "mix_skip"}
 )
 """Slots of a layer that are no matrices."""
 _EXPERTS = frozenset({"xgate", "xup", "xdown"})
@@ -45,10 +46,18 @@ class Quantised:
         self._resolve, self._layer_count = resolve, spec.layers
         self._scheme: Scheme | None = None
         self._vocabulary: m.Storage | None = None
+        self._experts: m.Storage | None = None
+        self._scale: str | None = None
+        self._called: Mapping[str, str] = {}
         if isinstance(spec.quantization, RowQuantization):
             self._read_rows(spec.quantization, resolve)
         elif isinstance(spec.quantization, PublishedQuantization):
             self._scheme = _published(spec.quantization, resolve)
+            self._scale, self._called = (
+                spec.quantization.scale,
+                spec.quantization.called,
+            )
+            self._experts = self._fp4(spec.quantization)
 
     def in_layer(self, slot: str, tensor: str) -> m.Storage | None:
         """Return the format of a layer's ``tensor``, a module's ``.weight``; None:
@@ -60,7 +69,9 @@ class Quantised:
             return None
         if scheme.experts_only and slot not in _EXPERTS:
             return None
-        return self._storage(scheme, tensor)
+        if self._experts and slot in _EXPERTS:
+            return self._experts
+        return self._scaled(self._storage(scheme, tensor))
 
     def in_vocabulary(self, slot: str, tensor: str) -> m.Storage | None:
         """Return the format of embedding (slot ``embed``) and ``head``; None:
@@ -78,6 +89,28 @@ class Quantised:
         """Yield the values that tensors of the format are assumed to have."""
         yield from self._scheme.expected if self._scheme else ()
 
+    def _fp4(self, spec: PublishedQuantization) -> m.Storage | None:
+        """Return the format of experts that another key than the format's says; None:
+        the format's own."""
+        given = self._resolve.value(spec.experts) if spec.experts else None
+        if given is None or given == "fp8":
+            return None
+        if given != "fp4":
+            expected = f"must be null, fp8 or fp4; {UNQUANTISED}"
+            raise self._resolve.error(
+                "quantization.experts", spec.experts, expected, given
+            )
+        scale = spec.scale or "weight_scale_inv"
+        return m.FloatQuantized(bits=4, group=32, powers=True, scale=scale)
+
+    def _scaled(self, storage: m.Storage | None) -> m.Storage | None:
+        """Give float8 blocks the name that the spec says their scales have."""
+        if self._scale is None or not isinstance(storage, m.BlockQuantized):
+            return storage
+        if storage.suffix != m.BlockQuantized().suffix:
+            return storage
+        return storage.model_copy(update={"suffix": f".{self._scale}"})
+
     def _storage(self, scheme: Scheme, tensor: str) -> m.Storage | None:
         """Return the format of a tensor in this layer and in all that follow.
 
@@ -86,6 +119,9 @@ class Quantised:
         """
         # Experts of a layer are stored alike.
         module = tensor.removesuffix(".weight").replace("{x}", "0")
+        for ours, theirs in self._called.items():
+            if module.endswith(ours):
+                module = module.removesuffix(ours) + theirs
         first = self._resolve.scope.variables.get("i")
         last = self._resolve.size("layers", self._layer_count)
         layers = range(first if isinstance(first, int) else 0, last)

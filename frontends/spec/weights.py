@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from glmc.frontends.language.kinds import Flag, Formula, Text
+from glmc.frontends.language.kinds import Flag, Formula, Name, Text
 from glmc.frontends.language.sections import Section, from_name
 
 
@@ -45,6 +45,15 @@ class PublishedQuantization(Section):
 
     format: Literal["published"]
     config: Formula
+    scale: Name | None = None
+    """The name of float8 blocks' scales, where a module's matrix is called ``weight``;
+    null: ``weight_scale_inv``."""
+    experts: Formula | None = None
+    """The format of experts, where another key says it: ``fp4``, with scales that are
+    powers of two for 32 columns, or ``fp8`` or null for what ``config`` says."""
+    called: dict[Name, Name] = {}  # noqa: RUF012  (pydantic copies it)
+    """Endings of modules' names to what lists of modules in ``config`` have for
+    them."""
 
 
 Quantization = Annotated[

@@ -65,7 +65,10 @@ def _blocks(storage: m.BlockQuantized, tensor: Tensor) -> Recipe:
         case sizes:
             block = sizes
     grid = (*rows, math.ceil(height / block[0]), math.ceil(width / block[1]))
-    scale = Tensor(name=tensor.name + storage.suffix, stored=grid)
+    stem = tensor.name
+    if storage.suffix.startswith("."):
+        stem = stem.removesuffix(".weight")
+    scale = Tensor(name=stem + storage.suffix, stored=grid)
     return DequantBlocks(codes=tensor, scale=scale, block=block, sure=storage.sure)
 
 

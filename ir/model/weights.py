@@ -25,6 +25,8 @@ class BlockQuantized(Node):
 
     block: tuple[PositiveInt, PositiveInt] | Literal["row", "matrix"] = (128, 128)
     suffix: str = "_scale_inv"
+    """The scale's name is the tensor's with this appended, or where it begins with a
+    point in the place of ``.weight``."""
     sure: bool = False
     """True where the config is right about which matrices are codes; else a matrix that
     it calls quantised may be stored as floats."""

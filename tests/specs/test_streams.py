@@ -79,6 +79,74 @@ def test_a_table_that_names_no_expert(tiny: MakeTiny, tmp_path: Path) -> None:
         builds.load(build, folder)
 
 
+def test_experts_of_four_bits_beside_float8(tiny: MakeTiny, tmp_path: Path) -> None:
+    """As DeepSeek publishes it; what is stored is what transformers is given."""
+    case = tiny(BY_NAME["deepseek_v4-rates"])
+    folder = as_published(case, tmp_path / "published")
+    config = json.loads((folder / "config.json").read_text())
+    config["expert_dtype"] = "fp4"
+    config["quantization_config"] = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "scale_fmt": "ue8m0",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [16, 16],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    plain, coded = tensors_of(folder), {}
+    for name, tensor in tensors_of(folder).items():
+        coded[name] = tensor
+        if ".experts." in name:
+            plain[name] = quantised_fp4(coded, name, tensor)
+        elif name.endswith((".wq_b.weight", ".wo_b.weight")):
+            plain[name] = quantised_fp8(coded, name, tensor)
+    save_file(coded, folder / "model.safetensors")
+    floats = as_published(case, tmp_path / "floats")
+    save_file(plain, floats / "model.safetensors")
+    ids = reference.read(case.reference)["ids"]
+    logits = []
+    for at, source in enumerate((folder, floats)):
+        build = compile_model(source, tmp_path / f"build{at}")
+        with torch.no_grad():
+            logits.append(builds.load(build, source)(ids).logits)
+    assert (logits[0] - logits[1]).abs().max() <= TOLERANCE
+
+
+TABLE = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def quantised_fp4(
+    coded: dict[str, torch.Tensor], name: str, weight: torch.Tensor
+) -> torch.Tensor:
+    """Store rows as codes, with a power of two for 32 of them."""
+    out, width = weight.shape
+    groups = weight.view(out, width // 32, 32)
+    power = (groups.abs().amax(-1) / 6).log2().ceil()
+    scaled = groups / power.exp2()[..., None]
+    nearest = (scaled.abs()[..., None] - TABLE).abs().argmin(-1)
+    codes = (nearest + 8 * (scaled < 0)).view(out, width).to(torch.uint8)
+    coded[name] = (codes[:, 0::2] | codes[:, 1::2] << 4).view(torch.int8)
+    scale = (power + 127).to(torch.uint8).view(torch.float8_e8m0fnu)
+    coded[name.removesuffix("weight") + "scale"] = scale
+    values = TABLE[nearest] * scaled.sign()
+    return (values * power.exp2()[..., None]).view(out, width)
+
+
+def quantised_fp8(
+    coded: dict[str, torch.Tensor], name: str, weight: torch.Tensor
+) -> torch.Tensor:
+    """Store blocks of 16 by 16 as float8 with a power of two each."""
+    rows, columns = (-(-n // 16) for n in weight.shape)
+    power = torch.randint(-3, 1, (rows, columns)).float()
+    spread = power.exp2().repeat_interleave(16, 0).repeat_interleave(16, 1)
+    spread = spread[: weight.shape[0], : weight.shape[1]]
+    codes = (weight / spread).to(torch.float8_e4m3fn)
+    coded[name] = codes
+    scale = (power + 127).to(torch.uint8).view(torch.float8_e8m0fnu)
+    coded[name.removesuffix("weight") + "scale"] = scale
+    return codes.float() * spread
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -89,7 +157,10 @@ def test_a_table_that_names_no_expert(tiny: MakeTiny, tmp_path: Path) -> None:
         ({"hc_mult": 1}, "must be a whole number of at least 2"),
         ({"qk_nope_head_dim": 20}, "stand still"),
         ({"scoring_func": "tanh"}, "scoring_func"),
-        ({"expert_dtype": "int7"}, "expert_dtype is 'int7'"),
+        (
+            {"expert_dtype": "int7", "quantization_config": {"quant_method": "fp8"}},
+            "must be null, fp8 or fp4",
+        ),
     ],
 )
 def test_refused_by_name(change: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ FAMILIES: Mapping[str, Config] = {
     "deepseek_v4": {
         "vocab_size": 128,
         "hidden_size": 64,
-        "moe_intermediate_size": 24,
+        # Whole groups of 32, as experts of four bits have.
+        "moe_intermediate_size": 32,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "head_dim": 32,
