@@ -32,6 +32,7 @@ _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})
 _ATTENTION_SLOTS = frozenset(
     {"q", "k", "v", "o", "sinks", "attn_gate", "gate_bias", "attn_router"}
+    | {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"}
 )
 _LATENT_SLOTS = frozenset({"q_a", "kv_a", "kv_b"})
 _INDEXER_SLOTS = frozenset({"iq", "ik", "iweights"})

@@ -15,6 +15,7 @@ from glmc.frontends.spec.architecture import (
 from glmc.frontends.spec.attention import (
     AttentionSpec,
     BlockIndexerSpec,
+    DifferenceSpec,
     DistancesSpec,
     GateSpec,
     HeadExpertsSpec,
@@ -84,6 +85,7 @@ __all__ = [
     "Check",
     "ClampedGluSpec",
     "DecaySpec",
+    "DifferenceSpec",
     "DistancesSpec",
     "EmbedSpec",
     "Expectation",

@@ -20,6 +20,14 @@ class DistancesSpec(Section, makes=Makes(m.Distances, {"weight": "distances"})):
     table of so many ``rows`` for all layers."""
 
 
+_LAMBDA = {name: f"lambda_{name}" for name in ("q1", "k1", "q2", "k2")}
+
+
+class DifferenceSpec(Section, makes=Makes(m.Difference, _LAMBDA)):
+    """Differential attention: slots ``lambda_q1``, ``lambda_k1``, ``lambda_q2`` and
+    ``lambda_k2``, a number for each channel of a head."""
+
+
 _GATE_SLOTS = {
     "projection": "attn_gate",
     "head_bias": Slot("gate_bias", when="head_bias"),

@@ -15,6 +15,7 @@ def check(model: m.Model) -> None:
     _check_masks(model)
     _check_streams(model)
     _check_sources(model)
+    _check_halves(model)
 
 
 def _check_masks(model: m.Model) -> None:
@@ -101,6 +102,25 @@ _PLAIN: dict[str, Any] = {
 }
 """The fields of a step that say how it is added to a single stream, as they are where
 there are several."""
+
+
+def _check_halves(model: m.Model) -> None:
+    """Refuse differential attention that its heads, or other options, do not fit."""
+    ops = [step.op for block in model.blocks for step in block.steps]
+    for op in ops:
+        if not isinstance(op, m.Attention) or not op.difference:
+            continue
+        if op.kv_heads % 2:
+            raise ModelShapeError(
+                f"{model.name} has {op.kv_heads} KV heads, which do not make two halves"
+                " for differential attention; give it an even number."
+            )
+        if op.mask == "full" or op.v_dim or not op.v or op.indexer:
+            raise ModelShapeError(
+                f"{model.name} has differential attention with a full mask, an indexer,"
+                " or values of another width than its keys or of another layer, which"
+                " is not supported; leave one of them out."
+            )
 
 
 def _check_sources(model: m.Model) -> None:

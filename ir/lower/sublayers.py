@@ -48,6 +48,8 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
         states["v"] = e.norm("vn", states["v"], a.v_norm, (_width(a),), axes)
     if a.v_scale != 1.0 and "v" in states:
         states["v"] = e.emit(ops.Scale, "vs", x=states["v"], factor=a.v_scale)
+    if a.difference:
+        states["v"] = e.emit(ops.PairValues, "pairs", v=states["v"])
     if a.q_scale:
         scale = e.tables.query_scale(a.q_scale)
         states["q"] = e.emit(ops.ScaleHeads, "qs", x=states["q"], scale=scale)
@@ -155,11 +157,17 @@ def _attended(e: Emitter, a: m.Attention, states: States, axes: Axes) -> str:
 
 def kv_type(a: m.Attention) -> KvType:
     """Return the type of the state that holds an attention's keys and values."""
-    return KvType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=a.v_dim or a.head_dim)
+    width = (a.v_dim or a.head_dim) * (2 if a.difference else 1)
+    return KvType(kv_heads=a.kv_heads, k_dim=a.head_dim, v_dim=width)
 
 
 def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> str:
     """Emit the gate and the norm between the context and the output projection."""
+    if a.difference:
+        d = a.difference
+        maps = {n: e.weight(getattr(d, n), ("D",), axes) for n in _LAMBDA}
+        how = {"heads": a.heads, "init": d.init, "eps": d.eps}
+        context = str(e.emit(ops.Difference, "differing", x=context, **maps, **how))
     if a.gate:
         slot = "H" if a.gate.width == "head" else f"H {_width(a)}"
         gate = e.linear("attn_gate", h, a.gate.projection, (slot, "E"), axes)
@@ -170,6 +178,9 @@ def _context(e: Emitter, a: m.Attention, context: str, h: str, axes: Axes) -> st
     if a.sub_norm:
         context = e.norm("ctx_normed", context, a.sub_norm, (f"H {_width(a)}",), axes)
     return context
+
+
+_LAMBDA = ("q1", "k1", "q2", "k2")
 
 
 def learned(model: m.Model) -> int:

@@ -63,6 +63,25 @@ class OutputGate(Node):
     """The projection's input: the hidden state, or the query latent of :class:`Mla`."""
 
 
+class Difference(Node):
+    """Differential attention (arXiv:2410.05258): of two attentions the second counts
+    negatively, times a learned number.
+
+    A KV head's value is that of two: its own, counted within the first half of the
+    heads, and the same one of the second half. Of the context of the first half of the
+    query heads lambda times that of the second half is taken away; what is left is
+    normalised, two heads wide, and multiplied by 1 - ``init``. lambda is
+    exp(q1 · k1) - exp(q2 · k2) + ``init``.
+    """
+
+    init: Annotated[float, Field(ge=0, lt=1)]
+    eps: PositiveFloat
+    q1: Weight
+    k1: Weight
+    q2: Weight
+    k2: Weight
+
+
 class BlockIndexer(Node):
     """An indexer that selects the blocks of cached tokens a query may see (MiniMax-M3).
 
@@ -193,6 +212,7 @@ class Attention(Node):
     sinks: Weight | None = None
     """A logit of each head that takes part in the softmax and has no value."""
     gate: OutputGate | None = None
+    difference: Difference | None = None
     indexer: BlockIndexer | None = None
     sub_norm: Norm | None = None
     """Norm of the context before the output projection."""

@@ -1,6 +1,13 @@
 """The ops of the Graph level. Importing this package registers all of them."""
 
-from glmc.ir.ops.attention import Attention, FullAttention, KvWrite, QkvAttention
+from glmc.ir.ops.attention import (
+    Attention,
+    Difference,
+    FullAttention,
+    KvWrite,
+    PairValues,
+    QkvAttention,
+)
 from glmc.ir.ops.blocks import BlockAttention, BlockSelect
 from glmc.ir.ops.collectives import (
     AllGather,
@@ -129,6 +136,7 @@ __all__ = [
     "CorrectStreams",
     "CutBelow",
     "Decay",
+    "Difference",
     "Distances",
     "Embedding",
     "ExpertOutputs",
@@ -169,6 +177,7 @@ __all__ = [
     "OwnExperts",
     "OwnPart",
     "OwnRows",
+    "PairValues",
     "PoolSelect",
     "PoolTokens",
     "PoolWrite",

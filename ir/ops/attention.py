@@ -127,6 +127,48 @@ class Attention(Op):
         return seen + call.nbytes(types["q"]) + call.nbytes(self.results[0].type)
 
 
+class PairValues(Op):
+    """Values ``[B,T,K,D]`` to ``[B,T,K,2D]``: each head h has those of heads h and
+    h + K/2, counted within a half."""
+
+    mnemonic = "pair_values"
+    v: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        v = types["v"]
+        expect(len(v.dims) == 4, f"values must be [B,T,heads,width], not {v}")
+        heads, width = map(int, v.dims[2:])
+        expect(heads % 2 == 0, f"the heads of {v} do not make two halves")
+        return (v.with_last(2 * width),)
+
+
+class Difference(Op):
+    """(1 - ``init``) · rms_normalize(x₁ - lambda · x₂), x₁ and x₂ being the two halves
+    of the heads of a context ``[B,T,H · D]``, head by head ``[B,T,H/2 · D]``.
+
+    lambda = exp(q1 · k1) - exp(q2 · k2) + ``init``, the products in fp32.
+    """
+
+    mnemonic = "difference"
+    x: Value
+    q1: Param
+    k1: Param
+    q2: Param
+    k2: Param
+    heads: int
+    init: float
+    eps: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, width = types["x"], int(types["x"].dims[-1])
+        fits = self.heads % 2 == 0 and width % self.heads == 0
+        expect(fits, f"{x} is not made of two halves of {self.heads} heads")
+        for name in ("q1", "k1", "q2", "k2"):
+            expect(types[name].dims == types["q1"].dims, f"{name} is not like q1")
+        expect(len(types["q1"].dims) == 1, f"q1 {types['q1']} is no vector")
+        return (x.with_last(width // 2),)
+
+
 class FullAttention(Op):
     """softmax(q kᵀ · scale) v over all tokens of this call, softmax in fp32.
 

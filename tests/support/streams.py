@@ -1,4 +1,5 @@
-"""Tiny models whose layers mix several residual streams, or pool tokens, as data.
+"""Tiny models whose layers mix residual streams, pool tokens, or attend in ways of
+their own, as data.
 
 ``FAMILIES`` has the config values of each family; ``CASES`` its variants: name to
 the values that differ; ``CLASSES`` its class in transformers; ``MISTAKES`` wrong specs
@@ -40,6 +41,7 @@ _EXPERTS: Config = {
 }
 
 FAMILIES: Mapping[str, Config] = {
+    "diffllama": {**RMS, "num_attention_heads": 8, "num_key_value_heads": 4},
     "hy_v4": {
         **_LATENT,
         **_EXPERTS,
@@ -88,6 +90,7 @@ FAMILIES: Mapping[str, Config] = {
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
+    "diffllama": {"grouped": {}, "biases": {"attention_bias": True}},
     "hy_v4": {"selects": {}, "all": {"index_topk": 64, "swiglu_limit": 0.7}},
     "deepseek_v4": {
         "rates": {},
@@ -104,6 +107,7 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 
 CLASSES: Mapping[str, str] = {
     "deepseek_v4": "DeepseekV4ForCausalLM",
+    "diffllama": "DiffLlamaForCausalLM",
     "hy_v4": "HYV4ForCausalLM",
 }
 
@@ -158,6 +162,13 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "prompt",
     ),
     ("deepseek_v4-rates", "ops: {moe: {glu: {cut: activated}}}", "prompt"),
+    ("diffllama-grouped", "ops: {attn: {difference: {init: 0.5}}}", "prompt"),
+    (
+        "diffllama-grouped",
+        "weights: {lambda_q1: {name: self_attn.lambda_q2},"
+        " lambda_q2: {name: self_attn.lambda_q1}}",
+        "decode",
+    ),
     ("hy_v4-selects", "hyper: {floor: 0.0}", "prompt"),
     ("hy_v4-selects", "hyper: {reach: 2.0}\nignore: {hc_magnitude: x}", "decode"),
     ("hy_v4-selects", "ops: {attn: {indexer: {turns: first}}}", "decode"),

@@ -6,8 +6,10 @@ function, into the `reference.py` of a build (`glmc.backends.torch.select`).
 
 from glmc.backends.torch.ops.attention import (
     attention,
+    difference,
     full_attention,
     kv_write,
+    pair_values,
     qkv_attention,
 )
 from glmc.backends.torch.ops.blocks import block_attention, block_select
@@ -143,6 +145,7 @@ __all__ = [
     "correct_streams",
     "cut_below",
     "decay",
+    "difference",
     "distances",
     "embedding",
     "expert_outputs",
@@ -183,6 +186,7 @@ __all__ = [
     "own_experts",
     "own_part",
     "own_rows",
+    "pair_values",
     "pool_select",
     "pool_tokens",
     "pool_write",

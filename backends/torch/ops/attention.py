@@ -215,6 +215,37 @@ def visible_slots(
     return ((visible & real) | (slots == queries))[:, None]
 
 
+def pair_values(v: torch.Tensor) -> torch.Tensor:
+    """Puts beside each head of `v` [B, T, K, D] the same one of the other half, first
+    the first half's -> [B, T, K, 2 * D]."""
+    pairs = torch.cat(v.chunk(2, 2), -1)
+    return torch.cat((pairs, pairs), 2)
+
+
+def difference(
+    x: torch.Tensor,
+    q1: torch.Tensor,
+    k1: torch.Tensor,
+    q2: torch.Tensor,
+    k2: torch.Tensor,
+    *,
+    heads: int,
+    init: float,
+    eps: float,
+) -> torch.Tensor:
+    """Takes lambda times the second half of the heads of `x` [B, T, H * D] from the
+    first half, normalises each head and multiplies by `1 - init` -> [B, T, H / 2 * D].
+
+    lambda is `exp(q1 @ k1) - exp(q2 @ k2) + init`.
+    """
+    first, second = ((q * k).float().sum().exp() for q, k in ((q1, k1), (q2, k2)))
+    share = first.to(x.dtype) - second.to(x.dtype) + init
+    positive, negative = x.view(*x.shape[:2], heads, -1).chunk(2, 2)
+    left = (positive - share * negative).float()
+    length = torch.rsqrt(left.square().mean(-1, keepdim=True) + eps)
+    return ((1 - init) * (left * length).to(x.dtype)).flatten(2)
+
+
 def full_attention(
     q: torch.Tensor,
     k: torch.Tensor,

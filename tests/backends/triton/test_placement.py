@@ -46,6 +46,8 @@ NOT_WRITTEN = frozenset(
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
     | {
+        "pair_values",
+        "difference",
         "mix_snapshots",
         "snapshot",
         "pool_tokens",
