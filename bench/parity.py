@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -144,8 +144,9 @@ def measure(workers: int, only: str | None) -> tuple[list[Row], int]:
         # The builds are gone after this, and features are read from them.
         lines = [(row, row.features()) for row in found]
         _print(lines)
-        if not only:
-            TABLE.write_text(_page(lines), encoding="utf-8")
+        kept = _kept(TABLE.read_text(encoding="utf-8")) if only else {}
+        if not only or not done.returncode:
+            TABLE.write_text(_page(lines, kept), encoding="utf-8")
     return found, done.returncode
 
 
@@ -155,12 +156,29 @@ def _notes(report: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(one.get("value", ""))
 
 
-def _page(lines: list[tuple[Row, list[str]]]) -> str:
+def _kept(page: str) -> dict[tuple[str, str], str]:
+    """Return the measured rows of a page by type and spec."""
+    rows = (line for line in page.splitlines() if line.startswith("| `"))
+    cells = ((line, line.strip("| ").split(" | ")) for line in rows)
+    return {(c[0], c[1]): line for line, c in cells if c[3] != "0"}
+
+
+def _page(
+    lines: list[tuple[Row, list[str]]], kept: Mapping[tuple[str, str], str]
+) -> str:
+    """Write the page: what was measured now, and of the rest the rows it had."""
+    every = {(c[0], c[1]): _line(c) for c in (_cells(*one) for one in lines)}
+    specs = {f"`{entry.name}`" for entry in entries()}
+    every = {at: row for at, row in {**kept, **every}.items() if at[1] in specs}
+    done = {spec for _, spec in every}
+    silent = (e for e in entries() if f"`{e.name}`" not in done)
     table = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    table += [_line(_cells(row, features)) for row, features in lines]
-    done = {row.spec for row, _ in lines}
-    table += [_line(_silent(e)) for e in entries() if e.name not in done]
-    return "\n".join([_HEAD, *table, ""])
+    table += [every[at] for at in sorted(every, key=_by_name)]
+    return "\n".join([_HEAD, *table, *(_line(_silent(e)) for e in silent), ""])
+
+
+def _by_name(at: tuple[str, str]) -> list[str]:
+    return [name.strip("`") for name in at]
 
 
 def _cells(row: Row, features: list[str]) -> list[str]:
@@ -191,7 +209,7 @@ def _print(lines: list[tuple[Row, list[str]]]) -> None:
 def main() -> int:
     """Measure all types, or those that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    told = "pytest's -k, as in 'llama or qwen3'; the page is then not written"
+    told = "pytest's -k, as in 'llama or qwen3'; other rows of the page then stay"
     parser.add_argument("--only", metavar="EXPR", help=told)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
