@@ -1,7 +1,8 @@
 """The table of `docs/performance.md`: what is aimed at, and what was measured.
 
 `python bench/gpu_report.py [RESULTS.json ...] -o docs/performance.md` writes it;
-without results every figure says that it was not measured.
+without results every figure says that it was not measured. What `gpu_paper.py`
+predicted is a section of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 MODELS = ("llama-1b", "llama-3.1-8b", "chatglm3-6b", "glm-4-9b", "qwen3-8b")
 NOT_YET = "not yet measured"
+PAPER = Path(__file__).with_name("paper.json")
 
 Rows = Callable[[str, str], Sequence[Mapping[str, Any]]]
 
@@ -140,14 +142,65 @@ one call (`bench/README.md` says how); `bench/gpu_report.py` writes this page.
 """
 
 
-def page(results: Sequence[Mapping[str, Any]]) -> str:
-    """The page, with a table for each device."""
+ON_PAPER = """## On paper: {device}
+
+No figure of this section was measured. `bench/gpu_paper.py` compiled the kernels of a
+token of one row after {context} tokens for this GPU, and predicted each launch from its
+machine code; [Kernels](kernels.md#on-paper) has the columns and the model. The floor is
+that of `glmc inspect --cost`: all bytes once at the data sheet's bandwidth.
+"""
+
+
+def paper_text(paper: Mapping[str, Any]) -> str:
+    """The predictions: a line for each model, and one for each launch that takes a
+    twentieth of a model's token."""
+    models = paper["models"]
+    head = ["", "launches", "floor, µs", "predicted, µs", "of the floor's rate"]
+    head += ["tok/s at most", "ops as torch code"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, found in models.items():
+        time, floor = found["time"], found["floor"]
+        count = sum(launch["times"] for launch in found["launches"])
+        cells = [name, str(count), f"{floor:,.0f}", f"{time:,.0f}"]
+        cells += [f"{floor / time:.0%}", f"{1e6 / time:,.0f}"]
+        lines.append(_line([*cells, str(found["without a kernel"] or "-")]))
+    head = ["model", "kernel", "µs, times", "programs", "waves", "tail"]
+    head += ["bits of loads", "enough under way", "issue", "limit"]
+    rows = [_line(head), _line(["---"] * len(head))]
+    for name, found in models.items():
+        for launch in found["launches"]:
+            if launch["times"] * launch["time"] >= found["time"] / 20:
+                rows.append(_line([name, *_launch_cells(launch)]))
+    title = ON_PAPER.format(device=paper["device"], context=paper["context"])
+    return "\n".join([title, *lines, "", *rows, ""])
+
+
+def _launch_cells(launch: Mapping[str, Any]) -> list[str]:
+    widths = launch["reads"]["widths"].items()
+    return [
+        launch["kernel"].removesuffix("_kernel"),
+        f"{launch['time']:.1f} x {launch['times']}",
+        f"{launch['programs']:,}",
+        str(launch["waves"]),
+        f"{launch['tail']:.0%}",
+        ", ".join(f"{count}x{bits}" for bits, count in widths),
+        f"{launch['enough']:.0%}",
+        f"{launch['issue']:.2f}",
+        launch["limit"],
+    ]
+
+
+def page(
+    results: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] | None = None
+) -> str:
+    """The page, with a table for each device, and the predictions."""
     parts = [PAGE]
     for one in results:
         parts.append(f"## {one['environment']['device']}\n")
         parts += [f"{device_text(one)}\n", f"{results_table(one)}\n"]
     if not results:
         parts += ["## H200\n", "No GPU was at hand yet.\n", f"{results_table(None)}\n"]
+    parts += [paper_text(paper)] if paper else []
     return "\n".join(parts)
 
 
@@ -155,10 +208,12 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", nargs="*", type=Path)
+    parser.add_argument("--paper", type=Path, default=PAPER, help="of gpu_paper.py")
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/performance.md"))
     options = parser.parse_args()
     read = [json.loads(file.read_text()) for file in options.results]
-    options.out.write_text(page(read))
+    paper = json.loads(options.paper.read_text())
+    options.out.write_text(page(read, paper))
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def test_a_process_that_dies_takes_one_section_with_it(
 def test_the_page_says_what_was_not_measured(load: Callable[[str], ModuleType]) -> None:
     report = load("gpu_report")
     page = (ROOT / "docs" / "performance.md").read_text()
-    assert page == report.page([])
+    assert page == report.page([], json.loads(report.PAPER.read_text()))
     figures, models = len(report.FIGURES), len(report.MODELS)
     assert page.count(report.NOT_YET) == figures * models
 

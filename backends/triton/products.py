@@ -129,6 +129,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         made="OUT // 2" if form["gated"] else "OUT",
         beside=("beside = _rows(residual)",) if form.op == "linear_add" else (),
         table="CODE_" if codes else "",
+        rows="CODE_GEMV[bits]" if codes else "GEMV",
         gemv=gemv,
         skinny=skinny,
     )
@@ -138,11 +139,11 @@ def _tables(model: Model) -> Iterator[Part]:
     """Yield the tables of tiles, as data that tuning replaces."""
     kinds = {coded(form) for form in model.forms(*OPS)}
     for codes in sorted(kinds):
-        gemv = tiles.CODE_GEMV if codes else tiles.LINEAR_GEMV
+        gemv = _by_size(tiles.CODE_GEMV) if codes else _laid(tiles.LINEAR_GEMV, 4)
         skinny = tiles.CODE_SKINNY if codes else tiles.LINEAR_SKINNY
         yield part(
             "product_tiles_codes" if codes else "product_tiles",
-            gemv=_laid(gemv, 4),
+            gemv=gemv,
             skinny=_by_size(skinny),
             rows=tiles.CODE_GEMV_ROWS if codes else tiles.ONE_ROW,
         )
@@ -150,7 +151,7 @@ def _tables(model: Model) -> Iterator[Part]:
 
 
 def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> Lines:
-    """Return a table of tiles for each number of bytes of an element."""
+    """Return a table of tiles for each number of bytes of an element, or of bits."""
     found: list[str] = []
     for size, rows in table.items():
         inner = [f"    {line}" for line in _laid(rows, 8)]

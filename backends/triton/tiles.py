@@ -114,7 +114,7 @@ _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
 }
 WIDEST_EXPANDED, WIDEST_LATENT = 640, 512
 LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
-LATENT_CONTEXT: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
+LATENT_CONTEXT: Tile = {"COLS": 16, "DEPTH": 256, "num_warps": 4}
 LATENT_WRITE_WARPS = 1
 
 
@@ -154,8 +154,8 @@ ONE_ROW, FEW_ROWS = 1, 16
 SPAN = 4096
 
 
-def _gemv(rows: int) -> Tile:
-    return {"ROWS": rows, "COLUMNS": 1024, "num_warps": 4}
+def _gemv(rows: int, columns: int) -> Tile:
+    return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4}
 
 
 def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Tile:
@@ -166,7 +166,13 @@ def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Til
 # Outputs that there are at least -> tile, the most outputs first. A GPU has some 100 to
 # 150 cores and wants several programs on each: with fewer outputs a program takes fewer
 # rows of a weight, and more programs share the columns of a row.
-LINEAR_GEMV: Mapping[int, Tile] = {8192: _gemv(8), 2048: _gemv(4), 0: _gemv(2)}
+# A program has ROWS * COLUMNS weights under way, and the last wave of programs waits for
+# memory alone: where there are two or three waves, long rows make it short.
+LINEAR_GEMV: Mapping[int, Tile] = {
+    8192: _gemv(8, 1024),
+    2048: _gemv(4, 2048),
+    0: _gemv(2, 1024),
+}
 LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
     2: {
         8192: _skinny(32, 128, 1, 4, 4),
@@ -189,10 +195,16 @@ CODE_GEMV_ROWS = 4
 
 def _code_gemv(rows: int) -> Tile:
     sizes = {"ROWS": rows, "COLUMNS": 256}
-    return {**sizes, "num_warps": 4, "maxnreg": ALL_REGISTERS}
+    return {**sizes, "num_warps": 2, "maxnreg": ALL_REGISTERS}
 
 
-CODE_GEMV: Mapping[int, Tile] = {2048: _code_gemv(4), 0: _code_gemv(2)}
+# Instructions are the limit here, not bytes (`glmc inspect --kernels`): a thread takes
+# many rows, so that it reads, norms and widens a value of x once for all of them. Bits
+# of a code -> outputs that there are at least -> tile.
+CODE_GEMV: Mapping[int, Mapping[int, Tile]] = {
+    4: {2048: _code_gemv(8), 0: _code_gemv(4)},
+    8: {8192: _code_gemv(8), 0: _code_gemv(4)},
+}
 CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
     2: {
         # With three stages ptxas spilled two words on sm_100: groups, norm and gate.

@@ -327,11 +327,11 @@ def kernels_of(package: str) -> types.ModuleType:
     tables = vars(kernels)
     if "SPLITS" in tables:
         tables["SPLITS"] = 2
-    for name in {"GEMV", "CODE_GEMV"} & tables.keys():
-        tables[name] = {0: tables[name][0] | {"ROWS": 64}}
-    for name in {"SKINNY", "CODE_SKINNY"} & tables.keys():
+    if "GEMV" in tables:
+        tables["GEMV"] = {0: tables["GEMV"][0] | {"ROWS": 64}}
+    for name in {"CODE_GEMV", "SKINNY", "CODE_SKINNY"} & tables.keys():
         sizes = tables[name].items()
-        wide = {"ROWS": 64, "PARTS": 2}
+        wide = {"ROWS": 64} | ({"PARTS": 2} if "SKINNY" in name else {})
         tables[name] = {size: {0: tiles[0] | wide} for size, tiles in sizes}
     return kernels
 
