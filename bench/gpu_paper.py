@@ -1,8 +1,8 @@
 """What a GPU will do with each launch of decode, predicted from the kernels' binaries.
 
 `python bench/gpu_paper.py` compiles published shapes, predicts a token of each on a
-machine without a GPU, and writes `paper.json` beside it, of which `gpu_report.py` makes a
-section of `docs/performance.md`. Nothing is measured: see `glmc inspect --kernels`.
+machine without a GPU, and writes `paper.json` beside it, of which `gpu_report.py` makes
+a section of `docs/performance.md`. Nothing is measured: see `glmc inspect --kernels`.
 """
 
 from __future__ import annotations

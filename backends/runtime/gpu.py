@@ -1,5 +1,6 @@
 """The needs of a GPU beside a build's operations; see `modules.Machine`."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def ready(kernels: ModuleType) -> None:
-    """Gives kernels the tiles that were measured on this GPU."""
+    """Gives kernels the tiles that were measured on this GPU.
+
+    With `GLMC_PDL=0` in the environment no launch begins before the one before it ends.
+    """
     apply_tuning(kernels, present_target())
+    if os.environ.get("GLMC_PDL") == "0" and hasattr(kernels, "PDL"):
+        kernels.PDL = ()
 
 
 def packing(dtype: torch.dtype) -> None:

@@ -31,6 +31,7 @@ class AotSpec:
     num_stages None where the launcher leaves it to Triton
     maxnreg    registers of a thread at most, None where that is the compiler's choice;
                for NVIDIA only
+    launch_pdl whether the launch may begin before the one before it has ended
     """
 
     kernel: str
@@ -40,6 +41,7 @@ class AotSpec:
     num_warps: int = 4
     num_stages: int | None = None
     maxnreg: int | None = None
+    launch_pdl: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class _Kernel:
             for name, default in (("num_warps", 4), ("num_stages", None))
         }
         options["maxnreg"] = named.pop("maxnreg", None)
+        options["launch_pdl"] = named.pop("launch_pdl", False)
         values = dict(zip(self.arguments, given, strict=False)) | named
         types: dict[str, str] = {}
         nbytes: dict[str, int] = {}

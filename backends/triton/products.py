@@ -147,7 +147,12 @@ def _tables(model: Model) -> Iterator[Part]:
             skinny=_by_size(skinny),
             rows=tiles.CODE_GEMV_ROWS if codes else tiles.ONE_ROW,
         )
-    yield part("product_tables", few=tiles.FEW_ROWS, counters=tiles.counters())
+    yield part(
+        "product_tables",
+        few=tiles.FEW_ROWS,
+        counters=tiles.counters(),
+        pdl=json.dumps(tiles.PDL).replace("[", "(").replace("]", ")"),
+    )
 
 
 def _by_size(table: Mapping[int, Mapping[int, tiles.Tile]]) -> Lines:
@@ -171,7 +176,7 @@ def _laid(table: Mapping[int, tiles.Tile], indent: int) -> list[str]:
 
 def _steps(form: Form) -> Iterator[Part]:
     """Yield the functions that the kernels are put together from."""
-    yield part("product_reads")
+    yield from (part("product_reads"), part("product_await"))
     if form.op in NORMING:
         layer = form.op == "layer_norm_linear"
         yield part("product_measure_layer" if layer else "product_measure_rms")
@@ -333,8 +338,9 @@ def _launch(form: Form, name: str, skinny: bool) -> Launch:
             *_constants(form),
             *last,
             *tile("ROWS", "COLUMNS", *(["PARTS"] if skinny else [])),
+            *([] if skinny else [constant("PDL", "")]),
         ),
-        ("**tile",),
+        ("**tile",) if skinny else ("**tile", "**_pdl(x.device)"),
     )
 
 

@@ -165,9 +165,9 @@ def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Til
 
 # Outputs that there are at least -> tile, the most outputs first. A GPU has some 100 to
 # 150 cores and wants several programs on each: with fewer outputs a program takes fewer
-# rows of a weight, and more programs share the columns of a row.
-# A program has ROWS * COLUMNS weights under way, and the last wave of programs waits for
-# memory alone: where there are two or three waves, long rows make it short.
+# rows of a weight, and more programs share the columns of a row. ROWS * COLUMNS weights
+# are under way in each, and those of the last wave wait for memory alone: where there
+# are two or three waves, long rows make it short.
 LINEAR_GEMV: Mapping[int, Tile] = {
     8192: _gemv(8, 1024),
     2048: _gemv(4, 2048),
@@ -186,6 +186,11 @@ LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
         0: _skinny(16, 64, 8, 4, 2),
     },
 }
+
+
+# Targets that can launch a kernel before the one before it has ended (programmatic
+# dependent launch), as their instruction sets say: from sm_90 on.
+PDL = ("cuda:90", "cuda:100", "cuda:120")
 
 
 # The same for codes, whose columns are words. Up to so many rows each reads the codes

@@ -129,11 +129,13 @@ def compile_spec(module: ModuleType, spec: AotSpec, target: Target) -> dict[str,
     gpu = GPUTarget(target.backend, target.arch, target.limits.threads)
     driver.set_active(Absent(gpu, number))
     given = {name: _sample(spec, name) for name in spec.signature}
-    launch: dict[str, int] = {"num_warps": spec.num_warps}
+    launch: dict[str, int | bool] = {"num_warps": spec.num_warps}
     if spec.num_stages is not None:
         launch["num_stages"] = spec.num_stages
     if spec.maxnreg is not None and target.backend == "cuda":
         launch["maxnreg"] = spec.maxnreg
+    if spec.launch_pdl:
+        launch["launch_pdl"] = True
     fn = getattr(module, spec.kernel)
     built = fn.warmup(grid=(1,), **given, **spec.constants, **launch)
     binary: bytes = built.asm[target.binary]

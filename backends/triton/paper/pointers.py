@@ -88,3 +88,17 @@ def _widened(written: Sequence[str], words: int) -> Iterator[str]:
     for name in written[:1]:
         kind, number = name.rstrip("0123456789"), int(name.lstrip("UR"))
         yield from (f"{kind}{number + at}" for at in range(words))
+
+
+def early(code: Sequence[Instruction], pointers: Mapping[int, str]) -> set[str] | None:
+    """Return the pointers that are read before a kernel waits for the launch before it.
+
+    Returns:
+        None for a kernel that does not wait (``griddepcontrol.wait``, ``ACQBULK`` in
+        machine code), which must not be launched before that one ended.
+    """
+    waits = [at for at, one in enumerate(code) if one.name == "ACQBULK"]
+    if not waits:
+        return None
+    before = sources(code, pointers)[: waits[0]]
+    return {name for names in before for name in names}

@@ -11,12 +11,13 @@ from glmc.backends.triton.calls import sizes_of
 from glmc.backends.triton.dry import AotSpec, Rehearsal
 from glmc.backends.triton.paper import sass
 from glmc.backends.triton.paper.flight import Flight, flight
-from glmc.backends.triton.paper.pointers import offsets, sources
+from glmc.backends.triton.paper.pointers import early, offsets, sources
 from glmc.backends.triton.paper.predict import LAUNCH, Cores, Gpu, predict
 from glmc.backends.triton.paper.sheet import sheet
 from glmc.backends.triton.resources import Resources
 from glmc.backends.triton.targets import LIMITS, Target
-from support.kernels import product_use, render
+from glmc.backends.triton.uses import OpUse
+from support.kernels import coded_use, product_use, render
 
 HOPPER = Gpu(Cores("cuda:90", 132, 1.98, 900), 4800)
 
@@ -261,3 +262,56 @@ def test_without_triton_there_is_no_disassembler(
     monkeypatch.setattr(sass, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="triton"):
         sass.disassemble(b"")
+
+
+PRODUCTS = (
+    product_use("linear_add", 4096, 4096),
+    product_use("rms_norm_linear", 4608, 4096, "bias"),
+    coded_use("linear_add", 4, 4096, 4096, "zeros", group=128),
+    coded_use("rms_norm_linear", 8, 4096, 4096),
+)
+PARAMETERS = {"weight", "scales", "zeros", "norm", "bias"}
+
+
+def read_early(text: str, use: OpUse, target: str = "cuda:90") -> set[str] | None:
+    """Compile the kernel of one row, and say what it reads before it waits."""
+    (one,) = Rehearsal(text, target).call(use, "bf16", sizes=sizes_of(1, 1, 1))
+    assert one.spec.launch_pdl == (target == "cuda:90")
+    job = aot.Job(one.spec, "bf16", Target(target))
+    made = aot.compile_jobs(text, [job]).kernels[0]
+    parsed, _ = sass.parse(sass.disassemble(made.binary))
+    names = offsets(one.spec.signature, int(Target(target).arch))
+    if one.spec.launch_pdl:
+        assert "PREEXIT" in [instruction.name for instruction in parsed]
+    return early(parsed, names)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [PRODUCTS[1], *(pytest.param(use, marks=pytest.mark.slow) for use in PRODUCTS)],
+    ids=lambda use: f"{use.name}-{use.attrs.get('bits', 'floats')}",
+)
+def test_a_launch_that_begins_early_reads_only_weights(use: OpUse) -> None:
+    assert read_early(render(use), use) == {"weight"}
+
+
+@pytest.mark.slow
+def test_older_targets_do_not_begin_early() -> None:
+    assert read_early(render(PRODUCTS[0]), PRODUCTS[0], "cuda:80") is None
+
+
+def test_control_an_early_read_is_seen() -> None:
+    """The norm's statistics before the wait read what the launch before is writing."""
+    use = PRODUCTS[1]
+    text = render(use)
+    wait, measure = "    _await_launch(PDL)\n", "    scale = _measure("
+    kernel = text.index("def rms_norm_linear_gemv_kernel(")
+    at, end = (
+        text.index(wait, kernel),
+        text.index(")\n", text.index(measure, kernel)) + 2,
+    )
+    late = text[:at] + text[at + len(wait) : end] + wait + text[end:]
+    found = read_early(late, use)
+    assert found is not None
+    assert "x" in found
+    assert not found <= PARAMETERS
