@@ -22,7 +22,7 @@ def ready(kernels: ModuleType) -> None:
     """
     apply_tuning(kernels, present_target())
     if os.environ.get("GLMC_PDL") == "0" and hasattr(kernels, "PDL"):
-        kernels.PDL = ()
+        kernels.__dict__["PDL"] = ()
 
 
 def packing(dtype: torch.dtype) -> None:
