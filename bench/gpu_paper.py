@@ -1,4 +1,4 @@
-"""What a GPU will do with each launch of decode, predicted from the kernels' binaries.
+"""Predict each launch of decode on a GPU, from the binaries of the kernels.
 
 `python bench/gpu_paper.py` compiles published shapes, predicts a token of each on a
 machine without a GPU, and writes `paper.json` beside it, of which `gpu_report.py` makes
