@@ -110,6 +110,10 @@ class Op(Node):
         made = sum(call.nbytes(result.type) for result in self.tensors)
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
+    def sent(self, types: Any, call: Call, ranks: int) -> int:
+        """Count the bytes that one of so many ranks sends to others, at the least."""
+        return 0
+
     def cost(self, types: Mapping[str, Type], call: Call) -> Cost:
         """Return a lower bound on the cost of a call, given the operands' types; views
         cost nothing."""

@@ -208,7 +208,8 @@ class DequantGroups(Quantized):
         if not columns:
             return many if self.packing == "awq" or self.zeros else 1
         word = 1 if self.packing == "awq" else many
-        return word if self.index else math.lcm(word, self.group)
+        alone = self.index or self.group >= self.shape[1]
+        return word if alone else math.lcm(word, self.group)
 
 
 class DequantFloats(Quantized):
@@ -238,7 +239,7 @@ class DequantFloats(Quantized):
         return {"codes": codes, "scale": "U8" if self.powers else "F8_E4M3"}
 
     def grain(self, columns: bool) -> int:
-        return 32 if columns else 1
+        return self.shape[-1] // self.scale.stored[-1] if columns else 1
 
 
 class RoundedGroups(Quantized):
@@ -254,6 +255,9 @@ class RoundedGroups(Quantized):
 
     def dtypes(self) -> dict[str, str]:
         return {}
+
+    def grain(self, columns: bool) -> int:
+        return self.group if columns and self.group < self.shape[1] else 1
 
 
 Scaled = DequantRows | DequantBlocks | DequantGroups | DequantFloats

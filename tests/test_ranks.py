@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from glmc.backends.runtime.ranks import RanksError
 from glmc.command.cli import main
 from glmc.ir.errors import NotDealtError
-from support import builds, ranked
+from support import builds, hub_formats, ranked
+from support.hub_formats import FORMATS
 from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
 
@@ -85,6 +86,36 @@ def test_stages_answer_what_one_does(
     alone = compiled(checkpoint)
     every = _compare(checkpoint, alone, tmp_path, ranks, pipeline_parallel=2)
     assert every["bytes"] < 0.8 * _bytes(checkpoint)
+
+
+FORMS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("packed4-zeros", {}),
+    ("gptq-order", {}),  # columns of any group, and all scales on every rank
+    ("int8", {}),
+    ("awq", {"ranks": 4}),
+    ("float8-rows", {}),
+    ("nvfp4", {}),
+)
+
+
+@pytest.mark.parametrize(("name", "more"), first(3, FORMS))
+def test_codes_are_cut_as_they_are_stored(
+    name: str, more: dict[str, int], tiny: MakeTiny, tmp_path: Path
+) -> None:
+    source = tiny(BY_NAME["llama-gqa"]).checkpoint
+    ours, _ = hub_formats.pair(source, tmp_path, FORMATS[name])
+    alone = _compiled(ours, tmp_path / "alone", {})
+    found = _compare(ours, alone, tmp_path, more.get("ranks", 2))
+    whole = sum(p.nbytes for p in builds.load(alone, ours).parameters())
+    assert found["bytes"] < 0.52 * whole
+
+
+def test_codes_are_not_cut_within_a_group(tiny: MakeTiny, tmp_path: Path) -> None:
+    source = tiny(BY_NAME["llama-gqa"]).checkpoint
+    ours, _ = hub_formats.pair(source, tmp_path, FORMATS["float8-blocks"])
+    said = "each would have 32 of dimension 1 of @o_proj, whose codes are cut in"
+    with pytest.raises(NotDealtError, match=said):
+        _compiled(ours, tmp_path / "build", {"tensor_parallel": 2})
 
 
 def test_a_layer_that_reads_another_is_in_its_stage(
@@ -303,3 +334,12 @@ def test_a_process_alone_is_told_how_to_start_all(
     given = ["--weights", str(checkpoint), "--prompt-ids", "3,4"]
     assert main(["run", str(tmp_path / "build"), *given]) == 2
     assert "torchrun --nproc-per-node 2 -m glmc" in capsys.readouterr().err
+    found = subprocess.run(
+        [sys.executable, "-m", "build", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith("error: this process cannot join the others")

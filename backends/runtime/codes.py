@@ -22,10 +22,20 @@ from .quantization import (
     pack_codes,
     round_groups,
     scale_rows,
+    unpack_codes,
     zero_rows,
 )
 from .recipes import Quantized, Read, Repacked, Shape, Tensor
 from .storage import float_name
+
+
+def _columns(part: str, kept: torch.Tensor, of: slice, bits: int) -> torch.Tensor:
+    """Cuts columns out of a part. Codes are packed in an order that depends on how many
+    there are in a row, so they are unpacked before."""
+    if part != "codes":
+        return kept[:, of]
+    one = slice(of.start * 8 // bits, of.stop * 8 // bits)
+    return pack_codes(unpack_codes(kept, bits)[:, one], bits)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class Matrix(Scaled):
         count = math.prod(self.scale.shape) // height
         alone = count == 1 and "zeros" not in self.parts()
         return (height,) if alone else (height, count)
+
+    def kept_columns(self, part: str, kept: torch.Tensor, of: slice) -> torch.Tensor:
+        return _columns(part, kept, of, self.bits)
 
     def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
         if part == "codes":
@@ -92,6 +105,9 @@ class DequantBlocks(Scaled):
 
     def together(self) -> int:
         return self.block[0]
+
+    def kept_columns(self, part: str, kept: torch.Tensor, of: slice) -> torch.Tensor:
+        return _columns(part, kept, of, 8)
 
     def kept_shape(self, part: str) -> Shape:
         height, width = self.shape()
@@ -181,6 +197,9 @@ class DequantFloats(Scaled):
         width = math.prod(self.codes.shape[len(rows) :])
         return (*rows, width * 8 // self.bits)
 
+    def kept_columns(self, part: str, kept: torch.Tensor, of: slice) -> torch.Tensor:
+        return _columns(part, kept, of, self.bits)
+
     def kept_shape(self, part: str) -> Shape:
         height, width = self.shape()
         sizes = {"codes": width * self.bits // 8, "scale": self.scale.shape[-1]}
@@ -228,6 +247,9 @@ class RoundedGroups(Quantized):
             return (height, width * self.bits // 8)
         count = width // self.group
         return (height,) if count == 1 else (height, count)
+
+    def kept_columns(self, part: str, kept: torch.Tensor, of: slice) -> torch.Tensor:
+        return _columns(part, kept, of, self.bits)
 
     def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
         codes, scale = self._rounded(read, rows)

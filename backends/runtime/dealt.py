@@ -6,7 +6,7 @@ One table serves all ranks; `of_rank` makes of its recipes those of one.
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .recipes import Cat, Recipe, Shape, Slice, Stack, Step
+from .recipes import Cat, Quantized, Recipe, Repacked, Shape, Slice, Stack, Step
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +64,23 @@ class Zeros(Step):
         return whole.new_zeros(whole.shape)
 
 
+@dataclass(frozen=True)
+class Columns(Step):
+    """Columns `start .. stop` of a `part` of the quantised `weight`."""
+
+    weight: Quantized
+    part: str
+    start: int
+    stop: int
+
+    def shape(self, old: Shape) -> Shape:
+        return (old[0], self.stop - self.start)
+
+    def taken(self, whole: "torch.Tensor") -> "torch.Tensor":
+        columns = slice(self.start, self.stop)
+        return self.weight.kept_columns(self.part, whole, columns)
+
+
 def shard(of: Recipe, dim: int, size: int, whole: int, copies: int = 1) -> Shard:
     """Takes this rank's part of dimension `dim`."""
     return Shard(of, dim, size, whole, copies)
@@ -98,4 +115,6 @@ def _part(of: Recipe, dim: int, begin: int, end: int) -> Recipe:
     """Cuts a recipe; of a stack whole parts are taken."""
     if isinstance(of, Stack) and dim == 0:
         return Stack(of.parts[begin:end])
+    if isinstance(of, Repacked) and dim == 1:
+        return Columns(of, of.of, of.part, begin, end)
     return Slice(of, dim, begin, end)

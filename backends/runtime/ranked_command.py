@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,15 +12,14 @@ from .ranks import current
 
 
 def run(
-    load: Callable[..., Any],
-    load_tokenizer: Callable[..., Any],
+    build: Any,
     *,
     device: str,
     about: str,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Continues a prompt; returns the exit code. What is refused is a sentence on
-    stderr, and 2."""
+    """Continues a prompt by the package `build`; returns the exit code. What is refused
+    is a sentence on stderr, and 2."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +39,7 @@ def run(
         parser.error("give --prompt or --prompt-ids")
     try:
         with group(asked.device):
-            said = _answer(load, load_tokenizer, asked)
+            said = _answer(build, asked)
             if current().rank == 0:
                 print(said, flush=True)
     except (ValueError, RuntimeError, OSError) as error:
@@ -49,14 +48,12 @@ def run(
     return 0
 
 
-def _answer(
-    load: Callable[..., Any], load_tokenizer: Callable[..., Any], asked: Any
-) -> str:
+def _answer(build: Any, asked: Any) -> str:
     """Returns what follows the prompt: text, or token ids."""
-    model = load(asked.weights, device=asked.device, dtype=asked.dtype)
+    model = build.load(asked.weights, device=asked.device, dtype=asked.dtype)
     how = {name: getattr(asked, name) for name in _HOW}
     if asked.prompt is not None:
-        tokenizer = load_tokenizer(asked.weights)
+        tokenizer = build.load_tokenizer(asked.weights)
         return str(model.generate(asked.prompt, tokenizer=tokenizer, **how))
     ids = [[int(part) for part in asked.prompt_ids.split(",")]]
     prompt = torch.tensor(ids, device=model.device)

@@ -159,6 +159,13 @@ class Quantized:
         """Returns the shape of a part of a matrix; see `Repacked`."""
         raise NotImplementedError
 
+    def kept_columns(
+        self, part: str, kept: "torch.Tensor", of: slice
+    ) -> "torch.Tensor":
+        """Returns a part of a matrix for some columns, given that of all: columns `of`
+        the part, where they are not packed."""
+        raise NotImplementedError
+
     def kept(self, part: str, read: "Read", rows: slice) -> "torch.Tensor":
         """Returns some `rows` of a part of a matrix; see `Repacked`."""
         raise NotImplementedError

@@ -26,6 +26,7 @@ from glmc.backends.runtime.quantization import (
     pack_codes,
     round_groups,
     scale_rows,
+    unpack_codes,
     zero_rows,
 )
 from glmc.backends.runtime.ranks import current
@@ -192,6 +193,11 @@ def _own(node: Shard, whole: torch.Tensor) -> torch.Tensor:
     """Returns the current rank's part, filled up with zeros where it is shorter."""
     size, dim = node.shape[node.dim], node.dim
     begin = current().rank // node.copies * size
+    if isinstance(node.of, Repacked) and node.of.part == "codes" and dim == 1:
+        # Their order depends on how many there are in a row.
+        bits = 8 if isinstance(node.of.of, DequantBlocks) else node.of.of.bits
+        one = slice(begin * 8 // bits, (begin + size) * 8 // bits)
+        return pack_codes(unpack_codes(whole, bits)[:, one], bits)
     part = whole.narrow(dim, begin, min(size, whole.shape[dim] - begin))
     lacking = list(part.shape)
     lacking[dim] = size - part.shape[dim]

@@ -192,7 +192,9 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
 
         call = roofline.call_of(arguments.batch, arguments.context, arguments.tokens)
         on = device(arguments.cost)
-        return roofline.text(build, call, on), roofline.facts(build, call, on)
+        ranks = arguments.ranks
+        shown = roofline.text(build, call, on, ranks)
+        return shown, roofline.facts(build, call, on, ranks)
     facts = inspecting.summary(build, _lengths(arguments.lengths))
     if arguments.keys:
         keys = {"config_keys": facts["config_keys"]}

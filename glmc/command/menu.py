@@ -99,6 +99,8 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
          help="its launches there, predicted from binaries: h200, ...")  # fmt: skip
     add = parser.add_argument
     add("--lengths", metavar="N,...", help="measure the cache there")
+    add("--ranks", type=int, metavar="N",
+        help="for --cost: the model dealt to so many, and one rank's time")  # fmt: skip
     add(
         "--batch",
         type=int,

@@ -19,6 +19,8 @@ class Device:
     flops      10^12 operations a second by dtype; empty where there is no figure, and
                then only bytes make a floor
     cores      of a GPU whose kernels can be looked at on paper
+    link       10^9 bytes a second that it can send to others of its machine; 0 where
+               there is no figure
     """
 
     name: str
@@ -26,6 +28,14 @@ class Device:
     flops: Mapping[str, float]
     source: str
     cores: Cores | None = None
+    link: float = 0.0
+
+
+MACHINE = 8
+"""Devices that are in one machine."""
+NETWORK = 50.0
+"""10^9 bytes a second that each of them can send to another machine: an adapter of
+400 Gb/s for each, as NVIDIA's data sheet of the DGX H100 has it."""
 
 
 def _gpu(
@@ -35,9 +45,11 @@ def _gpu(
     single: float,
     src: str,
     cores: Cores | None = None,
+    *,
+    link: float,
 ) -> Device:
     rates = {"f16": half, "bf16": half, "f32": single}
-    return Device(name, bandwidth, rates, src, cores)
+    return Device(name, bandwidth, rates, src, cores, link)
 
 
 # The latency of a load while all cores read is an assumption: 700 to 900 ns are
@@ -48,14 +60,18 @@ _H100 = Cores("cuda:90", 132, 1.98, 900)
 _B200 = Cores("cuda:100", 148, 1.965, 1000)
 
 
+# Links are of NVLink, PCIe 4 and Infinity Fabric, in one direction: half of the figure
+# that data sheets give for both.
 DEVICES: Mapping[str, Device] = {
-    "a100": _gpu("A100 80GB SXM", 2039, 312, 19.5, "NVIDIA's data sheet", _A100),
-    "h100": _gpu("H100 SXM", 3350, 989, 67, "NVIDIA's data sheet", _H100),
-    "h200": _gpu("H200 SXM", 4800, 989, 67, "NVIDIA's data sheet", _H100),
-    "b200": _gpu("B200", 8000, 2250, 80, "NVIDIA's data sheet", _B200),
-    "l4": _gpu("L4", 300, 121, 30.3, "NVIDIA's data sheet"),
-    "4090": _gpu("RTX 4090", 1008, 165.2, 82.6, "NVIDIA's Ada whitepaper"),
-    "mi300x": _gpu("MI300X", 5300, 1307.4, 163.4, "AMD's data sheet"),
+    "a100": _gpu(
+        "A100 80GB SXM", 2039, 312, 19.5, "NVIDIA's data sheet", _A100, link=300
+    ),
+    "h100": _gpu("H100 SXM", 3350, 989, 67, "NVIDIA's data sheet", _H100, link=450),
+    "h200": _gpu("H200 SXM", 4800, 989, 67, "NVIDIA's data sheet", _H100, link=450),
+    "b200": _gpu("B200", 8000, 2250, 80, "NVIDIA's data sheet", _B200, link=900),
+    "l4": _gpu("L4", 300, 121, 30.3, "NVIDIA's data sheet", link=32),
+    "4090": _gpu("RTX 4090", 1008, 165.2, 82.6, "NVIDIA's Ada whitepaper", link=32),
+    "mi300x": _gpu("MI300X", 5300, 1307.4, 163.4, "AMD's data sheet", link=448),
     "cpu": Device(
         "2-core Zen 4",
         33,

@@ -12,11 +12,13 @@ from typing import Any
 
 from glmc.backends.target import Target
 from glmc.ir.cost import Call, Cost
-from glmc.ir.errors import OptionValueError
+from glmc.ir.errors import OptionsDisagreeError, OptionValueError
 from glmc.ir.graph import Graph, Program
+from glmc.ir.lower import lower
 from glmc.ir.op import Op
+from glmc.ir.passes.place import Place
 from glmc.look.builds import Build
-from glmc.look.devices import Device
+from glmc.look.devices import MACHINE, NETWORK, Device
 from glmc.look.inspecting import size
 
 
@@ -34,7 +36,10 @@ class Line:
     floor: float
     """Microseconds, once."""
     bound: str
-    """``bytes`` or ``flops``: which of them the floor comes from; empty for views."""
+    """``bytes``, ``flops`` or ``link``: which of them the floor comes from; empty for
+    views."""
+    sent: int = 0
+    """Bytes that a rank sends to others, once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Total:
     flops: int
     launches: int
     floor: float
+    sent: int = 0
+    """Bytes that a rank sends to others."""
+    collectives: int = 0
+    """Times that ranks wait for one another."""
 
 
 def call_of(batch: int, context: int, tokens: int) -> Call:
@@ -91,6 +100,10 @@ def _line(
     by_bytes = cost.nbytes / (on.bandwidth * 1e3)
     rate = on.flops.get(cost.dtype)
     by_flops = cost.flops / (rate * 1e6) if rate else 0.0
+    sent = op.sent(program.operand_types(graph, op), call, program.ranks)
+    by_link = sending(sent, program.ranks, on) if sent else 0.0
+    bounds = {"bytes": by_bytes, "flops": by_flops, "link": by_link}
+    bound = max(bounds, key=lambda name: bounds[name])
     return Line(
         graph=graph.name,
         op=op.mnemonic,
@@ -98,9 +111,23 @@ def _line(
         times=times,
         cost=cost,
         launches=launches,
-        floor=max(by_bytes, by_flops),
-        bound="flops" if by_flops > by_bytes else "bytes",
+        floor=bounds[bound],
+        bound=bound,
+        sent=sent,
     )
+
+
+def sending(nbytes: int, ranks: int, on: Device) -> float:
+    """Return the least microseconds in which one of so many ranks sends bytes to all
+    others: within its machine by its link, and between machines, once each machine has
+    summed, its part of what is left by the network."""
+    within, machines = min(ranks, MACHINE), -(-ranks // MACHINE)
+    everything = nbytes * ranks / (ranks - 1)
+    least = 0.0
+    if on.link:
+        least = everything * (within - 1) / within / (on.link * 1e3)
+    between = everything / within * (machines - 1) / machines
+    return least + between / (NETWORK * 1e3)
 
 
 def total(of: Iterable[Line], *, once: bool = False) -> Total:
@@ -111,6 +138,8 @@ def total(of: Iterable[Line], *, once: bool = False) -> Total:
         flops=sum(line.cost.flops * n for line, n in counted),
         launches=sum(line.launches * n for line, n in counted),
         floor=sum(line.floor * n for line, n in counted),
+        sent=sum(line.sent * n for line, n in counted),
+        collectives=sum(n for line, n in counted if line.sent),
     )
 
 
@@ -134,10 +163,35 @@ def saved(build: Build, call: Call, on: Device) -> list[tuple[str, Total]]:
     ]
 
 
-def facts(build: Build, call: Call, on: Device) -> dict[str, Any]:
+def dealt(build: Build, ranks: int | None) -> Program:
+    """Return the program of a build, or of its model dealt to so many ranks.
+
+    Raises:
+        GlmcError: when it cannot be dealt to so many, or is already to others.
+    """
+    if ranks is None or ranks == build.program.ranks:
+        return build.program
+    if build.ranks > 1:
+        raise OptionsDisagreeError(
+            f"--ranks {ranks}: {build.path} is for {build.ranks} ranks already; name a"
+            " build for one, or a config."
+        )
+    if ranks < 1:
+        raise OptionValueError(f"--ranks {ranks}: give the number of ranks, such as 8.")
+    lowered = lower(build.model, cuts=True)
+    return list(build.target.stages(lowered, (), (Place(ranks),)))[-1].program
+
+
+def facts(
+    build: Build, call: Call, on: Device, ranks: int | None = None
+) -> dict[str, Any]:
     """Return the roofline as plain data; times in microseconds."""
-    shown = lines(build.program, call, on, build.target)
+    program = dealt(build, ranks)
+    shown = lines(program, call, on, build.target)
+    own = program is build.program
     return {
+        "ranks": program.ranks,
+        "weight_bytes": _weights(program),
         "device": asdict(on),
         "call": asdict(call),
         "ops": [asdict(line) for line in shown],
@@ -146,20 +200,26 @@ def facts(build: Build, call: Call, on: Device) -> dict[str, Any]:
                 "layers": len(graph.layers),
                 **asdict(total(_in(graph, shown), once=True)),
             }
-            for graph in build.program.blocks
+            for graph in program.blocks
         },
         "total": asdict(total(shown)),
-        "saved": {name: asdict(off) for name, off in saved(build, call, on)},
+        "saved": {
+            name: asdict(off) for name, off in (saved(build, call, on) if own else ())
+        },
     }
+
+
+def _weights(program: Program) -> int:
+    return sum(param.type.nbytes() for _, _, param in program.bindings())
 
 
 def _in(graph: Graph, shown: Iterable[Line]) -> list[Line]:
     return [line for line in shown if line.graph == graph.name]
 
 
-def text(build: Build, call: Call, on: Device) -> str:
+def text(build: Build, call: Call, on: Device, ranks: int | None = None) -> str:
     """Format the roofline for a terminal."""
-    program = build.program
+    program = dealt(build, ranks)
     shown = lines(program, call, on, build.target)
     rate = on.flops.get(program.dtype)
     units = f", {rate:g} TFLOP/s in {program.dtype}" if rate else ""
@@ -167,6 +227,7 @@ def text(build: Build, call: Call, on: Device) -> str:
         f"{on.name}: {on.bandwidth:g} GB/s{units} ({on.source})",
         f"batch {call.batch}, tokens {call.tokens}, context {call.context}; "
         f"floors in µs, {build.target.units} not timed",
+        *_ranks(program, total(shown), on),
         "",
         _row("", "bytes", "flops", build.target.units, "floor", ""),
     ]
@@ -177,9 +238,31 @@ def text(build: Build, call: Call, on: Device) -> str:
         if graph.layers:
             rows.append(_sum("  a layer", total(of, once=True)))
     whole = total(shown)
-    rows += [_sum("a call", whole), "", f"at most {_rate(call, whole)}", "", "saved"]
-    rows += [_sum(f"  {name}", off) for name, off in saved(build, call, on)]
+    rows += [_sum("a call", whole), "", f"at most {_rate(call, whole)}"]
+    if program is build.program:
+        rows += ["", "saved"]
+        rows += [_sum(f"  {name}", off) for name, off in saved(build, call, on)]
     return "\n".join(rows)
+
+
+def _ranks(program: Program, whole: Total, on: Device) -> list[str]:
+    """Say what one rank of several holds and sends, and what is assumed of links."""
+    if program.ranks == 1:
+        return []
+    held, sent = size(_weights(program)), size(whole.sent)
+    link = f"{on.link:g} GB/s in one direction" if on.link else "no figure: not timed"
+    told = [
+        f"{program.ranks} ranks, figures of one: {held} of weights, {whole.collectives}"
+        f" collectives a call, in which it sends {sent}",
+        f"assumed: a link of {link} ({on.source}); no latency, of which every"
+        " collective has some microseconds",
+    ]
+    if program.ranks > MACHINE:
+        told.append(
+            f"assumed: machines of {MACHINE}, and between them {NETWORK:g} GB/s for"
+            " each device (an adapter of 400 Gb/s each, NVIDIA's data sheet)"
+        )
+    return told
 
 
 def _rate(call: Call, whole: Total) -> str:

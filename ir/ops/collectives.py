@@ -33,6 +33,10 @@ class AllReduce(Op):
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (types["x"],)
 
+    def sent(self, types: Types, call: Call, ranks: int) -> int:
+        """Count every part twice: once to be summed, once the sum."""
+        return 2 * call.nbytes(types["x"]) * (ranks - 1) // ranks
+
 
 class AllGather(Op):
     """Every rank's part of dimension ``dim`` one after the other, on all ranks, and of
@@ -58,6 +62,10 @@ class AllGather(Op):
         """Return 0: parts are copied."""
         return 0
 
+    def sent(self, types: Types, call: Call, ranks: int) -> int:
+        """Count this rank's part, which every part passes through."""
+        return call.nbytes(types["x"]) * (ranks - 1)
+
 
 class ReduceScatter(Op):
     """This rank's part of dimension ``dim`` of the sum of every rank's x."""
@@ -71,6 +79,10 @@ class ReduceScatter(Op):
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         return (_part(types["x"], self.dim, self.ranks),)
+
+    def sent(self, types: Types, call: Call, ranks: int) -> int:
+        """Count the parts of the other ranks."""
+        return call.nbytes(types["x"]) * (ranks - 1) // ranks
 
 
 class OwnPart(Op):

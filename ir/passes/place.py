@@ -123,8 +123,8 @@ def _uneven(param: Parameter, how: Place, ranks: int) -> str | None:
     multiple = grain(param.recipe, cut.dim)
     if size % multiple and not how.anywhere:
         return (
-            f"a {ranks}th of the {what} of @{param.name} is {size}, and its codes are"
-            f" cut in multiples of {multiple}"
+            f"each would have {size} of dimension {cut.dim} of @{param.name}, whose"
+            f" codes are cut in multiples of {multiple}"
         )
     return None
 

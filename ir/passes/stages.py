@@ -31,10 +31,12 @@ class CutStages:
             NotDealtError: where layers cannot be cut into so many stages.
         """
         if self.stages > program.layers or not program.decodes:
-            what = "an encoder" if not program.decodes else f"{program.layers} layers"
+            what = (
+                f"has {program.layers} layers" if program.decodes else "is an encoder"
+            )
             raise NotDealtError(
-                f"{program.name} is {what}, which cannot be cut into {self.stages}"
-                " stages; leave --pipeline-parallel out, or give fewer."
+                f"{program.name} {what} and cannot be cut into {self.stages} stages;"
+                " leave --pipeline-parallel out, or give fewer."
             )
         _refuse_unknown_sizes(program)
         firsts = tuple(_balanced(_bytes(program), self.stages))

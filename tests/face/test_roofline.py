@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from glmc.ir.errors import GlmcError
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import DEVICES, device
@@ -114,3 +115,32 @@ def test_what_cannot_be_is_refused(tiny: Path) -> None:
     assert "h200" in message
     message = refused(glmc("inspect", tiny, "--cost", "h200", "--batch", "0"))
     assert "--batch 0" in message
+
+
+@pytest.mark.parametrize(("ranks", "least"), [(2, 1.9), (8, 6.9)])
+def test_a_rank_has_its_part_of_the_time(
+    llama: Build, ranks: int, least: float
+) -> None:
+    call, on = roofline.call_of(1, 4095, 1), device("h200")
+    alone, found = (roofline.facts(llama, call, on, n) for n in (None, ranks))
+    assert least < alone["total"]["floor"] / found["total"]["floor"] < ranks
+    assert found["weight_bytes"] < 1.02 * alone["weight_bytes"] / ranks
+    # A sum behind each of two products of 80 layers, one of the embedding, the logits.
+    assert found["total"]["collectives"] == 2 * 80 + 2
+    each = 2 * 8192 * 2 * (ranks - 1) // ranks
+    assert found["total"]["sent"] == 161 * each + 128256 * 2 * (ranks - 1) // ranks
+    said = roofline.text(llama, call, on, ranks)
+    assert f"{ranks} ranks, figures of one" in said
+    assert "450 GB/s in one direction (NVIDIA's data sheet); no latency" in said
+
+
+def test_more_ranks_than_a_machine_has_send_by_the_network(llama: Build) -> None:
+    on = device("h200")
+    # All of 16 MB in the machine, and an eighth of it, half of that each way, between.
+    within, between = 16e6 * 7 / 8 / 450e3, 16e6 / 8 / 2 / 50e3
+    assert roofline.sending(15_000_000, 16, on) == pytest.approx(within + between)
+    assert roofline.sending(14_000_000, 8, on) == pytest.approx(14e6 / 450e3)
+    call = roofline.call_of(1, 100, 1)
+    with pytest.raises(GlmcError, match="64 heads of @q_proj cannot be dealt to 128"):
+        roofline.text(llama, call, on, 128)
+    assert "machines of 8" in roofline.text(llama, call, on, 16)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from glmc import compile_model
 from glmc.backends.target import target
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
-from glmc.ir.errors import NotDealtError
+from glmc.ir import placing
+from glmc.ir.errors import NotDealtError, PassChangedResultsError
 from glmc.ir.graph import Program
 from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
-from glmc.ir.passes import Pass, run
+from glmc.ir.op import Op
+from glmc.ir.passes import Pass, pipeline, run
 from glmc.ir.passes.place import Place
+from glmc.ir.placement import REPLICATED
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
+from glmc.ir.types import Type
+from glmc.ir.types import placed as placed_type
 from glmc.ir.verify import VerifyError, verify
+from support import EXAMPLES
 from support.models import chatglm
 from support.ranked import without_a_reduce
 
 TOLERANCE = 1e-5
+Typed = Callable[[Op, Mapping[str, Type]], tuple[Type, ...]]
 
 
 def placed(model: m.Model, ranks: int) -> tuple[Program, list[Entry]]:
@@ -113,6 +125,42 @@ def test_an_edited_dump_is_refused(old: str, new: str, says: str) -> None:
     assert old in text
     with pytest.raises(VerifyError, match=says):
         verify(parse_program(text.replace(old, new)))
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_pass_that_forgets_a_sum_is_caught(
+    checked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verifier, and with the verifier off by running a shrunken model."""
+    right = Place.run
+    monkeypatch.setattr(
+        Place,
+        "run",
+        lambda self, program: (without_a_reduce(right(self, program)[0]), []),
+    )
+    source = EXAMPLES / "configs/llama-3.1-70b.json"
+    asked: dict[str, Any] = {"tensor_parallel": 2, "verify_passes": True}
+    if checked:
+        with pytest.raises(VerifyError, match="and it is partial"):
+            compile_model(source, tmp_path / "build", **asked)
+        return
+    monkeypatch.setattr(pipeline, "verify", lambda program: None)
+    monkeypatch.setattr(placing, "typed", _without_placements(placing.typed))
+    monkeypatch.setattr("glmc.ir.build.typed", _without_placements(placing.typed))
+    with pytest.raises(PassChangedResultsError, match="place changed the logits"):
+        compile_model(source, tmp_path / "build", **asked)
+
+
+def _without_placements(typed: Typed) -> Typed:
+    """The rule of types of fusions, were it to forget of ranks."""
+
+    def forgetful(op: Op, types: Mapping[str, Type]) -> tuple[Type, ...]:
+        try:
+            return typed(op, types)
+        except placing.PlacingError:
+            return op.infer({f: placed_type(of, REPLICATED) for f, of in types.items()})
+
+    return forgetful
 
 
 def test_a_forgotten_sum_is_seen_by_running() -> None:
