@@ -15,7 +15,7 @@ import torch
 from hypothesis import settings
 
 from support import builds, ranges
-from support.variants import Tiny, Variant
+from support.variants import CACHE_MATTERS, Tiny, Variant
 
 BEGAN = pytest.StashKey[float]()
 # Property tests draw constants of what is imported. Builds and emitted kernels must
@@ -95,6 +95,7 @@ def tiny(shared_folder: Path) -> Callable[[Variant], Tiny]:
                 far=variant.far,
                 counted=variant.counted,
                 attention=variant.attention,
+                steps=variant.name in CACHE_MATTERS,
             )
 
         folder = builds.once(shared_folder / "tiny" / str(variant), make)

@@ -75,9 +75,14 @@ def case(shared_folder: Path) -> MakeCase:
 @pytest.mark.parametrize(
     ("encoder", "call"),
     [
-        pytest.param(encoder, call, id=f"{encoder}-{call}")
-        for encoder in ENCODERS
-        for call in CALLS
+        pytest.param(
+            encoder,
+            call,
+            id=f"{encoder}-{call}",
+            marks=[pytest.mark.slow] * ((one + other) % 2),
+        )
+        for one, encoder in enumerate(ENCODERS)
+        for other, call in enumerate(CALLS)
         if encoder.types or call != "types"
     ],
 )

@@ -12,26 +12,36 @@ import torch
 from support import reference
 from support import tiny as tinies
 from support.parity import TOLERANCE
-from support.variants import BY_NAME, VARIANTS, Tiny, Variant
+from support.ranges import first
+from support.variants import BY_NAME, CACHE_MATTERS, VARIANTS, Tiny, Variant
+
+# Every sixth in every run; of the others as well what parity is measured against.
+SOME = VARIANTS[::6]
+CHOSEN = [*SOME, *first(0, [one for one in VARIANTS if one not in SOME])]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", CHOSEN, ids=str)
 def test_cached_reference_agrees_with_itself(
     variant: Variant, tiny: Callable[[Variant], Tiny]
 ) -> None:
-    expected = reference.read(tiny(variant).reference)
-    if variant.name not in ("dynamic", "longrope"):  # there the cache does matter
-        tail = expected["prompt"][:, reference.PROMPT :]
-        torch.testing.assert_close(expected["decode"], tail, atol=TOLERANCE, rtol=0)
+    made = tiny(variant)
+    expected = reference.read(made.reference)
     assert 0.3 < expected["prompt"].std() < 20
+    model = reference.load(made.checkpoint, variant.attention)
+    decode = reference.decoded(model, expected["ids"], variant.counted)
+    tail = expected["prompt"][:, reference.PROMPT :]
+    same = torch.allclose(decode, tail, atol=TOLERANCE, rtol=0)
+    assert same or variant.name in CACHE_MATTERS
+    assert torch.allclose(decode, expected["decode"], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", CHOSEN, ids=str)
 def test_every_tensor_is_random(
     variant: Variant, tiny: Callable[[Variant], Tiny]
 ) -> None:
     for name, tensor in tinies.tensors_of(tiny(variant).checkpoint).items():
-        assert len(torch.unique(tensor)) > tensor.numel() // 2, name
+        if tensor.is_floating_point():  # not the experts of each token
+            assert len(torch.unique(tensor)) > tensor.numel() // 2, name
 
 
 def test_other_layouts_hold_the_same_tensors(

@@ -25,7 +25,12 @@ Tensors = dict[str, torch.Tensor]
 
 
 def reference(
-    checkpoint: Path, *, far: bool, counted: bool = True, attention: str = "eager"
+    checkpoint: Path,
+    *,
+    far: bool,
+    counted: bool = True,
+    attention: str = "eager",
+    steps: bool = True,
 ) -> Tensors:
     """Logits of a prompt, of decoding, of a left-padded batch and of far positions.
 
@@ -33,7 +38,8 @@ def reference(
     PROMPT fed one at a time), `padded.ids`, `padded.mask`, `padded.positions`
     [2,S], `padded` [2,S,V] (the first PROMPT at once, then one at a time), and with
     `far` also `far.positions` [1,S] and `far` [1,S,V]. What is not `counted` is given
-    positions.
+    positions. Without `steps`, `decode` is the end of `prompt`: test_tiny.py shows that
+    the two are the same.
     """
 
     loaded = load(checkpoint, attention)
@@ -47,8 +53,9 @@ def reference(
     vocab = loaded.config.get_text_config().vocab_size
     ids = _ids(1, vocab, seed=1)
     out = {"ids": ids, "prompt": _logits(model(), ids)}
-    places = None if counted else torch.arange(PROMPT + STEPS)[None]
-    out["decode"] = cached(model(), ids, positions=places)[:, PROMPT:]
+    out["decode"] = out["prompt"][:, PROMPT:].clone()
+    if steps:
+        out["decode"] = decoded(model(), ids, counted)
     padded = padded_batch(vocab)
     out |= {f"padded.{name}": value for name, value in vars(padded).items()}
     out["padded"] = cached(model(), padded.ids, padded.mask, padded.positions)
@@ -57,6 +64,12 @@ def reference(
         out["far.positions"] = positions
         out["far"] = _logits(model(), ids, position_ids=positions)
     return out
+
+
+def decoded(model: Any, ids: torch.Tensor, counted: bool) -> torch.Tensor:
+    """Logits [1,STEPS,V] of the ids after the first PROMPT, one at a time."""
+    places = None if counted else torch.arange(PROMPT + STEPS)[None]
+    return cached(model, ids, positions=places)[:, PROMPT:]
 
 
 def generated(checkpoint: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -130,9 +143,12 @@ def write(
     far: bool,
     counted: bool = True,
     attention: str = "eager",
+    steps: bool = True,
 ) -> None:
     """Save the reference of `checkpoint` to `file`."""
-    found = reference(checkpoint, far=far, counted=counted, attention=attention)
+    found = reference(
+        checkpoint, far=far, counted=counted, attention=attention, steps=steps
+    )
     tensors = {k: v.contiguous() for k, v in found.items()}
     save_file(tensors, file)
 

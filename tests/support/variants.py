@@ -183,6 +183,9 @@ _YARN_ALL: Config = {
     "truncate": False,
 }
 
+#: Names of variants whose rope depends on how long a text was when it was cached.
+CACHE_MATTERS = ("dynamic", "longrope")
+
 VARIANTS: tuple[Variant, ...] = (
     Variant("llama", "gqa"),
     Variant("llama", "mha", {"num_key_value_heads": 4}),
