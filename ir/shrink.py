@@ -131,8 +131,13 @@ def _moe(op: m.Moe, few: Sizes) -> m.Moe:
             "ff": few.some(op.ff, FF),
             "router": router.model_copy(update=sizes),
             "shared": op.shared and _shared(op.shared, few),
+            "latents": op.latents and _latents(op.latents),
         }
     )
+
+
+def _latents(latents: m.ExpertLatents) -> m.ExpertLatents:
+    return latents.model_copy(update={"width": min(latents.width, RANK)})
 
 
 def _shared(mlp: m.Mlp, sizes: Sizes) -> m.Mlp:

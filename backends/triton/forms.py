@@ -97,6 +97,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "zeroes": 'groups > 1 and ineligible == "zero"',
         "renormalise": "renormalise",
         "least": "renormalise and least_sum is not None",
+        "added": "renormalise and sum_eps is not None",
         "correction": "correction is not None",
         "bias": "bias is not None",
     },

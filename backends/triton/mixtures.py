@@ -25,6 +25,8 @@ def experts_unfit(use: OpUse) -> str | None:
     """Give the reason why the kernels of experts do not take a use, or None."""
     if use.attrs.get("limit") is not None and use.attrs.get("alpha") is None:
         return f"{use.name}: no kernel clamps {use.text('fn')} without an alpha"
+    if use.attrs.get("gated") is False:
+        return f"{use.name}: no kernel runs experts without a gate"
     return None
 
 
@@ -281,8 +283,9 @@ def router_parts(form: Form, model: Model) -> Iterator[Part]:
     scores = _scores(form, f"{biased}_kernel")
     total: Lines = ()
     if form["renormalise"]:
-        by = "tl.maximum(total, LEAST)" if form["least"] else "(total + 1e-20)"
-        total = (_TOTAL, f"shares /= {by}".replace("(total + 1e-20)", "total + 1e-20"))
+        added = "total + ADDED" if form["added"] else "total + 1e-20"
+        by = "tl.maximum(total, LEAST)" if form["least"] else added
+        total = (_TOTAL, f"shares /= {by}")
     yield from (part("rows"), part("rows_dense"))
     yield part(
         "moe_scores",
@@ -356,6 +359,7 @@ def _chosen(form: Form, name: str) -> Launch:
             constant("TOP_K", "top_k"),
             *(groups if form["judged"] else ()),
             *([constant("LEAST", "least_sum")] if form["least"] else []),
+            *([constant("ADDED", "sum_eps")] if form["added"] else []),
             constant("SCALE", "scale"),
             *blocks,
             constant("K_BLOCK", "triton.next_power_of_2(top_k)"),

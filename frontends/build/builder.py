@@ -313,7 +313,7 @@ _FACTORS = ("scale", "residual_scale")
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
     | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
-    | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc"}
+    | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc", "El"}
     | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
     | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo", "Bd"}
 )

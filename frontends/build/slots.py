@@ -12,6 +12,7 @@ _INPUT_AXES = {
     "down": {"F"},
     "sdown": {"F"},
     "xdown": {"Fx"},
+    "xlatent_up": {"El"},
     "part_down": {"Ep"},
     "mix_o": {"Gm", "Rm", "Hm", "Dv"},
     "conv_q": {"1", "Wc"},
@@ -45,6 +46,7 @@ _AFFINE_SLOTS = frozenset({"affine_attn", "affine_ff"})
 _SHARED_SLOTS = frozenset({"sgate", "sup", "sdown", "shared_gate"})
 _MOE_SLOTS = frozenset(
     {"router", "table", "correction", "expert_scale", "xbias", "xgate", "xup", "xdown"}
+    | {"xlatent_down", "xlatent_up"}
 )
 _PART_SLOTS = frozenset({"part_gate", "part_down", "layer_scalar"})
 _ALTUP_SLOTS = frozenset(

@@ -199,9 +199,11 @@ def _item(value: Value, key: Value) -> Value:
         if key not in value:
             raise _Fault(f"there is no entry {show(key)} in {show(value)}")
         return value[key]
-    if isinstance(value, list) and isinstance(key, int) and not isinstance(key, bool):
+    counted = isinstance(key, int) and not isinstance(key, bool)
+    if isinstance(value, list | str) and isinstance(key, int) and counted:
         if not -len(value) <= key < len(value):
-            raise _Fault(f"index {key} is outside a list of {len(value)}")
+            kind = "a list" if isinstance(value, list) else "a text"
+            raise _Fault(f"index {key} is outside {kind} of {len(value)}")
         return value[key]
     raise _Fault(f"{show(value)} cannot be indexed with {show(key)}")
 

@@ -24,7 +24,7 @@ class MlpSpec(Section, makes=Makes(m.Mlp, _GATED, left=("cutoff",))):
 
 _SHARED = Makes(
     m.Mlp,
-    slots={"gate": "sgate", "up": "sup", "down": "sdown"},
+    slots={"gate": Slot("sgate", when="gated"), "up": "sup", "down": "sdown"},
     left=("kind", "act", "sub_norm", "cutoff"),
 )
 _SHARED_IN = Makes(
@@ -35,20 +35,29 @@ _SHARED_IN = Makes(
 
 
 class SharedSpec(Section, makes=(_SHARED, _SHARED_IN)):
-    """The gated MLP that all tokens of a mixture share, where ``when`` is true.
+    """The MLP that all tokens of a mixture share, where ``when`` is true.
 
     With ``gate`` the slot ``shared_gate``, a row, scales it by the sigmoid of its
     product with the token. ``averaged`` takes the mean of it and the experts.
     """
 
     gate: Flag = False
+    gated: Flag = True
     when: Flag = True
+
+
+_LATENTS = Makes(m.ExpertLatents, {"down": "xlatent_down", "up": "xlatent_up"})
+
+
+class ExpertLatentsSpec(Section, makes=_LATENTS, unless_null="width"):
+    """Experts between maps to few channels and back: slots ``xlatent_down`` and
+    ``xlatent_up``; a ``width`` of null is none."""
 
 
 _MOE = Makes(
     m.Moe,
     slots={
-        "gate": "xgate",
+        "gate": Slot("xgate", when="gated"),
         "up": "xup",
         "down": "xdown",
         "gate_bias": Slot("xgate", bias=True),
@@ -66,12 +75,13 @@ _ROUTER = Makes(
 
 
 class MoeSpec(Section, makes=(_MOE, _ROUTER)):
-    """A mixture of gated MLPs; ``ff`` is the width of one expert.
+    """A mixture of MLPs, with or without a gate; ``ff`` is the width of one expert.
 
     ``norm`` is of what the experts read, and the router is given it without; it reads
     ``router_scale`` · ``router_norm`` of that.
     """
 
+    gated: Flag = True
     shared: SharedSpec | None = None
 
 

@@ -16,11 +16,16 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     The router reads ``h``, the experts ``x``.
     """
     axes = {"X": moe.experts, "Fx": moe.ff}
+    wide = "E"
     count = moe.experts + moe.zero_experts
     experts, weights = route(e, h, moe.router, count, moe.top_k)
-    both = [moe.gate, moe.up]
-    gate_up = e.packed("experts_gate_up", both, ("X", "Fx", "E"), axes, 1)
-    down = e.packed("experts_down", [moe.down], ("X", "E", "Fx"), axes, 1)
+    if moe.latents:
+        wide, axes = "El", {**axes, "El": moe.latents.width}
+        x = e.linear("latents", x, moe.latents.down, ("El", "E"), axes)
+    both = [moe.gate, moe.up] if moe.gate else [moe.up]
+    name = "experts_gate_up" if moe.gate else "experts_up"
+    gate_up = e.packed(name, both, ("X", "Fx", wide), axes, 1)
+    down = e.packed("experts_down", [moe.down], ("X", wide, "Fx"), axes, 1)
     fields: dict[str, Any] = {
         "x": x,
         "experts": experts,
@@ -28,17 +33,19 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
         "fn": moe.act,
     }
     fields["weigh"] = moe.weigh
-    fields["zero_experts"] = moe.zero_experts
+    fields |= {"zero_experts": moe.zero_experts, "gated": moe.gate is not None}
     fields |= moe.glu.model_dump() if moe.glu else {}
-    if moe.gate_bias and moe.up_bias:
-        pair = [moe.gate_bias, moe.up_bias]
-        bias = e.packed("experts_gate_up_bias", pair, ("X", "Fx"), axes, 1)
+    biases = [moe.gate_bias, moe.up_bias] if moe.gate else [moe.up_bias]
+    if found := [bias for bias in biases if bias]:
+        bias = e.packed(f"{name}_bias", found, ("X", "Fx"), axes, 1)
         fields["gate_up_bias"] = bias
     if moe.down_bias:
-        bias = e.packed("experts_down_bias", [moe.down_bias], ("X", "E"), axes, 1)
+        bias = e.packed("experts_down_bias", [moe.down_bias], ("X", wide), axes, 1)
         fields["down_bias"] = bias
     matrices = {"gate_up": gate_up, "down": down}
     y = str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
+    if moe.latents:
+        y = e.linear("routed_wide", y, moe.latents.up, ("E", "El"), axes)
     if moe.bias is None:
         return y
     bias = e.weight(moe.bias, ("E",))
@@ -84,5 +91,6 @@ _CHOICE = (
     "ineligible",
     "renormalise",
     "least_sum",
+    "sum_eps",
     "scale",
 )

@@ -137,6 +137,8 @@ class Router(Node):
     """The weights of the chosen experts are divided by their sum."""
     least_sum: PositiveFloat | None = None
     """The least value of that sum."""
+    sum_eps: PositiveFloat | None = None
+    """A number added to that sum instead of the 1e-20 of most models."""
     scale: PositiveFloat = 1.0
     """The weights are multiplied by this at last."""
     norm: Norm | None = None
@@ -292,10 +294,20 @@ class PerLayerInput(Node):
     down: Projection
 
 
-class Moe(Node):
-    """A mixture of gated MLPs: each token goes to ``top_k`` of ``experts``.
+class ExpertLatents(Node):
+    """Experts that read ``down(x)``, few channels of the hidden state, and whose sum
+    goes through ``up``; the router and the shared MLP read the hidden state itself."""
 
-    The weights of experts are stacks ``[experts, out, in]``, or one matrix for each
+    width: PositiveInt
+    """Axis ``El``."""
+    down: Projection
+    up: Projection
+
+
+class Moe(Node):
+    """A mixture of MLPs: each token goes to ``top_k`` of ``experts``.
+
+    Without ``gate`` they have two matrices, as :class:`Mlp` without one. The weights of experts are stacks ``[experts, out, in]``, or one matrix for each
     expert where ``{x}``, the expert's index, stands in the tensor's name.
     """
 
@@ -310,7 +322,8 @@ class Moe(Node):
     them, and no other weight is theirs."""
     norm: Norm | None = None
     """Norm of what the experts read; the router is given it without."""
-    gate: Weight
+    latents: ExpertLatents | None = None
+    gate: Weight | None = None
     up: Weight
     down: Weight
     gate_bias: Weight | None = None

@@ -16,8 +16,8 @@ class MoeRouter(Op):
     ``top_k`` highest of s + correction, among the experts of the ``top_groups`` groups
     whose best, or two best together, are highest (others are never chosen, or with
     ``ineligible`` zero compared as 0); weighed by s, or for logits by
-    after(s), divided by the sum (``least_sum`` at least) if ``renormalise``, times
-    ``scale``.
+    after(s), divided by the sum (``least_sum`` at least, or with ``sum_eps`` added) if
+    ``renormalise``, times ``scale``.
 
     ``sparsemixer`` (arXiv:2409.12136) chooses one expert after the other: the one with
     the highest logit m of those left, weighed by its share in the softmax over those
@@ -46,6 +46,7 @@ class MoeRouter(Op):
     ineligible: Literal["never", "zero"] = "never"
     renormalise: bool = False
     least_sum: float | None = None
+    sum_eps: float | None = None
     scale: float = 1.0
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
@@ -120,7 +121,8 @@ class MoeExperts(Op):
 
     ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``. With
     ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
-    Both products may have biases. With ``alpha`` and ``limit`` fn is replaced: gate, at
+    Both products may have biases. Without ``gated`` an expert is down(fn(up x)), and
+    ``gate_up`` is ``[X, F, E]``. With ``alpha`` and ``limit`` fn is replaced: gate, at
     most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
     With ``limit`` alone fn(gate), or with ``cut`` gate itself, is at most that, and up
     within ± that (``soft``: see ``clamped_glu``). Experts beyond the X of the stacks,
@@ -144,6 +146,7 @@ class MoeExperts(Op):
     soft: float | None = None
     weigh: Literal["output", "input"] = "output"
     zero_experts: int = 0
+    gated: bool = True
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, gate_up, down = types["x"], types["gate_up"], types["down"]
@@ -152,7 +155,7 @@ class MoeExperts(Op):
         expect(fits, f"experts {experts} and weights {weights} do not fit {x}")
         expect(len(gate_up.dims) == len(down.dims) == 3, "experts must be stacks")
         count, out, width = down.dims
-        wanted = (count, 2 * int(width), x.dims[-1])
+        wanted = (count, (1 + self.gated) * int(width), x.dims[-1])
         expect(gate_up.dims == wanted, f"{gate_up} does not fit {x} and {down}")
         expect(out == x.dims[-1], f"{down} does not give {x}")
         for name, stack in (("gate_up_bias", gate_up), ("down_bias", down)):
@@ -160,12 +163,14 @@ class MoeExperts(Op):
             fits = not each or each.dims == stack.dims[:2]
             expect(fits, f"{name} {each} does not fit {stack}")
         expect(self.limit is not None or self.alpha is None, "alpha needs a limit")
+        fits = self.gated or self.limit is None
+        expect(fits, "a limit is of gated experts")
         return (x,)
 
     def flops(self, types: Types, call: Call) -> int:
-        """Count three products for each expert that a token chose."""
+        """Count two products for each expert that a token chose, three with a gate."""
         weights = call.size(types["down"].dims[1:])
-        return 2 * call.size(types["experts"].dims) * 3 * weights
+        return 2 * call.size(types["experts"].dims) * (2 + self.gated) * weights
 
     def nbytes(self, types: Types, call: Call) -> int:
         """Count all operands, but of the stacks no more experts than there are

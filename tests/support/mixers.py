@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from support import hybrids
 from support.dense import RMS
 
 Config = Mapping[str, Any]
@@ -110,6 +111,7 @@ FAMILIES: Mapping[str, Config] = {
         "text_config": {**_SPARSE, **_EXPERTS, **_ROPE},
         "vision_config": _EYES,
     },
+    **hybrids.FAMILIES,
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -178,10 +180,11 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "qwen3_5": {"text": {}},
+    **hybrids.CASES,
 }
 
 # With a bias in a projection transformers lets padding into the convolutions.
-UNPADDED = {"mamba2-biases", "bamba-biases", "lfm2-biases"}
+UNPADDED = {"mamba2-biases", "bamba-biases", "lfm2-biases"} | hybrids.UNPADDED
 # transformers counts positions from 0 in every call, unless it is given them.
 UNCOUNTED = {"bamba"}
 
@@ -196,6 +199,7 @@ CLASSES: Mapping[str, str] = {
     "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    **hybrids.CLASSES,
 }
 
 # What a spec says instead, and the scenario that shows it: see support/mistakes.py.
@@ -277,6 +281,7 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "'[conv_k:(Gm Dk)|conv_q:(Gm Dk)|conv_v:(Hm Dv)] 1 Wc'}}",
         "decode",
     ),
+    *hybrids.MISTAKES,
 )
 
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.elementwise import act_mul, clamped_glu
+from glmc.backends.torch.ops.elementwise import ACTIVATIONS, act_mul, clamped_glu
 
 
 def moe_router(
@@ -25,6 +25,7 @@ def moe_router(
     ineligible: str = "never",
     renormalise: bool = False,
     least_sum: float | None = None,
+    sum_eps: float | None = None,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Chooses the experts of `x` [B, T, E]: ids int64 and weights fp32, both
@@ -35,7 +36,7 @@ def moe_router(
     within ± `softcap` where it is given. `correction` counts for the
     choice only; with a `table` int64 [V, top_k] the experts are those of the token's
     `ids` [B, T]; and `after` is applied to the scores of the chosen. The sum that
-    renormalises has 1e-20 added, as published.
+    renormalises has `sum_eps` added, else 1e-20, as published.
     """
     logits = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
     if softcap is not None:
@@ -55,7 +56,8 @@ def moe_router(
         weights = expert_scores(weights, after)
     if renormalise:
         total = weights.sum(-1, keepdim=True)
-        weights = weights / (total.clamp(min=least_sum) if least_sum else total + 1e-20)
+        added = 1e-20 if sum_eps is None else sum_eps
+        weights = weights / (total.clamp(min=least_sum) if least_sum else total + added)
     return experts, weights * scale
 
 
@@ -127,12 +129,14 @@ def moe_experts(
     soft: float | None = None,
     weigh: str = "output",
     zero_experts: int = 0,
+    gated: bool = True,
 ) -> torch.Tensor:
     """Sends each token of `x` [B, T, E] through its `experts`, added up by `weights`.
 
     `gate_up` [X, 2F, E] is laid out gate | up, `down` is [X, E, F]. With `weigh`
     "input" it is the token that is weighed, not what an expert makes of it. The biases
-    are [X, 2F] and [X, E]; with `limit`, gate and up go through `clamped_glu`.
+    are [X, 2F] and [X, E]; with `limit`, gate and up go through `clamped_glu`. Not
+    `gated`, `gate_up` is [X, F, E] and there is no gate.
     The experts that some token goes to are run one after the other, each on all of its
     tokens; the `zero_experts` after the X give back what they read.
     """
@@ -148,7 +152,9 @@ def moe_experts(
             part = read
         else:
             hidden = F.linear(read, gate_up[expert], at(gate_up_bias, expert))
-            if limit is None:
+            if not gated:
+                hidden = ACTIVATIONS[fn](hidden)
+            elif limit is None:
                 hidden = act_mul(hidden, fn=fn)
             else:
                 gate, up = hidden.chunk(2, dim=-1)
