@@ -155,8 +155,8 @@ def _mla(op: m.Mla, few: Sizes) -> m.Mla:
     """Shrink so that an indexer selects four of a prompt's tokens. It has many heads:
     with few, a slot may score 0 in all of them, and ties would make the best four
     ambiguous."""
-    width = min(op.rope.dim, HEAD_DIM // 2)
-    rope = _rope(op.rope, width / op.rope.dim)
+    width = min(op.shared_dim, HEAD_DIM // 2)
+    rope = op.rope and _rope(op.rope, width / op.rope.dim)
     indexer = op.indexer
     if isinstance(indexer, m.Indexer):
         sizes = {"heads": 16, "dim": HEAD_DIM, "top_k": min(indexer.top_k, 4)}
@@ -170,6 +170,7 @@ def _mla(op: m.Mla, few: Sizes) -> m.Mla:
             "kv_rank": min(op.kv_rank, RANK),
             "window": op.window and min(op.window, WINDOW),
             "rope": rope,
+            "shared": op.shared and width,
             "indexer": indexer,
         }
     )

@@ -14,7 +14,9 @@ _INPUT_AXES = {
     "xdown": {"Fx"},
     "xlatent_up": {"El"},
     "part_down": {"Ep"},
-    "mix_o": {"Gm", "Rm", "Hm", "Dv"},
+    "mix_o": {"Gm", "Rm", "Hm", "Dv", "Ic"},
+    "mix_decay": {"E", "Rd"},
+    "mix_gate": {"E", "Rz"},
     "conv_q": {"1", "Wc"},
     "conv_k": {"1", "Wc"},
     "conv_v": {"1", "Wc"},
@@ -56,6 +58,7 @@ _ALTUP_SLOTS = frozenset(
 _MIXER_SLOTS = frozenset(
     {"mix_q", "mix_k", "mix_v", "mix_o", "mix_beta", "mix_decay", "mix_gate"}
     | {"mix_norm", "mix_skip", "dt_bias", "a_log", "conv_q", "conv_k", "conv_v"}
+    | {"mix_decay_down", "mix_gate_down"}
 )
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
 _LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS | _POOLED_SLOTS

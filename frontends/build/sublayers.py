@@ -96,7 +96,8 @@ def latent_attention(make: Maker, what: str, spec: MlaSpec) -> m.Mla:
     """Make an attention over latents; without a query latent it has no norm of one."""
     ranked = make.value(m.Mla, "q_rank", what, spec) is not None
     dim: int = make.value(m.Rope, "dim", f"{what}.rope", spec.rope)
-    known: dict[str, Any] = {"rope": rope(make, f"{what}.rope", spec.rope, dim)}
+    turns = rope(make, f"{what}.rope", spec.rope, dim)
+    known: dict[str, Any] = {"rope": turns, "shared": None if turns else dim}
     known["q_norm"] = None
     if ranked:
         where = f"{what}.q_norm"

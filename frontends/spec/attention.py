@@ -105,7 +105,8 @@ class IndexerSpec(Section, makes=_INDEXER):
     when: Flag = True
 
 
-_MLA = Makes(m.Mla, {"q_a": Slot("q_a", unless_null="q_rank")}, norms="norm")
+_QUERY_LATENT = {"q_a": Slot("q_a", unless_null="q_rank")}
+_MLA = Makes(m.Mla, _QUERY_LATENT, left=("shared",), norms="norm")
 
 
 class MlaSpec(Section, makes=_MLA):
@@ -115,4 +116,5 @@ class MlaSpec(Section, makes=_MLA):
     norm: NormSpec
     """The kind of the norms of the latents."""
     rope: RopeSpec
+    """With ``when`` false nothing turns; ``dim`` is the width of the shared key."""
     indexer: IndexerSpec | None = None

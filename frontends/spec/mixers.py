@@ -1,6 +1,6 @@
 """Mixers: a state of fixed size from token to token."""
 
-from glmc.frontends.language.derived import Makes
+from glmc.frontends.language.derived import Makes, Slot
 from glmc.frontends.language.sections import Section
 from glmc.ir import model as m
 
@@ -12,18 +12,34 @@ class ShortConvSpec(Section, makes=_CONV):
     of which those that are there are convolved."""
 
 
-_DECAY = Makes(m.Decay, {"project": "mix_decay", "bias": "dt_bias"})
+_DECAY = Makes(
+    m.Decay,
+    slots={
+        "down": Slot("mix_decay_down", unless_null="rank"),
+        "project": "mix_decay",
+        "bias": "dt_bias",
+    },
+)
 
 
 class DecaySpec(Section, makes=_DECAY):
-    """The decay of a state: slots ``mix_decay``, ``dt_bias`` and ``a_log``."""
+    """The decay of a state: slots ``mix_decay``, ``dt_bias`` and ``a_log``, and with a
+    ``rank`` ``mix_decay_down``, which ``mix_decay`` reads."""
 
 
-_NORM = Makes(m.MixerNorm, {"weight": "mix_norm", "gate": "mix_gate"})
+_NORM = Makes(
+    m.MixerNorm,
+    slots={
+        "weight": Slot("mix_norm", unless_null="eps"),
+        "down": Slot("mix_gate_down", unless_null="rank"),
+        "gate": "mix_gate",
+    },
+)
 
 
 class MixerNormSpec(Section, makes=_NORM):
-    """The gated norm of a scan's result: slots ``mix_norm`` and ``mix_gate``."""
+    """The gated norm of a scan's result: slots ``mix_norm`` and ``mix_gate``, and with
+    a ``rank`` ``mix_gate_down``, which ``mix_gate`` reads."""
 
 
 _MIXER = Makes(

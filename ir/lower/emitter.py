@@ -83,6 +83,12 @@ class Emitter(GraphBuilder):
         bias = self.bias(weight, projection.bias, slot[:1], axes)
         return str(self.emit(ops.Linear, result, x=x, weight=weight, bias=bias))
 
+    def scaled(self, result: str, x: str, factor: float) -> str:
+        """Emit x · factor, unless that is x."""
+        if factor == 1.0:
+            return x
+        return str(self.emit(ops.Scale, result, x=x, factor=factor))
+
     def norm(
         self,
         result: str,

@@ -17,6 +17,7 @@ def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
         ("v", a.v, a.heads, "Hm Dv"),
     ):
         x = e.linear(name, h, projection, (slot, "E"), axes)
+        x = e.scaled(f"{name}s", x, getattr(a, f"{name}_scale"))
         x = _convolved(e, name, x, a.conv, slot, axes)
         parts[name] = e.emit(ops.Heads, f"{name}h", x=x, n=n)
     y = _scanned(e, h, a, parts, axes)
@@ -43,19 +44,12 @@ def _convolved(
 
 def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) -> str:
     """Emit the scan, and the decays, steps and betas that it takes."""
-    d = a.decay
-    slot = "Hm" if d.of == "head" else "Hm Dk"
-    raw = e.linear("step_raw", h, d.project, (slot, "E"), axes)
-    bias = e.weight(d.bias, (slot,), axes, dtype="f32") if d.bias else None
-    limits = {"low": d.low, "high": d.high}
-    step = e.emit(ops.StepSize, "step", x=raw, bias=bias, **limits)
-    a_log = e.weight(d.a_log, ("Hm",), axes, dtype="f32")
-    g = e.emit(ops.Decay, "g", step=step, a_log=a_log)
+    step, g = _decayed(e, h, a.decay, axes)
     q, k, v = (parts[name] for name in "qkv")
     if a.l2_eps is not None:
         q = e.emit(ops.L2Normalize, "qn", x=q, eps=a.l2_eps)
         k = e.emit(ops.L2Normalize, "kn", x=k, eps=a.l2_eps)
-    if d.steps:
+    if step and a.decay.steps:
         v = e.emit(ops.ScaleEach, "vs", x=v, factor=step)
     beta = None
     if a.beta:
@@ -72,16 +66,48 @@ def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) 
     return y
 
 
+def _decayed(e: Emitter, h: str, d: m.Decay, axes: Axes) -> tuple[str | None, str]:
+    """Emit the decays, and the steps that they are made of where they are."""
+    slot, read = "Hm" if d.of == "head" else "Hm Dk", "E"
+    if d.rank and d.down:
+        axes, read = {**axes, "Rd": d.rank}, "Rd"
+        h = e.linear("step_low", h, d.down, ("Rd", "E"), axes)
+    raw = e.linear("step_raw", h, d.project, (slot, read), axes)
+    raw = e.scaled("step_scaled", raw, d.scale)
+    bias = e.weight(d.bias, (slot,), axes, dtype="f32") if d.bias else None
+    a_log = e.weight(d.a_log, ("Hm",), axes, dtype="f32")
+    if d.floor is not None:
+        fields = {"x": raw, "a_log": a_log, "bias": bias, "floor": d.floor}
+        return None, str(e.emit(ops.BoundedDecay, "g", **fields))
+    limits = {"low": d.low, "high": d.high}
+    step = str(e.emit(ops.StepSize, "step", x=raw, bias=bias, **limits))
+    return step, str(e.emit(ops.Decay, "g", step=step, a_log=a_log))
+
+
 def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
     """Emit the gated norm of the scan's result."""
-    norm = a.norm
+    norm, read = a.norm, "E"
     groups = {"head": a.heads, "group": a.groups, "all": 1}[norm.of]
     slot = "Dv" if norm.of == "head" else "Hm Dv"
-    z = e.linear("z", h, norm.gate, ("Hm Dv", "E"), axes)
+    if norm.rank and norm.down:
+        axes, read = {**axes, "Rz": norm.rank}, "Rz"
+        h = e.linear("z_low", h, norm.down, ("Rz", "E"), axes)
+    z = e.linear("z", h, norm.gate, ("Hm Dv", read), axes)
+    z = e.scaled("z_scaled", z, norm.gate_scale)
+    if norm.eps is None or norm.weight is None:
+        return gated(e, y, z, norm.act)
     weight = e.weight(norm.weight, (slot,), axes)
     how = {"eps": norm.eps, "fn": norm.act, "order": norm.order}
     fields = {"x": y, "z": z, "weight": weight, "weight_in": norm.weight_in}
     return str(e.emit(ops.GatedNorm, "normed", **fields, **how, groups=groups))
+
+
+def gated(e: Emitter, y: str, z: str, act: str) -> str:
+    """Emit y times the gate act(z)."""
+    if act == "sigmoid":
+        return str(e.emit(ops.Gate, "gated", x=y, g=z, fn=act))
+    opened = e.emit(ops.Activation, "opened", x=z, fn=act)
+    return str(e.emit(ops.Mul, "gated", x=opened, y=y))
 
 
 def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:

@@ -15,13 +15,16 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
     """Emit the down projections, rope on the shared key, latent attention, the output
     projection."""
     axes = _axes(a)
-    cos, sin = e.tables.names(a.rope)
-    turn = {"cos": cos, "sin": sin, "style": a.rope.style}
+    turn: dict[str, Any] = {}
+    if a.rope:
+        cos, sin = e.tables.names(a.rope)
+        turn = {"cos": cos, "sin": sin, "style": a.rope.style}
     latent, read = _query_latent(e, h, a, axes)
     slot = "Lqq" if a.q_reads == "both" else "Lq" if a.q_rank else "E"
     q = e.linear("q", read, a.q, ("H D", slot), axes)
     q = e.emit(ops.Heads, "qh", x=q, n=a.heads)
-    q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
+    if turn:
+        q = e.emit(ops.Rope, "qr", x=q, **turn, first=a.nope)
     if a.q_scale:
         q = e.emit(ops.ScaleHeads, "qs", x=q, scale=e.tables.query_scale(a.q_scale))
     latents = _write(e, h, a, axes, turn)
@@ -36,7 +39,7 @@ def mla(e: Emitter, h: str, a: m.Mla) -> str:
 
 def _axes(a: m.Mla) -> Axes:
     sizes = {"H": a.heads, "D": a.head_dim, "Dv": a.v_dim, "Dkv": a.nope + a.v_dim}
-    rank, turned = a.q_rank or 0, a.rope.dim
+    rank, turned = a.q_rank or 0, a.shared_dim
     sizes |= {"Lq": rank, "Lqq": 2 * rank, "Dr": turned}
     sizes |= {"Lkv": a.kv_rank, "Akv": a.kv_rank + turned}
     if isinstance(a.indexer, m.Indexer):
@@ -58,7 +61,7 @@ def _query_latent(e: Emitter, h: str, a: m.Mla, axes: Axes) -> tuple[str, str]:
 def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> str:
     """Emit the latent and the shared key of each token, and their cache write."""
     down = e.linear("kv_a", h, a.kv_a, ("Akv", "E"), axes)
-    sizes = (a.kv_rank, a.rope.dim)
+    sizes = (a.kv_rank, a.shared_dim)
     low, shared = e.emit(ops.Split, "kv_low", "k_shared", x=down, sizes=sizes)
     latent = e.norm("kv_latent", low, a.kv_norm, ("Lkv",), axes)
     if a.kv_scale != 1.0:
@@ -66,8 +69,9 @@ def _write(e: Emitter, h: str, a: m.Mla, axes: Axes, turn: dict[str, Any]) -> st
     if a.k_norm:
         shared = e.norm("k_sharedn", shared, a.k_norm, ("Dr",), axes)
     shared = e.emit(ops.Heads, "k_sharedh", x=shared, n=1)
-    shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
-    kept = e.state("latents", TokenType(sizes=(a.kv_rank + a.rope.dim,)))
+    if turn:
+        shared = e.emit(ops.Rope, "k_sharedr", x=shared, **turn)
+    kept = e.state("latents", TokenType(sizes=(sum(sizes),)))
     made = {"latents": kept, "latent": latent, "shared": shared}
     return str(e.emit(ops.LatentWrite, "latents_now", **made))
 

@@ -193,6 +193,7 @@ def mlp(e: Emitter, h: str, mlp: m.Mlp) -> str:
     axes = {"F": mlp.ff}
     if mlp.gate:
         gate = e.linear("gate", h, mlp.gate, ("F", "E"), axes)
+        gate = e.scaled("gate_scaled", gate, mlp.gate_scale)
         up = e.linear("up", h, mlp.up, ("F", "E"), axes)
         ff = _gated(e, mlp, gate, up)
     else:

@@ -27,11 +27,21 @@ class ShortConv(Node):
 
 class Decay(Node):
     """The decay of a state: a token leaves
-    ``exp(-exp(a_log) · step)`` of it, step being ``softplus(project(x) + bias)``."""
+    ``exp(-exp(a_log) · step)`` of it, step being ``softplus(project(x) + bias)``.
+
+    With a ``floor`` it leaves ``exp(floor · sigmoid(exp(a_log) · (project(x) +
+    bias)))``, never less than ``exp(floor)``.
+    """
 
     of: Literal["head", "key"] = "head"
     """One decay for each head, or one for each channel of its keys."""
+    floor: Annotated[float, Field(lt=0)] | None = None
+    rank: PositiveInt | None = None
+    """``project`` reads ``down(x)``, this wide (axis ``Rd``), where it is given."""
+    down: Projection | None = None
     project: Projection
+    scale: PositiveFloat = 1.0
+    """A factor of what is projected."""
     bias: Weight | None = None
     a_log: Weight
     low: Annotated[float, Field(ge=0)] = 0.0
@@ -45,11 +55,12 @@ class Decay(Node):
 class MixerNorm(Node):
     """An RMSNorm of what a scan makes, with a gate ``act(project(x))``.
 
-    ``norm_first`` gates what was normed, ``gate_first`` norms what was gated.
+    ``norm_first`` gates what was normed, ``gate_first`` norms what was gated. Without
+    an ``eps`` and a weight there is no norm, only the gate.
     """
 
-    eps: PositiveFloat
-    weight: Weight
+    eps: PositiveFloat | None
+    weight: Weight | None
     """A number for each channel of the part that is normed, or of all parts."""
     of: Literal["head", "group", "all"] = "head"
     """The parts that are normed by themselves: a head, the heads that share a key, or
@@ -58,7 +69,12 @@ class MixerNorm(Node):
     order: Literal["norm_first", "gate_first"] = "norm_first"
     weight_in: Literal["input", "f32"] = "input"
     """``input``: the normed value is rounded to the model's dtype before the weight."""
+    rank: PositiveInt | None = None
+    """``gate`` reads ``down(x)``, this wide (axis ``Rz``), where it is given."""
+    down: Projection | None = None
     gate: Projection
+    gate_scale: PositiveFloat = 1.0
+    """A factor of what the gate's projection makes."""
 
 
 class Mixer(Node):
@@ -87,6 +103,10 @@ class Mixer(Node):
     q: Projection
     k: Projection
     v: Projection
+    q_scale: PositiveFloat = 1.0
+    """A factor of queries before their convolution; so too ``k_scale``, ``v_scale``."""
+    k_scale: PositiveFloat = 1.0
+    v_scale: PositiveFloat = 1.0
     conv: ShortConv | None = None
     decay: Decay
     beta: Projection | None = None

@@ -256,6 +256,8 @@ class Mlp(Node):
     act: ActivationName | Xielu
     ff: PositiveInt
     gate: Projection | None = None
+    gate_scale: PositiveFloat = 1.0
+    """A factor of the projected gate, before the activation."""
     up: Projection
     glu: ClampedGlu | None = None
     sub_norm: Norm | None = None
@@ -307,8 +309,9 @@ class ExpertLatents(Node):
 class Moe(Node):
     """A mixture of MLPs: each token goes to ``top_k`` of ``experts``.
 
-    Without ``gate`` they have two matrices, as :class:`Mlp` without one. The weights of experts are stacks ``[experts, out, in]``, or one matrix for each
-    expert where ``{x}``, the expert's index, stands in the tensor's name.
+    Without ``gate`` they have two matrices, as :class:`Mlp` without one. The weights of
+    experts are stacks ``[experts, out, in]``, or one matrix for each expert where
+    ``{x}``, the expert's index, stands in the tensor's name.
     """
 
     kind: Literal["moe"] = "moe"
@@ -396,7 +399,10 @@ class Mla(Node):
     """Width of the query latent; None: queries come from the hidden state."""
     kv_rank: PositiveInt
     scale: PositiveFloat
-    rope: Rope
+    rope: Rope | None
+    """None: nothing turns, and the shared key is ``shared`` wide."""
+    shared: PositiveInt | None = None
+    """Given where there is no rope."""
     window: PositiveInt | None = None
     """A query sees itself and the ``window - 1`` tokens before it."""
     q_scale: QueryScale | None = None
@@ -425,7 +431,14 @@ class Mla(Node):
     @property
     def head_dim(self) -> int:
         """Width of a query and of a key."""
-        return self.nope + self.rope.dim
+        return self.nope + self.shared_dim
+
+    @property
+    def shared_dim(self) -> int:
+        """Width of the shared key."""
+        width = self.rope.dim if self.rope else self.shared
+        assert width, "an attention over latents has a rope, or the width of its key"
+        return width
 
 
 Sublayer = Annotated[

@@ -84,6 +84,7 @@ from glmc.ir.ops.products import LayerNormLinear, LinearAct, LinearAdd, RmsNormL
 from glmc.ir.ops.quantized import QuantizedEmbedding, QuantizedLinear
 from glmc.ir.ops.recurrent import (
     AddSkip,
+    BoundedDecay,
     Decay,
     GatedNorm,
     L2Normalize,
@@ -130,6 +131,7 @@ __all__ = [
     "Attention",
     "BlockAttention",
     "BlockSelect",
+    "BoundedDecay",
     "Clamp",
     "ClampedGlu",
     "Concat",

@@ -153,12 +153,41 @@ class Decay(Op):
     a_log: Param
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        step, a_log = types["step"], types["a_log"]
-        heads, width = int(a_log.dims[0]), int(step.dims[-1])
-        fits = len(a_log.dims) == 1 and width % heads == 0
-        expect(fits, f"{a_log} has not the heads of {step}")
-        dims = (heads,) if width == heads else (heads, width // heads)
-        return (TensorType(dtype="f32", dims=(*step.dims[:-1], *dims)),)
+        return (_by_head(types["step"], types["a_log"]),)
+
+
+class BoundedDecay(Op):
+    """g = floor · sigmoid(exp(a_log) · (x + bias)), in fp32: the logarithm of what is
+    left of a state, which is never below ``floor``.
+
+    ``a_log`` has a number for each head, x one for each or, as ``[B,T,H·Dk]``, for each
+    channel of the keys; then g is ``[B,T,H,Dk]``.
+    """
+
+    mnemonic = "bounded_decay"
+    exact = ("bias", "a_log")
+    x: Value
+    a_log: Param
+    bias: Param | None = None
+    floor: float
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, a_log, bias = types["x"], types["a_log"], types.get("bias")
+        expect(not bias or bias.dims == x.dims[-1:], f"bias {bias} does not fit {x}")
+        return (_by_head(x, a_log),)
+
+    def flops(self, types: Types, call: Call) -> int:
+        """Count sum, product, sigmoid and product of each element."""
+        return 4 * call.size(types["x"].dims)
+
+
+def _by_head(x: TensorType, a_log: TensorType) -> TensorType:
+    """Return the type of decays, of heads or of the channels of their keys."""
+    heads, width = int(a_log.dims[0]), int(x.dims[-1])
+    fits = len(a_log.dims) == 1 and width % heads == 0
+    expect(fits, f"{a_log} has not the heads of {x}")
+    dims = (heads,) if width == heads else (heads, width // heads)
+    return TensorType(dtype="f32", dims=(*x.dims[:-1], *dims))
 
 
 class Sigmoid(Op):

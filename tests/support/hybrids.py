@@ -53,6 +53,40 @@ FAMILIES: Mapping[str, Config] = {
         "num_dense_layers": 1,
         "norm_eps": 1e-2,
     },
+    "kimi_linear": {
+        **RMS,
+        **_SPARSE,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 20,
+        "linear_attn_config": {
+            "head_dim": 12,
+            "num_heads": 3,
+            "short_conv_kernel_size": 4,
+            "kda_layers": [1, 2, 4],
+            "full_attn_layers": [3],
+        },
+    },
+    "falcon_h1": {
+        **RMS,
+        "max_position_embeddings": 256,
+        "mamba_n_heads": 8,
+        "mamba_d_ssm": 80,
+        "mamba_d_state": 12,
+        "mamba_n_groups": 2,
+        "embedding_multiplier": 1.5,
+        "lm_head_multiplier": 0.8,
+        "attention_in_multiplier": 1.1,
+        "attention_out_multiplier": 0.7,
+        "key_multiplier": 1.3,
+        "mlp_multipliers": [0.9, 1.2],
+        "ssm_in_multiplier": 1.25,
+        "ssm_out_multiplier": 0.6,
+        "ssm_multipliers": [0.5, 1.4, 0.9, 1.7, 0.3],
+    },
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -71,13 +105,43 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "experts": {},
         "unbiased": {"use_expert_bias": False, "norm_topk_prob": False},
     },
+    "kimi_linear": {
+        "counted": {},
+        "listed": {
+            "linear_attn_config": {},
+            "linear_head_dim": 12,
+            "linear_num_heads": 3,
+            "linear_conv_kernel_dim": 3,
+            "layer_types": ["full_attention", *["linear_attention"] * 3],
+            "mlp_layer_types": ["sparse", "dense", "sparse", "dense"],
+            "q_lora_rank": 40,
+            "n_group": 4,
+            "topk_group": 2,
+        },
+    },
+    "falcon_h1": {
+        "gates": {},
+        "norms": {"mamba_rms_norm": True, "mamba_conv_bias": False},
+        "biases": {
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "ssm_in_multiplier": 1.0,
+            "attention_in_multiplier": 1.0,
+        },
+    },
 }
 
-UNPADDED: set[str] = set()
+UNPADDED = {"falcon_h1-biases"}
 
 CLASSES: Mapping[str, str] = {
     "nemotron_h": "NemotronHForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
+    "kimi_linear": "KimiLinearForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
 }
 
 MISTAKES: tuple[tuple[str, str, str], ...] = (
@@ -93,4 +157,40 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("nemotron_h-latents", "ops: {moe: {group_score: max}}", "prompt"),
     # What the router's sum is divided by
     ("lfm2_moe-experts", "ops: {moe: {sum_eps: 0.5}}", "prompt"),
+    # Decays of channels, and what goes through few
+    ("kimi_linear-counted", "ops: {delta: {decay: {floor: -5.0}}}", "prompt"),
+    ("kimi_linear-counted", "ops: {delta: {norm: {act: silu}}}", "decode"),
+    (
+        "kimi_linear-counted",
+        "weights: {mix_gate_down: self_attn.f_a_proj, "
+        "mix_decay_down: self_attn.g_a_proj}",
+        "prompt",
+    ),
+    # Latents without positions
+    (
+        "kimi_linear-counted",
+        "ops: {attn: {rope: {when: true, params: '={\"theta\": 10000.0}'}}}",
+        "decode",
+    ),
+    # Attention and a scan side by side, and multipliers
+    (
+        "falcon_h1-gates",
+        "block!: [{op: scan, pre: input_layernorm, scale: =c.ssm_out_multiplier}, "
+        "{op: attn, pre: input_layernorm, scale: =c.attention_in_multiplier * "
+        "c.attention_out_multiplier}, {op: mlp, pre: pre_ff_layernorm, "
+        "scale: '=c.mlp_multipliers[1]'}]",
+        "prompt",
+    ),
+    *(
+        ("falcon_h1-gates", f"ops: {{scan: {{{said}}}}}", "prompt")
+        for said in (
+            "v_scale: 1.0",
+            "k_scale: 1.0",
+            "q_scale: 1.0",
+            "decay: {scale: 1.0}",
+            "norm: {gate_scale: 1.0}",
+        )
+    ),
+    ("falcon_h1-gates", "ops: {mlp: {gate_scale: 1.0}}", "decode"),
+    ("falcon_h1-norms", "ops: {scan: {norm: {order: gate_first}}}", "prompt"),
 )

@@ -93,6 +93,7 @@ from glmc.backends.torch.ops.products import (
 from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
 from glmc.backends.torch.ops.recurrent import (
     add_skip,
+    bounded_decay,
     decay,
     gated_norm,
     l2_normalize,
@@ -139,6 +140,7 @@ __all__ = [
     "attention",
     "block_attention",
     "block_select",
+    "bounded_decay",
     "clamp",
     "clamped_glu",
     "concat",

@@ -168,6 +168,23 @@ def decay(step: torch.Tensor, a_log: torch.Tensor) -> torch.Tensor:
     return -a_log.float().exp().unsqueeze(-1) * by_head
 
 
+def bounded_decay(
+    x: torch.Tensor,
+    a_log: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    floor: float,
+) -> torch.Tensor:
+    """`floor * sigmoid(exp(a_log) * (x + bias))`, float32: [B, T, H], or of `x`
+    [B, T, H * Dk] one for each channel of a key, [B, T, H, Dk]."""
+    wide = x.float() if bias is None else x.float() + bias.float()
+    rate = a_log.float().exp()
+    if wide.shape[-1] != len(rate):
+        wide = wide.unflatten(-1, (len(rate), -1))
+        rate = rate[:, None]
+    return floor * torch.sigmoid(rate * wide)
+
+
 def sigmoid(x: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
     """`factor * sigmoid(x)`."""
     return torch.sigmoid(x) * factor
