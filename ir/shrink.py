@@ -107,6 +107,8 @@ def _op(op: m.Sublayer, sizes: Sizes) -> m.Sublayer:
             return _pooled(op)
         case m.Mixer():
             return _mixer(op, sizes)
+        case m.Selective():
+            return _selective(op)
         case m.Attention():
             return _attention(op, sizes)
         case m.Branches():
@@ -211,6 +213,11 @@ def _mixer(op: m.Mixer, few: Sizes) -> m.Mixer:
     sizes = {"groups": groups, "heads": groups * shared}
     widths = {"key_dim": min(op.key_dim, 12), "value_dim": min(op.value_dim, 10)}
     return op.model_copy(update={**sizes, **widths})
+
+
+def _selective(op: m.Selective) -> m.Selective:
+    sizes = {"channels": min(op.channels, FF), "state": min(op.state, 12)}
+    return op.model_copy(update={**sizes, "rank": min(op.rank, RANK)})
 
 
 def _attention(op: m.Attention, few: Sizes) -> m.Attention:

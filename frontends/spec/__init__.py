@@ -49,6 +49,7 @@ from glmc.frontends.spec.mixers import (
     GatedConvSpec,
     MixerNormSpec,
     MixerSpec,
+    SelectiveSpec,
     ShortConvSpec,
 )
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
@@ -125,6 +126,7 @@ __all__ = [
     "Refusal",
     "RopeSpec",
     "RowQuantization",
+    "SelectiveSpec",
     "SharedSpec",
     "ShortConvSpec",
     "SinusoidsSpec",

@@ -24,7 +24,7 @@ from glmc.frontends.spec.feedforward import (
     PerLayerInputSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
-from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec
+from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec, SelectiveSpec
 from glmc.frontends.spec.norms import NormSpec, NormUse
 from glmc.frontends.spec.pooled import HistorySpec, HyperSpec, PooledAttentionSpec
 from glmc.frontends.spec.positions import PositionsSpec
@@ -61,6 +61,7 @@ OpSpec = Annotated[
     | MlaSpec
     | PooledAttentionSpec
     | MixerSpec
+    | SelectiveSpec
     | GatedConvSpec
     | AffineSpec
     | LowRankSpec

@@ -60,6 +60,27 @@ class MixerSpec(Section, makes=_MIXER):
     decays."""
 
 
+_SELECTIVE = Makes(
+    m.Selective,
+    slots={
+        "v": "mix_v",
+        "step_down": "mix_decay_down",
+        "step": "mix_decay",
+        "k": "mix_k",
+        "q": "mix_q",
+        "skip": "mix_skip",
+        "gate": "mix_gate",
+        "o": "mix_o",
+    },
+)
+
+
+class SelectiveSpec(Section, makes=_SELECTIVE):
+    """A scan of channels (Mamba-1): slots ``mix_v``, ``conv_v``, ``mix_decay_down``,
+    ``mix_decay``, ``mix_k``, ``mix_q``, ``a_log``, ``mix_skip``, ``mix_gate``,
+    ``mix_o``."""
+
+
 _GATED = Makes(m.GatedConv, {"q": "mix_q", "k": "mix_k", "v": "mix_v", "o": "mix_o"})
 
 

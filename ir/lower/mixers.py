@@ -119,3 +119,29 @@ def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:
     y = _convolved(e, "v", kv, a.conv, "Ec", axes)
     y = e.emit(ops.Mul, "gated", x=q, y=y)
     return e.linear("mixed", y, a.o, ("E", "Ec"), axes)
+
+
+def selective(e: Emitter, h: str, a: m.Selective) -> str:
+    """Emit a scan of channels, what it is made of, and its gate."""
+    axes = {"Ic": a.channels, "Ns": a.state, "Rd": a.rank}
+    v = e.linear("v", h, a.v, ("Ic", "E"), axes)
+    v = _convolved(e, "v", v, a.conv, "Ic", axes)
+    made = {}
+    for name, projection, norm, slot in (
+        ("step_low", a.step_down, a.step_norm, "Rd"),
+        ("k", a.k, a.k_norm, "Ns"),
+        ("q", a.q, a.q_norm, "Ns"),
+    ):
+        x = e.linear(name, v, projection, (slot, "Ic"), axes)
+        made[name] = e.norm(f"{name}n", x, norm, (slot,), axes) if norm else x
+    weight = e.weight(a.step.weight, ("Ic", "Rd"), axes)
+    raw = e.emit(ops.Linear, "step_raw", x=made["step_low"], weight=weight)
+    bias = a.step.bias and e.weight(a.step.bias, ("Ic",), axes, dtype="f32")
+    step = e.emit(ops.StepSize, "step", x=raw, bias=bias)
+    kept = e.state("scan", RowType(sizes=(a.channels, a.state), dtype="f32"))
+    fields = {"v": v, "step": step, "k": made["k"], "q": made["q"], "state": kept}
+    fields["a_log"] = e.weight(a.a_log, ("Ic", "Ns"), axes, dtype="f32")
+    fields["skip"] = e.weight(a.skip, ("Ic",), axes, dtype="f32")
+    y = str(e.emit(ops.SelectiveScan, "read", "scan_now", **fields)[0])
+    z = e.linear("z", h, a.gate, ("Ic", "E"), axes)
+    return e.linear("mixed", gated(e, y, z, a.act), a.o, ("E", "Ic"), axes)

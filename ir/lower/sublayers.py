@@ -8,7 +8,7 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.blocks import block_attended
 from glmc.ir.lower.emitter import Axes, Emitter
-from glmc.ir.lower.mixers import gated_conv, mixer
+from glmc.ir.lower.mixers import gated_conv, mixer, selective
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import route, routed
 from glmc.ir.lower.pooled import pooled_attention
@@ -285,6 +285,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mla: mla,
     m.PooledAttention: pooled_attention,
     m.Mixer: mixer,
+    m.Selective: selective,
     m.GatedConv: gated_conv,
     m.Mlp: mlp,
     m.Moe: moe,

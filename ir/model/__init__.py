@@ -6,7 +6,14 @@ which tensor a slot is, in the axis notation of :mod:`glmc.ir.layout`.
 """
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.mixers import Decay, GatedConv, Mixer, MixerNorm, ShortConv
+from glmc.ir.model.mixers import (
+    Decay,
+    GatedConv,
+    Mixer,
+    MixerNorm,
+    Selective,
+    ShortConv,
+)
 from glmc.ir.model.model import (
     AltUp,
     AnyStreams,
@@ -143,6 +150,7 @@ __all__ = [
     "RopeStyle",
     "Router",
     "RowQuantized",
+    "Selective",
     "ShortConv",
     "Sinusoids",
     "Step",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.weights import Projection, Weight
+from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
 
 
@@ -131,4 +131,40 @@ class GatedConv(Node):
     k: Projection
     v: Projection
     conv: ShortConv
+    o: Projection
+
+
+class Selective(Node):
+    """A scan of channels, each of which keeps ``state`` numbers that decay by
+    themselves: Mamba (arXiv:2312.00752).
+
+    Of ``v``, projected and convolved, all else is made: the keys and queries that the
+    channels share, and through few channels each channel's step s. A token leaves
+    ``exp(-exp(a_log) · s)`` of what is kept. What is read, and ``skip · v``, goes
+    through a gate ``act(gate(x))``.
+    """
+
+    kind: Literal["selective"] = "selective"
+    channels: PositiveInt
+    """Axis ``Ic``."""
+    state: PositiveInt
+    """Axis ``Ns``; keys (B) and queries (C) are as wide."""
+    rank: PositiveInt
+    """The width of what steps are made of, axis ``Rd``."""
+    v: Projection
+    conv: ShortConv
+    step_down: Projection
+    step: Projection
+    k: Projection
+    q: Projection
+    step_norm: Norm | None = None
+    """Norm of what steps are made of."""
+    k_norm: Norm | None = None
+    q_norm: Norm | None = None
+    a_log: Weight
+    """A number for each channel and each number it keeps."""
+    skip: Weight
+    """A number for each channel."""
+    act: ActivationName
+    gate: Projection
     o: Projection

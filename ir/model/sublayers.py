@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.mixers import GatedConv, Mixer
+from glmc.ir.model.mixers import GatedConv, Mixer, Selective
 from glmc.ir.model.pooled import PooledAttention
 from glmc.ir.model.rope import Rope, RopeStyle
 from glmc.ir.model.weights import Norm, Projection, Weight
@@ -446,6 +446,7 @@ Sublayer = Annotated[
     | Mla
     | PooledAttention
     | Mixer
+    | Selective
     | GatedConv
     | Mlp
     | Moe

@@ -95,6 +95,45 @@ class Scan(Op):
         return super().nbytes(types, call) + _touched(types, call)
 
 
+class SelectiveScan(Op):
+    """A linear recurrence of each channel over tokens, its state N numbers in fp32.
+
+    ``S = exp(-exp(a_log) · step) · S + step · v · k`` and ``y = S · q + skip · v``: the
+    recurrence of Mamba (arXiv:2312.00752). ``v`` and ``step`` are ``[B,T,I]``, keys and
+    queries ``[B,T,N]`` of all channels, ``a_log`` ``[I,N]``.
+    """
+
+    mnemonic = "selective_scan"
+    exact = ("a_log", "skip")
+    v: Value
+    step: Value
+    k: Value
+    q: Value
+    a_log: Param
+    skip: Param
+    state: Writes
+
+    def infer(self, types: Any) -> tuple[Type, ...]:
+        v, k, a_log = types["v"], types["k"], types["a_log"]
+        expect(types["step"].dims == v.dims, f"steps {types['step']} are not of {v}")
+        expect(types["q"].dims == k.dims, f"q {types['q']} is not k {k}")
+        wanted = (v.dims[-1], k.dims[-1])
+        expect(a_log.dims == wanted, f"{a_log} has not the channels of {v} and {k}")
+        fits = types["skip"].dims == v.dims[-1:]
+        expect(fits, f"{types['skip']} is not of the channels of {v}")
+        state = RowType(sizes=(int(wanted[0]), int(wanted[1])), dtype="f32")
+        expect(types["state"] == state, f"state {types['state']} must be {state}")
+        return (v, state)
+
+    def flops(self, types: Any, call: Call) -> int:
+        """Count for each number kept and each token: decay, write and read."""
+        return 6 * call.batch * call.tokens * int(types["state"].elements())
+
+    def nbytes(self, types: Any, call: Call) -> int:
+        """Count the operands, the result, and the state read and written once."""
+        return super().nbytes(types, call) + _touched(types, call)
+
+
 def _touched(types: Any, call: Call) -> int:
     """Return the bytes of a state that is read and written once in every row."""
     dtype = next(t.dtype for t in types.values() if isinstance(t, TensorType))

@@ -20,7 +20,34 @@ _SPARSE: Config = {
     "routed_scaling_factor": 1.5,
 }
 
+_MAMBA: Config = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "state_size": 12,
+    "layer_norm_epsilon": 1e-2,
+    "time_step_rank": 6,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
 FAMILIES: Mapping[str, Config] = {
+    "mamba": _MAMBA,
+    "falcon_mamba": {**_MAMBA, "mixer_rms_eps": 1e-2},
+    "jamba": {
+        **RMS,
+        "max_position_embeddings": 256,
+        "num_hidden_layers": 4,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 3,
+        "expert_layer_offset": 1,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "mamba_d_state": 12,
+        "mamba_dt_rank": 6,
+    },
     # transformers clamps steps in prompts only, and cannot start with a bound of 0.
     "nemotron_h": {
         **{k: v for k, v in _EPS_APART.items() if k != "num_hidden_layers"},
@@ -90,6 +117,28 @@ FAMILIES: Mapping[str, Config] = {
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
+    "mamba": {
+        "channels": {},
+        "biases": {
+            "use_bias": True,
+            "use_conv_bias": False,
+            "time_step_rank": "auto",
+            "conv_kernel": 3,
+            "expand": 1,
+            "tie_word_embeddings": False,
+        },
+    },
+    "falcon_mamba": {"norms": {}},
+    "jamba": {
+        "hybrid": {},
+        "biases": {
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "mamba_dt_rank": "auto",
+            "num_experts": 1,
+            "num_experts_per_tok": 1,
+        },
+    },
     "nemotron_h": {
         "experts": {},
         "latents": {
@@ -135,9 +184,12 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
 }
 
-UNPADDED = {"falcon_h1-biases"}
+UNPADDED = {"falcon_h1-biases", "mamba-biases", "jamba-biases"}
 
 CLASSES: Mapping[str, str] = {
+    "mamba": "MambaForCausalLM",
+    "falcon_mamba": "FalconMambaForCausalLM",
+    "jamba": "JambaForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "kimi_linear": "KimiLinearForCausalLM",
@@ -193,4 +245,24 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ),
     ("falcon_h1-gates", "ops: {mlp: {gate_scale: 1.0}}", "decode"),
     ("falcon_h1-norms", "ops: {scan: {norm: {order: gate_first}}}", "prompt"),
+    # Scans of channels
+    ("mamba-channels", "ops: {scan: {conv: {act: null}}}", "prompt"),
+    (
+        "mamba-channels",
+        "weights: {mix_decay_down+mix_k+mix_q: "
+        "{layout: '[mix_decay_down:Rd|mix_q:Ns|mix_k:Ns] Ic'}}",
+        "decode",
+    ),
+    (
+        "mamba-channels",
+        "weights: {mix_decay: {bias: false}}\nwaive: {'*.dt_proj.bias': planted}",
+        "prompt",
+    ),
+    ("falcon_mamba-norms", "ops: {scan: {q_norm: null}}", "prompt"),
+    (
+        "jamba-hybrid",
+        "ops: {scan: {step_norm: null}}\nwaive: {'*.dt_layernorm.weight': planted}",
+        "decode",
+    ),
+    ("jamba-hybrid", "ops: {moe: {renormalise: true}}", "prompt"),
 )

@@ -85,6 +85,10 @@ def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Te
         return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
     if "embed" in name or "wte" in name or "wpe" in name:
         return 0.5 * noise
+    if "x_proj" in name or "dt_proj" in name:
+        # Mamba multiplies what these make with one another and sums it up: rounding of
+        # large ones is all that would be compared.
+        return 0.25 * noise / math.sqrt(min(parameter.shape[-2:]))
     return noise / math.sqrt(min(parameter.shape[-2:]))
 
 

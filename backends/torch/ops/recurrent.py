@@ -140,6 +140,38 @@ def _products(q: torch.Tensor, k: torch.Tensor, total: torch.Tensor) -> torch.Te
     return torch.einsum("bhid,bhjd,bhijd->bhij", q, k, decays)
 
 
+def selective_scan(
+    v: torch.Tensor,
+    step: torch.Tensor,
+    k: torch.Tensor,
+    q: torch.Tensor,
+    a_log: torch.Tensor,
+    skip: torch.Tensor,
+    state: RowState,
+) -> tuple[torch.Tensor, RowState]:
+    """`S = exp(-exp(a_log) * step) * S + step * v * k`, `y = S q + skip * v`, token by
+    token, in fp32.
+
+    `v` and `step` are [B, T, I], `k` and `q` [B, T, N], `a_log` [I, N], `skip` [I], and
+    y is [B, T, I] in the dtype of `v`. `state.rows` is S, float32 [B, I, N].
+    """
+    real = _real(state, v.shape[1])
+    wide = v.float() if real is None else torch.where(real[..., None], v, 0).float()
+    rate, made, kept = -a_log.float().exp(), [], state.rows
+    for at in range(0, v.shape[1], SCANNED_AT_ONCE):
+        part = slice(at, at + SCANNED_AT_ONCE)
+        left = (step[:, part, :, None].float() * rate).exp()
+        written = (step[:, part].float() * wide[:, part])[..., None]
+        written = written * k[:, part, None].float()
+        read = q[:, part, :, None].float()
+        for token in range(left.shape[1]):
+            kept = left[:, token] * kept + written[:, token]
+            made.append(kept @ read[:, token])
+    state.rows.copy_(kept)
+    y = torch.stack(made, 1).squeeze(-1) + skip.float() * wide
+    return y.to(v.dtype), state
+
+
 def l2_normalize(x: torch.Tensor, *, eps: float) -> torch.Tensor:
     """`x` divided by the length of its last dimension, float32."""
     wide = x.float()
@@ -180,7 +212,7 @@ def bounded_decay(
     wide = x.float() if bias is None else x.float() + bias.float()
     rate = a_log.float().exp()
     if wide.shape[-1] != len(rate):
-        wide = wide.unflatten(-1, (len(rate), -1))
+        wide = wide.view(*wide.shape[:-1], len(rate), -1)
         rate = rate[:, None]
     return floor * torch.sigmoid(rate * wide)
 
