@@ -97,6 +97,21 @@ FAMILIES: Mapping[str, Config] = {
             "full_attn_layers": [3],
         },
     },
+    "bailing_hybrid": {
+        **RMS,
+        **_SPARSE,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 20,
+        "head_dim": 10,
+        "layer_group_size": 3,
+        "first_k_dense_replace": 1,
+        "n_group": 4,
+        "topk_group": 2,
+    },
     "falcon_h1": {
         **RMS,
         "max_position_embeddings": 256,
@@ -168,6 +183,14 @@ CASES: Mapping[str, Mapping[str, Config]] = {
             "topk_group": 2,
         },
     },
+    "bailing_hybrid": {
+        "bounded": {},
+        "plain": {
+            "kda_safe_gate": False,
+            "short_conv_kernel_size": 3,
+            "layer_types": ["full_attention", *["linear_attention"] * 3],
+        },
+    },
     "falcon_h1": {
         "gates": {},
         "norms": {"mamba_rms_norm": True, "mamba_conv_bias": False},
@@ -193,6 +216,7 @@ CLASSES: Mapping[str, str] = {
     "nemotron_h": "NemotronHForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "kimi_linear": "KimiLinearForCausalLM",
+    "bailing_hybrid": "BailingHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
 }
 
@@ -265,4 +289,17 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "decode",
     ),
     ("jamba-hybrid", "ops: {moe: {renormalise: true}}", "prompt"),
+    # Decays that have a floor
+    (
+        "bailing_hybrid-bounded",
+        "ops: {delta: {decay: {floor: null}}}\n"
+        "ignore: {kda_safe_gate: planted, kda_lower_bound: planted}",
+        "prompt",
+    ),
+    (
+        "bailing_hybrid-bounded",
+        "ops: {delta: {decay: {floor: -4.0}}}\n"
+        "ignore: {kda_safe_gate: planted, kda_lower_bound: planted}",
+        "decode",
+    ),
 )
