@@ -80,6 +80,15 @@ FAMILIES: Mapping[str, Config] = {
         "num_dense_layers": 1,
         "norm_eps": 1e-2,
     },
+    "lfm3": {
+        **_EPS_APART,
+        "max_position_embeddings": 256,
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "layer_types": ["conv", "full_attention", "conv", "sliding_attention"],
+        "sliding_window": 8,
+        "norm_eps": 1e-2,
+    },
     "kimi_linear": {
         **RMS,
         **_SPARSE,
@@ -169,6 +178,14 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         "experts": {},
         "unbiased": {"use_expert_bias": False, "norm_topk_prob": False},
     },
+    "lfm3": {
+        "gates": {},
+        "bare": {
+            "use_sandwich_norm": False,
+            "use_attention_gate": False,
+            "conv_L_cache": 3,
+        },
+    },
     "kimi_linear": {
         "counted": {},
         "listed": {
@@ -215,6 +232,7 @@ CLASSES: Mapping[str, str] = {
     "jamba": "JambaForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
+    "lfm3": "Lfm3ForCausalLM",
     "kimi_linear": "KimiLinearForCausalLM",
     "bailing_hybrid": "BailingHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
@@ -300,6 +318,17 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "bailing_hybrid-bounded",
         "ops: {delta: {decay: {floor: -4.0}}}\n"
         "ignore: {kda_safe_gate: planted, kda_lower_bound: planted}",
+        "decode",
+    ),
+    (
+        "lfm3-gates",
+        "ops: {attn: {gate: null}}\nwaive: {'*.gate_proj.weight': planted}\n"
+        "ignore: {use_attention_gate: planted}",
+        "prompt",
+    ),
+    (
+        "lfm3-gates",
+        "ops: {attn: {window: null}}\nignore: {sliding_window: planted}",
         "decode",
     ),
 )
