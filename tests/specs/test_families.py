@@ -44,7 +44,7 @@ def mlp(model: m.Model) -> m.Mlp:
 def test_each_family_lowers(load: Load, family: str) -> None:
     """Names, layouts and sizes fit together."""
     program = lower(load(FAMILIES[family]).model)
-    assert sum(len(block.layers) for block in program.blocks) in (3, 4)
+    assert sum(len(block.layers) for block in program.blocks) in range(2, 6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
