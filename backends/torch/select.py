@@ -30,6 +30,7 @@ FILES = (
     "pooled",
     "head_experts",
     "recurrent",
+    "mixers",
     "collectives",
 )
 #: Definitions that stand for others where no weight is codes, and their file.

@@ -109,6 +109,11 @@ class Call:
         slots = self.make(self.sizes.batch, self.sizes.capacity, width)
         return self._kept(padded, slots=slots)
 
+    def row(self, *sizes: int, padded: bool, dtype: Dtype | None = None) -> Any:
+        """Return a state that holds one tensor for each row."""
+        rows = self.make(self.sizes.batch, *sizes, dtype=dtype)
+        return self._kept(padded, rows=rows)
+
     def state(self, heads: int, widths: Iterable[int], padded: bool) -> Any:
         """Return the state of a layer that caches keys and values."""
         dtype = {"int8": INT8, "fp8_e4m3": FLOAT8}.get(self.cache, self.dtype)
@@ -310,6 +315,47 @@ def _moe_router(call: Call) -> None:
     call(call.make(1, 1, call.use.size("weight")), weight, **vectors)
 
 
+def _short_conv(call: Call) -> None:
+    """Call the launcher for a token and for a prompt, padded or not."""
+    channels, width = call.use.sizes("weight")
+    more = call.given(bias=call.make(channels))
+    for tokens in call.sizes.tokens:
+        for padded in call.sizes.padded:
+            state = call.row(channels, width, padded=padded)
+            x = call.make(call.sizes.batch, tokens, channels)
+            call(x, call.parameter("weight"), state, **more)
+
+
+def _gated_norm(call: Call) -> None:
+    x = call.tokens(call.use.size("x"))
+    call(x, x, call.parameter("weight"))
+
+
+def _mix(call: Call) -> None:
+    """Call the launcher for a token and for a prompt, padded or not."""
+    use = call.use
+    convs = [call.parameter(f"conv_{name}") for name in "qkv"]
+    heads, _, width = use.sizes("state")
+    biases = {f"bias_{n}": call.make(len(w)) for n, w in zip("qkv", convs, strict=True)}
+    shared = call.given(
+        **biases,
+        dt_bias=call.make(use.size("step"), dtype=FLOAT32),
+        skip=call.make(heads, dtype=FLOAT32),
+        norm=call.make(width),
+    )
+    for tokens in call.sizes.tokens:
+        wide = [
+            call.make(call.sizes.batch, tokens, use.size(name))
+            for name in ("q", "k", "v", "step")
+        ]
+        more = call.given(beta=call.make(call.sizes.batch, tokens, heads), z=wide[2])
+        for padded in call.sizes.padded:
+            kept = [call.row(*w.shape, padded=padded) for w in convs]
+            state = call.row(*use.sizes("state"), padded=padded, dtype=FLOAT32)
+            a_log = call.make(heads, dtype=FLOAT32)
+            call(*wide, *convs, a_log, *kept, state, **shared, **more)
+
+
 _CALLS: Mapping[str, Callable[[Call], None]] = {
     "attention": _attention,
     "qkv_attention": _qkv_attention,
@@ -319,6 +365,9 @@ _CALLS: Mapping[str, Callable[[Call], None]] = {
     "kv_write": _kv_write,
     "latent_write": _latent_write,
     "latent_attention": _latent_attention,
+    "short_conv": _short_conv,
+    "gated_norm": _gated_norm,
+    "mix": _mix,
     "moe_experts": _moe_experts,
     "moe_router": _moe_router,
 }

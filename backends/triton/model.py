@@ -13,6 +13,8 @@ from glmc.ir.op import Op
 # What a launcher asks for beside what a call gives, by what it gives.
 _WITH = {
     "top_k": "scale",
+    "a_log": "scale",
+    "beta": "factor",
     "groups": "top_groups",
     "q_norm": "eps",
     "style": "first",

@@ -14,6 +14,7 @@ from glmc.backends.triton import (
     elementwise,
     latents,
     lines,
+    mixers,
     mixtures,
     norms,
     placement,
@@ -68,6 +69,9 @@ KERNELS: Mapping[str, Kernel] = {
     "attention": Kernel(
         attention.parts, attention_heads.unfit, "(q.shape[-1], kv.values.shape[-1])"
     ),
+    "short_conv": Kernel(mixers.conv_parts),
+    "gated_norm": Kernel(mixers.norm_parts),
+    "mix": Kernel(mixers.parts, mixers.unfit, "state.rows.shape[1:]"),
     "latent_write": Kernel(latents.write_parts),
     "latent_attention": Kernel(
         latents.parts, latents.unfit, "(q.shape[2], kv_b.shape)"

@@ -34,7 +34,7 @@ BY_A_TOKEN = {"qkv_attention": 1}
 
 def _passes() -> "tuple[Pass, ...]":
     from glmc.backends import packing
-    from glmc.backends.triton.passes import products, qkv_attention
+    from glmc.backends.triton.passes import mixers, products, qkv_attention
     from glmc.ir.passes import fusions, general
     from glmc.ir.passes.carry import CarryResidual
 
@@ -48,6 +48,8 @@ def _passes() -> "tuple[Pass, ...]":
         products.RMS_NORM_LINEAR,
         products.LAYER_NORM_LINEAR,
         qkv_attention.QKV_ATTENTION,
+        mixers.MIX,
+        mixers.MIX_NORM,
     )
 
 

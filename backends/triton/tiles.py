@@ -257,3 +257,38 @@ def splits(kv_heads: int) -> int:
     some 256 programs."""
     wanted = power_of_two(256 // max(kv_heads, 1))
     return max(FAN, min(wanted, FAN * FAN))
+
+
+# Short convolutions: a program's channels of a token, and its tokens of a prompt.
+SHORT_CONV: tuple[Tile, Tile] = (
+    {"TOKENS": 1, "COLS": 256, "num_warps": 4},
+    {"TOKENS": 32, "COLS": 64, "num_warps": 4},
+)
+# Channels whose newest tokens a program keeps.
+KEPT_COLS = 256
+
+# Mixers. A program of a token holds so many numbers of a head's state at a time, 64 a
+# thread; one of a prompt holds fewer columns, and chunks beside them.
+STATE_AREA, WIDEST_KEY = 8192, 256
+
+
+def mix_token(k_dim: int, v_dim: int) -> Tile:
+    """Choose the tile of a mixer's token."""
+    keys = dot_block(k_dim)
+    columns = min(dot_block(v_dim), STATE_AREA // keys)
+    return {"V_BLOCK": columns, "num_warps": max(4, columns * keys // 2048)}
+
+
+def mix_scan(size: int, k_dim: int, v_dim: int, keyed: bool) -> Tile:
+    """Choose the tile of a mixer's prompt, for elements of ``size`` bytes; ``keyed``
+    where each channel of a key decays by itself.
+
+    Elements of 4 bytes have no CHUNK: products of float32 take whole tiles in
+    registers, so a program reads one token after the other.
+    """
+    keys = dot_block(k_dim)
+    if size == 4:
+        return {"V_BLOCK": min(dot_block(v_dim), 32), "num_warps": max(4, keys // 32)}
+    columns = min(dot_block(v_dim), 32 if keys <= 128 else 16)
+    chunk = {"CHUNK": 16, "V_BLOCK": columns, **({"PART": 16} if keyed else {})}
+    return {**chunk, "num_warps": 8 if keys > 64 else 4, "num_stages": 1}

@@ -36,7 +36,7 @@ def _convolved(
     weight = e.weight(stored.weight, (slot, "Wc"), axes)
     bias = e.bias(weight, stored.bias, (slot,), axes)
     channels = int(e.types[x].dims[-1])
-    kept = e.state(f"conv_{name}", RowType(sizes=(channels, conv.width - 1)))
+    kept = e.state(f"conv_{name}", RowType(sizes=(channels, conv.width)))
     fields = {"x": x, "weight": weight, "bias": bias, "state": kept, "fn": conv.act}
     made = e.emit(ops.ShortConv, f"{name}c", f"conv_{name}_now", **fields)
     return str(made[0])

@@ -112,16 +112,16 @@ def _select(
 ) -> str:
     """Emit an indexer with a key cache of its own; return its selection."""
     axes = _axes(a)
-    turn = {**turn, "style": ix.style}
-    if ix.turns == "last":
-        turn["first"] = ix.dim - a.rope.dim
+    if a.rope:
+        turn = {**turn, "style": ix.style}
+        turn |= {"first": ix.dim - a.rope.dim} if ix.turns == "last" else {}
     q = e.linear("iq", latent, ix.q, ("Hi Di", "Lq"), axes)
     q = e.emit(ops.Heads, "iqh", x=q, n=ix.heads)
-    q = e.emit(ops.Rope, "iqr", x=q, **turn)
+    q = e.emit(ops.Rope, "iqr", x=q, **turn) if turn else q
     k = e.linear("ik", h, ix.k, ("Di", "E"), axes)
     k = e.norm("ikn", k, ix.k_norm, ("Di",), axes)
     k = e.emit(ops.Heads, "ikh", x=k, n=1)
-    k = e.emit(ops.Rope, "ikr", x=k, **turn)
+    k = e.emit(ops.Rope, "ikr", x=k, **turn) if turn else k
     index = e.state("index", TokenType(sizes=(ix.dim,)))
     index = e.emit(ops.TokenWrite, "index_now", kept=index, x=k)
     weight = e.weight(ix.weights, ("Hi", "E"), axes, dtype="f32")

@@ -53,6 +53,7 @@ from glmc.ir.ops.hyper import (
     RepeatStreams,
 )
 from glmc.ir.ops.latent import LatentAttention, LatentWrite
+from glmc.ir.ops.mixers import Mix
 from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
 from glmc.ir.ops.norms import (
     AddLayerNorm,
@@ -169,6 +170,7 @@ __all__ = [
     "LinearAct",
     "LinearAdd",
     "MeanStreams",
+    "Mix",
     "MixSnapshots",
     "MixStreams",
     "MoeExperts",

@@ -15,8 +15,10 @@ from glmc.ir.types import TensorType, Type
 class ShortConv(Op):
     """y[t] = fn(bias + Σ_j weight[j] · x[t - W + 1 + j]), of each channel by itself.
 
-    Causal: ``state`` holds the ``W - 1`` tokens before the call, zeros before the
-    first. ``weight`` is ``[channels, W]``, its last column for the newest token.
+    Causal: ``state`` holds the last ``W`` tokens, zeros before the first, as a ring:
+    that in slot s of the cache lies in column s mod W, so that a step writes a column
+    which it does not read. ``weight`` is ``[channels, W]``, its last column for the
+    newest token.
     """
 
     mnemonic = "short_conv"
@@ -31,8 +33,8 @@ class ShortConv(Op):
         x, weight, state = types["x"], types["weight"], types["state"]
         expect(weight.dims[:1] == x.dims[-1:], f"{weight} has not the channels of {x}")
         channels, width = weight.dims
-        fits = isinstance(state, RowType) and state.dims == (channels, int(width) - 1)
-        expect(fits, f"state {state} must be [{channels},{int(width) - 1}] per row")
+        fits = isinstance(state, RowType) and state.dims == (channels, width)
+        expect(fits, f"state {state} must be [{channels},{width}] per row")
         bias = types.get("bias")
         expect(not bias or bias.dims == x.dims[-1:], f"bias {bias} does not fit {x}")
         return (x, state)
@@ -43,7 +45,7 @@ class ShortConv(Op):
 
     def nbytes(self, types: Any, call: Call) -> int:
         """Count the operands, the result, and the state read and written once."""
-        return super().nbytes(types, call) + _touched(types, call)
+        return super().nbytes(types, call) + touched(types["state"], types, call)
 
 
 class Scan(Op):
@@ -92,7 +94,7 @@ class Scan(Op):
 
     def nbytes(self, types: Any, call: Call) -> int:
         """Count the operands, the result, and the state read and written once."""
-        return super().nbytes(types, call) + _touched(types, call)
+        return super().nbytes(types, call) + touched(types["state"], types, call)
 
 
 class SelectiveScan(Op):
@@ -131,13 +133,13 @@ class SelectiveScan(Op):
 
     def nbytes(self, types: Any, call: Call) -> int:
         """Count the operands, the result, and the state read and written once."""
-        return super().nbytes(types, call) + _touched(types, call)
+        return super().nbytes(types, call) + touched(types["state"], types, call)
 
 
-def _touched(types: Any, call: Call) -> int:
+def touched(state: Any, types: Any, call: Call) -> int:
     """Return the bytes of a state that is read and written once in every row."""
     dtype = next(t.dtype for t in types.values() if isinstance(t, TensorType))
-    return 2 * call.kept(types["state"], dtype)
+    return 2 * call.kept(state, dtype)
 
 
 class L2Normalize(Op):

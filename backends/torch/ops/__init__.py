@@ -57,6 +57,7 @@ from glmc.backends.torch.ops.hyper import (
     repeat_streams,
 )
 from glmc.backends.torch.ops.latent import latent_attention, latent_write
+from glmc.backends.torch.ops.mixers import mix
 from glmc.backends.torch.ops.moe import moe_experts, moe_router, scale_experts
 from glmc.backends.torch.ops.norms import (
     add_layer_norm,
@@ -178,6 +179,7 @@ __all__ = [
     "linear_act",
     "linear_add",
     "mean_streams",
+    "mix",
     "mix_snapshots",
     "mix_streams",
     "moe_experts",

@@ -31,15 +31,21 @@ def short_conv(
 ) -> tuple[torch.Tensor, RowState]:
     """Causal convolution of each channel of `x` [B, T, C] by `weight` [C, W].
 
-    `state.rows` [B, C, W - 1] are the tokens before. Padding counts as zeros, and what
-    comes of it is zeros.
+    `state.rows` [B, C, W] is a ring: the token in slot s lies in column s % W. Padding
+    counts as zeros, and what comes of it is zeros.
     """
-    real = _real(state, x.shape[1])
+    tokens, width = x.shape[1], weight.shape[1]
+    real = _real(state, tokens)
     if real is not None:
         x = torch.where(real[..., None], x, 0)
-    seen = torch.cat((state.rows.to(x.dtype), x.transpose(1, 2)), 2)
+    # Columns of the W - 1 tokens before the call, the oldest first.
+    before = (state.position + torch.arange(1, width, device=x.device)) % width
+    kept = state.rows.index_select(2, before)
+    seen = torch.cat((kept.to(x.dtype), x.transpose(1, 2)), 2)
     y = F.conv1d(seen, weight[:, None], bias, groups=len(weight)).transpose(1, 2)
-    state.rows.copy_(seen[:, :, x.shape[1] :])
+    newest = torch.arange(max(0, tokens - width), tokens, device=x.device)
+    written = seen[:, :, seen.shape[2] - len(newest) :].to(state.rows.dtype)
+    state.rows.index_copy_(2, (state.position + newest) % width, written)
     y = y if fn is None else ACTIVATIONS[fn](y)
     return (y if real is None else torch.where(real[..., None], y, 0)), state
 

@@ -23,7 +23,15 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def kept(*sizes: int, past: int = 0, start: Any = None) -> Any:
     """A state of zeros, as an op is given it."""
-    return SimpleNamespace(rows=torch.zeros(sizes), past=past, start=start)
+    position = torch.tensor([past], dtype=torch.int32)
+    rows = torch.zeros(sizes)
+    return SimpleNamespace(rows=rows, past=past, position=position, start=start)
+
+
+def went(state: Any, tokens: int) -> None:
+    """Move a state on, as the cache does after a call."""
+    state.past += tokens
+    state.position += tokens
 
 
 def operands(of: str, correct: bool, tokens: int = TOKENS) -> dict[str, Any]:
@@ -136,26 +144,29 @@ def test_a_short_convolution(fn: str | None, calls: tuple[int, ...]) -> None:
         layer.bias.copy_(bias)
         want = layer(x.transpose(1, 2))[:, :, :20].transpose(1, 2)
     want = F.silu(want) if fn else want
-    state, made, at = kept(2, 7, 3), [], 0
+    state, made, at = kept(2, 7, 4), [], 0
     for tokens in calls:
         part = x[:, at : at + tokens]
         made.append(ops.short_conv(part, weight, state, bias=bias, fn=fn)[0])
+        went(state, tokens)
         at += tokens
     assert (torch.cat(made, 1) - want).abs().max() < CLOSE
-    assert torch.equal(state.rows, x[:, -3:].transpose(1, 2))
-    swapped = ops.short_conv(x, weight.flip(1), kept(2, 7, 3), bias=bias, fn=fn)[0]
+    # 20 tokens: that of slot 16 lies in column 0 of the ring.
+    assert torch.equal(state.rows, x[:, -4:].transpose(1, 2))
+    swapped = ops.short_conv(x, weight.flip(1), kept(2, 7, 4), bias=bias, fn=fn)[0]
     assert (swapped - want).abs().max() > 0.1  # the last column is for the newest
 
 
 def test_padding_leaves_a_short_convolution_alone() -> None:
     x, weight, bias = noise(2, 9, 7), noise(7, 4, seed=1), noise(7, seed=2)
     start = torch.tensor([5, 0], dtype=torch.int32)
-    state, alone = kept(2, 7, 3, start=start), kept(1, 7, 3)
+    state, alone = kept(2, 7, 4, start=start), kept(1, 7, 4)
     got = ops.short_conv(x, weight, state, bias=bias)[0]
     want = ops.short_conv(x[:1, 5:], weight, alone, bias=bias)[0]
     assert torch.equal(got[0, :5], torch.zeros(5, 7))
     assert torch.allclose(got[:1, 5:], want)
-    assert torch.equal(state.rows[:1], alone.rows)
+    # Slots 5 to 8 beside tokens 0 to 3: the ring lies one column further.
+    assert torch.equal(state.rows[:1], alone.rows.roll(1, 2))
 
 
 @pytest.mark.parametrize("weight_in", ["input", "f32"])
@@ -196,3 +207,52 @@ def test_what_a_scan_is_given() -> None:
     assert torch.allclose(ops.sigmoid(x, factor=2.0), 2 / (1 + (-x).exp()))
     lengths = ops.l2_normalize(heads, eps=0.0).norm(dim=-1)
     assert torch.allclose(lengths, torch.ones(2, 5, 6))
+
+
+@pytest.mark.parametrize("calls", [(70,), (65, 1, 1, 3), (1,) * 70])
+def test_a_scan_of_channels_is_its_recurrence(calls: tuple[int, ...]) -> None:
+    v, step = noise(2, 70, 5), F.softplus(noise(2, 70, 5, seed=1))
+    k, q, a_log = noise(2, 70, 3, seed=2), noise(2, 70, 3, seed=3), noise(5, 3, seed=4)
+    skip = noise(5, seed=5)
+    kept_rows, want = torch.zeros(2, 5, 3), torch.zeros(2, 70, 5)
+    for row in range(2):
+        for channel in range(5):
+            for t in range(70):
+                left = torch.exp(-a_log[channel].exp() * step[row, t, channel])
+                written = step[row, t, channel] * v[row, t, channel] * k[row, t]
+                kept_rows[row, channel] = left * kept_rows[row, channel] + written
+                want[row, t, channel] = kept_rows[row, channel] @ q[row, t]
+    want += skip * v
+    state, made, at = kept(2, 5, 3), [], 0
+    for tokens in calls:
+        part = (x[:, at : at + tokens] for x in (v, step, k, q))
+        made.append(ops.selective_scan(*part, a_log, skip, state)[0])
+        went(state, tokens)
+        at += tokens
+    assert (torch.cat(made, 1) - want).abs().max() < CLOSE
+    assert (state.rows - kept_rows).abs().max() < CLOSE
+    swapped = ops.selective_scan(v, step, q, k, a_log, skip, kept(2, 5, 3))[0]
+    assert (swapped - want).abs().max() > 0.1
+
+
+def test_padding_leaves_a_scan_of_channels_alone() -> None:
+    v, step = noise(2, 9, 5), F.softplus(noise(2, 9, 5, seed=1))
+    k, q, a_log = noise(2, 9, 3, seed=2), noise(2, 9, 3, seed=3), noise(5, 3, seed=4)
+    start = torch.tensor([4, 0], dtype=torch.int32)
+    state, alone = kept(2, 5, 3, start=start), kept(1, 5, 3)
+    got = ops.selective_scan(v, step, k, q, a_log, noise(5, seed=5), state)[0]
+    part = (x[:1, 4:] for x in (v, step, k, q))
+    want = ops.selective_scan(*part, a_log, noise(5, seed=5), alone)[0]
+    assert torch.allclose(got[:1, 4:], want, atol=1e-6)
+    assert torch.allclose(state.rows[:1], alone.rows, atol=1e-6)
+
+
+def test_a_decay_with_a_floor() -> None:
+    x, bias, a_log = noise(2, 5, 24), noise(24, seed=1), noise(6, seed=2)
+    got = ops.bounded_decay(x, a_log, bias=bias, floor=-5.0)
+    rate = a_log.exp().repeat_interleave(4)
+    want = -5.0 / (1 + torch.exp(-rate * (x + bias)))
+    assert torch.allclose(got, want.view(2, 5, 6, 4))
+    by_head = ops.bounded_decay(x[..., :6], a_log, floor=-5.0)
+    assert torch.allclose(by_head, -5.0 * torch.sigmoid(a_log.exp() * x[..., :6]))
+    assert not torch.allclose(by_head, -a_log.exp() * F.softplus(x[..., :6]), atol=0.1)

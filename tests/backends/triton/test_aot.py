@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from glmc.backends.triton import tiles
 from glmc.backends.triton.aot import Ahead, Compiled, compile_ahead, files, table
+from glmc.backends.triton.registry import aot_specs
+from glmc.backends.triton.sketch import DTYPES
 from glmc.backends.triton.targets import LIMITS
 from glmc.backends.triton.uses import OpUse
 from glmc.ir.errors import GlmcError
@@ -29,6 +32,7 @@ from support.kernels import (
     router_use,
     write_use,
 )
+from support.mixing import MIXERS, conv_use, gated_use
 
 TARGETS = ("cuda:80", "cuda:90")
 EVERY = (*TARGETS, "cuda:100")
@@ -36,6 +40,10 @@ EVERY = (*TARGETS, "cuda:100")
 SHARED = 99 * 1024
 
 SILU = {"fn": "silu", "gated": True}
+
+DELTA = replace(MIXERS["delta"], groups=16, share=2, key=128, value=128)
+CHANNELS = replace(MIXERS["channels"], groups=32, key=128, value=128)
+STATES = replace(MIXERS["sum"], groups=8, share=16, key=128, value=64)
 
 NORMS = [norm_use("rms_norm", 4096), norm_use("add_rms_norm", 4096)]
 SHIFTED = [
@@ -75,6 +83,20 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
         [qkv_use(40, 8, 128, rotary=128, chunk=8192), qkv_use(40, 8, 128)],
         (*TARGETS, "cuda:100"),
     ),
+    "delta rule of Qwen3-Next": ("bf16", [DELTA.use], EVERY),
+    "delta rule, decays of channels": ("bf16", [CHANNELS.use], EVERY),
+    "delta rule, wide heads, f32": (
+        "f32",
+        [replace(DELTA, key=256, value=256).use],
+        TARGETS,
+    ),
+    "Mamba-2": (
+        "bf16",
+        [STATES.use, gated_use(8192, 8192, groups=8, order="gate_first")],
+        EVERY,
+    ),
+    "Mamba-2, f32": ("f32", [replace(STATES, key=256).use], TARGETS),
+    "short convolutions": ("bf16", [conv_use(2048, 3, None)], EVERY),
     "sinks and slopes": (
         "bf16",
         [qkv_use(64, 8, 64, extras=("slopes", "sinks"), window=128, softcap=30.0)],
@@ -302,16 +324,21 @@ def test_what_is_always_compiled_is_there() -> None:
 
 @pytest.mark.parametrize("model", CHOSEN)
 def test_every_kernel_becomes_a_binary_that_fits_every_gpu(model: str) -> None:
-    _, uses, targets = MODELS[model]
-    tree = ast.parse(render(*uses))
-    kernels = {
+    dtype, uses, targets = MODELS[model]
+    text = render(*uses)
+    defined = {
         node.name
-        for node in tree.body
+        for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef) and node.name.endswith("_kernel")
     }
     for target in targets:
+        asked = {
+            one: {spec.kernel for spec in aot_specs(text, uses, one, target=target)}
+            for one in DTYPES
+        }
+        assert set().union(*asked.values()) == defined
         found = [c for c in compiled(model) if c.job.target.name == target]
-        assert {c.job.spec.kernel for c in found} == kernels
+        assert {c.job.spec.kernel for c in found} == asked[dtype]
         assert all(len(c.binary) > 1000 for c in found)
         if target.startswith("cuda"):
             assert all(c.resources.shared <= SHARED for c in found)

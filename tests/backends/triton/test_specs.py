@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from glmc.backends.runtime.state import PerRow
 from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.registry import aot_specs
 from glmc.backends.triton.uses import OpUse
@@ -35,6 +36,7 @@ from support.kernels import (
     router_use,
     write_use,
 )
+from support.mixing import MIXERS, conv_use, emptied, gated_use
 
 Interpreted = Callable[..., ModuleType]
 
@@ -144,6 +146,14 @@ MODELS: dict[str, list[OpUse]] = {
         coded_use("quantized_linear", 8, 40, 64, group=16),
     ],
     "int4 and int8": [quantized_use(4, 32, 33), quantized_use(8, 32, 33)],
+    "mixers": [mixer.use for mixer in MIXERS.values()],
+    "mixer": [MIXERS["delta"].use, gated_use(60, 20, groups=3)],
+    "convolutions": [
+        conv_use(70, 3, None),
+        conv_use(256, 4, "silu", "bias"),
+        gated_use(96, 96, groups=4, order="gate_first"),
+        gated_use(96, 96, fn="sigmoid", weight_in="f32"),
+    ],
     "groups": [
         quantized_use(4, 128, 70, group=32, zeros=True),
         quantized_use(4, 128, 64, group=64, bias=True),
@@ -194,6 +204,7 @@ def launch(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         module.rope(x, table, table, **use.attrs)
         return
     special = {"moe_experts": mix, "moe_router": route, "latent_attention": latent}
+    special |= {"mix": scan, "short_conv": convolve, "gated_norm": norm_gated}
     if use.name in special:
         special[use.name](module, use, dtype)
         return
@@ -245,6 +256,34 @@ def mix(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
         x = random(1, tokens, width, dtype=dtype, seed=0)
         more = {**use.attrs, **biases}
         module.moe_experts(x, experts, experts.float(), *matrices, **more)
+
+
+def scan(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """A prompt and a token; with padding or none."""
+    (mixer,) = (one for one in MIXERS.values() if one.use == use)
+    weights, named = mixer.weights(dtype)
+    for tokens, start in itertools.product((1, 3), (None, [0, 1])):
+        cache = mixer.cache(2, dtype, start)
+        given, more = mixer.tokens(tokens, 2, dtype, 0)
+        more |= {**named, **use.attrs}
+        module.mix(*given, *weights, *cache.own, **more)
+
+
+def convolve(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    """A prompt and a token; with padding or none."""
+    channels, width = use.sizes("weight")
+    bias = {"bias": torch.ones(channels, dtype=dtype)} if "bias" in use.operands else {}
+    weight = torch.ones(channels, width, dtype=dtype)
+    for tokens, start in itertools.product((1, 3), (None, [0, 1])):
+        cache = emptied({"state": PerRow(channels, width)}, 2, dtype, start)
+        x = random(2, tokens, channels, dtype=dtype, seed=0)
+        module.short_conv(x, weight, cache.own[0], **use.attrs, **bias)
+
+
+def norm_gated(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
+    x = random(2, 3, use.size("x"), dtype=dtype, seed=0)
+    weight = torch.ones(use.sizes("weight"), dtype=dtype)
+    module.gated_norm(x, x, weight, **use.attrs)
 
 
 def route(module: ModuleType, use: OpUse, dtype: torch.dtype) -> None:
@@ -372,10 +411,11 @@ def test_specs_are_the_launches(
     module = interpreted(*MODELS[model])
     monkeypatch.setattr(module, "present_target", lambda device: target, raising=False)
     found = launched(module, MODELS[model], dtype, monkeypatch)
-    specs = aot_specs(render(*MODELS[model]), MODELS[model], dtype, target=target)
-    assert not complaints(specs, found)
+    text = render(*MODELS[model])
+    specs = {d: aot_specs(text, MODELS[model], d, target=target) for d in DTYPES}
+    assert not complaints(specs[dtype], found)
     defined = {name for name in vars(module) if name.endswith("_kernel")}
-    assert defined == {spec.kernel for spec in specs}
+    assert defined == {spec.kernel for every in specs.values() for spec in every}
 
 
 PLANTED = {
