@@ -1,4 +1,4 @@
-"""What the kernels of mixers do in some forms and not in others, as lines."""
+"""Lines of the kernels of mixers that some forms have and others have not."""
 
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.lines import Lines

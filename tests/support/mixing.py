@@ -51,7 +51,7 @@ class Mixer:
         return OpUse("mix", self.attrs, frozenset([*shapes, *self.given]), shapes)
 
     def weights(self, dtype: torch.dtype) -> tuple[list[Any], dict[str, Any]]:
-        """What is the same for all tokens: positional and by name."""
+        """Weights, the same for all tokens: positional and by name."""
         convs = [
             random(count, self.width, dtype=dtype, seed=n) / 2
             for n, count in enumerate(self.channels.values())
@@ -67,7 +67,7 @@ class Mixer:
         return [*convs, random(self.heads, dtype=torch.float32, seed=4) / 2], more
 
     def tokens(self, count: int, rows: int, dtype: torch.dtype, seed: int) -> Any:
-        """What is projected of some tokens: positional and by name."""
+        """Projections of some tokens: positional and by name."""
         sizes = {**self.channels, "step": self.steps, "beta": self.heads}
         sizes["z"] = self.channels["v"]
         made = {

@@ -52,7 +52,7 @@ def mix(
     order: str = "norm_first",
     weight_in: str = "input",
 ) -> torch.Tensor:
-    """A mixer between its projections, [B, T, H * Dv].
+    """Reads tokens as a mixer does between its projections -> [B, T, H * Dv].
 
     `short_conv` of `q` and `k` [B, T, G * Dk] and `v` [B, T, H * Dv]; `l2_normalize` of
     q and k; of `step` [B, T, H] or [B, T, H * Dk] `step_size` and `decay`, or with a

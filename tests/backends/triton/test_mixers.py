@@ -29,7 +29,7 @@ def read(
     dtype: torch.dtype,
     start: Sequence[int] | None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What an op makes of tokens in some calls, and the states after them."""
+    """Reads tokens in some calls: the results, and the states after them."""
     cache = mixer.cache(2, dtype, start)
     states = dict(zip(("kept_q", "kept_k", "kept_v", "state"), cache.own, strict=True))
     shared, named = mixer.weights(dtype)
