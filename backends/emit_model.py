@@ -143,6 +143,7 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
         "whole": whole,
         "attributes": [
             f"max_positions = {_positions(model)}",
+            *_trained(model),
             f"vocab_size = {model.vocab}",
             f"eos_token_id = {literal(model.tokens.eos)}",
             f"pad_token_id = {model.tokens.pad!r}",
@@ -340,6 +341,13 @@ def _of(program: Program, graph: Graph, but: Graph | None = None) -> list[Parame
     used = {name for op in graph.ops for name in op.params}
     used -= {name for op in but.ops for name in op.params} if but else set()
     return [param for param in program.params if param.name in used]
+
+
+def _trained(model: Model) -> list[str]:
+    """Emit the length that a decoder was made for, where positions do not end there."""
+    if model.embed.positions or model.max_positions is None:
+        return []
+    return [f"trained_positions = {model.max_positions}"]
 
 
 def _positions(model: Model) -> str:

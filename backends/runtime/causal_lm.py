@@ -49,6 +49,8 @@ class CausalLM(BaseModel):
     #: Positions from which on all keys are turned otherwise: `generate` reads the whole
     #: context again where it reaches one.
     turns_at: ClassVar[tuple[int, ...]] = ()
+    #: Tokens of the longest texts that the model was made for, where more can be read.
+    trained_positions: ClassVar[int | None] = None
     #: How positions follow from the ids: (given, cache, ids, max_positions) -> pos.
     scheme: ClassVar[Callable[..., torch.Tensor]] = staticmethod(positions)
 
@@ -58,6 +60,7 @@ class CausalLM(BaseModel):
     cache_dtype: torch.dtype | None = None
     _learned: torch.Tensor | None = None
     _decoder: Decoder | None = None
+    _told_length = False
 
     @property
     def layer_states(self) -> list[Mapping[str, Declared]]:
@@ -232,6 +235,7 @@ class CausalLM(BaseModel):
                 read_mask(attention_mask, cache, tokens)
             pos = self.scheme(position_ids, cache, input_ids, self.max_positions)
         self._tell_turn(cache.tokens, cache.tokens + tokens)
+        self.tell_length(cache.tokens + tokens)
         cache.reserve(cache.length + tokens)
         ops = self.ops or operations(input_ids.device.type)
         with cache.reading():
@@ -239,6 +243,18 @@ class CausalLM(BaseModel):
             logits = self.whole(logits, input_ids[:, -logits_to_keep:], ops)
         cache.advance(tokens)
         return Output(logits, cache if use_cache else None)
+
+    def tell_length(self, tokens: int) -> None:
+        """Warns, once for a model, where a text is longer than those it was trained
+        on."""
+        most = self.trained_positions
+        if most is not None and tokens > most and not self._told_length:
+            self._told_length = True
+            warnings.warn(
+                f"the text has {tokens} tokens, and by its config this model was made "
+                f"for {most}: what it says from here on may be worth little.",
+                stacklevel=3,
+            )
 
     def _tell_turn(self, past: int, end: int) -> None:
         """Warns where a call goes on with keys that longer texts turn otherwise."""
@@ -269,6 +285,9 @@ class CausalLM(BaseModel):
         streamer: Any = None,
         logits_processor: Any = None,
         stopping_criteria: Any = None,
+        past_key_values: Cache | None = None,
+        draft: Any = None,
+        draft_tokens: int | None = None,
         **settings: Any,
     ) -> Any:
         """Continues `input_ids` [B, P]; rows are padded on the left, which
@@ -283,7 +302,10 @@ class CausalLM(BaseModel):
         says so, and is filled with `pad_token_id`; when every row has ended, so does
         the generation. `logits_processor` are called with (tokens, scores) before a
         token is chosen. `streamer` is given the prompt and each token by `put`, then
-        `end`. `settings` are those of `wishes.OBEYED`, by transformers' names:
+        `end`. `past_key_values`, a cache with the beginning of `input_ids`, is gone on
+        from and extended in place. `draft`, a model of another build with the same
+        vocabulary, guesses `draft_tokens` (4) at a time, and no token is another for
+        it. `settings` are those of `wishes.OBEYED`, by transformers' names:
         repetition_penalty, min_new_tokens, num_return_sequences, and others.
 
         Returns int64 [B, P + new], or with `stream` an iterator over the new tokens,
@@ -307,6 +329,9 @@ class CausalLM(BaseModel):
             pad=self.pad_token_id if pad_token_id is None else pad_token_id,
             tokenizer=tokenizer,
             criteria=listed(stopping_criteria),
+            cache=past_key_values,
+            draft=draft,
+            guesses=draft_tokens,
         )
         if streamer is not None:
             steps = streamed(ids, steps, streamer)

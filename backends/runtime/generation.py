@@ -3,14 +3,16 @@
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from .cache import Cache
 from .checks import check_ids
 from .decoding import Session
 from .endings import Criterion, Endings
+from .inputs import check_cache
 from .sampling import Sampler
 from .settings import USUAL_MOST, USUAL_NEW, Settings
 
@@ -33,6 +35,8 @@ class Asked(NamedTuple):
     pad: int
     #: How many the checkpoint's file allows, where that is more.
     allowed: int
+    #: The cache that holds the beginning of the rows, where the caller has one.
+    cache: Cache | None = None
 
 
 def generate(
@@ -47,12 +51,16 @@ def generate(
     pad: int | None,
     tokenizer: Any = None,
     criteria: Sequence[Criterion] = (),
+    cache: Cache | None = None,
+    draft: "CausalLM | None" = None,
+    guesses: int | None = None,
 ) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
     """Checks the arguments, then returns the rows and an iterator over their new
     tokens, int64 [B].
 
     `eos` are the ids that end a row; an ended row goes on with `pad` (by default the
-    first of `eos`) until all rows have ended.
+    first of `eos`) until all rows have ended. `cache` holds the first tokens of the
+    rows; `draft` guesses so many tokens at a time, see `speculation`.
     """
     check_ids(ids, model.vocab_size)
     if settings.copies > 1:
@@ -71,13 +79,37 @@ def generate(
     sampler = Sampler(seed=seed, device=model.device, rules=settings.rules, **draws)
     texts, seconds = settings.stop_strings, settings.seconds
     endings = Endings(ids, eos, texts, tokenizer, criteria, seconds)
-    asked = Asked(ids, mask, pos, new, sampler, endings, pad, allowed)
+    asked = Asked(ids, mask, pos, new, sampler, endings, pad, allowed, cache)
+    if cache is not None:
+        _check_begun(cache, ids, draft)
     if mask is None or mask.shape == ids.shape:
         # What the rules name and the model has not is refused at once.
         sampler.begin(
             ids, mask, model.vocab_size, prompt=ids.shape[1], total=ids.shape[1] + new
         )
-    return ids, _until(_tokens(model, asked), asked)
+    if draft is None:
+        return ids, _until(_tokens(model, asked), asked)
+    from .speculation import USUAL_GUESSES, check_draft, speculated
+
+    count = USUAL_GUESSES if guesses is None else guesses
+    check_draft(model, draft, ids.shape[1], new, count)
+    return ids, _until(speculated(model, draft, asked, count), asked)
+
+
+def _check_begun(cache: Any, ids: torch.Tensor, draft: Any) -> None:
+    """Refuses a cache that these rows do not go on from."""
+    if draft is not None:
+        raise ValueError(
+            "past_key_values and draft do not go together: the draft has not read what "
+            "the cache holds. Leave out one of them."
+        )
+    check_cache(cache, len(ids), len(cache.layers) if isinstance(cache, Cache) else 0)
+    if cache.tokens >= ids.shape[1]:
+        raise ValueError(
+            f"past_key_values holds {cache.tokens} tokens of each row, and input_ids "
+            f"has {ids.shape[1]}: give the whole text, with a token or more that is "
+            "not in the cache yet."
+        )
 
 
 def _copies(part: Any, count: int) -> Any:
@@ -112,18 +144,20 @@ def _length(
 def _tokens(model: "CausalLM", asked: Asked) -> Generator[torch.Tensor]:
     """Yields the new tokens as they are chosen, int64 [B] on the CPU."""
     ids, new = asked.ids, asked.new
-    batch, prompt = ids.shape
     decoder = model.decoder
-    with decoder.session(model, batch, prompt + new, asked.sampler) as session:
+    with _session(model, asked) as session:
         _read_prompt(model, session, asked, ids, asked.mask, asked.pos)
         again = _Again(model, session, asked)
         ahead = decoder.ahead
         if ahead is None:
             ahead = 1 if ids.is_cuda else 0
+        if asked.cache is not None:
+            ahead = 0  # the caller's cache holds what was handed out, and no more
         waiting = deque([session.newest()])
         begun = 1
         for n in range(new):
             while begun < min(new, n + 1 + ahead):
+                model.tell_length(ids.shape[1] + begun)
                 again.step(begun)
                 waiting.append(session.newest())
                 begun += 1
@@ -137,6 +171,20 @@ def _tokens(model: "CausalLM", asked: Asked) -> Generator[torch.Tensor]:
         )
 
 
+@contextmanager
+def _session(model: "CausalLM", asked: Asked) -> Iterator[Session]:
+    """Yields a session on the caller's cache, or on one that the decoder chooses."""
+    batch, prompt = asked.ids.shape
+    total = prompt + asked.new
+    if asked.cache is None:
+        with model.decoder.session(model, batch, total, asked.sampler) as session:
+            yield session
+        return
+    model.decoder.path = "eager: it goes on from a cache of the caller's"
+    asked.cache.reserve(asked.cache.learned + total)
+    yield Session(model, asked.cache, asked.sampler, None)
+
+
 @torch.no_grad()
 def _read_prompt(
     model: "CausalLM",
@@ -148,11 +196,12 @@ def _read_prompt(
 ) -> None:
     """Fills the cache, and chooses the first token."""
     cache = session.cache
-    prompt = asked.ids.shape[1]
+    prompt, past = asked.ids.shape[1], cache.tokens
     session.sampler.begin(
         ids, mask, model.vocab_size, prompt=prompt, total=prompt + asked.new
     )
-    out = model(ids, mask, pos, past_key_values=cache, logits_to_keep=1)
+    rest = None if pos is None else pos[..., past:]
+    out = model(ids[:, past:], mask, rest, past_key_values=cache, logits_to_keep=1)
     token = model.choose(out.logits, ids[:, -1:], session.sampler, session.ops)
     after = None if pos is None else _next(pos)
     after = model.scheme(after, cache, token[:, None], None)

@@ -3,7 +3,7 @@
 import torch
 
 from .cache import Cache
-from .checks import check_numbers, check_rows, describe, of_kind, real_tokens
+from .checks import check_numbers, check_rows, describe, of_kind, real_tokens, tracing
 
 
 def check_cache(cache: object, batch: int, layers: int) -> None:
@@ -46,6 +46,12 @@ def check_keep(keep: object) -> None:
 def read_mask(mask: torch.Tensor, cache: Cache, tokens: int) -> None:
     """Takes the first slot of each of the cache's rows from `mask`
     [B, past + tokens]."""
+    if tracing():
+        raise ValueError(
+            "attention_mask is given while a program is recorded (torch.export, "
+            "torch.compile), and where padding ends is not known then: record calls "
+            "of rows without padding, and leave the mask out."
+        )
     total = cache.tokens + tokens
     what = f"the {cache.tokens} tokens in the cache and the {tokens} new ones"
     real = real_tokens(mask, cache.batch, total, what).to(cache.device).int()

@@ -1,6 +1,5 @@
 """The base of every emitted model, whatever it answers."""
 
-import functools
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -70,20 +69,30 @@ def machine(device_type: str) -> Machine | None:
     return cast(Machine, importlib.import_module(f".{name}", __package__))
 
 
-@functools.cache
+#: Kind of device to its operations, once they were called: a table, and no cache of a
+#: function, as torch.compile reads the one and not the other.
+_READY: dict[str, ModuleType] = {}
+
+
 def operations(device_type: str) -> ModuleType:
     """Returns the build's module of operations for a kind of device, ready to be
-    called.
+    called."""
+    found = _READY.get(device_type)
+    if found is None:
+        found = _READY[device_type] = _made_ready(device_type)
+    return found
 
-    Where the build has none for it the reference runs, and a warning says so.
-    """
+
+def _made_ready(device_type: str) -> ModuleType:
+    """Imports operations, and readies them. Where the build has none for a kind of
+    device the reference runs, and a warning says so."""
     name = OPERATIONS.get(device_type)
     if name is None:
         warnings.warn(
             f"this build was compiled for the target {TARGET} and has no "
             f"operations for {device_type!r}: those of reference.py run, in plain torch"
             ", which is slower. `glmc compile --target` makes a build for another.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return importlib.import_module(".reference", __package__)
     found = importlib.import_module(f".{name}", __package__)

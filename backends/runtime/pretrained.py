@@ -30,7 +30,7 @@ from .drift import (
     refuse_drift,
 )
 from .faults import WeightsError
-from .loading import find_folder, load
+from .loading import find_folder, load, set_parameter
 from .modules import BaseModel, operations
 from .spelling import settled
 from .strict_json import MEGABYTE, read_object
@@ -135,6 +135,10 @@ class Pretrained(PreTrainedModel):  # type: ignore[misc, unused-ignore]
             _refuse_other(config, model)
             found = config
         wrapped = cls(found, model)
+        for path, weight in [*model.named_parameters()]:
+            if packed := getattr(weight, "unpacked", None):
+                set_parameter(model, path, packed())  # training writes to weights
+                model.engine = None
         for weight in model.parameters():
             weight.requires_grad_(weight.is_floating_point())
         found.dtype = model.dtype

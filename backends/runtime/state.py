@@ -7,7 +7,6 @@ is then called with a `LayerState` whose `kv` is a `KvState`.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
@@ -225,8 +224,12 @@ class States(dict[str, Declared]):
     """The states that each layer of a class keeps, by name."""
 
 
-class LayerState(SimpleNamespace):
+class LayerState:
     """The states of one layer, each an attribute of the name it was declared by."""
+
+    def __init__(self, **states: State):
+        for name, state in states.items():
+            setattr(self, name, state)
 
 
 def quantized(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

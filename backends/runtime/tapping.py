@@ -8,13 +8,13 @@ looked-up ids, and runs layers through a function, as gradient checkpointing doe
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from .modules import BaseModel
+from .state import LayerState
 
 #: Operations that look ids up.
 LOOKUPS = ("embedding", "quantized_embedding")
@@ -182,7 +182,7 @@ class _Again:
 
 def _kept_in(argument: Any) -> list[Any]:
     """Returns the states that a layer is given, where the argument holds them."""
-    return [*vars(argument).values()] if isinstance(argument, SimpleNamespace) else []
+    return [*vars(argument).values()] if isinstance(argument, LayerState) else []
 
 
 def _restored(layer: nn.Module, forward: Any) -> None:

@@ -64,6 +64,7 @@ class Model(CausalLM):
     """Token ids [B, T] to logits [B, T, 65024]."""
 
     max_positions = None
+    trained_positions = 8192
     vocab_size = 65024
     eos_token_id = (2,)
     pad_token_id = 0

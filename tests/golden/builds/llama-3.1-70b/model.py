@@ -55,6 +55,7 @@ class Model(CausalLM):
     """Token ids [B, T] to logits [B, T, 128256]."""
 
     max_positions = None
+    trained_positions = 131072
     vocab_size = 128256
     eos_token_id = (128001,)
     pad_token_id = None
