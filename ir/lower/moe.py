@@ -45,6 +45,8 @@ def routed(e: Emitter, h: str, x: str, moe: m.Moe) -> str:
     matrices = {"gate_up": gate_up, "down": down}
     y = str(e.emit(ops.MoeExperts, "routed", **fields, **matrices))
     if moe.latents:
+        if moe.latents.norm:
+            y = e.norm("routed_normed", y, moe.latents.norm, ("El",), axes)
         y = e.linear("routed_wide", y, moe.latents.up, ("E", "El"), axes)
     if moe.bias is None:
         return y

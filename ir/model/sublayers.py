@@ -303,6 +303,8 @@ class ExpertLatents(Node):
     width: PositiveInt
     """Axis ``El``."""
     down: Projection
+    norm: Norm | None = None
+    """Norm of the experts' sum, before ``up``."""
     up: Projection
 
 

@@ -261,7 +261,6 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (CHATGLM | {"num_hidden_layers": 9}, "num_layers is 3 and num_hidden_layers"),
         (CHATGLM | {"original_rope": False}, "original_rope is false"),
         (CHATGLM | {"rmsnorm": False}, "rmsnorm is false"),
-        (CHATGLM | {"rmsnorm": False}, "rmsnorm is false"),
         (CHATGLM | {"quantization_bit": 3}, "quantization_bit is 3"),
         (CHATGLM | {"pre_seq_len": 0}, "pre_seq_len is 0"),
         (CHATGLM | {"pre_seq_len": "x"}, "pre_seq_len is 'x'"),

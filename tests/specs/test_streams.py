@@ -176,3 +176,13 @@ def test_a_limit_of_zero_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(GlmcError, match=r"must be a number above 0.*glu.limit"):
         compile_model(tmp_path, tmp_path / "build")
+
+
+def test_snapshots_scans_and_experts_between_maps(tmp_path: Path) -> None:
+    """Kimi K3 has no oracle here: its passes are verified, and it reads the same in one
+    call, in chunks and token by token."""
+    (tmp_path / "config.json").write_text(json.dumps(published("kimi_k3")))
+    build = compile_model(tmp_path, tmp_path / "build", verify_passes=True)
+    model = (build / "model.py").read_text()
+    for said in ("ops.snapshot(", "soft=4.0", "routed_expert_norm", "floor=-5.0"):
+        assert said in model, said

@@ -41,7 +41,7 @@ NOT_WRITTEN = frozenset(
     | {"correct_streams", "add_to_others", "soft_cap", "xielu"}
     | {"layer_norm_heads", "layer_normalize", "token_write"}
     # Mixers.
-    | {"short_conv", "scan", "gated_norm", "step_size", "decay", "l2_normalize"}
+    | {"scan", "selective_scan", "step_size", "decay", "bounded_decay", "l2_normalize"}
     | {"sigmoid", "scale_each", "add_skip"}
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
