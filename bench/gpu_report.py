@@ -138,7 +138,8 @@ PAGE = """# Performance
 What the Triton backend aims at on a GPU, and what was measured. Goals are those of an
 H200. A part of the read is against a streaming read that was measured on the same
 device in the same run, never against a data sheet. `bench/gpu.py` takes all figures in
-one call (`bench/README.md` says how); `bench/gpu_report.py` writes this page.
+one call (`bench/README.md` says how); `bench/gpu_report.py` writes this page. What was
+measured on a CPU stands beside [its kernels](cpu.md#measured).
 """
 
 

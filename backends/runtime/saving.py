@@ -114,7 +114,8 @@ def write(
     held |= {n: headers.files[-1] for n in source.headers if n not in held}
     total = 0
     for file in headers.files:
-        tensors = {n: inverse.tensor(n) for n, where in held.items() if where == file}
+        names_here = [name for name, where in held.items() if where == file]
+        tensors = {name: _published(inverse.tensor(name)) for name in names_here}
         _write_file(tensors, folder / file)
         total += sum(tensor.nbytes for tensor in tensors.values())
         del tensors
@@ -193,6 +194,13 @@ def _named(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in known:
         raise ValueError(f"dtype {dtype!r} is not one that weights can have.")
     return known[dtype]
+
+
+def _published(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor in the published order, which one that kernels laid out in
+    another knows."""
+    unpacked = getattr(tensor, "unpacked", None)
+    return tensor if unpacked is None else unpacked()
 
 
 def _write_file(tensors: dict[str, torch.Tensor], file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import pickle
 from collections.abc import Callable
@@ -104,6 +105,22 @@ def test_what_must_be_seen_layer_by_layer_runs_by_the_reference(model: Any) -> N
     seen.clear()
     assert torch.equal(model(IDS).logits, exact)
     assert not seen
+
+
+def test_saving_writes_the_published_order(
+    build: Any, model: Any, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        for weight in packed(model):
+            weight.mul_(1.5)
+    saving = importlib.import_module(f"{build.__name__}.saving")
+    saving.save(model, tmp_path / "saved")
+    again = build.load(tmp_path / "saved").state_dict()
+    held = model.state_dict()
+    assert all(torch.equal(again[name], held[name]) for name in held)
+    weight = packed(model)[0]
+    assert torch.equal(saving._published(weight), weight.unpacked())
+    assert type(saving._published(weight)) is torch.Tensor
 
 
 def test_a_long_prompt_in_pieces_is_the_same(model: Any) -> None:
