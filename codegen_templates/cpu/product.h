@@ -101,6 +101,10 @@ struct Inputs {
     const Input* operator[](int64_t row) const { return data + row * stride; }
 };
 
+// Numbers of a block that are asked for before their turn. Where a number is used for
+// several rows, the processor does not look as far ahead by itself.
+constexpr int AHEAD = 4096 / sizeof(Element);
+
 // Multiplies M rows of x with N blocks that follow one another. Where there are few sums,
 // each is split, so that one addition need not wait for the last.
 template <int M, int N>
@@ -114,10 +118,12 @@ inline void tile(F32 (&sums)[M][N], const Element* block, const Input* x,
 #pragma GCC unroll 4
         for (int s = 0; s < SPLIT; ++s) {
             int at = col + s * PAIR;
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int n = 0; n < N; ++n) {
-                Packed packed(block + (int64_t(n) * cols + at) * LANES);
-#pragma GCC unroll 12
+                const Element* from = block + (int64_t(n) * cols + at) * LANES;
+                if (M > 1) __builtin_prefetch(from + AHEAD);
+                Packed packed(from);
+#pragma GCC unroll 8
                 for (int m = 0; m < M; ++m) {
                     parts[s][m][n] =
                         packed.multiply_add(parts[s][m][n], x + m * stride + at);
@@ -154,7 +160,6 @@ inline void tiles(const Element* block, Inputs x, int64_t rows, int cols, Take t
             }
         }
     };
-    some.template operator()<12>();
     some.template operator()<8>();
     some.template operator()<4>();
     some.template operator()<2>();
@@ -199,13 +204,16 @@ inline void linear(Call& call, Rows y, Rows x, Matrix w, Linear with = {}) {
     };
     int64_t grain = CHUNK / (int64_t(LANES) * w.cols * sizeof(Element));
     grain = std::clamp<int64_t>(grain, 1, w.blocks() / (4 * call.threads) + 1);
-    grain += grain % 2;
+    // With more rows more blocks at once: fewer numbers of x are loaded for each product.
+    int wide = call.rows > 8 ? 3 : call.rows >= 4 ? 2 : 1;
+    grain = (grain + wide - 1) / wide * wide;
     call.parallel(w.blocks(), grain, [&](int64_t begin, int64_t end) {
         int64_t block = begin;
-        if (call.rows > 8) {
-            for (; block + 2 <= end; block += 2) {
-                tiles<2>(w.block(block), in, call.rows, w.cols, take(block));
-            }
+        for (; wide == 3 && block + 3 <= end; block += 3) {
+            tiles<3>(w.block(block), in, call.rows, w.cols, take(block));
+        }
+        for (; wide >= 2 && block + 2 <= end; block += 2) {
+            tiles<2>(w.block(block), in, call.rows, w.cols, take(block));
         }
         for (; block < end; ++block) {
             tiles<1>(w.block(block), in, call.rows, w.cols, take(block));
