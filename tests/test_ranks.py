@@ -343,3 +343,25 @@ def test_a_process_alone_is_told_how_to_start_all(
     )
     assert found.returncode == 2, found.stderr
     assert found.stderr.startswith("error: this process cannot join the others")
+
+
+# --- blame ----------------------------------------------------------------------------
+
+
+def test_bisect_names_the_op_of_a_stage_of_several_ranks(
+    tiny: MakeTiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tiny(BY_NAME["llama-gqa"]).checkpoint
+    build = _compiled(checkpoint, tmp_path / "build", {"tensor_parallel": 4})
+    asked = ["bisect", str(build), "--weights", str(checkpoint)]
+    assert main(asked) == 0
+    assert "glmc verify compares it" in capsys.readouterr().out
+    dump = build / "ir/2-place.glmc"
+    turned = dump.read_text().replace(
+        "rope(%qh, %cos, %sin, style=half)", "rope(%qh, %cos, %sin, style=interleaved)"
+    )
+    dump.write_text(turned)
+    assert main([*asked, "--json"]) == 1
+    culprit = json.loads(capsys.readouterr().out)["culprit"]
+    assert (culprit["stage"], culprit["place"]) == ("place", 0)
+    assert culprit["op"].startswith("%qr: f32[B,T,1,16] shard(2) = rope(%qh")

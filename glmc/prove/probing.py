@@ -16,8 +16,10 @@ import torch
 from glmc.backends.runtime.checkpoint import Checkpoint
 from glmc.backends.runtime.inputs import positions, read_mask
 from glmc.backends.torch.execute import Executor
+from glmc.backends.torch.threads import on_ranks
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
+from glmc.ir.placement import PARTIAL, Placement, is_shard
 from glmc.ir.recipe import Permute, Recipe, Slice, Tensor, tensors
 from glmc.prove.comparing import Answer, Scenario, added, calls
 
@@ -99,6 +101,33 @@ class Stage(Executor):
         self.scheme = scheme
 
 
+class RankedStage:
+    """A program of several ranks: a stage for each, which run as threads."""
+
+    def __init__(
+        self,
+        program: Program,
+        checkpoint: Mapping[str, torch.Tensor],
+        scheme: Scheme = positions,
+    ) -> None:
+        self.program = program
+        self.ranks = on_ranks(
+            program.ranks, lambda _: Stage(program, checkpoint, scheme)
+        )
+
+    def each(self, run: Callable[[Stage], Values]) -> list[Values]:
+        """Return what each rank's stage gives."""
+        return on_ranks(len(self.ranks), lambda here: run(self.ranks[here.rank]))
+
+
+def stage_of(
+    program: Program, checkpoint: Mapping[str, torch.Tensor], scheme: Scheme
+) -> Stage | RankedStage:
+    """Make the stage of a program."""
+    kind = Stage if program.ranks == 1 else RankedStage
+    return kind(program, checkpoint, scheme)
+
+
 @torch.no_grad()
 def execute(executor: Stage, given: Scenario) -> Iterator[torch.Tensor]:
     """Run a scenario; yield the logits of each call."""
@@ -110,8 +139,11 @@ def execute(executor: Stage, given: Scenario) -> Iterator[torch.Tensor]:
         yield executor(ids, executor.scheme(where, cache, ids, None), cache)
 
 
-def stage_answer(executor: Stage, given: Scenario) -> Answer:
-    """Run a program; return its answer: hidden states and logits."""
+def stage_answer(executor: Stage | RankedStage, given: Scenario) -> Answer:
+    """Run a program; return its answer: hidden states and logits, which every rank has
+    whole."""
+    if isinstance(executor, RankedStage):
+        return executor.each(lambda one: stage_answer(one, given))[0]
     kept = Recording()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
@@ -126,8 +158,18 @@ def stage_answer(executor: Stage, given: Scenario) -> Answer:
     return kept.whole()
 
 
-def stage_values(executor: Stage, given: Scenario, place: Place) -> Values:
-    """Return every value of a program at a place, its inputs too."""
+def stage_values(
+    executor: Stage | RankedStage, given: Scenario, place: Place
+) -> Values:
+    """Return every value of a program at a place, its inputs too; of several ranks the
+    parts joined and the summands summed, as their types say."""
+    if isinstance(executor, RankedStage):
+        graph = graph_at(executor.program, place)
+        every = executor.each(lambda one: stage_values(one, given, place))
+        return {
+            name: _joined(graph.types[name].placement, [one[name] for one in every])
+            for name in every[0]
+        }
     kept = Recording()
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
@@ -143,6 +185,20 @@ def stage_values(executor: Stage, given: Scenario, place: Place) -> Values:
     for _ in execute(executor, given):
         pass
     return kept.whole()
+
+
+def graph_at(program: Program, place: Place) -> Graph:
+    """Return the graph that runs at a place."""
+    if isinstance(place, int):
+        return program.schedule()[place]
+    return program.stem if place == "stem" else program.head
+
+
+def _joined(placement: Placement, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return the whole of what ranks have."""
+    if is_shard(placement):
+        return torch.cat(parts, placement.axis)
+    return torch.stack(parts).sum(0) if placement == PARTIAL else parts[0]
 
 
 # --- an emitted model, op by op -----------------------------------------------------
