@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -261,6 +262,10 @@ def answered(
     jobs = [_job(tiny, folder, *row) for row in GLOO]
     llama = jobs[0]
     jobs.append({**llama, "name": "few", "ranks": 3})
+    edited = shutil.copytree(llama["build"], folder / "edited")
+    (edited / "model.py").write_text((edited / "model.py").read_text() + "# mine\n")
+    jobs.append({**llama, "name": "other", "other": str(edited)})
+    jobs.append({**llama, "name": "dies", "dies": True})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     workers = list(_workers(folder, 4))
     for worker in workers:
@@ -321,6 +326,23 @@ def test_a_build_for_two_is_not_run_by_three(
         got = answered("few", rank)
         assert got["kind"] == "ranks"
         assert f"rank {rank}: this build is for 2 ranks, and 3 run" in got["refused"]
+
+
+def test_ranks_with_other_builds_say_so(
+    answered: Callable[[str, int], dict[str, Any]],
+) -> None:
+    for rank in range(2):
+        got = answered("other", rank)
+        assert got["kind"] == "ranks"
+        assert f"rank {rank}: the build of rank 1 is another than" in got["refused"]
+
+
+def test_a_rank_that_ends_ends_the_others(
+    answered: Callable[[str, int], dict[str, Any]],
+) -> None:
+    got = answered("dies", 0)
+    assert got["kind"] == "ranks"
+    assert "rank 0: another rank has ended or does not answer" in got["refused"]
 
 
 def test_a_process_alone_is_told_how_to_start_all(

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,16 +32,19 @@ def main() -> None:
             rank=rank,
             world_size=job["ranks"],
         )
-        made = _answer(job)
+        made = _answer(job, rank)
         torch.save(made, out / f"{job['name']}-{rank}.pt")
         dist.destroy_process_group()
 
 
-def _answer(job: dict[str, str]) -> dict[str, object]:
+def _answer(job: dict[str, Any], rank: int) -> dict[str, object]:
     """Return the answers of a build, or the sentence in which it refuses."""
-    module = builds.import_build(Path(job["build"]))
+    other = rank and "other" in job
+    module = builds.import_build(Path(job["other"] if other else job["build"]))
     try:
         model = module.load(job["checkpoint"], dtype="float32")
+        if rank and "dies" in job:
+            os._exit(0)
         return ranked.answers(model)
     except ValueError as error:
         return {"refused": str(error), "kind": getattr(error, "kind", "other")}
