@@ -22,14 +22,18 @@ LAUNCHED = {
     "block_select": 5,
     "index_select": 6,
     "latent_attention": 3,
+    "mix": 8,
     "moe_experts": 2,
     "moe_router": 2,
     "qkv_attention": 2,
+    "short_conv": 2,
 }
-"""Ops with more than one launch. A product has one for the few rows of decode."""
+"""Ops with more than one launch. A product has one for the few rows of decode, and a
+mixer without a norm one less."""
 
-BY_A_TOKEN = {"qkv_attention": 1}
-"""Every query of a prompt needs all keys to be there; a token waits for its own."""
+BY_A_TOKEN = {"qkv_attention": 1, "mix": 1, "short_conv": 1}
+"""Every query of a prompt needs all keys to be there, and a scan all that is convolved;
+a token waits for its own."""
 
 
 def _passes() -> "tuple[Pass, ...]":
