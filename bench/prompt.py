@@ -20,7 +20,8 @@ from report import Row, show
 
 from glmc import compile_model
 
-_SIZES = {"vocab_size": 1000, "hidden_size": 1024, "intermediate_size": 2048}
+_WIDTH = {"vocab_size": 1000, "hidden_size": 1024, "num_hidden_layers": 4}
+_SIZES = {**_WIDTH, "intermediate_size": 2048}
 _HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _MAMBA = {"num_heads": 32, "head_dim": 64, "state_size": 128, "n_groups": 1}
@@ -29,21 +30,19 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3_5_text": {
         **_SIZES,
         **_HEADS,
-        "num_hidden_layers": 4,
         "linear_num_key_heads": 8,
         "linear_num_value_heads": 16,
     },
     "kimi_linear": {
         **_SIZES,
         "num_attention_heads": 8,
-        "num_hidden_layers": 4,
         "num_key_value_heads": 8,
         "linear_num_heads": 8,
         "mlp_layer_types": ["dense"] * 4,
     },
-    "mamba2": {**_SIZES, **_MAMBA, "num_hidden_layers": 4},
-    "mamba": {**_SIZES, "num_hidden_layers": 4},
-    "lfm2": {**_SIZES, "num_hidden_layers": 4, "num_attention_heads": 8},
+    "mamba2": {**_WIDTH, **_MAMBA},
+    "mamba": _WIDTH,
+    "lfm2": {**_SIZES, "num_attention_heads": 8},
 }
 
 

@@ -172,7 +172,7 @@ def unfit(use: OpUse) -> str | None:
 def parts(form: Form, model: Model) -> Iterator[Part]:
     """Yield the kernels of a mixer, for a token and for a prompt, and its launcher."""
     name = model.name(form).removeprefix("mix")
-    table = f"MIX{name.upper()}"
+    table = "MIX_BY_CHANNEL" if form["keyed"] else "MIX"
     yield from _convolving(form)
     returned, span = ["return out"], 'span = tile["V_BLOCK"]'
     if form["norm"]:

@@ -36,6 +36,7 @@ from support.kernels import (
     router_use,
     write_use,
 )
+from support.mixing import MIXERS, conv_use, gated_use
 from support.ranges import every
 
 TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
@@ -201,10 +202,18 @@ def ruff(*arguments: str) -> str:
     return done.stdout + done.stderr if done.returncode else ""
 
 
+MIXED = [
+    *(mixer.use for mixer in MIXERS.values()),
+    conv_use(8, 3, None),
+    gated_use(8, 8),
+]
+
+
 @pytest.mark.ranges
 def test_every_combination_is_formatted_and_lint_free(tmp_path: Path) -> None:
     texts = {render(*model) for model in every(5, models())}
     assert len(texts) > 100
+    texts |= {render(*MIXED), *(render(use) for use in MIXED)}
     for number, text in enumerate(sorted(texts)):
         (tmp_path / f"kernels{number}.py").write_text(text, encoding="utf-8")
     folder = str(tmp_path)
@@ -301,6 +310,7 @@ def test_every_template_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     render(full_use(4, 2, 24), product_use("layer_norm_linear"))
     rendered = [pointwise_use("activation", fn) for fn in get_args(ActivationName)]
     render(*rendered)
+    render(*MIXED)
     there = {file.name for file in (TEMPLATES / "kernels").iterdir()}
     assert found == there
 
