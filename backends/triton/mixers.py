@@ -113,10 +113,11 @@ def norm_parts(form: Form, model: Model) -> Iterator[Part]:
     gate, order, kind = (form.text(n) for n in ("fn", "order", "weight_in"))
     yield from _norming(gate, order, kind, bool(form["whole"]))
     name = _normer(gate, order, kind, bool(form["whole"]))
+    groups = "groups" if form["parts"] else "1"
     yield part(
         "gated_norm",
         head=model.head(form.op, model.launcher(form)),
-        returned=(f"return {name}(x, z, weight, eps, groups)",),
+        returned=(f"return {name}(x, z, weight, eps, {groups})",),
     )
 
 
