@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from glmc.frontends.build.making import Maker
 from glmc.frontends.language.derived import SECTIONS, Makes
+from glmc.frontends.language.documented import field_docs, key_docs
 from glmc.frontends.language.evaluation import Scope
 from glmc.frontends.language.expressions import parse_expression
 from glmc.frontends.language.kinds import Flag
@@ -17,6 +18,7 @@ from glmc.frontends.language.resolver import Resolver
 from glmc.frontends.language.sections import Section, validate
 from glmc.frontends.language.wanted import wanted
 from glmc.frontends.spec import Spec
+from glmc.frontends.spec.attention import MlaSpec
 from glmc.frontends.spec.library import builtin_specs, load_spec
 from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
@@ -187,3 +189,12 @@ def test_every_field_of_a_nested_node_is_said_somewhere() -> None:
 def test_a_union_is_what_a_spec_writes_of_it() -> None:
     assert wanted(PositiveFloat | tuple[PositiveFloat, ...]).kind is float
     assert not wanted(PositiveFloat | tuple[PositiveFloat, ...]).many
+
+
+def test_keys_are_documented_by_their_node_and_by_the_section() -> None:
+    docs = key_docs(MlaSpec)
+    own, of_node = field_docs(MlaSpec), field_docs(m.Mla)
+    assert own
+    assert own.items() <= docs.items()
+    assert {key for key in docs if key not in own} <= of_node.keys()
+    assert len(docs) > len(own)
