@@ -195,7 +195,9 @@ class Copy:
         finally:
             self.write(mutant.path, before)
         lines = before.splitlines(), text.splitlines()
-        changed = "\n".join(difflib.unified_diff(*lines, mutant.path, "", "", "", 1))
+        changed = "\n".join(
+            difflib.unified_diff(*lines, mutant.path, "", "", "", 1, "")
+        )
         took = time.perf_counter() - began
         outcome = "killed" if by else "survived"
         return Verdict(mutant, outcome, by, count, took, changed)
@@ -248,7 +250,7 @@ def _git(*arguments: str) -> str:
 
 def equivalent(mutant: Mutant, diff: str) -> str:
     """The reason why a mutant is no mistake; "" where none is written down."""
-    changed = [line for line in diff.splitlines()[3:] if line[:1] in "+-"]
+    changed = [line for line in diff.splitlines()[3:] if line.startswith(("+", "-"))]
     for entry in json.loads(EQUIVALENT.read_text()):
         if entry["path"] == mutant.path and entry["diff"] == changed:
             return str(entry["why"])
