@@ -141,8 +141,8 @@ class RankedLM(CausalLM):
     def generate(self, input_ids: Any, *args: Any, **options: Any) -> Any:
         """Does what that of `CausalLM` does. Raises RanksError where ranks were given
         other prompts; ValueError for what would end the generation of some ranks and
-        not of others: `max_time`, `stopping_criteria`, `logits_processor`."""
-        for name in ("max_time", "stopping_criteria", "logits_processor"):
+        not of others: `max_time`, `stopping_criteria`, `logits_processor`, `draft`."""
+        for name in ("max_time", "stopping_criteria", "logits_processor", "draft"):
             if options.get(name) is not None:
                 raise ValueError(
                     f"{name} may decide otherwise on every rank, and then none could go"
