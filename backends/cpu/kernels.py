@@ -12,6 +12,11 @@ from glmc.ir.op import Op
 from glmc.ir.types import TensorType
 
 Types = Mapping[str, TensorType]
+FUNCTIONS = (
+    *("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "tanh"),
+    *("sigmoid", "softplus"),
+)
+"""The functions of ``elementwise.h``."""
 
 
 def _always(op: Op, types: Types) -> str | None:
@@ -71,6 +76,11 @@ def _codes(op: Op, types: Types) -> str | None:
     return None
 
 
+def _function(op: Op, types: Types) -> str | None:
+    fn = dict(op.attributes())["fn"]
+    return None if fn in FUNCTIONS else f"its function {fn} has no C++"
+
+
 def _table(frequencies: str, *attributes: str) -> Kernel:
     arguments = ", ".join(f"{{{name}}}" for name in attributes)
     return Kernel(
@@ -120,15 +130,15 @@ KERNELS: Mapping[str, Kernel] = {
     ),
     "add": Kernel("elementwise"),
     "mul": Kernel("elementwise"),
-    "activation": Kernel("elementwise", ("fn",)),
-    "act_mul": Kernel("elementwise", ("fn",)),
+    "activation": Kernel("elementwise", ("fn",), _function),
+    "act_mul": Kernel("elementwise", ("fn",), _function),
     "scale": Kernel("elementwise", ("factor", "rounded")),
     "scale_by": Kernel("elementwise"),
     "scale_heads": Kernel("elementwise"),
     "add_bias": Kernel("elementwise"),
     "clamp": Kernel("elementwise", ("limit",)),
     "soft_cap": Kernel("elementwise", ("cap",)),
-    "gate": Kernel("elementwise", ("fn",)),
+    "gate": Kernel("elementwise", ("fn",), _function),
     "concat": Kernel("elementwise"),
     "zeros_like": Kernel("elementwise"),
 }
