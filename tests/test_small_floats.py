@@ -326,3 +326,19 @@ def test_matrices_of_mixers(
     assert any(weight.dtype == torch.int8 for weight in found.parameters())
     floats = builds.load(compile_model(twin, tmp_path / "float"), twin)
     assert torch.equal(logits(found), logits(floats))
+
+
+@pytest.mark.parametrize("name", ["int8", "modelopt", "float8-rows"])
+def test_experts_stay_codes(name: str, tiny: MakeTiny, tmp_path: Path) -> None:
+    source = tiny(BY_NAME["glm4_moe-air"]).checkpoint
+    ours, _ = hub_formats.pair(source, tmp_path, FORMATS[name])
+    build = compile_model(ours, tmp_path / "build", verify_passes=True)
+    assert main(["check", str(build), "--weights", str(ours)]) == 0
+    model = builds.load(build, ours)
+    stacks = dict(model.named_parameters())
+    assert stacks["layers.1.experts_gate_up"].dtype == torch.int8
+    assert stacks["layers.1.experts_down_scale"].dim() == 3
+    made = compile_model(ours, tmp_path / "made", disable=("keep-quantized",))
+    floats = builds.load(made, ours)
+    assert floats.layers[1].experts_gate_up.dtype == torch.float32
+    assert torch.equal(logits(model), logits(floats))

@@ -291,11 +291,15 @@ def _latent_attention(call: Call) -> None:
 def _moe_experts(call: Call) -> None:
     """Call the launcher with rows one by one, with blocks of few and of many, and with
     more rows than one program sorts."""
+    _experts(call, [call.parameter("gate_up"), call.parameter("down")], {})
+
+
+def _experts(call: Call, stacks: list[Sketch], more: Mapping[str, Sketch]) -> None:
     use = call.use
     count, width, _ = use.sizes("down")
     top_k = use.size("experts")
     sorted_by_one = (max(top_k, count // 2) // top_k + 1, tiles.SORTED // top_k)
-    gate_up, down = call.parameter("gate_up"), call.parameter("down")
+    gate_up, down = stacks[:2]
     biases = call.given(
         gate_up_bias=call.make(*gate_up.shape[:2]),
         down_bias=call.make(*down.shape[:2]),
@@ -305,7 +309,21 @@ def _moe_experts(call: Call) -> None:
         experts = call.make(1, tokens, top_k, dtype=INT64)
         weights = call.make(*experts.shape, dtype=FLOAT32)
         x = call.make(1, tokens, width)
-        call(x, experts, weights, gate_up, down, **biases)
+        call(x, experts, weights, *stacks, **biases, **more)
+
+
+def _quantized_experts(call: Call) -> None:
+    """Call the launcher as that of experts which are floats."""
+    scales = _SCALES.get(call.use.attrs.get("floats"))
+    stacks = [call.parameter(name, INT8) for name in ("gate_up", "down")]
+    stacks += [call.parameter(f"{name}_scale", scales) for name in ("gate_up", "down")]
+    more = {
+        f"{name}_{part}": call.parameter(f"{name}_{part}", dtype)
+        for name in ("gate_up", "down")
+        for part, dtype in (("zeros", INT8), ("factor", FLOAT32))
+        if f"{name}_{part}" in call.use.operands
+    }
+    _experts(call, stacks, more)
 
 
 def _moe_router(call: Call) -> None:
@@ -369,5 +387,6 @@ _CALLS: Mapping[str, Callable[[Call], None]] = {
     "gated_norm": _gated_norm,
     "mix": _mix,
     "moe_experts": _moe_experts,
+    "quantized_experts": _quantized_experts,
     "moe_router": _moe_router,
 }

@@ -115,6 +115,15 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "gate_up_bias": "gate_up_bias is not None",
         "down_bias": "down_bias is not None",
     },
+    "quantized_experts": {
+        "clamped": "limit is not None",
+        "fn": "limit is None and fn",
+        "gate_up_bias": "gate_up_bias is not None",
+        "down_bias": "down_bias is not None",
+        "zeros": "gate_up_zeros is not None",
+        "floats": "floats",
+        "divided": "divided",
+    },
     "moe_router": {
         "score": "score",
         "after": "after",

@@ -42,7 +42,7 @@ def router_unfit(use: OpUse) -> str | None:
 
 
 # Experts. Rows one by one, or sorted by expert and cut into blocks of one expert each.
-_SORTED = ("order", "experts", "firsts", "ends")
+SORTED = ("order", "experts", "firsts", "ends")
 
 
 def parts(form: Form, model: Model) -> Iterator[Part]:
@@ -51,7 +51,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     early = form["weigh"] == "input"
     yield from (part("rows"), part("rows_dense"))
     yield part("moe_clamped") if form["clamped"] else pointwise.activating(form)
-    yield part("moe_tiles", **_tables())
+    yield from (part("moe_tiles", **_tables()), part("moe_sorted", sorted=tiles.SORTED))
     name = model.name(form).removeprefix("moe_experts")
     act = "_clamped(gate, up, ALPHA, LIMIT)"
     act = act if form["clamped"] else f"{pointwise.act(form)}(gate) * up"
@@ -61,18 +61,18 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     }
     up_bias, down_bias = bool(form["gate_up_bias"]), bool(form["down_bias"])
     launches = {
-        "row_up": _up(form, f"moe_row_gate_up{name}_kernel", ("chosen",), _ROW_UP),
-        "row_down": _down(form, f"moe_row_down{name}_kernel", ("chosen",), _ROW_DOWN),
-        "up": _up(form, f"moe_gate_up{name}_kernel", _SORTED, _UP),
-        "down": _down(form, f"moe_down{name}_kernel", _SORTED, _DOWN),
+        "row_up": _up(form, f"moe_row_gate_up{name}_kernel", ("chosen",), ROW_UP),
+        "row_down": _down(form, f"moe_row_down{name}_kernel", ("chosen",), ROW_DOWN),
+        "up": _up(form, f"moe_gate_up{name}_kernel", SORTED, UP),
+        "down": _down(form, f"moe_down{name}_kernel", SORTED, DOWN),
     }
     yield part(
         "moe_rows",
         up=launches["row_up"],
         down=launches["row_down"],
         share=("share = tl.load(shares + row)",) if early else (),
-        up_bias=_ROW_UP_BIAS if up_bias else (),
-        down_bias=_ROW_DOWN_BIAS if down_bias else (),
+        up_bias=ROW_UP_BIAS if up_bias else (),
+        down_bias=ROW_DOWN_BIAS if down_bias else (),
         part="part" if early else "part * tl.load(shares + row)",
         **shown,
     )
@@ -81,41 +81,41 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         up=launches["up"],
         down=launches["down"],
         share=_SHARE if early else (),
-        up_bias=_UP_BIAS if up_bias else (),
-        down_bias=_DOWN_BIAS if down_bias else (),
+        up_bias=UP_BIAS if up_bias else (),
+        down_bias=DOWN_BIAS if down_bias else (),
         weigh=() if early else _WEIGH,
         **shown,
     )
-    yield part("moe_sort", launch=_sort())
+    yield part("moe_sort", launch=sort())
     yield part(
         "moe_experts", head=model.head(form.op, model.launcher(form)), **launches
     )
 
 
-_ROW_UP, _ROW_DOWN = (
+ROW_UP, ROW_DOWN = (
     '(M, triton.cdiv(F, tile["COLS"]))',
     '(M // K, triton.cdiv(E, tile["COLS"]))',
 )
-_UP, _DOWN = (
+UP, DOWN = (
     '(triton.cdiv(F, tile["COLS"]), count)',
     '(triton.cdiv(E, tile["COLS"]), count)',
 )
 _SHARE = ("share = tl.load(shares + row, mask=valid, other=0.0)[:, None]",)
 _WEIGH = ("total *= tl.load(shares + row, mask=valid, other=0.0)[:, None]",)
-_ROW_UP_BIAS: Lines = (
+ROW_UP_BIAS: Lines = (
     "biases = gate_up_bias + expert * 2 * F + column",
     "gate += tl.load(biases, mask=inside, other=0.0)",
     "up += tl.load(biases + F, mask=inside, other=0.0)",
 )
-_ROW_DOWN_BIAS: Lines = (
+ROW_DOWN_BIAS: Lines = (
     "part += tl.load(down_bias + expert * E + column, column < E, other=0.0)",
 )
-_UP_BIAS: Lines = (
+UP_BIAS: Lines = (
     "biases = gate_up_bias + expert * 2 * F + column",
     "gate += tl.load(biases, mask=column < F, other=0.0)[None, :]",
     "up += tl.load(biases + F, mask=column < F, other=0.0)[None, :]",
 )
-_DOWN_BIAS: Lines = (
+DOWN_BIAS: Lines = (
     "biases = down_bias + expert * E + column",
     "total += tl.load(biases, mask=column < E, other=0.0)[None, :]",
 )
@@ -128,10 +128,10 @@ def _tables() -> dict[str, object]:
         each = [f"    {json.dumps(found)}," for found in (few, many)]
         pairs += [f"{size}: (", *each, "),"]
     rows = [f"{size}: {json.dumps(found)}," for size, found in tiles.EXPERT_ROW.items()]
-    return {"pairs": pairs, "rows": rows, "sorted": tiles.SORTED}
+    return {"pairs": pairs, "rows": rows}
 
 
-def _choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argument]:
+def choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argument]:
     """Declare the arguments for the experts chosen for each row, and their weights."""
     told = {
         "chosen": ("[M]", "the expert of each row"),
@@ -141,7 +141,7 @@ def _choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argum
         "ends": ("[X]", "where an expert's rows end in order"),
     }
     found = [pointer(name, *told[name]) for name in chosen]
-    if chosen == _SORTED:
+    if chosen == SORTED:
         found = [pointer(n, *told[n], source="") for n in chosen]
         found[0] = pointer("order", *told["order"], source="*blocks")
     yield from found
@@ -165,14 +165,14 @@ def _up(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
             ),
             pointer("gate_up", "[X, 2F, E]", "weights of the X experts, gate | up"),
             *([biased] if form["gate_up_bias"] else []),
-            *_choice(form, chosen, form["weigh"] == "input"),
+            *choice(form, chosen, form["weigh"] == "input"),
             pointer("hidden", "[M, F]", "activations"),
             stride("x_row", "tokens.stride(0)"),
             constant("TOP_K", "K", "experts of a token, each with a row"),
             constant("E"),
             constant("F"),
             *(clamp if form["clamped"] else ()),
-            *tile(*(["ROWS"] if chosen == _SORTED else []), "COLS", "DEPTH"),
+            *tile(*(["ROWS"] if chosen == SORTED else []), "COLS", "DEPTH"),
         ),
         ("**tile",),
     )
@@ -182,7 +182,7 @@ def _down(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
     """Make the launch of the down product."""
     biased = pointer("down_bias", "[X, E]")
     out = pointer("out", "[tokens, E]")
-    if chosen == _SORTED:
+    if chosen == SORTED:
         out = pointer("parts", "[M, E]", "what each row adds to its token")
     return Launch(
         name,
@@ -191,23 +191,24 @@ def _down(form: Form, name: str, chosen: tuple[str, ...], grid: str) -> Launch:
             pointer("hidden", "[M, F]", "activations"),
             pointer("down", "[X, E, F]"),
             *([biased] if form["down_bias"] else []),
-            *_choice(form, chosen, form["weigh"] != "input"),
+            *choice(form, chosen, form["weigh"] != "input"),
             out,
-            *([] if chosen == _SORTED else [constant("TOP_K", "K")]),
+            *([] if chosen == SORTED else [constant("TOP_K", "K")]),
             constant("E"),
             constant("F"),
-            *tile(*(["ROWS"] if chosen == _SORTED else []), "COLS", "DEPTH"),
+            *tile(*(["ROWS"] if chosen == SORTED else []), "COLS", "DEPTH"),
         ),
         ("**tile",),
     )
 
 
-def _sort() -> Launch:
+def sort() -> Launch:
+    """Make the launch of the kernel that sorts rows by their expert."""
     return Launch(
         "moe_sort_kernel",
         "(1,)",
         (
-            *(pointer(name) for name in ("chosen", *_SORTED)),
+            *(pointer(name) for name in ("chosen", *SORTED)),
             count("M"),
             constant("ROWS", "rows"),
             constant("BLOCK", "MOE_SORTED"),

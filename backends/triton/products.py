@@ -129,10 +129,17 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         made="OUT // 2" if form["gated"] else "OUT",
         beside=("beside = _rows(residual)",) if form.op == "linear_add" else (),
         table="CODE_" if codes else "",
-        rows="CODE_GEMV[bits]" if codes else "GEMV",
+        rows=_gemv_table(form),
         gemv=gemv,
         skinny=skinny,
     )
+
+
+def _gemv_table(form: Form) -> str:
+    """Name the table of tiles for one row of x."""
+    if not coded(form):
+        return "GEMV"
+    return "SMALL_GEMV" if form["floats"] else "CODE_GEMV[bits]"
 
 
 def _tables(model: Model) -> Iterator[Part]:
@@ -147,6 +154,8 @@ def _tables(model: Model) -> Iterator[Part]:
             skinny=_by_size(skinny),
             rows=tiles.CODE_GEMV_ROWS if codes else tiles.ONE_ROW,
         )
+    if any(form["floats"] for form in model.forms(*OPS)):
+        yield part("product_tiles_small", gemv=_laid(tiles.SMALL_GEMV, 4))
     yield part(
         "product_tables",
         few=tiles.FEW_ROWS,

@@ -71,11 +71,12 @@ def loop(form: Form) -> str:
     return kind
 
 
-def words(form: Form) -> Iterator[Part]:
-    """Yield the functions that read codes from words, and scales from bytes."""
+def words(form: Form, *, bytes_of_scales: bool = False) -> Iterator[Part]:
+    """Yield the functions that read codes from words, and scales from bytes; those
+    always with ``bytes_of_scales``, and else where scales are of groups."""
     yield part("quantized_words")
     yield part("quantized_floats" if form["floats"] else "quantized_codes")
-    if form["floats"] in _SCALES and form["groups"]:
+    if form["floats"] in _SCALES and (form["groups"] or bytes_of_scales):
         yield part(f"quantized_scale_{form['floats']}")
 
 
@@ -95,6 +96,11 @@ def gain(form: Form, place: str, mask: str) -> Lines:
         octets = f"octets = tl.load({place}, mask={mask}, other=0)"
         return (octets, f"gain = _scale_{form['floats']}(octets) * LIFT")
     return (f"gain = tl.load({place}, mask={mask}, other=0.0) * LIFT",)
+
+
+def plain_gain(place: str, mask: str = "held") -> Lines:
+    """Emit the load of what groups of integers are multiplied by."""
+    return (f"gain = tl.load({place}, mask={mask}, other=0.0).to(tl.float32)",)
 
 
 def scales(form: Form, name: str) -> Iterator[Argument]:

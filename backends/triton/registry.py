@@ -9,6 +9,7 @@ from glmc.backends.ledger import Place
 from glmc.backends.triton import (
     attention,
     attention_heads,
+    coded_experts,
     dispatch,
     dry,
     elementwise,
@@ -63,6 +64,9 @@ KERNELS: Mapping[str, Kernel] = {
         mixtures.router_parts, mixtures.router_unfit, "weight.shape[0]"
     ),
     "moe_experts": Kernel(mixtures.parts, mixtures.experts_unfit, "alpha"),
+    "quantized_experts": Kernel(
+        coded_experts.parts, coded_experts.unfit, "(gate_up.shape, weigh)"
+    ),
     "full_attention": Kernel(
         attention.full_parts, attention_heads.unfit, "(k.shape[-1], v.shape[-1])"
     ),

@@ -24,6 +24,7 @@ LAUNCHED = {
     "latent_attention": 3,
     "mix": 8,
     "moe_experts": 2,
+    "quantized_experts": 2,
     "moe_router": 2,
     "qkv_attention": 2,
     "short_conv": 2,

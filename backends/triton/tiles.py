@@ -89,6 +89,21 @@ EXPERT_ROW: Mapping[int, Tile] = {
     2: {"COLS": 8, "DEPTH": 512, "num_warps": 4},
     4: {"COLS": 8, "DEPTH": 256, "num_warps": 4},
 }
+
+
+# The same for weights that are codes, whose columns are words.
+def _code_expert(rows: int, cols: int, words: int, warps: int, stages: int) -> Tile:
+    sizes = {"ROWS": rows, "COLS": cols, "WORDS": words}
+    return sizes | {"num_warps": warps, "num_stages": stages}
+
+
+CODE_EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
+    2: (_code_expert(16, 32, 16, 4, 2), _code_expert(64, 32, 16, 8, 2)),
+    4: (_code_expert(16, 32, 16, 4, 1), _code_expert(32, 32, 16, 4, 1)),
+}
+CODE_EXPERT_ROW: Mapping[int, Tile] = {
+    size: {"COLS": 8, "WORDS": 128, "num_warps": 4} for size in (2, 4)
+}
 # Rows by expert that one program sorts, by how many at a time, and with so many warps.
 SORTED, SORT_STEP, SORT_WARPS = 256, 16, 8
 
@@ -209,6 +224,11 @@ def _code_gemv(rows: int) -> Tile:
 CODE_GEMV: Mapping[int, Mapping[int, Tile]] = {
     4: {2048: _code_gemv(8), 0: _code_gemv(4)},
     8: {8192: _code_gemv(8), 0: _code_gemv(4)},
+}
+# Small floats have a scale for few of them, and with more rows ptxas spilled on sm_80.
+SMALL_GEMV: Mapping[int, Tile] = {
+    least: {"ROWS": rows, "COLUMNS": 256, "num_warps": 4, "maxnreg": ALL_REGISTERS}
+    for least, rows in ((2048, 4), (0, 2))
 }
 CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
     2: {

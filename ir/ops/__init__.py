@@ -54,7 +54,12 @@ from glmc.ir.ops.hyper import (
 )
 from glmc.ir.ops.latent import LatentAttention, LatentWrite
 from glmc.ir.ops.mixers import Mix
-from glmc.ir.ops.moe import MoeExperts, MoeRouter, ScaleExperts
+from glmc.ir.ops.moe import (
+    MoeExperts,
+    MoeRouter,
+    QuantizedExperts,
+    ScaleExperts,
+)
 from glmc.ir.ops.norms import (
     AddLayerNorm,
     AddRmsNorm,
@@ -189,6 +194,7 @@ __all__ = [
     "PooledAttention",
     "QkvAttention",
     "QuantizedEmbedding",
+    "QuantizedExperts",
     "QuantizedLinear",
     "QueryScale",
     "ReduceScatter",

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
+from glmc.ir.ops.quantized import Floats, stack_type
 from glmc.ir.placing import Experts
 from glmc.ir.types import TensorType
 
@@ -116,22 +117,13 @@ class ScaleExperts(Op):
         return (weights,)
 
 
-class MoeExperts(Op):
-    """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
+class _Experts(Op):
+    """Experts, whatever their weights are stored as: see :class:`MoeExperts`."""
 
-    ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``. With
-    ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
-    Both products may have biases. Without ``gated`` an expert is down(fn(up x)), and
-    ``gate_up`` is ``[X, F, E]``. With ``alpha`` and ``limit`` fn is replaced: gate, at
-    most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
-    With ``limit`` alone fn(gate), or with ``cut`` gate itself, is at most that, and up
-    within ± that (``soft``: see ``clamped_glu``). Experts beyond the X of the stacks,
-    ``zero_experts`` of them, make of x what it is.
-    """
-
-    mnemonic = "moe_experts"
     placing = Experts()
     multiplies = True
+    stacks: ClassVar[tuple[str, ...]] = ("gate_up", "down")
+    """The operands of which only those of chosen experts are read."""
     x: Value
     experts: Value
     weights: Value
@@ -148,9 +140,11 @@ class MoeExperts(Op):
     zero_experts: int = 0
     gated: bool = True
 
-    def infer(self, types: Types) -> tuple[TensorType, ...]:
-        x, gate_up, down = types["x"], types["gate_up"], types["down"]
-        experts, weights = types["experts"], types["weights"]
+    def made(
+        self, types: Types, gate_up: TensorType, down: TensorType
+    ) -> tuple[TensorType, ...]:
+        """Check the operands, with the weights as floats; return the result's type."""
+        x, experts, weights = (types[name] for name in ("x", "experts", "weights"))
         fits = experts.dims == weights.dims and experts.dims[:-1] == x.dims[:-1]
         expect(fits, f"experts {experts} and weights {weights} do not fit {x}")
         expect(len(gate_up.dims) == len(down.dims) == 3, "experts must be stacks")
@@ -169,13 +163,68 @@ class MoeExperts(Op):
 
     def flops(self, types: Types, call: Call) -> int:
         """Count two products for each expert that a token chose, three with a gate."""
-        weights = call.size(types["down"].dims[1:])
+        rows = int(types["gate_up"].dims[1]) // (1 + self.gated)
+        weights = rows * call.size(types["x"].dims[-1:])
         return 2 * call.size(types["experts"].dims) * (2 + self.gated) * weights
 
     def nbytes(self, types: Types, call: Call) -> int:
         """Count all operands, but of the stacks no more experts than there are
         choices."""
-        stacks = call.nbytes(types["gate_up"]) + call.nbytes(types["down"])
+        stacks = sum(call.nbytes(types[name]) for name in self.stacks if name in types)
         count = int(types["down"].dims[0])
         read = min(count, call.size(types["experts"].dims))
         return super().nbytes(types, call) - stacks + stacks // count * read
+
+
+class MoeExperts(_Experts):
+    """Σ weightₖ · down(fn(gate x) · up x) over the experts of each token.
+
+    ``gate_up`` is ``[X, 2F, E]``, laid out gate | up, and ``down`` ``[X, E, F]``. With
+    ``weigh`` input an expert reads weightₖ · x, and what it makes is added as it is.
+    Both products may have biases. Without ``gated`` an expert is down(fn(up x)), and
+    ``gate_up`` is ``[X, F, E]``. With ``alpha`` and ``limit`` fn is replaced: gate, at
+    most ``limit``, times sigmoid(alpha · gate), times up, within ± ``limit``, plus 1.
+    With ``limit`` alone fn(gate), or with ``cut`` gate itself, is at most that, and up
+    within ± that (``soft``: see ``clamped_glu``). Experts beyond the X of the stacks,
+    ``zero_experts`` of them, make of x what it is.
+    """
+
+    mnemonic = "moe_experts"
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return self.made(types, types["gate_up"], types["down"])
+
+
+class QuantizedExperts(_Experts):
+    """Experts as in moe_experts, whose weights are codes in stacks.
+
+    Of each matrix of a stack codes, scales and what goes with them are as
+    :mod:`glmc.ir.ops.quantized` says, and scales have a dimension of groups, if of one.
+    """
+
+    mnemonic = "quantized_experts"
+    stacks = tuple(
+        f"{matrix}{part}"
+        for matrix in ("gate_up", "down")
+        for part in ("", "_scale", "_zeros", "_factor")
+    )
+    gate_up_scale: Param
+    down_scale: Param
+    gate_up_zeros: Param | None = None
+    down_zeros: Param | None = None
+    gate_up_factor: Param | None = None
+    down_factor: Param | None = None
+    bits: int
+    floats: Floats = None
+    divided: bool = False
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return self.made(types, *(self._floats(types, n) for n in ("gate_up", "down")))
+
+    def _floats(self, types: Types, matrix: str) -> TensorType:
+        """Check the parts of a stack; return the type of the floats they stand for."""
+        parts = {"weight": types[matrix], "x": types["x"]}
+        for part in ("scale", "zeros", "factor"):
+            if found := types.get(f"{matrix}_{part}"):
+                parts[part] = found
+        return stack_type(parts, self.bits, self.floats)

@@ -63,6 +63,26 @@ def _expect_floats(types: Types, bits: int, floats: Floats) -> None:
         expect(factor == rows, f"factor must be {rows}, not {factor}")
 
 
+def stack_type(types: Types, bits: int, floats: Floats) -> TensorType:
+    """Return the type of the floats that a stack of matrices of codes stands for, from
+    those of ``x``, ``weight``, ``scale`` and perhaps ``zeros`` and ``factor``."""
+    count = types["weight"].dims[0]
+    one = {"x": types["x"]}
+    for name, stack in types.items():
+        if name != "x":
+            expect(
+                stack.dims[:1] == (count,), f"{name} {stack} has not {count} experts"
+            )
+            one[name] = TensorType(dtype=stack.dtype, dims=stack.dims[1:])
+    expect(len(one["scale"].dims) == 2, f"scale {types['scale']} has no groups")
+    width = _width(one, bits)
+    _expect_floats(one, bits, floats)
+    same = floats is not None or one["scale"].dtype == one["x"].dtype
+    expect(same, f"{one['x']} and scale {types['scale']} differ in dtype")
+    dims = (count, one["weight"].dims[0], width)
+    return TensorType(dtype=one["x"].dtype, dims=dims)
+
+
 def quantized_product_type(types: Types, bits: int, floats: Floats) -> TensorType:
     """Return the type of x Wᵀ + b, from those of ``x``, ``weight``, ``scale`` and
     perhaps ``zeros``, ``factor`` and ``bias``."""

@@ -9,14 +9,23 @@ zero points. The target decides which codes can be packed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, overload
 
 from glmc.ir.build import unique
 from glmc.ir.dealing import deal, placement_of
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.ledger import Entry, count
 from glmc.ir.op import Op
-from glmc.ir.ops import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
+from glmc.ir.ops import (
+    Embedding,
+    Linear,
+    MoeExperts,
+    QuantizedEmbedding,
+    QuantizedExperts,
+    QuantizedLinear,
+)
 from glmc.ir.ops.quantized import Floats
+from glmc.ir.placement import REPLICATED
 from glmc.ir.recipe import (
     Cat,
     Dequant,
@@ -160,10 +169,11 @@ def _change(
 ) -> tuple[tuple[Parameter, ...], Sequence[Graph]]:
     """Replace quantised parameters that some graphs share by codes and scales, where
     all their readers can take them."""
+    params, graphs, done = _experts(params, graphs, into)
     taken = [param.name for param in params]
     kept: list[Parameter] = []
     for param in params:
-        if not any(isinstance(leaf, _FORMS) for leaf, _ in counted(param.recipe)):
+        if param.name in done or not _is_coded(param):
             kept.append(param)
             continue
         users = [op for graph in graphs for op in graph.ops if param.name in op.params]
@@ -179,6 +189,109 @@ def _change(
         graphs = [_reading(graph, stored) for graph in graphs]
         into.entries.append(_entry(graph, users, "applied", _saving(param, stored)))
     return tuple(kept), graphs
+
+
+def _is_coded(param: Parameter) -> bool:
+    return any(isinstance(leaf, _FORMS) for leaf, _ in counted(param.recipe))
+
+
+def _experts(
+    params: tuple[Parameter, ...], graphs: Sequence[Graph], into: Into
+) -> tuple[tuple[Parameter, ...], Sequence[Graph], set[str]]:
+    """Replace the stacks of experts by codes and scales, both of an op or none; also
+    return the names of those that were looked at."""
+    found = {param.name: param for param in params}
+    made: dict[str, Stored] = {}
+    done: set[str] = set()
+    for graph in graphs:
+        for op in graph.ops:
+            names = _stacks(op, found)
+            if not names or not any(_is_coded(found[name]) for name in names):
+                continue
+            done |= set(names)
+            try:
+                made |= _both(names, found, graphs, into)
+            except Refusal as refusal:
+                into.entries.append(_entry(graph, [op], "refused", str(refusal)))
+                continue
+            saved = "; ".join(_saving(found[name], made[name]) for name in names)
+            into.entries.append(_entry(graph, [op], "applied", saved))
+    after = [
+        part
+        for param in params
+        for part in (made[param.name].params if param.name in made else [param])
+    ]
+    done |= {part.name for stored in made.values() for part in stored.params}
+    return tuple(after), [_with_experts(graph, made) for graph in graphs], done
+
+
+def _stacks(op: Op, found: Mapping[str, Parameter]) -> list[str]:
+    """Name the stacks of an op that are among some parameters."""
+    if not isinstance(op, MoeExperts):
+        return []
+    return [name for name in (op.gate_up, op.down) if name in found]
+
+
+def _both(
+    names: Sequence[str],
+    found: Mapping[str, Parameter],
+    graphs: Sequence[Graph],
+    into: Into,
+) -> dict[str, Stored]:
+    """Make parameters for the parts of both stacks of an op.
+
+    Raises:
+        Refusal: when one of them cannot be kept, or they are stored differently.
+    """
+    stored = {}
+    for name in names:
+        readers = [op for graph in graphs for op in graph.ops if name in op.params]
+        if len(readers) > 1:
+            raise Refusal(f"@{name} is read by several ops")
+        if placement_of(found[name].recipe) != REPLICATED:
+            raise Refusal(f"@{name} is dealt to ranks, as floats")
+        pieces = split(found[name].recipe, into.packing)
+        if len(pieces.codes.shape) != 3:
+            raise Refusal(f"@{name} is no stack of matrices")
+        pieces = replace(
+            pieces, scale=_grouped(pieces.scale), zeros=_grouped(pieces.zeros)
+        )
+        stored[name] = _parameters(found[name], pieces, into, list(found))
+    kinds = {(s.kind.bits, s.kind.floats, s.kind.divided) for s in stored.values()}
+    if len(stored) < len(_STACKS) or len(kinds) > 1:
+        raise Refusal("an expert's matrices are stored in different ways")
+    if len({"zeros" in one.beside for one in stored.values()}) > 1:
+        raise Refusal("an expert's matrices are stored in different ways")
+    return stored
+
+
+_STACKS = ("gate_up", "down")
+
+
+@overload
+def _grouped(scale: Recipe) -> Recipe: ...
+@overload
+def _grouped(scale: None) -> None: ...
+def _grouped(scale: Recipe | None) -> Recipe | None:
+    """Give the scales of rows a dimension of groups, of one."""
+    if scale is None or len(scale.shape) == 3:
+        return scale
+    return view(scale, (*scale.shape, 1))
+
+
+def _with_experts(graph: Graph, made: Mapping[str, Stored]) -> Graph:
+    """Replace the ops of a graph that read stacks of codes."""
+
+    def change(op: Op) -> Op:
+        if not isinstance(op, MoeExperts) or op.gate_up not in made:
+            return op
+        fields: dict[str, Any] = {n: getattr(op, n) for n in type(op).model_fields}
+        for stack in _STACKS:
+            stored = made[getattr(op, stack)]
+            fields |= {f"{stack}_{f}": one.name for f, one in stored.beside.items()}
+        return QuantizedExperts(**(fields | made[op.gate_up].kind.attributes))
+
+    return graph.replace(ops=tuple(map(change, graph.ops)))
 
 
 def _entry(graph: Graph, users: Sequence[Op], status: str, reason: str) -> Entry:
@@ -219,6 +332,14 @@ def _stored(
         raise Refusal(f"@{param.name} is looked up, and its rows have several scales")
     if looked_up and pieces.kind.floats:
         raise Refusal(f"@{param.name} is looked up, and its codes are small floats")
+
+    return _parameters(param, pieces, into, taken)
+
+
+def _parameters(
+    param: Parameter, pieces: Pieces, into: Into, taken: Sequence[str]
+) -> Stored:
+    """Make a parameter for each part of a weight, named apart from ``taken``."""
 
     def own(name: str, recipe: Recipe) -> Parameter:
         dtype, place = stored_dtype(recipe) or into.dtype, placement_of(recipe)

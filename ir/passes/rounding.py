@@ -1,6 +1,7 @@
 """Let float matrices become codes when they are loaded."""
 
 from glmc.ir.graph import Graph, Parameter, Program
+from glmc.ir.ops import MoeExperts
 from glmc.ir.passes.quantized import TAKES, Packing, Refusal, split
 from glmc.ir.recipe import Recipe, RoundedGroups, Tensor, rebuilt
 
@@ -28,7 +29,7 @@ def rounded(program: Program, bits: int, group: int, packing: Packing) -> Progra
 
     def change(graph: Graph, param: Parameter) -> Parameter:
         readers = [op for op in graph.ops if param.name in op.params]
-        if not all(type(op) in TAKES for op in readers):
+        if not all(type(op) in (*TAKES, MoeExperts) for op in readers):
             return param
         try:
             recipe = rebuilt(param.recipe, leaf)

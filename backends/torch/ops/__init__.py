@@ -91,7 +91,11 @@ from glmc.backends.torch.ops.products import (
     linear_add,
     rms_norm_linear,
 )
-from glmc.backends.torch.ops.quantized import quantized_embedding, quantized_linear
+from glmc.backends.torch.ops.quantized import (
+    quantized_embedding,
+    quantized_experts,
+    quantized_linear,
+)
 from glmc.backends.torch.ops.recurrent import (
     add_skip,
     bounded_decay,
@@ -198,6 +202,7 @@ __all__ = [
     "pooled_attention",
     "qkv_attention",
     "quantized_embedding",
+    "quantized_experts",
     "quantized_linear",
     "query_scale",
     "reduce_scatter",
