@@ -38,6 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 8,
         "num_key_value_heads": 8,
         "linear_num_heads": 8,
+        "layer_types": [*["linear_attention"] * 3, "full_attention"],
         "mlp_layer_types": ["dense"] * 4,
     },
     "mamba2": {**_WIDTH, **_MAMBA},
@@ -72,7 +73,7 @@ def measure(family: str, options: argparse.Namespace) -> Row:
         build = importlib.import_module(folder.name)
         ours = build.load(str(checkpoint), device="cpu", dtype="float32")
         theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, attn_implementation="sdpa"
+            checkpoint, dtype=torch.float32, attn_implementation="eager"
         ).eval()
         ids = torch.randint(3, 1000, (1, options.tokens))
         found = [[timed(model, ids) for model in (ours, theirs)]]
