@@ -38,7 +38,7 @@ OF_MLP: Edits = {
 }
 OF_ROUTER: Edits = {
     "ir/model/sublayers.py": (
-        '    score: Literal["softmax", "sigmoid", "logit", "sparsemixer"]\n',
+        '    group_score: Literal["top2", "max"] = "top2"\n',
         "    damping: PositiveFloat = 1.0\n",
     ),
     "ir/lower/moe.py": (
