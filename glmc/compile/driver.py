@@ -166,12 +166,18 @@ def _moving(program: Program) -> set[str]:
 
 
 def _parts(loaded: LoadedModel) -> Parts:
-    """Return what the files beside a config call for of the runtime; of a built-in
-    config and a repository on the hub those are not here, so it is everything."""
+    """Return what a checkpoint's files call for of the runtime.
+
+    Without its weights beside the config it is not known what else the checkpoint will
+    hold (a built-in config, a repository on the hub, a config that was copied alone),
+    and it is everything.
+    """
     source = loaded.source
     if source.builtin or source.hub_id:
         return Parts()
     here = {path.name for path in source.folder.iterdir()}
+    if here.isdisjoint(name for name, _ in LAYOUTS):
+        return Parts()
     # A prefix encoder is published by itself, as pytorch_model.bin.
     pickled = {name for name, of in LAYOUTS if of == "torch"}
     return Parts(

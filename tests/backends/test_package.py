@@ -17,6 +17,8 @@ from glmc.compile.dumps import rebuild
 from support.builds import import_build
 from support.configs import CHATGLM, GLM4, GLM4_MOE, LLAMA
 
+#: Shows that a folder is a checkpoint, and not a config that was copied alone.
+WEIGHTS = "model.safetensors.index.json"
 FILES = sorted(Path(next(iter(runtime.__path__))).glob("*.py"))
 
 
@@ -120,7 +122,7 @@ def lines(files: dict[str, str]) -> int:
 def test_a_build_takes_what_the_files_beside_its_config_call_for(
     tmp_path: Path,
 ) -> None:
-    alone = packaged(LLAMA, tmp_path)
+    alone = packaged(LLAMA, tmp_path, WEIGHTS)
     assert not tokenizers(alone)
     assert "pickle_machine.py" not in alone
     everything = packaged(LLAMA, tmp_path, "tokenizer.json", "pytorch_model.bin")
@@ -139,13 +141,16 @@ def test_a_build_takes_what_the_files_beside_its_config_call_for(
 
 
 def test_what_is_not_here_may_be_anything(tmp_path: Path) -> None:
-    files = compile_files("llama-3.1-8b", Options()).files
-    assert {"pickle_machine.py", "tokenizer/tokenizer.py"} <= files.keys()
+    both = {"pickle_machine.py", "tokenizer/tokenizer.py"}
+    assert both <= compile_files("llama-3.1-8b", Options()).files.keys()
+    assert both <= packaged(LLAMA, tmp_path).keys()
 
 
 def test_a_build_says_what_it_did_not_take(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / WEIGHTS).touch()
     build = import_build(compile_model(tmp_path, tmp_path / "build"))
+    (tmp_path / WEIGHTS).unlink()
     with pytest.raises(ValueError, match="it has none; compile the model again"):
         build.load_tokenizer(tmp_path)
     torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
@@ -155,6 +160,7 @@ def test_a_build_says_what_it_did_not_take(tmp_path: Path) -> None:
 
 def test_a_build_from_a_dump_takes_what_the_build_before_had(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / WEIGHTS).touch()
     without = compile_model(tmp_path, tmp_path / "without")
     (tmp_path / "tokenizer.json").touch()
     within = compile_model(tmp_path, tmp_path / "within")
