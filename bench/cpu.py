@@ -47,7 +47,7 @@ class Peer:
     process: subprocess.Popen[str]
     seconds: list[float] = field(default_factory=list)
 
-    def ask(self, **asked: Any) -> list[float]:
+    def ask(self, **asked: Any) -> Any:
         """Send a request and wait for the answer."""
         assert self.process.stdin
         self.process.stdin.write(json.dumps(asked) + "\n")

@@ -112,6 +112,10 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 PAPER = Path(__file__).with_name("paper.json")
+SHOWN = (
+    *("kernel", "times", "time", "programs", "waves", "tail", "reads"),
+    *("enough", "issue", "limit"),
+)
 DENSE = ("chatglm3-6b", "llama-3.1-8b", "qwen3-8b")
 
 
@@ -136,10 +140,8 @@ def predicted(build: Build, on: Device, context: int) -> dict[str, Any]:
     facts = paper.facts(paper.launches(build, call, on), call, on)
     costs = roofline.lines(build.program, call, on, build.target)
     without = [row for row in build.placements if row.where == "reference"]
-    kept = ("kernel", "times", "time", "programs", "waves", "tail", "reads")
-    kept += ("enough", "issue", "limit")
     return {
-        "launches": [{k: row[k] for k in kept} for row in facts["launches"]],
+        "launches": [{key: row[key] for key in SHOWN} for row in facts["launches"]],
         "time": facts["total"],
         "floor": roofline.total(costs).floor,
         "without a kernel": sum(row.layers for row in without),

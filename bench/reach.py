@@ -114,7 +114,7 @@ def _in_function(path: str, line: int) -> bool:
     """Tell whether a line is run by calls and not by importing."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     bodies = (node.body for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-    return any(body[0].lineno <= line <= body[-1].end_lineno for body in bodies)
+    return any(b[0].lineno <= line <= (b[-1].end_lineno or 0) for b in bodies)
 
 
 def ours(file: str) -> str:
