@@ -176,8 +176,8 @@ def test_verify_and_bisect_hold_codes_against_floats(
         build,
         tmp_path / "wrong",
         "reference.py",
-        "bits, zeros), bias)",
-        "bits, zeros) * 1.1, bias)",
+        "F.linear(x, w, bias)",
+        "F.linear(x, w * 1.1, bias)",
     )
     assert main(["verify", str(wrong), *against]) == 1
     capsys.readouterr()

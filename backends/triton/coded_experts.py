@@ -99,7 +99,7 @@ def _sums(form: Form, kind: str) -> dict[str, object]:
     return {
         "row": f"_coded_row{kind}",
         "block": f"_coded_block{kind}",
-        "beside": (f"{beside},",) if beside else (),
+        "parameters": (f"{beside},",) if beside else (),
         "planes": quantized.planes(form),
         "read": "_small" if floats else "_raised",
         "unseen": () if floats else ("seen = tl.zeros([1, WORDS], tl.float32)",),

@@ -182,7 +182,8 @@ class Attention(Node):
     """A factor of the values."""
     scale: PositiveFloat
     window: PositiveInt | None = None
-    """A query sees itself and the ``window - 1`` tokens before it."""
+    """A query sees itself and the ``window - 1`` tokens before it; with the mask
+    ``full`` also as many after it."""
     mask: Literal["causal", "prefix", "full"] = "causal"
     """The tokens that a query sees, padding aside. ``causal``: those up to its own.
     ``prefix``: also all before the generated text, which see each other (a prefix

@@ -68,7 +68,7 @@ def test_bisect(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     if "zeros=" not in (case.build / "model.py").read_text():
         return  # nothing of its own to go wrong
     capsys.readouterr()
-    old, new = "x.dtype, bits, zeros)", "x.dtype, bits)"
+    old, new = "x.dtype, bits, zeros, ", "x.dtype, bits, None, "
     wrong = edits.with_source(case.build, tmp_path / "op", "reference.py", old, new)
     assert case.run("bisect", wrong) == 1
     culprit = json.loads(capsys.readouterr().out)["culprit"]

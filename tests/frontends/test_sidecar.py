@@ -7,6 +7,7 @@ import pytest
 
 from glmc.frontends.build.source import resolve_source
 from glmc.frontends.frontend import load_model
+from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from support import EXAMPLES
 
@@ -20,7 +21,20 @@ def folder(tmp_path: Path, sidecar: object) -> Path:
 
 def test_a_quantised_repository_is_not_compiled_as_float(tmp_path: Path) -> None:
     given = folder(tmp_path, {"quantization": {"quant_algo": "NVFP4"}})
-    with pytest.raises(GlmcError, match=r"config\.json: .*NVFP4.*unquantised"):
+    model = load_model(resolve_source(str(given))).model
+    attention, mlp = (step.op for step in model.blocks[0].steps)
+    assert isinstance(attention, m.Attention)
+    assert isinstance(mlp, m.Mlp)
+    maps = (attention.q, attention.k, attention.v, attention.o)
+    for one in (*maps, mlp.gate, mlp.up, mlp.down):
+        assert one is not None
+        assert isinstance(one.weight.storage, m.FloatQuantized)
+        assert (one.weight.storage.bits, one.weight.storage.group) == (4, 16)
+
+
+def test_a_sidecar_of_an_unknown_algorithm_is_refused(tmp_path: Path) -> None:
+    given = folder(tmp_path, {"quantization": {"quant_algo": "W4A8_AWQ"}})
+    with pytest.raises(GlmcError, match=r"config\.json: .*W4A8_AWQ.*unquantised"):
         load_model(resolve_source(str(given)))
 
 

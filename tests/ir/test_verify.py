@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.op import OpTypeError
-from glmc.ir.ops import LatentAttention, LatentWrite
+from glmc.ir.ops import FullAttention, LatentAttention, LatentWrite
 from glmc.ir.state import KvType, State, TokenType
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.types import TensorType, Type
@@ -166,11 +167,24 @@ def test_masks_that_do_not_go_together_are_refused() -> None:
     )
     with pytest.raises(GlmcError, match="mixes full and causal attention"):
         lower(chatglm().model_copy(update={"blocks": mixed}))
+    far = m.Distances(weight=m.Weight(tensor="far"), rows=32)
+    op = causal.steps[0].op.model_copy(update={"distances": far})
+    step = causal.steps[0].model_copy(update={"op": op})
+    counted = causal.model_copy(update={"steps": (step, *causal.steps[1:])})
+    with pytest.raises(GlmcError, match="numbers by distance in attention with a"):
+        lower(chatglm().model_copy(update={"blocks": (counted,)}))
+
+
+def test_a_full_mask_may_have_a_window() -> None:
+    """It is on both sides of a query: what is lowered says how wide."""
+    full = bert().blocks[0]
     op = full.steps[0].op.model_copy(update={"window": 4})
     step = full.steps[0].model_copy(update={"op": op})
-    windowed = full.model_copy(update={"steps": (step, full.steps[1])})
-    with pytest.raises(GlmcError, match="window"):
-        lower(chatglm().model_copy(update={"blocks": (windowed,)}))
+    windowed = full.model_copy(update={"steps": (step, *full.steps[1:])})
+    program = lower(bert().model_copy(update={"blocks": (windowed,)}))
+    verify(program)
+    found = [op for op in program.blocks[0].ops if isinstance(op, FullAttention)]
+    assert [op.window for op in found] == [4]
 
 
 def f16(*dims: int | str) -> TensorType:

@@ -31,7 +31,10 @@ def defined(source: str) -> list[str]:
 def loaded(source: str) -> ModuleType:
     module = ModuleType("reference")
     module.__package__ = "glmc.backends.runtime"  # what lies beside it in a build
-    exec(compile(source, "reference.py", "exec"), module.__dict__)
+    with pytest.MonkeyPatch.context() as patch:
+        # Where a dataclass looks up what its annotations name.
+        patch.setitem(sys.modules, module.__name__, module)
+        exec(compile(source, "reference.py", "exec"), module.__dict__)
     return module
 
 

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 
 from glmc.backends.torch import ops as reference
-from glmc.backends.triton.uses import OpUse
+from support.coded import EXPERTS, FF, KINDS, TOP_K, WIDTH, Kind, experts_use
 from support.kernels import random
 from support.ranges import first
 
 Interpreted = Callable[..., ModuleType]
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 6e-3}
-EXPERTS, TOP_K, WIDTH, FF = 3, 2, 64, 32
-
-
-class Kind(NamedTuple):
-    """Codes of experts: integers or small floats, in groups of some columns."""
-
-    bits: int
-    group: int
-    floats: str | None = None
-    zeros: bool = False
-    divided: bool = False
-
-    @property
-    def told(self) -> dict[str, Any]:
-        return {"bits": self.bits, "floats": self.floats, "divided": self.divided}
-
-
-KINDS = {
-    "int4": Kind(4, 32),
-    "int4-zeros": Kind(4, 32, zeros=True),
-    "int8": Kind(8, 32),
-    "fp8": Kind(8, 32, "fp8"),
-    "mxfp4": Kind(4, 32, "mx"),
-    "nvfp4": Kind(4, 16, "nvfp4"),
-    "nvfp4-divided": Kind(4, 16, "nvfp4", divided=True),
-}
 
 
 def stack(kind: Kind, rows: int, width: int, seed: int) -> dict[str, torch.Tensor]:
@@ -85,20 +59,6 @@ def operands(
     return [up[""], down[""], up["_scale"], down["_scale"]], more | kind.told
 
 
-def use(kind: Kind, *biases: str, **attrs: Any) -> OpUse:
-    given, more = operands(kind, torch.float32)
-    names = ("gate_up", "down", "gate_up_scale", "down_scale")
-    shapes: dict[str, tuple[int | str, ...]] = {
-        "x": ("B", "T", WIDTH),
-        "experts": ("B", "T", TOP_K),
-        **{n: tuple(t.shape) for n, t in zip(names, given, strict=True)},
-        **{n: tuple(t.shape) for n, t in more.items() if torch.is_tensor(t)},
-    }
-    there = frozenset([*biases, *(n for n, t in more.items() if torch.is_tensor(t))])
-    told = {"fn": "silu", **kind.told, **attrs}
-    return OpUse("quantized_experts", told, there, shapes)
-
-
 def tokens(count: int, dtype: torch.dtype) -> list[torch.Tensor]:
     """x, the experts of each token, and their weights."""
     logits = random(1, count, EXPERTS, dtype=torch.float32, seed=count)
@@ -125,7 +85,7 @@ def differences(
 @pytest.mark.parametrize("dtype", first(1, list(TOLERANCE)))
 @pytest.mark.parametrize("name", KINDS)
 def test_values(interpreted: Interpreted, name: str, dtype: torch.dtype) -> None:
-    module = interpreted(use(KINDS[name]))
+    module = interpreted(experts_use(KINDS[name]))
     assert max(differences(module, KINDS[name], dtype)) < TOLERANCE[dtype]
 
 
@@ -137,14 +97,14 @@ def test_biases_and_a_clamped_gate(interpreted: Interpreted) -> None:
         "gate_up_bias": random(EXPERTS, 2 * FF, dtype=torch.float32, seed=8),
         "down_bias": random(EXPERTS, WIDTH, dtype=torch.float32, seed=9),
     }
-    module = interpreted(use(kind, *biases, **attrs))
+    module = interpreted(experts_use(kind, *biases, **attrs))
     found = differences(module, kind, torch.float32, **attrs, **biases)
     assert max(found) < TOLERANCE[torch.float32]
 
 
 def test_kinds_side_by_side(interpreted: Interpreted) -> None:
     kinds = [KINDS["int4"], KINDS["nvfp4"]]
-    module = interpreted(*map(use, kinds))
+    module = interpreted(*map(experts_use, kinds))
     for kind in kinds:
         assert max(differences(module, kind, torch.float32)) < TOLERANCE[torch.float32]
 
@@ -168,6 +128,6 @@ def test_a_planted_mistake_is_caught(
         assert right in text
         return text.replace(right, wrong)
 
-    module = interpreted(use(KINDS[name]), edit=edit)
+    module = interpreted(experts_use(KINDS[name]), edit=edit)
     found = differences(module, KINDS[name], torch.float32)
     assert any(not off < 10 * TOLERANCE[torch.float32] for off in found)

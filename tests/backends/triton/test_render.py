@@ -17,6 +17,7 @@ import pytest
 from glmc.backends.triton.uses import OpUse
 from glmc.ir.activations import ActivationName
 from glmc.ir.errors import GlmcError
+from support.coded import KINDS, Kind, experts_use, floats_use
 from support.kernels import (
     ENV,
     TEMPLATES,
@@ -209,11 +210,24 @@ MIXED = [
 ]
 
 
+#: Codes of every kind, in stacks of experts and in products.
+SMALL = [kind for kind in KINDS.values() if kind.floats]
+ROWS = Kind(8, 0, "fp8")
+CODED = [
+    *map(experts_use, KINDS.values()),
+    experts_use(KINDS["mxfp4"], "gate_up_bias", "down_bias", alpha=1.5, limit=7.0),
+    *(floats_use("quantized_linear", kind) for kind in (*SMALL, ROWS)),
+    *(floats_use("linear_add", kind) for kind in SMALL),
+    floats_use("rms_norm_linear", ROWS, "bias", **SILU),
+]
+
+
 @pytest.mark.ranges
 def test_every_combination_is_formatted_and_lint_free(tmp_path: Path) -> None:
     texts = {render(*model) for model in every(5, models())}
     assert len(texts) > 100
-    texts |= {render(*MIXED), *(render(use) for use in MIXED)}
+    for uses in (MIXED, CODED):
+        texts |= {render(*uses), *(render(use) for use in uses)}
     for number, text in enumerate(sorted(texts)):
         (tmp_path / f"kernels{number}.py").write_text(text, encoding="utf-8")
     folder = str(tmp_path)
@@ -310,7 +324,7 @@ def test_every_template_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     render(full_use(4, 2, 24), product_use("layer_norm_linear"))
     rendered = [pointwise_use("activation", fn) for fn in get_args(ActivationName)]
     render(*rendered)
-    render(*MIXED)
+    render(*MIXED, *CODED)
     there = {file.name for file in (TEMPLATES / "kernels").iterdir()}
     assert found == there
 
