@@ -216,13 +216,15 @@ class ByHead(Rule):
 
     ``values`` are dealt out along dimension 2, ``first`` (parameters, vectors and
     states) along their first one, and the rest is replicated. Results that are states
-    are dealt out like those.
+    are dealt out like those. ``norms`` are parameters of each channel, which are dealt
+    out, or the same for the channels of each head, which are not.
     """
 
     values: tuple[str, ...] = ("q",)
     first: tuple[str, ...] = ()
     sized: str = ""
     """The value whose dimension 2 is the first size of the states that it writes."""
+    norms: tuple[str, ...] = ()
 
     def __call__(self, op: "Op", types: Mapping[str, Type]) -> Flow:
         if _first_shard(types, self.values) is None:
@@ -230,6 +232,7 @@ class ByHead(Rule):
         wants = dict.fromkeys(types, REPLICATED)
         wants |= {field: shard(2) for field in self.values if field in types}
         wants |= {field: shard(0) for field in self.first if field in types}
+        wants |= {f: types[f].placement for f in self.norms if f in types}
         gives = (
             shard(2) if isinstance(result.type, TensorType) else shard(0)
             for result in op.results

@@ -7,8 +7,15 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Value, Writes, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
 from glmc.ir.ops.recurrent import touched
+from glmc.ir.placing import ByHead
 from glmc.ir.state import RowType
 from glmc.ir.types import TensorType, Type
+
+_DEALT = (
+    *("conv_q", "conv_k", "conv_v", "bias_q", "bias_k", "bias_v"),
+    *("kept_q", "kept_k", "kept_v", "state", "a_log", "dt_bias", "skip"),
+)
+"""What has something for each head or channel, along its first dimension."""
 
 
 class Mix(Op):
@@ -21,6 +28,9 @@ class Mix(Op):
     """
 
     mnemonic = "mix"
+    placing = ByHead(
+        values=("q", "k", "v", "step", "beta", "z"), first=_DEALT, norms=("norm",)
+    )
     exact = ("a_log", "dt_bias", "skip")
     q: Value
     k: Value

@@ -33,14 +33,15 @@ def test_which_layers_scan(name: str, load: Load) -> None:
 
 
 def test_what_a_layer_keeps(load: Load) -> None:
-    """Tokens before a convolution in the model's dtype; the scan's state in fp32."""
+    """The tokens of a convolution's window, in the model's dtype; the scan's state, in
+    fp32."""
     program = lower(load(FAMILIES["qwen3_next"]).model)
     (block,) = (b for b in program.blocks if "linear" in b.name)
     kept = {state.name: str(state.type) for state in block.states}
     assert kept == {
-        "conv_q": "[24,3] per row",
-        "conv_k": "[24,3] per row",
-        "conv_v": "[60,3] per row",
+        "conv_q": "[24,4] per row",
+        "conv_k": "[24,4] per row",
+        "conv_v": "[60,4] per row",
         "scan": "f32[6,12,10] per row",
     }
 
