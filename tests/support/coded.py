@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """What goes with codes and scales, as a stack's name is continued."""
+        """Endings of a stack's name for what goes with its codes and scales."""
         given = {"_zeros": self.zeros, "_factor": self.floats == "nvfp4"}
         return tuple(name for name, there in given.items() if there)
 
