@@ -178,13 +178,17 @@ _FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
 _SIBLING = re.compile(r"^ *from \.(\w*) import (.+)", re.MULTILINE)
 
 
-def siblings(text: str) -> list[str]:
+def siblings(text: str, *, whole: bool = True) -> list[str]:
     """Return the modules that a file of the runtime imports of its own folder;
-    imports for type checkers do not count. Taken from the text: to parse it takes
+    imports for type checkers do not count, and with ``whole`` false nor do those of a
+    module as a whole (``from . import x``). Taken from the text: to parse it takes
     much longer."""
     found: list[str] = []
     for module, names in _SIBLING.findall(_FOR_TYPES.sub("", text)):
-        found += [module] if module else names.split(", ")
+        if module:
+            found.append(module)
+        elif whole:
+            found += names.split(", ")
     return found
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from .accepted import NAMED_ELSEWHERE, loading_options
+from .checks import of_kind
 from .drift import (
     COMPILED,
     Drift,
@@ -123,11 +124,12 @@ class Pretrained(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         `config` defaults to that of the folder that the weights are from. Raises
         ValueError where it is the config of another model.
         """
-        if not isinstance(model, cls.build_class):
-            raise ValueError(
-                f"{type(model).__name__} is not the model of this build: give what its "
-                "load() returned."
-            )
+        of_kind(
+            model,
+            cls.build_class,
+            f"{type(model).__name__} is not the model of this build: give what its "
+            "load() returned.",
+        )
         folder = model.folders[-1] if model.folders else None
         if config is None:
             found = config_of(folder, model)

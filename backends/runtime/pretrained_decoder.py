@@ -10,6 +10,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .cache import Cache
 from .causal_lm import CausalLM
+from .checks import of_kind
 from .inputs import positions
 from .pretrained import Pretrained, refuse
 
@@ -164,11 +165,12 @@ class PretrainedDecoder(Pretrained, GenerationMixin):  # type: ignore[misc, unus
         """Returns the cache of a call; a new one of transformers becomes ours."""
         if given is None:
             return DynamicCache()
-        if not isinstance(given, TransformersCache):
-            raise ValueError(
-                f"past_key_values is a {type(given).__name__}; give a DynamicCache, or "
-                "what a call before answered."
-            )
+        of_kind(
+            given,
+            TransformersCache,
+            f"past_key_values is a {type(given).__name__}; give a DynamicCache, or "
+            "what a call before answered.",
+        )
         if kept_in(given) is None and (
             any(getattr(one, "is_initialized", False) for one in given.layers)
             or not isinstance(given, DynamicCache)

@@ -213,15 +213,16 @@ class Plan:
         }
 
     def travelling(self) -> list[str]:
-        """List the modules that nothing which hf.py leads to imports in its text: they
-        are imported by name when they are needed."""
+        """List the modules that transformers would leave behind: from hf.py on it takes
+        those that something is imported from, but not one imported whole (``from .
+        import weights``) or by name when it is needed."""
         reached: set[str] = set()
         waiting = ["hf"]
         while waiting:
             name = waiting.pop()
             if f"{name}.py" in self.code and name not in reached:
                 reached.add(name)
-                waiting += siblings(self.code[f"{name}.py"])
+                waiting += siblings(self.code[f"{name}.py"], whole=False)
         every = {name.removesuffix(".py") for name in self.code}
         return sorted(every - reached)
 

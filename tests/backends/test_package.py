@@ -53,6 +53,12 @@ def late():
     assert siblings(text) == ["first", "second"]
 
 
+def test_a_module_imported_whole_is_a_sibling_of_its_own_kind() -> None:
+    text = "from . import weights, loading\nfrom .model import Model\n"
+    assert siblings(text) == ["weights", "loading", "model"]
+    assert siblings(text, whole=False) == ["model"]
+
+
 def packaged(config: dict[str, Any], folder: Path, *beside: str) -> dict[str, str]:
     """The Python files of a build; ``beside`` are files that lie there, too."""
     path = folder / "config.json"

@@ -308,4 +308,6 @@ def test_disabled_passes_do_not_run() -> None:
         "rms-norm-linear",
         "layer-norm-linear",
         "qkv-attention",
+        "mix",
+        "mix-norm",
     ]

@@ -48,6 +48,26 @@ def generate(*given: Any, **named: Any) -> Call:
     return lambda model, past: model.generate(*given, **named)
 
 
+def resume(ids: torch.Tensor, mask: torch.Tensor, *, drafted: bool = False) -> Call:
+    """Generates from a cache that these rows do not go on from."""
+    return lambda model, past: model.generate(
+        ids, mask, past_key_values=past, draft=model if drafted else None
+    )
+
+
+def record(mask: torch.Tensor) -> Call:
+    """Records a call with a mask, which continues a cache, as a program."""
+
+    def call(model: CausalLM, past: Cache) -> Any:
+        class Masked(torch.nn.Module):
+            def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+                return model(ids, mask, past_key_values=past).logits
+
+        return torch.export.export(Masked(), (NEXT, mask), strict=False)
+
+    return call
+
+
 def longer(row: list[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     return torch.tensor([[1] * 7, row], dtype=dtype)
 
@@ -79,6 +99,7 @@ OTHERS: dict[str, Call] = {
     "mask: none": step(attention_mask=longer([0] * 7)),
     "mask: hole": step(attention_mask=longer([0, 0, 1, 1, 0, 1, 1])),
     "mask: moved": step(attention_mask=longer([0, 1, 1, 1, 1, 1, 1])),
+    "mask: recorded": record(longer(SAME)),
     "generate: right padding": generate(IDS, MASK.flip(1)),
     "generate: none": generate(IDS, MASK, max_new_tokens=0),
     "generate: mask": generate(IDS, MASK.float()),
@@ -89,6 +110,10 @@ OTHERS: dict[str, Call] = {
     "generate: list": generate([[1, 2]]),
     "generate: text": generate("text"),
     "generate: token": generate(IDS, MASK, suppress_tokens=[50]),
+    "generate: nothing new": resume(IDS, MASK),
+    "generate: cache and draft": resume(
+        torch.cat([IDS, NEXT], 1), longer(SAME), drafted=True
+    ),
     "generate: pieces": generate(["a", "b"], tokenizer=Two(), stream=True),
 }
 COUNTED: dict[str, Call] = {
