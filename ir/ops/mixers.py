@@ -15,7 +15,7 @@ _DEALT = (
     *("conv_q", "conv_k", "conv_v", "bias_q", "bias_k", "bias_v"),
     *("kept_q", "kept_k", "kept_v", "state", "a_log", "dt_bias", "skip"),
 )
-"""What has something for each head or channel, along its first dimension."""
+"""The operands with something for each head or channel, along their first dimension."""
 
 
 class Mix(Op):
