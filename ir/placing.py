@@ -118,7 +118,7 @@ def _aligned(op: "Op", field: str, of: Type, axis: int, dims: int) -> Placement:
     axis: values begin, parameters end together with them."""
     if op.operand_fields()[field][0] == "@":
         axis += len(of.dims) - dims
-        if of.dims == (1,):
+        if of.dims == (1,) and not is_shard(of.placement):
             return REPLICATED
     return shard(axis) if 0 <= axis < len(of.dims) else REPLICATED
 

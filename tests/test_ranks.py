@@ -43,7 +43,8 @@ KINDS = (
     "bloom-alibi",
     "gpt_oss-sinks",
     "glm4_moe-air",
-    "mamba2-groups",
+    "mamba2-groups",  # two groups to norm: what is normed is gathered
+    "bailing_hybrid-bounded",  # with four ranks one head each
     "lfm2-gates",
     "gemma3_text-two_ropes",
     "minimax_m2-corrected",

@@ -206,6 +206,7 @@ class BoundedDecay(Op):
     """
 
     mnemonic = "bounded_decay"
+    placing = EACH
     exact = ("bias", "a_log")
     x: Value
     a_log: Param

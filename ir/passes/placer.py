@@ -13,6 +13,7 @@ from glmc.ir.ops import (
     AllGather,
     AllReduce,
     Embedding,
+    GatedNorm,
     MoeExperts,
     OwnExperts,
     OwnPart,
@@ -339,6 +340,19 @@ def _norm_of_parts(placer: GraphPlacer, op: Op) -> bool:
     return True
 
 
+def _norm_of_groups(placer: GraphPlacer, op: Op) -> bool:
+    """Norm groups on every rank, where each would not have several whole ones: of a
+    single group that an op has no rule could tell whether all of it is there."""
+    assert isinstance(op, GatedNorm)
+    placer._summed(op.x)
+    each, rest = divmod(op.groups, placer.ranks)
+    if not is_shard(placer.types[op.x].placement) or (each > 1 and not rest):
+        return False
+    whole = {name: placer._as(getattr(op, name), REPLICATED) for name in ("x", "z")}
+    placer._emit(GatedNorm, op, {**_fields(op), **whole})
+    return True
+
+
 def _whole_experts(placer: GraphPlacer, op: Op) -> bool:
     """Count the chosen experts among those of a rank, where it has whole ones."""
     assert isinstance(op, MoeExperts)
@@ -356,6 +370,7 @@ def _whole_experts(placer: GraphPlacer, op: Op) -> bool:
 _EXPANSIONS: Mapping[type[Op], Callable[[GraphPlacer, Op], bool]] = {
     Embedding: _own_rows,
     RmsNorm: _norm_of_parts,
+    GatedNorm: _norm_of_groups,
     MoeExperts: _whole_experts,
 }
 """Ops that become several where they are dealt out."""
