@@ -28,6 +28,12 @@ def _check_masks(model: m.Model) -> None:
             f"{model.name} mixes full and causal attention, and only one of them has a "
             "cache; give every attention of the spec the same mask."
         )
+    for name in ("softcap", "chunk", "alibi", "sinks"):
+        if any(getattr(op, name) is not None for op in full):
+            raise ModelShapeError(
+                f"{model.name} has {name} in attention with the mask full, which is not"
+                f" supported; leave out {name}, or give attention another mask."
+            )
     if model.embed.padding is not None and not model.is_encoder:
         raise ModelShapeError(
             f"{model.name} counts positions by the id of padding, which only encoders "

@@ -187,6 +187,21 @@ def test_a_full_mask_may_have_a_window() -> None:
     assert [op.window for op in found] == [4]
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"softcap": 30.0}, {"chunk": 4}, {"sinks": m.Weight(tensor="sinks")}],
+    ids=lambda option: next(iter(option)),
+)
+def test_a_full_mask_has_no_options_of_a_cache(option: dict[str, object]) -> None:
+    """The op has none of them, and what it cannot say is not left out unsaid."""
+    full = bert().blocks[0]
+    op = full.steps[0].op.model_copy(update=option)
+    step = full.steps[0].model_copy(update={"op": op})
+    changed = full.model_copy(update={"steps": (step, *full.steps[1:])})
+    with pytest.raises(GlmcError, match=f"{next(iter(option))} in attention with the"):
+        lower(bert().model_copy(update={"blocks": (changed,)}))
+
+
 def f16(*dims: int | str) -> TensorType:
     return TensorType(dtype="f16", dims=dims)
 
