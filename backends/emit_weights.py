@@ -9,19 +9,17 @@ from textwrap import wrap
 from glmc.backends.emit import literal, own_dtypes, quoted
 from glmc.backends.layout import WIDTH, bracketed, item
 from glmc.ir.graph import Parameter, Program
+from glmc.ir.leaves import Dequant, Quantized, Tensor
 from glmc.ir.model import Expected, Model
 from glmc.ir.recipe import (
     Cat,
-    Dequant,
     OnFirst,
     Permute,
-    Quantized,
     Recipe,
     Repacked,
     Shard,
     Slice,
     Stack,
-    Tensor,
     View,
 )
 from glmc.ir.text.printer import node_name

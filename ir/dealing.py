@@ -4,17 +4,16 @@ where its tensor lies."""
 import math
 from collections.abc import Iterator
 
+from glmc.ir.leaves import Quantized, Tensor
 from glmc.ir.placement import PARTIAL, REPLICATED, Placement, is_shard, shard
 from glmc.ir.recipe import (
     Cat,
     OnFirst,
     Permute,
-    Quantized,
     Recipe,
     Shard,
     Slice,
     Stack,
-    Tensor,
     View,
     permute,
     slice_,

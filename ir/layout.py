@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glmc.ir.errors import GlmcError, LayoutError
-from glmc.ir.recipe import Recipe, Tensor, permute, slice_, view
+from glmc.ir.leaves import Tensor
+from glmc.ir.recipe import Recipe, permute, slice_, view
 
 Axes = Mapping[str, int]
 

@@ -68,7 +68,8 @@ def _positions(op: Op, types: Types) -> str | None:
 
 def _codes(op: Op, types: Types) -> str | None:
     """Blocks of codes have whole words, and groups whole ones too."""
-    bits, rows = int(getattr(op, "bits")), types["scale"].dims  # noqa: B009
+    bits, rows = dict(op.attributes())["bits"], types["scale"].dims
+    assert isinstance(bits, int)
     width = int(types["weight"].dims[1]) * 8 // bits
     groups = int(rows[1]) if len(rows) > 1 else 1
     if width % groups or width // groups % (32 // bits):
@@ -172,6 +173,7 @@ def unfit(program: Program, graph: Graph, op: Op) -> str | None:
             continue
         if not is_rows(kind) and name not in known_values(program, graph):
             return f"{op.mnemonic}: %{name} {kind} is not a row of numbers a token"
+    # States are among the types, too; each `unfit` looks at operands that are tensors.
     reason = kernel.unfit(op, program.operand_types(graph, op))  # type: ignore[arg-type]
     return f"{op.mnemonic}: {reason}" if reason else None
 

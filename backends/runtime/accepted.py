@@ -82,6 +82,7 @@ class Asked:
         ):
             return model
         refuse_several(self.device_map)
+        # accelerate has no types, and is there only where somebody deals parts out.
         from accelerate import dispatch_model  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
         return dispatch_model(model, self.device_map, **self.dispatch)

@@ -42,6 +42,7 @@ def unexpected(
     """Yields a sentence for each tensor that has not the assumed values; all of its
     elements are read with `whole`, else the first."""
     for row in expected:
+        # Rows of the emitted table, which come in the order of the fields.
         one = Expected(*row)  # type: ignore[arg-type]
         for name in sorted(checkpoint.headers):
             full = (name, (prefix or "") + name)

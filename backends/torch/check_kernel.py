@@ -20,7 +20,8 @@ from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.state import State
 from glmc.backends.target import target
 from glmc.backends.torch import ops
-from glmc.backends.torch.execute import Executor, random_checkpoint, run_batch
+from glmc.backends.torch.execute import Executor, run_batch
+from glmc.backends.torch.weights import random_checkpoint
 from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.op import Op

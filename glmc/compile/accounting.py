@@ -11,16 +11,9 @@ from glmc.backends.runtime import accounting
 from glmc.backends.runtime.accounting import Account, Entry, Rules
 from glmc.backends.runtime.storage import INDICES, LOOSE, Found, Need, float_name
 from glmc.ir.graph import Parameter, Program
+from glmc.ir.leaves import Dequant, DequantRows, Quantized, RoundedGroups, Tensor
 from glmc.ir.model import Model
-from glmc.ir.recipe import (
-    Dequant,
-    DequantRows,
-    Quantized,
-    RoundedGroups,
-    Tensor,
-    is_repacked,
-    leaves,
-)
+from glmc.ir.recipe import is_repacked, leaves
 
 
 def account(model: Model, program: Program, headers: Mapping[str, Found]) -> Account:

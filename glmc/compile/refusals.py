@@ -141,8 +141,9 @@ def check_kernels(placed: Iterable[Placement], on: Target) -> None:
 
 def verify_passes(loaded: LoadedModel, options: Options) -> dict[str, float]:
     """Execute every stage of a shrunken instance; torch is imported here only."""
-    from glmc.backends.torch.execute import compare, random_checkpoint
+    from glmc.backends.torch.execute import compare
     from glmc.backends.torch.readings import differences as readings
+    from glmc.backends.torch.weights import random_checkpoint
 
     dealing = replace(options, pipeline_parallel=1).dealing(anywhere=True)
     small = lower(shrink(loaded.model, options.tensor_parallel), cuts=bool(dealing))

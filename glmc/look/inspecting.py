@@ -9,7 +9,8 @@ from typing import Any, get_args
 from glmc.backends.ledger import Placement, Row, Where, totals
 from glmc.backends.target import Target, target
 from glmc.ir.graph import Graph, Program
-from glmc.ir.recipe import Tensor, counted
+from glmc.ir.leaves import Tensor
+from glmc.ir.recipe import counted
 from glmc.ir.text.printer import print_layers
 from glmc.ir.types import BYTES
 from glmc.look.builds import Build

@@ -7,19 +7,10 @@ from typing import Any
 from glmc.backends.ledger import RUN_BY
 from glmc.ir.errors import NotInBuildError
 from glmc.ir.graph import Graph, Program
+from glmc.ir.leaves import Tensor
 from glmc.ir.ledger import count
 from glmc.ir.op import Op, registry
-from glmc.ir.recipe import (
-    Cat,
-    OnFirst,
-    Permute,
-    Recipe,
-    Shard,
-    Slice,
-    Tensor,
-    View,
-    tensors,
-)
+from glmc.ir.recipe import Cat, OnFirst, Permute, Recipe, Shard, Slice, View, tensors
 from glmc.ir.text.printer import (
     print_call,
     print_layers,

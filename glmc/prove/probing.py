@@ -18,9 +18,10 @@ from glmc.backends.runtime.inputs import positions, read_mask
 from glmc.backends.torch.execute import Executor
 from glmc.backends.torch.threads import on_ranks
 from glmc.ir.graph import Graph, Program
+from glmc.ir.leaves import Tensor
 from glmc.ir.op import Op
 from glmc.ir.placement import PARTIAL, Placement, is_shard
-from glmc.ir.recipe import Permute, Recipe, Slice, Tensor, tensors
+from glmc.ir.recipe import Permute, Recipe, Slice, tensors
 from glmc.prove.comparing import Answer, Scenario, added, calls
 
 Place = str | int

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from glmc.backends.packing import unfit
 from glmc.ir.errors import NotQuantizableError
 from glmc.ir.graph import Program
+from glmc.ir.leaves import RoundedGroups
 from glmc.ir.passes.rounding import rounded
-from glmc.ir.recipe import RoundedGroups, leaves
+from glmc.ir.recipe import leaves
 
 if TYPE_CHECKING:
     import torch

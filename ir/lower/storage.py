@@ -4,16 +4,15 @@ import math
 
 from glmc.ir import model as m
 from glmc.ir.errors import UnsupportedQuantizationError
-from glmc.ir.recipe import (
+from glmc.ir.leaves import (
     DequantBlocks,
     DequantFloats,
     DequantGroups,
     DequantRows,
-    Recipe,
     Shape,
     Tensor,
-    permute,
 )
+from glmc.ir.recipe import Recipe, permute
 
 _MX_GROUP = 32
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
+from glmc.ir.leaves import Packing
 from glmc.ir.node import Node
-from glmc.ir.recipe import Packing
 
 
 class RowQuantized(Node):

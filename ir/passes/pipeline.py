@@ -8,7 +8,8 @@ from glmc.ir.graph import Program
 from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
 from glmc.ir.passes import fusions
-from glmc.ir.passes.quantized import KeepQuantized, Packing
+from glmc.ir.passes.coded import Packing
+from glmc.ir.passes.quantized import KeepQuantized
 from glmc.ir.verify import verify
 
 

@@ -1,9 +1,11 @@
 """Let float matrices become codes when they are loaded."""
 
 from glmc.ir.graph import Graph, Parameter, Program
+from glmc.ir.leaves import RoundedGroups, Tensor
 from glmc.ir.ops import MoeExperts
-from glmc.ir.passes.quantized import TAKES, Packing, Refusal, split
-from glmc.ir.recipe import Recipe, RoundedGroups, Tensor, rebuilt
+from glmc.ir.passes.coded import Packing, Refusal, split
+from glmc.ir.passes.quantized import TAKES
+from glmc.ir.recipe import Recipe, rebuilt
 
 
 def rounded(program: Program, bits: int, group: int, packing: Packing) -> Program:

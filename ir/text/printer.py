@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from glmc.ir.graph import Graph, Parameter, Program
+from glmc.ir.leaves import Quantized, Tensor
 from glmc.ir.model import Model
 from glmc.ir.node import Node
 from glmc.ir.op import Op
@@ -14,13 +15,11 @@ from glmc.ir.recipe import (
     Cat,
     OnFirst,
     Permute,
-    Quantized,
     Recipe,
     Repacked,
     Shard,
     Slice,
     Stack,
-    Tensor,
     View,
 )
 from glmc.ir.state import State

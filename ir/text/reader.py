@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glmc.ir import leaves
 from glmc.ir import model as model_nodes
 from glmc.ir import recipe as recipes
 from glmc.ir.graph import Graph, Input, Parameter, Program
@@ -248,12 +249,12 @@ def _cuts(cursor: Cursor) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
-_DEQUANT: Mapping[str, type[recipes.Dequant]] = {
-    "dequant_rows": recipes.DequantRows,
-    "dequant_blocks": recipes.DequantBlocks,
-    "dequant_groups": recipes.DequantGroups,
-    "dequant_floats": recipes.DequantFloats,
-    "rounded_groups": recipes.RoundedGroups,
+_DEQUANT: Mapping[str, type[leaves.Dequant]] = {
+    "dequant_rows": leaves.DequantRows,
+    "dequant_blocks": leaves.DequantBlocks,
+    "dequant_groups": leaves.DequantGroups,
+    "dequant_floats": leaves.DequantFloats,
+    "rounded_groups": leaves.RoundedGroups,
 }
 
 
@@ -274,7 +275,7 @@ def _recipe_node(cursor: Cursor, raw: Call, prefix: str) -> Recipe:
     if raw.name == "tensor":
         name, stored = raw.args
         full = name[1:] if name.startswith("/") and prefix else prefix + name
-        return recipes.Tensor(name=full, stored=stored)
+        return leaves.Tensor(name=full, stored=stored)
     if raw.name == "cat":
         parts = tuple(_recipe(cursor, part, prefix) for part in raw.args)
         return recipes.Cat(parts=parts, **raw.kwargs)

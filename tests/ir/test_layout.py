@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from glmc.backends.torch.execute import assemble
+from glmc.backends.torch.weights import assemble
 from glmc.ir.errors import GlmcError
 from glmc.ir.layout import parse, recipe
-from glmc.ir.recipe import Permute, Slice, Tensor, cat, permute, slice_, view
+from glmc.ir.leaves import Tensor
+from glmc.ir.recipe import Permute, Slice, cat, permute, slice_, view
 
 AXES = {"H": 4, "K": 2, "G": 2, "D": 6, "E": 10, "F": 7, "M": 2, "Hm": 2}
 Q, KV = ("H D", "E"), ("K D", "E")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from glmc.backends.emit_model import model_view
-from glmc.backends.torch.execute import compare, random_checkpoint
+from glmc.backends.torch.execute import compare
 from glmc.backends.torch.readings import differences
+from glmc.backends.torch.weights import random_checkpoint
 from glmc.compile.dumps import rebuild
 from glmc.compile.writing import write_build
 from glmc.ir import model as m

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from glmc.backends.runtime.cache import Cache as RuntimeCache
 from glmc.backends.target import target
 from glmc.backends.torch import ops as reference
-from glmc.backends.torch.execute import compare, random_checkpoint
+from glmc.backends.torch.execute import compare
 from glmc.backends.torch.readings import differences
+from glmc.backends.torch.weights import random_checkpoint
 from glmc.compile.dumps import rebuild
 from glmc.compile.writing import write_build
 from glmc.ir.cost import Call
