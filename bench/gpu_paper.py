@@ -21,8 +21,8 @@ from glmc.look import paper, roofline
 from glmc.look.builds import Build
 from glmc.look.devices import Device, device
 
-# As published (DeepSeek-V2-Lite's sizes were written down without its file at hand); what
-# only training or generation reads is left out.
+# As published; what only training or generation reads is left out. DeepSeek-V2-Lite's
+# sizes were written down without its file at hand.
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "qwen3-30b-a3b": {
         "model_type": "qwen3_moe",
