@@ -6,7 +6,7 @@ process's memory until then.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from .faults import WeightsError
 from .folders import FolderFiles, read_headers
+from .recipes import Bind
 from .tensor_info import TensorInfo
 
 DTYPES = {
@@ -133,6 +134,12 @@ class Checkpoint:
         """Returns a tensor, on the CPU and not to be held beyond the next `spend`."""
         return self._shard_of[name].read(name)
 
+    def files(self) -> Iterator[tuple[str, int, int]]:
+        """Yields name, size and time of change, in nanoseconds, of each file."""
+        for shard in self._shards:
+            facts = shard.file.stat()
+            yield shard.file.name, facts.st_size, facts.st_mtime_ns
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor, from its header."""
         return self.headers[name].shape or ()
@@ -179,3 +186,8 @@ def _begins_with(file: Path, magic: bytes) -> bool:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return DTYPES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def dtype_of(bind: Bind, dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype that a parameter is loaded in: its own, or the model's."""
+    return NAMED_DTYPES[bind.dtype] if bind.dtype else dtype

@@ -1,16 +1,21 @@
 """The needs of CPUs beside a build's operations; see `modules.Machine`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
+from .checkpoint import Checkpoint, dtype_of
 from .engine import Engine
 from .modules import BaseModel
 from .native import NoLibrary, library, told
 from .packed import PackedWeight
+from .packed_file import Entry, PackedFile, key_of
+from .recipes import Bind
 
 if TYPE_CHECKING:
     from .graphs import Recorder
@@ -43,9 +48,43 @@ def packing(
 
     def pack(path: str, weight: torch.Tensor) -> torch.Tensor:
         kind = kinds.get(path)
-        return weight if kind is None else PackedWeight.pack(weight, kind, kernels)
+        if kind is None:
+            return weight
+        try:
+            return PackedWeight.pack(weight, kind, kernels)
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in f"{type(error).__name__} {error}".lower():
+                raise
+            told(f"there was not enough memory to pack {path}")
+            kinds.clear()
+            return weight
 
     return pack
+
+
+def packed_file(
+    place: bool | str | Path,
+    name: str,
+    binds: Sequence[Bind],
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+) -> PackedFile | None:
+    """Returns the file for the packed weights of a checkpoint, in the folder `place`,
+    or with True beside the build. None where no kernels run."""
+    if steps().MODEL is None:
+        return None
+    with suppress(NoLibrary):  # `packing` tells of it
+        kernels = library(dtype)
+        kinds = dict(paths())
+        entries = {
+            bind.path: Entry(bind.shape, dtype_of(bind, dtype), kinds.get(bind.path))
+            for bind in binds
+        }
+        own = Path(__file__).parent / "packed"
+        folder = own if isinstance(place, bool) else Path(place)
+        key = key_of(binds, checkpoint, dtype, Path(kernels._name).name)
+        return PackedFile(folder / f"{name}.safetensors", key, entries, kernels)
+    return None
 
 
 def paths() -> Iterator[tuple[str, str]]:
@@ -60,7 +99,12 @@ def paths() -> Iterator[tuple[str, str]]:
 
 def loaded(model: BaseModel) -> None:
     """Gives a model its engine, where there is a library."""
-    if any(isinstance(weight, PackedWeight) for weight in model.parameters()):
+    if steps().MODEL is None:
+        return
+    packed = [
+        isinstance(model.get_parameter(path), PackedWeight) for path, _ in paths()
+    ]
+    if packed and all(packed):
         Engine.attach(model, library(model.dtype), steps())
 
 

@@ -4,21 +4,21 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from .binding import resolve
-from .checkpoint import DTYPES, NAMED_DTYPES, Checkpoint
+from .checkpoint import DTYPES, Checkpoint, dtype_of
 from .drift import DESCRIPTIONS, refuse_drift
-from .evaluation import evaluate
 from .faults import WeightsError
+from .filling import fill
 from .folders import (
     LAYOUTS,
     LOOKED_FOR,
@@ -30,19 +30,13 @@ from .hub import HubError, Repository, is_hub_id
 from .modules import machine
 from .recipes import (
     Bind,
-    Cat,
     Leaf,
     Quantized,
     Recipe,
-    Repacked,
-    Slice,
-    Stack,
-    Tensor,
     changed,
     is_repacked,
     names,
 )
-from .shapes import shape_of
 from .storage import FLOATS
 from .values import are_numbers, is_narrowed
 
@@ -50,9 +44,6 @@ if TYPE_CHECKING:
     from .modules import BaseModel
 
 Model = TypeVar("Model", bound="BaseModel")
-
-#: Large tensors are copied in pieces of this many bytes.
-PIECE = 16 << 20
 
 
 class Weights(Protocol):
@@ -79,6 +70,7 @@ def load(
     tuned: str | Path | None = None,
     cache_dtype: str | None = None,
     weights: str | None = None,
+    pack_cache: bool | str | Path = False,
     allow_config_drift: bool = False,
     part_of: Callable[[Recipe], Recipe] | None = None,
 ) -> Model:
@@ -92,7 +84,9 @@ def load(
     such as a prefix encoder alone. `cache_dtype` ("int8", "fp8_e4m3") keeps keys and
     values in less memory than the model's dtype does. With `weights` ("int8", "int4")
     the floats of a checkpoint are rounded to the codes that the build multiplies by:
-    one that was compiled for such codes. Raises WeightsError where
+    one that was compiled for such codes. With `pack_cache` a build of the target cpu
+    writes what it packs to a file, beside itself or in the folder given, which the next
+    start maps instead of reading the weights. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), or its config is
     another than that of the build, which with `allow_config_drift` is a warning;
     ValueError for a `device`, `dtype` or `weights` that cannot be used. `revision`,
@@ -142,8 +136,59 @@ def load(
         model.keep_cache_as(cache_dtype)
     check_parameters(model, binds)
     wants = machine(device.type)
-    packed = wants.packing(dtype) if wants else None
-    with progress_bar(progress, binds, dtype) as bar:
+    kept = None
+    if pack_cache:
+        name = "-".join(filter(None, (DTYPES[dtype].lower(), weights)))
+        kept = _keeper(wants)(pack_cache, name, binds, checkpoint, dtype)
+    ready = kept.weights() if kept else None
+    if ready is None:
+        packed = wants.packing(dtype) if wants else None
+        faults += _read(model, binds, checkpoint, device, dtype, packed, progress)
+    else:
+        for path, weight in ready:
+            set_parameter(model, path, weight)
+    checkpoint.close()
+    tell(faults, " with ".join(map(str, folders)), strict)
+    if wants:
+        wants.loaded(model)
+    if kept and model.engine is not None and not faults:
+        there = ready is not None or kept.keep(model)
+        model.packed_in = kept.file if there else None
+    return model.eval()
+
+
+def _keeper(wants: Any) -> Callable[..., Any]:
+    """Returns what names the file of packed weights."""
+    found: Callable[..., Any] | None = getattr(wants, "packed_file", None)
+    if found is None:
+        raise ValueError(
+            "pack_cache is for weights that C++ packs, and this build has none for "
+            "the device; compile it with --target cpu, or leave pack_cache out."
+        )
+    return found
+
+
+def _read(
+    model: nn.Module,
+    binds: Sequence[Bind],
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    packed: Callable[[str, torch.Tensor], torch.Tensor] | None,
+    progress: bool | None,
+) -> list[str]:
+    """Fills all parameters; one is packed while the next is read. Returns faults."""
+    faults: list[str] = []
+    waiting: tuple[str, Future[torch.Tensor]] | None = None
+
+    def settle() -> None:
+        if waiting is not None:
+            set_parameter(model, waiting[0], waiting[1].result())
+
+    with (
+        ThreadPoolExecutor(1) as aside,
+        progress_bar(progress, binds, dtype) as bar,
+    ):
         for bind in binds:
             own = dtype_of(bind, dtype)
             weight = torch.empty(bind.shape, dtype=own, device=device)
@@ -151,14 +196,14 @@ def load(
             faults += unsound(weight, bind, checkpoint)
             if bar is not None:
                 bar.update(weight.nbytes)
-            set_parameter(
-                model, bind.path, packed(bind.path, weight) if packed else weight
-            )
-    checkpoint.close()
-    tell(faults, " with ".join(map(str, folders)), strict)
-    if wants:
-        wants.loaded(model)
-    return model.eval()
+            settle()
+            waiting = None
+            if packed is None:
+                set_parameter(model, bind.path, weight)
+            else:
+                waiting = bind.path, aside.submit(packed, bind.path, weight)
+        settle()
+    return faults
 
 
 def unexpected_of(
@@ -220,59 +265,6 @@ def tell(faults: Sequence[str], where: str, strict: bool) -> None:
     if strict:
         raise WeightsError(f"{told} To load it all the same: strict=False.", "values")
     warnings.warn(told, stacklevel=3)
-
-
-def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """Writes what `recipe` describes into `out`, without a second copy of it."""
-    match recipe:
-        case Cat(parts, dim):
-            begin = 0
-            for part in parts:
-                shape = shape_of(part, checkpoint.shape)
-                fill(out.narrow(dim, begin, shape[dim]), part, checkpoint)
-                begin += shape[dim]
-        case Stack(parts):
-            for one, part in zip(out, parts, strict=True):
-                fill(one, part, checkpoint)
-        case str(name) | Tensor(name, _):
-            for rows in pieces(out):
-                source = checkpoint.read(name)[rows]
-                out[rows].copy_(source)
-                size = source.nbytes
-                del source
-                checkpoint.spend(size)
-        case Slice(str() | Tensor()):
-            for rows in pieces(out):
-                source = evaluate(recipe, checkpoint.read)[rows]
-                out[rows].copy_(source)
-                size = source.nbytes
-                del source
-                checkpoint.spend(size)
-        case Quantized() if out.dim() == 2:
-            for rows in pieces(out, recipe.together()):
-                cut = slice(None) if rows is ... else rows
-                out[rows].copy_(recipe.weights(checkpoint.read, out.dtype, cut))
-                checkpoint.spend(out[rows].nbytes)
-        case Repacked(of, part):
-            for rows in pieces(out, of.together()):
-                cut = slice(None) if rows is ... else rows
-                out[rows].copy_(of.kept(part, checkpoint.read, cut))
-                checkpoint.spend(out[rows].nbytes)
-        case _:
-            out.copy_(evaluate(recipe, checkpoint.read, out.dtype))
-            checkpoint.spend(out.nbytes)
-
-
-def pieces(out: torch.Tensor, multiple: int = 1) -> Iterator[slice | EllipsisType]:
-    """Yields indices that cut a large tensor into runs of rows, each but the last a
-    `multiple`, or take a small one whole."""
-    if out.nbytes <= PIECE:
-        yield ...
-        return
-    step = PIECE * out.shape[0] // out.nbytes // multiple * multiple
-    step = max(multiple, step)
-    for begin in range(0, out.shape[0], step):
-        yield slice(begin, begin + step)
 
 
 def set_parameter(model: nn.Module, path: str, weight: torch.Tensor) -> None:
@@ -350,11 +342,6 @@ def float_dtype(dtype: torch.dtype | str) -> torch.dtype:
             f"{', '.join(named)}."
         )
     return found
-
-
-def dtype_of(bind: Bind, dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype that a parameter is loaded in: its own, or the model's."""
-    return NAMED_DTYPES[bind.dtype] if bind.dtype else dtype
 
 
 def progress_bar(

@@ -134,6 +134,9 @@ class BaseModel(Block):
     #: is None.
     engine: Engine | None = None
 
+    #: The file that has the weights as the engine reads them, where one is kept.
+    packed_in: Path | None = None
+
     #: The folders that the weights are from, and what each parameter is made of there.
     folders: tuple[Path, ...] = ()
     bound: "tuple[Bind, ...]" = ()

@@ -6,7 +6,7 @@ copy. Only the kernels see its blocks.
 """
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_map_only
 from .quantization import pack_codes, unpack_codes
 
 LANES = 16
+#: Bytes of codes that are put into another order at once.
+PIECE = 1 << 18
 #: Bytes of a row that stay together in a block, by kind; None: those of a number, or
 #: of two of bfloat16.
 WORDS = {"blocks": None, "codes8": 4, "codes4": 4, "zeros": 1}
@@ -51,10 +53,10 @@ class PackedWeight(torch.Tensor):
         `kind` is "blocks", "codes8" or "codes4" (as `quantization.pack_codes` makes
         them), "scales" or "zeros".
         """
-        shape, rows = weight.shape, encoded(weight, kind).contiguous()
-        whole = -(-len(rows) // LANES) * LANES
-        alone = whole == len(rows)
-        blocks = rows if alone else rows.new_empty(whole, *rows.shape[1:])
+        shape, rows = weight.shape, _encoded_in_place(weight, kind)
+        filled, _ = lying(shape, weight.dtype, kind)
+        alone = filled[0] == len(rows)
+        blocks = rows if alone else rows.new_empty(filled)
         word = word_of(rows, kind)
         library.glmc_pack(
             ctypes.c_void_p(blocks.data_ptr()),
@@ -159,6 +161,27 @@ def word_of(rows: torch.Tensor, kind: str) -> int:
 def words_of(rows: torch.Tensor, word: int) -> int:
     """Returns the words of a row."""
     return rows[0].numel() * rows.itemsize // word
+
+
+def lying(
+    shape: Sequence[int], dtype: torch.dtype, kind: str
+) -> tuple[tuple[int, ...], torch.dtype]:
+    """Returns shape and dtype of the blocks of a weight."""
+    rows = -(-shape[0] // LANES) * LANES
+    return (rows, *shape[1:]), torch.uint8 if kind.startswith("codes") else dtype
+
+
+def _encoded_in_place(weight: torch.Tensor, kind: str) -> torch.Tensor:
+    """Does what `encoded` does some rows at a time, in the memory of the weight."""
+    weight = weight.contiguous()
+    if not kind.startswith("codes"):
+        return weight
+    rows = weight.view(torch.uint8)
+    step = max(1, PIECE // max(1, rows[0].nbytes))
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        rows[part] = encoded(weight[part], kind)
+    return rows
 
 
 def encoded(weight: torch.Tensor, kind: str) -> torch.Tensor:

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from .checkpoint import NAMED_DTYPES, Checkpoint
+from .checkpoint import NAMED_DTYPES, Checkpoint, dtype_of
 from .evaluation import evaluate
 from .faults import WeightsError
 from .folders import LAYOUTS, FolderFiles, read_headers, refuse_outside
 from .inverse import Inverse
-from .loading import dtype_of
 from .modules import BaseModel
 from .recipes import names
 from .strict_json import MEGABYTE, read_object

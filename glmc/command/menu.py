@@ -213,6 +213,22 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     add_hub(parser)
 
 
+def _pack(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("build", type=Path, metavar="BUILD", help="a build of the target cpu")
+    add("--weights", required=True, metavar="CHECKPOINT",
+        help="a checkpoint folder or hub id")  # fmt: skip
+    add("--tuned", metavar="CHECKPOINT", help=TUNED)
+    add("-o", "--out", type=Path, metavar="FOLDER",
+        help="where to; load(pack_cache=FOLDER) maps it (BUILD/packed)")  # fmt: skip
+    add("--dtype", help="what the model will run in; default: as published")
+    add("--codes", choices=("int8", "int4"),
+        help="round to codes, as load(weights=...) does")  # fmt: skip
+    add_drift(parser)
+    add("--json", action="store_true", help="print what was written as JSON")
+    add_hub(parser)
+
+
 def _quantize(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", help="a model folder with float weights")
@@ -383,6 +399,14 @@ COMMANDS: tuple[Command, ...] = (
         "example:\n  glmc tune build/ --weights CHECKPOINT --dtype bfloat16\n\n"
         "Writes tuning.json; deleting it brings the defaults back.\n",
         _tune,
+    ),
+    Command(
+        "pack",
+        "glmc.use.keeping:pack_command",
+        "write weights as the C++ reads them, for quick starts",
+        "example:\n  glmc pack build/ --weights CHECKPOINT --dtype bfloat16\n\n"
+        "Writes BUILD/packed/; load(..., pack_cache=True) maps what lies there.\n",
+        _pack,
     ),
     Command(
         "quantize",

@@ -96,6 +96,16 @@ def load_model(arguments: argparse.Namespace) -> Any:
     on_disk = Build(arguments.build)
     on_disk.require_generation()
     device = arguments.device or usual_device(on_disk.target)
+    return load_on(arguments, device)
+
+
+def load_on(arguments: argparse.Namespace, device: str, **options: Any) -> Any:
+    """Load the build's model on a device, with further options of its ``load``.
+
+    Raises:
+        GlmcError: when the weights are not those of the build, or there is no such
+            device or dtype.
+    """
     build = import_build(arguments.build)
     try:
         return build.load(
@@ -105,6 +115,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
             tuned=arguments.tuned,
             allow_config_drift=arguments.allow_config_drift,
             **hub_options(arguments),
+            **options,
         )
     except (ValueError, RuntimeError) as error:
         if getattr(error, "kind", None) == "ranks":
