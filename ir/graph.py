@@ -17,7 +17,7 @@ from pydantic import SerializeAsAny
 
 from glmc.ir.node import Node
 from glmc.ir.op import Op, Result
-from glmc.ir.placement import Cut
+from glmc.ir.placement import PARTIAL, Cut
 from glmc.ir.recipe import Recipe
 from glmc.ir.state import State
 from glmc.ir.types import TensorType, Type
@@ -254,6 +254,13 @@ class Program(Node):
         reads."""
         read = {value.name for value in self.head.inputs}
         return tuple(at for at, name in enumerate(self.carried) if name in read)
+
+    @property
+    def partial(self) -> tuple[int, ...]:
+        """Indices of the carried values of which each rank hands on its summand."""
+        types = self.blocks[0].types
+        found = enumerate(self.carried)
+        return tuple(at for at, n in found if types[n].placement == PARTIAL)
 
     @property
     def numbers(self) -> tuple[int, ...]:

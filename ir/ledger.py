@@ -34,6 +34,7 @@ def traffic(graph: Graph, ops: Iterable[Op]) -> int:
     nothing."""
     moving = [op for op in ops if not op.is_view]
     types = [graph.types[n] for op in moving for n in (*op.values, *op.outs)]
+    types += 2 * [graph.types[getattr(op, f)] for op in moving for f in op.between]
     return sum(each.nbytes() for each in types if isinstance(each, TensorType))
 
 

@@ -78,6 +78,10 @@ class Op(Node):
     exact: ClassVar[tuple[str, ...]] = ()
     """Parameter operands that are fp32 whatever dtype the model is loaded in."""
 
+    between: ClassVar[tuple[str, ...]] = ()
+    """Operands of each of which it makes a value of the same size, which it writes
+    and reads again."""
+
     placing: ClassVar[Rule] = WHOLE
     """The way of placements through it, where several ranks compute one model."""
     ranked: ClassVar[bool] = False
@@ -103,11 +107,12 @@ class Op(Node):
 
     def nbytes(self, types: Any, call: Call) -> int:
         """Count the bytes a call moves; here each operand read and each result written,
-        once.
+        once, and what lies ``between`` twice.
 
         States are left out: how much of one is touched, the op must say.
         """
         made = sum(call.nbytes(result.type) for result in self.tensors)
+        made += 2 * sum(call.nbytes(types[field]) for field in self.between)
         return made + sum(call.nbytes(type_of) for type_of in types.values())
 
     def sent(self, types: Any, call: Call, ranks: int) -> int:

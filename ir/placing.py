@@ -241,6 +241,16 @@ class ByHead(Rule):
 
 
 @dataclass(frozen=True)
+class Sizes(Pointwise):
+    """Pointwise; as only sizes are read, a summand does as well as the sum."""
+
+    def __call__(self, op: "Op", types: Mapping[str, Type]) -> Flow:
+        summands = {f: PARTIAL for f, of in types.items() if of.placement == PARTIAL}
+        flow = super().__call__(op, types)
+        return Flow(flow.wants | summands, flow.gives)
+
+
+@dataclass(frozen=True)
 class Experts(Rule):
     """Experts whose channels are dealt out, or who are themselves: a summand."""
 

@@ -157,7 +157,7 @@ def _rows(call: Call) -> None:
         return
     width = use.size("weight")
     weight, x = call.make(width), call.tokens(width)
-    inputs = [x, x] if use.name.startswith("add_") else [x]
+    inputs = [x, x] if "add_" in use.name else [x]
     call(*inputs, weight, **call.given(bias=weight))
 
 

@@ -48,6 +48,8 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "add_rms_norm": _RMS,
     "layer_norm": _LAYER,
     "add_layer_norm": _LAYER,
+    "reduce_add_rms_norm": _RMS,
+    "reduce_add_layer_norm": _LAYER,
     "activation": {"fn": "fn"},
     "act_mul": {"fn": "fn"},
     "linear": _BIAS,

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator
 
+from glmc.backends import layout
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.launch import Argument, Launch, constant, pointer, stride
 from glmc.backends.triton.lines import Lines
 from glmc.backends.triton.model import Model, Part, part
 
 RMS, LAYER = ("rms_norm", "add_rms_norm"), ("layer_norm", "add_layer_norm")
+REDUCED = {
+    "reduce_add_rms_norm": "add_rms_norm",
+    "reduce_add_layer_norm": "add_layer_norm",
+}
+"""Ops that begin with a sum of all ranks, to those that do the rest."""
 _ROWS = "rows that lie x_row elements apart"
 _BOTH = "rows that lie x_row and y_row elements apart"
 _SUM = "the sum, rounded to its dtype, and the norm of what was rounded"
@@ -25,6 +31,19 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         weighted=f"_weighted_{form['weight_in']}",
         offset=offset(form),
         shift=_SHIFT if form["bias"] else (),
+    )
+
+
+def reduced_parts(form: Form, model: Model) -> Iterator[Part]:
+    """Yield the launcher of one form: what it launches is another op's."""
+    rest = REDUCED[form.op]
+    launcher = model.launcher(Form(rest, form.choices))
+    given = ["x", "total", "weight", *(["bias=bias"] if form["bias"] else [])]
+    yield part(
+        "reduce_add_norm",
+        head=model.head(form.op, model.launcher(form)),
+        rest=rest,
+        returned=layout.call("", f"return {launcher}", [*given, "eps=eps"], 4),
     )
 
 

@@ -45,6 +45,7 @@ _BY_DESIGN: Mapping[str, tuple[str, ...]] = {
         "query_scale",
         "layer_factors",
         "zeros_like",
+        "zeros_summand",
         "known_ids",
         "no_selection",
         "no_snapshots",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from glmc.backends.layout import item
 from glmc.backends.triton import forms, norms, pointwise, quantized, tiles
@@ -31,12 +32,14 @@ OPS = (
 
 
 def with_parts(uses: Iterable[OpUse]) -> Iterator[OpUse]:
-    """Yield the uses, and after each product the ops that its launcher calls for many
-    rows."""
+    """Yield the uses, and after each the ops that its launcher calls: a product's for
+    many rows."""
     for use in uses:
         yield use
         if use.name in NORMING:
             yield _norm(use)
+        if use.name in norms.REDUCED:
+            yield replace(use, name=norms.REDUCED[use.name])
         if use.name in OPS and "fn" in use.attrs:
             yield _activation(use)
         if use.name in OPS and "bits" in use.attrs:

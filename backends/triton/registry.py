@@ -53,6 +53,7 @@ _PRODUCT = Kernel(
 # In the order of kernels.py: what launchers call stands before them.
 KERNELS: Mapping[str, Kernel] = {
     **dict.fromkeys((*norms.RMS, *norms.LAYER), Kernel(norms.parts)),
+    **dict.fromkeys(norms.REDUCED, Kernel(norms.reduced_parts)),
     **dict.fromkeys(("activation", "act_mul"), Kernel(pointwise.parts)),
     "quantized_gemm": Kernel(quantized.parts),
     **dict.fromkeys(products.OPS, _PRODUCT),
@@ -204,6 +205,7 @@ def _imports(body: str, torch: Sequence[str], own: Sequence[str]) -> list[str]:
         found[0].append(f"from triton.tools.tensor_descriptor import {name}")
     local = ["from . import reference"] if "reference." in body else []
     local += [f"from .own.{name} import {name}" for name in own]
+    local += ["from .ranks import current"] if "current()" in body else []
     local += [dispatch.imported("reference", torch)] if torch else []
     local += ["from .tuning import present_target"] if "present_target(" in body else []
     blocks = [block for block in (standard, *found, local) if block]

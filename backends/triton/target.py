@@ -27,6 +27,8 @@ LAUNCHED = {
     "quantized_experts": 2,
     "moe_router": 2,
     "qkv_attention": 2,
+    "reduce_add_layer_norm": 2,
+    "reduce_add_rms_norm": 2,
     "short_conv": 2,
 }
 """Ops with more than one launch. A product has one for the few rows of decode, and a
@@ -55,6 +57,7 @@ def _passes() -> "tuple[Pass, ...]":
         qkv_attention.QKV_ATTENTION,
         mixers.MIX,
         mixers.MIX_NORM,
+        fusions.REDUCE_ADD_NORM,
     )
 
 

@@ -84,8 +84,9 @@ def import_kernels(text: str, own: Iterable[str] = ()) -> ModuleType:
     gets into a binary. Triton reads the source through ``linecache``.
     """
     package = "glmc_ahead"
-    for beside in ("", ".reference", ".tuning", ".own", *(f".own.{op}" for op in own)):
-        sys.modules[package + beside] = _stand_in(package + beside)
+    beside = ("", ".ranks", ".reference", ".tuning", ".own")
+    for name in (*beside, *(f".own.{op}" for op in own)):
+        sys.modules[package + name] = _stand_in(package + name)
     module = ModuleType(f"{package}.kernels")
     module.__package__ = package
     sys.modules[module.__name__] = module

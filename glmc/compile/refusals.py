@@ -26,6 +26,7 @@ from glmc.ir.errors import (
     UnknownPassError,
 )
 from glmc.ir.graph import Program
+from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
 from glmc.ir.passes import Stage
 from glmc.ir.shrink import shrink
@@ -112,12 +113,14 @@ def check_storage(loaded: LoadedModel, lowered: Program) -> None:
 
 
 def check_fusions(stages: Iterable[Stage]) -> None:
-    """Fail when a fusion had candidates and took none of them."""
+    """Fail when a fusion had candidates and took none of them; those behind what ranks
+    tell each other it could not take."""
     silent = []
     for stage in stages:
-        states = {entry.status for entry in stage.ledger}
-        if stage.ledger and "applied" not in states and states != {"absent"}:
-            reasons = sorted({entry.reason for entry in stage.ledger})
+        missed = [e for e in stage.ledger if e.status == "refused"]
+        taken = any(entry.status == "applied" for entry in stage.ledger)
+        if not taken and not all(_behind_ranks(stage, entry) for entry in missed):
+            reasons = sorted({entry.reason for entry in missed})
             silent.append(f"{stage.name} ({'; '.join(reasons)})")
     if silent:
         names = " ".join(f"--disable {text.split(' ')[0]}" for text in silent)
@@ -125,6 +128,20 @@ def check_fusions(stages: Iterable[Stage]) -> None:
             f"--strict: these fusions matched nothing: {', '.join(silent)}. "
             f"Leave them out with {names}, or compile without --strict."
         )
+
+
+def _behind_ranks(stage: Stage, entry: Entry) -> bool:
+    """Tell whether a refused candidate reads what ranks have told each other."""
+    names = {name.strip().removeprefix("%") for name in entry.at.split(",")}
+    graphs = (g for g in stage.program.graphs if g.name == entry.graph)
+    read = (
+        graph.producers.get(name)
+        for graph in graphs
+        for op in graph.ops
+        if names.issuperset(op.outs)
+        for name in op.values
+    )
+    return any(maker is not None and maker.ranked for maker in read)
 
 
 def check_kernels(placed: Iterable[Placement], on: Target) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from glmc.backends.runtime.checkpoint import Checkpoint
 from glmc.backends.runtime.inputs import positions, read_mask
+from glmc.backends.runtime.ranks import current
 from glmc.backends.torch.execute import Executor
 from glmc.backends.torch.threads import on_ranks
 from glmc.ir.graph import Graph, Program
@@ -149,14 +150,21 @@ def stage_answer(executor: Stage | RankedStage, given: Scenario) -> Answer:
 
     def watch(path: str, graph: Graph, op: Op, env: Mapping[str, Any]) -> None:
         if op is graph.ops[-1] and path:
-            summands = executor.program.summands
-            hidden = added([env[graph.returns[at]] for at in summands])
-            kept.add(f"layer {place_of(path, graph)}", hidden)
+            kept.add(f"layer {place_of(path, graph)}", _hidden(executor, graph, env))
 
     executor.watch = watch
     for logits in execute(executor, given):
         kept.add("logits", logits)
     return kept.whole()
+
+
+def _hidden(executor: Stage, graph: Graph, env: Mapping[str, Any]) -> torch.Tensor:
+    """Return the hidden state that a layer hands on, whole on every rank."""
+    program = executor.program
+    given = [env[name] for name in graph.returns]
+    for at in program.partial:
+        given[at] = current().sum(given[at])
+    return added([given[at] for at in program.summands])
 
 
 def stage_values(

@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from glmc.prove.comparing import (
     carried,
     scenarios,
 )
-from glmc.use.ranks import every, on_every_rank
+from glmc.use.ranks import every, of_all, on_every_rank
 from glmc.use.running import load_model, token_ids, usual_device
 
 DIFFERS = 1
@@ -36,7 +35,7 @@ def verify_command(arguments: argparse.Namespace) -> int:
     1."""
     arguments.device = device_of(arguments)
     model = load_model(arguments)
-    read = partial(carried, summands=Build(arguments.build).program.summands)
+    read = _reader(arguments)
     tolerance = arguments.tolerance or TOLERANCES[arguments.dtype]
     compared, kept = Comparison(tolerance), []
     for given, expected in reference(arguments, model):
@@ -50,6 +49,19 @@ def verify_command(arguments: argparse.Namespace) -> int:
     else:
         print(text(compared, arguments))
     return 0 if compared.equal else DIFFERS
+
+
+def _reader(arguments: argparse.Namespace) -> Read:
+    """Return what takes the hidden state from the values that a layer hands on."""
+    program = Build(arguments.build).program
+
+    def read(out: Any) -> torch.Tensor:
+        values = [out] if isinstance(out, torch.Tensor) else list(out)
+        for at in program.partial:
+            values[at] = of_all(arguments, values[at])
+        return carried(values, program.summands)
+
+    return read
 
 
 def device_of(arguments: argparse.Namespace) -> str:

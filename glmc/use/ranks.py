@@ -68,6 +68,11 @@ def every(arguments: argparse.Namespace, value: Any) -> list[Any]:
     return found
 
 
+def of_all(arguments: argparse.Namespace, summand: Any) -> Any:
+    """Return the sum of the tensors that the ranks of a stage have."""
+    return _module(arguments, "ranks").current().sum(summand)
+
+
 def told_by_first(arguments: argparse.Namespace, lines: Iterator[str]) -> Iterator[str]:
     """Yield the lines that the first rank reads, on every rank."""
     if Build(arguments.build).ranks == 1:

@@ -15,9 +15,12 @@ from glmc.ir.ops.collectives import (
     OwnExperts,
     OwnPart,
     OwnRows,
+    ReduceAddLayerNorm,
+    ReduceAddRmsNorm,
     ReduceScatter,
     RmsNormPart,
     SquareSum,
+    ZerosSummand,
 )
 from glmc.ir.ops.elementwise import (
     Activation,
@@ -197,6 +200,8 @@ __all__ = [
     "QuantizedExperts",
     "QuantizedLinear",
     "QueryScale",
+    "ReduceAddLayerNorm",
+    "ReduceAddRmsNorm",
     "ReduceScatter",
     "RepeatStreams",
     "RmsNorm",
@@ -233,4 +238,5 @@ __all__ = [
     "TokenWrite",
     "Xielu",
     "ZerosLike",
+    "ZerosSummand",
 ]

@@ -2,9 +2,18 @@
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.ops.norms import RMS_FLOPS, WeightIn, expect_vectors
+from glmc.ir.ops.elementwise import ZerosLike
+from glmc.ir.ops.norms import (
+    RMS_FLOPS,
+    AddLayerNorm,
+    AddRmsNorm,
+    WeightIn,
+    expect_vectors,
+)
 from glmc.ir.placing import Fixed, Rows
 from glmc.ir.types import TensorType
+
+_SUMMED_AND_NORMED = Fixed({"y": "partial"}, ("replicated", "replicated"))
 
 
 def _resized(x: TensorType, dim: int, size: int) -> TensorType:
@@ -22,6 +31,11 @@ def _part(x: TensorType, dim: int, ranks: int) -> TensorType:
     return _resized(x, dim, int(size) // ranks)
 
 
+def _summed(nbytes: int, ranks: int) -> int:
+    """Count every part of a tensor twice: once to be summed, once the sum."""
+    return 2 * nbytes * (ranks - 1) // ranks
+
+
 class AllReduce(Op):
     """The sum of every rank's x, on all ranks."""
 
@@ -34,8 +48,8 @@ class AllReduce(Op):
         return (types["x"],)
 
     def sent(self, types: Types, call: Call, ranks: int) -> int:
-        """Count every part twice: once to be summed, once the sum."""
-        return 2 * call.nbytes(types["x"]) * (ranks - 1) // ranks
+        """See :func:`_summed`."""
+        return _summed(call.nbytes(types["x"]), ranks)
 
 
 class AllGather(Op):
@@ -83,6 +97,40 @@ class ReduceScatter(Op):
     def sent(self, types: Types, call: Call, ranks: int) -> int:
         """Count the parts of the other ranks."""
         return call.nbytes(types["x"]) * (ranks - 1) // ranks
+
+
+class ReduceAddRmsNorm(AddRmsNorm):
+    """s = x + Σ y, over every rank's y, and rms_norm(s), on all ranks."""
+
+    mnemonic = "reduce_add_rms_norm"
+    placing = _SUMMED_AND_NORMED
+    ranked = True
+    between = ("y",)
+
+    def sent(self, types: Types, call: Call, ranks: int) -> int:
+        """See :func:`_summed`."""
+        return _summed(call.nbytes(types["y"]), ranks)
+
+
+class ReduceAddLayerNorm(AddLayerNorm):
+    """s = x + Σ y, over every rank's y, and layer_norm(s), on all ranks."""
+
+    mnemonic = "reduce_add_layer_norm"
+    placing = _SUMMED_AND_NORMED
+    ranked = True
+    between = ("y",)
+
+    def sent(self, types: Types, call: Call, ranks: int) -> int:
+        """See :func:`_summed`."""
+        return _summed(call.nbytes(types["y"]), ranks)
+
+
+class ZerosSummand(ZerosLike):
+    """Zeros of x's type as every rank's summand, which the first layer receives."""
+
+    mnemonic = "zeros_summand"
+    placing = Fixed({}, ("partial",))
+    ranked = True
 
 
 class OwnPart(Op):

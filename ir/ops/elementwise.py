@@ -1,11 +1,11 @@
 """Lookups, matrix products, pointwise ops and views."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, expect
-from glmc.ir.placing import EACH, LINEAR, PRODUCT, SUM, Pointwise, View
+from glmc.ir.placing import EACH, LINEAR, PRODUCT, SUM, Pointwise, Rule, Sizes, View
 from glmc.ir.types import TensorType
 
 
@@ -221,7 +221,7 @@ class ZerosLike(Op):
     """Zeros of x's type, which the first layer receives as residual."""
 
     mnemonic = "zeros_like"
-    placing = EACH
+    placing: ClassVar[Rule] = Sizes()
     x: Value
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:

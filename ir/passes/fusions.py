@@ -152,3 +152,39 @@ ADD_LAYER_NORM = Fusion(
     candidate=_beside_an_add,
     wanted="stands beside an add",
 )
+
+
+def _ranked(program: Program, _: Graph, __: Op) -> bool:
+    return program.ranks > 1
+
+
+REDUCE_ADD_NORM = Fusion(
+    name="reduce-add-norm",
+    doc="The sum of all ranks, residual add and norm are one op.",
+    rules=(
+        Rule(
+            match="""
+                %z = all_reduce(%y)
+                %s, %h = add_rms_norm(%x, %z, @w, eps=$eps, weight_in=$weight_in,
+                    unit_offset=$unit_offset)
+            """,
+            replace="""
+                %s, %h = reduce_add_rms_norm(%x, %y, @w, eps=$eps,
+                    weight_in=$weight_in, unit_offset=$unit_offset)
+            """,
+        ),
+        Rule(
+            match="""
+                %z = all_reduce(%y)
+                %s, %h = add_layer_norm(%x, %z, @w, bias=@b?, eps=$eps,
+                    unit_offset=$unit_offset)
+            """,
+            replace="""
+                %s, %h = reduce_add_layer_norm(%x, %y, @w, bias=@b, eps=$eps,
+                    unit_offset=$unit_offset)
+            """,
+        ),
+    ),
+    candidate=_ranked,
+    wanted="is of several ranks",
+)

@@ -310,4 +310,5 @@ def test_disabled_passes_do_not_run() -> None:
         "qkv-attention",
         "mix",
         "mix-norm",
+        "reduce-add-norm",
     ]

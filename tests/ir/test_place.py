@@ -13,21 +13,28 @@ from glmc.backends.target import target
 from glmc.backends.torch.execute import compare
 from glmc.ir import model as m
 from glmc.ir import placing
-from glmc.ir.errors import NotDealtError, PassChangedResultsError
+from glmc.ir.errors import (
+    FusionSilentError,
+    NotDealtError,
+    PassChangedResultsError,
+)
 from glmc.ir.graph import Program
 from glmc.ir.ledger import Entry
 from glmc.ir.lower import lower
 from glmc.ir.op import Op
-from glmc.ir.passes import Pass, pipeline, run
+from glmc.ir.passes import Pass, Stage, fusions, pipeline, run
 from glmc.ir.passes.place import Place
+from glmc.ir.passes.rewrite import Fusion
 from glmc.ir.placement import REPLICATED
+from glmc.ir.placing import PlacingError
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
 from glmc.ir.types import Type
 from glmc.ir.types import placed as placed_type
 from glmc.ir.verify import VerifyError, verify
 from support import EXAMPLES
-from support.models import chatglm
+from support.mispasses import swapped
+from support.models import changed, chatglm, norm, sandwich
 from support.ranked import without_a_reduce
 
 TOLERANCE = 1e-5
@@ -168,3 +175,118 @@ def test_a_forgotten_sum_is_seen_by_running() -> None:
     program, _ = placed(small, 2)
     _, difference = compare([lower(small), without_a_reduce(program)])
     assert not difference < 0.1
+
+
+# --- the sum of all ranks, add and norm as one op -------------------------------------
+
+REDUCED = fusions.REDUCE_ADD_NORM
+
+
+def fused(model: m.Model, ranks: int, last: Fusion = REDUCED) -> list[Stage]:
+    """The stages of a model of several ranks, with another fusion in the last place."""
+    passes = [last if one.name == last.name else one for one in _passes()]
+    return list(run(lower(model, cuts=True), (Place(ranks), *passes)))
+
+
+def made(program: Program, *names: str) -> list[int]:
+    """How many of some ops stem, layer and head have."""
+    graphs = (program.stem, program.blocks[0], program.head)
+    return [sum(op.mnemonic in names for op in graph.ops) for graph in graphs]
+
+
+def layer_normed() -> m.Model:
+    """The model of most tests, with LayerNorms."""
+    model = chatglm()
+    block = changed(model.blocks[0], pre=norm("layers.{i}.pre", "layer"))
+    final = norm("final", "layer")
+    return model.model_copy(update={"blocks": (block,), "final_norm": final})
+
+
+@pytest.mark.parametrize(
+    ("model", "op"),
+    [
+        (chatglm(), "reduce_add_rms_norm"),
+        (layer_normed(), "reduce_add_layer_norm"),
+    ],
+)
+def test_sums_of_all_ranks_are_fused_with_add_and_norm(model: m.Model, op: str) -> None:
+    small = shrink(model, 2)
+    *before, after = fused(small, 2)
+    assert made(after.program, op) == [0, 2, 1]
+    assert made(after.program, "all_reduce") == [0, 0, 0]
+    assert {entry.status for entry in after.ledger} == {"applied"}
+    assert after.program.partial == (1,), "a layer hands on its summand"
+    assert parse_program(print_program(after.program)) == after.program
+    programs = [lower(small), before[-1].program, after.program]
+    assert max(compare(programs)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("normed", "more"), [(False, 0), (True, 1)])
+def test_no_sum_is_added_where_the_stem_ends_in_one(normed: bool, more: int) -> None:
+    """It hands on its summand; another one hands on zeros, which are summed too."""
+    model = chatglm()
+    embed = model.embed.model_copy(
+        update={"norm": norm("embedding_norm") if normed else None}
+    )
+    model = shrink(model.model_copy(update={"embed": embed}), 2)
+    _, first, *_, last = fused(model, 2)
+    sums = ("all_reduce", "reduce_add_rms_norm")
+    counts = []
+    for stage in (first, last):
+        stem, layer, head = made(stage.program, *sums)
+        counts.append(stem + model.layers * layer + head)
+    assert counts[1] - counts[0] == more
+    assert max(compare([lower(model), last.program])) < TOLERANCE
+
+
+def test_one_rank_has_nothing_to_sum() -> None:
+    program = lower(chatglm())
+    after, (entry,) = REDUCED.run(program)
+    assert entry.status == "absent"
+    assert after is program
+
+
+def test_a_norm_behind_no_sum_says_so() -> None:
+    last = fused(sandwich(), 2)[-1]
+    reasons = {entry.reason for entry in last.ledger}
+    assert "%attn_normed is made by rms_norm, not all_reduce" in reasons
+
+
+def test_a_fusion_that_sums_the_residual_does_not_verify() -> None:
+    broken = swapped(REDUCED, "%x, %y, @w", "%y, %x, @w")
+    with pytest.raises(PlacingError, match="takes x replicated here, and it is parti"):
+        fused(shrink(chatglm(), 2), 2, broken)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("eps=$eps", "eps=0.5"), ("%s, %h =", "%h, %s =")]
+)
+def test_a_fusion_that_means_something_else_is_caught(old: str, new: str) -> None:
+    small = shrink(chatglm(), 2)
+    *_, last = fused(small, 2, swapped(REDUCED, old, new))
+    _, difference = compare([lower(small), last.program])
+    assert not difference < 100 * TOLERANCE
+
+
+def test_a_summand_that_is_taken_for_the_sum_does_not_verify() -> None:
+    program = fused(chatglm(), 2)[-1].program
+    text = print_program(program)
+    one = text.replace("reduce_add_rms_norm(%x, ", "add_rms_norm(%x, ", 1)
+    assert one != text
+    with pytest.raises(VerifyError, match="add_rms_norm takes y replicated here"):
+        verify(parse_program(one))
+    whole = text.replace("%delta: f16[B,T,32] partial,", "%delta: f16[B,T,32],")
+    assert whole != text
+    with pytest.raises(VerifyError, match="takes y partial here, and it is replicated"):
+        verify(parse_program(whole))
+
+
+def test_strict_does_not_ask_for_what_stands_behind_a_sum(tmp_path: Path) -> None:
+    source = EXAMPLES / "configs/llama-3.1-70b.json"
+    asked: dict[str, Any] = {"strict": True, "tensor_parallel": 2}
+    compile_model(source, tmp_path / "build", **asked)
+    apart = ("add-rms-norm", "carry-residual")
+    with pytest.raises(FusionSilentError, match="act-mul"):
+        compile_model(
+            source, tmp_path / "other", **asked, disable=(*apart, "merge-gate-up")
+        )

@@ -21,7 +21,7 @@ import torch
 from hypothesis import Phase
 
 from glmc import codegen_templates
-from glmc.backends.runtime import tuning
+from glmc.backends.runtime import ranks, tuning
 from glmc.backends.runtime.cache import Cache
 from glmc.backends.runtime.state import KeysValues, PerToken
 from glmc.backends.triton.registry import render_kernels
@@ -267,6 +267,7 @@ def emitted(text: str) -> types.ModuleType:
     (folder / "__init__.py").write_text("")
     (folder / "reference.py").write_text("def __getattr__(name): return name\n")
     shutil.copy(str(tuning.__file__), folder / "tuning.py")
+    shutil.copy(str(ranks.__file__), folder / "ranks.py")
     (folder / "kernels.py").write_text(text, encoding="utf-8")
     for part in ("", ".kernels"):
         file = folder / (f"{part[1:] or '__init__'}.py")

@@ -19,9 +19,12 @@ from glmc.backends.torch.ops.collectives import (
     own_experts,
     own_part,
     own_rows,
+    reduce_add_layer_norm,
+    reduce_add_rms_norm,
     reduce_scatter,
     rms_norm_part,
     square_sum,
+    zeros_summand,
 )
 from glmc.backends.torch.ops.elementwise import (
     act_mul,
@@ -205,6 +208,8 @@ __all__ = [
     "quantized_experts",
     "quantized_linear",
     "query_scale",
+    "reduce_add_layer_norm",
+    "reduce_add_rms_norm",
     "reduce_scatter",
     "repeat_streams",
     "rms_norm",
@@ -241,4 +246,5 @@ __all__ = [
     "token_write",
     "xielu",
     "zeros_like",
+    "zeros_summand",
 ]

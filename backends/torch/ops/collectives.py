@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from glmc.backends.runtime.ranks import current
+from glmc.backends.torch.ops.norms import add_layer_norm, add_rms_norm
 
 
 def all_reduce(x: torch.Tensor) -> torch.Tensor:
@@ -21,6 +22,41 @@ def all_gather(x: torch.Tensor, *, dim: int, ranks: int, size: int) -> torch.Ten
 def reduce_scatter(x: torch.Tensor, *, dim: int, ranks: int) -> torch.Tensor:
     """Sums every rank's `x`, and takes this rank's part along `dim`."""
     return own_part(current().sum(x), dim=dim, ranks=ranks)
+
+
+def reduce_add_rms_norm(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float,
+    weight_in: str = "input",
+    unit_offset: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`add_rms_norm` of `x` and the sum of every rank's `y`."""
+    total = current().sum(y)
+    return add_rms_norm(
+        x, total, weight, eps=eps, weight_in=weight_in, unit_offset=unit_offset
+    )
+
+
+def reduce_add_layer_norm(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    eps: float,
+    unit_offset: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`add_layer_norm` of `x` and the sum of every rank's `y`."""
+    total = current().sum(y)
+    return add_layer_norm(x, total, weight, bias=bias, eps=eps, unit_offset=unit_offset)
+
+
+def zeros_summand(x: torch.Tensor) -> torch.Tensor:
+    """Returns zeros of x's shape and dtype, which every rank adds."""
+    return torch.zeros_like(x)
 
 
 def own_part(x: torch.Tensor, *, dim: int, ranks: int) -> torch.Tensor:

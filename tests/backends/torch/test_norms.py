@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from glmc.backends.runtime.ranks import Ranks
 from glmc.backends.torch import ops
+from glmc.backends.torch.threads import on_ranks
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -64,3 +66,25 @@ def test_fused_residual_norms_are_their_parts(dtype: torch.dtype) -> None:
     total, normed = ops.add_layer_norm(x, y, weight, bias=y[0, 0], eps=1e-6)
     assert torch.equal(total, x + y)
     assert torch.equal(normed, ops.layer_norm(x + y, weight, bias=y[0, 0], eps=1e-6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_behind_a_sum_of_all_ranks_are_their_parts(dtype: torch.dtype) -> None:
+    x, y, weight = sample(dtype)
+    total = x + (y + 2 * y)
+
+    def both(here: Ranks) -> tuple[torch.Tensor, ...]:
+        mine = y * (1 + here.rank)
+        rms = ops.reduce_add_rms_norm(x, mine, weight, eps=1e-6, weight_in="f32")
+        return (
+            *rms,
+            *ops.reduce_add_layer_norm(x, mine, weight, bias=weight, eps=1e-6),
+        )
+
+    for got in on_ranks(2, both):
+        assert torch.equal(got[0], total)
+        assert torch.equal(got[2], total)
+        want = ops.rms_norm(total, weight, eps=1e-6, weight_in="f32")
+        assert torch.equal(got[1], want)
+        want = nn.functional.layer_norm(total, weight.shape, weight, weight, 1e-6)
+        assert torch.equal(got[3], want)

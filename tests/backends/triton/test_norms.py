@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glmc.backends.torch import ops as reference
+from glmc.backends.triton.uses import OpUse
 from support.kernels import examples, norm_use, random
 from support.ranges import first
 
@@ -93,6 +95,36 @@ def test_layer_norm(
         got, want = (got,), (want,)
     for ours, theirs in zip(got, want, strict=True):
         close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("use", "rest"),
+    [
+        (norm_use("reduce_add_rms_norm", weight_in="f32"), "add_rms_norm"),
+        (norm_use("reduce_add_layer_norm", bias=True), "add_layer_norm"),
+    ],
+)
+def test_a_sum_of_all_ranks_and_the_kernel_of_the_rest(
+    interpreted: Interpreted, use: OpUse, rest: str
+) -> None:
+    module = interpreted(use)
+    ranks = importlib.import_module(".ranks", module.__package__)
+
+    class Three(ranks.Ranks):  # type: ignore[misc, name-defined]
+        """A rank among three that have the same summand."""
+
+        def sum(self, x: torch.Tensor) -> torch.Tensor:
+            return 3 * x
+
+    x, y = (random(2, 3, 64, dtype=torch.float32, seed=n) for n in range(2))
+    weight, bias = (random(64, dtype=torch.float32, seed=n) for n in (2, 3))
+    attrs = use.attrs | ({"bias": bias} if use.operands else {})
+    with ranks.use(Three(0, 3)):
+        got = getattr(module, use.name)(x, y, weight, **attrs)
+    want = getattr(reference, rest)(x, 3 * y, weight, **attrs)
+    for ours, theirs in zip(got, want, strict=True):
+        close(ours, theirs)
+    assert not torch.allclose(got[0], x + y), "a rank's own summand"
 
 
 @pytest.mark.parametrize("name", ["rms_norm", "add_rms_norm", "layer_norm"])

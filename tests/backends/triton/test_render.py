@@ -64,6 +64,8 @@ NORMS: tuple[tuple[OpUse, ...], ...] = (
     (norm_use("layer_norm"), norm_use("add_layer_norm", bias=True)),
     (norm_use("layer_norm", bias=True),),
     (norm_use("add_layer_norm"),),
+    (norm_use("reduce_add_rms_norm", weight_in="f32"), norm_use("add_rms_norm")),
+    (norm_use("reduce_add_layer_norm", bias=True), norm_use("reduce_add_layer_norm")),
     (norm_use("rms_norm", unit_offset=True), norm_use("add_rms_norm")),
     (norm_use("add_rms_norm", unit_offset=True, weight_in="f32"),),
     (
