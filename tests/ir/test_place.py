@@ -189,7 +189,7 @@ def fused(model: m.Model, ranks: int, last: Fusion = REDUCED) -> list[Stage]:
 
 
 def made(program: Program, *names: str) -> list[int]:
-    """How many of some ops stem, layer and head have."""
+    """The numbers of some ops in stem, layer and head."""
     graphs = (program.stem, program.blocks[0], program.head)
     return [sum(op.mnemonic in names for op in graph.ops) for graph in graphs]
 
