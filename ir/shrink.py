@@ -212,7 +212,10 @@ def _mixer(op: m.Mixer, few: Sizes) -> m.Mixer:
     shared = few.each(op.heads // op.groups, groups, 2)
     sizes = {"groups": groups, "heads": groups * shared}
     widths = {"key_dim": min(op.key_dim, 12), "value_dim": min(op.value_dim, 10)}
-    return op.model_copy(update={**sizes, **widths})
+    steady = op.steady
+    if steady:
+        steady = steady.model_copy(update={"scale": _factor(steady.scale)})
+    return op.model_copy(update={**sizes, **widths, "steady": steady})
 
 
 def _selective(op: m.Selective) -> m.Selective:

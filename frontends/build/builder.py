@@ -12,6 +12,7 @@ from glmc.frontends.build import (
     sublayers,  # noqa: F401  (registers what it builds)
 )
 from glmc.frontends.build.carried import check_sources, kv_source, left_over
+from glmc.frontends.build.factors import FACTORS, factored, without
 from glmc.frontends.build.making import Maker
 from glmc.frontends.language.evaluation import Scope, Value, seen_values
 from glmc.frontends.language.resolver import Resolver
@@ -189,25 +190,12 @@ class _ModelBuilder:
         for name, (kind, layers) in zip(names, kinds.items(), strict=True):
             kv_from = tuple(self.readers[n][0] for n in layers if n in self.readers)
             where = {"name": name, "layers": tuple(layers), "kv_from": kv_from}
-            steps = self.factored(kind.steps, [resolved[at] for at in layers])
+            alike = [resolved[at] for at in layers]
+            steps = factored(self.spec, self.steps_of(alike[0]), kind.steps, alike)
             stored = tuple(numbers[at] for at in layers)
             own = stored == tuple(layers)
             more = {"numbers": None if own else stored, "steps": steps}
             yield kind.model_copy(update={**where, **more})
-
-    def factored(
-        self, steps: tuple[m.Step, ...], layers: list[Resolver]
-    ) -> tuple[m.Step, ...]:
-        """Give the steps the factors of each layer, where layers differ in them."""
-        made = []
-        for step, spec in zip(steps, self.steps_of(layers[0]), strict=True):
-            found: dict[str, float | tuple[float, ...]] = {}
-            for name in _FACTORS:
-                given, what = getattr(spec, name), f"block.{name}"
-                each = tuple(layer.number(what, given) for layer in layers)
-                found[name] = each if len(set(each)) > 1 else each[0]
-            made.append(step.model_copy(update=found))
-        return tuple(made)
 
     def number(self, resolve: Resolver) -> int:
         """Return the number that ``{i}`` stands for in the tensor names of a layer."""
@@ -262,10 +250,9 @@ class _ModelBuilder:
     def _layer_names(self) -> list[str]:
         """List the per-layer variables that blocks depend on."""
         spec = self.spec
-        # In these the layers of a block may differ.
-        same = dict.fromkeys(_FACTORS, 1.0)
-        block = [step.model_copy(update=same) for step in spec.block]
-        parts = (block, spec.ops, spec.norm, spec.weights)
+        block = [without(step) for step in spec.block]
+        ops = [without(op) for op in spec.ops.values()]
+        parts = (block, ops, spec.norm, spec.weights)
         used = {name for e in expressions_in(parts) for name in e.names}
         return [n for n in ("i", *self.spec.per_layer) if n in used or n == "kind"]
 
@@ -277,7 +264,7 @@ class _ModelBuilder:
         """Build a step, before it has the factors of each layer."""
         name, op = make.named("block.op", step.op)
         made = make.part(f"ops.{name}", op)
-        one: dict[str, Any] = dict.fromkeys(_FACTORS, 1.0)
+        one: dict[str, Any] = dict.fromkeys(FACTORS, 1.0)
         one["hyper"] = make.maps("block.hyper", step.hyper)
         one["mix"] = make.mix("block.mix", step.mix)
         return make.node(m.Step, "block", step, op=made, **one)
@@ -308,7 +295,6 @@ def chosen_by_table(blocks: Iterable[m.Block]) -> Iterator[m.Expected]:
         )
 
 
-_FACTORS = ("scale", "residual_scale")
 # Axis names that blocks, embedding and head define themselves.
 _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}

@@ -27,6 +27,10 @@ class DecaySpec(Section, makes=_DECAY):
     ``rank`` ``mix_decay_down``, which ``mix_decay`` reads."""
 
 
+class SteadyDecaySpec(Section, makes=Makes(m.SteadyDecay)):
+    """A decay that no token changes, faster from head to head."""
+
+
 _NORM = Makes(
     m.MixerNorm,
     slots={

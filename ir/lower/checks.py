@@ -16,6 +16,7 @@ def check(model: m.Model) -> None:
     _check_streams(model)
     _check_sources(model)
     _check_halves(model)
+    _check_decays(model)
 
 
 def _check_masks(model: m.Model) -> None:
@@ -126,6 +127,18 @@ def _check_halves(model: m.Model) -> None:
                 f"{model.name} has differential attention with a full mask, an indexer,"
                 " or values of another width than its keys or of another layer, which"
                 " is not supported; leave one of them out."
+            )
+
+
+def _check_decays(model: m.Model) -> None:
+    """Refuse scans whose states decay in two ways, or in none."""
+    ops = [step.op for block in model.blocks for step in block.steps]
+    for op in (op for op in ops if isinstance(op, m.Mixer)):
+        if (op.decay is None) is (op.steady is None):
+            told = "two decays" if op.decay else "no decay"
+            raise ModelShapeError(
+                f"{model.name} has a scan with {told} of its state; give it either"
+                " decay or steady."
             )
 
 

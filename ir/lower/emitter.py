@@ -54,6 +54,8 @@ class Emitter(GraphBuilder):
         """Values handed on besides the hidden state: input to newest value."""
         self.kv_from: tuple[int, ...] = ()
         """For each layer of a block the one whose keys and values it attends to."""
+        self.factors: list[tuple[float, ...]] = []
+        """The constants in which a block's layers differ, in the order of a row."""
 
     @property
     def part_width(self) -> int:

@@ -3,6 +3,7 @@
 from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.lower.emitter import Axes, Emitter
+from glmc.ir.lower.factors import FACTORS
 from glmc.ir.state import RowType
 
 
@@ -19,6 +20,7 @@ def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
         x = e.linear(name, h, projection, (slot, "E"), axes)
         x = e.scaled(f"{name}s", x, getattr(a, f"{name}_scale"))
         x = _convolved(e, name, x, a.conv, slot, axes)
+        x = e.emit(ops.Activation, f"{name}a", x=x, fn=a.act) if a.act else x
         parts[name] = e.emit(ops.Heads, f"{name}h", x=x, n=n)
     y = _scanned(e, h, a, parts, axes)
     y = _normed(e, h, a, y, axes)
@@ -44,12 +46,15 @@ def _convolved(
 
 def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) -> str:
     """Emit the scan, and the decays, steps and betas that it takes."""
-    step, g = _decayed(e, h, a.decay, axes)
+    if a.decay:
+        step, g = _decayed(e, h, a.decay, axes)
+    else:
+        step, g = None, _steady(e, h, a)
     q, k, v = (parts[name] for name in "qkv")
     if a.l2_eps is not None:
         q = e.emit(ops.L2Normalize, "qn", x=q, eps=a.l2_eps)
         k = e.emit(ops.L2Normalize, "kn", x=k, eps=a.l2_eps)
-    if step and a.decay.steps:
+    if step and a.decay and a.decay.steps:
         v = e.emit(ops.ScaleEach, "vs", x=v, factor=step)
     beta = None
     if a.beta:
@@ -82,6 +87,17 @@ def _decayed(e: Emitter, h: str, d: m.Decay, axes: Axes) -> tuple[str | None, st
     limits = {"low": d.low, "high": d.high}
     step = str(e.emit(ops.StepSize, "step", x=raw, bias=bias, **limits))
     return step, str(e.emit(ops.Decay, "g", step=step, a_log=a_log))
+
+
+def _steady(e: Emitter, h: str, a: m.Mixer) -> str:
+    """Emit a decay that no token changes, but the number of the layer may."""
+    assert a.steady
+    fields: dict[str, object] = {"heads": a.heads, "reach": a.steady.reach}
+    if isinstance(a.steady.scale, tuple):
+        fields |= {"factors": FACTORS, "at": e.factors.index(a.steady.scale)}
+    else:
+        fields["scale"] = a.steady.scale
+    return str(e.emit(ops.SteadyDecay, "g", x=h, **fields))
 
 
 def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:

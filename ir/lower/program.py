@@ -6,12 +6,14 @@ from glmc.ir import model as m
 from glmc.ir import ops
 from glmc.ir.errors import ModelShapeError
 from glmc.ir.graph import MASK, Graph, Parameter, Program
+from glmc.ir.lower import factors
 from glmc.ir.lower.checks import check, only_attention
 from glmc.ir.lower.emitter import Emitter
+from glmc.ir.lower.factors import FACTORS, LAYER_FACTORS
 from glmc.ir.lower.history import SNAPSHOTS, mixed, remembered
 from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.moe import IDS as TOKEN_IDS
-from glmc.ir.lower.steps import FACTORS, SHORTCUT, run, varied
+from glmc.ir.lower.steps import SHORTCUT, run
 from glmc.ir.lower.streams import altered, gather, hidden_type, hyper, spread
 from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
@@ -26,8 +28,6 @@ BOUND = TensorType(dtype="i32", dims=("B",))
 REAL = TensorType(dtype="bool", dims=("B", "T"))
 LAYER_INPUTS = "layer_inputs"
 """The stem's value of which every layer is given its part."""
-LAYER_FACTORS = "layer_factors"
-"""The stem's constants, of which every layer is given its row."""
 
 
 def lower(model: m.Model, *, cuts: bool = False) -> Program:
@@ -127,26 +127,10 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
     returns = [x, *handed, *tables.emit(e), *seen, *_ids(model)]
     if model.embed.per_layer:
         returns.append(_layer_inputs(e, model.embed.per_layer, embedded))
-    if rows := _factor_rows(model):
+    if rows := factors.rows(model):
         returns.append(e.emit(ops.LayerFactors, LAYER_FACTORS, pos="pos", rows=rows))
     shared |= e.params
     return e.graph("stem", *returns).replace(params=())
-
-
-def _factor_rows(model: m.Model) -> tuple[tuple[float, ...], ...]:
-    """Return a row of factors for each layer, where they differ among layers of a kind,
-    rounded to the digits of fp32. Rows of layers with fewer factors are filled with
-    ones."""
-    every = [(block, varied(block.steps)) for block in model.blocks]
-    most = max(len(factors) for _, factors in every)
-    rows = {
-        layer: [float(f"{each[at]:.9g}") for each in factors]
-        for block, factors in every
-        for at, layer in enumerate(block.layers)
-    }
-    if not most:
-        return ()
-    return tuple((*rows[n], *[1.0] * (most - len(rows[n]))) for n in sorted(rows))
 
 
 def _nothing(e: Emitter, name: str, x: str) -> str:
@@ -307,10 +291,10 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     handed = _handed_on(model)
     inputs: dict[str, TensorType] = {"x": hidden_type(model), **handed}
     inputs |= tables.inputs() | _mask(model) | _ids(model) | _layer_input(model)
-    if rows := _factor_rows(model):
+    if rows := factors.rows(model):
         inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
     e = Emitter(model, tables, inputs)
-    e.kv_from = block.kv_from
+    e.kv_from, e.factors = block.kv_from, factors.varied(block.steps)
     e.carried = {name: name for name in handed}
     e.each_of = {LAYER_INPUT: LAYER_INPUTS, FACTORS: LAYER_FACTORS}
     result = f"x{len(block.steps)}" if block.scalar else "out"

@@ -13,6 +13,7 @@ from glmc.ir.model.mixers import (
     MixerNorm,
     Selective,
     ShortConv,
+    SteadyDecay,
 )
 from glmc.ir.model.model import (
     AltUp,
@@ -153,6 +154,7 @@ __all__ = [
     "Selective",
     "ShortConv",
     "Sinusoids",
+    "SteadyDecay",
     "Step",
     "Storage",
     "Streams",

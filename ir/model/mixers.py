@@ -52,6 +52,15 @@ class Decay(Node):
     """True: values are multiplied by the step, as in Mamba-2."""
 
 
+class SteadyDecay(Node):
+    """A decay that no token changes (lightning attention, arXiv:2401.04658): a token
+    leaves ``exp(-scale · 2^(-reach · (h + 1) / heads))`` of the state of head h."""
+
+    reach: PositiveFloat = 8.0
+    scale: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """One number, or one for each of the block's layers."""
+
+
 class MixerNorm(Node):
     """An RMSNorm of what a scan makes, with a gate ``act(project(x))``.
 
@@ -107,8 +116,12 @@ class Mixer(Node):
     """A factor of queries before their convolution; so too ``k_scale``, ``v_scale``."""
     k_scale: PositiveFloat = 1.0
     v_scale: PositiveFloat = 1.0
+    act: ActivationName | None = None
+    """The activation of queries, keys and values where nothing is convolved."""
     conv: ShortConv | None = None
-    decay: Decay
+    decay: Decay | None = None
+    """None: there is a ``steady`` decay."""
+    steady: SteadyDecay | None = None
     beta: Projection | None = None
     """A number of each head, through a sigmoid."""
     beta_scale: PositiveFloat = 1.0

@@ -102,6 +102,7 @@ from glmc.ir.ops.recurrent import (
     SelectiveScan,
     ShortConv,
     Sigmoid,
+    SteadyDecay,
     StepSize,
 )
 from glmc.ir.ops.rope import (
@@ -233,6 +234,7 @@ __all__ = [
     "Split",
     "SpreadStreams",
     "SquareSum",
+    "SteadyDecay",
     "StepSize",
     "Stream",
     "TokenWrite",

@@ -223,6 +223,28 @@ class BoundedDecay(Op):
         return 4 * call.size(types["x"].dims)
 
 
+class SteadyDecay(Op):
+    """g = -scale · 2^(-reach · (h + 1) / heads) for head h of every token of x, in
+    fp32; with ``factors``, ``f32[1,1,n]``, times number ``at`` of them."""
+
+    mnemonic = "steady_decay"
+    x: Value
+    heads: int
+    reach: float = 8.0
+    scale: float = 1.0
+    factors: Value | None = None
+    at: int = 0
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        x, factors = types["x"], types.get("factors")
+        fits = not factors or (
+            factors.dims[:2] == (1, 1) and 0 <= self.at < int(factors.dims[2])
+        )
+        expect(fits, f"{factors} has no factor {self.at}")
+        expect(self.heads > 0, "a decay must be of heads")
+        return (TensorType(dtype="f32", dims=(*x.dims[:2], self.heads)),)
+
+
 def _by_head(x: TensorType, a_log: TensorType) -> TensorType:
     """Return the type of decays, of heads or of the channels of their keys."""
     heads, width = int(a_log.dims[0]), int(x.dims[-1])

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from glmc import compile_model
+from glmc.ir import model as m
 from glmc.ir.errors import GlmcError
+from glmc.ir.lower import lower
 from support import builds, edits
 from support.configs import FAMILIES
 from support.loading import Load, Refusal
@@ -88,3 +90,47 @@ def test_a_state_that_contradicts_the_tensors(
     build = compile_model(source, tmp_path / "build")
     with pytest.raises((GlmcError, ValueError), match=tensor):
         builds.load(build, case.checkpoint, allow_config_drift=True)
+
+
+def test_layer_types_that_cannot_be(refusal: Refusal) -> None:
+    config = FAMILIES["minimax"]
+    kinds = ["full_attention"] * 4
+    said = refusal(config | {"layer_types": kinds})
+    assert "layer_types must have an entry for each of num_hidden_layers" in said
+    said = refusal(config | {"layer_types": [*kinds, "lightning"]})
+    assert "one of full_attention, linear_attention" in said
+    assert "full_attn_alpha_factor" in refusal(config | {"full_attn_alpha_factor": 0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [({"steady": None}, "no decay"), ({"decay": "both"}, "two decays")],
+)
+def test_a_state_decays_in_one_way(
+    load: Load, fields: dict[str, Any], told: str
+) -> None:
+    model = load(FAMILIES["minimax"]).model
+    other = load(FAMILIES["qwen3_next"]).model
+    (decay,) = {
+        step.op.decay
+        for block in other.blocks
+        for step in block.steps
+        if isinstance(step.op, m.Mixer)
+    }
+    fields = {k: decay if v == "both" else v for k, v in fields.items()}
+    block = model.blocks[0]
+    wrong = block.steps[0].op.model_copy(update=fields)
+    steps = (block.steps[0].model_copy(update={"op": wrong}), *block.steps[1:])
+    blocks = (block.model_copy(update={"steps": steps}), *model.blocks[1:])
+    with pytest.raises(GlmcError, match=told):
+        lower(model.model_copy(update={"blocks": blocks}))
+
+
+def test_layers_of_one_block_differ_in_their_decay(load: Load) -> None:
+    """Slower from layer to layer, which are of one kind all the same."""
+    blocks = {b.name: b for b in load(FAMILIES["minimax"]).model.blocks}
+    assert blocks["linear_layer"].layers == (0, 1, 3, 4)
+    op = blocks["linear_layer"].steps[0].op
+    assert isinstance(op, m.Mixer)
+    assert op.steady
+    assert op.steady.scale == pytest.approx((1.0, 0.75, 0.25, 0.0), abs=1e-4)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from support import hybrids
+from support import hybrids, recurrences
 from support.dense import RMS
 
 Config = Mapping[str, Any]
@@ -112,6 +112,7 @@ FAMILIES: Mapping[str, Config] = {
         "vision_config": _EYES,
     },
     **hybrids.FAMILIES,
+    **recurrences.FAMILIES,
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -181,10 +182,15 @@ CASES: Mapping[str, Mapping[str, Config]] = {
     },
     "qwen3_5": {"text": {}},
     **hybrids.CASES,
+    **recurrences.CASES,
 }
 
 # With a bias in a projection transformers lets padding into the convolutions.
-UNPADDED = {"mamba2-biases", "bamba-biases", "lfm2-biases"} | hybrids.UNPADDED
+UNPADDED = (
+    {"mamba2-biases", "bamba-biases", "lfm2-biases"}
+    | hybrids.UNPADDED
+    | recurrences.UNPADDED
+)
 # transformers counts positions from 0 in every call, unless it is given them.
 UNCOUNTED = {"bamba"}
 
@@ -200,6 +206,7 @@ CLASSES: Mapping[str, str] = {
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
     **hybrids.CLASSES,
+    **recurrences.CLASSES,
 }
 
 # What a spec says instead, and the scenario that shows it: see support/mistakes.py.
@@ -282,6 +289,7 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "decode",
     ),
     *hybrids.MISTAKES,
+    *recurrences.MISTAKES,
 )
 
 

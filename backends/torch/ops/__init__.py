@@ -110,6 +110,7 @@ from glmc.backends.torch.ops.recurrent import (
     selective_scan,
     short_conv,
     sigmoid,
+    steady_decay,
     step_size,
 )
 from glmc.backends.torch.ops.rope import (
@@ -241,6 +242,7 @@ __all__ = [
     "split",
     "spread_streams",
     "square_sum",
+    "steady_decay",
     "step_size",
     "stream",
     "token_write",

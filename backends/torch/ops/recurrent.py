@@ -223,6 +223,23 @@ def bounded_decay(
     return floor * torch.sigmoid(rate * wide)
 
 
+def steady_decay(
+    x: torch.Tensor,
+    factors: torch.Tensor | None = None,
+    *,
+    heads: int,
+    reach: float = 8.0,
+    scale: float = 1.0,
+    at: int = 0,
+) -> torch.Tensor:
+    """`-scale * 2^(-reach * (h + 1) / heads)` for head h of each token of `x` [B, T,
+    C], float32 [B, T, heads]; with `factors` [1, 1, n] times number `at` of them."""
+    number = torch.arange(1, heads + 1, device=x.device, dtype=torch.float32)
+    g = -scale * torch.exp2(-reach * number / heads)
+    g = g if factors is None else g * factors[..., at, None].float()
+    return g.expand(*x.shape[:2], heads)
+
+
 def sigmoid(x: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
     """`factor * sigmoid(x)`."""
     return torch.sigmoid(x) * factor

@@ -247,6 +247,22 @@ def test_padding_leaves_a_scan_of_channels_alone() -> None:
     assert torch.allclose(state.rows[:1], alone.rows, atol=1e-6)
 
 
+def test_a_decay_that_no_token_changes() -> None:
+    """Head h of 6 leaves exp(-2^(-8h/6)) of its state, h counted from 1."""
+    x = noise(2, 5, 24)
+    got = ops.steady_decay(x, heads=6)
+    want = torch.tensor([-(2 ** (-8 * h / 6)) for h in range(1, 7)])
+    assert got.shape == (2, 5, 6)
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, want.expand(2, 5, 6))
+    factors = torch.tensor([[[7.0, 0.5]]])
+    half = ops.steady_decay(x, factors, heads=6, at=1)
+    assert torch.allclose(half, want.expand(2, 5, 6) / 2)
+    steeper = ops.steady_decay(x, heads=6, reach=4.0, scale=3.0)
+    assert torch.allclose(steeper[0, 0, 5], torch.tensor(-3.0 / 16))
+    assert not torch.allclose(steeper, want.expand(2, 5, 6), atol=0.1)
+
+
 def test_a_decay_with_a_floor() -> None:
     x, bias, a_log = noise(2, 5, 24), noise(24, seed=1), noise(6, seed=2)
     got = ops.bounded_decay(x, a_log, bias=bias, floor=-5.0)
