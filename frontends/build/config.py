@@ -4,11 +4,16 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 
-from glmc.frontends.build.source import Source
+from glmc.frontends.build.source import SIDECAR, Source
 from glmc.frontends.language.evaluation import same
 from glmc.frontends.spec import Spec
 from glmc.frontends.wording import show
-from glmc.ir.errors import ConfigContradictionError, ConfigValueError, OptionValueError
+from glmc.ir.errors import (
+    ConfigContradictionError,
+    ConfigValueError,
+    OptionValueError,
+    UnsupportedQuantizationError,
+)
 
 
 def apply_sets(config: Mapping[str, object], sets: Iterable[str]) -> dict[str, object]:
@@ -42,9 +47,15 @@ def with_sidecar(source: Source) -> dict[str, object]:
     """
     config = source.read_config()
     beside = source.read_quantization().get("quantization")
+    if beside is not None and not isinstance(beside, Mapping):
+        raise UnsupportedQuantizationError(
+            f"{source.folder / SIDECAR}: quantization is {show(beside)}, not an object"
+            " that says how the weights are quantised; correct it, or remove the file"
+            " if they are not"
+        )
     parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
     told = any(key in part for part in parts for key in _QUANTISED)
-    if told or not isinstance(beside, Mapping) or not beside.get("quant_algo"):
+    if told or not beside or not beside.get("quant_algo"):
         return config
     return {**config, "quantization_config": {"quant_method": "modelopt", **beside}}
 

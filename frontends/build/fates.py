@@ -165,11 +165,12 @@ def _fate(
         return KeyFate("ignored", "the user said so", f"--ignore-key {key}")
     if key in readers:
         return KeyFate("consumed", "read by the spec", readers[key])
-    if key in spec.expect:
-        return KeyFate("consumed", "has a supported value", f"{spec.arch}: expect")
-    for pattern, reason in spec.ignore.items():
-        if covers(pattern, key):
-            return KeyFate("ignored", reason, f"{spec.arch}: ignore")
+    for name in dict.fromkeys((key, spec.aliases.get(key, key))):
+        if name in spec.expect:
+            return KeyFate("consumed", "has a supported value", f"{spec.arch}: expect")
+        for pattern, reason in spec.ignore.items():
+            if covers(pattern, name):
+                return KeyFate("ignored", reason, f"{spec.arch}: ignore")
     return None
 
 

@@ -9,6 +9,7 @@ from glmc.frontends.spec.library import builtin_configs
 from glmc.frontends.wording import nearest
 from glmc.ir.errors import SourceNotFoundError
 
+SIDECAR = "hf_quant_config.json"
 _MAX_CONFIG = 8 * MEGABYTE
 
 
@@ -50,7 +51,7 @@ class Source:
     def read_quantization(self) -> dict[str, object]:
         """Read hf_quant_config.json beside it, which quantised repositories may
         have."""
-        return self._beside("hf_quant_config.json")
+        return self._beside(SIDECAR)
 
     def _beside(self, name: str) -> dict[str, object]:
         path = self.folder / name

@@ -1,6 +1,7 @@
 """Mixers: a state of fixed size from token to token."""
 
 from glmc.frontends.language.derived import Makes, Slot
+from glmc.frontends.language.kinds import Number
 from glmc.frontends.language.sections import Section
 from glmc.ir import model as m
 
@@ -29,6 +30,8 @@ class DecaySpec(Section, makes=_DECAY):
 
 class SteadyDecaySpec(Section, makes=Makes(m.SteadyDecay)):
     """A decay that no token changes, faster from head to head."""
+
+    scale: Number = 1.0
 
 
 _NORM = Makes(
@@ -62,6 +65,8 @@ _MIXER = Makes(
 class MixerSpec(Section, makes=_MIXER):
     """A scan: the delta rule where there is a slot ``mix_beta``, and else a sum that
     decays."""
+
+    steady: SteadyDecaySpec | None = None
 
 
 _SELECTIVE = Makes(

@@ -31,6 +31,12 @@ def _masking(types: Types, window: int | None, learned: int) -> None:
         expect(window is None, "a window and a prefix do not go together")
     expect(learned >= 0, f"{learned} learned slots")
     expect(window is None or not learned, "a window would hide the learned slots")
+    check_window(window)
+
+
+def check_window(window: int | None) -> None:
+    """Check that a query sees at least itself."""
+    expect(window is None or window > 0, f"a window of {window} hides every token")
 
 
 def kv_type(kv: object) -> KvType:
@@ -203,6 +209,7 @@ class FullAttention(Op):
         wanted = TensorType(dtype="f32", dims=(heads, q.dims[1], q.dims[1]))
         fits = not distances or distances == wanted
         expect(fits, f"distances {distances} are not {wanted}")
+        check_window(self.window)
         dims = (*q.dims[:2], heads * int(v.dims[3]))
         return (TensorType(dtype=q.dtype, dims=dims),)
 

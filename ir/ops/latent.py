@@ -8,6 +8,7 @@ for the key and then those for the value.
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
+from glmc.ir.ops.attention import check_window
 from glmc.ir.placing import ByHead
 from glmc.ir.state import TokenType
 from glmc.ir.types import TensorType, Type
@@ -80,6 +81,7 @@ class LatentAttention(Op):
         wanted = TensorType(dtype="i64", dims=(*q.dims[:2], "N"))
         fits = not selection or selection == wanted
         expect(fits, f"selection {selection} is not {wanted}")
+        check_window(self.window)
         fits = not (selection and self.window)
         expect(fits, "a selection and a window do not go together")
         sinks = types.get("sinks")

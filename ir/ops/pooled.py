@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
+from glmc.ir.ops.attention import check_window
 from glmc.ir.ops.latent import vectors
 from glmc.ir.state import RowType, TokenType
 from glmc.ir.types import TensorType, Type
@@ -144,6 +145,7 @@ class PooledAttention(Op):
         q, kv = types["q"], vectors(types["kv"])
         heads, width = map(int, q.dims[2:])
         expect((width,) == kv.sizes, f"queries {q} do not fit {kv}")
+        check_window(self.window)
         if "entries" in types:
             entries = _entries(types["entries"])
             expect(entries.sizes == kv.sizes, f"{entries} does not fit {kv}")

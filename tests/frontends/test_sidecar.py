@@ -43,3 +43,12 @@ def test_a_sidecar_that_quantises_nothing_is_nothing(
     sidecar: object, tmp_path: Path
 ) -> None:
     assert load_model(resolve_source(str(folder(tmp_path, sidecar)))).model.layers == 80
+
+
+@pytest.mark.parametrize("said", ["FP8", ["FP8"], 8])
+def test_a_sidecar_that_says_nothing_readable_is_refused(
+    said: object, tmp_path: Path
+) -> None:
+    given = folder(tmp_path, {"quantization": said})
+    with pytest.raises(GlmcError, match=r"hf_quant_config\.json: quantization is"):
+        load_model(resolve_source(str(given)))

@@ -237,6 +237,8 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
     ("full_attention", {"scale": 1.0}, {**FULL, "v": "f16[B,T,4,6]"}, "go with values"),
     ("full_attention", {"scale": 1.0}, {**FULL, "k": "f16[B,T,2,6]"}, "not as wide"),
     ("full_attention", {"scale": 1.0}, {**FULL, "mask": "bool[B]"}, "mask must be"),
+    ("full_attention", {"scale": 1.0, "window": 0}, FULL, "hides every token"),
+    ("attention", {"scale": 1.0, "window": -1}, QKV, "hides every token"),
     (
         "qkv_attention",
         {"heads": 4, "kv_heads": 2, "head_dim": 8, "scale": 1.0},

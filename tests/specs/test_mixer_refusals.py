@@ -92,6 +92,31 @@ def test_a_state_that_contradicts_the_tensors(
         builds.load(build, case.checkpoint, allow_config_drift=True)
 
 
+@pytest.mark.parametrize("said", ["sigmoid", None])
+def test_another_name_of_a_key_with_one_value(load: Load, said: str | None) -> None:
+    """What another key is called is known where that key may have one value only."""
+    config = FAMILIES["kimi_linear"] | {"moe_router_activation_func": said}
+    assert load(config).model.layers == 4
+
+
+def test_another_name_of_a_key_with_a_value_it_cannot_have(refusal: Refusal) -> None:
+    config = FAMILIES["kimi_linear"] | {"moe_router_activation_func": "softmax"}
+    assert "supported is null or 'sigmoid'" in refusal(config)
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_mamba"])
+def test_their_matrices_may_be_quantised(load: Load, name: str) -> None:
+    quantised = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    config = FAMILIES[name] | {"quantization_config": quantised}
+    model = load(config).model
+    mixer = model.blocks[0].steps[0].op
+    assert isinstance(mixer, m.Mixer | m.Selective)
+    assert isinstance(mixer.o.weight.storage, m.BlockQuantized)
+    (block,) = lower(model).blocks
+    assert "Dequant" not in repr(block.param("A_log"))
+    assert "Dequant" in repr(block.param("out_proj"))
+
+
 def test_layer_types_that_cannot_be(refusal: Refusal) -> None:
     config = FAMILIES["minimax"]
     kinds = ["full_attention"] * 4
