@@ -94,7 +94,7 @@ def test_a_state_that_contradicts_the_tensors(
 
 @pytest.mark.parametrize("said", ["sigmoid", None])
 def test_another_name_of_a_key_with_one_value(load: Load, said: str | None) -> None:
-    """What another key is called is known where that key may have one value only."""
+    """It is known where the key that it stands for may have one value only."""
     config = FAMILIES["kimi_linear"] | {"moe_router_activation_func": said}
     assert load(config).model.layers == 4
 
