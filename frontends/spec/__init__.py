@@ -52,6 +52,7 @@ from glmc.frontends.spec.mixers import (
     MixerSpec,
     SelectiveSpec,
     ShortConvSpec,
+    SteadyDecaySpec,
 )
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.pooled import (
@@ -133,6 +134,7 @@ __all__ = [
     "ShortConvSpec",
     "SinusoidsSpec",
     "Spec",
+    "SteadyDecaySpec",
     "StepSpec",
     "StreamsSpec",
     "TokensSpec",
