@@ -34,9 +34,10 @@ _HEAD = """\
 
 Written by `python bench/parity.py`, which compares tiny random checkpoints of every
 variant in the tests with a reference, in fp32: all tokens of a prompt in one call, and
-token by token with the cache. *Reference* is transformers, or golden vectors of the
-published code. Differences are the worst absolute ones of all variants; what a type's
-variants cover stands under *covered*. `glmc specs` lists the specs.
+token by token with the cache. *Reference* is transformers, golden vectors of the
+published code, or that code read as text. Differences are the worst absolute ones of
+all variants; what a type's variants cover stands under *covered*. `glmc specs` lists
+the specs.
 """
 _COLUMNS = (
     "model_type",

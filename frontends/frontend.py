@@ -76,6 +76,8 @@ class LoadedModel:
     unverified: str | None
     """The reason why the spec was not compared with another implementation, if it has
     not."""
+    caveat: str | None
+    """What a spec that was compared does not do."""
     quantization: Literal["rows", "published"] | None
     """The format of quantised checkpoints that the spec knows."""
     reading: Reading
@@ -152,6 +154,7 @@ def load_model(
         assumed={k: spec.defaults[k] for k in spec.defaults if k not in visible},
         auto_map=classes,
         unverified=None if spec.verified else spec.caveat or "no test compares it",
+        caveat=spec.caveat if spec.verified else None,
         lines=spec_lines(chosen.tree, config),
         quantization=spec.quantization.format if spec.quantization else None,
         reading=Reading(

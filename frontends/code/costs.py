@@ -199,6 +199,16 @@ def outer(given: Given, named: Named) -> Cost:
     return made, made
 
 
+def diagonals(given: Given, named: Named) -> Cost:
+    """Count ``diag(x, diagonal)``, which makes a whole matrix of a vector."""
+    x = next(iter(tensors_of(given, named)))
+    if x.ndim > 1:
+        return 0, max(x.shape)
+    offset = sum(_ints([*given[1:], named.get("diagonal", 0)]))
+    made = (x.numel() + abs(offset)) ** 2
+    return made, made
+
+
 def grid(given: Given, named: Named) -> Cost:
     """Count ``meshgrid``: as many views of the product."""
     found = list(tensors_of(given, named))

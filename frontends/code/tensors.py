@@ -74,6 +74,15 @@ def _tolist(machine: "Machine", value: torch.Tensor) -> Any:
     return value.tolist()
 
 
+def _numpy(machine: "Machine", value: torch.Tensor) -> Any:
+    """Return whole numbers as they are: numpy's arithmetic with them is torch's."""
+    known(machine, value)
+    if value.is_floating_point() or value.is_complex():
+        machine.refuse("numbers that are not whole are given to numpy")
+    machine.from_data("numpy")
+    return value.clone()
+
+
 def known(machine: "Machine", value: torch.Tensor) -> None:
     """Refuse to take numbers from a tensor that has only a shape."""
     if value.is_meta:
@@ -83,6 +92,7 @@ def known(machine: "Machine", value: torch.Tensor) -> None:
 _NUMBERS = {
     "item": _item,
     "tolist": _tolist,
+    "numpy": _numpy,
     "__len__": lambda machine, value: len(value),
 }
 

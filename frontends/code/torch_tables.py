@@ -56,6 +56,7 @@ FUNCTIONS: dict[Cost, str] = {
     costs.interleaved: "repeat_interleave",
     costs.matmul: "matmul bmm mm mv dot baddbmm addmm addbmm",
     costs.outer: "outer ger",
+    costs.diagonals: "diag",
     costs.grid: "meshgrid",
     costs.chosen: "gather take_along_dim",
     costs.selected: "index_select",

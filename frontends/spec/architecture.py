@@ -91,10 +91,10 @@ class Spec(Section):
 
     arch: Name
     verified: Name | Literal[False] = False
-    """The reference that tests compare its logits with: ``transformers``, or ``golden``
-    vectors."""
+    """The reference that tests compare its logits with: ``transformers``, ``golden``
+    vectors, or published code that was read as ``text``."""
     caveat: Name | None = None
-    """A warning for users of a spec that is not verified."""
+    """A warning for users: why a spec is not verified, or what it does not do."""
     # Defaults are constructed unchecked: to check one, its schema would be built twice.
     match: Match = Match.model_construct()
     text_in: Name | None = None

@@ -119,7 +119,10 @@ def _compiled(arguments: argparse.Namespace, options: "Options") -> "Compilation
 
 
 def _unverified(loaded: "LoadedModel") -> str | None:
-    """Return the note on a spec that no test compares with another implementation."""
+    """Return the note on a spec that no test compares with another implementation, or
+    on what one that was compared does not do."""
+    if loaded.caveat is not None:
+        return f"Of the spec {loaded.spec!r}: {loaded.caveat}."
     if loaded.unverified is None:
         return None
     how = "glmc verify BUILD --weights CHECKPOINT"

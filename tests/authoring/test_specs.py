@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from glmc.authoring.listing import entries
 from glmc.command.cli import main
 from glmc.frontends.spec.library import builtin_folder, builtin_specs, load_spec
-from support import ROOT
+from support import ROOT, told
 from support.configs import FAMILIES
 from support.ranges import first
 from support.variants import VARIANTS
@@ -45,11 +45,15 @@ def test_the_list_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_says_to_be_verified_is_tested() -> None:
     """`transformers` is what a built-in spec says unless it says otherwise."""
-    # Beside the variants: tests/test_encoders.py, and tests/test_stacked_*.py.
+    # Beside the variants: tests/test_encoders.py, test_stacked_*.py, test_renamed.py.
     tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe", "qwen3_5_moe"}
     tested |= {"roberta", "xlm-roberta", "camembert", "distilbert", "electra"}
     tested |= {"mpnet", "modernbert", "eurobert", "nomic_bert"}
+    tested |= {"mimo", "orion", "xverse"}
+    read = {told.config_of(name)["model_type"] for name in told.NAMES}
     for entry in entries():
+        if entry.verified == "text":
+            assert read & set(entry.model_types), entry.name
         if entry.verified == "transformers":
             assert tested & set(entry.model_types), entry.name
 
@@ -118,6 +122,14 @@ def test_a_spec_of_ones_own_is_shown(
 
 def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean qwen3?" in run(capsys, "specs", "show", "qwn3", code=2)
+
+
+def test_the_limits_of_a_verified_spec_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = told.FOLDER / "qwen" / "config.json"
+    assert main(["compile", str(source), "-o", str(tmp_path / "build")]) == 0
+    assert "beyond seq_length tokens" in capsys.readouterr().err
 
 
 def test_a_spec_of_ones_own_is_unverified(
