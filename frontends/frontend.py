@@ -77,7 +77,7 @@ class LoadedModel:
     """The reason why the spec was not compared with another implementation, if it has
     not."""
     caveat: str | None
-    """What a spec that was compared does not do."""
+    """The limits of a spec that was compared."""
     quantization: Literal["rows", "published"] | None
     """The format of quantised checkpoints that the spec knows."""
     reading: Reading
