@@ -3,44 +3,16 @@ not is refused, and the result has the shape and the dtype that it says."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from glmc.ir import ops
 from glmc.ir.cost import Call
-from glmc.ir.op import Op, OpTypeError
+from glmc.ir.op import OpTypeError
 from glmc.ir.placing import typed
-from glmc.ir.state import KvType, TokenType
 from glmc.ir.types import TensorType, Type
-
-CLASSES = {
-    kind.mnemonic: kind
-    for kind in vars(ops).values()
-    if isinstance(kind, type) and issubclass(kind, Op) and "mnemonic" in vars(kind)
-}
-
-
-def type_of(text: str) -> Type:
-    """``f16[B,T,4]``, ``kv[2,8,6]``: heads, key, value; ``token[12]``: one vector."""
-    found = re.fullmatch(r"(\w+)\[(.*)\]", text)
-    assert found, text
-    dims = [int(one) if one.isdigit() else one for one in found[2].split(",") if one]
-    if found[1] == "kv":
-        kv_heads, k_dim, v_dim = map(int, dims)
-        return KvType(kv_heads=kv_heads, k_dim=k_dim, v_dim=v_dim)
-    if found[1] == "token":
-        return TokenType(sizes=tuple(map(int, dims)))
-    return TensorType(dtype=found[1], dims=tuple(dims))
-
-
-def inferred(name: str, attributes: dict[str, Any], types: dict[str, str]) -> str:
-    op = CLASSES[name](results=(), **{key: key for key in types}, **attributes)
-    made = op.infer({key: type_of(text) for key, text in types.items()})
-    return " ".join(map(str, made))
-
+from support.op_types import CLASSES, inferred, named, type_of, with_results
 
 X = {"x": "f16[B,T,8]"}
 W = {**X, "weight": "f16[6,8]"}
@@ -565,10 +537,6 @@ def others(of: Type) -> Iterator[Type]:
         yield from map(type_of, ("f16[B,T,8]", "kv[1,1,1]", "token[3]"))
 
 
-def named(case: tuple[str, dict[str, Any], dict[str, str], object]) -> str:
-    return f"{case[0]}-{case[3]}"
-
-
 @pytest.mark.parametrize("case", TAKEN, ids=named)
 def test_what_just_fits_is_taken(
     case: tuple[str, dict[str, Any], dict[str, str], str],
@@ -584,16 +552,6 @@ def test_what_just_does_not_is_refused(
     name, attributes, types, rule = case
     with pytest.raises(OpTypeError, match=rule):
         inferred(name, attributes, types)
-
-
-def with_results(name: str, attributes: dict[str, Any], types: dict[str, str]) -> Op:
-    made = inferred(name, attributes, types).split()
-    results = [
-        {"name": f"y{at}", "type": type_of(text)}
-        for at, text in enumerate(made)
-        if "per" not in made
-    ]
-    return CLASSES[name](results=results, **{key: key for key in types}, **attributes)
 
 
 @pytest.mark.parametrize("case", FLOPS, ids=named)
