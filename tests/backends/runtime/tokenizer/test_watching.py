@@ -6,13 +6,9 @@ import pytest
 
 from glmc.backends.runtime.tokenizer import watching
 from glmc.backends.runtime.tokenizer.budget import TooMuchError
-from glmc.backends.runtime.tokenizer.watching import (
-    MAX_BRANCHES,
-    MAX_DEPTH,
-    _descend,
-)
+from glmc.backends.runtime.tokenizer.watching import _descend
 
-NODES = 600
+NODES, DEPTH, BRANCHES = 1100, 200, 500
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +33,16 @@ def branched(count: int) -> str:
 
 
 def test_what_just_may_be() -> None:
-    assert parts(nested(MAX_DEPTH)) == MAX_DEPTH + 1
-    assert parts(branched(MAX_BRANCHES // 2)) == 3 + MAX_BRANCHES
+    assert parts(nested(DEPTH)) == DEPTH + 1
+    assert parts(branched(BRANCHES)) == 3 + 2 * BRANCHES
     assert parts("{{ x }}" * (NODES - 2)) == NODES
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (nested(MAX_DEPTH + 1), f"parts of a template {MAX_DEPTH} deep"),
-        (branched(MAX_BRANCHES + 1), f"more than {MAX_BRANCHES} branches"),
+        (nested(DEPTH + 1), f"parts of a template {DEPTH} deep"),
+        (branched(BRANCHES + 1), f"more than {BRANCHES} branches"),
         ("{{ x }}" * (NODES - 1), f"a template of more than {NODES} parts"),
     ],
     ids=["deep", "branched", "large"],
