@@ -46,10 +46,13 @@ class _Instead:
 
 
 def _without(tree: ast.expr) -> Iterator[tuple[str, _Instead]]:
-    for node in ast.walk(tree):
+    inner: set[ast.expr] = set()
+    for node in ast.walk(tree):  # a chain before its parts
         match node:
-            case ast.BinOp(op=ast.BitOr()):
-                yield from _first_of(list(_operands(node)))
+            case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+                if node not in inner:
+                    yield from _first_of(list(_operands(node)))
+                inner |= {left, right}
             case ast.IfExp(test=test):
                 yield from _branches(node)
                 yield from _truths([test])

@@ -45,6 +45,20 @@ def test_a_byte_order_mark_is_no_mistake() -> None:
     assert parse_json_object(b'\xef\xbb\xbf{"a": 1}', "x") == {"a": 1}
 
 
+def nested(depth: int) -> bytes:
+    """An object with so many objects and lists in one another, itself the first."""
+    return b'{"a": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+def test_depth_and_digits_at_their_bounds() -> None:
+    assert parse_json_object(nested(64), "x")
+    with pytest.raises(GlmcError, match="nested more than 64 deep"):
+        parse_json_object(nested(65), "x")
+    assert parse_json_object(b'{"a": ' + b"9" * 100 + b"}", "x")
+    with pytest.raises(GlmcError, match="101 digits"):
+        parse_json_object(b'{"a": ' + b"9" * 101 + b"}", "x")
+
+
 def test_size_and_absence(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(GlmcError, match="does not exist"):

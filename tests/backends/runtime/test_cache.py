@@ -266,6 +266,9 @@ def test_what_was_read_is_cropped_where_it_has_a_history() -> None:
     rows.crop(0)
     assert rows.length == 0
     assert not rows.layers[1].scan.rows.any()
+    long = hybrid(300)
+    long.crop(int("300"))
+    assert long.length == 300
 
 
 def test_a_step_is_undone_by_what_it_changes() -> None:
