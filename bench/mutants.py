@@ -230,11 +230,12 @@ def stages(tests: Sequence[str], reached: Reached, budget_s: float) -> list[Stag
             files.add(test.split("::")[0])
         if spent > FIRST_S:
             break
-    rest, spent = [], 0.0
+    rest, left = [], budget_s - _sum(first, reached)
     for test in tests:
-        spent += reached.seconds.get(test, 1)
-        if spent <= budget_s and test not in first:
+        takes = reached.seconds.get(test, 1)
+        if test not in first and takes <= left:  # quick ones beside a slow one
             rest.append(test)
+            left -= takes
     chosen = [sorted(part) for part in (first, rest) if part]
     return [Stage(tuple(part), LIMIT_S + _sum(part, reached)) for part in chosen]
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from glmc.ir import ops
-from glmc.ir.op import Op
+from glmc.ir.op import Op, Result
 from glmc.ir.state import KvType, RowType, TokenType
 from glmc.ir.types import TensorType, Type
 
@@ -52,11 +52,11 @@ def inferred(name: str, attributes: dict[str, Any], texts: dict[str, str]) -> st
 def with_results(name: str, attributes: dict[str, Any], texts: dict[str, str]) -> Op:
     """Return an op with its results, those that are tensors."""
     made = _op(name, attributes, texts).infer(types_of(texts))
-    results = [
-        {"name": f"y{at}", "type": one}
+    results = tuple(
+        Result(name=f"y{at}", type=one)
         for at, one in enumerate(made)
         if isinstance(one, TensorType)
-    ]
+    )
     return CLASSES[name](results=results, **{key: key for key in texts}, **attributes)
 
 
