@@ -1,4 +1,4 @@
-"""What an absent key stands for, found in expressions alone."""
+"""Values that absent keys stand for, found in expressions alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operations of a template may make, by hand, and the limits at their bounds."""
+"""Operations of a template: the most they make, by hand, and limits at their bounds."""
 
 from __future__ import annotations
 
