@@ -345,6 +345,28 @@ class TestWhereItEnds:
             assert torch.equal(got, want)
         assert got.shape[1] < 26
 
+    def test_a_text_that_ends_before_its_stop_string(
+        self,
+        ours: Any,
+        package: Any,
+        checkpoint: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        ids, mask = rows()
+        tokenizer = package.load_tokenizer(checkpoint)
+        generation = sys.modules[f"{package.__name__}.generation"]
+        monkeypatch.setattr(generation, "USUAL_NEW", 5)
+        given = {"stop_strings": "no such", "tokenizer": tokenizer, "eos_token_id": ()}
+        with pytest.warns(UserWarning, match="3 of 3 rows end after 5 .* 'no such'"):
+            assert ours.generate(ids, mask, **given).shape[1] == 15
+        with pytest.warns(UserWarning, match="1 of 1 rows"):
+            [*ours.generate(ids[:1], mask[:1], draft=ours, stream=True, **given)]
+        said = tokenizer.decode(free(ours)[0][:3])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ours.generate(ids, mask, max_new_tokens=5, **given)
+            ours.generate(ids[:1], mask[:1], **given | {"stop_strings": said})
+
     def test_criteria_as_transformers(self, ours: Any, theirs: Any) -> None:
         ids, mask = rows()
         said = free(ours)

@@ -16,7 +16,7 @@ class Endings:
     `stops` are ids. `texts` are looked for in what the rows' new tokens say, as
     `tokenizer` decodes it. `criteria` are called as transformers calls its stopping
     criteria, with all tokens so far. After `seconds` every row ends. Raises ValueError
-    for texts without a tokenizer.
+    for texts without a tokenizer, and for those that it never writes.
     """
 
     def __init__(
@@ -33,10 +33,12 @@ class Endings:
                 f"the stop string {texts[0][:40]!r} is looked for in text, and that "
                 "needs tokenizer=, such as load_tokenizer gives."
             )
+        for text in texts:
+            _check_written(text, tokenizer)
         self._stops = torch.tensor(list(stops), dtype=torch.int64, device="cpu")
-        self._texts = tuple(texts)
+        self.texts = tuple(texts)
         #: A character is up to four tokens, and a token may say nothing.
-        self._window = 4 * max(map(len, self._texts), default=0) + 8
+        self._window = 4 * max(map(len, self.texts), default=0) + 8
         self._decode = getattr(tokenizer, "decode", None)
         self._criteria = tuple(criteria)
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -47,7 +49,7 @@ class Endings:
         """Returns bool [B]: the rows that end with these `tokens`, int64 [B] on the
         CPU."""
         ended = torch.isin(tokens, self._stops)
-        if self._texts:
+        if self.texts:
             ended |= torch.tensor([*map(self._says, self._new, tokens.tolist())])
         if self._criteria:
             newest = tokens.to(self._ids.device)[:, None]
@@ -62,7 +64,29 @@ class Endings:
     def _says(self, row: list[int], token: int) -> bool:
         row.append(token)
         text = self._decode(row[-self._window :]) if self._decode else ""
-        return any(stop in text for stop in self._texts)
+        return any(stop in text for stop in self.texts)
+
+
+def _check_written(text: str, tokenizer: Any) -> None:
+    """Refuses a text with a character that `tokenizer` never writes: no row would ever
+    end with it."""
+    # Other libraries' tokenizers, which are no functions, take and return other things.
+    if not callable(tokenizer) or _written(text, tokenizer):
+        return
+    for character in dict.fromkeys(text):
+        if not _written(character, tokenizer):
+            raise ValueError(
+                f"the stop string {text[:40]!r} is never said: it holds {character!r}, "
+                "which this tokenizer cannot write; take another text, or stop at a "
+                "token with eos_token_id=."
+            )
+
+
+def _written(text: str, tokenizer: Any) -> bool:
+    """Tells whether a text comes back from its tokens; blanks may only do so between
+    words."""
+    ids = tokenizer(f"a{text}a", add_special_tokens=False)["input_ids"]
+    return text in tokenizer.decode(ids)
 
 
 def listed(given: Any) -> tuple[Any, ...]:

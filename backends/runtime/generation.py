@@ -35,6 +35,8 @@ class Asked(NamedTuple):
     pad: int
     #: How many the checkpoint's file allows, where that is more.
     allowed: int
+    #: Whether the call says how long the rows get.
+    limited: bool
     #: The cache that holds the beginning of the rows, where the caller has one.
     cache: Cache | None = None
 
@@ -79,7 +81,8 @@ def generate(
     sampler = Sampler(seed=seed, device=model.device, rules=settings.rules, **draws)
     texts, seconds = settings.stop_strings, settings.seconds
     endings = Endings(ids, eos, texts, tokenizer, criteria, seconds)
-    asked = Asked(ids, mask, pos, new, sampler, endings, pad, allowed, cache)
+    limited = settings.limited
+    asked = Asked(ids, mask, pos, new, sampler, endings, pad, allowed, limited, cache)
     if cache is not None:
         _check_begun(cache, ids, draft)
     if mask is None or mask.shape == ids.shape:
@@ -266,6 +269,14 @@ def _until(tokens: Generator[torch.Tensor], asked: Asked) -> Iterator[torch.Tens
             ended |= asked.endings(shown)
             if bool(ended.all()):
                 return
+    if asked.endings.texts and not asked.limited:
+        warnings.warn(
+            f"{int((~ended).sum())} of {len(ended)} rows end after {asked.new} tokens "
+            "because no length was asked for, and before a stop string was said: "
+            f"{', '.join(map(repr, asked.endings.texts))[:80]}. Give max_new_tokens to "
+            "have more.",
+            stacklevel=2,
+        )
 
 
 def _next(pos: torch.Tensor) -> torch.Tensor:
