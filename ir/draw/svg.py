@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 from html import escape
 from typing import NamedTuple
 
-from glmc.ir.draw.layered import Placed, Point, place
+from glmc.ir.draw.layered import Edge, Placed, Point, Size, place
 from glmc.ir.graph import Graph, Input
 from glmc.ir.network import reads
 from glmc.ir.op import Op
@@ -12,8 +12,10 @@ from glmc.ir.state import State
 from glmc.ir.text.printer import print_layers, print_value
 from glmc.ir.types import Type
 
-#: Pixels: advance of the 12 px monospaced font, box height, row distance, margins.
-_ADVANCE, _HEIGHT, _ROW, _GAP, _MARGIN = 7.25, 40, 84, 26, 14
+#: Pixels: advance of the monospaced font in a box and in a label, heights of both, the
+#: distance of a label from its line, between nodes and between layers, and the margin.
+_ADVANCE, _HEIGHT, _SMALL, _LOW, _BESIDE = 7.25, 38, 6.7, 13, 6
+_GAP, _SPACE, _MARGIN = 20, 20, 14
 _LONGEST = 34
 
 #: For a file of its own; the report's page has these names in its own style sheet.
@@ -22,7 +24,7 @@ svg.graph{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .graph rect{fill:#fff;stroke:#8a94a6;rx:6}.graph .op .sub{fill:#5b6577}
 .graph .port rect{fill:#eef1f6;stroke:#c4cbd7;rx:20}
 .graph .edge{fill:none;stroke:#8a94a6;stroke-width:1.4}
-.graph .shape{fill:#5b6577;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:4}
+.graph .shape{fill:#5b6577;font-size:11px}
 """
 
 
@@ -35,9 +37,35 @@ class Box(NamedTuple):
     sub: str
 
     @property
-    def width(self) -> float:
-        """Pixels that the longer line needs."""
-        return max(len(self.title), len(self.sub)) * _ADVANCE + 28
+    def size(self) -> Size:
+        """Pixels that the longer line needs, and the heights of two."""
+        half = round(max(len(self.title), len(self.sub)) * _ADVANCE + 28) / 2
+        return Size(half, half, _HEIGHT)
+
+
+class Wire(NamedTuple):
+    """A value that one box hands to others: a line that forks below its label.
+
+    The label is a node, and empty where a box at an end of the line says the dims.
+    """
+
+    value: str
+    source: str
+    targets: tuple[str, ...]
+    label: str
+    dims: str
+
+    @property
+    def size(self) -> Size:
+        """Pixels of the label, to the right of the line."""
+        return Size(0, _BESIDE + len(self.dims) * _SMALL, _LOW)
+
+    @property
+    def edges(self) -> list[Edge]:
+        """The pieces of the line, through the label where there is one."""
+        if not self.label:
+            return [(self.source, target) for target in self.targets]
+        return [(self.source, self.label), *((self.label, t) for t in self.targets)]
 
 
 def svg(graph: Graph, *, style: bool = True) -> str:
@@ -46,14 +74,19 @@ def svg(graph: Graph, *, style: bool = True) -> str:
     Boxes have ``data-op`` (index of the op) or ``data-value``, edges ``data-value``.
     """
     boxes = _boxes(graph)
-    edges = list(_edges(graph))
-    widths: dict[Hashable, float] = {n: box.width for n, box in boxes.items()}
-    placed = place(widths, [(a, b) for a, b, _ in edges], row=_ROW, gap=_GAP)
+    wires = _wires(graph)
+    labels: dict[Hashable, Hashable] = {
+        wire.label: wire.source for wire in wires if wire.label
+    }
+    sizes: dict[Hashable, Size] = {name: box.size for name, box in boxes.items()}
+    sizes |= {wire.label: wire.size for wire in wires if wire.label}
+    edges = [edge for wire in wires for edge in wire.edges]
+    placed = place(sizes, edges, labels, gap=_GAP, space=_SPACE)
     width = placed.width + 2 * _MARGIN
-    height = placed.height + _HEIGHT + 2 * _MARGIN
+    height = placed.height + 2 * _MARGIN
     body = [
-        *_curves(placed, edges),
-        *_labels(graph, placed, edges),
+        *_lines(placed, wires),
+        *_labels(placed, wires),
         *_shapes(boxes, placed),
     ]
     head = (
@@ -104,58 +137,69 @@ def subtitle(op: Op) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _edges(graph: Graph) -> Iterator[tuple[str, str, str]]:
-    """Yield (source, target, value) of each value that one box hands to another."""
+def _wires(graph: Graph) -> list[Wire]:
+    """List the values that boxes hand to others, in the order of their first reader."""
     found = graph.to_networkx()
+    readers: dict[tuple[str, str], list[str]] = {}
     for target in found:
         for source, value in reads(found, target):
-            yield source, target, value
-
-
-def _curves(placed: Placed, edges: list[tuple[str, str, str]]) -> Iterator[str]:
-    for source, target, value in edges:
-        line = _path(placed.routes[source, target])
-        yield f'<path class="edge" data-value="{escape(value)}" d="{line}"/>'
-
-
-def _labels(
-    graph: Graph, placed: Placed, edges: list[tuple[str, str, str]]
-) -> Iterator[str]:
-    """Yield the shape of each value that an op hands to another, at its first edge."""
-    labelled = {value.name for value in graph.given} | set(graph.returns)
-    for source, target, value in edges:
-        if value in labelled:
-            continue
-        labelled.add(value)
-        (x0, y0), (x1, _) = placed.routes[source, target][:2]
-        x, y = _at(0.35 * x0 + 0.65 * x1, y0 + _ROW / 2 + 8)
-        dims = _dims(graph.types[value])
-        yield (
-            f'<text class="shape" text-anchor="middle" data-value="{escape(value)}" '
-            f'x="{x}" y="{y}">{dims}</text>'
+            readers.setdefault((source, value), []).append(target)
+    told = {value.name for value in graph.given} | set(graph.returns)
+    return [
+        Wire(
+            value,
+            source,
+            tuple(targets),
+            "" if value in told else f"label {value}",
+            _dims(graph.types[value]),
         )
+        for (source, value), targets in readers.items()
+    ]
 
 
-def _path(route: tuple[Point, ...]) -> str:
-    """Draw a smooth line through the points, out of the foot of one box into the
-    next."""
-    half = _HEIGHT / 2
-    x, y = _at(route[0][0], route[0][1] + half)
+def _lines(placed: Placed, wires: list[Wire]) -> Iterator[str]:
+    for wire in wires:
+        for edge in wire.edges:
+            line = _path(placed, placed.routes[edge], through=edge[1] == wire.label)
+            yield f'<path class="edge" data-value="{escape(wire.value)}" d="{line}"/>'
+
+
+def _labels(placed: Placed, wires: list[Wire]) -> Iterator[str]:
+    """Yield the shape of each value that has a label, beside its line."""
+    for wire in wires:
+        if wire.label:
+            x, y = _at(*placed.centres[wire.label])
+            yield (
+                f'<text class="shape" data-value="{escape(wire.value)}" '
+                f'x="{x + _BESIDE}" y="{y + 4}">{escape(wire.dims)}</text>'
+            )
+
+
+def _path(placed: Placed, route: tuple[Point, ...], *, through: bool) -> str:
+    """Draw a smooth line out of the foot of one node to the next.
+
+    It curves between layers and runs straight down within one; ``through`` the last
+    one too.
+    """
+    x, y = _at(route[0][0], placed.bands[route[0][1]][1])
     steps = [f"M{x} {y}"]
-    for n, (x1, y1) in enumerate(route[1:], 1):
-        px, py = _at(route[n - 1][0], route[n - 1][1] + half)
-        tx, ty = _at(x1, y1 - half)
-        bend = (ty - py) / 2
-        steps.append(f"C{px} {py + bend:g} {tx} {ty - bend:g} {tx} {ty}")
-        if n < len(route) - 1:
-            steps.append(f"V{ty + _HEIGHT}")
+    for n, (to, layer) in enumerate(route[1:], 1):
+        top, foot = placed.bands[layer]
+        (tx, ty), bend = _at(to, top), (_at(to, top)[1] - y) / 2
+        straight = f"V{ty}"
+        curve = f"C{x} {y + bend:g} {tx} {ty - bend:g} {tx} {ty}"
+        steps.append(straight if tx == x else curve)
+        if through or n < len(route) - 1:
+            ty = _at(to, foot)[1]
+            steps.append(f"V{ty}")
+        x, y = tx, ty
     return "".join(steps)
 
 
 def _shapes(boxes: dict[str, Box], placed: Placed) -> Iterator[str]:
     for name, box in boxes.items():
         x, y = _at(*placed.centres[name])
-        w = round(box.width)
+        w = 2 * box.size.left
         mark = "data-op" if box.kind == "op" else "data-value"
         lift = 4 if not box.sub else -3
         text = f'<text text-anchor="middle" y="{lift}">{escape(box.title)}</text>'
@@ -165,9 +209,9 @@ def _shapes(boxes: dict[str, Box], placed: Placed) -> Iterator[str]:
         yield (
             f'<g class="{box.kind}" {mark}="{escape(box.key)}" '
             f'transform="translate({x} {y})"><rect x="{-w / 2:g}" y="{-_HEIGHT // 2}" '
-            f'width="{w}" height="{_HEIGHT}"/>{text}</g>'
+            f'width="{w:g}" height="{_HEIGHT}"/>{text}</g>'
         )
 
 
 def _at(x: float, y: float) -> tuple[int, int]:
-    return round(x + _MARGIN), round(y + _HEIGHT / 2 + _MARGIN)
+    return round(x + _MARGIN), round(y + _MARGIN)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from glmc.command.cli import main
 from glmc.compile.driver import compile_model
 from glmc.ir.draw import mermaid, svg
-from glmc.ir.draw.layered import place
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import DEVICES
@@ -24,7 +18,6 @@ from glmc.report import page
 from glmc.report.document import document
 from support import GOLDEN
 from support.cli import glmc, python, refused
-from support.ranges import examples
 
 
 @pytest.fixture(scope="module")
@@ -158,42 +151,6 @@ def test_mermaid_escapes_what_it_would_read(build: Build) -> None:
         assert re.fullmatch(
             r'  (\w+ -->\|[\w ]+\| \w+|\w+\["[^"\[\]{}|]+"\]|\w+\(\["[^"]+"\]\))', line
         ), line
-
-
-DAGS = st.integers(2, 14).flatmap(
-    lambda n: st.tuples(
-        st.lists(st.integers(20, 200), min_size=n, max_size=n),
-        st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=30),
-    )
-)
-
-
-@examples(60)
-@given(DAGS)
-def test_boxes_do_not_overlap_and_edges_run_down(
-    dag: tuple[list[int], list[tuple[int, int]]],
-) -> None:
-    sizes, pairs = dag
-    widths: dict[Any, float] = {f"n{i}": float(w) for i, w in enumerate(sizes)}
-    edges = [(f"n{a}", f"n{b}") for a, b in pairs if a < b]
-    placed = place(widths, edges, row=80, gap=20)
-    for a, b in edges:
-        route = placed.routes[a, b]
-        assert all(below[1] - above[1] == 80 for above, below in pairwise(route))
-    rows: dict[float, list[tuple[float, float]]] = {}
-    for node, (x, y) in placed.centres.items():
-        half = widths[node] / 2
-        rows.setdefault(y, []).append((x - half, x + half))
-        assert x - half + 1e-6 >= 0
-        assert x + half <= placed.width + 1e-6
-    for spans in rows.values():
-        for left, right in pairwise(sorted(spans)):
-            assert left[1] + 20 <= right[0] + 1e-6
-
-
-def test_a_cycle_is_no_drawing() -> None:
-    with pytest.raises(nx.NetworkXUnfeasible):
-        place({"a": 1, "b": 1}, [("a", "b"), ("b", "a")], row=1, gap=1)
 
 
 def test_a_drawing_is_the_same_in_every_process(build: Build, tmp_path: Path) -> None:
