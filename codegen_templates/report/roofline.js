@@ -2,13 +2,12 @@
 
 // The roofline tab: what each op of the last stage must take at least, on a device.
 
-const roof = { device: "h100", call: 0 };
 const PLOT = { width: 760, height: 340, left: 46, right: 14, top: 24, bottom: 40 };
 
 /** Lines with their floor in µs, once, and what binds it. */
 function floors() {
-  const device = data.roofline.devices[roof.device];
-  return data.roofline.calls[roof.call].lines.map(([graph, op, makes, times, bytes, flops, dtype]) => {
+  const device = data.roofline.devices[address.view.device];
+  return data.roofline.calls[address.view.call].lines.map(([graph, op, makes, times, bytes, flops, dtype]) => {
     const byBytes = bytes / (device.bandwidth * 1e3);
     const rate = device.flops[dtype];
     const byFlops = rate ? flops / (rate * 1e6) : 0;
@@ -89,7 +88,7 @@ function roofs(to, device) {
 function plot(lines) {
   PLOT.width = Math.max(320, $("roofplot").clientWidth - 16);
   PLOT.height = PLOT.width < 600 ? 260 : 340;
-  const device = data.roofline.devices[roof.device];
+  const device = data.roofline.devices[address.view.device];
   const dots = lines.filter((one) => one.flops).map((one) => ({ ...one, intensity: one.flops / one.bytes, rate: one.flops / (one.floor * 1e-6) }));
   const to = scales(dots, device);
   const most = Math.max(...dots.map((dot) => dot.all));
@@ -116,8 +115,8 @@ function floorRows(lines, whole) {
 }
 
 function drawRoofline() {
-  const call = data.roofline.calls[roof.call];
-  const device = data.roofline.devices[roof.device];
+  const call = data.roofline.calls[address.view.call];
+  const device = data.roofline.devices[address.view.device];
   const lines = floors();
   const whole = lines.reduce((sum, one) => sum + one.all, 0);
   lines.largest = Math.max(...lines.map((one) => one.all));
@@ -128,17 +127,16 @@ function drawRoofline() {
     make("span", { class: "quiet" }, `${device.bandwidth.toLocaleString("en")} GB/s and ${Object.entries(device.flops).map(([d, f]) => `${f} TFLOP/s in ${d}`).join(", ") || "no figure for operations"}: ${device.source}. What a launch takes is not timed.`),
   );
   $("roofplot").replaceChildren(plot(lines));
-  $("rooftable").replaceChildren();
-  table("rooftable", ["Op", "Where", "Bytes", "Operations", "Floor, once", "Of the call", "Bound by"], floorRows(lines, whole));
+  $("device").value = address.view.device;
+  $("call").value = address.view.call;
+  table("rooftable", ["Op", "Where", "Bytes", "Operations", "Floor, once", "Of the call", "Bound by"], [{ rows: floorRows(lines, whole) }]);
 }
 
 function rooflineView() {
-  const choose = (id, options, key, read) => {
+  const choose = (id, options) => {
     $(id).append(...options.map(([value, label]) => make("option", { value }, label)));
-    $(id).value = roof[key];
-    $(id).addEventListener("change", () => { roof[key] = read($(id).value); drawRoofline(); });
+    $(id).addEventListener("change", () => go({ [id]: $(id).value }));
   };
-  choose("device", Object.entries(data.roofline.devices).map(([id, device]) => [id, device.name]), "device", String);
-  choose("call", data.roofline.calls.map((call, at) => [at, call.label]), "call", Number);
-  addEventListener("resize", () => { if (!$("roofline").hidden) drawRoofline(); });
+  choose("device", Object.entries(data.roofline.devices).map(([id, device]) => [id, device.name]));
+  choose("call", data.roofline.calls.map((call, at) => [at, call.label]));
 }

@@ -123,7 +123,10 @@ def _explain(parser: argparse.ArgumentParser) -> None:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("build", type=Path, help="a folder that glmc compile wrote")
+    add("build", metavar="BUILD", help=BUILD_OR_SOURCE)
+    add(
+        "other", metavar="BUILD", nargs="?", help="another: a page of both side by side"
+    )
     drawing = parser.add_mutually_exclusive_group()
     drawing.add_argument("--svg", metavar="PART", help="draw stem, head or a block")
     drawing.add_argument("--mermaid", metavar="PART", help="the same as a flowchart")
@@ -131,6 +134,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", type=Path, metavar="FILE",
         help="default: report.html; drawings go to standard output")  # fmt: skip
     add("--json", action="store_true", help="print what was written as JSON")
+    add_hub(parser)
 
 
 def _check(parser: argparse.ArgumentParser) -> None:
@@ -314,6 +318,7 @@ COMMANDS: tuple[Command, ...] = (
         "write a page that shows a build: graph, stages, ledger, weights, code",
         "examples:\n"
         "  glmc report build/ -o report.html\n"
+        "  glmc report build/ other/            two builds, and what differs\n"
         "  glmc report build/ --svg layer --stage lowered -o layer.svg\n"
         "  glmc report build/ --mermaid head\n",
         _report,

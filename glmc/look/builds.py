@@ -27,6 +27,7 @@ from glmc.ir.errors import (
 from glmc.ir.graph import Program
 from glmc.ir.model import Model
 from glmc.ir.node import Node
+from glmc.version import __version__
 
 _LEDGER = "ir/ledger.json"
 _LARGEST = 256 * MEGABYTE
@@ -164,8 +165,13 @@ class Build:
         return self._programs[text]
 
     def _at(self, stage: str) -> str:
-        """Name the dump of a stage, for messages."""
-        return str(self.path / self.stages[stage]["file"])
+        """Name the dump of a stage, for messages, and the glmc that wrote it if it is
+        another."""
+        by = self.manifest["glmc"]
+        other = (
+            "" if by == __version__ else f" (of glmc {by:.40}; this is {__version__})"
+        )
+        return f"{self.path / self.stages[stage]['file']}{other}"
 
     @cached_property
     def _programs(self) -> dict[str, Program]:

@@ -1,9 +1,10 @@
-"""``glmc report``: a build as one page.
+"""``glmc report``: a build as one page, or two side by side.
 
-A page is a :func:`~glmc.report.document.document`, plain data read from the dumps of a
-build, put into the template of ``codegen_templates/report``. Nothing imports torch.
+A page is a :func:`~glmc.report.document.document` or a
+:func:`~glmc.report.comparing.comparison`, plain data read from the dumps of builds, put
+into a template of ``codegen_templates/report``. Nothing imports torch.
 """
 
-from glmc.report.page import page
+from glmc.report.page import comparing_page, page
 
-__all__ = ["page"]
+__all__ = ["comparing_page", "page"]

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from glmc.files.replacing import write_file
 from glmc.ir.draw.mermaid import mermaid
@@ -10,30 +11,51 @@ from glmc.ir.draw.svg import svg
 from glmc.ir.errors import NotInBuildError, OptionsDisagreeError
 from glmc.ir.graph import Graph
 from glmc.look.builds import Build
-from glmc.report.page import page
+from glmc.look.opening import open_build
+from glmc.report.page import comparing_page, page
+
+_PAGE = Path("report.html")
 
 
 def report_command(arguments: argparse.Namespace) -> int:
     """Run ``glmc report``."""
-    build = Build(arguments.build)
     part = arguments.svg or arguments.mermaid
-    if part is None:
-        if arguments.stage:
-            raise OptionsDisagreeError(
-                "--stage is for --svg and --mermaid; the page has all stages."
-            )
-        text, out = page(build), arguments.out or Path("report.html")
+    if arguments.stage and part is None:
+        raise OptionsDisagreeError(
+            "--stage is for --svg and --mermaid; the page has all stages."
+        )
+    if part and arguments.other is not None:
+        option = "--svg" if arguments.svg else "--mermaid"
+        raise OptionsDisagreeError(f"{option} draws a part of one build; name one.")
+    build = open_build(arguments.build, arguments)
+    if part is not None:
+        return _draw(arguments, _graph(build, part, arguments.stage))
+    out, said, facts = arguments.out or _PAGE, "", {}
+    if arguments.other is None:
+        text = page(build)
     else:
-        graph = _graph(build, part, arguments.stage)
-        text = svg(graph) + "\n" if arguments.svg else mermaid(graph)
-        out = arguments.out
-    if out is None:
-        print(json.dumps({"text": text}) if arguments.json else text.rstrip("\n"))
-        return 0
+        text, found = comparing_page(build, open_build(arguments.other, arguments))
+        said = "".join(f"{sentence}\n" for sentence in found["said"])
+        facts = {"differ": found["counts"], "said": found["said"]}
+    return _write(arguments, text, out, said, facts)
+
+
+def _draw(arguments: argparse.Namespace, graph: Graph) -> int:
+    text = svg(graph) + "\n" if arguments.svg else mermaid(graph)
+    if arguments.out is not None:
+        return _write(arguments, text, arguments.out, "", {})
+    print(json.dumps({"text": text}) if arguments.json else text.rstrip("\n"))
+    return 0
+
+
+def _write(
+    arguments: argparse.Namespace, text: str, out: Path, said: str, facts: Any
+) -> int:
     write_file(out, text)
     size = len(text.encode())
-    said = f"{out}: {size / 1000:.0f} kB; open it in a browser"
-    print(json.dumps({"file": str(out), "bytes": size}) if arguments.json else said)
+    told = f"{said}{out}: {size / 1000:.0f} kB; open it in a browser"
+    about = {"file": str(out), "bytes": size} | facts
+    print(json.dumps(about) if arguments.json else told)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Everything a report shows, as plain data."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -9,13 +9,13 @@ from glmc.backends.classes import layer_classes
 from glmc.backends.target import Target
 from glmc.ir.cost import Call
 from glmc.ir.draw.svg import svg
-from glmc.ir.graph import Graph, Program
+from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.op import Op
 from glmc.ir.text.printer import print_call, print_layers, print_recipe
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import DEVICES
-from glmc.look.inspecting import kept, size, summary
+from glmc.report.parts import doc, facts, keys, params_read, weights
 
 _CALLS = {
     "a token after 1,024": Call(1, 1, 1024),
@@ -27,38 +27,39 @@ _TEXTS = {
     "a text of 128 tokens": Call(1, 128, 0),
     "64 texts of 128 tokens": Call(64, 128, 0),
 }
+_Key = tuple[Graph, tuple[Parameter, ...]]
 _ANY = next(iter(DEVICES.values()))  # costs are the same on all
 
 
 def document(build: Build) -> dict[str, Any]:
     """Return the report of a build, for ``page.js``.
 
-    ``drawings`` holds each drawing once; a graph that a pass left alone names the one
-    of the stage before.
+    ``graphs`` holds each graph once: a stage has the place there of each of its own.
     """
-    programs = {name: build.program_at(name) for name in list(build.stages)[1:]}
-    drawings: dict[str, int] = {}
-    stages = [
-        {
-            "name": name,
-            "doc": build.stages[name]["doc"],
-            "text": build.dump(name),
-            "graphs": [
-                _graph(build.target, program, g, drawings) for g in program.graphs
-            ],
-        }
-        for name, program in programs.items()
-    ]
+    graphs: dict[_Key, dict[str, Any]] = {}
+    places: dict[_Key, int] = {}
+    stages = []
+    for name in list(build.stages)[1:]:
+        program = build.program_at(name)
+        shown = []
+        for graph in program.graphs:
+            key = (graph, params_read(program, graph))
+            if key not in graphs:
+                places[key] = len(graphs)
+                graphs[key] = _graph(build.target, program, graph)
+            shown.append(places[key])
+        stages.append({"name": name, "doc": build.stages[name]["doc"], "graphs": shown})
+    made = [op for graph in graphs.values() for op in graph["ops"]]
     return {
-        "facts": _facts(build),
+        "facts": facts(build),
         "units": [build.target.unit, build.target.units],
         "stages": stages,
-        "drawings": list(drawings),
+        "graphs": list(graphs.values()),
+        "docs": {op["name"]: doc(op["name"]) for op in made},
+        "dump": build.dump(list(build.stages)[-1]),
         "ledger": [*_ledger(build)],
-        "weights": list(_weights(build.program)),
-        "keys": [
-            {"key": key, **fate} for key, fate in build.manifest["config_keys"].items()
-        ],
+        "weights": list(weights(build.program)),
+        "keys": list(keys(build)),
         "code": build.source("model.py"),
         "links": _links(build.program, build.source("model.py")),
         "roofline": _roofline(build),
@@ -75,38 +76,19 @@ def _ledger(build: Build) -> Iterator[dict[str, Any]]:
             yield row.model_dump() | told
 
 
-def _facts(build: Build) -> list[tuple[str, str]]:
-    """List the facts at the head of the page, as (label, text)."""
-    facts = summary(build)
-    blocks = ", ".join(f"{count} x {name}" for name, count in facts["blocks"].items())
-    launches = [stage["launches"] for stage in facts["stages"]]
-    return [
-        ("layers", blocks),
-        ("width", f"{facts['hidden']:,}"),
-        ("vocabulary", f"{facts['vocab']:,}"),
-        ("parameters", f"{facts['parameters']:,}"),
-        ("weights", size(facts["weight_bytes"])),
-        *([("cache", held)] if (held := kept(facts)) else []),
-        (f"{build.target.units} a call", f"{launches[0]:,} → {launches[-1]:,}"),
-    ]
-
-
-def _graph(
-    on: Target, program: Program, graph: Graph, drawings: dict[str, int]
-) -> dict[str, Any]:
-    drawing = svg(graph, style=False)
+def _graph(on: Target, program: Program, graph: Graph) -> dict[str, Any]:
     return {
         "name": graph.name,
         "layers": print_layers(graph.layers),
-        "drawing": drawings.setdefault(drawing, len(drawings)),
+        "times": len(graph.layers),
+        "drawing": svg(graph, style=False),
         "ops": [_op(on, program, graph, op) for op in graph.ops],
-        "inputs": {value.name: str(value.type) for value in graph.given},
+        "bytes": sum(param.type.nbytes() for param in params_read(program, graph)),
     }
 
 
 def _op(on: Target, program: Program, graph: Graph, op: Op) -> dict[str, Any]:
     """Split a line of the dump into its parts."""
-    doc = (type(op).__doc__ or "").strip().partition("\n\n")[0]
     return {
         "name": op.mnemonic,
         "call": print_call(op),
@@ -117,7 +99,6 @@ def _op(on: Target, program: Program, graph: Graph, op: Op) -> dict[str, Any]:
             for name in op.params
             if (param := program.param(graph, name))
         },
-        "doc": " ".join(doc.split()),
         "launches": on.launches([op.mnemonic]),
     }
 
@@ -145,21 +126,6 @@ def _roofline(build: Build) -> dict[str, Any]:
             for label, call in (_TEXTS if build.model.is_encoder else _CALLS).items()
         ],
     }
-
-
-def _weights(program: Program) -> Iterator[Mapping[str, str]]:
-    rows = [(param, "", "") for param in program.params]
-    for block in program.blocks:
-        layers = print_layers(block.layers)
-        rows += [(param, layers, block.prefix) for param in block.params]
-    for param, layers, prefix in rows:
-        yield {
-            "name": param.name,
-            "type": str(param.type),
-            "layers": layers,
-            "prefix": prefix,
-            "recipe": print_recipe(param.recipe, prefix),
-        }
 
 
 def _links(program: Program, code: str) -> list[tuple[int, int, int]]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glmc.command.cli import main
 from glmc.compile.driver import compile_model
 from glmc.ir.draw import mermaid, svg
+from glmc.ir.op import registry
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import DEVICES
+from glmc.look.inspecting import summary
 from glmc.report import page
 from glmc.report.document import document
+from glmc.report.parts import doc
 from support import GOLDEN
 from support.cli import glmc, python, refused
 
@@ -27,36 +31,78 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return Build(out)
 
 
+def graphs_at(shown: dict[str, Any], stage: int) -> list[dict[str, Any]]:
+    """The graphs of a stage, in the order of its parts."""
+    return [shown["graphs"][at] for at in shown["stages"][stage]["graphs"]]
+
+
 def test_every_op_of_every_stage_is_drawn(build: Build) -> None:
     shown = document(build)
     assert [stage["name"] for stage in shown["stages"]] == list(build.stages)[1:]
-    for stage in shown["stages"]:
-        for graph in stage["graphs"]:
-            drawing = shown["drawings"][graph["drawing"]]
-            drawn = re.findall(r'class="op" data-op="(\d+)"', drawing)
+    for stage, name in enumerate(list(build.stages)[1:]):
+        graphs = graphs_at(shown, stage)
+        whole = build.program_at(name)
+        assert [graph["name"] for graph in graphs] == [g.name for g in whole.graphs]
+        for graph in graphs:
+            drawn = re.findall(r'class="op" data-op="(\d+)"', graph["drawing"])
             assert sorted(map(int, drawn)) == list(range(len(graph["ops"])))
-    first, last = shown["stages"][0], shown["stages"][-1]
-    assert len(first["graphs"][1]["ops"]) > len(last["graphs"][1]["ops"])
+            assert {op["name"] for op in graph["ops"]} <= shown["docs"].keys()
+    first, last = graphs_at(shown, 0), graphs_at(shown, -1)
+    assert len(first[1]["ops"]) > len(last[1]["ops"])
+    # What a pass left alone is not written again.
+    assert len(shown["graphs"]) < len(shown["stages"]) * len(first)
 
 
 def test_ops_lead_to_their_lines(build: Build) -> None:
     shown = document(build)
     lines = shown["code"].splitlines()
-    ops = [op for graph in shown["stages"][-1]["graphs"] for op in graph["ops"]]
+    graphs = graphs_at(shown, -1)
+    ops = [op for graph in graphs for op in graph["ops"]]
     assert len(shown["links"]) == len(ops)
     for graph, at, line in shown["links"]:
-        op = shown["stages"][-1]["graphs"][graph]["ops"][at]
-        assert f"ops.{op['name']}(" in lines[line - 1]
+        assert f"ops.{graphs[graph]['ops'][at]['name']}(" in lines[line - 1]
 
 
 def test_ops_of_a_prefix_encoder_lead_to_their_lines_too(tmp_path: Path) -> None:
     out = compile_model("chatglm-6b", tmp_path / "build", sets=["pre_seq_len=16"])
     shown = document(Build(out))
-    graphs = shown["stages"][-1]["graphs"]
+    graphs = graphs_at(shown, -1)
     assert graphs[0]["name"] == "prefix_encoder"
     assert len(shown["links"]) == sum(len(graph["ops"]) for graph in graphs)
     line = next(line for graph, _, line in shown["links"] if graph == 0)
     assert "ops.embedding(rows" in shown["code"].splitlines()[line - 1]
+
+
+def test_no_op_is_told_with_raw_markup() -> None:
+    told = {name: doc(name) for name in registry()}
+    for name, text in told.items():
+        assert text, name
+        assert not re.search("``|:`", text), f"{name}: {text}"
+        assert text.count("`") % 2 == 0, f"{name}: {text}"
+    assert "`[out, in]`" in told["linear"]
+
+
+def test_weights_add_up(build: Build) -> None:
+    shown = document(build)["weights"]
+    facts = summary(build)
+    assert sum(part["all"] for part in shown) == facts["weight_bytes"]
+    assert [part["times"] for part in shown] == [1, 3]
+    for part in shown:
+        assert sum(one["nbytes"] for one in part["params"]) == part["each"]
+    qkv = next(one for one in shown[1]["params"] if one["name"] == "qkv")
+    rows, columns = map(int, re.findall(r"\d+(?=[,\]])", qkv["type"]))
+    assert qkv["nbytes"] == rows * columns * 4
+
+
+def test_keys_have_their_values(build: Build) -> None:
+    config = build.manifest["config"]
+    shown = {row["key"]: row for row in document(build)["keys"]}
+    assert shown.keys() == build.manifest["config_keys"].keys()
+    for key, row in shown.items():
+        assert (row["value"] is None) == (key not in config)
+        if row["value"] is not None:
+            assert json.loads(row["value"]) == config[key]
+    assert shown["num_layers"]["value"] == "3"
 
 
 def test_the_roofline_is_that_of_the_command(build: Build) -> None:

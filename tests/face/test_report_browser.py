@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 
@@ -13,9 +15,11 @@ from glmc.command.cli import main
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import device
+from glmc.look.inspecting import summary
 from support import GOLDEN
 
 webdriver = pytest.importorskip("selenium.webdriver")
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -70,19 +74,86 @@ def texts(browser: Any, selector: str) -> list[str]:
     return [e.text for e in browser.find_elements("css selector", selector)]
 
 
-def test_it_fits_the_screen(browser: Any) -> None:
+def opened(browser: Any, **said: str) -> None:
+    """Follow a link to a view of the page."""
+    browser.execute_script(f"location.hash = '{urlencode(said)}'")
+
+
+def view(browser: Any) -> dict[str, str]:
+    """The view that the address has."""
+    address = browser.execute_script("return location.hash")
+    return {k: v for k, (v,) in parse_qs(address.removeprefix("#")).items()}
+
+
+def stages_of(build: Path) -> list[str]:
+    return list(Build(build).stages)[1:]
+
+
+def test_it_opens_on_the_last_stage_with_the_graph_in_view(
+    browser: Any, build: Path
+) -> None:
+    assert one(browser, "#stagename").text == stages_of(build)[-1]
+    assert view(browser) == {}
+    script = """
+        const box = document.querySelector("#drawing .op").getBoundingClientRect();
+        return [box.top, box.bottom, box.left, box.right, innerHeight, innerWidth];
+    """
+    top, bottom, left, right, height, width = browser.execute_script(script)
+    assert 0 < top < bottom < height * 0.6
+    assert 0 <= left < right <= width
+    assert "5 ops" in one(browser, "#details").text
+
+
+def test_it_fits_the_screen(browser: Any, build: Path) -> None:
     root = "document.documentElement"
     script = f"return {root}.scrollWidth - {root}.clientWidth"
-    for at in (0, 7):
-        browser.execute_script(f"state.stage = {at}; draw()")
+    for stage in (stages_of(build)[0], stages_of(build)[7]):
+        opened(browser, stage=stage)
         assert browser.execute_script(script) <= 0
     for tab in ("code", "ledger", "weights", "roofline", "keys", "graph"):
-        browser.execute_script(f"show('{tab}')")
+        opened(browser, tab=tab)
+        assert one(browser, f"#{tab}").is_displayed()
         assert browser.execute_script(script) <= 0
     assert "3 x layer" in one(browser, "#facts").text
 
 
-def test_the_slider_steps_through_the_stages(browser: Any) -> None:
+#: Labels and boxes of the drawing that a line runs through, as the browser draws them.
+CROSSED = """
+    const found = [];
+    const inside = (rect, x, y) =>
+        rect.left + 1 < x && x < rect.right - 1 &&
+        rect.top + 1 < y && y < rect.bottom - 1;
+    const rects = [...document.querySelectorAll("#drawing .shape, #drawing g")]
+        .map((one) => [one.textContent, one.getBoundingClientRect()]);
+    for (const path of document.querySelectorAll("#drawing .edge")) {
+        const to = path.getScreenCTM();
+        const length = path.getTotalLength();
+        for (let at = 0; at <= length; at += 1) {
+            const point = path.getPointAtLength(at).matrixTransform(to);
+            for (const [text, rect] of rects) {
+                if (inside(rect, point.x, point.y)) found.push(text);
+            }
+        }
+    }
+    return [rects.length, [...new Set(found)]];
+"""
+
+
+def test_no_line_crosses_a_label(browser: Any, build: Path) -> None:
+    for stage in stages_of(build):
+        opened(browser, stage=stage, part="layer")
+        assert one(browser, "#stagename").text == stage
+        count, crossed = browser.execute_script(CROSSED)
+        assert count > 10
+        assert crossed == []
+    # A control: a label that is put onto its line.
+    moved = "const it = document.querySelector('#drawing .shape'); it.setAttribute('x',"
+    browser.execute_script(f"{moved} Number(it.getAttribute('x')) - 20)")
+    assert len(browser.execute_script(CROSSED)[1]) == 1
+
+
+def test_the_slider_steps_through_the_stages(browser: Any, build: Path) -> None:
+    opened(browser, stage="lowered")
     seen, boxes, fresh = [], [], {}
     while True:
         seen.append(one(browser, "#stagename").text)
@@ -91,8 +162,7 @@ def test_the_slider_steps_through_the_stages(browser: Any) -> None:
         if not one(browser, "#next").is_enabled():
             break
         one(browser, "#next").click()
-    assert seen[0] == "lowered"
-    assert seen[-3:] == ["qkv-attention", "mix", "mix-norm"]
+    assert seen == stages_of(build)
     assert boxes[0] > boxes[-1]
     assert len(fresh["qkv-attention"]) == 1
     assert "qkv_attention" in fresh["qkv-attention"][0]
@@ -101,29 +171,116 @@ def test_the_slider_steps_through_the_stages(browser: Any) -> None:
 
 
 def test_an_op_says_what_it_is_and_leads_to_its_line(browser: Any) -> None:
-    for _ in range(20):
-        if one(browser, "#next").is_enabled():
-            one(browser, "#next").click()
     box = one(browser, '#drawing .op[data-op="0"]')
     browser.execute_script("arguments[0].dispatchEvent(new Event('click'))", box)
     said = one(browser, "#details").text
     assert "rms_norm_linear(%x, @input_layernorm" in said
     assert '@input_layernorm = "input_layernorm.weight"[64]' in said
-    one(browser, "#details button").click()
+    assert "As it is since rms-norm-linear." in said
+    one(browser, "#details button:not(.link)").click()
     assert "ops.rms_norm_linear(" in one(browser, "#module .picked").text
     assert "rms_norm_linear(%x, @input" in one(browser, "#ir .picked").text
 
 
+def test_every_view_has_an_address(browser: Any, report: str) -> None:
+    one(browser, "#back").click()
+    one(browser, "#parts button:last-child").click()
+    one(browser, "#tab-weights").click()
+    assert view(browser) == {"tab": "weights", "stage": "mix", "part": "head"}
+    one(browser, "#tab-graph").click()
+    browser.back()
+    assert one(browser, "#weights").is_displayed()
+    browser.back()
+    assert one(browser, "#stagename").text == "mix"
+    assert one(browser, "#parts button[aria-pressed=true]").text == "head"
+    browser.back()
+    assert one(browser, "#parts button[aria-pressed=true]").text.startswith("layer")
+    browser.forward()
+    assert one(browser, "#parts button[aria-pressed=true]").text == "head"
+    one(browser, '#drawing .op[data-op="0"]').send_keys(Keys.ENTER)
+    there = browser.current_url
+    assert view(browser) == {"stage": "mix", "part": "head", "op": "0"}
+    browser.get("about:blank")
+    browser.get(there)
+    assert one(browser, "#drawing .op.picked").get_attribute("data-op") == "0"
+    assert one(browser, "#stagename").text == "mix"
+
+
+def test_an_address_that_means_nothing_is_the_usual_view(
+    browser: Any, build: Path
+) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    opened(browser, tab=bad, stage="__proto__", part="-1", op=bad, row="1e9", line="0")
+    assert one(browser, "#graph").is_displayed()
+    assert one(browser, "#stagename").text == stages_of(build)[-1]
+    opened(browser, op="999999", tab="graph", row="999999")
+    assert "5 ops" in one(browser, "#details").text
+    opened(browser, tab="weights", row="999999")
+    opened(browser, tab="code", line="999999")
+    opened(browser, q=bad)
+    assert texts(browser, "#found li") == ["Nothing of that name."]
+    assert one(browser, "#query").get_attribute("value") == bad
+
+
 def test_search_finds_a_tensor(browser: Any) -> None:
     one(browser, "#query").send_keys("query_key_value.bias")
+    assert view(browser) == {"q": "query_key_value.bias"}
     hits = texts(browser, "#found button")
     assert any("qkv_bias" in hit and "weight" in hit for hit in hits)
     at = next(i for i, hit in enumerate(hits) if hit.endswith("weight"))
     browser.find_elements("css selector", "#found button")[at].click()
     assert "@qkv_bias" in one(browser, "#weights tr.picked").text
+    there = browser.current_url
+    browser.get("about:blank")
+    browser.get(there)
+    assert "@qkv_bias" in one(browser, "#weights tr.picked").text
+    assert not one(browser, "#found").is_displayed()
     one(browser, "#query").clear()
     one(browser, "#query").send_keys("no such thing")
     assert texts(browser, "#found li") == ["Nothing of that name."]
+
+
+def test_tables_say_what_things_are_worth(browser: Any, build: Path) -> None:
+    facts = summary(Build(build))
+    opened(browser, tab="weights")
+    foot = one(browser, "#weights tfoot").text
+    assert f"{facts['weight_bytes']:,} bytes" in foot
+    block = one(browser, "#weights tbody:nth-of-type(2) .group").text
+    assert "\N{MULTIPLICATION SIGN} 3 = " in block
+    opened(browser, tab="keys")
+    rows = texts(browser, "#keys tbody tr")
+    assert any(re.search(r"num_layers\s.*?3\s", row, re.DOTALL) for row in rows)
+    assert len(rows) == len(facts["config_keys"])
+
+
+def test_two_builds(chromium: Any, build: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two.html"
+    assert main(["report", "llama-3.1-8b", "glm-4.5-air", "-o", str(out)]) == 0
+    for width in (1280, 390):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.get_log("browser")
+        chromium.get(out.as_uri())
+        assert "config keys differ." in one(chromium, "#said").text
+        assert texts(chromium, "#drawing-a .op.a")
+        assert texts(chromium, "#drawing-b .op.b")
+        script = "arguments[0].dispatchEvent(new Event('click'))"
+        chromium.execute_script(script, one(chromium, "#drawing-b .op.b"))
+        assert len(texts(chromium, "#oplines tr.picked")) == 1
+        opened(chromium, tab="keys")
+        assert "hidden_act" not in one(chromium, "#keys").text
+        one(chromium, "#all").click()
+        assert view(chromium) == {"tab": "keys", "all": "yes"}
+        assert "hidden_act" in one(chromium, "#keys").text
+        root = "document.documentElement"
+        wide = f"return {root}.scrollWidth - {root}.clientWidth"
+        for tab in ("ops", "weights", "keys", "fusions", "facts"):
+            one(chromium, f"#tab-{tab}").click()
+            assert one(chromium, f"#{tab}").is_displayed()
+            assert chromium.execute_script(wide) <= 0
+        chromium.back()
+        assert one(chromium, "#fusions").is_displayed()
+        assert chromium.get_log("browser") == []
 
 
 def test_the_roofline_says_what_inspect_says(browser: Any, build: Path) -> None:
