@@ -25,7 +25,7 @@ _SWEEPS = 12
 
 
 class Size(NamedTuple):
-    """How far a node reaches from its line to the left and to the right, and its
+    """The reach of a node from its line to the left and to the right, and its
     height."""
 
     left: float

@@ -40,7 +40,7 @@ class Rect(NamedTuple):
     foot: float
 
     def holds(self, x: float, y: float) -> bool:
-        """Whether a point lies inside, a hair's breadth apart from its border."""
+        """Tell whether a point lies inside, a hair's breadth apart from its border."""
         return self.left + 1 < x < self.right - 1 and self.top + 1 < y < self.foot - 1
 
 
