@@ -1,4 +1,4 @@
-"""What both pages tell of a build: facts, weights, config keys, and what an op is."""
+"""Parts of both pages: the facts of a build, its weights, its config keys, its ops."""
 
 import json
 import re
