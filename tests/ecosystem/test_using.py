@@ -4,6 +4,7 @@ they take any model."""
 from __future__ import annotations
 
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -132,6 +133,24 @@ def test_parts_on_disk_and_cpu(
         checkpoint, dtype="float32", device_map={"": "cpu"}
     )
     assert torch.equal(alone(**batch).logits, placed(**batch).logits)
+
+
+def test_hooks_and_pickles(ours: Any, tokenizer: Any) -> None:
+    ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    seen = []
+    layers = list(ours.model.layers)
+    hooks = [
+        layer.register_forward_hook(lambda it, *_: seen.append(it)) for layer in layers
+    ]
+    logits = ours(ids).logits
+    assert seen == layers
+    for hook in hooks:
+        hook.remove()
+    again = pickle.loads(pickle.dumps(ours))
+    assert torch.equal(again(ids).logits, logits)
+    assert len(seen) == len(layers)
+    asked = {"max_new_tokens": 5, "do_sample": False}
+    assert torch.equal(again.generate(ids, **asked), ours.generate(ids, **asked))
 
 
 def test_sentence_transformers(tmp_path: Path) -> None:
