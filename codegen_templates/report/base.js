@@ -118,7 +118,7 @@ function drawInto(pairs) {
     const { width, height } = element.querySelector("svg").viewBox.baseVal;
     const across = (element.clientWidth - 18) / width;
     const down = (innerHeight - element.getBoundingClientRect().top - scrollY - 34) / height;
-    return Math.max(0.6, Math.min(1.2, across, Math.max(0.7, down)));
+    return Math.max(0.55, Math.min(1.2, across, Math.max(0.7, down)));
   });
   const scale = Math.min(...scales);
   for (const [element] of pairs) {

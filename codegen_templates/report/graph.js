@@ -7,7 +7,6 @@ const line = (op) => `${Object.entries(op.results).map(([n, t]) => `%${n}: ${t}`
 
 const graphAt = (stage, part) => data.graphs[data.stages[stage].graphs[part]];
 const box = (at) => $("drawing").querySelector(`[data-op="${at}"]`);
-const titleOf = (graph) => graph.layers ? `${graph.name} [${graph.layers}]` : graph.name;
 
 /** Whether a pass changed a part. */
 const changed = (stage, part) => stage > 0 && data.stages[stage].graphs[part] !== data.stages[stage - 1].graphs[part];
@@ -83,7 +82,8 @@ function overview(stage, part) {
   const passes = data.stages.flatMap((one, at) => at <= stage && changed(at, part) ? [one] : []);
   const of = (count, words) => `${commas(count)} ${words[count === 1 ? 0 : 1]}`;
   return [
-    make("h2", {}, code(titleOf(graph))),
+    make("h2", {}, code(graph.title)),
+    graph.layers ? make("p", { class: "quiet" }, `Layers ${graph.layers.replaceAll(",", ", ")}`) : null,
     make("p", {}, `${of(graph.ops.length, ["op", "ops"])}, ${of(launches, data.units)}`, graph.bytes ? `, ${bytes(graph.bytes)} of weights${graph.layers ? " in each layer" : ""}.` : "."),
     passes.length ? make("h3", {}, "Made so by") : null,
     passes.length ? make("ul", { class: "passes" }, ...passes.map((one) => make("li", {}, make("button", { type: "button", class: "link", onclick: () => go({ stage: one.name, op: "" }) }, one.name), " ", rich("span", { class: "quiet" }, one.doc)))) : null,
@@ -96,7 +96,7 @@ function graphTools() {
   const steps = (by) => () => go({ stage: data.stages[Math.min(last, Math.max(0, stageNow() + by))].name, op: "" });
   data.stages[last].graphs.forEach((at) => {
     const graph = data.graphs[at];
-    $("parts").append(make("button", { type: "button", onclick: () => go({ part: graph.name, op: "" }) }, titleOf(graph)));
+    $("parts").append(make("button", { type: "button", onclick: () => go({ part: graph.name, op: "" }) }, graph.title));
   });
   $("ticks").append(...data.stages.map(() => make("i")));
   $("stage").max = last;

@@ -39,7 +39,7 @@ function weightsTable() {
     return make("span", { class: "shares", title: `${(100 * count / whole).toFixed(1)} % of all` }, made);
   };
   const groups = data.weights.filter((part) => part.params.length).map((part) => ({
-    title: part.times > 1 ? `${part.title}: ${bytes(part.each)} × ${part.times} = ${bytes(part.all)}` : `${part.title}: ${bytes(part.all)}`,
+    title: part.times > 1 ? `${part.title}: ${bytes(part.each)} in each, ${bytes(part.all)} in all` : `${part.title}: ${bytes(part.all)}`,
     rows: part.params.map((one) => [
       code(`@${one.name}`), code(one.type), bytes(one.nbytes),
       part.times > 1 ? bytes(one.nbytes * part.times) : "", bar(one.nbytes * part.times),

@@ -11,9 +11,8 @@ from typing import Any
 from glmc.ir.draw.svg import svg
 from glmc.ir.graph import Graph
 from glmc.ir.op import Op
-from glmc.ir.text.printer import print_layers
 from glmc.look.builds import Build
-from glmc.look.views import statement
+from glmc.look.views import statement, title
 from glmc.report.parts import facts, keys, weights
 
 Pair = tuple[Build, Build]
@@ -123,11 +122,7 @@ def _parts(builds: Pair) -> Iterator[dict[str, Any]]:
 def _side(graph: Graph | None) -> dict[str, Any] | None:
     if graph is None:
         return None
-    layers = print_layers(graph.layers)
-    return {
-        "title": f"{graph.name} [{layers}]" if layers else graph.name,
-        "drawing": svg(graph, style=False),
-    }
+    return {"title": title(graph), "drawing": svg(graph, style=False)}
 
 
 def _ops(ours: Sequence[Op], theirs: Sequence[Op]) -> Iterator[dict[str, Any]]:

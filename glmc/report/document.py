@@ -15,6 +15,7 @@ from glmc.ir.text.printer import print_call, print_layers, print_recipe
 from glmc.look import roofline
 from glmc.look.builds import Build
 from glmc.look.devices import DEVICES
+from glmc.look.views import title
 from glmc.report.parts import doc, facts, keys, params_read, weights
 
 _CALLS = {
@@ -79,6 +80,7 @@ def _ledger(build: Build) -> Iterator[dict[str, Any]]:
 def _graph(on: Target, program: Program, graph: Graph) -> dict[str, Any]:
     return {
         "name": graph.name,
+        "title": title(graph),
         "layers": print_layers(graph.layers),
         "times": len(graph.layers),
         "drawing": svg(graph, style=False),

@@ -7,9 +7,10 @@ from typing import Any
 
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.op import registry
-from glmc.ir.text.printer import print_layers, print_recipe
+from glmc.ir.text.printer import print_recipe
 from glmc.look.builds import Build
 from glmc.look.inspecting import kept, size, summary
+from glmc.look.views import title
 
 #: A role of a docstring, :class:`~glmc.ir.op.Op`, of which the last name is read.
 _ROLE = re.compile(r":[a-z:]+:`~?(?:[^`<>]*\.)?([^`<>.]+)`")
@@ -49,8 +50,7 @@ def weights(program: Program) -> Iterator[dict[str, Any]]:
     with the number of its layers."""
     yield _held("stem and head", "", 1, program.params)
     for block in program.blocks:
-        title = f"{block.name} [{print_layers(block.layers)}]"
-        yield _held(title, block.prefix, len(block.layers), block.params)
+        yield _held(title(block), block.prefix, len(block.layers), block.params)
 
 
 def _held(

@@ -91,9 +91,9 @@ def test_builds_of_other_kinds_have_their_parts_apart() -> None:
     titles = [tuple(side["title"] if side else None for side in n) for n in names]
     assert titles == [
         ("stem", "stem"),
-        ("layer [0:32]", "dense_layer [0]"),
+        ("layer x 32", "dense_layer x 1"),
         ("head", "head"),
-        (None, "moe_layer [1:46]"),
+        (None, "moe_layer x 45"),
     ]
     assert {row["mark"] for row in found["parts"][3]["rows"]} == {"b"}
     back = comparison(builds[::-1])
