@@ -109,6 +109,13 @@ def _op(op: m.Sublayer, sizes: Sizes) -> m.Sublayer:
             return _mixer(op, sizes)
         case m.Selective():
             return _selective(op)
+        case m.Lru():
+            heads = min(op.heads, 4)
+            return op.model_copy(update={"heads": heads, "channels": 6 * heads})
+        case m.TimeMix():
+            return op.model_copy(update={"channels": min(op.channels, FF)})
+        case m.ChannelMix():
+            return op.model_copy(update={"ff": min(op.ff, FF)})
         case m.Attention():
             return _attention(op, sizes)
         case m.Branches():

@@ -30,6 +30,7 @@ FILES = (
     "pooled",
     "head_experts",
     "recurrent",
+    "units",
     "mixers",
     "collectives",
 )

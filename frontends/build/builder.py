@@ -300,7 +300,7 @@ _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
     | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
     | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc", "El"}
-    | {"Rd", "Rz", "Ic", "Ns"}
+    | {"Rd", "Rz", "Ic", "Ns", "Hb", "Bi", "Bo"}
     | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
     | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo", "Bd"}
 )

@@ -61,7 +61,9 @@ _ALTUP_SLOTS = frozenset(
 _MIXER_SLOTS = frozenset(
     {"mix_q", "mix_k", "mix_v", "mix_o", "mix_beta", "mix_decay", "mix_gate"}
     | {"mix_norm", "mix_skip", "dt_bias", "a_log", "conv_q", "conv_k", "conv_v"}
-    | {"mix_decay_down", "mix_gate_down"}
+    | {"mix_decay_down", "mix_gate_down", "mix_input", "mix_forget"}
+    | {"mix_rate", "mix_first", "blend_k", "blend_v", "blend_gate"}
+    | {"ff_blend_up", "ff_blend_gate"}
 )
 _LAYER_SLOTS = _ATTENTION_SLOTS | _LATENT_SLOTS | _INDEXER_SLOTS | _PART_SLOTS
 _LAYER_SLOTS |= _ALTUP_SLOTS | _MIXER_SLOTS | _POOLED_SLOTS

@@ -30,6 +30,8 @@ _ROUTERS = frozenset({"router", "shared_gate", "correction"})
 _FLOATS = frozenset(
     {"table", "pool_places", "ipool_places"}
     | {"conv_q", "conv_k", "conv_v", "dt_bias", "a_log", "mix_norm", "mix_skip"}
+    | {"mix_rate", "mix_first", "blend_k", "blend_v", "blend_gate"}
+    | {"ff_blend_up", "ff_blend_gate"}
 )
 """Slots of a layer that are no matrices."""
 _EXPERTS = frozenset({"xgate", "xup", "xdown"})

@@ -46,13 +46,17 @@ from glmc.frontends.spec.feedforward import (
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
 from glmc.frontends.spec.mixers import (
+    ChannelMixSpec,
     DecaySpec,
     GatedConvSpec,
+    LruSpec,
+    MemorySpec,
     MixerNormSpec,
     MixerSpec,
     SelectiveSpec,
     ShortConvSpec,
     SteadyDecaySpec,
+    TimeMixSpec,
 )
 from glmc.frontends.spec.norms import NormGateSpec, NormRef, NormSpec, NormUse
 from glmc.frontends.spec.pooled import (
@@ -85,6 +89,7 @@ __all__ = [
     "BlockIndexerSpec",
     "BranchSpec",
     "BranchesSpec",
+    "ChannelMixSpec",
     "Check",
     "ClampedGluSpec",
     "DecaySpec",
@@ -103,7 +108,9 @@ __all__ = [
     "IndexerSpec",
     "LongRopeFactors",
     "LowRankSpec",
+    "LruSpec",
     "Match",
+    "MemorySpec",
     "MixerNormSpec",
     "MixerSpec",
     "MlaSpec",
@@ -137,6 +144,7 @@ __all__ = [
     "SteadyDecaySpec",
     "StepSpec",
     "StreamsSpec",
+    "TimeMixSpec",
     "TokensSpec",
     "TransformSpec",
     "Variant",

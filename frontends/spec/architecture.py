@@ -24,7 +24,14 @@ from glmc.frontends.spec.feedforward import (
     PerLayerInputSpec,
 )
 from glmc.frontends.spec.matching import Check, Expectation, Match, Refusal
-from glmc.frontends.spec.mixers import GatedConvSpec, MixerSpec, SelectiveSpec
+from glmc.frontends.spec.mixers import (
+    ChannelMixSpec,
+    GatedConvSpec,
+    LruSpec,
+    MixerSpec,
+    SelectiveSpec,
+    TimeMixSpec,
+)
 from glmc.frontends.spec.norms import NormSpec, NormUse
 from glmc.frontends.spec.pooled import HistorySpec, HyperSpec, PooledAttentionSpec
 from glmc.frontends.spec.positions import PositionsSpec
@@ -63,6 +70,9 @@ OpSpec = Annotated[
     | MixerSpec
     | SelectiveSpec
     | GatedConvSpec
+    | LruSpec
+    | TimeMixSpec
+    | ChannelMixSpec
     | AffineSpec
     | LowRankSpec
     | PerLayerInputSpec

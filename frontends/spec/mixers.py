@@ -34,6 +34,13 @@ class SteadyDecaySpec(Section, makes=Makes(m.SteadyDecay)):
     scale: Number = 1.0
 
 
+_MEMORY = Makes(m.Memory, {"input": "mix_input", "forget": "mix_forget"})
+
+
+class MemorySpec(Section, makes=_MEMORY):
+    """Gates that are exponential: slots ``mix_input`` and ``mix_forget``."""
+
+
 _NORM = Makes(
     m.MixerNorm,
     slots={
@@ -96,3 +103,54 @@ _GATED = Makes(m.GatedConv, {"q": "mix_q", "k": "mix_k", "v": "mix_v", "o": "mix
 class GatedConvSpec(Section, makes=_GATED):
     """A short convolution between two gates: mix_o(mix_q · conv(mix_k · mix_v)), with
     slot ``conv_v``."""
+
+
+_LRU = Makes(
+    m.Lru,
+    slots={
+        "v": "mix_v",
+        "input": "mix_input",
+        "recurrence": "mix_decay",
+        "rate": "mix_rate",
+        "gate": "mix_gate",
+        "o": "mix_o",
+    },
+)
+
+
+class LruSpec(Section, makes=_LRU):
+    """A gated linear recurrent unit (RG-LRU): slots ``mix_v``, ``conv_v``,
+    ``mix_input``, ``mix_decay``, ``mix_rate``, ``mix_gate``, ``mix_o``."""
+
+
+_TIME_MIX = Makes(
+    m.TimeMix,
+    slots={
+        "k_blend": "blend_k",
+        "v_blend": "blend_v",
+        "gate_blend": "blend_gate",
+        "k": "mix_k",
+        "v": "mix_v",
+        "gate": "mix_gate",
+        "rate": "mix_rate",
+        "first": "mix_first",
+        "o": "mix_o",
+    },
+)
+
+
+class TimeMixSpec(Section, makes=_TIME_MIX):
+    """A mean of values that favours near tokens (RWKV-4): slots ``mix_k``, ``mix_v``,
+    ``mix_gate``, each with its weights of a token and the one before, ``blend_k``,
+    ``blend_v``, ``blend_gate``; ``mix_rate``, ``mix_first``, ``mix_o``."""
+
+
+_CHANNEL_MIX = Makes(
+    m.ChannelMix,
+    slots={"up_blend": "ff_blend_up", "gate_blend": "ff_blend_gate"},
+)
+
+
+class ChannelMixSpec(Section, makes=_CHANNEL_MIX):
+    """A feed-forward of blended tokens behind a gate (RWKV-4): slots ``up``, ``gate``
+    and ``down``, and the weights ``ff_blend_up`` and ``ff_blend_gate``."""

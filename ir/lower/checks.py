@@ -131,14 +131,15 @@ def _check_halves(model: m.Model) -> None:
 
 
 def _check_decays(model: m.Model) -> None:
-    """Refuse scans whose states decay in two ways, or in none."""
+    """Refuse scans whose states decay in several ways, or in none."""
     ops = [step.op for block in model.blocks for step in block.steps]
     for op in (op for op in ops if isinstance(op, m.Mixer)):
-        if (op.decay is None) is (op.steady is None):
-            told = "two decays" if op.decay else "no decay"
+        ways = [op.decay, op.steady, op.memory]
+        if ways.count(None) != len(ways) - 1:
+            told = "several decays" if any(ways) else "no decay"
             raise ModelShapeError(
-                f"{model.name} has a scan with {told} of its state; give it either"
-                " decay or steady."
+                f"{model.name} has a scan with {told} of its state; give it one"
+                " of decay, steady and memory."
             )
 
 

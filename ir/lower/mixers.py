@@ -19,7 +19,7 @@ def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
     ):
         x = e.linear(name, h, projection, (slot, "E"), axes)
         x = e.scaled(f"{name}s", x, getattr(a, f"{name}_scale"))
-        x = _convolved(e, name, x, a.conv, slot, axes)
+        x = convolved(e, name, x, a.conv, slot, axes)
         x = e.emit(ops.Activation, f"{name}a", x=x, fn=a.act) if a.act else x
         parts[name] = e.emit(ops.Heads, f"{name}h", x=x, n=n)
     y = _scanned(e, h, a, parts, axes)
@@ -27,7 +27,7 @@ def mixer(e: Emitter, h: str, a: m.Mixer) -> str:
     return e.linear("mixed", y, a.o, ("E", "Hm Dv"), axes)
 
 
-def _convolved(
+def convolved(
     e: Emitter, name: str, x: str, conv: m.ShortConv | None, slot: str, axes: Axes
 ) -> str:
     """Emit the short convolution of one of q, k and v, if it has one."""
@@ -46,6 +46,8 @@ def _convolved(
 
 def _scanned(e: Emitter, h: str, a: m.Mixer, parts: dict[str, str], axes: Axes) -> str:
     """Emit the scan, and the decays, steps and betas that it takes."""
+    if a.memory:
+        return _remembered(e, h, a, a.memory, parts, axes)
     if a.decay:
         step, g = _decayed(e, h, a.decay, axes)
     else:
@@ -89,6 +91,28 @@ def _decayed(e: Emitter, h: str, d: m.Decay, axes: Axes) -> tuple[str | None, st
     return step, str(e.emit(ops.Decay, "g", step=step, a_log=a_log))
 
 
+def _remembered(
+    e: Emitter,
+    h: str,
+    a: m.Mixer,
+    memory: m.Memory,
+    parts: dict[str, str],
+    axes: Axes,
+) -> str:
+    """Emit a scan with exponential gates, and its gates."""
+    made = dict(parts)
+    for name, gate in (("i", memory.input), ("f", memory.forget)):
+        x = e.linear(f"{name}_raw", h, gate, ("Hm", "E"), axes)
+        if memory.cap is not None:
+            x = e.emit(ops.SoftCap, f"{name}_gate", x=x, cap=memory.cap)
+        made[name] = x
+    sizes = (a.heads, a.key_dim, a.value_dim + 1)
+    made["state"] = e.state("scan", RowType(sizes=sizes, dtype="f32"))
+    made["most"] = e.state("most", RowType(sizes=(a.heads,), dtype="f32"))
+    how = {"scale": a.scale, "eps": memory.eps}
+    return str(e.emit(ops.MemoryScan, "read", **made, **how))
+
+
 def _steady(e: Emitter, h: str, a: m.Mixer) -> str:
     """Emit a decay that no token changes, but the number of the layer may."""
     assert a.steady
@@ -114,6 +138,7 @@ def _normed(e: Emitter, h: str, a: m.Mixer, y: str, axes: Axes) -> str:
         return gated(e, y, z, norm.act)
     weight = e.weight(norm.weight, (slot,), axes)
     how = {"eps": norm.eps, "fn": norm.act, "order": norm.order}
+    how |= {"centred": norm.centred}
     fields = {"x": y, "z": z, "weight": weight, "weight_in": norm.weight_in}
     return str(e.emit(ops.GatedNorm, "normed", **fields, **how, groups=groups))
 
@@ -132,7 +157,7 @@ def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:
     parts = ((name, getattr(a, name)) for name in "kvq")
     k, v, q = (e.linear(name, h, of, ("Ec", "E"), axes) for name, of in parts)
     kv = str(e.emit(ops.Mul, "kv", x=k, y=v))
-    y = _convolved(e, "v", kv, a.conv, "Ec", axes)
+    y = convolved(e, "v", kv, a.conv, "Ec", axes)
     y = e.emit(ops.Mul, "gated", x=q, y=y)
     return e.linear("mixed", y, a.o, ("E", "Ec"), axes)
 
@@ -141,7 +166,7 @@ def selective(e: Emitter, h: str, a: m.Selective) -> str:
     """Emit a scan of channels, what it is made of, and its gate."""
     axes = {"Ic": a.channels, "Ns": a.state, "Rd": a.rank}
     v = e.linear("v", h, a.v, ("Ic", "E"), axes)
-    v = _convolved(e, "v", v, a.conv, "Ic", axes)
+    v = convolved(e, "v", v, a.conv, "Ic", axes)
     made = {}
     for name, projection, norm, slot in (
         ("step_low", a.step_down, a.step_norm, "Rd"),

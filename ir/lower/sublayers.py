@@ -12,6 +12,7 @@ from glmc.ir.lower.mixers import gated_conv, mixer, selective
 from glmc.ir.lower.mla import mla
 from glmc.ir.lower.moe import route, routed
 from glmc.ir.lower.pooled import pooled_attention
+from glmc.ir.lower.units import channel_mix, lru, time_mix
 from glmc.ir.state import KvType
 
 LAYER_INPUT = "layer_input"
@@ -287,6 +288,9 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Mixer: mixer,
     m.Selective: selective,
     m.GatedConv: gated_conv,
+    m.Lru: lru,
+    m.TimeMix: time_mix,
+    m.ChannelMix: channel_mix,
     m.Mlp: mlp,
     m.Moe: moe,
     m.Affine: affine,

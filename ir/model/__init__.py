@@ -9,6 +9,7 @@ from glmc.ir.activations import ActivationName
 from glmc.ir.model.mixers import (
     Decay,
     GatedConv,
+    Memory,
     Mixer,
     MixerNorm,
     Selective,
@@ -76,6 +77,7 @@ from glmc.ir.model.sublayers import (
     Sublayer,
     Xielu,
 )
+from glmc.ir.model.units import ChannelMix, Lru, TimeMix
 from glmc.ir.model.weights import (
     BlockQuantized,
     FloatQuantized,
@@ -101,6 +103,7 @@ __all__ = [
     "BlockQuantized",
     "Branch",
     "Branches",
+    "ChannelMix",
     "ClampedGlu",
     "DType",
     "Decay",
@@ -123,6 +126,8 @@ __all__ = [
     "Llama3Scaling",
     "LongRopeScaling",
     "LowRank",
+    "Lru",
+    "Memory",
     "Mixer",
     "MixerNorm",
     "Mla",
@@ -159,6 +164,7 @@ __all__ = [
     "Storage",
     "Streams",
     "Sublayer",
+    "TimeMix",
     "Tokens",
     "Transform",
     "Waiver",

@@ -61,6 +61,21 @@ class SteadyDecay(Node):
     """One number, or one for each of the block's layers."""
 
 
+class Memory(Node):
+    """Gates that are exponential (mLSTM, arXiv:2405.04517): a token leaves
+    ``sigmoid(forget(x))`` of the state, adds ``exp(input(x))`` times its value at its
+    key, and what is read is divided by what the same sum of keys alone would be, or 1.
+    """
+
+    input: Projection
+    forget: Projection
+    """Each a number for each head."""
+    cap: PositiveFloat | None = None
+    """Both become ``cap · tanh(x / cap)``."""
+    eps: Annotated[float, Field(ge=0)] = 0.0
+    """A number added to what is divided by."""
+
+
 class MixerNorm(Node):
     """An RMSNorm of what a scan makes, with a gate ``act(project(x))``.
 
@@ -76,6 +91,8 @@ class MixerNorm(Node):
     all."""
     act: Literal["silu", "sigmoid"]
     order: Literal["norm_first", "gate_first"] = "norm_first"
+    centred: bool = False
+    """True for a LayerNorm: the mean is taken off first."""
     weight_in: Literal["input", "f32"] = "input"
     """``input``: the normed value is rounded to the model's dtype before the weight."""
     rank: PositiveInt | None = None
@@ -120,8 +137,9 @@ class Mixer(Node):
     """The activation of queries, keys and values where nothing is convolved."""
     conv: ShortConv | None = None
     decay: Decay | None = None
-    """None: there is a ``steady`` decay."""
+    """None: there is a ``steady`` decay, or a ``memory``."""
     steady: SteadyDecay | None = None
+    memory: Memory | None = None
     beta: Projection | None = None
     """A number of each head, through a sigmoid."""
     beta_scale: PositiveFloat = 1.0

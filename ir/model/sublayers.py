@@ -8,6 +8,7 @@ from glmc.ir.activations import ActivationName
 from glmc.ir.model.mixers import GatedConv, Mixer, Selective
 from glmc.ir.model.pooled import PooledAttention
 from glmc.ir.model.rope import Rope, RopeStyle
+from glmc.ir.model.units import ChannelMix, Lru, TimeMix
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
 
@@ -451,6 +452,9 @@ Sublayer = Annotated[
     | Mixer
     | Selective
     | GatedConv
+    | Lru
+    | TimeMix
+    | ChannelMix
     | Mlp
     | Moe
     | Affine

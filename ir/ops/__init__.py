@@ -125,6 +125,14 @@ from glmc.ir.ops.streams import (
     SpreadStreams,
     Stream,
 )
+from glmc.ir.ops.units import (
+    Blend,
+    BlockLinear,
+    LruScan,
+    MemoryScan,
+    TokenShift,
+    WkvScan,
+)
 
 __all__ = [
     "ActMul",
@@ -140,7 +148,9 @@ __all__ = [
     "AllGather",
     "AllReduce",
     "Attention",
+    "Blend",
     "BlockAttention",
+    "BlockLinear",
     "BlockSelect",
     "BoundedDecay",
     "Clamp",
@@ -178,7 +188,9 @@ __all__ = [
     "Linear",
     "LinearAct",
     "LinearAdd",
+    "LruScan",
     "MeanStreams",
+    "MemoryScan",
     "Mix",
     "MixSnapshots",
     "MixStreams",
@@ -237,7 +249,9 @@ __all__ = [
     "SteadyDecay",
     "StepSize",
     "Stream",
+    "TokenShift",
     "TokenWrite",
+    "WkvScan",
     "Xielu",
     "ZerosLike",
     "ZerosSummand",

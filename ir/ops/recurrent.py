@@ -305,7 +305,8 @@ class AddSkip(Op):
 
 
 class GatedNorm(Op):
-    """An RMSNorm of ``groups`` equal parts of x, with a gate fn(z), in fp32.
+    """An RMSNorm of ``groups`` equal parts of x, with a gate fn(z), in fp32; with
+    ``centred`` a LayerNorm.
 
     ``norm_first``: norm(x) · weight · fn(z). ``gate_first``: norm(x · fn(z)) · weight.
     The weight has a number for each channel of x, or of a part. ``weight_in`` is that
@@ -322,6 +323,7 @@ class GatedNorm(Op):
     order: Literal["norm_first", "gate_first"] = "norm_first"
     groups: int = 1
     weight_in: WeightIn = "input"
+    centred: bool = False
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         x, z, weight = types["x"], types["z"], types["weight"]

@@ -76,6 +76,7 @@ def test_layers_that_are_not_counted_from_1(
         ("nemotron_h-experts", "ssm_state_size", "mixer.in_proj"),
         ("qwen3_next-interval", "linear_key_head_dim", "linear_attn.in_proj_qkvz"),
         ("mamba-channels", "state_size", "mixer.A_log"),
+        ("recurrent_gemma-griffin", "lru_width", "temporal_block"),
     ],
 )
 def test_a_state_that_contradicts_the_tensors(
@@ -128,8 +129,28 @@ def test_layer_types_that_cannot_be(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "values", "told"),
+    [
+        ("recurrent_gemma", {"block_types": ["recurrent", "conv"]}, "'conv'"),
+        ("recurrent_gemma", {"lru_width": 42}, "a multiple of num_attention_heads"),
+        ("recurrent_gemma", {"conv1d_width": 1}, "at least 2"),
+        ("rwkv", {"attention_hidden_size": 32}, "must be hidden_size"),
+        ("rwkv", {"rescale_every": "six"}, "rescale_every"),
+        ("xlstm", {"weight_mode": "fused"}, "a matrix for each of q, k, v"),
+        ("xlstm", {"use_bias": True}, "use_bias"),
+        ("xlstm", {"num_heads": 3}, "must be multiples of num_heads"),
+        ("xlstm", {"gate_soft_cap": -1}, "gate_soft_cap"),
+    ],
+)
+def test_units_that_cannot_be(
+    refusal: Refusal, family: str, values: dict[str, Any], told: str
+) -> None:
+    assert told in refusal(FAMILIES[family] | values)
+
+
+@pytest.mark.parametrize(
     ("fields", "told"),
-    [({"steady": None}, "no decay"), ({"decay": "both"}, "two decays")],
+    [({"steady": None}, "no decay"), ({"decay": "both"}, "several decays")],
 )
 def test_a_state_decays_in_one_way(
     load: Load, fields: dict[str, Any], told: str

@@ -191,6 +191,7 @@ UNPADDED = (
     | hybrids.UNPADDED
     | recurrences.UNPADDED
 )
+NEAR = recurrences.NEAR
 # transformers counts positions from 0 in every call, unless it is given them.
 UNCOUNTED = {"bamba"}
 

@@ -12,6 +12,8 @@ from support.dense import RMS
 
 Config = Mapping[str, Any]
 
+_OF_GEMMA = ("max_position_embeddings", "tie_word_embeddings")
+
 FAMILIES: Mapping[str, Config] = {
     "minimax": {
         **RMS,
@@ -33,6 +35,39 @@ FAMILIES: Mapping[str, Config] = {
         "mlp_alpha_factor": 1.2,
         "mlp_beta_factor": 0.8,
     },
+    "recurrent_gemma": {
+        **{k: v for k, v in RMS.items() if k not in _OF_GEMMA},
+        "hidden_size": 80,
+        "num_hidden_layers": 4,
+        "block_types": ["recurrent", "attention", "recurrent"],
+        "attention_window_size": 8,
+        "lru_width": 40,
+        "intermediate_size": 192,
+        "logits_soft_cap": 4.0,
+    },
+    "rwkv": {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "num_hidden_layers": 5,
+        "intermediate_size": 96,
+        "rescale_every": 2,
+        "layer_norm_epsilon": 2e-2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    # Kernels that round to bfloat16 could not be compared.
+    "xlstm": {
+        "vocab_size": 128,
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_heads": 4,
+        "chunk_size": 8,
+        "autocast_kernel_dtype": "float32",
+        "norm_eps": 1e-2,
+        "gate_soft_cap": 1.0,
+        "output_logit_soft_cap": 4.0,
+        "ffn_round_up_to_multiple_of": 24,
+    },
 }
 
 CASES: Mapping[str, Mapping[str, Config]] = {
@@ -45,14 +80,33 @@ CASES: Mapping[str, Mapping[str, Config]] = {
             "tie_word_embeddings": True,
         },
     },
+    "recurrent_gemma": {
+        "griffin": {},
+        "biases": {"attention_bias": True, "conv1d_width": 3, "lru_width": None},
+    },
+    "rwkv": {
+        "rescaled": {},
+        "plain": {
+            "rescale_every": 0,
+            "intermediate_size": None,
+            "tie_word_embeddings": True,
+        },
+    },
+    "xlstm": {"memory": {}},
 }
 
 # Where the first layer keeps no keys transformers counts no tokens as read, and takes
 # each for the first of a padded row.
-UNPADDED = {"minimax-lightning"}
+# The recurrent units of transformers let padding in, and RWKV and xLSTM take no mask.
+UNPADDED = {"minimax-lightning", "recurrent_gemma", "rwkv", "xlstm"}
+# A row begins at its first token here, at position 0 there; the others have none.
+NEAR = {"recurrent_gemma", "rwkv", "xlstm"}
 
 CLASSES: Mapping[str, str] = {
     "minimax": "MiniMaxForCausalLM",
+    "recurrent_gemma": "RecurrentGemmaForCausalLM",
+    "rwkv": "RwkvForCausalLM",
+    "xlstm": "xLSTMForCausalLM",
 }
 
 MISTAKES: tuple[tuple[str, str, str], ...] = (
@@ -66,5 +120,58 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "weights: {mix_q+mix_k+mix_v: {layout: "
         "'[mix_q:(Hm Dk)|mix_k:(Hm Dk)|mix_v:(Hm Dv)] E'}}",
         "prompt",
+    ),
+    # Gated linear units
+    ("recurrent_gemma-griffin", "ops: {unit: {power: 7.0}}", "prompt"),
+    ("recurrent_gemma-griffin", "ops: {unit: {conv: {act: silu}}}", "decode"),
+    ("recurrent_gemma-griffin", "ops: {unit: {act: silu}}", "prompt"),
+    ("recurrent_gemma-griffin", "embed: {scale: =E ** 0.5}", "prompt"),
+    (
+        "recurrent_gemma-griffin",
+        "weights: {mix_input: {name: temporal_block.rg_lru.recurrent_gate_weight, "
+        "bias_name: temporal_block.rg_lru.recurrent_gate_bias}, "
+        "mix_decay: {name: temporal_block.rg_lru.input_gate_weight, "
+        "bias_name: temporal_block.rg_lru.input_gate_bias}}",
+        "prompt",
+    ),
+    # Means that favour near tokens, and blends of neighbours
+    (
+        "rwkv-rescaled",
+        "weights: {mix_rate: {name: attention.time_first, bare: true}, "
+        "mix_first: {name: attention.time_decay, bare: true}}",
+        "prompt",
+    ),
+    (
+        "rwkv-rescaled",
+        "weights: {blend_k: {name: attention.time_mix_value}, "
+        "blend_v: {name: attention.time_mix_key}}",
+        "prompt",
+    ),
+    (
+        "rwkv-rescaled",
+        "weights: {ff_blend_up: {name: feed_forward.time_mix_receptance}, "
+        "ff_blend_gate: {name: feed_forward.time_mix_key}}",
+        "decode",
+    ),
+    ("rwkv-rescaled", "let: {every: =7}\nignore: {rescale_every: planted}", "prompt"),
+    ("rwkv-rescaled", "ops: {ff: {act: relu}}", "prompt"),
+    # Memories with exponential gates
+    (
+        "xlstm-memory",
+        "ops: {scan: {memory: {cap: 2.0}}}\nignore: {gate_soft_cap: planted}",
+        "prompt",
+    ),
+    (
+        "xlstm-memory",
+        "ops: {scan: {memory: {eps: 0.1}}}\nignore: {eps: planted}",
+        "decode",
+    ),
+    ("xlstm-memory", "ops: {scan: {scale: 1.0}}", "prompt"),
+    ("xlstm-memory", "ops: {scan: {norm: {centred: false}}}", "prompt"),
+    (
+        "xlstm-memory",
+        "weights: {mix_input: {name: mlstm_layer.fgate_preact}, "
+        "mix_forget: {name: mlstm_layer.igate_preact}}",
+        "decode",
     ),
 )

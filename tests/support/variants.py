@@ -261,7 +261,7 @@ VARIANTS: tuple[Variant, ...] = (
             name,
             values,
             far=not {family, f"{family}-{name}"}
-            & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR),
+            & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR | mixers.NEAR),
             padding=not {family, f"{family}-{name}"}
             & (further.UNPADDED | mixers.UNPADDED | streams.UNPADDED),
             counted=family not in mixers.UNCOUNTED,

@@ -133,6 +133,14 @@ from glmc.backends.torch.ops.streams import (
     spread_streams,
     stream,
 )
+from glmc.backends.torch.ops.units import (
+    blend,
+    block_linear,
+    lru_scan,
+    memory_scan,
+    token_shift,
+    wkv_scan,
+)
 
 __all__ = [
     "act_mul",
@@ -148,7 +156,9 @@ __all__ = [
     "all_gather",
     "all_reduce",
     "attention",
+    "blend",
     "block_attention",
+    "block_linear",
     "block_select",
     "bounded_decay",
     "clamp",
@@ -186,7 +196,9 @@ __all__ = [
     "linear",
     "linear_act",
     "linear_add",
+    "lru_scan",
     "mean_streams",
+    "memory_scan",
     "mix",
     "mix_snapshots",
     "mix_streams",
@@ -245,7 +257,9 @@ __all__ = [
     "steady_decay",
     "step_size",
     "stream",
+    "token_shift",
     "token_write",
+    "wkv_scan",
     "xielu",
     "zeros_like",
     "zeros_summand",

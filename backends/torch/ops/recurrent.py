@@ -266,8 +266,10 @@ def gated_norm(
     order: str = "norm_first",
     groups: int = 1,
     weight_in: str = "input",
+    centred: bool = False,
 ) -> torch.Tensor:
-    """RMSNorm of `groups` equal parts of `x` [B, T, C] and a gate `fn(z)`.
+    """RMSNorm of `groups` equal parts of `x` [B, T, C], with `centred` a LayerNorm, and
+    a gate `fn(z)`.
 
     "norm_first" gates what was normed, "gate_first" norms what was gated. `weight` is
     [C] or [C / groups], and multiplies what was rounded to the dtype of `z`, or with
@@ -276,6 +278,7 @@ def gated_norm(
     opened = ACTIVATIONS[fn](z.float()) if fn == "silu" else torch.sigmoid(z.float())
     wide = x.float() * opened if order == "gate_first" else x.float()
     parts = wide.reshape(*wide.shape[:-1], groups, -1)
+    parts = parts - parts.mean(-1, keepdim=True) if centred else parts
     parts = parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + eps)
     parts = parts if weight_in == "f32" else parts.to(z.dtype)
     gain = weight if len(weight) == parts.shape[-1] else weight.view(groups, -1)

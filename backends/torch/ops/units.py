@@ -1,0 +1,163 @@
+"""Recurrent units: gates of blocks, token shifts, and their scans."""
+
+import torch
+import torch.nn.functional as F
+
+from glmc.backends.torch.ops.recurrent import SCANNED_AT_ONCE, _real
+from glmc.backends.torch.ops.state import RowState
+
+_NEVER = -1e38
+"""The exponent of what weighs nothing; infinities make nan of their differences."""
+
+
+def block_linear(
+    x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`x_h @ weight[h] + bias[h]` for each of n equal parts of `x` [B, T, n * in], with
+    `weight` [n, in, out] and `bias` [n, out] -> [B, T, n * out]."""
+    parts = x.reshape(*x.shape[:2], *weight.shape[:2])
+    y = torch.einsum("btni,nio->btno", parts, weight)
+    return (y if bias is None else y + bias).flatten(2)
+
+
+def lru_scan(
+    x: torch.Tensor,
+    i: torch.Tensor,
+    r: torch.Tensor,
+    rate: torch.Tensor,
+    state: RowState,
+    *,
+    power: float = 8.0,
+) -> tuple[torch.Tensor, RowState]:
+    """`h = a * h + sqrt(1 - a^2) * sigmoid(i) * x` of each channel, in fp32, where `a`
+    is `exp(-power * sigmoid(r) * softplus(rate))`; a row begins with `sigmoid(i) * x`.
+
+    `x`, `i` and `r` are [B, T, C], `rate` [C]. `state.rows` is h, float32 [B, C].
+    """
+    tokens = x.shape[1]
+    g = -power * torch.sigmoid(r.float()) * F.softplus(rate.float())
+    u = torch.sigmoid(i.float()) * x.float()
+    slots = state.position + torch.arange(tokens, device=x.device)
+    begins = slots == (0 if state.start is None else state.start[:, None])
+    u = torch.where(begins[..., None], u, torch.sqrt(-torch.expm1(2 * g)) * u)
+    real = _real(state, tokens)
+    u = u if real is None else torch.where(real[..., None], u, 0)
+    left = g.exp()
+    # The carried state comes as one more token before the others.
+    h = torch.cat((state.rows[:, None], u), 1)
+    left = F.pad(left, (0, 0, 1, 0))
+    width = 1
+    while width <= tokens:
+        h = h + left * F.pad(h[:, :-width], (0, 0, width, 0))
+        left = left * F.pad(left[:, :-width], (0, 0, width, 0))
+        width *= 2
+    state.rows.copy_(h[:, -1])
+    return h[:, 1:].to(x.dtype), state
+
+
+def token_shift(x: torch.Tensor, state: RowState) -> tuple[torch.Tensor, RowState]:
+    """Returns the token before each of `x` [B, T, C], zeros before a row's first.
+    `state.rows` [B, C] is the last token of the calls before."""
+    real = _real(state, x.shape[1])
+    x = x if real is None else torch.where(real[..., None], x, 0)
+    before = torch.cat((state.rows[:, None].to(x.dtype), x[:, :-1]), 1)
+    state.rows.copy_(x[:, -1])
+    return before, state
+
+
+def blend(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`weight * x + (1 - weight) * y`, with `weight` [C] for the channels of both."""
+    return x * weight + y * (1 - weight)
+
+
+def wkv_scan(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rate: torch.Tensor,
+    first: torch.Tensor,
+    state: RowState,
+) -> tuple[torch.Tensor, RowState]:
+    """Returns the mean of the values `v` up to each token, in fp32: at token t that of
+    token s weighs `exp(k[s] - (t - 1 - s) * exp(rate))`, its own `exp(k[t] + first)`.
+
+    `k` and `v` are [B, T, C], `rate` and `first` [C]. `state.rows`, float32 [B, 3, C],
+    are the weighted sum, the sum of weights, and the exponent both are relative to.
+    """
+    tokens = v.shape[1]
+    real = _real(state, tokens)
+    most, wide, ones = k.float(), v.float(), torch.ones_like(k, dtype=torch.float32)
+    if real is not None:
+        wide, ones = (torch.where(real[..., None], x, 0) for x in (wide, ones))
+        most = torch.where(real[..., None], most, _NEVER)
+    fall = torch.exp(rate.float())
+    kept = state.rows[:, :, None]
+    # A state of zeros is empty, and its exponent says nothing.
+    begun = torch.where(kept[:, 1] > 0, kept[:, 2], _NEVER)
+    value = torch.cat((kept[:, 0], wide), 1)
+    weight = torch.cat((kept[:, 1], ones), 1)
+    most = torch.cat((begun, most), 1)
+    own = most[:, 1:] + first.float()
+    width = 1
+    while width <= tokens:
+        back = (0, 0, width, 0)
+        far = F.pad(most[:, :-width], back, value=_NEVER) - width * fall
+        top = torch.maximum(most, far)
+        near, far = (most - top).exp(), (far - top).exp()
+        value = near * value + far * F.pad(value[:, :-width], back)
+        weight = near * weight + far * F.pad(weight[:, :-width], back)
+        most, width = top, 2 * width
+    state.rows.copy_(torch.stack((value[:, -1], weight[:, -1], most[:, -1]), 1))
+    top = torch.maximum(most[:, :-1], own)
+    near, far = (own - top).exp(), (most[:, :-1] - top).exp()
+    y = (near * wide + far * value[:, :-1]) / (near + far * weight[:, :-1])
+    return y.to(v.dtype), state
+
+
+def memory_scan(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    i: torch.Tensor,
+    f: torch.Tensor,
+    state: RowState,
+    most: RowState,
+    *,
+    scale: float = 1.0,
+    eps: float = 0.0,
+) -> torch.Tensor:
+    """`S = sigmoid(f) * S + exp(i) * k ⊗ [v, 1]` and `[y, n] = scale * Sᵀ q` of each
+    head, divided by `c` -> `y / (max(|n|, 1 / c) + eps)`, [B, T, H * Dv], in fp32.
+
+    `q` and `k` are [B, T, H, Dk], `v` [B, T, H, Dv], `i` and `f` [B, T, H]. `c` is the
+    largest factor of any token in S, or the 1 that S begins with. `state.rows` is
+    S / c, float32 [B, H, Dk, Dv + 1], `most.rows` the logarithm of c, float32 [B, H].
+    """
+    real, dtype = _real(state, v.shape[1]), v.dtype
+    gain, fall = i.float(), F.logsigmoid(f.float())
+    if real is not None:
+        gain = torch.where(real[..., None], gain, _NEVER)
+        fall = torch.where(real[..., None], fall, 0)
+    q, k, v = (x.float().transpose(1, 2) for x in (scale * q, k, v))
+    v = F.pad(v, (0, 1), value=1.0)
+    gain, fall = (x.transpose(1, 2) for x in (gain, fall))
+    kept, top, made = state.rows, most.rows[..., None], []
+    for at in range(0, v.shape[2], SCANNED_AT_ONCE):
+        part = slice(at, at + SCANNED_AT_ONCE)
+        qc, kc, vc, ic = q[:, :, part], k[:, :, part], v[:, :, part], gain[:, :, part]
+        total = fall[:, :, part].cumsum(2)
+        between = total.unsqueeze(3) - total.unsqueeze(2) + ic.unsqueeze(2)
+        later = torch.ones_like(between[0, 0], dtype=torch.bool).triu(1)
+        between = between.masked_fill(later, _NEVER)
+        begun = total + top
+        each = torch.maximum(begun, between.amax(3))
+        inside = (qc @ kc.transpose(2, 3)) * (between - each.unsqueeze(3)).exp()
+        read = inside @ vc + (begun - each).exp().unsqueeze(3) * (qc @ kept)
+        least = torch.maximum(read[..., -1].abs(), (-each).exp()) + eps
+        made.append(read[..., :-1] / least.unsqueeze(3))
+        top = each[:, :, -1:]
+        written = (total[:, :, -1:] - total + ic - top).exp().unsqueeze(3) * kc
+        kept = (begun[:, :, -1:] - top).exp().unsqueeze(3) * kept
+        kept = kept + written.transpose(2, 3) @ vc
+    state.rows.copy_(kept)
+    most.rows.copy_(top.squeeze(2))
+    return torch.cat(made, 2).transpose(1, 2).flatten(2).to(dtype)
