@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -33,19 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         help="skip what has not begun after so many minutes, instead of running it",
     )
+    parser.addoption(
+        "--turn",
+        type=int,
+        default=0,
+        help="begin with another file, by a number that differs from run to run",
+    )
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Begin with another file each day where time is short, so that in some days all
-    of them are run."""
-    if config.getoption("--minutes") is None:
-        return
-    files = sorted({item.path for item in items})
-    first = datetime.now(UTC).toordinal()
-    turn = {file: (at - first) % len(files) for at, file in enumerate(files)}
-    items.sort(key=lambda item: turn[item.path])
+    """Begin with the file whose turn it is, so that in some turns all of them are run
+    where time is short."""
+    turn: int = config.getoption("--turn")
+    place = ranges.turned((item.path for item in items), turn)
+    items.sort(key=lambda item: place[item.path] if turn else 0)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

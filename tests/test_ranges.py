@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import TESTS
-from support.ranges import first
+from support.ranges import first, turned
 
 CASES = """
 import pytest
@@ -63,3 +63,16 @@ def test_every_run_tries_some_and_slow_runs_the_rest(
         check=False,
     )
     assert told in run.stdout, run.stdout + run.stderr
+
+
+def test_each_turn_begins_with_another_file() -> None:
+    files = [Path(name) for name in ("b", "a", "b", "c")]
+    orders = [
+        sorted(set(files), key=turned(files, turn).__getitem__) for turn in range(4)
+    ]
+    assert ["".join(map(str, order)) for order in orders] == [
+        "abc",
+        "bca",
+        "cab",
+        "abc",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -37,6 +38,12 @@ def first(count: int, cases: Sequence[Any]) -> list[Any]:
     """The cases of a test of which every run tries the ``count`` first, as they show
     that the kind is caught; the others are slow."""
     return [*cases[:count], *map(_slow, cases[count:])]
+
+
+def turned(files: Iterable[Path], turn: int) -> dict[Path, int]:
+    """Map files to their places in an order that begins with another one each turn."""
+    order = sorted(set(files))
+    return {file: (at - turn) % len(order) for at, file in enumerate(order)}
 
 
 def _slow(case: Any) -> Any:
