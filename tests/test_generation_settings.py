@@ -225,6 +225,17 @@ def test_files_that_are_damaged(
         package.load(folder, device="cpu")
 
 
+def test_numbers_of_a_file_may_be_without_bounds(
+    package: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    """As Python writes them, in keys that count and in others."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "folder"))
+    file = {"x": float("inf"), "top_k": 3, "sequence_bias": [[[5], -float("inf")]]}
+    (folder / "generation_config.json").write_text(json.dumps(file))
+    found = package.load(folder, device="cpu").generation_defaults
+    assert found == {"top_k": 3, "sequence_bias": (((5,), -float("inf")),)}
+
+
 CUTS: dict[str, Any] = {
     "temperature": {"temperature": 0.6},
     "top_k": {"top_k": 9},

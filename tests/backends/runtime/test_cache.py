@@ -271,6 +271,13 @@ def test_what_was_read_is_cropped_where_it_has_a_history() -> None:
     assert long.length == 300
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, None])
+def test_a_state_has_its_own_dtype_or_the_cache_s(dtype: torch.dtype | None) -> None:
+    for declared in (PerRow(4, dtype=dtype), PerRow(2, 3, dtype=dtype)):
+        cache = Cache([{"scan": declared}], 3, 8, torch.float16, "cpu")
+        assert cache.layers[0].scan.rows.dtype == (dtype or torch.float16)
+
+
 def test_a_step_is_undone_by_what_it_changes() -> None:
     cache = hybrid(3)
     kept, rows = held(cache), cache.layers[1]
