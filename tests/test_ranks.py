@@ -1,16 +1,9 @@
-"""Builds for several ranks answer what a build for one does.
-
-Every kind of model runs on threads; the gloo tests run some on processes.
-"""
+"""Builds for several ranks, run by threads, answer what a build for one does."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glmc.backends.runtime.ranks import RanksError
 from glmc.command.cli import main
 from glmc.ir.errors import NotDealtError
 from support import builds, hub_formats, ranked
@@ -90,24 +82,24 @@ def test_stages_answer_what_one_does(
     assert every["bytes"] < 0.8 * _bytes(checkpoint)
 
 
-FORMS: tuple[tuple[str, dict[str, int]], ...] = (
-    ("packed4-zeros", {}),
-    ("gptq-order", {}),  # columns of any group, and all scales on every rank
-    ("int8", {}),
-    ("awq", {"ranks": 4}),
-    ("float8-rows", {}),
-    ("nvfp4", {}),
+FORMS = (
+    "packed4-zeros",
+    "gptq-order",  # columns of any group, and all scales on every rank
+    "int8",
+    "awq",
+    "float8-rows",
+    "nvfp4",
 )
 
 
-@pytest.mark.parametrize(("name", "more"), first(3, FORMS))
+@pytest.mark.parametrize("name", first(3, FORMS))
 def test_codes_are_cut_as_they_are_stored(
-    name: str, more: dict[str, int], tiny: MakeTiny, tmp_path: Path
+    name: str, tiny: MakeTiny, tmp_path: Path
 ) -> None:
     source = tiny(BY_NAME["llama-gqa"]).checkpoint
     ours, _ = hub_formats.pair(source, tmp_path, FORMATS[name])
     alone = _compiled(ours, tmp_path / "alone", {})
-    found = _compare(ours, alone, tmp_path, more.get("ranks", 2))
+    found = _compare(ours, alone, tmp_path, 2)
     whole = sum(p.nbytes for p in builds.load(alone, ours).parameters())
     assert found["bytes"] < 0.52 * whole
 
@@ -158,7 +150,7 @@ def test_a_vocabulary_that_does_not_divide_is_padded(
     tiny: MakeTiny, tmp_path: Path
 ) -> None:
     checkpoint = tiny(BY_NAME["llama-gqa"]).checkpoint
-    odd = _odd(checkpoint, tmp_path / "odd")
+    odd = ranked.odd(checkpoint, tmp_path / "odd")
     alone = _compiled(odd, tmp_path / "alone", {})
     assert _compare(odd, alone, tmp_path, 2)["logits"].shape[-1] == 61
 
@@ -167,18 +159,6 @@ def _compiled(source: Path, folder: Path, options: dict[str, Any]) -> Path:
     from glmc import compile_model
 
     return compile_model(source, folder, **options)
-
-
-def _odd(checkpoint: Path, folder: Path) -> Path:
-    """The same checkpoint with a vocabulary of 61."""
-    folder.mkdir()
-    config = json.loads((checkpoint / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 61}))
-    tensors = load_file(checkpoint / "model.safetensors")
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        tensors[name] = tensors[name][:61].clone()
-    save_file(tensors, folder / "model.safetensors")
-    return folder
 
 
 def test_what_one_rank_cannot_load_ends_all(tiny: MakeTiny, tmp_path: Path) -> None:
@@ -241,131 +221,6 @@ def test_what_ends_some_ranks_only_is_refused(tiny: MakeTiny, tmp_path: Path) ->
 
     with pytest.raises(ValueError, match="max_time may decide otherwise"):
         ranked.on_threads(module, 2, generate)
-
-
-# --- processes ------------------------------------------------------------------------
-
-GLOO = (
-    ("llama-gqa", 2, 1),
-    ("llama-gqa", 4, 1),
-    ("llama-gqa", 2, 2),
-    ("mixtral-experts", 2, 1),
-    ("deepseek_v3-groups", 4, 1),
-)
-
-
-@pytest.fixture(scope="module")
-def answered(
-    tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], dict[str, Any]]:
-    """Give the answers of a rank to a job, from processes that started once."""
-    folder = tmp_path_factory.mktemp("gloo")
-    jobs = [_job(tiny, folder, *row) for row in GLOO]
-    llama = jobs[0]
-    jobs.append({**llama, "name": "few", "ranks": 3})
-    edited = shutil.copytree(llama["build"], folder / "edited")
-    (edited / "model.py").write_text((edited / "model.py").read_text() + "# mine\n")
-    jobs.append({**llama, "name": "other", "other": str(edited)})
-    jobs.append({**llama, "name": "dies", "dies": True})
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    workers = list(_workers(folder, 4))
-    for worker in workers:
-        _, told = worker.communicate(timeout=240)
-        assert worker.returncode == 0, told
-    return lambda name, rank: torch.load(folder / f"{name}-{rank}.pt")
-
-
-def _job(
-    tiny: MakeTiny, folder: Path, name: str, ranks: int, stages: int
-) -> dict[str, Any]:
-    checkpoint = tiny(BY_NAME[name]).checkpoint
-    build = folder / f"{name}-{ranks}-{stages}-build"
-    options = {"tensor_parallel": ranks, "pipeline_parallel": stages}
-    _compiled(checkpoint, build, options)
-    return {
-        "name": f"{name}-{ranks}-{stages}",
-        "build": str(build),
-        "checkpoint": str(checkpoint),
-        "ranks": ranks * stages,
-    }
-
-
-def _workers(folder: Path, count: int) -> Iterator[subprocess.Popen[str]]:
-    script = Path(__file__).parent / "support" / "ranked_worker.py"
-    for rank in range(count):
-        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        env = os.environ | {"RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        yield subprocess.Popen(
-            [sys.executable, str(script), str(folder / "jobs.json"), str(folder)],
-            env=env | {"PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-
-@pytest.mark.parametrize(("name", "ranks", "stages"), GLOO)
-def test_processes_answer_what_one_does(
-    name: str,
-    ranks: int,
-    stages: int,
-    answered: Callable[[str, int], dict[str, Any]],
-    tiny: MakeTiny,
-    compiled: Compile,
-) -> None:
-    checkpoint = tiny(BY_NAME[name]).checkpoint
-    want = ranked.answers(builds.load(compiled(checkpoint), checkpoint))
-    job, world = f"{name}-{ranks}-{stages}", ranks * stages
-    every = [answered(job, rank) for rank in range(world)]
-    for got in every:
-        ranked.same(got, {**want, "drawn": every[0]["drawn"]})
-
-
-def test_a_build_for_two_is_not_run_by_three(
-    answered: Callable[[str, int], dict[str, Any]],
-) -> None:
-    for rank in range(3):
-        got = answered("few", rank)
-        assert got["kind"] == "ranks"
-        assert f"rank {rank}: this build is for 2 ranks, and 3 run" in got["refused"]
-
-
-def test_ranks_with_other_builds_say_so(
-    answered: Callable[[str, int], dict[str, Any]],
-) -> None:
-    for rank in range(2):
-        got = answered("other", rank)
-        assert got["kind"] == "ranks"
-        assert f"rank {rank}: the build of rank 1 is another than" in got["refused"]
-
-
-def test_a_rank_that_ends_ends_the_others(
-    answered: Callable[[str, int], dict[str, Any]],
-) -> None:
-    got = answered("dies", 0)
-    assert got["kind"] == "ranks"
-    assert "rank 0: another rank has ended or does not answer" in got["refused"]
-
-
-def test_a_process_alone_is_told_how_to_start_all(
-    tiny: MakeTiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint = tiny(BY_NAME["llama-gqa"]).checkpoint
-    module = ranked.compiled(checkpoint, tmp_path / "build", 2)
-    with pytest.raises(ValueError, match="belongs to no group") as caught:
-        module.load(checkpoint)
-    assert type(caught.value).__name__ == RanksError.__name__
-    given = ["--weights", str(checkpoint), "--prompt-ids", "3,4"]
-    assert main(["run", str(tmp_path / "build"), *given]) == 2
-    assert "torchrun --nproc-per-node 2 -m glmc" in capsys.readouterr().err
-    found = subprocess.run(
-        [sys.executable, "-m", "build", *given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 2, found.stderr
-    assert found.stderr.startswith("error: this process cannot join the others")
 
 
 # --- blame ----------------------------------------------------------------------------

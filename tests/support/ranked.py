@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from glmc import compile_model
 from glmc.backends.runtime.ranks import Ranks
@@ -69,6 +71,18 @@ def same(got: dict[str, Any], want: dict[str, Any]) -> None:
     assert apart <= LOGITS * unit
     assert got["greedy"] == want["greedy"]
     assert got["drawn"] == want["drawn"]
+
+
+def odd(checkpoint: Path, folder: Path) -> Path:
+    """The same checkpoint with a vocabulary of 61."""
+    folder.mkdir()
+    config = json.loads((checkpoint / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 61}))
+    tensors = load_file(checkpoint / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][:61].clone()
+    save_file(tensors, folder / "model.safetensors")
+    return folder
 
 
 def without_a_reduce(program: Program) -> Program:
