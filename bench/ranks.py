@@ -2,8 +2,8 @@
 
 Each rank is measured alone in a fresh process, with the files out of the page cache.
 `holds` are its parameters, `copies` what it takes of the tensors, `touches` the pages
-of the files that are in the cache afterwards: the kernel reads ahead, and a page holds
-parts of several ranks where columns are cut.
+of the files that are in the cache afterwards: where columns are cut, a page holds parts
+of several ranks, and the shorter a row is, the more so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from checkpoints import write
+from checkpoints import llama, write
 from load import sized
 from report import Row, show
 
@@ -88,14 +88,26 @@ def measure(folder: Path, checkpoint: Path, whole: int, *where: int) -> Row:
     }
 
 
+def wide(gigabytes: float) -> dict[str, int]:
+    """A Llama with the layers of one of 8B parameters, as many as take about that
+    much, at least two."""
+    config: dict[str, int] = llama(1, 4096, 14336, 32, 8)
+    one_layer = 2 * (4096 * 4096 * 2 + 2 * 1024 * 4096 + 3 * 4096 * 14336)
+    ends = 2 * 2 * 32000 * 4096
+    config["num_hidden_layers"] = max(2, round((gigabytes * 1e9 - ends) / one_layer))
+    return config
+
+
 def main() -> None:
     """Write a checkpoint, compile for several numbers of ranks, load each rank."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--wide", action="store_true", help="layers as of 8B")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # Two heads of keys: with four ranks, each is held by two.
-    config = sized(options.gigabytes) | {"num_key_value_heads": 2}
+    made = wide if options.wide else sized
+    config = made(options.gigabytes) | {"num_key_value_heads": 2}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Path(name) / "checkpoint"

@@ -140,6 +140,10 @@ class Checkpoint:
             facts = shard.file.stat()
             yield shard.file.name, facts.st_size, facts.st_mtime_ns
 
+    def file_of(self, name: str) -> Path:
+        """Returns the file that holds a tensor."""
+        return self._shard_of[name].file
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor, from its header."""
         return self.headers[name].shape or ()

@@ -73,6 +73,7 @@ def load(
     pack_cache: bool | str | Path = False,
     allow_config_drift: bool = False,
     part_of: Callable[[Recipe], Recipe] | None = None,
+    before: Callable[[Recipe, Checkpoint], None] | None = None,
 ) -> Model:
     """Loads the model with the weights of `source`, a folder or a hub id.
 
@@ -92,7 +93,7 @@ def load(
     ValueError for a `device`, `dtype` or `weights` that cannot be used. `revision`,
     `endpoint` (a mirror), `offline` and `timeout` are for hub ids; see
     `hub.Repository`. `part_of` makes of a recipe that of what is held here, where
-    several ranks share a model.
+    several ranks share a model; `before` is called before each is followed.
     """
     device = usable_device(device)
     dtype = float_dtype(dtype or model_class.default_dtype)
@@ -143,7 +144,8 @@ def load(
     ready = kept.weights() if kept else None
     if ready is None:
         packed = wants.packing(dtype) if wants else None
-        faults += _read(model, binds, checkpoint, device, dtype, packed, progress)
+        given = (model, binds, checkpoint, device, dtype, packed, progress, before)
+        faults += _read(*given)
     else:
         for path, weight in ready:
             set_parameter(model, path, weight)
@@ -176,6 +178,7 @@ def _read(
     dtype: torch.dtype,
     packed: Callable[[str, torch.Tensor], torch.Tensor] | None,
     progress: bool | None,
+    before: Callable[[Recipe, Checkpoint], None] | None,
 ) -> list[str]:
     """Fills all parameters; one is packed while the next is read. Returns faults."""
     faults: list[str] = []
@@ -192,6 +195,8 @@ def _read(
         for bind in binds:
             own = dtype_of(bind, dtype)
             weight = torch.empty(bind.shape, dtype=own, device=device)
+            if before is not None:
+                before(bind.recipe, checkpoint)
             fill(weight, bind.recipe, checkpoint)
             faults += unsound(weight, bind, checkpoint)
             if bar is not None:

@@ -11,6 +11,7 @@ from .dealt import of_rank
 from .modules import BaseModel
 from .processes import join, own_device
 from .ranks import Ranks, belong, digest, use
+from .reading_ahead import want
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,6 +46,7 @@ def load(
             source,
             device=device,
             part_of=partial(of_rank, rank=ranks.rank),
+            before=want,
             **options,
         )
     ranks.same("checkpoint", _vectors(model, weights), of_stage=True)

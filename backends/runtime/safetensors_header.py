@@ -31,12 +31,13 @@ def read_safetensors(file: IO[bytes], path: str) -> dict[str, TensorInfo]:
         _refuse(path, f"it is truncated within its header, at {total} bytes")
     entries = parse_object(header, f"the header of {path}")
     entries.pop("__metadata__", None)
-    infos = {name: _info(path, name, entry) for name, entry in entries.items()}
+    begin = 8 + length
+    infos = {name: _info(path, name, entry, begin) for name, entry in entries.items()}
     _check_extent(path, entries, total - 8 - length)
     return infos
 
 
-def _info(path: str, name: str, entry: Any) -> TensorInfo:
+def _info(path: str, name: str, entry: Any, begin: int) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(
             path, f"the entry of {brief(name)!r} is not dtype, shape and data_offsets"
@@ -48,7 +49,8 @@ def _info(path: str, name: str, entry: Any) -> TensorInfo:
         _refuse(path, f"{brief(name)!r} has no shape but {brief(shape)}")
     if not _are_sizes(offsets) or len(offsets) != 2:
         _refuse(path, f"{brief(name)!r} has no data_offsets but {brief(offsets)}")
-    info = TensorInfo(dtype, tuple(shape), PurePosixPath(path).name)
+    file = PurePosixPath(path).name
+    info = TensorInfo(dtype, tuple(shape), file, begin + offsets[0])
     if size_in_bytes(dtype, tuple(shape)) != offsets[1] - offsets[0]:
         _refuse(
             path,

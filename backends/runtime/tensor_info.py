@@ -39,6 +39,8 @@ class TensorInfo:
     shape: tuple[int, ...] | None
     file: str
     """The file's name within the checkpoint folder."""
+    offset: int | None = None
+    """Its first byte in the file, where its bytes lie there as they are."""
 
 
 def size_in_bytes(dtype: str, shape: tuple[int, ...]) -> float:
