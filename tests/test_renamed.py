@@ -45,6 +45,7 @@ STABLELM = Variant(
     },
 )
 MIMO = Variant("qwen2", "for_mimo")
+QWEN3 = Variant("qwen3", "for_qianfan")
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,19 @@ def xverse_config(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def qianfan_config(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model_type": "qianfan_ocr",
+        "architectures": ["QianfanOCRForConditionalGeneration"],
+        "text_config": config,
+        "vision_config": {},
+        "tie_word_embeddings": False,
+    }
+
+
 FORMATS: Mapping[str, Renamed] = {
+    # transformers 5 itself saves its layers under a name that belongs to vision.
+    "qianfan": Renamed(QWEN3, qianfan_config, internvl_tensors),
     "mimo": Renamed(MIMO, mimo_config, mimo_tensors),
     "orion": Renamed(STABLELM, orion_config, dict),
     "xverse": Renamed(XVERSE, xverse_config, dict),

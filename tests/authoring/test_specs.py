@@ -49,7 +49,7 @@ def test_what_says_to_be_verified_is_tested() -> None:
     tested = {v.family for v in VARIANTS} | {"bert", "qwen3_vl_moe", "qwen3_5_moe"}
     tested |= {"roberta", "xlm-roberta", "camembert", "distilbert", "electra"}
     tested |= {"mpnet", "modernbert", "eurobert", "nomic_bert"}
-    tested |= {"mimo", "orion", "xverse"}
+    tested |= {"mimo", "orion", "qianfan_ocr", "xverse"}
     read = {told.config_of(name)["model_type"] for name in told.NAMES}
     for entry in entries():
         if entry.verified == "text":

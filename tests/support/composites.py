@@ -65,6 +65,26 @@ _GLM: Config = {
     },
     "vision_config": {**PATCHES, "image_size": 28},
 }
+_QFORMER: Config = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "encoder_hidden_size": 32,
+}
+_INSTRUCT: Config = {
+    "text_config": LLAMA,
+    "vision_config": EYES,
+    "qformer_config": _QFORMER,
+    "num_query_tokens": 2,
+}
+_MULTIPLIERS: Config = {
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 4.0,
+    "residual_multiplier": 0.3,
+    "attention_multiplier": 0.2,
+}
 # transformers 5 saves these experts stacked, and published ones are separate.
 GLM46V_EXPERTS: Config = {
     **_GLM,
@@ -93,6 +113,13 @@ FAMILIES: Mapping[str, Config] = {
         "projector_patch_to_query_dict": {4: 2, 16: 2},
         "image_token_index": 100,
     },
+    "blip-2": {
+        "text_config": {**DENSE["opt"], "model_type": "opt"},
+        "vision_config": EYES,
+        "qformer_config": _QFORMER,
+        "num_query_tokens": 2,
+        "image_token_index": 100,
+    },
     "deepseek_vl_hybrid": {
         "text_config": LLAMA,
         "vision_config": SIGLIP,
@@ -105,9 +132,24 @@ FAMILIES: Mapping[str, Config] = {
         "text_config": {**DENSE["exaone4"], "model_type": "exaone4"},
         "vision_config": PATCHES,
     },
+    # Published files have eyes of timm's, a package of its own.
+    "fast_vlm": {
+        "text_config": QWEN2,
+        "vision_config": SIGLIP,
+        "image_token_index": 100,
+    },
     "glm46v": _GLM,
+    "glm_ocr": {
+        "text_config": {**THREE, "model_type": "glm_ocr_text"},
+        "vision_config": PATCHES,
+    },
     "glmga": _GLM,
     "glmasr": {"text_config": LLAMA, "audio_config": EARS},
+    "granite_docling": {
+        "text_config": {**RMS, **_MULTIPLIERS, "model_type": "granite_docling_text"},
+        "vision_config": {**EYES, "out_hidden_size": 64},
+        "image_token_id": 100,
+    },
     "granite_speech": _SPEECH,
     "granite_speech_plus": _SPEECH,
     "hyperclovax_vision_v2": {
@@ -127,6 +169,13 @@ FAMILIES: Mapping[str, Config] = {
         },
         "image_token_id": 100,
     },
+    "instructblip": {**_INSTRUCT, "image_token_index": 100},
+    "instructblipvideo": {**_INSTRUCT, "video_token_index": 100},
+    "lfm3_vl": {
+        "text_config": {**MIXERS["lfm3"], "model_type": "lfm3"},
+        "vision_config": EYES,
+        "image_token_id": 100,
+    },
     "lfm2_vl": {
         "text_config": {**MIXERS["lfm2"], "model_type": "lfm2"},
         "vision_config": {
@@ -139,6 +188,16 @@ FAMILIES: Mapping[str, Config] = {
     "minicpm_ocr": _SCANS,
     "minicpmv4_6": _SCANS,
     "minicpmv4_7": _SCANS,
+    "paddleocr_vl": {
+        "text_config": {**THREE, "model_type": "paddleocr_vl_text", "head_dim": 16},
+        "vision_config": EYES,
+    },
+    "paligemma": {
+        "text_config": {**DENSE["gemma"], "model_type": "gemma"},
+        "vision_config": SIGLIP,
+        "image_token_id": 100,
+        "projection_dim": 64,
+    },
     "pp_chart2table": {
         "text_config": QWEN2,
         "vision_config": WRAPPED["got_ocr2"]["vision_config"],
@@ -168,6 +227,15 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 }
 
 CLASSES: Mapping[str, str] = {
+    "blip-2": "Blip2ForConditionalGeneration",
+    "fast_vlm": "FastVlmForConditionalGeneration",
+    "glm_ocr": "GlmOcrForConditionalGeneration",
+    "granite_docling": "GraniteDoclingForConditionalGeneration",
+    "instructblip": "InstructBlipForConditionalGeneration",
+    "instructblipvideo": "InstructBlipVideoForConditionalGeneration",
+    "lfm3_vl": "Lfm3VlForConditionalGeneration",
+    "paddleocr_vl": "PaddleOCRVLForConditionalGeneration",
+    "paligemma": "PaliGemmaForConditionalGeneration",
     "aria": "AriaForConditionalGeneration",
     "deepseek_vl_hybrid": "DeepseekVLHybridForConditionalGeneration",
     "exaone4_5": "Exaone4_5_ForConditionalGeneration",
@@ -188,9 +256,15 @@ CLASSES: Mapping[str, str] = {
 }
 
 
+# Families whose positions beyond the longest learned one mean nothing.
+NEAR = frozenset({"blip-2"})
+
 # Types that have the spec of another of these.
 ALIKE = frozenset(
-    {"glmga", "granite_speech_plus", "minicpmv4_7", "minicpm_ocr", "pp_chart2table"}
+    {
+        *("glmga", "granite_speech_plus", "minicpmv4_7", "minicpm_ocr"),
+        *("instructblipvideo", "pp_chart2table"),
+    }
 )
 
 

@@ -127,13 +127,18 @@ def cached(
     return torch.cat(chunks, dim=1)
 
 
+# They will not answer without an image; their text models do.
+_ALWAYS_SEE = ("blip-2", "instructblip", "instructblipvideo")
+
+
 def load(checkpoint: Path, attention: str = "eager") -> Any:
     """The model as transformers reads it back: fp32, on the CPU."""
     config = transformers.AutoConfig.from_pretrained(checkpoint)
     model = auto_class(config).from_pretrained(
         checkpoint, attn_implementation=attention, dtype=torch.float32
     )
-    return model.eval()
+    sees = config.model_type in _ALWAYS_SEE
+    return (model.language_model if sees else model).eval()
 
 
 def write(

@@ -186,6 +186,8 @@ _YARN_ALL: Config = {
 #: Names of variants whose rope depends on how long a text was when it was cached.
 CACHE_MATTERS = ("dynamic", "longrope")
 
+NEAR = mixers.NEAR | composites.NEAR
+
 VARIANTS: tuple[Variant, ...] = (
     Variant("llama", "gqa"),
     Variant("llama", "mha", {"num_key_value_heads": 4}),
@@ -261,7 +263,7 @@ VARIANTS: tuple[Variant, ...] = (
             name,
             values,
             far=not {family, f"{family}-{name}"}
-            & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR | mixers.NEAR),
+            & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR | NEAR),
             padding=not {family, f"{family}-{name}"}
             & (further.UNPADDED | mixers.UNPADDED | streams.UNPADDED),
             counted=family not in mixers.UNCOUNTED,
