@@ -13,6 +13,7 @@ from support import (
     mixers,
     published,
     streams,
+    told,
     wrapped,
 )
 
@@ -246,4 +247,19 @@ FAMILIES = {
     **{family: mixers.published(family) for family in mixers.CLASSES},
     **composites.PUBLISHED,
     **{family: streams.published(family) for family in streams.CLASSES},
+    **{name: told.config_of(name) for name in ("bailing_moe", "deepseek")},
+    **{name: told.config_of(name) for name in ("exaone", "grok-1")},
+    "mimo": QWEN2
+    | {
+        "model_type": "mimo",
+        "architectures": ["MiMoForCausalLM"],
+        "num_nextn_predict_layers": 1,
+    },
+    "orion": LLAMA | {"model_type": "orion", "architectures": ["OrionForCausalLM"]},
+    "xverse": LLAMA | {"model_type": "xverse", "architectures": ["XverseForCausalLM"]},
+    "qianfan_ocr": {
+        "model_type": "qianfan_ocr",
+        "architectures": ["QianfanOCRForConditionalGeneration"],
+        "text_config": QWEN3,
+    },
 }
