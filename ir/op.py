@@ -137,7 +137,8 @@ class Op(Node):
 
     @classmethod
     def operand_fields(cls) -> Mapping[str, tuple[str, bool]]:
-        """Map operand fields to (sigil, required), in declared order."""
+        """Map operand fields to (sigil, required): those that may be left out come
+        last, each kind in declared order."""
         return _operand_fields(cls)
 
     @classmethod
@@ -192,9 +193,9 @@ class Op(Node):
 
 @cache
 def _operand_fields(cls: type[Op]) -> Mapping[str, tuple[str, bool]]:
-    marks = ((name, _mark(field)) for name, field in cls.model_fields.items())
-    required = {name: field.is_required() for name, field in cls.model_fields.items()}
-    return {name: (mark.sigil, required[name]) for name, mark in marks if mark}
+    fields = sorted(cls.model_fields.items(), key=lambda one: not one[1].is_required())
+    marks = ((name, _mark(field), field.is_required()) for name, field in fields)
+    return {name: (mark.sigil, required) for name, mark, required in marks if mark}
 
 
 @cache

@@ -88,20 +88,20 @@ class Repacked(Node):
     """A part of quantised weights ``[out, in]``, repacked at load time for ops that
     read codes: ``codes`` i8 ``[out, in * bits / 8]``, ``scale`` ``[out]`` or ``[out,
     groups]``, ``zeros`` i8 ``[out, groups]``, or ``factor`` ``[out]``. Rows stay
-    rows."""
+    rows; a stack of small floats has a dimension before them."""
 
     of: Dequant
     part: Literal["codes", "scale", "zeros", "factor"]
 
     @property
     def shape(self) -> Shape:
-        height, width = self.of.shape
+        *rows, width = self.of.shape
         bits = 8 if isinstance(self.of, DequantBlocks) else self.of.bits
         if self.part == "codes":
-            return (height, width * bits // 8)
-        count = self._groups(height)
+            return (*rows, width * bits // 8)
+        count = self._groups(math.prod(rows))
         alone = count == 1 and "zeros" not in self.of.parts()
-        return (height,) if alone or self.part == "factor" else (height, count)
+        return tuple(rows) if alone or self.part == "factor" else (*rows, count)
 
     @property
     def dtype(self) -> str | None:

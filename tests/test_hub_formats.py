@@ -75,8 +75,14 @@ def test_experts_in_mxfp4(tiny: MakeTiny, tmp_path: Path) -> None:
     ours, twin = hub_formats.mxfp4_pair(source, tmp_path)
     build = compile_model(ours, tmp_path / "build", verify_passes=True)
     assert main(["check", str(build), "--weights", str(ours)]) == 0
-    found, right = logits(builds.load(build, ours)), expected(twin)
+    model = builds.load(build, ours)
+    assert model.layers[0].experts_gate_up.dtype == torch.int8
+    found, right = logits(model), expected(twin)
     assert (found - right).abs().max() <= TOLERANCE
+    made = compile_model(ours, tmp_path / "made", disable=("keep-quantized",))
+    floats = builds.load(made, ours)
+    assert floats.layers[0].experts_gate_up.dtype == torch.float32
+    assert torch.equal(logits(floats), found)
     # A control: the other nibble first, and an exponent off by one.
     for old, new in (
         ("octets & 15, octets >> 4", "octets >> 4, octets & 15"),

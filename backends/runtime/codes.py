@@ -118,7 +118,7 @@ class DequantBlocks(Scaled):
 
     def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
         if part == "codes":
-            return _float_codes(read, self.codes.name, rows, 8)
+            return _float_codes(read(self.codes.name)[rows], self.codes.name, 8)
         scale = block_scales(_scale(self, read), self.shape()[0], self.block[0])[rows]
         return scale.reshape(-1, *self.kept_shape(part)[1:])
 
@@ -201,14 +201,19 @@ class DequantFloats(Scaled):
         return _columns(part, kept, of, self.bits)
 
     def kept_shape(self, part: str) -> Shape:
-        height, width = self.shape()
+        *rows, width = self.shape()
         sizes = {"codes": width * self.bits // 8, "scale": self.scale.shape[-1]}
         count = sizes.get(part, 1)
-        return (height,) if count == 1 else (height, count)
+        return tuple(rows) if count == 1 else (*rows, count)
 
     def kept(self, part: str, read: Read, rows: slice) -> torch.Tensor:
         if part == "codes":
-            return _float_codes(read, self.codes.name, rows, self.bits)
+            codes = read(self.codes.name)[rows]
+            if len(self.shape()) == 2:
+                return _float_codes(codes, self.codes.name, self.bits)
+            # Of a stack one matrix at a time: unpacked they take twice as much.
+            each = [_float_codes(one, self.codes.name, self.bits) for one in codes]
+            return torch.stack(each)
         if part == "factor":
             assert self.factor
             return (
@@ -278,12 +283,12 @@ def _of_bits(made: RoundedGroups, bits: int) -> RoundedGroups:
     return made
 
 
-def _float_codes(read: Read, name: str, rows: slice, bits: int) -> torch.Tensor:
-    """Repacks the codes of some rows of small floats.
+def _float_codes(stored: torch.Tensor, name: str, bits: int) -> torch.Tensor:
+    """Repacks the codes of rows of small floats, of the tensor of this name.
 
     Raises WeightsError where one is no number.
     """
-    codes = float_codes(read(name)[rows], bits)
+    codes = float_codes(stored.flatten(1), bits)
     if bits == 8 and bool(((codes & 127) == 127).any()):
         raise WeightsError(
             f"{name} holds nan; get the checkpoint again, or another one.", "values"

@@ -214,7 +214,8 @@ def _floats_repacked(
 ) -> torch.Tensor:
     bits = leaf.bits if isinstance(leaf, DequantFloats) else 8
     if part == "codes":
-        return pack_codes(float_codes(stored, bits), bits)
+        # Of a stack all rows, and of a row all codes, however they are cut.
+        return pack_codes(float_codes(stored, bits).reshape(-1, leaf.shape[-1]), bits)
     if isinstance(leaf, DequantBlocks):
         grid = stored.reshape(leaf.scale.stored)
         return block_scales(grid, leaf.shape[0], leaf.block[0])

@@ -103,7 +103,8 @@ def split(recipe: Recipe, packing: Packing) -> Pieces:
 
 
 def _leaf(leaf: Dequant, packing: Packing) -> Pieces:
-    if len(leaf.shape) != 2:
+    whole = isinstance(leaf, DequantFloats) and "factor" not in leaf.parts()
+    if len(leaf.shape) != 2 and not whole:
         raise Refusal("it is a stack of matrices")
     kind, width = _kind(leaf), leaf.shape[-1]
     parts = leaf.parts()

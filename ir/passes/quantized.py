@@ -25,6 +25,7 @@ from glmc.ir.ops import (
     QuantizedLinear,
 )
 from glmc.ir.passes.coded import FORMS, Kind, Packing, Pieces, Refusal, split
+from glmc.ir.passes.straight import straightened
 from glmc.ir.placement import REPLICATED
 from glmc.ir.recipe import Recipe, counted, stored_dtype, view
 from glmc.ir.types import TensorType
@@ -183,7 +184,7 @@ def _both(
             raise Refusal(f"@{name} is read by several ops")
         if placement_of(found[name].recipe) != REPLICATED:
             raise Refusal(f"@{name} is dealt to ranks, as floats")
-        pieces = split(found[name].recipe, into.packing)
+        pieces = split(straightened(found[name].recipe), into.packing)
         if len(pieces.codes.shape) != 3:
             raise Refusal(f"@{name} is no stack of matrices")
         pieces = replace(
