@@ -36,16 +36,16 @@ def model_view(model: Model, program: Program) -> Mapping[str, Any]:
         "classes": [_class_view(program, one) for one in classes],
         "declarations": ", ".join(_declarations(program)),
         "members": _members(program, classes),
-        **_stem(program),
-        "loop": _loop(program),
-        "step": _layer_call(program),
+        **stem_view(program),
+        "loop": loop(program),
+        "step": layer_call(program),
         "makers": _makers(classes),
         "schedule": _schedule(program, classes),
         **kind(model, program),
     }
 
 
-def _stem(program: Program) -> Mapping[str, Any]:
+def stem_view(program: Program) -> Mapping[str, Any]:
     """Emit the stem; where there are stages, what only the first computes apart, and
     what is received and handed on between them."""
     stem = program.stem
@@ -104,7 +104,7 @@ def _staged(program: Program) -> list[str]:
     return [f"{name} = {literal(row)}" for name, row in rows.items() if row]
 
 
-def _loop(program: Program) -> str:
+def loop(program: Program) -> str:
     """Emit the loop over layers, with each layer's state and its parts of the sliced
     values."""
     names, each = ["layer"], ["self.layers"]
@@ -121,7 +121,7 @@ def _loop(program: Program) -> str:
     return bracketed(opening, [*each, "strict=True"], end, 8, magic=False)
 
 
-def _layer_call(program: Program) -> str:
+def layer_call(program: Program) -> str:
     """Emit ``x = layer(x, cos, sin, state, ops)``."""
     carried = program.carried
     parts = [name for name, _ in program.sliced]

@@ -14,6 +14,7 @@ from glmc.backends.names import check_names
 from glmc.backends.target import Target
 from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
+from glmc.backends.vllm.emit import Introduced, engine_files, new_ops
 from glmc.ir.graph import Program
 from glmc.ir.model import Head, Model, Pooler
 from glmc.ir.recipe import is_repacked
@@ -38,6 +39,7 @@ def package(
     on: Target,
     own: Collection[str] = (),
     parts: Parts = Parts(),
+    served: Introduced | None = None,
 ) -> dict[str, str]:
     """Emit every Python file of a build, as path to text.
 
@@ -48,9 +50,11 @@ def package(
         on: what the build is made for.
         own: ops whose kernel is the user's.
         parts: what it takes of the runtime beside what all builds take.
+        served: what its config says of itself, where vLLM is to run it too.
 
     Raises:
         DumpNameError: when a name cannot stand in the emitted code.
+        NotServedError: when vLLM has no counterpart for something in it.
     """
     check_names(model, program)
     env = environment()
@@ -74,9 +78,13 @@ def package(
         "weights.py": env.get_template("weights.py.j2").render(
             weights_view(model, program)
         ),
-        "reference.py": reference_module(op_names(program), codes=has_codes(program)),
         **on.files(program, own),
     }
+    ops = op_names(program)
+    if served is not None:
+        emitted |= engine_files(model, program, served, head)
+        ops |= new_ops(program)
+    emitted["reference.py"] = reference_module(ops, codes=has_codes(program))
     if program.world > 1:
         where = {"ranks": program.world, "device": on.accelerator or "cpu"}
         emitted["__main__.py"] = env.get_template("main.py.j2").render(where)
@@ -95,6 +103,7 @@ def package(
             emitted["tokenizer/readers.py"] = readers
     if not parts.pickles:
         emitted["torch_header.py"] = env.get_template("torch_header.py.j2").render()
+    wanted += ["wheels"] if served is not None else []
     return runtime_files(wanted, emitted)
 
 

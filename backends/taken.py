@@ -18,6 +18,7 @@ ATTRIBUTES = frozenset(
         *("get_submodule", "state_dict", "load_state_dict", "requires_grad_"),
         # what the runtime's classes have
         *("run", "layers", "ops", "device", "dtype", "generate", "encode_prefix"),
+        *("to_hidden", "to_logits"),
         *(
             "states",
             "layer_states",

@@ -34,6 +34,8 @@ TRAVELLERS = {
 OF_HF = {
     *("pretrained", "pretrained_decoder", "pretrained_encoder", "accepted"),
 }
+#: Files of a build that import vLLM, which only the other files for it import.
+OF_VLLM = {"vllm_interface", "vllm_registration"}
 
 
 def files(folder: str) -> list[Path]:
@@ -97,7 +99,18 @@ def test_travelling_files_import_nothing_of_ours(folder: str) -> None:
 
 
 def _others(file: Path) -> set[str]:
+    if file.stem in OF_VLLM:
+        return {"transformers", "vllm"}
     return {"transformers", "accelerate"} if file.stem in OF_HF else set()
+
+
+def test_nothing_but_its_own_files_imports_what_is_for_vllm() -> None:
+    """A build runs without vLLM, and its files for vLLM take it from two places."""
+    home = "glmc.backends.runtime."
+    for file in files("backends/runtime"):
+        if not file.stem.startswith("vllm_"):
+            reached = {name.removeprefix(home) for name in imports(file)}
+            assert not [name for name in reached if name.startswith("vllm")], file
 
 
 def test_nothing_but_hf_imports_what_hf_is_made_of() -> None:

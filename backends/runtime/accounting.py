@@ -139,10 +139,10 @@ def _settled(
 
 def _find(name: str, headers: Mapping[str, Found], rules: Rules) -> str:
     """Returns the checkpoint's name of a tensor; the full name where it has none."""
-    return next((one for one in _spellings(name, rules) if one in headers), name)
+    return next((one for one in spellings(name, rules) if one in headers), name)
 
 
-def _spellings(name: str, rules: Rules) -> Iterator[str]:
+def spellings(name: str, rules: Rules) -> Iterator[str]:
     """Yields the names a checkpoint may have for a tensor, today's full name first."""
     endings = [(name, "")]
     for old, new in rules.old_names:

@@ -8,7 +8,7 @@ process's memory until then.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -34,6 +34,21 @@ DTYPES = {
 }
 NAMED_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 MIN_BUDGET = 48 << 20
+
+
+class Tensors(Protocol):
+    """Tensors that parameters are filled from, by name."""
+
+    headers: dict[str, TensorInfo]
+
+    def read(self, name: str) -> torch.Tensor:
+        """Returns a tensor, not to be held beyond the next `spend`."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor, from its header."""
+
+    def spend(self, read_bytes: int) -> None:
+        """Counts bytes that were read."""
 
 
 class Shard(ABC):

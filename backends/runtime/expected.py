@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from .checkpoint import Checkpoint
+from .checkpoint import Tensors
 from .values import elements
 
 
@@ -34,7 +34,7 @@ class Expected(NamedTuple):
 
 def unexpected(
     expected: Iterable[Sequence[object]],
-    checkpoint: Checkpoint,
+    checkpoint: Tensors,
     bound: Collection[str],
     prefix: str | None = None,
     whole: bool = False,
@@ -55,7 +55,7 @@ def unexpected(
 
 
 def _is_so(
-    name: str, one: Expected, checkpoint: Checkpoint, prefix: str, whole: bool
+    name: str, one: Expected, checkpoint: Tensors, prefix: str, whole: bool
 ) -> bool:
     found = elements(checkpoint.read(name), whole or one.kind == "below")
     match one.kind:

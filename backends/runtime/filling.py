@@ -5,7 +5,7 @@ from types import EllipsisType
 
 import torch
 
-from .checkpoint import Checkpoint
+from .checkpoint import Tensors
 from .evaluation import evaluate
 from .recipes import Cat, Quantized, Recipe, Repacked, Slice, Stack, Tensor
 from .shapes import shape_of
@@ -16,7 +16,7 @@ PIECE = 16 << 20
 CODES = 1 << 19
 
 
-def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Checkpoint) -> None:
+def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Tensors) -> None:
     """Writes what `recipe` describes into `out`, without a second copy of it."""
     match recipe:
         case Cat(parts, dim):

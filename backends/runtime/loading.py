@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .binding import resolve
-from .checkpoint import DTYPES, Checkpoint, dtype_of
+from .checkpoint import DTYPES, Checkpoint, Tensors, dtype_of
 from .drift import DESCRIPTIONS, refuse_drift
 from .faults import WeightsError
 from .filling import fill
@@ -212,7 +212,7 @@ def _read(
 
 
 def unexpected_of(
-    weights: Weights, checkpoint: Checkpoint, binds: Sequence[Bind]
+    weights: Weights, checkpoint: Tensors, binds: Sequence[Bind]
 ) -> Iterator[str]:
     """Yields the tensors that hold other values than the build assumes."""
     rows = getattr(weights, "EXPECTED", ())
@@ -247,7 +247,7 @@ def rounded(table: Iterable[Bind], weights: str) -> list[Bind]:
     return binds
 
 
-def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Checkpoint) -> list[str]:
+def unsound(weight: torch.Tensor, bind: Bind, checkpoint: Tensors) -> list[str]:
     """Lists the parameters that hold NaN or infinities; all of it is looked at where
     its tensors may be too large for its dtype."""
     sources = list(names(bind.recipe))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 #: The files of `ops/`, in the order in which they appear in a reference module.
 FILES = (
@@ -36,6 +37,14 @@ FILES = (
 )
 #: Definitions that stand for others where no weight is codes, and their file.
 FLOATS = {"_multiplied": "floats"}
+#: Those where an engine keeps what attention reads, and attends.
+PAGED = dict.fromkeys(
+    (
+        *("kv_write", "attention", "latent_write", "latent_attention"),
+        *("PagedLayer", "Written"),
+    ),
+    "paged",
+)
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."
 HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'
@@ -64,20 +73,28 @@ class Source:
     """Name bound by an import to `(module, "name")`, or `("", "module as name")`."""
 
 
-def reference_module(ops: Iterable[str], *, codes: bool = True) -> str:
+def reference_module(
+    ops: Iterable[str],
+    *,
+    codes: bool = True,
+    instead: Mapping[str, str] = MappingProxyType({}),
+    header: str = HEADER,
+) -> str:
     """Returns the source of a module with exactly these ops and what they need.
 
-    `codes` says whether some weights are codes. It is deterministic and formatted as
-    ruff would. Raises LookupError for a name that is no reference op.
+    `codes` says whether some weights are codes; `instead` maps definitions that stand
+    for others, such as those of `PAGED`, to their file. It is deterministic and
+    formatted as ruff would. Raises LookupError for a name that is no reference op.
     """
     wanted = sorted(ops)
     unknown = [name for name in wanted if name not in places()]
     if unknown:
         raise LookupError(f"no reference op is named {', '.join(unknown)}")
-    found = places() if codes else places() | FLOATS
+    found = {**(places() if codes else places() | FLOATS), **instead}
     needed = closure(wanted, found)
     used = {found[name] for name in needed & found.keys()}
-    files = [file for file in (*FILES, *FLOATS.values()) if file in used]
+    files = [*FILES, *FLOATS.values(), *dict.fromkeys(instead.values())]
+    files = [file for file in files if file in used]
     sources = [read_source(file) for file in files]
     bodies = [
         one.source
@@ -89,7 +106,7 @@ def reference_module(ops: Iterable[str], *, codes: bool = True) -> str:
     imports = import_lines(bound[name] for name in needed & bound.keys())
     # As isort wants it: two empty lines after the imports only before a definition.
     gap = "\n\n\n" if bodies[0].startswith(("def", "class", "@", "#")) else "\n\n"
-    return f"{HEADER}\n\n{imports}{gap}" + "\n\n\n".join(bodies) + "\n"
+    return f"{header}\n\n{imports}{gap}" + "\n\n\n".join(bodies) + "\n"
 
 
 def closure(names: Iterable[str], files: Mapping[str, str]) -> set[str]:

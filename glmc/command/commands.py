@@ -37,6 +37,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     refuse_name(arguments.out)
     options = Options(
         target=arguments.target or DEFAULT,
+        engine=arguments.engine,
         codes=int(arguments.codes[3:]) if arguments.codes else None,
         group=arguments.group,
         variant=arguments.variant,

@@ -43,6 +43,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", type=Path, default=Path("build"), help="folder to write (build)")
     add("--force", action="store_true", help="move an edited build aside first")
     add_target(parser, "what the build is for")
+    add("--engine", choices=("vllm",), help="an engine that is to run the build too")
     add("--variant", help="the architecture's variant, where the config cannot tell")
     add("--spec", type=Path, metavar="FILE", help="a spec of your own")
     add("--read", action="store_true",

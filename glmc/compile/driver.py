@@ -16,6 +16,7 @@ from glmc.backends.runtime.drift import COMPILED, token_ids
 from glmc.backends.runtime.folders import LAYOUTS
 from glmc.backends.runtime.spelling import settled
 from glmc.backends.target import Ahead, Target, target
+from glmc.backends.vllm.emit import Introduced, introduced
 from glmc.compile.options import Options
 from glmc.compile.refusals import (
     check_fusions,
@@ -28,7 +29,7 @@ from glmc.compile.refusals import (
 )
 from glmc.compile.writing import digest, write_build
 from glmc.files.manifest import MANIFEST
-from glmc.frontends.build.config import spelled
+from glmc.frontends.build.config import spelled, with_sidecar
 from glmc.frontends.build.provenance import sized_by
 from glmc.frontends.build.reads import reads
 from glmc.frontends.build.source import resolve_source
@@ -138,7 +139,8 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         check_kernels(placed, on)
     checked = {kernel.op: check_own(kernel, loaded, options) for kernel in own}
     parts = replace(_parts(loaded), ahead=bool(options.aot))
-    files |= package(loaded.model, program, _origin(loaded), on, checked, parts)
+    origin, served = _origin(loaded), _served(loaded, options)
+    files |= package(loaded.model, program, origin, on, checked, parts, served)
     files |= own_files(own)
     files[COMPILED] = json_text(compiled_config(loaded))
     files |= ir_files(loaded.model, stages, placed, on)
@@ -200,6 +202,13 @@ def _ahead(
     ahead = compiler(files, program, dtypes, options.aot, own)
     files |= ahead.files
     return ahead
+
+
+def _served(loaded: LoadedModel, options: Options) -> Introduced | None:
+    """Return what the published config says of itself, where an engine asks for it."""
+    if options.engine is None:
+        return None
+    return introduced(with_sidecar(loaded.source), loaded.source.where, __version__)
 
 
 def _origin(loaded: LoadedModel) -> str:
@@ -295,6 +304,8 @@ def _plain(options: Options) -> dict[str, Any]:
     do; the target has an entry of its own."""
     where = ("spec", "target", "revision", "endpoint", "offline", "timeout", "read")
     kept = {k: v for k, v in asdict(options).items() if k not in where}
+    if options.engine is None:
+        del kept["engine"]
     return kept | {"kernels": [text.partition("=")[0] for text in options.kernels]}
 
 

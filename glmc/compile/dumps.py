@@ -118,6 +118,7 @@ def rebuild_command(arguments: argparse.Namespace) -> int:
             ("--spec", arguments.spec),
             ("--variant", arguments.variant),
             ("--ignore-key", arguments.ignore_key),
+            ("--engine", arguments.engine),
         )
         if value
     ]

@@ -23,6 +23,8 @@ class Options:
     """The options of a compilation; see ``glmc compile --help``."""
 
     target: str = DEFAULT
+    engine: str | None = None
+    """The engine of others that is to run the build too: "vllm"."""
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     expert_parallel: bool = False

@@ -1,22 +1,15 @@
 """A build as a wheel: what pip installs."""
 
-import base64
-import hashlib
 import re
-import zipfile
-from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 from glmc.backends.package import title
+from glmc.backends.runtime.wheels import WHEEL, zipped
 from glmc.files.manifest import MANIFEST
 from glmc.files.replacing import write_file
 from glmc.ir.errors import NotExportableError
 from glmc.look.builds import Build
 from glmc.version import __version__
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file: equal builds give identical wheels."""
 
 
 def write_wheel(build: Build, folder: Path) -> Path:
@@ -39,14 +32,11 @@ def write_wheel(build: Build, folder: Path) -> Path:
     info = f"{name}-{__version__}.dist-info"
     files |= {
         f"{info}/METADATA": _metadata(build, name).encode(),
-        f"{info}/WHEEL": (
-            b"Wheel-Version: 1.0\nGenerator: glmc\nRoot-Is-Purelib: true\n"
-            b"Tag: py3-none-any\n"
-        ),
+        f"{info}/WHEEL": WHEEL.encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}-{__version__}-py3-none-any.whl"
-    write_file(file, _zipped(files | _record(files, f"{info}/RECORD")))
+    write_file(file, zipped(files, info))
     return file
 
 
@@ -70,22 +60,3 @@ def _metadata(build: Build, name: str) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _record(files: Mapping[str, bytes], own: str) -> dict[str, bytes]:
-    rows = []
-    for name, data in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
-        rows.append(f"{name},sha256={digest.decode().rstrip('=')},{len(data)}")
-    return {own: ("\n".join([*rows, f"{own},,"]) + "\n").encode()}
-
-
-def _zipped(files: Mapping[str, bytes]) -> bytes:
-    made = BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data)
-    return made.getvalue()

@@ -51,6 +51,7 @@ from glmc.ir.errors.dumps import (
     PassChangedResultsError,
     UnknownPassError,
 )
+from glmc.ir.errors.engines import NotServedError
 from glmc.ir.errors.files import (
     FileTooLargeError,
     FileUnreadableError,
@@ -148,6 +149,7 @@ __all__ = [
     "NotExportableError",
     "NotInBuildError",
     "NotQuantizableError",
+    "NotServedError",
     "OptionValueError",
     "OptionsDisagreeError",
     "OutputError",

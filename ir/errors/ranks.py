@@ -1,4 +1,4 @@
-"""GLMC110 to 112: models that several ranks compute together."""
+"""GLMC110 and 111: models that several ranks compute together."""
 
 from glmc.ir.errors.base import GlmcError
 

@@ -1,0 +1,91 @@
+"""Make a build known to vLLM, in each of its processes, and as often as it asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .vllm_versions import installed, refuse_untried
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A build, as its config introduces itself."""
+
+    package: str
+    architecture: str
+    """The name in `architectures`, by which vLLM looks up the class of a model."""
+    model_type: str
+    sizes: Mapping[str, Any]
+    """Sizes by the names that vLLM looks for, where transformers does not know the
+    model type."""
+
+
+def register(build: Registered) -> None:
+    """Puts the build's class in the place of vLLM's own for its architecture.
+
+    Raises VersionError where this vLLM is none that builds were tried with.
+    """
+    refuse_untried(installed(), build.package)
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model(
+        build.architecture, f"{build.package}.vllm_model:{build.architecture}"
+    )
+    _register_config(build)
+    _register_codes(build)
+
+
+def _register_config(build: Registered) -> None:
+    """Gives vLLM a config for a model type that neither it nor transformers knows."""
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    if build.model_type in CONFIG_MAPPING or build.model_type in _CONFIG_REGISTRY:
+        return
+    said = {"model_type": build.model_type, **build.sizes}
+    made = type(f"{build.architecture}Config", (PreTrainedConfig,), said)
+    AutoConfig.register(build.model_type, made, exist_ok=True)
+
+
+def _register_codes(build: Registered) -> None:
+    """Takes vLLM's rules for quantised checkpoints, such as which dtypes a model may
+    have, out of the way of a build, which reads codes by its own table."""
+    from vllm.model_executor.layers.quantization import register_quantization_config
+    from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
+
+    method = f"glmc-{build.architecture}"
+
+    class Codes(QuantizationConfig):  # type: ignore[misc, unused-ignore]
+        """The codes of a checkpoint, as the build reads them."""
+
+        def get_name(self) -> str:
+            return method
+
+        def get_supported_act_dtypes(self) -> list[Any]:
+            import torch
+
+            return [torch.float32, torch.bfloat16, torch.float16]
+
+        @classmethod
+        def get_min_capability(cls) -> int:
+            return 0
+
+        @staticmethod
+        def get_config_filenames() -> list[str]:
+            return []
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> "Codes":
+            return cls()
+
+        def get_quant_method(self, layer: Any, prefix: str) -> None:
+            return None
+
+        @classmethod
+        def override_quantization_method(
+            cls, hf_quant_cfg: Any, user_quant: Any, hf_config: Any = None
+        ) -> str | None:
+            named = getattr(hf_config, "architectures", None) or []
+            return method if build.architecture in named else None
+
+    register_quantization_config(method)(Codes)

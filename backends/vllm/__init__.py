@@ -1,0 +1,1 @@
+"""The files by which vLLM runs a build: ``glmc compile --engine vllm``."""

@@ -1,0 +1,335 @@
+"""Builds that vLLM runs too, against a stand-in: requests in one row, chunks, slots."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from glmc import compile_model
+from glmc.backends.vllm.emit import introduced
+from glmc.ir.errors import NotServedError
+from support import ROOT, builds, cli, edits, tiny
+from support.paged import Context, Engine, stand_in
+from support.tiny import tensors_of
+from support.variants import BY_NAME
+
+TOLERANCE = 5e-5
+Made = Callable[[str], tuple[Path, Path]]
+
+#: A kind of each thing that is vLLM's, or that is done around it.
+KINDS = (
+    "llama-gqa",
+    "glm4-sandwich",
+    "gemma2-capped",
+    "gemma4_text-shared",
+    "gpt_oss-sinks",
+    "mimo_v2_flash-windows",
+    "mpt-alibi",
+    "gpt2-tied",
+    "olmo2-gqa",
+    "deepseek_v2-groups",
+    "qwen3_next-interval",
+    "lfm2-gates",
+    "jamba-hybrid",
+)
+
+
+@pytest.fixture
+def vllm() -> Iterator[Context]:
+    with stand_in() as now:
+        yield now
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A checkpoint of a variant, and its build for vLLM."""
+    known: dict[str, tuple[Path, Path]] = {}
+
+    def make(name: str) -> tuple[Path, Path]:
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name)
+            tiny.make(BY_NAME[name], folder / "checkpoint")
+            build = compile_model(
+                folder / "checkpoint", folder / "build", engine="vllm"
+            )
+            known[name] = folder / "checkpoint", build
+        return known[name]
+
+    return make
+
+
+def texts(vocab: int) -> list[torch.Tensor]:
+    """Four texts of unequal lengths, one of a single token before what is decoded."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = (23, 6, 31, 14)
+    return [torch.randint(3, vocab, (n,), generator=generator) for n in lengths]
+
+
+def loaded(build: Path, checkpoint: Path, **changes: Any) -> Engine:
+    """A model in the stand-in, its weights in the order of the files."""
+    engine = Engine(build, checkpoint, **changes)
+    names = engine.model.load_weights(tensors_of(checkpoint).items())
+    assert names == {name for name, _ in engine.model.named_parameters()}
+    return engine
+
+
+def difference(build: Path, checkpoint: Path, engine: Engine) -> float:
+    """The largest difference of all logits to those of the build by itself."""
+    model = builds.load(build, checkpoint)
+    rows = texts(model.vocab_size)
+    with torch.no_grad():
+        wanted = [model(row[None]).logits[0] for row in rows]
+    pairs = zip(engine.answer(rows), wanted, strict=True)
+    return max((got - want).abs().max().item() for got, want in pairs)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_requests_in_one_row(name: str, made: Made, vllm: Context) -> None:
+    checkpoint, build = made(name)
+    assert difference(build, checkpoint, loaded(build, checkpoint)) <= TOLERANCE
+
+
+def test_control_positions_that_are_one_too_large(made: Made, vllm: Context) -> None:
+    checkpoint, build = made("llama-gqa")
+    engine = loaded(build, checkpoint)
+    run = engine.model.model.forward
+    engine.model.model.forward = lambda ids, at: run(ids, at + (at > 20))
+    assert difference(build, checkpoint, engine) > 100 * TOLERANCE
+
+
+REFUSED = {
+    "glm_moe_dsa-selects": ("GlmMoeDsa", "has token_write, which keeps %index"),
+    "llama4_text-chunks": ("Llama4", "chunks of the text"),
+    "minimax_m3_vl_text-blocks": ("MiniMaxM3VL", "has token_write, which keeps"),
+    "deepseek_v4-rates": ("DeepseekV4", "which keeps"),
+    "axk2-groups": ("AXK2", "has token_write, which keeps %index"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_counterpart_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    variant, (stem, message) = BY_NAME[name], REFUSED[name]
+    names = {"model_type": variant.family, "architectures": [f"{stem}ForCausalLM"]}
+    edits.write_config(tmp_path, variant.config | names)
+    with pytest.raises(NotServedError, match=message):
+        compile_model(tmp_path, tmp_path / "build", engine="vllm")
+    assert compile_model(tmp_path, tmp_path / "build")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("chatglm-6b", "two streams of positions"),
+        ("bert", "is an encoder"),
+    ],
+)
+def test_other_kinds_of_models_are_refused(
+    source: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NotServedError, match=message):
+        compile_model(source, tmp_path / "build", engine="vllm")
+
+
+def test_ranks_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotServedError, match="runs by torchrun"):
+        compile_model(
+            "qwen3-0.6b", tmp_path / "build", engine="vllm", tensor_parallel=2
+        )
+    config = BY_NAME["llama-gqa"].config | {"model_type": "llama"}
+    edits.write_config(tmp_path, config)
+    with pytest.raises(NotServedError, match="architectures is None"):
+        compile_model(tmp_path, tmp_path / "build", engine="vllm")
+    for hostile in ("X(object): import os", "", 7, "x.y"):
+        with pytest.raises(NotServedError, match="looks up the class"):
+            introduced({"architectures": [hostile]}, "config.json", "0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"world_size": 2}, "it runs on one device"),
+        ({"hf_overrides": {"rope_theta": 1}}, r"hf_overrides \(rope_theta\)"),
+        ({"hf_overrides": lambda config: config}, "by a function"),
+        ({"model": "another"}, "rms_norm_eps is 0.5, compiled was 0.01"),
+    ],
+)
+def test_what_a_build_cannot_do_is_refused(
+    changes: dict[str, Any], message: str, made: Made, vllm: Context, tmp_path: Path
+) -> None:
+    checkpoint, build = made("llama-gqa")
+    if "model" in changes:
+        other = edits.read_config(checkpoint) | {"rms_norm_eps": 0.5}
+        changes = {"model": str(edits.write_config(tmp_path, other))}
+    with pytest.raises(ValueError, match=message):
+        Engine(build, checkpoint, **changes)
+
+
+def test_texts_end_where_positions_or_a_rope_do(made: Made, vllm: Context) -> None:
+    for name, limit in (("gpt2-tied", 64), ("llama-longrope", 16)):
+        checkpoint, build = made(name)
+        with pytest.raises(ValueError, match=f"Give --max-model-len {limit}"):
+            Engine(build, checkpoint, max_model_len=limit + 1)
+        assert Engine(build, checkpoint, max_model_len=limit)
+
+
+def test_weights_come_in_any_order_and_are_let_go(made: Made, vllm: Context) -> None:
+    checkpoint, build = made("mixtral-experts")
+    engine = Engine(build, checkpoint)
+    module = importlib.import_module(f"{engine.build.__name__}.vllm_weights")
+    tensors = [*tensors_of(checkpoint).items()]
+    random.Random(0).shuffle(tensors)
+    engine.model.load_weights(tensors)
+    assert difference(build, checkpoint, engine) <= TOLERANCE
+    # Sorted by name, as files have them, hardly more is held than a layer has.
+    arriving = module.Arriving(engine.model.weights)
+    most = 0
+    for name, tensor in sorted(tensors):
+        for bind in arriving.take(name, tensor):
+            arriving.let_go(bind)
+        most = max(most, len(arriving.held))
+    assert not arriving.held
+    assert most < len(tensors) / engine.build.Model().layers.__len__() + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.norm.weight"), "1 missing: model.norm.weight"),
+        (lambda t: t.update(extra=torch.ones(2)), "not used by this model: extra"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(1)}),
+            r"model.norm.weight \(is \[1\], the model needs \[64\]",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.full((64,), torch.nan)}),
+            "holds nan or infinities",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(64, dtype=torch.int8)}),
+            "is stored as I8",
+        ),
+    ],
+)
+def test_other_weights_are_refused(
+    change: Callable[[dict[str, Any]], Any], message: str, made: Made, vllm: Context
+) -> None:
+    checkpoint, build = made("llama-gqa")
+    engine = Engine(build, checkpoint)
+    tensors = tensors_of(checkpoint)
+    change(tensors)
+    with pytest.raises(ValueError, match=message):
+        engine.model.load_weights(tensors.items())
+
+
+def test_vllm_is_told_of_the_build(made: Made, vllm: Context) -> None:
+    _, build = made("llama-gqa")
+    plugin = importlib.import_module(
+        f"{builds.import_build(build).__name__}.vllm_plugin"
+    )
+    registration = importlib.import_module(f"{plugin.__package__}.vllm_registration")
+    registration.installed = lambda: "0.32.7"
+    for _ in range(2):  # it is called in every process, and perhaps twice
+        plugin.register()
+    name = "LlamaForCausalLM"
+    assert vllm.registered == {name: f"{plugin.__package__}.vllm_model:{name}"}
+    (codes,) = vllm.codes.values()
+    config = types.SimpleNamespace(architectures=[name])
+    method = codes.override_quantization_method({}, None, hf_config=config)
+    assert method == f"glmc-{name}"
+    config.architectures = ["AnotherForCausalLM"]
+    assert codes.override_quantization_method({}, None, hf_config=config) is None
+
+
+@pytest.mark.parametrize("found", ["0.31.4", "0.33.0", "1.0", "dev"])
+def test_another_vllm_is_refused(found: str, made: Made, vllm: Context) -> None:
+    _, build = made("llama-gqa")
+    plugin = importlib.import_module(
+        f"{builds.import_build(build).__name__}.vllm_plugin"
+    )
+    registration = importlib.import_module(f"{plugin.__package__}.vllm_registration")
+    registration.installed = lambda: found
+    with pytest.raises(RuntimeError, match=rf"vLLM >=0.32,<0.33, and this is {found}"):
+        plugin.register()
+    assert not vllm.registered
+
+
+def test_a_config_is_registered_for_a_type_that_nobody_knows(
+    made: Made, vllm: Context
+) -> None:
+    _, build = made("llama-gqa")
+    name = builds.import_build(build).__name__
+    registration = importlib.import_module(f"{name}.vllm_registration")
+    registration.installed = lambda: "0.32.0"
+    registration.register(
+        registration.Registered("package", "OwnLM", "own-kind", {"hidden_size": 64})
+    )
+    found = transformers.AutoConfig.for_model("own-kind", layers=3)
+    assert (found.model_type, found.hidden_size, found.layers) == ("own-kind", 64, 3)
+
+
+#: As pip calls what pyproject.toml names.
+AS_PIP = """
+import sys
+sys.path.insert(0, "")
+sys.dont_write_bytecode = True
+import wheels
+print(wheels.build_wheel(sys.argv[1]))
+"""
+
+
+def test_pip_makes_a_package_of_it(made: Made, tmp_path: Path) -> None:
+    _, build = made("llama-gqa")
+    before = sorted(path for path in build.rglob("*") if "__pycache__" not in str(path))
+    ran = cli.python(AS_PIP, tmp_path, cwd=build)
+    file = ran.stdout.strip()
+    assert file, ran.stderr
+    after = sorted(path for path in build.rglob("*") if "__pycache__" not in str(path))
+    assert before == after
+    with zipfile.ZipFile(tmp_path / file) as archive:
+        names = archive.namelist()
+        points = archive.read("glmc_llamaforcausallm-0.1.0.dist-info/entry_points.txt")
+    assert points.decode() == (
+        "[vllm.general_plugins]\n"
+        "glmc_llamaforcausallm = glmc_llamaforcausallm.vllm_plugin:register\n"
+    )
+    inside = {n.partition("/")[2] for n in names if n.startswith("glmc_llamafor")}
+    assert {"model.py", "vllm_model.py", "compiled.json"} <= inside
+
+
+def test_no_file_of_a_build_hides_a_module_from_pip() -> None:
+    runtime = (ROOT / "backends/runtime").iterdir()
+    assert not {path.stem for path in runtime} & sys.stdlib_module_names - {"__init__"}
+
+
+@pytest.mark.parametrize("name", ["gemma2-capped", "qwen3_next-interval", "mpt-alibi"])
+def test_emitted_files_are_formatted(name: str, made: Made) -> None:
+    _, build = made(name)
+    files = [build / f"vllm_{one}.py" for one in ("model", "ops", "plugin")]
+    files += [file for file in (build / "vllm_attention.py",) if file.exists()]
+    rules = ROOT / "pyproject.toml"
+    for command in (["format", "--check"], ["check", "--config", rules]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", *files],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+
+
+def test_builds_without_an_engine_have_nothing_of_it(tmp_path: Path) -> None:
+    build = compile_model("qwen3-0.6b", tmp_path / "build")
+    assert not [*build.glob("*vllm*"), *build.glob("pyproject.toml")]
+    assert "engine" not in json.loads((build / "manifest.json").read_text())["options"]
