@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from glmc import compile_model
 from support import builds
 from support.variants import BY_NAME, Tiny, Variant
 
@@ -67,6 +68,18 @@ def test_exported_for_all_lengths(model: Any, tmp_path: Path) -> None:
     for batch, tokens in ((2, 7), (3, 19), (2, 33)):
         given = rows(batch, tokens)
         assert off(model, program(*given), given) < 1e-6
+
+
+@torch.no_grad()
+def test_exported_before_any_call(tiny: MakeTiny, tmp_path: Path) -> None:
+    """What a program is recorded with is not kept for calls."""
+    case = tiny(BY_NAME["llama-gqa"])
+    build = compile_model(case.checkpoint, tmp_path / "build")
+    model, given = builds.load(build, case.checkpoint), rows(2, 7)
+    program = torch.export.export(model, given, {"use_cache": False})
+    logits = model(*given).logits
+    assert type(logits) is torch.Tensor
+    assert off(model, program.module()(*given, use_cache=False).logits, given) < 1e-6
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """Tables of positions besides rope, computed once a call; fp32 all of them."""
 
-import functools
 import math
 
 import torch
+
+from glmc.backends.torch.ops.rope import constant
 
 
 def sinusoids(
@@ -21,7 +22,7 @@ def sinusoids(
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-@functools.cache
+@constant
 def sinusoid_frequencies(
     count: int, inclusive: bool, device: torch.device
 ) -> torch.Tensor:
@@ -64,7 +65,7 @@ def alibi_slopes(
     return alibi_series(heads, max_bias, pos.device) * scale
 
 
-@functools.cache
+@constant
 def alibi_series(heads: int, max_bias: float, device: torch.device) -> torch.Tensor:
     """Returns the slopes of a power of two; of another number of heads the first ones
     have those of the power below, the others every second slope of the power above."""
@@ -91,7 +92,7 @@ def query_scale(
     return 1.0 + beta * torch.log(1.0 + torch.floor(share))
 
 
-@functools.cache
+@constant
 def factor_rows(
     rows: tuple[tuple[float, ...], ...], device: torch.device
 ) -> torch.Tensor:

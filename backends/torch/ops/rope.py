@@ -11,8 +11,27 @@ All tables take `pos` int64 [B, T] (`rope_table_sections`: [B, S, T]) and return
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
+
+from glmc.backends.runtime.checks import tracing
+
+
+def constant(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Keeps the last few tensors that `make` computed.
+
+    A program that is being recorded computes its own: what it is given has no values,
+    and later calls must not find that. Few, because a dynamic rope has another table
+    with every token.
+    """
+    kept = functools.lru_cache(maxsize=32)(make)
+
+    @functools.wraps(make)
+    def get(*given: object) -> torch.Tensor:
+        return make(*given) if tracing() else kept(*given)
+
+    return get
 
 
 def rope_table(
@@ -200,13 +219,13 @@ def exponents(dim: int) -> torch.Tensor:
     return torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
 
 
-@functools.cache
+@constant
 def default_frequencies(dim: int, theta: float, device: torch.device) -> torch.Tensor:
     """`theta ** (-2i / dim)`."""
     return (1.0 / theta ** exponents(dim)).to(device)
 
 
-@functools.cache
+@constant
 def linear_frequencies(
     dim: int, theta: float, factor: float, device: torch.device
 ) -> torch.Tensor:
@@ -214,7 +233,7 @@ def linear_frequencies(
     return (1.0 / theta ** exponents(dim) / factor).to(device)
 
 
-@functools.cache
+@constant
 def proportional_frequencies(
     dim: int, theta: float, turning: int, factor: float, device: torch.device
 ) -> torch.Tensor:
@@ -224,8 +243,7 @@ def proportional_frequencies(
     return (inv_freq / factor).to(device)
 
 
-# The last few lengths only: beyond `max_positions` every decode step has a new one.
-@functools.lru_cache(maxsize=8)
+@constant
 def dynamic_frequencies(
     dim: int,
     theta: float,
@@ -244,7 +262,7 @@ def dynamic_frequencies(
     return (1.0 / base ** exponents(dim)).to(device)
 
 
-@functools.cache
+@constant
 def llama3_frequencies(
     dim: int,
     theta: float,
@@ -267,7 +285,7 @@ def llama3_frequencies(
     return torch.where(~is_short & ~is_long, smoothed, scaled).to(device)
 
 
-@functools.cache
+@constant
 def yarn_frequencies(
     dim: int,
     theta: float,
@@ -298,7 +316,7 @@ def yarn_frequencies(
     return inv_freq.to(device)
 
 
-@functools.cache
+@constant
 def longrope_frequencies(
     dim: int, theta: float, divisors: tuple[float, ...], device: torch.device
 ) -> torch.Tensor:
