@@ -55,6 +55,7 @@ def test_every_selection_is_clean(tmp_path: Path) -> None:
 def test_holds_exactly_what_is_used() -> None:
     assert defined(reference_module(["act_mul", "rope_table"])) == [
         "act_mul",
+        "constant",
         "rope_table",
         "cos_sin",
         "exponents",
