@@ -72,7 +72,7 @@ def test_exported_for_all_lengths(model: Any, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_exported_before_any_call(tiny: MakeTiny, tmp_path: Path) -> None:
-    """What a program is recorded with is not kept for calls."""
+    """Tables of a program that is being recorded are not kept for calls."""
     case = tiny(BY_NAME["llama-gqa"])
     build = compile_model(case.checkpoint, tmp_path / "build")
     model, given = builds.load(build, case.checkpoint), rows(2, 7)
