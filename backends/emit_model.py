@@ -16,7 +16,7 @@ from glmc.backends.layout import assignment, bracketed, call, repeated
 from glmc.backends.states import FROM, STATES, declaration, owner
 from glmc.ir.graph import Graph, Parameter, Program
 from glmc.ir.lower.sublayers import PREFIX
-from glmc.ir.model import Head, Model
+from glmc.ir.model import Classifier, Head, Model
 from glmc.ir.ops import AllGather, RopeTableLongRope
 from glmc.ir.state import State
 from glmc.ir.types import Type
@@ -177,12 +177,11 @@ def _parted(head: Graph) -> tuple[Graph, str]:
 def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     """Return the variables of models without a cache."""
     answers = program.head.returns
-    masked = isinstance(model.head, Head)
-    what = f"logits [B, T, {model.vocab}]" if masked else "hidden states"
+    base, what = _answered(model)
     padding = model.embed.padding
     return {
         "module": "encoder",
-        "base": "MaskedLM" if masked else "Encoder",
+        "base": base,
         "about": f"Token ids [B, T] to {what}, every token seeing every other.",
         "attributes": [
             f"max_positions = {_positions(model)}",
@@ -199,6 +198,16 @@ def _encoder_view(model: Model, program: Program) -> Mapping[str, Any]:
         "whole": "",
         "answer": ", ".join(answers) if len(answers) > 1 else f"({answers[0]},)",
     }
+
+
+def _answered(model: Model) -> tuple[str, str]:
+    """Return the base class of an encoder, and what it answers."""
+    match model.head:
+        case Head():
+            return "MaskedLM", f"logits [B, T, {model.vocab}]"
+        case Classifier(labels=labels):
+            return "SequenceClassifier", f"logits of classes [B, {labels}]"
+    return "Encoder", "hidden states"
 
 
 def _prefix_attributes(model: Model) -> list[str]:

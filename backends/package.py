@@ -16,7 +16,7 @@ from glmc.backends.templates import environment
 from glmc.backends.torch.select import reference_module
 from glmc.backends.vllm.emit import Introduced, engine_files, new_ops
 from glmc.ir.graph import Program
-from glmc.ir.model import Head, Model, Pooler
+from glmc.ir.model import Classifier, Head, Model, Pooler
 from glmc.ir.recipe import is_repacked
 
 
@@ -135,8 +135,11 @@ def hub_class(model: Model) -> dict[str, str]:
             "base": "PretrainedDecoder",
             "name": "BuildForCausalLM",
         }
-    masked = isinstance(model.head, Head)
-    name = "BuildForMaskedLM" if masked else "BuildModel"
+    name = "BuildModel"
+    if isinstance(model.head, Head):
+        name = "BuildForMaskedLM"
+    if isinstance(model.head, Classifier):
+        name = "BuildForSequenceClassification"
     return {"module": "pretrained_encoder", "base": "PretrainedEncoder", "name": name}
 
 
@@ -151,6 +154,8 @@ def _usage(model: Model) -> list[str]:
         ]
     if isinstance(model.head, Head):
         return [call, "logits = out.logits  # [B, T, V]"]
+    if isinstance(model.head, Classifier):
+        return [call, f"logits = out.logits  # [B, {model.head.labels}]"]
     hidden = [call, "hidden = out.last_hidden_state  # [B, T, E]"]
     pooled = ["vector = out.pooler_output  # [B, E]"]
     return [*hidden, *pooled] if isinstance(model.head, Pooler) else hidden

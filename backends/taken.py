@@ -36,6 +36,7 @@ ATTRIBUTES = frozenset(
 CLASSES = frozenset(
     {
         *("Model", "Block", "CausalLM", "CausalLm", "Encoder", "MaskedLM"),
+        "SequenceClassifier",
         *("GlmPositions", "States", "KeysValues", "PerToken", "PerRow", "From"),
         *("None", "True", "False"),
     }

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from glmc import compile_model
+from glmc.ir.errors import GlmcError
 from support import builds, edits
 from support import tiny as tinies
 from support.cli import glmc, refused
+from support.configs import BERT
 from support.encoders import (
     BY_NAME,
     ENCODERS,
@@ -339,9 +341,9 @@ REFUSED_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "heads": ({"num_attention_heads": 5}, "num_attention_heads"),
     "an activation": ({"hidden_act": "mish"}, "hidden_act"),
-    "a classifier": (
-        {"architectures": ["BertForSequenceClassification"]},
-        "BertForSequenceClassification",
+    "a classifier of tokens": (
+        {"architectures": ["BertForTokenClassification"]},
+        "BertForTokenClassification",
     ),
 }
 
@@ -372,3 +374,43 @@ def test_calls_that_are_refused(
     model = case("gelu").model()
     with pytest.raises(ValueError, match=words):
         model(**{**CALLS["plain"], **change})
+
+
+# Controls: a wrong head of a classifier must show.
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("bert-classes", "act: relu"),
+        ("electra-classes", "act: tanh"),
+        ("modernbert-classes", "norm: null"),
+    ],
+)
+def test_control_a_wrong_classifier_shows(
+    name: str, mistake: str, case: MakeCase, tmp_path: Path
+) -> None:
+    found = case(name)
+    spec = tmp_path / "wrong.yaml"
+    parent = name.removesuffix("-classes")
+    change = f"{{classifier: {{spec: {{head: {{{mistake}}}}}}}}}"
+    spec.write_text(f"extends: {parent}\nvariants: {change}\n")
+    build = compile_model(found.checkpoint, tmp_path / "build", spec=spec)
+    model = builds.load(build, found.checkpoint, strict=False)
+    got = answers(model, CALLS["plain"])
+    assert worst(got, reference(found.answers, "plain")) > 10 * TOLERANCE
+
+
+def test_classes_are_counted(tmp_path: Path) -> None:
+    """By num_labels, or by their names; two where the config says nothing."""
+    config = {**BERT, "architectures": ["BertForSequenceClassification"]}
+    names = {str(i): f"LABEL_{i}" for i in range(4)}
+    for more, count in (({}, 2), ({"num_labels": 3}, 3), ({"id2label": names}, 4)):
+        source = edits.write_config(tmp_path / str(count), {**config, **more})
+        build = compile_model(source, tmp_path / f"build{count}")
+        assert f"logits of classes [B, {count}]" in (build / "model.py").read_text()
+
+
+def test_a_mean_of_all_tokens_is_refused(case: MakeCase, tmp_path: Path) -> None:
+    config = edits.read_config(case("modernbert-classes").checkpoint)
+    source = edits.write_config(tmp_path, config | {"classifier_pooling": "mean"})
+    with pytest.raises(GlmcError, match="a mean of all tokens is another classifier"):
+        compile_model(source, tmp_path / "build")

@@ -104,7 +104,7 @@ def test_pieces_of_a_large_matrix(
     ours, twin = pair(name, tiny, tmp_path)
     build = compile_model(ours, tmp_path / "build", disable=("keep-quantized",))
     module = builds.import_build(build)
-    monkeypatch.setattr(module.loading, "PIECE", 1 << 11)
+    monkeypatch.setattr(module.filling, "PIECE", 1 << 11)
     model = module.load(ours, dtype="float32")
     assert (logits(model) - expected(twin)).abs().max() <= TOLERANCE
 

@@ -275,7 +275,7 @@ def test_positions_that_do_not_count_tokens(tmp_path: Path) -> None:
 
 
 def test_an_encoder(tmp_path: Path) -> None:
-    for name in ("gelu", "roberta-masked-lm"):
+    for name in ("gelu", "roberta-masked-lm", "bert-classes", "xlm-roberta-classes"):
         case = enc.BY_NAME[name]
         folder = tmp_path / name
         enc.make(case, folder)
@@ -288,6 +288,9 @@ def test_an_encoder(tmp_path: Path) -> None:
         given = {"input_ids": ids, "attention_mask": mask, "output_hidden_states": True}
         if "masked" in name:
             given["labels"] = ids
+        if "classes" in name:
+            one = theirs.config.num_labels == 1
+            given["labels"] = torch.tensor([0.3, 0.7] if one else [3, 1])
         got, expected = ours(**given), theirs(**given)
         for key in expected:
             for a, b in zip(_tensors(got[key]), _tensors(expected[key]), strict=True):

@@ -30,6 +30,15 @@ class MaskedLMOutput(NamedTuple):
         return item(self, key)
 
 
+class SequenceClassifierOutput(NamedTuple):
+    """The result of a classifier: by attribute, index, name, or unpacked."""
+
+    logits: torch.Tensor
+
+    def __getitem__(self, key: Any) -> Any:
+        return item(self, key)
+
+
 class Encoder(BaseModel):
     """A stack of layers in which every token sees every other.
 
@@ -72,8 +81,9 @@ class Encoder(BaseModel):
         `position_ids` [B, T] to 0, 1, 2, ... in every row, or where the model has a
         `padding` to the numbers of tokens that are not of that id. Returns
         `last_hidden_state` [B, T, E] and `pooler_output` [B, E] (None without a
-        pooler), or of a masked language model `logits` [B, T, V]. Raises ValueError
-        when the inputs contradict each other or this model.
+        pooler), or of a masked language model `logits` [B, T, V], or of a classifier
+        `logits` [B, classes]. Raises ValueError when the inputs contradict each other
+        or this model.
         """
         check_ids(input_ids, self.vocab_size)
         mask = read_mask(attention_mask, input_ids)
@@ -87,6 +97,12 @@ class MaskedLM(Encoder):
     """An encoder with a head that answers logits for every token."""
 
     output = MaskedLMOutput
+
+
+class SequenceClassifier(Encoder):
+    """An encoder with a head that answers a number for each class of a sequence."""
+
+    output = SequenceClassifierOutput
 
 
 def read_mask(mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | None:

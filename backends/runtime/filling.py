@@ -58,10 +58,11 @@ def fill(out: torch.Tensor, recipe: Recipe, checkpoint: Tensors) -> None:
 
 
 def pieces(
-    out: torch.Tensor, multiple: int = 1, size: int = PIECE
+    out: torch.Tensor, multiple: int = 1, size: int | None = None
 ) -> Iterator[slice | EllipsisType]:
-    """Yields indices that cut a tensor of more than `size` bytes into runs of rows,
-    each but the last a `multiple`, or take a small one whole."""
+    """Yields indices that cut a tensor of more than `size` bytes (`PIECE`) into runs of
+    rows, each but the last a `multiple`, or take a small one whole."""
+    size = PIECE if size is None else size
     if out.nbytes <= size:
         yield ...
         return

@@ -3,9 +3,13 @@
 from typing import Any, ClassVar
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+)
 
-from .encoder import Encoder, MaskedLM
+from .encoder import Encoder, MaskedLM, SequenceClassifier
 from .pretrained import Pretrained, refuse
 
 
@@ -27,7 +31,8 @@ class PretrainedEncoder(Pretrained):
         **options: Any,
     ) -> Any:
         """Answers `last_hidden_state` [B, T, E] and `pooler_output` [B, E], or of a
-        masked language model `logits` [B, T, V] and, with `labels` [B, T], `loss`."""
+        masked language model `logits` [B, T, V] and, with `labels` [B, T], `loss`, or
+        of a classifier `logits` [B, C] and, with `labels` [B], `loss`."""
         refuse(options, ("num_items_in_batch",))
         ids, embeds = self._inputs(input_ids, inputs_embeds)
         places = (
@@ -48,6 +53,9 @@ class PretrainedEncoder(Pretrained):
                     labels.flatten().to(out.logits.device),
                 )
             answer = MaskedLMOutput(loss, out.logits, hidden)
+        elif isinstance(self.model, SequenceClassifier):
+            loss = None if labels is None else class_loss(out.logits, labels)
+            answer = SequenceClassifierOutput(loss, out.logits, hidden)
         elif labels is not None:
             raise ValueError(
                 "labels are given, but this encoder has no head to answer."
@@ -70,3 +78,15 @@ class PretrainedEncoder(Pretrained):
 
     def _first_call(self, ids: torch.Tensor) -> None:
         self.model(ids, position_ids=torch.zeros_like(ids))
+
+
+def class_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the loss of `logits` [B, C] by what `labels` are, as transformers does:
+    with one class the squared distance, of whole numbers [B] the cross entropy, of
+    floats [B, C] that of each class by itself."""
+    logits, labels = logits.float(), labels.to(logits.device)
+    if logits.shape[-1] == 1:
+        return torch.nn.functional.mse_loss(logits.squeeze(), labels.squeeze().float())
+    if labels.is_floating_point():
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, labels.flatten())

@@ -23,12 +23,15 @@ def embedding(make: Maker, spec: EmbedSpec) -> m.Embedding:
     return make.node(m.Embedding, "embed", spec, norm=norm, **known)
 
 
-def head(make: Maker, spec: HeadSpec) -> m.Head | m.Pooler | None:
-    """Make the head or the pooler; None where the model answers with hidden states."""
+def head(make: Maker, spec: HeadSpec) -> m.Head | m.Pooler | m.Classifier | None:
+    """Make the head, the pooler or the classifier; None where the model answers with
+    hidden states."""
     if spec.kind == "none":
         return None
     if spec.kind == "pooler":
         return make.node(m.Pooler, "head", spec)
+    if spec.kind == "classifier":
+        return make.node(m.Classifier, "head", spec)
     slot = "embed" if tied(make) else "head"
     return make.node(m.Head, "head", spec, weight=make.slots.weight(slot))
 

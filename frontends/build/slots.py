@@ -32,7 +32,7 @@ _EMBED_SLOTS = frozenset(
     {"embed", "embed_proj", "positions", "types", "layer_embed", "layer_embed_proj"}
     | {"distances"}
 )
-_HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler"})
+_HEAD_SLOTS = frozenset({"head", "head_proj", "transform", "pooler", "score"})
 _STREAM_SLOTS = frozenset({"streams_spread", "streams_gather"})
 _MODEL_SLOTS = _EMBED_SLOTS | _HEAD_SLOTS | _PREFIX_SLOTS | _STREAM_SLOTS
 _VOCABULARY_SLOTS = frozenset({"embed", "head"})

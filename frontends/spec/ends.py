@@ -74,14 +74,18 @@ _HEAD = Makes(
     m.Head, {"bias": Slot("head", bias=True), "project": "head_proj"}, left=("weight",)
 )
 _POOLER = Makes(m.Pooler, {"dense": "pooler"})
+_CLASSIFIER = Makes(m.Classifier, {"dense": "pooler", "score": "score"})
 
 
-class HeadSpec(Section, makes=(_HEAD, _POOLER)):
-    """Hidden state to logits (``lm``), to one vector (``pooler``), or left as it is."""
+class HeadSpec(Section, makes=(_HEAD, _POOLER, _CLASSIFIER)):
+    """Hidden state to logits (``lm``), to one vector (``pooler``), to a number for each
+    class of a sequence (``classifier``, slots ``pooler`` and ``score``), or left as it
+    is."""
 
-    kind: Literal["lm", "pooler", "none"] = "lm"
+    kind: Literal["lm", "pooler", "classifier", "none"] = "lm"
     tied: Flag = False
     act: Text = "tanh"
+    labels: Integer = 2
 
 
 class TokensSpec(Section):

@@ -44,6 +44,7 @@ _WRITTEN = ("config.json", "tokenizer_config.json", "README.md")
 _AUTO = {
     "BuildForCausalLM": "AutoModelForCausalLM",
     "BuildForMaskedLM": "AutoModelForMaskedLM",
+    "BuildForSequenceClassification": "AutoModelForSequenceClassification",
     "BuildModel": "AutoModel",
 }
 

@@ -237,6 +237,8 @@ def _head(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
             returns = [_logits(e, x, model.head)]
         case m.Pooler():
             returns = [x, _pooled(e, x, model.head)]
+        case m.Classifier():
+            returns = [_classified(e, x, model.head)]
         case None:
             returns = [x]
     shared |= e.params
@@ -254,7 +256,14 @@ def _whole(e: Emitter, streams: m.AnyStreams | None) -> str:
             return gather(e, "x", streams)
 
 
-def _pooled(e: Emitter, x: str, pooler: m.Pooler) -> str:
+def _classified(e: Emitter, x: str, head: m.Classifier) -> str:
+    """Emit a number for each class of each row."""
+    x = _pooled(e, x, head)
+    x = e.norm("pooled_normed", x, head.norm) if head.norm else x
+    return e.linear("logits", x, head.score, ("Cl", "E"), {"Cl": head.labels})
+
+
+def _pooled(e: Emitter, x: str, pooler: m.Pooler | m.Classifier) -> str:
     """Emit one vector for each row, from its first token."""
     first = e.emit(ops.FirstToken, "first", x=x)
     dense = e.linear("dense", first, pooler.dense, ("E_out", "E"))

@@ -269,6 +269,19 @@ class Pooler(Node):
     act: ActivationName
 
 
+class Classifier(Node):
+    """``score(norm(act(dense(x[0]))))``: a number for each class of a sequence, from
+    its first token."""
+
+    labels: PositiveInt
+    """The classes, axis ``Cl``."""
+    dense: Projection
+    act: ActivationName
+    norm: Norm | None = None
+    score: Projection
+    """To the classes."""
+
+
 class Tokens(Node):
     """Special token ids that generation needs."""
 
@@ -325,7 +338,7 @@ class Model(Node):
     embed: Embedding
     blocks: tuple[Block, ...]
     final_norm: Norm | None = None
-    head: Head | Pooler | None
+    head: Head | Pooler | Classifier | None
     """None: the model answers with the last hidden state."""
     streams: AnyStreams | None = None
     """None: there is one residual stream."""

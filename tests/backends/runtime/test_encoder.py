@@ -75,6 +75,7 @@ def test_outputs() -> None:
     assert out.pooler_output is None
     assert out["last_hidden_state"] is out[0] is x
     assert encoder.MaskedLMOutput(x)[-1] is x
+    assert encoder.SequenceClassifierOutput(x)["logits"] is x
 
 
 TABLE = (Bind("norm", "bert.LayerNorm.weight", (2,)),)
