@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 LINTED := ir frontends specs backends codegen_templates glmc tests bench examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ecosystem test-vllm lint format docs bench parity clean
+.PHONY: help demo test test-slow test-ecosystem test-vllm lint format docs bench parity sbom clean
 
 help:
 	@echo "make demo    set up .venv, then compile, inspect, check and run a model"
@@ -29,6 +29,7 @@ help:
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   compile, load and decode, measured    (takes minutes)"
 	@echo "make parity  compare all model types, write docs/architectures.md"
+	@echo "make sbom    what is installed with glmc, as CycloneDX, in sbom.json"
 	@echo "make clean   remove .venv, caches and build/"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -92,7 +93,14 @@ bench: $(VENV)/.dev
 parity: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python bench/parity.py --workers $(WORKERS)
 
+# The tool has an environment of its own, so that it is not in its own list.
+sbom: $(VENV)/.base
+	test -x $(VENV)/sbom/bin/python || $(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet 'cyclonedx-bom>=7'
+	$(VENV)/sbom/bin/cyclonedx-py environment --output-reproducible \
+	  --pyproject pyproject.toml -o sbom.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) $(VLLM) build dist site *.egg-info examples/out
+	rm -rf $(VENV) $(VLLM) build dist site sbom.json *.egg-info examples/out
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
