@@ -112,3 +112,30 @@ def test_rules_that_change_nothing_are_idle() -> None:
     assert Rules(eos=(3,)).idle
     assert not Rules(suppressed=(0,)).idle
     assert not Rules(own=(lambda ids, scores: scores,)).idle
+
+
+def test_a_history_follows_another_in_more_rows_and_slots() -> None:
+    two = History(2, 3, CPU)
+    mask = torch.tensor([[1, 1], [0, 1]])
+    two.begin(torch.tensor([[1, 2], [3, 4]]), mask, 2, 9)
+    two.append(torch.tensor([5, 6]))
+    four = History(4, 5, CPU)
+    four.follow(two)
+    rows = [[1, 2, 5, 0, 0], *([[3, 4, 6, 0, 0]] * 3)]
+    assert four.tokens.tolist() == rows
+    assert four.first.tolist() == [0, 1, 1, 1]
+    assert [int(four.count), int(four.prompt), int(four.total)] == [3, 2, 9]
+    less = History(2, 2, CPU)
+    less.follow(two)
+    assert less.tokens.tolist() == [[1, 2], [3, 4]]
+
+
+def test_each_row_has_its_own_history() -> None:
+    """More rows than slots, and more slots than rows."""
+    for rows, slots in ((3, 2), (2, 5)):
+        past = History(rows, slots, CPU)
+        past.begin(torch.tensor([[4, 4], [0, 3], [3, 0]][:rows]), None, 2, 9)
+        bigrams = Processing(Rules(no_repeat_ngram_size=1), 6, CPU)
+        found = bigrams(SCORES.repeat(rows, 1), past).tolist()
+        expected = [with_values(at4=NEVER), *([with_values(at0=NEVER, at3=NEVER)] * 2)]
+        assert found == expected[:rows]
