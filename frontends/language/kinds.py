@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, WrapValidator
 
 from glmc.frontends.language.expressions import Expression
 
@@ -35,6 +35,17 @@ def _or_expression(description: str, *types: type) -> Takes:
     return _kind(f"{description} or an expression", Expression, *types)
 
 
+def _constant(value: object) -> object:
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Expression):
+            raise ValueError("expected a value as a config has it, no expression")
+        if isinstance(part, dict | list):
+            parts += part.values() if isinstance(part, dict) else part
+    return value
+
+
 def _past_expressions(value: Any, check: Callable[[Any], Any]) -> Any:
     return value if isinstance(value, Expression) else check(value)
 
@@ -46,5 +57,6 @@ Text = Annotated[Any, _or_expression("a string", str)]
 List = Annotated[Any, _or_expression("a list", list)]
 Formula = Annotated[Any, _kind("an expression (`=...`)", Expression)]
 Name = Annotated[str, _kind("a name", str)]
+Constant = Annotated[Any, AfterValidator(_constant)]
 CHOICE = OrExpression(_past_expressions)
 """Of a ``Literal``: one of its values, or an expression that gives one."""

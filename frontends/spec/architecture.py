@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from glmc.frontends.language.derived import Makes
 from glmc.frontends.language.expressions import Expression
-from glmc.frontends.language.kinds import Flag, Formula, Integer, Name, Text
+from glmc.frontends.language.kinds import Constant, Flag, Formula, Integer, Name, Text
 from glmc.frontends.language.sections import Section
 from glmc.frontends.spec.attention import AttentionSpec, MlaSpec
 from glmc.frontends.spec.ends import (
@@ -111,7 +111,7 @@ class Spec(Section):
     """The config key that may hold the keys of the text model."""
     tensor_prefix: Name = ""
     """The prefix of all tensor names."""
-    defaults: dict[Name, Any] = {}
+    defaults: dict[Name, Constant] = {}
     aliases: dict[Name, Name] = {}
     ignore: dict[Name, Name] = {}
     expect: dict[Name, Annotated[Expectation, BeforeValidator(_expectation)]] = {}

@@ -1,8 +1,6 @@
 """The configs a spec takes, and its demands on them."""
 
-from typing import Any
-
-from glmc.frontends.language.kinds import Formula, Name
+from glmc.frontends.language.kinds import Constant, Formula, Name
 from glmc.frontends.language.sections import Section
 
 
@@ -37,5 +35,5 @@ class Check(Section):
 class Expectation(Section):
     """A config key of which only some values are supported. Null stands for absent."""
 
-    values: tuple[Any, ...]
+    values: tuple[Constant, ...]
     otherwise: Name = "other values are not supported"

@@ -173,6 +173,9 @@ def test_names_of_norms_of_biases_and_of_activations(
         ("variants: {a: 3}", "my.yaml:2: variants.a must be a mapping"),
         ("variants: {a: {when: =true}}", "variants.a.about: this key is required"),
         ("expect: {a: 3}", "my.yaml:2: expect.a: "),
+        ("defaults: {a: =c.b}", "my.yaml:2: defaults.a: expected a value as a config"),
+        ("defaults: {a: {b: [1, =c.b]}}", "defaults.a: expected a value as a config"),
+        ("expect: {a: [1, =c.b]}", "expect.a.1: expected a value as a config"),
     ],
 )
 def test_mistakes(refusal: Refusal, tmp_path: Path, text: str, expected: str) -> None:
