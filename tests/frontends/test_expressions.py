@@ -47,6 +47,7 @@ def value(text: str, **variables: object) -> object:
         ("c.inner['x']", 3),
         ("c.list[-1]", "b"),
         ("'a' in c.list and 'glm2' in c.text", True),
+        ("'z' not in c.list and not 'a' not in c.list", True),
         ("'??' + \"|\"", "??|"),
         ("c.on is not null and not c.missing", True),
         ("1 < c.n < 13", True),

@@ -9,7 +9,8 @@ import pytest
 
 from glmc.ir.cost import Call
 from glmc.ir.op import OpTypeError
-from support.op_types import inferred, named, types_of, with_results
+from glmc.ir.placing import PlacingError, typed
+from support.op_types import CLASSES, inferred, named, types_of, with_results
 
 Case = tuple[str, dict[str, Any], dict[str, str]]
 
@@ -532,3 +533,39 @@ def test_what_ranks_send_is_what_was_counted_by_hand(
     name, attributes, types, count = case
     op = with_results(name, attributes, types)
     assert op.sent(types_of(types), CALL, 3) == count
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in TAKEN if case[0] in ("all_reduce", "all_gather", "square_sum")],
+    ids=named,
+)
+def test_ops_of_ranks_are_refused_where_there_is_one(
+    case: tuple[str, dict[str, Any], dict[str, str], str],
+) -> None:
+    name, attributes, types, _ = case
+    with pytest.raises(PlacingError, match=f"{name} takes x .* and it is replicated"):
+        typed(with_results(name, attributes, types), types_of(types))
+
+
+PRODUCTS = (
+    *("attention", "block_attention", "full_attention", "latent_attention"),
+    *("pooled_attention", "qkv_attention", "linear", "linear_act", "linear_add"),
+    *("rms_norm_linear", "layer_norm_linear", "quantized_linear", "grouped_linear"),
+    *("moe_experts", "expert_queries", "expert_outputs", "quantized_experts"),
+    "block_linear",
+    *("spread_streams", "gather_streams"),
+)
+"""Ops that are computed in the dtype of their operands; all others are in fp32."""
+
+
+def test_products_are_of_their_operands_dtype() -> None:
+    assert {name for name, kind in CLASSES.items() if kind.multiplies} == {*PRODUCTS}
+    x = with_results("linear", {}, {"x": "f16[B,T,8]", "weight": "f16[6,8]"})
+    types = types_of({"x": "f16[B,T,8]", "weight": "f16[6,8]"})
+    assert x.cost(types, CALL).dtype == "f16"
+    alone = types_of({"x": "f16[B,T,8]"})
+    assert (
+        with_results("sigmoid", {}, {"x": "f16[B,T,8]"}).cost(alone, CALL).dtype
+        == "f32"
+    )

@@ -329,6 +329,12 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
         {**X, **CHOICE, "weight": "f16[4,5,4]"},
         "does not read heads",
     ),
+    (
+        "quantized_embedding",
+        {"bits": 4},
+        {"ids": "i8[B,T]", "weight": "i8[6,8]", "scale": "f16[6]"},
+        "ids must be i64",
+    ),
     ("quantized_linear", {"bits": 2}, CODES, "4 or 8 bits"),
     ("quantized_linear", {"bits": 8}, CODES, "does not multiply 8"),
     ("quantized_linear", {"bits": 4}, {**CODES, "scale": "f16[6,3]"}, "do not divide"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from glmc.frontends.code import costs, operators
+from glmc.frontends.code import costs, kinds, operators, strings
 from glmc.frontends.code.limits import Limits
 
 
@@ -196,3 +196,18 @@ def test_sizes_are_counted_before_they_are_made(
     one = machine()
     operators._sizes(one, name, left, right)
     assert one.meter.told == told
+
+
+def test_texts_are_counted_before_they_are_made() -> None:
+    for old, new, size in (
+        ("b", "xyz", 4 + 2 * 3),
+        ("", "xyz", 4 + 5 * 3),
+        ("q", "x", 4),
+    ):
+        one = machine()
+        assert strings._replace(one, "abcb", old, new) == "abcb".replace(old, new)
+        assert one.meter.told == [("string", size)]
+    for digits, told in ((300, []), (301, [("number", 4 * 301)])):
+        one = machine()
+        assert kinds._int(one, "9" * digits) == int("9" * digits)
+        assert one.meter.told == told
