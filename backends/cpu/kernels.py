@@ -6,6 +6,7 @@ results, required operands, and then by their names what may be left out and att
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
@@ -78,8 +79,37 @@ def _codes(op: Op, types: Types) -> str | None:
 
 
 def _function(op: Op, types: Types) -> str | None:
-    fn = dict(op.attributes())["fn"]
-    return None if fn in FUNCTIONS else f"its function {fn} has no C++"
+    fn = dict(op.attributes()).get("fn")
+    return None if fn is None or fn in FUNCTIONS else f"its function {fn} has no C++"
+
+
+def _experts(op: Op, types: Types) -> str | None:
+    """Every expert has blocks of its own."""
+    _, rows, columns = map(int, types["gate_up"].dims)
+    _, out, width = map(int, types["down"].dims)
+    if rows % 16 or out % 16:
+        return f"experts of {rows} and {out} rows do not fill blocks of 16"
+    if columns % 2 or width % 2:
+        return f"experts of {columns} and {width} columns have an odd width"
+    return _function(op, types)
+
+
+def _latents(op: Op, types: Types) -> str | None:
+    kept: Any = types["latents"]
+    if kept.dtype or kept.every != 1:
+        return f"its state {kept} is not of every token in the model's dtype"
+    given = dict(op.attributes())
+    if int(kept.dims[0]) % 2:
+        return f"latents of {kept.dims[0]} channels are odd"
+    both = types.get("bias") and types.get("sinks")
+    return "a bias of keys counts beside sinks" if both and given else None
+
+
+def _ring(op: Op, types: Types) -> str | None:
+    kept: Any = types["state"]
+    if kept.dtype:
+        return f"its state {kept} has a dtype of its own"
+    return _function(op, types)
 
 
 def _table(frequencies: str, *attributes: str) -> Kernel:
@@ -128,6 +158,40 @@ KERNELS: Mapping[str, Kernel] = {
             *("window", "learned", "chunk", "softcap"),
         ),
         _attention,
+    ),
+    "moe_router": Kernel(
+        "router",
+        (
+            *("bias", "correction", "top_k", "softcap", "score", "after"),
+            *("groups", "top_groups", "group_score", "ineligible", "renormalise"),
+            *("least_sum", "sum_eps", "scale"),
+        ),
+    ),
+    "moe_experts": Kernel(
+        "experts",
+        (
+            *("gate_up_bias", "down_bias", "fn", "alpha", "limit"),
+            *("weigh", "gated"),
+        ),
+        _experts,
+    ),
+    "scale_experts": Kernel("experts"),
+    "latent_write": Kernel("latent", unfit=_latents),
+    "latent_attention": Kernel(
+        "latent", ("bias", "sinks", "scale", "window"), _latents
+    ),
+    "short_conv": Kernel("recurrent", ("bias", "fn"), _ring),
+    "scan": Kernel("recurrent", ("beta", "scale")),
+    "selective_scan": Kernel("recurrent"),
+    "l2_normalize": Kernel("recurrent", ("eps",)),
+    "step_size": Kernel("recurrent", ("bias", "low", "high")),
+    "decay": Kernel("recurrent"),
+    "bounded_decay": Kernel("recurrent", ("bias", "floor")),
+    "sigmoid": Kernel("recurrent", ("factor",)),
+    "scale_each": Kernel("recurrent"),
+    "add_skip": Kernel("recurrent"),
+    "gated_norm": Kernel(
+        "recurrent", ("eps", "fn", "order", "groups", "weight_in"), _function
     ),
     "add": Kernel("elementwise"),
     "mul": Kernel("elementwise"),
@@ -186,11 +250,15 @@ def _given(op: Op) -> Iterator[str]:
 
 
 def is_rows(kind: object) -> bool:
-    """Tell whether a value has a row of floats for each token."""
+    """Tell whether a value has a row of numbers for each token: floats, or the numbers
+    of experts, which are kept as floats."""
     return (
         isinstance(kind, TensorType)
         and kind.dims[:2] == ("B", "T")
-        and kind.dtype in ("f32", "f16", "bf16")
+        and (
+            kind.dtype in ("f32", "f16", "bf16")
+            or (kind.dtype == "i64" and len(kind.dims) > 2)
+        )
         and all(isinstance(dim, int) for dim in kind.dims[2:])
     )
 

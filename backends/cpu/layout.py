@@ -29,7 +29,7 @@ _TAKEN = frozenset(
     """.split()  # noqa: SIM905 - a list of strings would be longer, and harder to read
 )
 """Words of C++ that are names in Python, and names around the emitted statements."""
-WORDS = {"tanh": "tanh_", "sigmoid": "sigmoid_"}
+WORDS = {"tanh": "tanh_", "sigmoid": "sigmoid_", "max": "max_"}
 """Words of attributes that the C library has taken."""
 
 
@@ -58,7 +58,8 @@ class Place:
     name  of the parameter, or of the value that is a constant
     kind  what engine.py makes of it: "blocks" are packed, "plain" stays as it is,
           "f32" is fp32 whatever the model is; "constant" is computed at load time;
-          "codes8", "codes4", "scales" and "zeros" are packed as products of codes read
+          "stack" is packed matrix by matrix; "codes8", "codes4", "scales" and "zeros"
+          are packed as products of codes read
     type  of the member in C++
     constant  the call that computes it
     """
@@ -103,11 +104,7 @@ class Layout:
     def states(self, block: Graph) -> list[State]:
         """List the states of each layer of a block that C++ reads."""
         read = {name for op in self.plan.native(block) for _, _, name in op.states()}
-        return [
-            state
-            for state in block.states
-            if state.name in read and isinstance(state.type, KvType)
-        ]
+        return [state for state in block.states if state.name in read]
 
     def places(self) -> Iterator[str]:
         """Yield kind, first weight and first state of every layer."""
@@ -116,7 +113,9 @@ class Layout:
         for block in self.plan.program.schedule():
             yield f"{{{kinds.index(id(block))}, {weight}, {state}}}"
             weight += len(self.block(block))
-            state += 2 * len(self.states(block))
+            state += sum(
+                2 if isinstance(one.type, KvType) else 1 for one in self.states(block)
+            )
 
     def _constants(self) -> Iterator[Place]:
         for name, text in self.plan.constants.items():
@@ -133,7 +132,8 @@ class Layout:
     ) -> Place:
         dims = ", ".join(map(str, param.type.dims))
         if exact.get(param.name) == "F32":
-            return Place(param.name, "f32", "Floats")
+            sizes = {1: f"ExactVector<{dims}>", 2: f"Exact<{dims}>"}
+            return Place(param.name, "f32", sizes.get(len(param.type.dims), "Floats"))
         ops = [op for graph in graphs for op in self.plan.native(graph)]
         uses = {op.mnemonic for op in ops if param.name in op.params}
         for op in ops:
@@ -143,6 +143,8 @@ class Layout:
             return Place(param.name, "plain", f"Vector<{dims}>")
         if uses & {"linear"}:
             return Place(param.name, "blocks", f"Weight<{dims}>")
+        if "moe_experts" in uses and len(param.type.dims) == 3:
+            return Place(param.name, "stack", f"Stack<{dims}>")
         kind = f"Table<{dims}>" if uses else "Unread"
         return Place(param.name, "plain", kind)
 

@@ -17,7 +17,7 @@ from glmc.backends.cpu.plan import Plan, Step, width
 from glmc.backends.emit import class_name
 from glmc.ir.graph import Graph
 from glmc.ir.op import Op
-from glmc.ir.state import KvType, StateType
+from glmc.ir.state import KvType, StateType, TokenType
 from glmc.ir.types import TensorType
 
 LONGEST = 96
@@ -257,8 +257,13 @@ def _returns(body: Body, graph: Graph, places: list[str]) -> Any:
 
 
 def _state(name: str, kind: StateType) -> str:
-    assert isinstance(kind, KvType)
-    return f"Kept<{', '.join(map(str, kind.dims))}> {cpp(name)};"
+    sizes = ", ".join(map(str, kind.dims))
+    if isinstance(kind, KvType):
+        return f"Kept<{sizes}> {cpp(name)};"
+    if isinstance(kind, TokenType):
+        return f"PerToken<{sizes}> {cpp(name)};"
+    own = "float" if kind.dtype else "Element"
+    return f"PerRow<{own}, {sizes}> {cpp(name)};"
 
 
 def _stem(plan: Plan, layout: Layout) -> list[str]:

@@ -43,11 +43,17 @@ def view(plan: Plan, layout: Layout) -> Mapping[str, Any]:
 
 def _pairs(before: str, places: Sequence[Place], indent: int) -> str:
     items = [f'("{one.name}", "{one.kind}")' for one in places]
-    return bracketed(before, _trailing(items), ")", indent)
+    return _tuple(before, items, indent)
 
 
 def _names(names: Sequence[str]) -> str:
     return "(" + ", ".join(_trailing([f'"{name}"' for name in names])) + ")"
+
+
+def _tuple(before: str, items: Sequence[str], indent: int) -> str:
+    """Lay out a tuple; its lines, if there are several, all end in commas."""
+    text = bracketed(before, items, ")", indent)
+    return f"{text[:-1]},)" if len(items) == 1 and "\n" not in text else text
 
 
 def _trailing(items: Sequence[str]) -> list[str]:
@@ -100,7 +106,7 @@ def _state_of(step: Step, name: str) -> str:
 
 def _steps(plan: Plan) -> str:
     rows = list(map(_step, plan.steps))
-    return bracketed("STEPS = (", _trailing(rows), ")", 0)
+    return _tuple("STEPS = (", rows, 0)
 
 
 def _step(step: Step) -> str:
@@ -121,4 +127,5 @@ def _step(step: Step) -> str:
 def _rows(kind: object) -> str:
     assert isinstance(kind, TensorType)
     sizes = ", ".join(_trailing([str(dim) for dim in kind.dims[2:]]))
-    return f"Rows(({sizes}), exact=True)" if kind.dtype == "f32" else f"Rows(({sizes}))"
+    own = {"f32": ", exact=True", "i64": ", whole=True"}.get(kind.dtype, "")
+    return f"Rows(({sizes}){own})"

@@ -20,7 +20,7 @@ from .recipes import Bind
 if TYPE_CHECKING:
     from .graphs import Recorder
 
-KINDS = ("blocks", "codes8", "codes4", "scales", "zeros")
+KINDS = ("blocks", "stack", "codes8", "codes4", "scales", "zeros")
 
 
 def ready(operations: ModuleType) -> None:

@@ -48,10 +48,18 @@ class Arguments(ctypes.Structure):
 
 
 class Rows(NamedTuple):
-    """The sizes of a value for one token; it is of the model's dtype, or float32."""
+    """The sizes of a value for one token; it is of the model's dtype, or float32, or
+    whole numbers, which lie as floats."""
 
     sizes: tuple[int, ...]
     exact: bool = False
+    whole: bool = False
+
+    def dtype(self, usual: torch.dtype) -> torch.dtype:
+        """Returns its dtype for the reference, where the model's is `usual`."""
+        if self.whole:
+            return torch.int64
+        return torch.float32 if self.exact else usual
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,7 @@ class Engine:
         for layer, kind in zip(cache.layers, self.steps.SCHEDULE, strict=True):
             for name in self.steps.STATES[kind]:
                 state = vars(layer)[name]
-                found += [state.keys.data_ptr(), state.values.data_ptr()]
+                found += [kept.data_ptr() for kept in state.tensors().values()]
         return (ctypes.c_void_p * max(1, len(found)))(*found)
 
     def _step(
@@ -201,7 +209,7 @@ class Engine:
         batch, dtype = len(scene.ids), scene.model.dtype
         given = [
             _rows(values[i], strides[i], (batch, tokens, *rows.sizes)).to(
-                torch.float32 if rows.exact else dtype
+                rows.dtype(dtype)
             )
             for i, rows in enumerate(step.given)
         ]

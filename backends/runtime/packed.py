@@ -19,7 +19,7 @@ LANES = 16
 PIECE = 1 << 18
 #: Bytes of a row that stay together in a block, by kind; None: those of a number, or
 #: of two of bfloat16.
-WORDS = {"blocks": None, "codes8": 4, "codes4": 4, "zeros": 1}
+WORDS = {"blocks": None, "stack": None, "codes8": 4, "codes4": 4, "zeros": 1}
 
 
 class PackedWeight(torch.Tensor):
@@ -50,8 +50,8 @@ class PackedWeight(torch.Tensor):
     ) -> "PackedWeight":
         """Packs a weight; where its rows fill their blocks, in the memory it has.
 
-        `kind` is "blocks", "codes8" or "codes4" (as `quantization.pack_codes` makes
-        them), "scales" or "zeros".
+        `kind` is "blocks", "stack" (of matrices whose rows fill blocks), "codes8" or
+        "codes4" (as `quantization.pack_codes` makes them), "scales" or "zeros".
         """
         shape, rows = weight.shape, _encoded_in_place(weight, kind)
         filled, _ = lying(shape, weight.dtype, kind)
@@ -68,16 +68,15 @@ class PackedWeight(torch.Tensor):
 
     def unpacked(self) -> torch.Tensor:
         """Returns a copy in the published order."""
-        rows = torch.empty(
-            (self.shape[0], *self.blocks.shape[1:]), dtype=self.blocks.dtype
-        )
+        count = len(self.blocks) if self.kind == "stack" else self.shape[0]
+        rows = torch.empty((count, *self.blocks.shape[1:]), dtype=self.blocks.dtype)
         word = word_of(rows, self.kind)
         self.library.glmc_unpack(
             ctypes.c_void_p(rows.data_ptr()),
             ctypes.c_void_p(self.blocks.data_ptr()),
             *map(ctypes.c_int64, (len(rows), words_of(rows, word), word)),
         )
-        return decoded(rows, self.kind)
+        return decoded(rows, self.kind).view(self.shape)
 
     # Torch's own signatures of these are not typed.
     def __repr__(  # type: ignore[override, unused-ignore]
@@ -154,7 +153,7 @@ class PackedWeight(torch.Tensor):
 
 def word_of(rows: torch.Tensor, kind: str) -> int:
     """Returns how many bytes of a row stay together in a block."""
-    pair = 2 if rows.dtype == torch.bfloat16 and kind == "blocks" else 1
+    pair = 2 if rows.dtype == torch.bfloat16 and kind in ("blocks", "stack") else 1
     return WORDS.get(kind) or rows.itemsize * pair
 
 
@@ -167,6 +166,8 @@ def lying(
     shape: Sequence[int], dtype: torch.dtype, kind: str
 ) -> tuple[tuple[int, ...], torch.dtype]:
     """Returns shape and dtype of the blocks of a weight."""
+    if kind == "stack":
+        shape = shape[0] * shape[1], *shape[2:]
     rows = -(-shape[0] // LANES) * LANES
     return (rows, *shape[1:]), torch.uint8 if kind.startswith("codes") else dtype
 
@@ -175,7 +176,7 @@ def _encoded_in_place(weight: torch.Tensor, kind: str) -> torch.Tensor:
     """Does what `encoded` does some rows at a time, in the memory of the weight."""
     weight = weight.contiguous()
     if not kind.startswith("codes"):
-        return weight
+        return weight.flatten(0, 1) if kind == "stack" else weight
     rows = weight.view(torch.uint8)
     step = max(1, PIECE // max(1, rows[0].nbytes))
     for begin in range(0, len(rows), step):

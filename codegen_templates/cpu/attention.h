@@ -8,10 +8,11 @@
 
 #include "product.h"
 
-// Keys and values, [batch, heads, capacity, width] each.
+// Keys and values, [batch, heads, capacity, width] each; a value may be the beginning of
+// something wider.
 struct KeysValues {
     Element *keys, *values;
-    int heads, key_width, value_width;
+    int heads, key_width, value_width, value_stride;
 
     int64_t slot(const Call& call, int64_t batch, int head, int64_t at) const {
         return (batch * heads + head) * call.capacity + at;
@@ -22,7 +23,7 @@ struct KeysValues {
 template <int HEADS, int KEY, int VALUE>
 struct Kept {
     Element *keys, *values;
-    operator KeysValues() const { return {keys, values, HEADS, KEY, VALUE}; }
+    operator KeysValues() const { return {keys, values, HEADS, KEY, VALUE, VALUE}; }
 };
 
 namespace ops {
@@ -38,7 +39,7 @@ inline void kv_write(Call& call, KeysValues kv, Rows k, Rows v) {
                 }
             };
             put(kv.keys + slot * kv.key_width, k[row] + head * kv.key_width, kv.key_width);
-            put(kv.values + slot * kv.value_width, v[row] + head * kv.value_width,
+            put(kv.values + slot * kv.value_stride, v[row] + head * kv.value_width,
                 kv.value_width);
         }
     });
@@ -196,7 +197,7 @@ class Queries {
     // Adds the values, each times its weight.
     void mix(int64_t at, int n) {
         int64_t slot = kv_.slot(call_, batch_, head_, at);
-        const Element* values = kv_.values + slot * kv_.value_width;
+        const Element* values = kv_.values + slot * kv_.value_stride;
         int row = 0;
         for (; row + 8 <= count_; row += 8) mix_rows<8>(row, values, n);
         for (; row + 4 <= count_; row += 4) mix_rows<4>(row, values, n);
@@ -212,7 +213,7 @@ class Queries {
             float* context = context_ + row * context_width_ + i;
             for (int m = 0; m < M; ++m) sums[m] = load(context + m * context_width_);
             for (int key = 0; key < n; ++key) {
-                F32 value = load_some(values + int64_t(key) * kv_.value_width + i, width);
+                F32 value = load_some(values + int64_t(key) * kv_.value_stride + i, width);
 #pragma GCC unroll 8
                 for (int m = 0; m < M; ++m) {
                     sums[m] += value * broadcast(weights[m * AT_ONCE + key]);

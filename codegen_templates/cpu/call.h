@@ -223,6 +223,18 @@ struct Floats {
     operator const float*() const { return data; }
 };
 
+// A parameter of n numbers, or of rows of them, in fp32 whatever the model is loaded in.
+template <int N>
+struct ExactVector {
+    const float* data;
+    operator const float*() const { return data; }
+};
+template <int ROWS, int COLS>
+struct Exact {
+    const float* data;
+    operator const float*() const { return data; }
+};
+
 // A parameter that only steps of the reference read.
 struct Unread {
     const void* data;

@@ -40,6 +40,7 @@ struct Weight {
 template <int ROWS, int COLS>
 struct Table {
     const Element* data;
+    operator const Element*() const { return data; }
 };
 
 // What stays together in a block: two columns of bf16, or one.

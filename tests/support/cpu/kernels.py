@@ -53,6 +53,7 @@ class KeysValues(ctypes.Structure):
         ("heads", ctypes.c_int),
         ("key_width", ctypes.c_int),
         ("value_width", ctypes.c_int),
+        ("value_stride", ctypes.c_int),
     )
 
 
@@ -68,6 +69,49 @@ class Attention(ctypes.Structure):
         ("learned", ctypes.c_int),
         ("chunk", ctypes.c_int),
         ("softcap", ctypes.c_float),
+    )
+
+
+class Router(ctypes.Structure):
+    """The options of a router; numbers stand for words as its header numbers them."""
+
+    _fields_ = (
+        ("bias", ctypes.c_void_p),
+        ("correction", ctypes.c_void_p),
+        ("top_k", ctypes.c_int),
+        ("softcap", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("score", "after", "groups", "top_groups")),
+        *((name, ctypes.c_int) for name in ("group_score", "ineligible")),
+        ("renormalise", ctypes.c_bool),
+        *((name, ctypes.c_float) for name in ("least_sum", "sum_eps", "scale")),
+    )
+
+
+SCORES = (*FUNCTIONS, "softmax", "sqrt_softplus", "logit")
+
+
+class Experts(ctypes.Structure):
+    """The options of experts."""
+
+    _fields_ = (
+        ("gate_up_bias", ctypes.c_void_p),
+        ("down_bias", ctypes.c_void_p),
+        ("fn", ctypes.c_int),
+        ("alpha", ctypes.c_float),
+        ("limit", ctypes.c_float),
+        ("weigh", ctypes.c_int),
+        ("gated", ctypes.c_bool),
+    )
+
+
+class LatentAttention(ctypes.Structure):
+    """The options of attention over latents."""
+
+    _fields_ = (
+        ("bias", ctypes.c_void_p),
+        ("sinks", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("window", ctypes.c_int),
     )
 
 
@@ -171,7 +215,8 @@ class Kernels:
         kv = kept_of(cache)
         heads, _, width = kv.keys.shape[1:]
         places = kv.keys.data_ptr(), kv.values.data_ptr()
-        return KeysValues(*places, heads, width, kv.values.shape[-1])
+        own = kv.values.shape[-1]
+        return KeysValues(*places, heads, width, own, own)
 
 
 def kept_of(cache: Cache) -> KvState:
