@@ -84,7 +84,7 @@ def _function(op: Op, types: Types) -> str | None:
 
 
 def _experts(op: Op, types: Types) -> str | None:
-    """Every expert has blocks of its own."""
+    """Give every expert blocks of its own, or say why not."""
     _, rows, columns = map(int, types["gate_up"].dims)
     _, out, width = map(int, types["down"].dims)
     if rows % 16 or out % 16:

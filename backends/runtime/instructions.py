@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 
 #: Dtype to the type of its numbers in C++.
-ELEMENTS = {"bf16": "bf16", "f16": "_Float16", "f32": "float"}
+ELEMENTS = {"bf16": "bf16", "f16": "fp16", "f32": "float"}
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c")
 #: Sets of instructions, the best first: those they are made of, as Linux calls them.

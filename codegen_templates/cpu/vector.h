@@ -24,7 +24,16 @@ struct bf16 {
     uint16_t bits;
 };
 
-// The dtype of the model: -DELEMENT=bf16, _Float16 or float.
+// Two bytes that the processor knows: GCC 12 has no _Float16 in C++ for ARM.
+#if defined(__aarch64__)
+using fp16 = __fp16;
+#define FP16
+#elif defined(__FLT16_MAX__)
+using fp16 = _Float16;
+#define FP16
+#endif
+
+// The dtype of the model: -DELEMENT=bf16, fp16 or float.
 using Element = ELEMENT;
 
 template <class To, class From>
@@ -62,10 +71,8 @@ inline void store(bf16* to, F32 v) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
-#if defined(__FLT16_MAX__)
-typedef _Float16 F16 __attribute__((vector_size(32)));
-
-inline F32 load(const _Float16* from) {
+#if defined(FP16)
+inline F32 load(const fp16* from) {
 #if defined(__F16C__) && !defined(__AVX512F__)
     F32 v;
     for (int half = 0; half < 2; ++half) {
@@ -76,20 +83,21 @@ inline F32 load(const _Float16* from) {
 #elif defined(__AVX512F__)
     return as<F32>(_mm512_cvtph_ps(load_as<__m256i>(from)));
 #else
-    return __builtin_convertvector(load_as<F16>(from), F32);
+    F32 v;
+    for (int i = 0; i < LANES; ++i) v[i] = float(from[i]);
+    return v;
 #endif
 }
 
-inline void store(_Float16* to, F32 v) {
-    F16 halves = __builtin_convertvector(v, F16);
-    std::memcpy(to, &halves, sizeof halves);
+inline void store(fp16* to, F32 v) {
+    for (int i = 0; i < LANES; ++i) to[i] = fp16(v[i]);
 }
 #endif
 
 inline float widen(float x) { return x; }
 inline float widen(bf16 x) { return as<float>(uint32_t(x.bits) << 16); }
-#if defined(__FLT16_MAX__)
-inline float widen(_Float16 x) { return float(x); }
+#if defined(FP16)
+inline float widen(fp16 x) { return float(x); }
 #endif
 
 // The first n of 16 numbers, and zeros.
