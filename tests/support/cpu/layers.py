@@ -1,4 +1,4 @@
-"""What tests of kernels between products share: a tolerance, states, padding."""
+"""Tolerance, states and padding of tests of the kernels between products."""
 
 from __future__ import annotations
 
