@@ -62,7 +62,7 @@ def _form(block: Graph) -> Any:
     """Return all that blocks of one class have in common."""
     return (
         block.inputs,
-        block.params,
+        [(param.name, param.type) for param in block.params],
         block.returns,
         own_dtypes(block.params, [block]),
         [(type(op), op.results, list(op.operands())) for op in block.ops],

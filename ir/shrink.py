@@ -80,6 +80,7 @@ def _block(block: m.Block, renumbered: dict[int, int], sizes: Sizes) -> m.Block:
         step.model_copy(
             update={
                 "op": _op(step.op, sizes),
+                "aside": step.aside and _op(step.aside, sizes),
                 "scale": _factor(step.scale),
                 "residual_scale": _factor(step.residual_scale),
             }
@@ -121,8 +122,21 @@ def _op(op: m.Sublayer, sizes: Sizes) -> m.Sublayer:
         case m.Branches():
             each = (b.model_copy(update={"op": _op(b.op, sizes)}) for b in op.branches)
             return op.model_copy(update={"branches": tuple(each)})
+        case m.Chain():
+            return _chain(op, sizes)
         case m.PerLayerInput() | m.Affine() | m.LowRank() | m.GatedConv():
             return op
+
+
+def _chain(op: m.Chain, sizes: Sizes) -> m.Chain:
+    """Shrink the links, of which an attention reads what was embedded, too."""
+    made = []
+    for link in op.links:
+        inner = _op(link.op, sizes)
+        if isinstance(inner, m.Attention) and inner.width:
+            inner = inner.model_copy(update={"width": 2 * HIDDEN})
+        made.append(link.model_copy(update={"op": inner}))
+    return op.model_copy(update={"links": tuple(made)})
 
 
 def _moe(op: m.Moe, few: Sizes) -> m.Moe:

@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -180,8 +181,13 @@ def _read(
     progress: bool | None,
     before: Callable[[Recipe, Checkpoint], None] | None,
 ) -> list[str]:
-    """Fills all parameters; one is packed while the next is read. Returns faults."""
+    """Fills all parameters; one is packed while the next is read. Returns faults.
+
+    Parameters of layers that share their weights are one tensor, unless it is packed.
+    """
     faults: list[str] = []
+    uses = Counter((bind.recipe, bind.shape, bind.dtype) for bind in binds)
+    made: dict[object, torch.Tensor] = {}
     waiting: tuple[str, Future[torch.Tensor]] | None = None
 
     def settle() -> None:
@@ -194,11 +200,16 @@ def _read(
     ):
         for bind in binds:
             own = dtype_of(bind, dtype)
-            weight = torch.empty(bind.shape, dtype=own, device=device)
-            if before is not None:
-                before(bind.recipe, checkpoint)
-            fill(weight, bind.recipe, checkpoint)
-            faults += unsound(weight, bind, checkpoint)
+            one = bind.recipe, bind.shape, bind.dtype
+            weight = made.get(one)
+            if weight is None:
+                weight = torch.empty(bind.shape, dtype=own, device=device)
+                if before is not None:
+                    before(bind.recipe, checkpoint)
+                fill(weight, bind.recipe, checkpoint)
+                faults += unsound(weight, bind, checkpoint)
+                if uses[one] > 1 and packed is None:
+                    made[one] = weight
             if bar is not None:
                 bar.update(weight.nbytes)
             settle()

@@ -14,6 +14,7 @@ from glmc.frontends.build import (
 from glmc.frontends.build.carried import check_sources, kv_source, left_over
 from glmc.frontends.build.factors import FACTORS, factored, without
 from glmc.frontends.build.making import Maker
+from glmc.frontends.build.shared import copies, waived
 from glmc.frontends.language.evaluation import Scope, Value, seen_values
 from glmc.frontends.language.resolver import Resolver
 from glmc.frontends.language.sections import expressions_in
@@ -78,6 +79,7 @@ class _ModelBuilder:
     def model(self, dtype: m.DType, tokens: m.Tokens) -> m.Model:
         spec, resolve, make = self.spec, self.resolve, self.make
         blocks = check_sources(self.blocks())
+        same = tuple(copies(spec, blocks))
         return m.Model(
             name=_identifier(spec.arch),
             dtype=dtype,
@@ -99,8 +101,8 @@ class _ModelBuilder:
             old_names=tuple(
                 m.OldName(old=old, new=new) for old, new in spec.old_names.items()
             ),
-            waivers=tuple(self.waivers()),
-            expected=(*self.expected(), *chosen_by_table(blocks)),
+            waivers=(*self.waivers(), *(waived(one) for one in same)),
+            expected=(*self.expected(), *chosen_by_table(blocks), *same),
         )
 
     def streams(self) -> m.HyperStreams | m.ResidualHistory | None:
@@ -267,7 +269,19 @@ class _ModelBuilder:
         one: dict[str, Any] = dict.fromkeys(FACTORS, 1.0)
         one["hyper"] = make.maps("block.hyper", step.hyper)
         one["mix"] = make.mix("block.mix", step.mix)
+        one["aside"] = self.aside(make, step)
         return make.node(m.Step, "block", step, op=made, **one)
+
+    def aside(self, make: Maker, step: StepSpec) -> m.Chain | None:
+        """Build what is added to a step's input alone, if anything is."""
+        if step.aside is None or make.resolve.value(step.aside) is None:
+            return None
+        name, op = make.named("block.aside", step.aside)
+        made = make.part(f"ops.{name}", op)
+        if isinstance(made, m.Chain):
+            return made
+        expected = "must be an op of kind chain"
+        raise make.resolve.error("block.aside", step.aside, expected, name)
 
 
 def scopes(spec: Spec, scope: Scope) -> tuple[Scope, list[Scope]]:
@@ -300,7 +314,7 @@ _DEFINED_AXES = frozenset(
     {"E", "V", "H", "K", "D", "G", "F", "X", "Fx"}
     | {"Dv", "Dkv", "Dr", "Lq", "Lqq", "Lkv", "Akv", "Hi", "Di", "L", "Ep", "Vp"}
     | {"Hm", "Gm", "Rm", "Dk", "Ec", "Wc", "El"}
-    | {"Rd", "Rz", "Ic", "Ns", "Hb", "Bi", "Bo"}
+    | {"Rd", "Rz", "Ic", "Ns", "Hb", "Bi", "Bo", "Ra", "Ea"}
     | {"N", "NN", "N_in", "Nx", "Rg", "Rl"}
     | {"Nc", "Nh", "Ns", "Tk", "Ev", "Dp", "Go", "Gi", "Lo", "Bd"}
 )

@@ -143,7 +143,9 @@ class Maker:
                 return None
             expected, given = "must be the name of a norm", ref and ref.name
             raise self.resolve.error(what, given, expected, None)
-        name = self.prefix + self.resolve.text(what, ref.name)
+        name = self.resolve.text(what, ref.name)
+        shared = name.startswith("/")
+        name = self.spec.tensor_prefix + name[1:] if shared else self.prefix + name
         own = {key: value for key, value in ref if value is not None}
         suffix = "" if own.pop("bare", False) else ".weight"
         gate, _ = own.pop("gate", None), own.pop("name")

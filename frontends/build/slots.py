@@ -80,7 +80,27 @@ class Slots:
 
     def projection(self, slot: str) -> m.Projection:
         """Return a matrix and, where it has one, its bias."""
-        return m.Projection(weight=self.weight(slot), bias=self.bias(slot))
+        weight, bias = self.weight(slot), self.bias(slot)
+        return m.Projection(weight=weight, bias=bias, adapter=self.adapter(slot))
+
+    def adapter(self, slot: str) -> m.Adapter | None:
+        """Return the slot's adapter, if it has one."""
+        entry, what = self._entry(slot), f"weights.{slot}.adapter"
+        given = entry and entry.adapter
+        if not given or not self.resolve.flag(f"{what}.when", given.when):
+            return None
+        rank = self.resolve.size(f"{what}.rank", given.rank)
+        down, up = (
+            absolute(self.resolve.text(f"{what}.{name}", named), self.spec)
+            for name, named in (("down", given.down), ("up", given.up))
+        )
+        layout = given.layout and self.resolve.text(f"{what}.layout", given.layout)
+        part = slot if layout and "[" in layout else None
+        return m.Adapter(
+            rank=rank,
+            down=m.Weight(tensor=f"{down}.weight"),
+            up=m.Weight(tensor=f"{up}.weight", layout=layout, part=part),
+        )
 
     def optional_projection(self, slot: str) -> m.Projection | None:
         """Return a matrix and its bias, or None where the spec names none for this
@@ -139,19 +159,27 @@ class Slots:
         return None if absent else entry
 
     def _name(self, slot: str, entry: WeightSpec, kind: str) -> str:
-        name = self.resolve.text(f"weights.{slot}.name", entry.name)
-        prefix = (
-            self.spec.tensor_prefix if slot in _MODEL_SLOTS else self.spec.layer_root
-        )
-        if kind == "bias" and entry.bias_name is not None:
-            name = self.resolve.text(f"weights.{slot}.bias_name", entry.bias_name)
-            return f"{prefix}{name}"
-        return f"{prefix}{name}" if entry.bare else f"{prefix}{name}.{kind}"
+        own = kind == "bias" and entry.bias_name is not None
+        key, given = ("bias_name", entry.bias_name) if own else ("name", entry.name)
+        name = self.resolve.text(f"weights.{slot}.{key}", given)
+        if slot in _MODEL_SLOTS:
+            name = f"{self.spec.tensor_prefix}{name}"
+        else:
+            name = absolute(name, self.spec)
+        return name if own or entry.bare else f"{name}.{kind}"
 
     def _layout(self, entry: WeightSpec) -> str | None:
         if entry.layout is None:
             return None
         return self.resolve.text("weights.layout", entry.layout)
+
+
+def absolute(name: str, spec: Spec) -> str:
+    """Return a layer's name for a tensor or a module with its prefix; one that begins
+    with a slash is the model's."""
+    if name.startswith("/"):
+        return spec.tensor_prefix + name[1:]
+    return spec.layer_root + name
 
 
 def slots_of(key: str) -> list[str]:

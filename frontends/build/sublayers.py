@@ -12,6 +12,7 @@ from glmc.frontends.spec import (
     BranchSpec,
     HeadExpertsSpec,
     IndexerSpec,
+    LinkSpec,
     MlaSpec,
     MlpSpec,
     MoeSpec,
@@ -200,6 +201,16 @@ def branch(make: Maker, what: str, spec: BranchSpec) -> m.Branch:
         expected = "must be an op of kind mlp or moe"
         raise make.resolve.error(what, spec.op, expected, name)
     return make.node(m.Branch, what, spec, op=make.part(f"ops.{name}", op))
+
+
+@builds(LinkSpec)
+def link(make: Maker, what: str, spec: LinkSpec) -> m.Link:
+    """Make one of several sublayers after one another, by its name among the ops."""
+    name, op = make.named(what, spec.op)
+    if not isinstance(op, AttentionSpec | MlpSpec | AffineSpec):
+        expected = "must be an op of kind attention, mlp or affine"
+        raise make.resolve.error(what, spec.op, expected, name)
+    return make.node(m.Link, what, spec, op=make.part(f"ops.{name}", op))
 
 
 @builds(AffineSpec)

@@ -338,6 +338,25 @@ def _last(values: Value, value: Value, before: Value) -> Value:
     return found[-1]
 
 
+def _count(values: Value, value: Value, before: Value) -> Value:
+    """Count the elements equal to ``value`` among the first ``before``."""
+    if not isinstance(values, list):
+        raise TypeError(f"{show(values)} is not a list")
+    return sum(same(one, value) for one in values[: max(_integer(before), 0)])
+
+
+def _place(values: Value, value: Value, number: Value) -> Value:
+    """Return the index of the element with that number, from 0, among those equal to
+    ``value``."""
+    if not isinstance(values, list):
+        raise TypeError(f"{show(values)} is not a list")
+    found = [at for at, element in enumerate(values) if same(element, value)]
+    at = _integer(number)
+    if not 0 <= at < len(found):
+        raise ValueError(f"{len(found)} are {show(value)}, and none is number {at}")
+    return found[at]
+
+
 def _entry(entries: Value, key: Value, known: Value) -> Value:
     """Look up a key or a number in an object, whose entries may have ``known`` keys
     only; null where there is none."""
@@ -374,6 +393,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "len": _length,
     "str": _text,
     "last": _last,
+    "count": _count,
+    "place": _place,
     "entry": _entry,
     "each": _each,
 }

@@ -36,8 +36,10 @@ from glmc.frontends.spec.ends import (
 from glmc.frontends.spec.feedforward import (
     BranchesSpec,
     BranchSpec,
+    ChainSpec,
     ClampedGluSpec,
     ExpertLatentsSpec,
+    LinkSpec,
     LowRankSpec,
     MlpSpec,
     MoeSpec,
@@ -75,6 +77,7 @@ from glmc.frontends.spec.positions import (
     SinusoidsSpec,
 )
 from glmc.frontends.spec.weights import (
+    AdapterSpec,
     PublishedQuantization,
     Quantization,
     RowQuantization,
@@ -83,12 +86,14 @@ from glmc.frontends.spec.weights import (
 )
 
 __all__ = [
+    "AdapterSpec",
     "AffineSpec",
     "AlibiSpec",
     "AttentionSpec",
     "BlockIndexerSpec",
     "BranchSpec",
     "BranchesSpec",
+    "ChainSpec",
     "ChannelMixSpec",
     "Check",
     "ClampedGluSpec",
@@ -106,6 +111,7 @@ __all__ = [
     "HyperSpec",
     "IndexPoolSpec",
     "IndexerSpec",
+    "LinkSpec",
     "LongRopeFactors",
     "LowRankSpec",
     "LruSpec",

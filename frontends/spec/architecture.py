@@ -18,6 +18,7 @@ from glmc.frontends.spec.ends import (
 )
 from glmc.frontends.spec.feedforward import (
     BranchesSpec,
+    ChainSpec,
     LowRankSpec,
     MlpSpec,
     MoeSpec,
@@ -76,7 +77,8 @@ OpSpec = Annotated[
     | AffineSpec
     | LowRankSpec
     | PerLayerInputSpec
-    | BranchesSpec,
+    | BranchesSpec
+    | ChainSpec,
     Field(discriminator="kind"),
 ]
 
@@ -91,6 +93,9 @@ class StepSpec(Section, makes=Makes(m.Step)):
     """
 
     op: Text
+    aside: Text | None = None
+    """The name of an op of kind ``chain``, or null: what it makes is added to what
+    ``pre`` reads, and not to the stream."""
     hyper: Text | None = None
     mix: Text | None = None
     when: Flag = True

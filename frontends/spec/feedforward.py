@@ -104,5 +104,16 @@ class BranchSpec(Section, makes=Makes(m.Branch)):
     op: Text
 
 
+class LinkSpec(Section, makes=Makes(m.Link)):
+    """op(pre(x)); ``op`` is an ``attention``, an ``mlp`` or ``affine``."""
+
+    op: Text
+
+
+class ChainSpec(Section, makes=Makes(m.Chain)):
+    """Sublayers one after the other, without sums between them; with ``beside`` the
+    first reads the stream and what was embedded, side by side."""
+
+
 class BranchesSpec(Section, makes=Makes(m.Branches, renamed={"branches": "of"})):
     """The sum of feed-forwards that read the same x."""

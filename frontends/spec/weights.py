@@ -4,14 +4,26 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from glmc.frontends.language.kinds import Flag, Formula, Name, Text
+from glmc.frontends.language.kinds import Flag, Formula, Integer, Name, Text
 from glmc.frontends.language.sections import Section, from_name
+
+
+class AdapterSpec(Section):
+    """A map through few channels beside a slot's own: the names of its two matrices,
+    ``layout`` being that of the second."""
+
+    rank: Integer
+    down: Text
+    up: Text
+    layout: Text | None = None
+    when: Flag = True
 
 
 class WeightSpec(Section):
     """The place of a slot: module name, stored layout, presence of a bias.
 
-    A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own.
+    A bias that is not its module's ``.bias`` has ``bias_name``, the tensor's own. A
+    name that begins with ``/`` is no layer's own: layers may share what it names.
     """
 
     name: Text
@@ -20,6 +32,7 @@ class WeightSpec(Section):
     bias_name: Text | None = None
     bare: bool = False
     """The tensor is called as its module, without ``.weight``."""
+    adapter: AdapterSpec | None = None
 
 
 WeightUse = Annotated[WeightSpec, BeforeValidator(from_name)]

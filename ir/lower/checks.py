@@ -17,12 +17,13 @@ def check(model: m.Model) -> None:
     _check_sources(model)
     _check_halves(model)
     _check_decays(model)
+    _check_chains(model)
 
 
 def _check_masks(model: m.Model) -> None:
     """Refuse mixtures of masks, windows and prefix encoders that one cache cannot
     serve."""
-    found = [step.op for block in model.blocks for step in block.steps]
+    found = [op for block in model.blocks for op in block.sublayers]
     full = [op for op in found if isinstance(op, m.Attention) and op.mask == "full"]
     if full and not model.is_encoder:
         raise ModelShapeError(
@@ -113,7 +114,7 @@ there are several."""
 
 def _check_halves(model: m.Model) -> None:
     """Refuse differential attention that its heads, or other options, do not fit."""
-    ops = [step.op for block in model.blocks for step in block.steps]
+    ops = [op for block in model.blocks for op in block.sublayers]
     for op in ops:
         if not isinstance(op, m.Attention) or not op.difference:
             continue
@@ -132,7 +133,7 @@ def _check_halves(model: m.Model) -> None:
 
 def _check_decays(model: m.Model) -> None:
     """Refuse scans whose states decay in several ways, or in none."""
-    ops = [step.op for block in model.blocks for step in block.steps]
+    ops = [op for block in model.blocks for op in block.sublayers]
     for op in (op for op in ops if isinstance(op, m.Mixer)):
         ways = [op.decay, op.steady, op.memory]
         if ways.count(None) != len(ways) - 1:
@@ -141,6 +142,24 @@ def _check_decays(model: m.Model) -> None:
                 f"{model.name} has a scan with {told} of its state; give it one"
                 " of decay, steady and memory."
             )
+
+
+def _check_chains(model: m.Model) -> None:
+    """Refuse chains whose attention reads another width than it is given."""
+    for block in model.blocks:
+        for chain in block.chains:
+            given = model.hidden * (2 if chain.beside else 1)
+            for link in chain.links:
+                read = isinstance(link.op, m.Attention) and (
+                    link.op.width or model.hidden
+                )
+                if read and read != given:
+                    raise ModelShapeError(
+                        f"{model.name}: an attention of {block.name} reads {read}"
+                        f" channels and is given {given}; give it the width that it"
+                        " reads, or the chain that it is in beside."
+                    )
+                given = model.hidden
 
 
 def _check_sources(model: m.Model) -> None:
@@ -168,7 +187,7 @@ def _check_sources(model: m.Model) -> None:
 
 def _attentions(block: m.Block) -> list[m.Attention]:
     """Return the attentions of a block that read cached keys and values."""
-    found = [step.op for step in block.steps]
+    found = block.sublayers
     return [op for op in found if isinstance(op, m.Attention) and op.mask != "full"]
 
 

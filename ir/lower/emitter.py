@@ -80,10 +80,23 @@ class Emitter(GraphBuilder):
         slot: tuple[str, str],
         axes: Axes = NO_AXES,
     ) -> str:
-        """Emit x Wᵀ + b with the weights of a slot."""
+        """Emit x Wᵀ + b with the weights of a slot, and its adapter if it has one."""
         weight = self.weight(projection.weight, slot, axes)
         bias = self.bias(weight, projection.bias, slot[:1], axes)
-        return str(self.emit(ops.Linear, result, x=x, weight=weight, bias=bias))
+        y = str(self.emit(ops.Linear, result, x=x, weight=weight, bias=bias))
+        adapter = projection.adapter
+        if not adapter:
+            return y
+        axes, low = {**axes, "Ra": adapter.rank}, x
+        for name, stored, dims in (
+            ("down", adapter.down, ("Ra", slot[1])),
+            ("up", adapter.up, (slot[0], "Ra")),
+        ):
+            # Not as its tensor is called: that may count the layers it is for.
+            own = self.recipe(stored, dims, axes)
+            own_name = self.param(f"{result}_{name}", own)
+            low = self.emit(ops.Linear, f"{result}_{name}", x=low, weight=own_name)
+        return str(self.emit(ops.Add, f"{result}_adapted", x=y, y=low))
 
     def scaled(self, result: str, x: str, factor: float) -> str:
         """Emit x · factor, unless that is x."""

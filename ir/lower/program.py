@@ -15,7 +15,7 @@ from glmc.ir.lower.mla import SELECTION
 from glmc.ir.lower.moe import IDS as TOKEN_IDS
 from glmc.ir.lower.steps import SHORTCUT, run
 from glmc.ir.lower.streams import altered, gather, hidden_type, hyper, spread
-from glmc.ir.lower.sublayers import LAYER_INPUT, PREFIX
+from glmc.ir.lower.sublayers import EMBEDDED, LAYER_INPUT, PREFIX
 from glmc.ir.lower.tables import Tables
 from glmc.ir.op import OpTypeError
 from glmc.ir.types import TensorType
@@ -121,10 +121,12 @@ def _stem(model: m.Model, tables: Tables, shared: dict[str, Parameter]) -> Graph
     several = model.streams
     if isinstance(several, m.ResidualHistory):
         several = None
-    embedded = _embed(e, model.embed, "embedded" if several else "x")
+    kept = _embedded(model)
+    embedded = _embed(e, model.embed, EMBEDDED if several or kept else "x")
     x = spread(e, embedded, several) if several else embedded
+    x = e.emit(ops.Same, "x", x=embedded) if kept and not several else x
     handed = [_nothing(e, name, x) for name in _handed_on(model)]
-    returns = [x, *handed, *tables.emit(e), *seen, *_ids(model)]
+    returns = [x, *handed, *tables.emit(e), *seen, *_ids(model), *kept]
     if model.embed.per_layer:
         returns.append(_layer_inputs(e, model.embed.per_layer, embedded))
     if rows := factors.rows(model):
@@ -299,7 +301,8 @@ def _block(model: m.Model, tables: Tables, block: m.Block) -> Graph:
     """Make the graph of one kind of block."""
     handed = _handed_on(model)
     inputs: dict[str, TensorType] = {"x": hidden_type(model), **handed}
-    inputs |= tables.inputs() | _mask(model) | _ids(model) | _layer_input(model)
+    inputs |= tables.inputs() | _mask(model) | _ids(model) | _embedded(model)
+    inputs |= _layer_input(model)
     if rows := factors.rows(model):
         inputs[FACTORS] = TensorType(dtype="f32", dims=(1, 1, len(rows[0])))
     e = Emitter(model, tables, inputs)
@@ -329,7 +332,7 @@ def _mask(model: m.Model) -> dict[str, TensorType]:
     the slot at which the bidirectional part of each row ends."""
     if model.is_encoder:
         return {MASK: REAL}
-    steps = [step.op for block in model.blocks for step in block.steps]
+    steps = [op for block in model.blocks for op in block.sublayers]
     asked = any(isinstance(op, m.Attention) and op.mask == "prefix" for op in steps)
     return {PREFIX: BOUND} if asked else {}
 
@@ -339,6 +342,13 @@ def _ids(model: m.Model) -> dict[str, TensorType]:
     found = [step.op for block in model.blocks for step in block.steps]
     asked = any(isinstance(op, m.Moe) and op.router.table for op in found)
     return {TOKEN_IDS: IDS} if asked else {}
+
+
+def _embedded(model: m.Model) -> dict[str, TensorType]:
+    """Return what was embedded, where layers read it."""
+    asked = any(chain.beside for block in model.blocks for chain in block.chains)
+    dims = ("B", "T", model.hidden)
+    return {EMBEDDED: TensorType(dtype=model.dtype, dims=dims)} if asked else {}
 
 
 def _layer_input(model: m.Model) -> dict[str, TensorType]:

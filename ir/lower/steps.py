@@ -18,6 +18,9 @@ def run(e: Emitter, x: str, steps: Sequence[m.Step], result: str) -> str:
     for at, step in enumerate(steps, 1):
         if not step.parallel:
             read = {None: x}
+        if step.aside:
+            aside = SUBLAYERS[m.Chain](e, x, step.aside)
+            read = {None: str(e.emit(ops.Add, f"r{at}", x=x, y=aside))}
         if step.pre not in read:
             assert step.pre
             read[step.pre] = e.norm(f"h{at}", read[None], step.pre)

@@ -17,6 +17,8 @@ from glmc.ir.state import KvType
 
 LAYER_INPUT = "layer_input"
 """A layer's part of what the stem makes for all of them."""
+EMBEDDED = "embedded"
+"""The stem's value with what was embedded, where layers read it."""
 PREFIX = "prefix"
 """The value with the slot at which the bidirectional part of each row ends."""
 
@@ -30,6 +32,7 @@ def attention(e: Emitter, h: str, a: m.Attention) -> str:
     group = a.heads // a.kv_heads
     axes = {"H": a.heads, "K": a.kv_heads, "D": a.head_dim, "G": group}
     axes |= {"Dv": a.v_dim} if a.v_dim else {}
+    axes |= {"Ea": a.width} if a.width else {}
     chosen = _chosen(e, h, a.experts) if a.experts else None
     states = _projected(e, h, a, axes, chosen)
     if a.clip:
@@ -92,6 +95,11 @@ def _width(a: m.Attention) -> str:
     return "Dv" if a.v_dim else "D"
 
 
+def _read(a: m.Attention) -> str:
+    """Return the axis of what queries, keys and values are made of."""
+    return "Ea" if a.width else "E"
+
+
 States = dict[str, str]
 """Of ``q``, ``k`` and ``v`` those that a layer makes: the newest value of each."""
 
@@ -104,12 +112,12 @@ def _projected(
         fields = {"x": h, "experts": chosen.experts, "kv_heads": a.kv_heads}
         states = {"q": str(e.emit(ops.ExpertQueries, "q", **fields, weight=weight))}
     else:
-        states = {"q": e.linear("q", h, a.q, ("H D", "E"), axes)}
+        states = {"q": e.linear("q", h, a.q, ("H D", _read(a)), axes)}
     if a.k:
-        states["k"] = e.linear("k", h, a.k, ("K D", "E"), axes)
+        states["k"] = e.linear("k", h, a.k, ("K D", _read(a)), axes)
         states["v"] = states["k"]
     if a.v:
-        states["v"] = e.linear("v", h, a.v, (f"K {_width(a)}", "E"), axes)
+        states["v"] = e.linear("v", h, a.v, (f"K {_width(a)}", _read(a)), axes)
     return states
 
 
@@ -270,6 +278,17 @@ def branches(e: Emitter, h: str, op: m.Branches) -> str:
     return total
 
 
+def chain(e: Emitter, x: str, op: m.Chain) -> str:
+    """Emit sublayers one after the other."""
+    slot, axes = "E", {"Ea": 2 * e.model.hidden}
+    if op.beside:
+        slot, x = "Ea", str(e.emit(ops.Concat, "beside", x=x, y=EMBEDDED))
+    for at, link in enumerate(op.links, 1):
+        read = e.norm(f"c{at}", x, link.pre, (slot,), axes) if link.pre else x
+        x, slot = SUBLAYERS[type(link.op)](e, read, link.op), "E"
+    return x
+
+
 def per_layer_input(e: Emitter, h: str, op: m.PerLayerInput) -> str:
     """Emit an MLP gated by the layer's part of the per-layer embedding."""
     axes = {"Ep": e.part_width}
@@ -296,6 +315,7 @@ SUBLAYERS: Mapping[type, Lowering] = {
     m.Affine: affine,
     m.LowRank: low_rank,
     m.Branches: branches,
+    m.Chain: chain,
     m.PerLayerInput: per_layer_input,
 }
 """Kind of sublayer to its lowering, which gives the name of the sublayer's result."""

@@ -126,7 +126,7 @@ def _ropes(model: m.Model) -> list[m.Rope]:
 
 
 def _ops(model: m.Model) -> list[m.Sublayer]:
-    return [step.op for block in model.blocks for step in block.steps]
+    return [op for block in model.blocks for op in block.sublayers]
 
 
 def _key(rope: m.Rope) -> m.Rope:

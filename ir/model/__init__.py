@@ -61,12 +61,14 @@ from glmc.ir.model.sublayers import (
     BlockIndexer,
     Branch,
     Branches,
+    Chain,
     ClampedGlu,
     Difference,
     Distances,
     ExpertLatents,
     HeadExperts,
     Indexer,
+    Link,
     LowRank,
     Mla,
     Mlp,
@@ -80,6 +82,7 @@ from glmc.ir.model.sublayers import (
 )
 from glmc.ir.model.units import ChannelMix, Lru, TimeMix
 from glmc.ir.model.weights import (
+    Adapter,
     BlockQuantized,
     FloatQuantized,
     GroupQuantized,
@@ -94,6 +97,7 @@ from glmc.ir.model.weights import (
 
 __all__ = [
     "ActivationName",
+    "Adapter",
     "Affine",
     "Alibi",
     "AltUp",
@@ -104,6 +108,7 @@ __all__ = [
     "BlockQuantized",
     "Branch",
     "Branches",
+    "Chain",
     "ChannelMix",
     "ClampedGlu",
     "Classifier",
@@ -125,6 +130,7 @@ __all__ = [
     "HyperStreams",
     "Indexer",
     "LinearScaling",
+    "Link",
     "Llama3Scaling",
     "LongRopeScaling",
     "LowRank",

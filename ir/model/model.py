@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glmc.ir.activations import ActivationName
-from glmc.ir.model.sublayers import Attention, Mla, Sublayer
+from glmc.ir.model.sublayers import Attention, Chain, Mla, Sublayer
 from glmc.ir.model.weights import Norm, Projection, Weight
 from glmc.ir.node import Node
 
@@ -60,6 +60,8 @@ class Step(Node):
     shortcut: Literal["begin", "end"] | None = None
     """``begin``: what the step makes is not added, but handed to the next layer.
     ``end``: what the layer before handed on is added after this step's sum."""
+    aside: Chain | None = None
+    """A chain whose result is added to what ``pre`` reads, and not to the stream."""
     hyper: HyperMaps | None = None
     """Given where the model has :class:`HyperStreams`."""
     mix: ResidualMix | None = None
@@ -110,6 +112,18 @@ class Block(Node):
     """A learned number, by which the hidden state is multiplied at last."""
     altup: AltUp | None = None
     """Given where the model has :class:`Streams`."""
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The chains of its steps."""
+        found = (one for step in self.steps for one in (step.op, step.aside))
+        return tuple(one for one in found if isinstance(one, Chain))
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """The sublayers of its steps, and those that chains are made of."""
+        linked = (link.op for chain in self.chains for link in chain.links)
+        return (*(step.op for step in self.steps), *linked)
 
 
 class Sinusoids(Node):
@@ -363,7 +377,7 @@ class Model(Node):
     @property
     def is_encoder(self) -> bool:
         """True where every token sees every other: no cache, no generation."""
-        steps = [step.op for block in self.blocks for step in block.steps]
+        steps = [op for block in self.blocks for op in block.sublayers]
         attending = [op for op in steps if isinstance(op, Attention | Mla)]
         full = [isinstance(op, Attention) and op.mask == "full" for op in attending]
         return bool(full) and all(full)

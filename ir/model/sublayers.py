@@ -177,6 +177,9 @@ class Attention(Node):
     heads: PositiveInt
     kv_heads: PositiveInt
     head_dim: PositiveInt
+    width: PositiveInt | None = None
+    """Width of what queries, keys and values are made of, axis ``Ea``; None: that of
+    the hidden state."""
     v_dim: PositiveInt | None = None
     """Width of a value, axis ``Dv``; None: that of a key, axis ``D``."""
     v_scale: PositiveFloat = 1.0
@@ -364,6 +367,25 @@ class Branches(Node):
     branches: tuple[Branch, ...]
 
 
+class Link(Node):
+    """``op(pre(x))``, one of several that read what the one before them makes."""
+
+    op: Annotated[Attention | Mlp | Affine, Field(discriminator="kind")]
+    pre: Norm | None = None
+
+
+class Chain(Node):
+    """Sublayers one after the other, without sums between them.
+
+    With ``beside`` the first reads x and then what was embedded, side by side: twice
+    the channels, as its ``Attention.width`` says.
+    """
+
+    kind: Literal["chain"] = "chain"
+    links: tuple[Link, ...]
+    beside: bool = False
+
+
 class Indexer(Node):
     """An indexer that selects the cached tokens a query may see: DeepSeek's sparse
     attention.
@@ -460,6 +482,7 @@ Sublayer = Annotated[
     | Affine
     | LowRank
     | PerLayerInput
-    | Branches,
+    | Branches
+    | Chain,
     Field(discriminator="kind"),
 ]

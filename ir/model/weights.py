@@ -90,11 +90,21 @@ class Weight(Node):
     """The format of quantised tensors; None: the tensor is stored as floats."""
 
 
+class Adapter(Node):
+    """A map through few channels beside a projection (LoRA, arXiv:2106.09685)."""
+
+    rank: PositiveInt
+    """Axis ``Ra``."""
+    down: Weight
+    up: Weight
+
+
 class Projection(Node):
-    """y = x W^T + b."""
+    """y = x W^T + b, with an adapter also + up(down(x))."""
 
     weight: Weight
     bias: Weight | None = None
+    adapter: Adapter | None = None
 
 
 class NormGate(Node):

@@ -32,6 +32,17 @@ class Embedding(Op):
         return call.nbytes(types["ids"]) + 2 * rows
 
 
+class Same(Op):
+    """x itself, under another name."""
+
+    mnemonic = "same"
+    is_view = True
+    x: Value
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        return (types["x"],)
+
+
 class KnownIds(Op):
     """ids, and 0 where an id is ``limit`` or above it."""
 

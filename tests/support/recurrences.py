@@ -55,6 +55,21 @@ FAMILIES: Mapping[str, Config] = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    # transformers clamps steps in prompts only, and cannot start with a bound of 0.
+    "zamba2": {
+        **{k: v for k, v in RMS.items() if k != "num_key_value_heads"},
+        "max_position_embeddings": 256,
+        "num_hidden_layers": 4,
+        "layers_block_type": ["mamba", *["hybrid"] * 3],
+        "num_mem_blocks": 2,
+        "adapter_rank": 10,
+        "use_shared_attention_adapter": True,
+        "use_mem_rope": True,
+        "n_mamba_heads": 8,
+        "mamba_d_state": 12,
+        "mamba_ngroups": 2,
+        "time_step_min": 1e-12,
+    },
     # Kernels that round to bfloat16 could not be compared.
     "xlstm": {
         "vocab_size": 128,
@@ -93,12 +108,24 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "xlstm": {"memory": {}},
+    "zamba2": {
+        "adapters": {},
+        "one_block": {
+            "num_mem_blocks": 1,
+            "use_shared_attention_adapter": False,
+            "use_mem_rope": False,
+            "add_bias_linear": True,
+            "num_key_value_heads": 2,
+        },
+    },
 }
 
 # Where the first layer keeps no keys transformers counts no tokens as read, and takes
 # each for the first of a padded row.
 # The recurrent units of transformers let padding in, and RWKV and xLSTM take no mask.
 UNPADDED = {"minimax-lightning", "recurrent_gemma", "rwkv", "xlstm"}
+# With a bias in a projection padding comes into the convolutions.
+UNPADDED |= {"zamba2-one_block"}
 # A row begins at its first token here, at position 0 there; the others have none.
 NEAR = {"recurrent_gemma", "rwkv", "xlstm"}
 
@@ -107,6 +134,7 @@ CLASSES: Mapping[str, str] = {
     "recurrent_gemma": "RecurrentGemmaForCausalLM",
     "rwkv": "RwkvForCausalLM",
     "xlstm": "xLSTMForCausalLM",
+    "zamba2": "Zamba2ForCausalLM",
 }
 
 MISTAKES: tuple[tuple[str, str, str], ...] = (
@@ -172,6 +200,25 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "xlstm-memory",
         "weights: {mix_input: {name: mlstm_layer.fgate_preact}, "
         "mix_forget: {name: mlstm_layer.igate_preact}}",
+        "decode",
+    ),
+    # Weights that layers share, with adapters of each
+    (
+        "zamba2-adapters",
+        "per_layer: {use: \"=str(number % c.num_mem_blocks) if shares else ''\"}\n"
+        "waive: {'*_adapter_list.*': planted}",
+        "prompt",
+    ),
+    (
+        "zamba2-adapters",
+        "block!: [{op: scan, pre: \"=own + 'input_layernorm'\"}]\n"
+        "waive: {'*.shared_transformer.*': planted, '*.linear.weight': planted}",
+        "prompt",
+    ),
+    ("zamba2-adapters", "ops: {attn: {scale: =D ** -0.5}}", "decode"),
+    (
+        "zamba2-adapters",
+        "ops: {attn: {rope: {when: false}}}\nignore: {use_mem_rope: planted}",
         "decode",
     ),
 )

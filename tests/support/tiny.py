@@ -35,8 +35,20 @@ def make(variant: Variant, folder: Path, *, seed: int = 0, shard: str = "") -> N
         config, attn_implementation="eager", dtype=torch.float32
     )
     randomise(model, seed)
+    _share(model)
     model.tie_weights()
     model.save_pretrained(folder, max_shard_size=shard or "1GB")
+
+
+def _share(model: Any) -> None:
+    """Give layers that share the weights of an earlier one copies of them: without a
+    tied head transformers takes each for a weight of its own."""
+    inner = model.base_model
+    for key, source in (getattr(inner, "_tied_weights_keys", None) or {}).items():
+        if "layers." in key:
+            inner.get_submodule(key).load_state_dict(
+                inner.get_submodule(source).state_dict()
+            )
 
 
 # Mistral 4 is listed as the text part of a composite only, and what sees in Emu 3 has
@@ -88,9 +100,9 @@ def _scaled(name: str, parameter: torch.Tensor, noise: torch.Tensor) -> torch.Te
         return (parameter == 1).float() + 0.25 * noise  # a norm's weight, or a bias
     if "embed" in name or "wte" in name or "wpe" in name:
         return 0.5 * noise
-    if "x_proj" in name or "dt_proj" in name:
-        # Mamba multiplies what these make with one another and sums it up: rounding of
-        # large ones is all that would be compared.
+    if "x_proj" in name or "dt_proj" in name or "adapter" in name:
+        # Mamba multiplies what these make with one another and sums it up, and adapters
+        # are beside large maps: rounding of large ones is all that would be compared.
         return 0.25 * noise / math.sqrt(min(parameter.shape[-2:]))
     return noise / math.sqrt(min(parameter.shape[-2:]))
 
