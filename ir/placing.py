@@ -261,9 +261,8 @@ class Experts(Rule):
         if not is_shard(stack):
             return Flow(wants, (REPLICATED,))
         if getattr(op, "zero_experts", 0):
-            raise PlacingError(
-                f"{op.mnemonic} has experts without weights, which every rank would add"
-            )
+            # What they add is the first rank's: `own_weights`, or `own_experts`.
+            wants["weights"] = PARTIAL
         if stack.axis == 0:
             wants |= {"gate_up": shard(0), "down": shard(0)}
             wants |= {"experts": PARTIAL, "weights": PARTIAL}

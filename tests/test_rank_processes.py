@@ -104,6 +104,12 @@ WORLDS = (
     World("lfm2-gates", 2),
     World("lfm2-gates", 4),
     World("gpt_oss-sinks", 2),
+    World("longcat_flash-zero_experts", 2),
+    World("longcat_flash-zero_experts", 4),
+    World("longcat_flash-zero_experts", 2, experts=True),
+    World("deepseek_v4-rates", 2),
+    World("minimax_m3_vl_text-blocks", 2),
+    World("minimax_m3_vl_text-blocks", 4),
     World("gpt2-tied", 4),  # LayerNorms, and biases behind cut columns
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from glmc.command.cli import main
 from glmc.ir.errors import NotDealtError
+from glmc.ir.text import parse_program
+from glmc.ir.verify import VerifyError, verify
 from support import builds, hub_formats, ranked
 from support.hub_formats import FORMATS
 from support.ranges import first
@@ -41,11 +44,18 @@ KINDS = (
     "gemma3_text-two_ropes",
     "minimax_m2-corrected",
     "stablelm-parallel",
+    "longcat_flash-zero_experts",  # experts without matrices are the first rank's
+    "deepseek_v4-rates",  # entries of several tokens, on every rank
+    "minimax_m3_vl_text-blocks",  # each rank selects the blocks of its groups
+    "step3p7-text",
+    "hy_v4-selects",
+    "lfm3-gates",
 )
 
 
-# Its six heads of values do not go to four.
-CASES = [(name, n) for name in KINDS for n in (2, 4) if (name, n) != (KINDS[6], 4)]
+# Six heads, of values or of queries, and two groups of a product do not go to four.
+FOR_TWO = {"qwen3_next-interval", "step3p7-text", "deepseek_v4-rates"}
+CASES = [(name, n) for name in KINDS for n in (2, 4) if n == 2 or name not in FOR_TWO]
 
 
 @pytest.mark.parametrize(("name", "ranks"), first(13, CASES))
@@ -56,7 +66,9 @@ def test_ranks_answer_what_one_does(
     _compare(checkpoint, compiled(checkpoint), tmp_path, ranks)
 
 
-@pytest.mark.parametrize("name", ["mixtral-experts", "gpt_oss-sinks"])
+@pytest.mark.parametrize(
+    "name", ["mixtral-experts", "gpt_oss-sinks", "longcat_flash-zero_experts"]
+)
 def test_whole_experts_go_to_ranks(
     name: str, tiny: MakeTiny, compiled: Compile, tmp_path: Path
 ) -> None:
@@ -64,6 +76,21 @@ def test_whole_experts_go_to_ranks(
     alone = compiled(checkpoint)
     found = _compare(checkpoint, alone, tmp_path, 2, expert_parallel=True)
     assert found["bytes"] < 0.56 * _bytes(checkpoint)
+
+
+@pytest.mark.parametrize(("by", "op"), [(False, "weights"), (True, "experts")])
+def test_experts_without_matrices_are_the_first_ranks(
+    by: bool, op: str, tiny: MakeTiny, tmp_path: Path
+) -> None:
+    checkpoint = tiny(BY_NAME["longcat_flash-zero_experts"]).checkpoint
+    options = {"tensor_parallel": 2, "expert_parallel": by}
+    build = _compiled(checkpoint, tmp_path / "build", options)
+    text = (build / "ir/2-place.glmc").read_text()
+    assert f"own_{op}(%experts, %weights, " in text
+    everywhere = re.sub(r"(moe_experts\(%\w+, %\w+, )%own_weights", r"\1%weights", text)
+    assert everywhere != text
+    with pytest.raises(VerifyError, match="takes weights partial here, and it is repl"):
+        verify(parse_program(everywhere))
 
 
 # Three layers, in stages of two and one; heads that are tied to the embedding; a delta

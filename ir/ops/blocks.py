@@ -8,6 +8,7 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Reads, Types, Value, expect
 from glmc.ir.ops.attention import attention_flops, kv_type
 from glmc.ir.ops.latent import vectors
+from glmc.ir.placing import ByHead
 from glmc.ir.types import TensorType
 
 
@@ -48,6 +49,7 @@ class BlockAttention(Op):
     """attention over the slots of selected blocks only."""
 
     mnemonic = "block_attention"
+    placing = ByHead(("q", "selection"), ("kv",))
     multiplies = True
     q: Value
     kv: Reads

@@ -134,7 +134,8 @@ class ZerosSummand(ZerosLike):
 
 
 class OwnPart(Op):
-    """This rank's part of dimension ``dim`` of x."""
+    """This rank's part of dimension ``dim`` of x; ``copies`` ranks after one another
+    have the same."""
 
     mnemonic = "own_part"
     placing = Fixed({}, ("shard",))
@@ -143,9 +144,12 @@ class OwnPart(Op):
     x: Value
     dim: int
     ranks: int
+    copies: int = 1
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
-        return (_part(types["x"], self.dim, self.ranks),)
+        fits = self.copies > 0 and self.ranks % self.copies == 0
+        expect(fits, f"{self.copies} of {self.ranks} ranks cannot have the same")
+        return (_part(types["x"], self.dim, self.ranks // self.copies),)
 
 
 class OwnRows(Op):
@@ -174,9 +178,27 @@ class OwnRows(Op):
         return call.nbytes(types["ids"]) + 2 * rows
 
 
+class OwnWeights(Op):
+    """The weights of a router's choices; those of experts from ``first`` on, which have
+    no matrices and are no rank's, are 0 on all ranks but the first."""
+
+    mnemonic = "own_weights"
+    placing = Fixed({}, ("partial",))
+    ranked = True
+    experts: Value
+    weights: Value
+    first: int
+
+    def infer(self, types: Types) -> tuple[TensorType, ...]:
+        experts, weights = types["experts"], types["weights"]
+        expect(experts.dims == weights.dims, f"{experts} do not go with {weights}")
+        return (weights,)
+
+
 class OwnExperts(Op):
     """The choices of a router, counted among the ``count`` experts of this rank; those
-    of other ranks are the first one, with the weight 0."""
+    of other ranks are the first one, with the weight 0. Experts from ``first`` on, if
+    given, have no matrices, and are the first rank's after its own."""
 
     mnemonic = "own_experts"
     placing = Fixed({}, ("partial", "partial"))
@@ -184,6 +206,7 @@ class OwnExperts(Op):
     experts: Value
     weights: Value
     count: int
+    first: int | None = None
 
     def infer(self, types: Types) -> tuple[TensorType, ...]:
         experts, weights = types["experts"], types["weights"]

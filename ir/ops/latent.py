@@ -56,7 +56,7 @@ class LatentAttention(Op):
     """
 
     mnemonic = "latent_attention"
-    placing = ByHead(("q",), ("kv_b", "bias"))
+    placing = ByHead(("q",), ("kv_b", "bias", "sinks"))
     multiplies = True
     q: Value
     latents: Reads

@@ -14,6 +14,7 @@ from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Reads, Types, Value, Writes, expect
 from glmc.ir.ops.attention import check_window
 from glmc.ir.ops.latent import vectors
+from glmc.ir.placing import ByHead
 from glmc.ir.state import RowType, TokenType
 from glmc.ir.types import TensorType, Type
 
@@ -132,6 +133,7 @@ class PooledAttention(Op):
     """
 
     mnemonic = "pooled_attention"
+    placing = ByHead(("q",), ("sinks",))
     multiplies = True
     q: Value
     kv: Reads
@@ -179,6 +181,7 @@ class GroupedLinear(Op):
     ``[B,T,H,D]``, which are G · in channels, to ``[B,T,G·out]``."""
 
     mnemonic = "grouped_linear"
+    placing = ByHead(("x",), ("weight",))
     multiplies = True
     x: Value
     weight: Param

@@ -104,10 +104,14 @@ def _dealt(recipe: Recipe, cut: Cut, ranks: int) -> Recipe:
 
 
 def _cut(param: Parameter, how: Place) -> Cut | None:
-    """Return the cut of a parameter that is to be dealt, or None."""
+    """Return the cut of a parameter that is to be dealt, or None; codes with one row
+    for each head, which lie in blocks of more rows than a rank has, are whole."""
     other = "channels" if how.experts == "experts" else "experts"
     stacked = any(cut.what == "experts" for cut in param.cuts)
-    return next((c for c in param.cuts if not stacked or c.what != other), None)
+    found = next((c for c in param.cuts if not stacked or c.what != other), None)
+    if found is None or how.anywhere or found.units != param.recipe.shape[found.dim]:
+        return found
+    return None if found.units // how.ranks % grain(param.recipe, found.dim) else found
 
 
 def _uneven(param: Parameter, how: Place, ranks: int) -> str | None:

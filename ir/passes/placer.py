@@ -18,6 +18,7 @@ from glmc.ir.ops import (
     OwnExperts,
     OwnPart,
     OwnRows,
+    OwnWeights,
     ReduceScatter,
     RmsNorm,
     RmsNormPart,
@@ -206,13 +207,20 @@ class GraphPlacer:
         elif has.placement == PARTIAL and is_shard(wanted):
             cls, fields = ReduceScatter, dealing
         elif has.placement == REPLICATED and is_shard(wanted):
-            cls, fields = OwnPart, dealing
+            copies = self._copies(has, wanted.axis)
+            cls, fields = OwnPart, {**dealing, "copies": copies}
         elif has.placement != PARTIAL or wanted != REPLICATED:
             raise PlacingError(f"%{name} is {has}, and {wanted} is needed")
         result = self._fresh(f"{name}_{_SUFFIX[cls]}")
         made = self._append(cls, {"x": name, **fields}, (result,))
         self._note(f"{cls.mnemonic} of %{name}: {has}", made)
         return result
+
+    def _copies(self, has: Type, axis: int) -> int:
+        """Return how many ranks have the same part of a value: of heads, where there
+        are fewer than ranks."""
+        size = has.dims[axis] if isinstance(has, TensorType) else 0
+        return max(1, self.ranks // size) if isinstance(size, int) and size else 1
 
     def _note(self, reason: str, made: Op) -> None:
         self.entries.append(
@@ -353,17 +361,25 @@ def _norm_of_groups(placer: GraphPlacer, op: Op) -> bool:
     return True
 
 
-def _whole_experts(placer: GraphPlacer, op: Op) -> bool:
-    """Count the chosen experts among those of a rank, where it has whole ones."""
+def _own_experts(placer: GraphPlacer, op: Op) -> bool:
+    """Count the chosen experts among those of a rank, where it has whole ones; what
+    experts without matrices add, leave to the first rank."""
     assert isinstance(op, MoeExperts)
     stack = placer._type("@", op.down)
-    if not is_shard(stack.placement) or stack.placement.axis:
+    if not is_shard(stack.placement) or (stack.placement.axis and not op.zero_experts):
         return False
-    names = tuple(placer._fresh(f"own_{name}") for name in (op.experts, op.weights))
-    fields = {"experts": op.experts, "weights": op.weights}
-    placer._append(OwnExperts, {**fields, "count": int(stack.dims[0])}, names)
-    own = dict(zip(("experts", "weights"), names, strict=True))
-    placer._emit(MoeExperts, op, {**_fields(op), **own})
+    fields: dict[str, Any] = {"experts": op.experts, "weights": op.weights}
+    cls: type[Op] = OwnWeights
+    own = ["weights"]
+    if stack.placement.axis == 0:
+        cls, own = OwnExperts, ["experts", "weights"]
+        fields["count"] = int(stack.dims[0])
+    names = tuple(placer._fresh(f"own_{getattr(op, name)}") for name in own)
+    if op.zero_experts:
+        fields["first"] = placer.choices[op.down].whole.type.dims[0]
+    placer._append(cls, fields, names)
+    made = dict(zip(own, names, strict=True))
+    placer._emit(MoeExperts, op, {**_fields(op), **made})
     return True
 
 
@@ -371,6 +387,6 @@ _EXPANSIONS: Mapping[type[Op], Callable[[GraphPlacer, Op], bool]] = {
     Embedding: _own_rows,
     RmsNorm: _norm_of_parts,
     GatedNorm: _norm_of_groups,
-    MoeExperts: _whole_experts,
+    MoeExperts: _own_experts,
 }
 """Ops that become several where they are dealt out."""

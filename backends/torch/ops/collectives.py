@@ -59,10 +59,11 @@ def zeros_summand(x: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(x)
 
 
-def own_part(x: torch.Tensor, *, dim: int, ranks: int) -> torch.Tensor:
-    """Takes this rank's part of `x` along `dim`, one of `ranks` equal ones."""
-    size = x.shape[dim] // ranks
-    return x.narrow(dim, current().rank * size, size)
+def own_part(x: torch.Tensor, *, dim: int, ranks: int, copies: int = 1) -> torch.Tensor:
+    """Takes this rank's part of `x` along `dim`; `copies` of the `ranks` after one
+    another have the same of the equal parts."""
+    size = x.shape[dim] * copies // ranks
+    return x.narrow(dim, current().rank // copies * size, size)
 
 
 def own_rows(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -74,13 +75,30 @@ def own_rows(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return rows * mine.unsqueeze(-1)
 
 
+def own_weights(
+    experts: torch.Tensor, weights: torch.Tensor, *, first: int
+) -> torch.Tensor:
+    """Returns `weights` [B, T, k], on all ranks but the first with 0 for `experts` from
+    `first` on."""
+    return weights if current().rank == 0 else weights * (experts < first)
+
+
 def own_experts(
-    experts: torch.Tensor, weights: torch.Tensor, *, count: int
+    experts: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    count: int,
+    first: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Counts `experts` int64 [B, T, k] among the `count` of this rank; those of other
-    ranks are the first of them, with 0 in place of their `weights`."""
+    ranks are the first of them, with 0 in place of their `weights`. Those from `first`
+    on are the first rank's, after its own."""
     at = experts - current().rank * count
     mine = (at >= 0) & (at < count)
+    if first is not None:
+        beyond = experts >= first
+        at = torch.where(beyond, experts - first + count, at)
+        mine = torch.where(beyond, current().rank == 0, mine)
     return torch.where(mine, at, 0), weights * mine
 
 

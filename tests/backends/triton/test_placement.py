@@ -56,7 +56,7 @@ NOT_WRITTEN = frozenset(
         "pooled_attention",
     }
     # Of models that are dealt to ranks.
-    | {"square_sum", "rms_norm_part", "own_experts"}
+    | {"square_sum", "rms_norm_part", "own_experts", "own_weights"}
 )
 """Ops that each layer launches, for which somebody has yet to write a kernel."""
 
