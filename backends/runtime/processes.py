@@ -2,6 +2,8 @@
 CPUs; `torchrun` starts them."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -158,6 +160,16 @@ def group(device: torch.device | str = "cpu") -> Iterator[None]:
         ) from error
     try:
         yield
+    except Exception:
+        _end_by_itself()
+        raise
     finally:
         leave()
         dist.destroy_process_group()
+
+
+def _end_by_itself() -> None:
+    """Lets this process end with an exit code of its own: what ends one rank ends all,
+    and a launcher asks the others to stop as soon as one has."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

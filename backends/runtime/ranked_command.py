@@ -26,6 +26,7 @@ def run(
     parser.add_argument("--weights", required=True, help="a folder or hub id")
     parser.add_argument("--prompt", help="a text to continue")
     parser.add_argument("--prompt-ids", help="token ids instead: 64790,64792,30910")
+    parser.add_argument("--variant", help="of the tokenizer, where files do not decide")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int)
@@ -53,7 +54,8 @@ def _answer(build: Any, asked: Any) -> str:
     model = build.load(asked.weights, device=asked.device, dtype=asked.dtype)
     how = {name: getattr(asked, name) for name in _HOW}
     if asked.prompt is not None:
-        tokenizer = build.load_tokenizer(asked.weights)
+        named = {} if asked.variant is None else {"variant": asked.variant}
+        tokenizer = build.load_tokenizer(asked.weights, **named)
         return str(model.generate(asked.prompt, tokenizer=tokenizer, **how))
     ids = [[int(part) for part in asked.prompt_ids.split(",")]]
     prompt = torch.tensor(ids, device=model.device)
