@@ -123,11 +123,9 @@ def _on_paper(
     from glmc.backends.triton.paper.sheet import sheet
 
     ops = [(graph, op) for graph in program.graphs for op in graph.ops]
-    moved = [
-        op.cost(program.operand_types(graph, op), call).nbytes for graph, op in ops
-    ]
+    costs = [op.cost(program.operand_types(graph, op), call) for graph, op in ops]
     sizes = sizes_of(call.batch, call.tokens, call.context)
-    return sheet(kernels, zip(uses(program), moved, strict=True), dtype, sizes, on, own)
+    return sheet(kernels, zip(uses(program), costs, strict=True), dtype, sizes, on, own)
 
 
 def _ahead(maker: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """``glmc inspect --kernels``: what a GPU will do with each launch, told from binaries.
 
 Nothing is measured: kernels are compiled for the GPU, their machine code is read, and a
-model of four terms (``glmc.backends.triton.paper``) says what bounds each launch.
+model of five terms (``glmc.backends.triton.paper``) says what bounds each launch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,7 +70,7 @@ def gpu_of(on: Device) -> Gpu:
             f"--kernels: nothing is known of the cores of {on.name}. The devices are"
             f" {known}."
         )
-    return Gpu(on.cores, on.bandwidth)
+    return Gpu(on.cores, on.bandwidth, on.flops["bf16"])
 
 
 def _launch(graph: Graph, op: Op, line: "Line") -> Launch:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from glmc.backends.triton.paper.pipes import Work, work
 from glmc.backends.triton.paper.sass import Instruction, Loop
 
 # Loads to registers, to shared memory by the threads, and by the tensor memory unit.
@@ -21,6 +22,7 @@ class Flight:
     loaded        bytes that a thread asks for in a round of the loop
     widths        bits of a load -> how many of a round
     instructions  of a round
+    work          what its instructions take
     bulk          whether the tensor memory unit reads: its bytes are not in the text
     """
 
@@ -28,11 +30,15 @@ class Flight:
     loaded: int
     widths: dict[int, int]
     instructions: int
+    work: Work
     bulk: bool
 
 
 def flight(
-    code: Sequence[Instruction], loops: Sequence[Loop], streams: Sequence[bool]
+    code: Sequence[Instruction],
+    loops: Sequence[Loop],
+    streams: Sequence[bool],
+    chip: str,
 ) -> Flight:
     """Follow a kernel along its text, every loop some rounds, and look at the loop that
     reads most.
@@ -42,6 +48,7 @@ def flight(
         loops: those without another inside.
         streams: whether an instruction loads what comes from memory, and not from a
             cache in which all programs find it.
+        chip: the GPU's name in ``targets.LIMITS``.
     """
     asked = [_bytes(one) if yes else 0 for one, yes in zip(code, streams, strict=True)]
     main = max(loops, key=lambda loop: sum(_part(asked, loop)), default=None)
@@ -53,12 +60,14 @@ def flight(
         if main.first <= at <= main.last:
             most = max(most, state.bytes)
     loads = [nbytes * 8 for nbytes in _part(asked, main) if nbytes]
+    body = code[main.first : main.last + 1]
     return Flight(
         under_way=most,
         loaded=sum(loads) // 8,
         widths={bits: loads.count(bits) for bits in sorted(set(loads), reverse=True)},
-        instructions=main.last - main.first + 1,
-        bulk=any(one.name == _BULK for one in code[main.first : main.last + 1]),
+        instructions=len(body),
+        work=work(body, chip),
+        bulk=any(one.name == _BULK for one in body),
     )
 
 

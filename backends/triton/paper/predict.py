@@ -3,23 +3,24 @@
 The model has no fitted number. By Little's law what a core has under way bounds what it
 reads, and a program takes no less than its bytes over what it has under way, times a
 load's latency; so the last wave of programs, with cores half empty, takes long for few
-bytes. Instructions take issue slots, and a launch what one in a recorded graph takes.
+bytes. Instructions take issue slots, products those of tensor cores at their peak, and
+a launch what one in a recorded graph takes.
 """
 
 import math
 from dataclasses import dataclass
 
 from glmc.backends.triton.paper.flight import Flight
+from glmc.backends.triton.paper.pipes import SCHEDULERS
 from glmc.backends.triton.resources import Resources, occupancy
 from glmc.backends.triton.targets import LIMITS
+from glmc.ir.cost import Cost
 
 # Microseconds between two kernels of a recorded graph, measured on an H100 by
 # "Look Ma, No Bubbles" (Hazy Research, 2025-05).
 LAUNCH = 1.3
 # Less than this part of the bare read is no limit.
 _WORTH = 0.05
-# A core has four schedulers, each of which issues an instruction of a warp a cycle.
-_ISSUED = 4
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,15 @@ class Cores:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as the prediction sees it: cores, and 10^9 bytes a second of its memory."""
+    """A GPU as the prediction sees it.
+
+    bandwidth  10^9 bytes a second of its memory
+    tensor     10^12 operations a second of its tensor cores, in half precision
+    """
 
     cores: Cores
     bandwidth: float
+    tensor: float
 
     @property
     def needed(self) -> float:
@@ -64,8 +70,9 @@ class Prediction:
     issue      issue slots of a core that reading at full bandwidth takes, in parts of
                those that there are; above 1 instructions are the limit
     time       microseconds
-    limit      what lengthens the bare read most: "under way", "tail" or "issue"; "read"
-               where nothing does, "launch" where a launch takes longer than all of it
+    limit      what lengthens the bare read most: "under way", "tail", "issue" or
+               "tensor"; "read" where nothing does, "launch" where a launch takes longer
+               than all of it
     """
 
     programs: int
@@ -80,15 +87,16 @@ class Prediction:
 
 
 def predict(
-    grid: tuple[int, ...], taken: Resources, reads: Flight, nbytes: int, on: Gpu
+    grid: tuple[int, ...], taken: Resources, reads: Flight, cost: Cost, on: Gpu
 ) -> Prediction:
-    """Predict a launch that moves ``nbytes``.
+    """Predict a launch.
 
     Args:
         grid: its programs, by axis.
         taken: what its kernel takes.
         reads: how its kernel reads.
-        nbytes: bytes it moves; 0 for a launch whose op is counted with another.
+        cost: bytes that it moves, none for a launch whose op is counted with another;
+            operations that it does on tensor cores.
         on: the GPU.
     """
     limits = LIMITS[on.cores.chip]
@@ -99,15 +107,21 @@ def predict(
     under_way = min(resident, -(-programs // on.cores.count)) * each
     enough = 1.0 if reads.bulk else min(1.0, under_way / on.needed)
     issue = _issue(reads, on) if reads.loaded else 0.0
-    read = nbytes / on.bandwidth / 1e3
-    body = read * max(1 / enough if enough else 1.0, issue)
+    read = cost.nbytes / on.bandwidth / 1e3
+    products, issued = _products(reads, cost, on)
+    body = max(read * max(1 / enough if enough else 1.0, issue), products + issued)
     full, rest = divmod(programs, slots)
-    alone = nbytes / programs / each * on.cores.latency / 1e3 if each else 0.0
+    alone = cost.nbytes / programs / each * on.cores.latency / 1e3 if each else 0.0
     last = max(body * rest / programs, alone) if rest else 0.0
     whole = max(body * full * slots / programs + last, body)
+    if products:
+        # Cores that have a program more than others end last.
+        share = -(-programs // on.cores.count) * on.cores.count / programs
+        whole = max(whole, (products + issued) * share)
     lost = {
         "under way": read / enough - read if enough else 0.0,
-        "issue": read * issue - read,
+        "issue": max(read * issue, issued) - read,
+        "tensor": products - read,
         "tail": whole - body,
     }
     worst = max(lost, key=lambda name: lost[name])
@@ -127,5 +141,15 @@ def predict(
 
 def _issue(reads: Flight, on: Gpu) -> float:
     a_cycle = on.bandwidth / on.cores.count / on.cores.clock
-    each = reads.instructions / (reads.loaded * LIMITS[on.cores.chip].threads)
-    return a_cycle * each / _ISSUED
+    each = reads.work.cycles / (reads.loaded * LIMITS[on.cores.chip].threads)
+    return a_cycle * each / SCHEDULERS
+
+
+def _products(reads: Flight, cost: Cost, on: Gpu) -> tuple[float, float]:
+    """Return microseconds of the products on tensor cores at their peak, and of issuing
+    the instructions around them."""
+    if not reads.work.products:
+        return 0.0, 0.0
+    a_cycle = on.cores.count * on.cores.clock * SCHEDULERS * 1e3
+    rounds = cost.flops / reads.work.products
+    return cost.flops / on.tensor / 1e6, rounds * reads.work.cycles / a_cycle

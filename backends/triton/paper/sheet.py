@@ -14,9 +14,12 @@ from glmc.backends.triton.paper.sass import Instruction
 from glmc.backends.triton.resources import Resources
 from glmc.backends.triton.targets import Target
 from glmc.backends.triton.uses import OpUse
+from glmc.ir.cost import Cost
 
 # Tensors smaller by this than the largest one are taken to stay in a cache.
 _FEW = 8
+# What a kernel takes, how it reads, and the bytes of the tensors that it streams.
+Look = tuple[Resources, Flight, int]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Line:
 
 def sheet(
     kernels: str,
-    ops: Iterable[tuple[OpUse, int]],
+    ops: Iterable[tuple[OpUse, Cost]],
     dtype: str,
     sizes: Sizes,
     on: Gpu,
@@ -40,11 +43,12 @@ def sheet(
 ) -> Iterator[Line]:
     """Predict the launches of each op that has a kernel, in their order.
 
-    The bytes of an op are shared out among its launches by the tensors they stream.
+    The bytes of an op are shared out among its launches by the tensors they stream,
+    its operations among those that have tensor cores work.
 
     Args:
         kernels: the text of kernels.py.
-        ops: every op of the model, and the bytes that it moves.
+        ops: every op of the model, and what it costs.
         dtype: "f32", "f16" or "bf16": weights, activations and cache.
         sizes: of the call.
         on: the GPU.
@@ -63,14 +67,28 @@ def sheet(
         for launched in rehearsal.call(use, dtype, sizes=sizes)
     ]
     made = _compiled(kernels, _distinct(one.spec for _, one in found), dtype, on, own)
-    looked = [_look(launched, made) for _, launched in found]
-    for (at, launched), (taken, reads, share) in zip(found, looked, strict=True):
+    looked = [look(launched, made) for _, launched in found]
+    for (at, launched), one in zip(found, looked, strict=True):
+        taken, reads, _ = one
         among = [
-            look[2] for (op, _), look in zip(found, looked, strict=True) if op == at
+            other for (op, _), other in zip(found, looked, strict=True) if op == at
         ]
-        nbytes = every[at][1] * share // max(sum(among), 1)
-        predicted = predict(launched.grid, taken, reads, nbytes, on)
-        yield Line(at, launched, taken, reads, predicted)
+        cost = _share(every[at][1], one, among)
+        yield Line(
+            at, launched, taken, reads, predict(launched.grid, taken, reads, cost, on)
+        )
+
+
+def _share(of: Cost, one: Look, among: Sequence[Look]) -> Cost:
+    """Return what one launch of an op costs; ``among`` are all of them."""
+    whole = sum(share for _, _, share in among)
+    working = sum(share for _, reads, share in among if reads.work.products)
+    _, reads, share = one
+    return Cost(
+        nbytes=of.nbytes * share // max(whole, 1),
+        flops=of.flops * share // max(working, 1) if reads.work.products else 0,
+        dtype=of.dtype,
+    )
 
 
 def _distinct(specs: Iterable[AotSpec]) -> list[AotSpec]:
@@ -92,9 +110,7 @@ def _compiled(
     return aot.compile_jobs(kernels, jobs, own).kernels if jobs else ()
 
 
-def _look(
-    launched: Launched, made: Sequence[aot.Compiled]
-) -> tuple[Resources, Flight, int]:
+def look(launched: Launched, made: Sequence[aot.Compiled]) -> Look:
     """Return what a launch's kernel takes, how it reads, and the bytes of the tensors
     that it streams."""
     compiled = next(one for one in made if one.job.spec == launched.spec)
@@ -102,7 +118,8 @@ def _look(
     arch = int(compiled.job.target.arch)
     found = sources(code, offsets(launched.spec.signature, arch))
     big = _streamed(code, found, launched.nbytes)
-    reads = flight(code, loops, [bool(names & big) for names in found])
+    chip = compiled.job.target.name
+    reads = flight(code, loops, [bool(names & big) for names in found], chip)
     return compiled.resources, reads, sum(launched.nbytes[name] for name in big)
 
 

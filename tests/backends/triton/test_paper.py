@@ -11,15 +11,18 @@ from glmc.backends.triton.calls import sizes_of
 from glmc.backends.triton.dry import AotSpec, Rehearsal
 from glmc.backends.triton.paper import sass
 from glmc.backends.triton.paper.flight import Flight, flight
+from glmc.backends.triton.paper.pipes import Work, work
 from glmc.backends.triton.paper.pointers import early, offsets, sources
 from glmc.backends.triton.paper.predict import LAUNCH, Cores, Gpu, predict
 from glmc.backends.triton.paper.sheet import sheet
 from glmc.backends.triton.resources import Resources
 from glmc.backends.triton.targets import LIMITS, Target
 from glmc.backends.triton.uses import OpUse
+from glmc.ir.cost import Cost
 from support.kernels import coded_use, product_use, render
 
-HOPPER = Gpu(Cores("cuda:90", 132, 1.98, 900), 4800)
+HOPPER = Gpu(Cores("cuda:90", 132, 1.98, 900), 4800, 989)
+PLAIN = Cost(480_000_000)
 
 
 def code(body: str) -> tuple[list[sass.Instruction], list[sass.Loop]]:
@@ -35,7 +38,7 @@ def read(body: str) -> Flight:
     """Look at the reads of a text whose loads all come from memory."""
     parsed, loops = code(body)
     loads = [one.name in ("LDG", "LDGSTS") for one in parsed]
-    return flight(parsed, loops, loads)
+    return flight(parsed, loops, loads, "cuda:90")
 
 
 AHEAD = """
@@ -116,7 +119,7 @@ def test_loads_are_counted_by_their_width() -> None:
 
 def test_what_stays_in_a_cache_is_not_counted() -> None:
     parsed, loops = code(AHEAD)
-    assert flight(parsed, loops, [False] * len(parsed)).under_way == 0
+    assert flight(parsed, loops, [False] * len(parsed), "cuda:90").under_way == 0
 
 
 def test_addresses_are_followed_to_their_pointers() -> None:
@@ -141,13 +144,16 @@ def taken(registers: int, warps: int) -> Resources:
     return Resources(registers, 0, 0, warps)
 
 
-def reads(under_way: int, instructions: int = 100, loaded: int = 64) -> Flight:
-    return Flight(under_way, loaded, {128: loaded // 16}, instructions, False)
+def reads(
+    under_way: int, instructions: int = 100, loaded: int = 64, products: int = 0
+) -> Flight:
+    work = Work(instructions, products)
+    return Flight(under_way, loaded, {128: loaded // 16}, instructions, work, False)
 
 
 def test_what_fits_is_read_at_full_bandwidth() -> None:
     # 132 cores, each with 4 programs of 4 warps: 4 * 128 * 64 = 32,768 bytes.
-    seen = predict((528,), taken(64, 4), reads(64), 480_000_000, HOPPER)
+    seen = predict((528,), taken(64, 4), reads(64), PLAIN, HOPPER)
     assert (seen.waves, seen.under_way, seen.tail) == (1, 32_768, 0)
     assert seen.enough == 1
     assert seen.time == pytest.approx(100 + LAUNCH)
@@ -155,7 +161,7 @@ def test_what_fits_is_read_at_full_bandwidth() -> None:
 
 
 def test_too_little_under_way_takes_longer() -> None:
-    seen = predict((528,), taken(64, 4), reads(16), 480_000_000, HOPPER)
+    seen = predict((528,), taken(64, 4), reads(16), PLAIN, HOPPER)
     assert seen.enough == pytest.approx(8192 / (4.8e12 * 900e-9 / 132))
     assert seen.limit == "under way"
     assert seen.time == pytest.approx(100 / seen.enough + LAUNCH)
@@ -164,25 +170,63 @@ def test_too_little_under_way_takes_longer() -> None:
 def test_a_last_wave_of_few_programs_takes_long() -> None:
     # 8 programs fit a core: 1056 in the first wave, and one is left over.
     nbytes = 1057 * 65_536
-    seen = predict((1057,), taken(64, 4), reads(64), nbytes, HOPPER)
+    seen = predict((1057,), taken(64, 4), reads(64), Cost(nbytes), HOPPER)
     assert (seen.waves, seen.limit) == (2, "tail")
     full = 1056 * 65_536 / 4.8e6
     alone = 65_536 / (4 * 32 * 64) * 0.9
     assert seen.time == pytest.approx(full + alone + LAUNCH)
-    whole = predict((1056,), taken(64, 4), reads(64), nbytes, HOPPER)
+    whole = predict((1056,), taken(64, 4), reads(64), Cost(nbytes), HOPPER)
     assert (whole.waves, whole.tail) == (1, 0)
 
 
 def test_many_instructions_a_byte_are_a_limit() -> None:
-    seen = predict((528,), taken(64, 4), reads(64, 1000), 480_000_000, HOPPER)
+    seen = predict((528,), taken(64, 4), reads(64, 1000), PLAIN, HOPPER)
     a_cycle = 4.8e12 / 132 / 1.98e9
     assert seen.issue == pytest.approx(a_cycle * 1000 / (64 * 32) / 4)
     assert seen.limit == "issue"
 
 
 def test_a_launch_that_moves_little_is_a_launch() -> None:
-    seen = predict((1,), taken(32, 1), reads(16), 64, HOPPER)
+    seen = predict((1,), taken(32, 1), reads(16), Cost(64), HOPPER)
     assert seen.limit == "launch"
+
+
+def test_a_busy_pipe_takes_more_than_its_instructions() -> None:
+    parsed, _ = code("LOP3.LUT R1, R2, R3, RZ, 0xc0, !PT\nFADD R1, R2, R3\nMOV R4, R5")
+    assert work(parsed, "cuda:90") == Work(3, 0)
+    assert work(parsed * 2 + parsed[:1] * 4, "cuda:90") == Work(12, 0)
+    special, _ = code("MUFU.EX2 R1, R2\nMOV R4, R5")
+    assert work(special, "cuda:90").cycles == 8
+    assert work(parsed[1:2] * 8, "cuda:80").cycles == 16
+    assert work(parsed[1:2] * 8, "cuda:90").cycles == 8
+
+
+@pytest.mark.parametrize(
+    ("opcode", "operations"),
+    [
+        ("HMMA.16816.F32.BF16", 2 * 16 * 8 * 16),
+        ("HMMA.1688.F32", 2 * 16 * 8 * 8),
+        ("IMMA.16832.S8.S8", 2 * 16 * 8 * 32),
+        # One instruction of four warps.
+        ("HGMMA.64x128x16.F32.BF16", 2 * 64 * 128 * 16 // 4),
+        ("FFMA", 0),
+    ],
+)
+def test_products_of_tensor_cores_are_counted(opcode: str, operations: int) -> None:
+    parsed, _ = code(f"{opcode} R4, R8, R12, R4")
+    assert work(parsed, "cuda:90").products == operations
+
+
+def test_products_are_a_limit_with_what_is_issued_around_them() -> None:
+    cost, kernel = Cost(4800, 989 * 10**8), taken(64, 4)
+    seen = predict((528,), kernel, reads(64, 100, 64, 409_600), cost, HOPPER)
+    issued = 989e8 / 409_600 * 100 / (132 * 1.98e3 * 4)
+    assert seen.time == pytest.approx(100 + issued + LAUNCH)
+    assert seen.limit == "tensor"
+    # 133 programs: one core does two of them.
+    seen = predict((133,), kernel, reads(64, 0, 64, 4096), cost, HOPPER)
+    assert seen.time == pytest.approx(100 * 264 / 133 + LAUNCH)
+    assert seen.tail == pytest.approx(1 - 133 / 264)
 
 
 KERNEL = """
@@ -249,7 +293,7 @@ def test_a_call_is_launched_in_its_sizes() -> None:
 def test_a_sheet_has_a_line_for_each_launch() -> None:
     use = product_use("linear", 512, 256)
     sizes = sizes_of(1, 1, 100)
-    (line,) = sheet(render(use), [(use, 262_144)], "bf16", sizes, HOPPER)
+    (line,) = sheet(render(use), [(use, Cost(262_144))], "bf16", sizes, HOPPER)
     assert line.launched.spec.kernel == "linear_gemv_kernel"
     assert line.reads.loaded > 0
     assert set(line.reads.widths) == {128}
