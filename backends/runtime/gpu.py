@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def ready(kernels: ModuleType) -> None:
-    """Gives kernels the tiles that were measured on this GPU.
+    """Gives kernels the tiles that were measured on this GPU, and fits them to it.
 
     With `GLMC_PDL=0` in the environment no launch begins before the one before it ends.
     """
     apply_tuning(kernels, present_target())
+    if hasattr(kernels, "fit"):
+        kernels.fit(torch.cuda.get_device_properties("cuda").multi_processor_count)
     if os.environ.get("GLMC_PDL") == "0" and hasattr(kernels, "PDL"):
         kernels.__dict__["PDL"] = ()
 

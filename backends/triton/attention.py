@@ -8,7 +8,7 @@ from glmc.backends.triton.attention_heads import ALL, CACHED, SCORED, Plan, tabl
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.launch import Launch, constant, count, pointer, stride, tile
 from glmc.backends.triton.lines import Lines, call
-from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.model import Model, Part, cores, part
 
 
 def full_parts(form: Form, model: Model) -> Iterator[Part]:
@@ -141,6 +141,7 @@ def _shared(form: Form, model: Model) -> Iterator[Part]:
     plan = Plan.of(model.of(*ALL))
     yield from (part("rows_dense"), part("softmax"))
     yield pieces.cache()
+    yield cores()
     yield part(
         "attention_tiles",
         prefill=table(plan.prefill),

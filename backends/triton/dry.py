@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from glmc.backends.triton import calls
+from glmc.backends.triton import calls, tiles
 from glmc.backends.triton.sketch import DTYPES, Sketch, torch_of_sketches
+from glmc.backends.triton.targets import CORES
 from glmc.backends.triton.uses import OpUse
 
 Constant = int | float | str | None
@@ -127,13 +128,16 @@ class Rehearsal:
     Args:
         kernels: the text of kernels.py.
         target: the GPU, one without features of its own where it is left out.
+        cores: of the GPU, those that are usual for the target where they are left out.
     """
 
-    def __init__(self, kernels: str, target: str = ""):
+    def __init__(self, kernels: str, target: str = "", cores: int | None = None):
         self.kernels: list[str] = []
         """The names of its kernels, in order."""
         self._log: list[Launched] = []
         self._module = self._imported(kernels, target)
+        if hasattr(self._module, "fit"):
+            self._module.fit(cores or CORES.get(target, tiles.CORES))
 
     def call(
         self,

@@ -16,7 +16,7 @@ from glmc.backends.triton.launch import (
     tile,
 )
 from glmc.backends.triton.lines import Lines, call
-from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.model import Model, Part, cores, part
 from glmc.backends.triton.uses import OpUse
 
 
@@ -171,6 +171,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     prefill, decode = (_named(base, form, model) for base in ("prefill", "decode"))
     given = ["_dense(q)", "latents", "kv_b", *chosen, "scale"]
     yield from (part("rows_dense"), part("softmax"))
+    yield cores()
     yield part(
         "latent_tiles",
         prefill=table(plan.prefill),

@@ -127,8 +127,11 @@ def _tables() -> dict[str, object]:
     for size, (few, many) in tiles.EXPERTS.items():
         each = [f"    {json.dumps(found)}," for found in (few, many)]
         pairs += [f"{size}: (", *each, "),"]
-    rows = [f"{size}: {json.dumps(found)}," for size, found in tiles.EXPERT_ROW.items()]
-    return {"pairs": pairs, "rows": rows}
+    up, down = (
+        [f"{size}: {json.dumps(found)}," for size, found in table.items()]
+        for table in (tiles.EXPERT_ROW_UP, tiles.EXPERT_ROW_DOWN)
+    )
+    return {"pairs": pairs, "up": up, "down": down}
 
 
 def choice(form: Form, chosen: tuple[str, ...], weighs: bool) -> Iterator[Argument]:

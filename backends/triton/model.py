@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glmc.backends import layout
-from glmc.backends.triton import forms
+from glmc.backends.triton import forms, tiles
 from glmc.backends.triton.forms import Form
 from glmc.backends.triton.lines import Lines
 from glmc.backends.triton.uses import OpUse
@@ -33,6 +33,11 @@ class Part:
 def part(template: str, **variables: object) -> Part:
     """Return a piece of kernels.py."""
     return Part(template, variables)
+
+
+def cores() -> Part:
+    """Return the number of cores that tiles and splits are chosen for."""
+    return part("cores", cores=tiles.CORES)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from glmc.backends.triton.launch import (
     tile,
 )
 from glmc.backends.triton.lines import Line, Lines, call
-from glmc.backends.triton.model import Model, Part, part
+from glmc.backends.triton.model import Model, Part, cores, part
 from glmc.backends.triton.uses import OpUse
 
 NORMING = {"rms_norm_linear": "rms_norm", "layer_norm_linear": "layer_norm"}
@@ -100,7 +100,6 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     shown: dict[str, object] = {
         "name": named,
         "value": _value(form),
-        "group": _group(form),
         "planes": quantized.planes(form) if codes else (),
         "rows": _rows(form),
     }
@@ -112,6 +111,8 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         under_way=_under_way(form),
         measure=_measure(form, "SPAN"),
         finish=_finish(form, "1"),
+        group=_group(form, alone=True),
+        **_zeros(form),
         **shown,
     )
     yield part(
@@ -121,6 +122,7 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         width="IN // PLANES" if codes else "IN",
         measure=_measure(form, "COLUMNS"),
         finish=_finish(form, "TOKENS"),
+        group=_group(form, alone=False),
         **shown,
     )
     yield part(
@@ -132,17 +134,21 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
         made="OUT // 2" if form["gated"] else "OUT",
         beside=("beside = _rows(residual)",) if form.op == "linear_add" else (),
         table="CODE_" if codes else "",
-        rows=_gemv_table(form),
+        tile=_gemv_tile(form),
         gemv=gemv,
         skinny=skinny,
     )
 
 
-def _gemv_table(form: Form) -> str:
-    """Name the table of tiles for one row of x."""
+def _gemv_tile(form: Form) -> str:
+    """Emit the choice of a tile for one row of x."""
     if not coded(form):
-        return "GEMV"
-    return "SMALL_GEMV" if form["floats"] else "CODE_GEMV[bits]"
+        return "_tile(GEMV, OUT)"
+    if form["floats"]:
+        return "_tile(SMALL_GEMV, OUT)"
+    if form["groups"]:
+        return "_group_tile(x.element_size(), IN // scale.shape[1])"
+    return "_tile(CODE_GEMV[bits], OUT)"
 
 
 def _tables(model: Model) -> Iterator[Part]:
@@ -156,13 +162,16 @@ def _tables(model: Model) -> Iterator[Part]:
             gemv=gemv,
             skinny=_by_size(skinny),
             rows=tiles.CODE_GEMV_ROWS if codes else tiles.ONE_ROW,
+            groups=_by_size(tiles.GROUP_GEMV),
         )
     if any(form["floats"] for form in model.forms(*OPS)):
         yield part("product_tiles_small", gemv=_laid(tiles.SMALL_GEMV, 4))
+    yield cores()
     yield part(
         "product_tables",
         few=tiles.FEW_ROWS,
         counters=tiles.counters(),
+        cores=tiles.CORES,
         pdl=json.dumps(tiles.PDL).replace("[", "(").replace("]", ")"),
     )
 
@@ -197,6 +206,8 @@ def _steps(form: Form) -> Iterator[Part]:
             yield part(f"weighted_{form.text('weight_in')}")
     if coded(form):
         yield from quantized.words(form)
+        if not form["floats"]:
+            yield part("quantized_pairs")
         if form["groups"]:
             yield part("product_groups")
         if form["divided"]:
@@ -267,9 +278,24 @@ def _value(form: Form) -> Lines:
     )
 
 
-def _group(form: Form) -> Lines:
-    """Emit the load of a group's scale, and of the number to subtract from its
-    codes."""
+def _zeros(form: Form) -> dict[str, object]:
+    """Emit what takes the zero points of groups off the sums of one row."""
+    if not form["zeros"]:
+        return {"unseen": (), "seen": (), "scaled": "(made - above) * gain"}
+    return {
+        "unseen": ("seen = tl.zeros([1, COLUMNS], tl.float32)",),
+        "seen": ("seen += value.to(tl.float32)",),
+        "scaled": "(made - above - point * seen) * gain",
+    }
+
+
+def _group(form: Form, alone: bool) -> Lines:
+    """Emit the load of a group's scale, and of the number to subtract from its codes.
+
+    Args:
+        form: the product.
+        alone: whether codes are of one row of x, and shifted in pairs.
+    """
     places = ["row", "column", "IN", "OUT", "GROUP"]
     found = call("share, known", "_group_places", places)
     if form["floats"]:
@@ -277,12 +303,12 @@ def _group(form: Form) -> Lines:
     lines: list[Line] = [
         found,
         "gain = tl.load(scales + share, mask=known, other=0.0).to(tl.float32)",
-        "point = 3 << (BITS - 1)",
     ]
+    zeros = "tl.load(zeros + share, mask=known, other=0).to(tl.float32)"
+    if not alone:
+        lines.append("point = 3 << (BITS - 1)")
     if form["zeros"]:
-        lines.append(
-            "point += tl.load(zeros + share, mask=known, other=0).to(tl.float32)"
-        )
+        lines.append(f"point {'=' if alone else '+='} {zeros}")
     return lines
 
 

@@ -57,6 +57,21 @@ LIMITS: Mapping[str, Limits] = {
 }
 
 
+# Cores of a GPU of each target: A100, A40, L40S, H100, B200, RTX PRO 6000; MI250X (one
+# of its two), MI300X, MI355X.
+CORES: Mapping[str, int] = {
+    "cuda:80": 108,
+    "cuda:86": 84,
+    "cuda:89": 142,
+    "cuda:90": 132,
+    "cuda:100": 148,
+    "cuda:120": 188,
+    "hip:gfx90a": 110,
+    "hip:gfx942": 304,
+    "hip:gfx950": 256,
+}
+
+
 @dataclass(frozen=True)
 class Target:
     """A GPU that kernels are compiled for: ``cuda:90``, ``hip:gfx942``."""

@@ -84,10 +84,16 @@ EXPERTS: Mapping[int, tuple[Tile, Tile]] = {
     2: (_expert_tile(16, 64, 128, 4, 2), _expert_tile(64, 64, 64, 8, 3)),
     4: (_expert_tile(16, 32, 32, 4, 1), _expert_tile(32, 32, 32, 4, 2)),
 }
-# Where a row is multiplied alone: 32 elements of each matrix a thread, four wide loads.
-EXPERT_ROW: Mapping[int, Tile] = {
-    2: {"COLS": 8, "DEPTH": 512, "num_warps": 4},
+# Where a row is multiplied alone. Up: as many programs as keep the last wave full.
+# Down: a program adds the experts of a token one after another, so that only many
+# programs have enough under way.
+EXPERT_ROW_UP: Mapping[int, Tile] = {
+    2: {"COLS": 4, "DEPTH": 512, "num_warps": 4},
     4: {"COLS": 8, "DEPTH": 256, "num_warps": 4},
+}
+EXPERT_ROW_DOWN: Mapping[int, Tile] = {
+    2: {"COLS": 2, "DEPTH": 1024, "num_warps": 4},
+    4: {"COLS": 2, "DEPTH": 512, "num_warps": 4},
 }
 
 
@@ -109,7 +115,7 @@ SORTED, SORT_STEP, SORT_WARPS = 256, 16, 8
 
 # The router's product: its tile, and up to how many tokens it is not a library's. A
 # program to each expert makes some hundred of them for one token.
-SCORES: Tile = {"COLS": 1, "DEPTH": 1024, "num_warps": 4}
+SCORES: Tile = {"COLS": 1, "DEPTH": 512, "num_warps": 4}
 SCORED_TOKENS = 16
 CHOICE_WARPS = 1
 # Experts that a program holds in registers to choose among them.
@@ -128,7 +134,7 @@ _LATENT_DECODE: Mapping[int, tuple[tuple[int, Tile], ...]] = {
     4: ((256, _tile(16, 16, 4, 1)), (512, _tile(16, 16, 8, 1))),
 }
 WIDEST_EXPANDED, WIDEST_LATENT = 640, 512
-LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 64, "num_warps": 4}
+LATENT_QUERY: Tile = {"COLS": 64, "DEPTH": 128, "num_warps": 4}
 LATENT_CONTEXT: Tile = {"COLS": 16, "DEPTH": 256, "num_warps": 4}
 LATENT_WRITE_WARPS = 1
 
@@ -213,17 +219,32 @@ PDL = ("cuda:90", "cuda:100", "cuda:120")
 CODE_GEMV_ROWS = 4
 
 
-def _code_gemv(rows: int) -> Tile:
+def _code_gemv(rows: int, registers: int = ALL_REGISTERS) -> Tile:
     sizes = {"ROWS": rows, "COLUMNS": 256}
-    return {**sizes, "num_warps": 2, "maxnreg": ALL_REGISTERS}
+    return {**sizes, "num_warps": 2, "maxnreg": registers}
 
 
+# Of eight rows four programs fit a core, and five with fewer registers: of CORES cores
+# a wave takes 4,224 outputs or 5,280, and that is taken of which the last is fuller.
+_FOUR, _FIVE = _code_gemv(8), _code_gemv(8, 200)
 # Instructions are the limit here, not bytes (`glmc inspect --kernels`): a thread takes
 # many rows, so that it reads, norms and widens a value of x once for all of them. Bits
 # of a code -> outputs that there are at least -> tile.
 CODE_GEMV: Mapping[int, Mapping[int, Tile]] = {
-    4: {2048: _code_gemv(8), 0: _code_gemv(4)},
-    8: {8192: _code_gemv(8), 0: _code_gemv(4)},
+    4: {
+        **{15841: _FOUR, 12673: _FIVE, 10561: _FOUR, 8449: _FIVE, 5281: _FOUR},
+        **{4225: _FIVE, 2048: _FOUR, 0: _code_gemv(4)},
+    },
+    8: {
+        **{15841: _FOUR, 12673: _FIVE, 10561: _FOUR, 8449: _FIVE, 6337: _FOUR},
+        **{5281: _code_gemv(4), 4225: _FIVE, 0: _code_gemv(4)},
+    },
+}
+# With scales for groups, bytes of an element -> columns of a group at least -> tile:
+# small groups, and float32 with zero points, spilled with eight rows.
+GROUP_GEMV: Mapping[int, Mapping[int, Tile]] = {
+    2: {64: _FOUR, 0: _code_gemv(4)},
+    4: {0: _code_gemv(4)},
 }
 # Small floats have a scale for few of them, and with more rows ptxas spilled on sm_80.
 SMALL_GEMV: Mapping[int, Tile] = {
@@ -270,6 +291,9 @@ def dot_block(size: int) -> int:
 # Parts of the cache that one program joins. SPLITS are at most FAN * FAN: neighbours
 # are joined first, then what they became.
 FAN = 8
+# Cores (streaming multiprocessors) of the GPU that tiles by outputs, and parts of a
+# cache, are chosen for; a build that is loaded on another scales them.
+CORES = 132
 
 
 def splits(kv_heads: int) -> int:

@@ -330,7 +330,7 @@ def kernels_of(package: str) -> types.ModuleType:
         tables["SPLITS"] = 2
     if "GEMV" in tables:
         tables["GEMV"] = {0: tables["GEMV"][0] | {"ROWS": 64}}
-    for name in {"CODE_GEMV", "SKINNY", "CODE_SKINNY"} & tables.keys():
+    for name in {"CODE_GEMV", "GROUP_GEMV", "SKINNY", "CODE_SKINNY"} & tables.keys():
         sizes = tables[name].items()
         wide = {"ROWS": 64} | ({"PARTS": 2} if "SKINNY" in name else {})
         tables[name] = {size: {0: tiles[0] | wide} for size, tiles in sizes}

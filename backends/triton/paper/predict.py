@@ -72,7 +72,8 @@ class Prediction:
     time       microseconds
     limit      what lengthens the bare read most: "under way", "tail", "issue" or
                "tensor"; "read" where nothing does, "launch" where a launch takes longer
-               than all of it
+               than all of it, "few bytes" where cores have too little under way because
+               there is no more to read
     """
 
     programs: int
@@ -126,6 +127,8 @@ def predict(
     }
     worst = max(lost, key=lambda name: lost[name])
     limit = worst if lost[worst] > _WORTH * read else "read"
+    if limit == "under way" and cost.nbytes < on.needed * on.cores.count:
+        limit = "few bytes"
     return Prediction(
         programs=programs,
         resident=resident,

@@ -58,7 +58,7 @@ def sheet(
         GlmcError: as :func:`glmc.backends.triton.aot.compile_jobs` does.
     """
     every = list(ops)
-    rehearsal = Rehearsal(kernels, on.cores.chip)
+    rehearsal = Rehearsal(kernels, on.cores.chip, on.cores.count)
     placed = registry.places([use for use, _ in every], own)
     found = [
         (at, launched)

@@ -19,7 +19,7 @@ from glmc.backends.triton.resources import Resources
 from glmc.backends.triton.targets import LIMITS, Target
 from glmc.backends.triton.uses import OpUse
 from glmc.ir.cost import Cost
-from support.kernels import coded_use, product_use, render
+from support.kernels import attention_use, coded_use, product_use, render
 
 HOPPER = Gpu(Cores("cuda:90", 132, 1.98, 900), 4800, 989)
 PLAIN = Cost(480_000_000)
@@ -167,6 +167,13 @@ def test_too_little_under_way_takes_longer() -> None:
     assert seen.time == pytest.approx(100 / seen.enough + LAUNCH)
 
 
+def test_little_is_under_way_where_there_is_little() -> None:
+    few = round(0.9 * HOPPER.needed * 132)
+    assert predict((528,), taken(64, 4), reads(16), Cost(few), HOPPER).limit == (
+        "few bytes"
+    )
+
+
 def test_a_last_wave_of_few_programs_takes_long() -> None:
     # 8 programs fit a core: 1056 in the first wave, and one is left over.
     nbytes = 1057 * 65_536
@@ -288,6 +295,32 @@ def test_a_call_is_launched_in_its_sizes() -> None:
     assert one.nbytes["weight"] == 512 * 256 * 2
     assert few.nbytes["x"] == 8 * 256 * 2
     assert one.grid == (256, 1)
+
+
+def fitted(use: OpUse, cores: int, sequence: int = 1) -> AotSpec:
+    """Return the first launch of decode of one row on a GPU with so many cores."""
+    rehearsal = Rehearsal(render(use), "cuda:90", cores)
+    return rehearsal.call(use, "bf16", sizes=sizes_of(1, 1, sequence))[0].spec
+
+
+@pytest.mark.parametrize(
+    ("cores", "rows", "registers"),
+    [(132, 4, 255), (131, 8, 200), (105, 4, 255), (66, 8, 255)],
+)
+def test_tiles_are_chosen_by_the_cores_that_there_are(
+    cores: int, rows: int, registers: int
+) -> None:
+    """4,224 outputs fill 132 cores once; what fewer have of them is a fuller wave."""
+    spec = fitted(coded_use("rms_norm_linear", 8, 4224, 64), cores)
+    assert (spec.constants["ROWS"], spec.maxnreg) == (rows, registers)
+
+
+@pytest.mark.parametrize(
+    ("cores", "parts"), [(132, 32), (148, 32), (58, 16), (304, 64), (1000, 64), (8, 8)]
+)
+def test_a_cache_is_cut_by_the_cores_that_there_are(cores: int, parts: int) -> None:
+    use = attention_use(8, 8, 64)
+    assert fitted(use, cores, 100).constants["SPLITS"] == parts
 
 
 def test_a_sheet_has_a_line_for_each_launch() -> None:
