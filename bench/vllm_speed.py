@@ -23,10 +23,10 @@ PYTHON = os.environ.get("GLMC_VLLM", str(ROOT / ".venv-vllm/bin/python"))
 BATCHES = (1, 8)
 PROMPT, NEW = 64, 48
 SIZES = {
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 16,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
     "num_key_value_heads": 4,
     "head_dim": 64,
     "vocab_size": 16000,

@@ -13,6 +13,7 @@ from .faults import WeightsError
 from .modules import BaseModel
 from .vllm_interface import copied_whole, device_type, support_torch_compile
 from .vllm_layers import Cache, Row
+from .vllm_registration import refuse_ranks
 from .vllm_requests import Rows
 from .vllm_weights import load_arriving
 
@@ -154,15 +155,8 @@ class HybridLM(CausalLM):
 
 def refuse(served: type[CausalLM], config: Any) -> None:
     """Raises ValueError for what vLLM was asked for and a build cannot do."""
-    model, parallel = config.model_config, config.parallel_config
-    name = served.__name__
-    if parallel.world_size > 1:
-        raise ValueError(
-            f"{name} is a build of glmc, whose weights are whole: inside vLLM it runs "
-            "on one device. Leave --tensor-parallel-size and --pipeline-parallel-size "
-            "out; glmc compile --tensor-parallel makes a build for several ranks, "
-            "which runs without vLLM."
-        )
+    model, name = config.model_config, served.__name__
+    refuse_ranks(name, config.parallel_config)
     if config.speculative_config is not None and issubclass(served, HybridLM):
         raise ValueError(
             f"{name}: layers of this model keep states of a request, out of which a "

@@ -31,8 +31,44 @@ def register(build: Registered) -> None:
     ModelRegistry.register_model(
         build.architecture, f"{build.package}.vllm_model:{build.architecture}"
     )
+    _register_check(build)
     _register_config(build)
     _register_codes(build)
+
+
+def refuse_ranks(architecture: str, parallel: Any) -> None:
+    """Raises ValueError where vLLM, by its parallel config, would deal a build to
+    several devices."""
+    if parallel.world_size > 1:
+        raise ValueError(
+            f"{architecture} is a build of glmc, whose weights are whole: inside vLLM "
+            "it runs on one device. Leave --tensor-parallel-size and "
+            "--pipeline-parallel-size out; glmc compile --tensor-parallel makes a "
+            "build for several ranks, which runs without vLLM."
+        )
+
+
+def _register_check(build: Registered) -> None:
+    """Refuses ranks before vLLM starts a process for each, whose errors are lost among
+    others; what vLLM itself checks of the architecture is checked as before."""
+    from vllm.model_executor.models.config import (
+        MODELS_CONFIG_MAP,
+        VerifyAndUpdateConfig,
+    )
+
+    own = MODELS_CONFIG_MAP.get(build.architecture, VerifyAndUpdateConfig)
+    if getattr(own, "of_build", False):
+        return
+
+    class Checked(own):  # type: ignore[misc, valid-type, unused-ignore]
+        of_build = True
+
+        @classmethod
+        def verify_and_update_config(cls, vllm_config: Any) -> None:
+            refuse_ranks(build.architecture, vllm_config.parallel_config)
+            own.verify_and_update_config(vllm_config)
+
+    MODELS_CONFIG_MAP[build.architecture] = Checked
 
 
 def _register_config(build: Registered) -> None:

@@ -34,6 +34,9 @@ def write_wheel(build: Build, folder: Path) -> Path:
         f"{info}/METADATA": _metadata(build, name).encode(),
         f"{info}/WHEEL": WHEEL.encode(),
     }
+    if "vllm_plugin.py" in build.manifest["files"]:
+        point = f"[vllm.general_plugins]\n{name} = {name}.vllm_plugin:register\n"
+        files[f"{info}/entry_points.txt"] = point.encode()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}-{__version__}-py3-none-any.whl"
     write_file(file, zipped(files, info))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 import subprocess
 import sys
 import types
@@ -20,10 +21,12 @@ import transformers
 from glmc import compile_model
 from glmc.backends.vllm.emit import introduced
 from glmc.ir.errors import NotServedError
+from glmc.look.builds import Build
+from glmc.use.wheel import write_wheel
 from support import ROOT, builds, cli, edits, tiny
-from support.paged import Context, Engine, stand_in
+from support.paged import Context, Engine, config, stand_in
 from support.tiny import tensors_of
-from support.variants import BY_NAME
+from support.variants import BY_NAME, VARIANTS, Variant
 
 TOLERANCE = 5e-5
 Made = Callable[[str], tuple[Path, Path]]
@@ -101,6 +104,38 @@ def test_requests_in_one_row(name: str, made: Made, vllm: Context) -> None:
     assert difference(build, checkpoint, loaded(build, checkpoint)) <= TOLERANCE
 
 
+OTHERS = [
+    variant
+    for variant in VARIANTS
+    if str(variant) not in KINDS and not str(variant).endswith("-text")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", OTHERS, ids=str)
+def test_every_variant_is_served_or_refused(
+    variant: Variant, tmp_path: Path, vllm: Context
+) -> None:
+    """None is computed wrongly: what is not equal was refused when it was compiled."""
+    tiny.make(variant, tmp_path / "checkpoint")
+    try:
+        build = compile_model(
+            tmp_path / "checkpoint", tmp_path / "build", engine="vllm"
+        )
+    except NotServedError:
+        return
+    module = (build / "vllm_model.py").read_text()
+    limit = re.search("steady_until = (.*)", module)
+    changes = {"max_model_len": int(limit[1])} if limit else {}
+    engine = loaded(build, tmp_path / "checkpoint", **changes)
+    model = builds.load(build, tmp_path / "checkpoint")
+    rows = [text[: changes.get("max_model_len")] for text in texts(model.vocab_size)]
+    with torch.no_grad():
+        wanted = [model(row[None]).logits[0] for row in rows]
+    for got, want in zip(engine.answer(rows), wanted, strict=True):
+        assert (got - want).abs().max() <= TOLERANCE
+
+
 def test_control_positions_that_are_one_too_large(made: Made, vllm: Context) -> None:
     checkpoint, build = made("llama-gqa")
     engine = loaded(build, checkpoint)
@@ -147,8 +182,8 @@ def test_ranks_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
         compile_model(
             "qwen3-0.6b", tmp_path / "build", engine="vllm", tensor_parallel=2
         )
-    config = BY_NAME["llama-gqa"].config | {"model_type": "llama"}
-    edits.write_config(tmp_path, config)
+    said = BY_NAME["llama-gqa"].config | {"model_type": "llama"}
+    edits.write_config(tmp_path, said)
     with pytest.raises(NotServedError, match="architectures is None"):
         compile_model(tmp_path, tmp_path / "build", engine="vllm")
     for hostile in ("X(object): import os", "", 7, "x.y"):
@@ -161,7 +196,7 @@ def test_ranks_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
     [
         ({"world_size": 2}, "it runs on one device"),
         ({"hf_overrides": {"rope_theta": 1}}, r"hf_overrides \(rope_theta\)"),
-        ({"hf_overrides": lambda config: config}, "by a function"),
+        ({"hf_overrides": lambda found: found}, "by a function"),
         ({"model": "another"}, "rms_norm_eps is 0.5, compiled was 0.01"),
     ],
 )
@@ -244,12 +279,16 @@ def test_vllm_is_told_of_the_build(made: Made, vllm: Context) -> None:
         plugin.register()
     name = "LlamaForCausalLM"
     assert vllm.registered == {name: f"{plugin.__package__}.vllm_model:{name}"}
+    changed = config(build, world_size=2)
+    with pytest.raises(ValueError, match="it runs on one device"):
+        vllm.checks[name].verify_and_update_config(changed)
+    assert vllm.checks[name].__bases__[0].__name__ == "Check"  # wrapped once
     (codes,) = vllm.codes.values()
-    config = types.SimpleNamespace(architectures=[name])
-    method = codes.override_quantization_method({}, None, hf_config=config)
+    of = types.SimpleNamespace(architectures=[name])
+    method = codes.override_quantization_method({}, None, hf_config=of)
     assert method == f"glmc-{name}"
-    config.architectures = ["AnotherForCausalLM"]
-    assert codes.override_quantization_method({}, None, hf_config=config) is None
+    of.architectures = ["AnotherForCausalLM"]
+    assert codes.override_quantization_method({}, None, hf_config=of) is None
 
 
 @pytest.mark.parametrize("found", ["0.31.4", "0.33.0", "1.0", "dev"])
@@ -306,6 +345,13 @@ def test_pip_makes_a_package_of_it(made: Made, tmp_path: Path) -> None:
     )
     inside = {n.partition("/")[2] for n in names if n.startswith("glmc_llamafor")}
     assert {"model.py", "vllm_model.py", "compiled.json"} <= inside
+
+
+def test_a_wheel_that_glmc_writes_is_a_plugin_too(made: Made, tmp_path: Path) -> None:
+    _, build = made("llama-gqa")
+    with zipfile.ZipFile(write_wheel(Build(build), tmp_path)) as archive:
+        points = archive.read("build-0.1.0.dist-info/entry_points.txt").decode()
+    assert points == "[vllm.general_plugins]\nbuild = build.vllm_plugin:register\n"
 
 
 def test_no_file_of_a_build_hides_a_module_from_pip() -> None:

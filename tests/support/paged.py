@@ -34,6 +34,7 @@ class Context:
     step: Any = None
     registered: dict[str, str] = field(default_factory=dict)
     codes: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
 
 
 NOW = Context()
@@ -184,6 +185,8 @@ def _requests() -> Iterator[tuple[slice, torch.Tensor]]:
 def _modules() -> dict[str, dict[str, Any]]:
     registry = SimpleNamespace(register_model=NOW.registered.__setitem__)
     codes = type("QuantizationConfig", (), {})
+    nothing = staticmethod(lambda vllm_config: None)
+    check = type("Check", (), {"verify_and_update_config": nothing})
     compiled = lambda **_: lambda cls: cls  # noqa: E731
     context = lambda: SimpleNamespace(attn_metadata=NOW.step)  # noqa: E731
     register = lambda name: lambda cls: NOW.codes.__setitem__(name, cls)  # noqa: E731
@@ -197,6 +200,10 @@ def _modules() -> dict[str, dict[str, Any]]:
         f"{layers}.mamba.abstract": {"MambaBase": MambaBase},
         f"{layers}.quantization": {"register_quantization_config": register},
         f"{layers}.quantization.base_config": {"QuantizationConfig": codes},
+        "vllm.model_executor.models.config": {
+            "MODELS_CONFIG_MAP": NOW.checks,
+            "VerifyAndUpdateConfig": check,
+        },
         f"{layers}.mamba.mamba_utils": {"get_temporal_copy_spec": None},
         "vllm.platforms": {"current_platform": SimpleNamespace(device_type="cpu")},
         "vllm.transformers_utils.config": {"_CONFIG_REGISTRY": {}},
@@ -230,6 +237,7 @@ def stand_in() -> Iterator[Context]:
         NOW.config = NOW.step = None
         NOW.registered.clear()
         NOW.codes.clear()
+        NOW.checks.clear()
 
 
 def config(checkpoint: Path, **changes: Any) -> Any:

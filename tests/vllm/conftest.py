@@ -41,7 +41,7 @@ class Site:
 
     def install(self, *builds: Path) -> None:
         """Install builds as a user does, but to a folder."""
-        command = ["-m", "pip", "install", "-q", "--no-deps"]
+        command = ["-m", "pip", "install", "-q", "--no-deps", "--upgrade"]
         options = ["--disable-pip-version-check", "--target", self.folder / "site"]
         self.run(*command, *options, *builds)
 

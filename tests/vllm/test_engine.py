@@ -80,7 +80,7 @@ def test_control_positions_that_are_one_too_large(answers: Answers) -> None:
 def test_compiled_in_one_graph(name: str, answers: Answers) -> None:
     found = answers[name]
     assert "error" not in found, found["error"]
-    assert (found["same"], found["graphs"]) == (4, 1)
+    assert (found["same"], found["compiled"], found["breaks"]) == (4, 1, {})
     assert found["worst"] <= TOLERANCE
 
 

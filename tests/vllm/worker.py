@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import vllm
+from torch._dynamo.utils import counters
 from vllm.compilation.counter import compilation_counter
 from vllm.plugins import load_general_plugins
 
@@ -94,7 +95,8 @@ def answered(job: dict[str, Any]) -> dict[str, Any]:
         "same": same,
         "worst": worst,
         "cached": [output.num_cached_tokens for output in outputs],
-        "graphs": compilation_counter.num_graphs_seen,
+        "compiled": compilation_counter.num_models_seen,
+        "breaks": dict(counters["graph_break"]),
     }
 
 
@@ -102,7 +104,8 @@ def refusal(job: dict[str, Any]) -> dict[str, Any]:
     """Say with which sentence vLLM does not begin."""
     registered(job)
     try:
-        vllm.LLM(job["checkpoint"], max_model_len=256, **job["engine"])
+        options = {"max_model_len": 256, "skip_tokenizer_init": True}
+        vllm.LLM(job["checkpoint"], **options | job["engine"])
     except Exception as error:
         return {"refused": str(error)}
     return {"refused": None}
