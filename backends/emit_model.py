@@ -136,15 +136,22 @@ def _decoder_view(model: Model, program: Program) -> Mapping[str, Any]:
     *head, logits = lines(parted, 8)
     ranks = program.world
     shared = f", on {ranks} ranks" if ranks > 1 else ""
+    module, base = ("ranked_lm", "RankedLM") if ranks > 1 else ("causal_lm", "CausalLM")
+    what, classes = f"logits [B, T, {model.vocab}]", []
+    if isinstance(model.head, Head) and model.head.labels is not None:
+        module, base = "scoring", "SequenceScorer"
+        what = f"logits of classes [B, {model.head.labels}]"
+        classes = [f"answers = {model.head.labels}"]
     return {
-        "module": "ranked_lm" if ranks > 1 else "causal_lm",
-        "base": "RankedLM" if ranks > 1 else "CausalLM",
-        "about": f"Token ids [B, T] to logits [B, T, {model.vocab}]{shared}.",
+        "module": module,
+        "base": base,
+        "about": f"Token ids [B, T] to {what}{shared}.",
         "whole": whole,
         "attributes": [
             f"max_positions = {_positions(model)}",
             *_trained(model),
             f"vocab_size = {model.vocab}",
+            *classes,
             f"eos_token_id = {literal(model.tokens.eos)}",
             f"pad_token_id = {model.tokens.pad!r}",
             f"default_dtype = {TORCH_DTYPES[model.dtype]}",

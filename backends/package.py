@@ -91,7 +91,8 @@ def package(
     else:
         hub = {"title": title(model)} | hub_class(model)
         emitted["hf.py"] = env.get_template("hf.py.j2").render(hub)
-    wanted = ["encoder"] if model.is_encoder else ["causal_lm", *on.decoding]
+    decoder = ["scoring"] if model.scores else ["causal_lm", *on.decoding]
+    wanted = ["encoder"] if model.is_encoder else decoder
     wanted += [*on.runtime, "loading"]
     wanted += ["ranked_loading"] if program.world > 1 else []
     wanted += ["expected"] if model.expected else []
@@ -129,6 +130,12 @@ def _served(on: Target) -> dict[str, str]:
 
 def hub_class(model: Model) -> dict[str, str]:
     """Return the variables of hf.py: the class of transformers that the model is."""
+    if model.scores:
+        return {
+            "module": "pretrained_scorer",
+            "base": "PretrainedScorer",
+            "name": "BuildForSequenceClassification",
+        }
     if not model.is_encoder:
         return {
             "module": "pretrained_decoder",
@@ -146,6 +153,8 @@ def hub_class(model: Model) -> dict[str, str]:
 def _usage(model: Model) -> list[str]:
     """Return an example call of a loaded model, for the package's docstring."""
     call = "out = model(input_ids=ids, attention_mask=mask)"
+    if model.scores:
+        return [call, "logits = out.logits  # [B, classes]"]
     if not model.is_encoder:
         return [
             f"{call}  # out.logits, out.past_key_values",

@@ -28,7 +28,14 @@ ATTRIBUTES = frozenset(
             "padding",
         ),
         "scheme",
-        *("eos_token_id", "pad_token_id", "default_dtype", "learned", "new_cache"),
+        *(
+            "eos_token_id",
+            "pad_token_id",
+            "default_dtype",
+            "learned",
+            "new_cache",
+            "answers",
+        ),
     }
 )
 """Taken among parameters and arguments: attributes that a module has already."""
@@ -37,6 +44,7 @@ CLASSES = frozenset(
     {
         *("Model", "Block", "CausalLM", "CausalLm", "Encoder", "MaskedLM"),
         "SequenceClassifier",
+        "SequenceScorer",
         *("GlmPositions", "States", "KeysValues", "PerToken", "PerRow", "From"),
         *("None", "True", "False"),
     }

@@ -33,6 +33,7 @@ TRAVELLERS = {
 #: Files of a build that are imported as its `hf`, and nowhere else.
 OF_HF = {
     *("pretrained", "pretrained_decoder", "pretrained_encoder", "accepted"),
+    "pretrained_scorer",
 }
 #: Files of a build that import vLLM, which only the other files for it import.
 OF_VLLM = {"vllm_interface", "vllm_registration"}

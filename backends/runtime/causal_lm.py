@@ -42,6 +42,8 @@ class CausalLM(BaseModel):
     does not depend on the architecture: masks, positions, cache, generation.
     """
 
+    #: Logits of a token, where they are not one for each id.
+    answers: ClassVar[int | None] = None
     eos_token_id: ClassVar[tuple[int, ...]] = ()
     pad_token_id: ClassVar[int | None] = None
     #: Rows of a prefix encoder: keys and values that stand before every sequence.

@@ -127,7 +127,7 @@ class Engine:
         does."""
         batch, tokens = ids.shape
         kept = min(keep, tokens) or tokens
-        logits = torch.empty(batch, kept, model.vocab_size)
+        logits = torch.empty(batch, kept, model.answers or model.vocab_size)
         size = max(1, CHUNK // batch) if self._cuts(cache) else tokens
         for begin in range(0, tokens, size):
             end = min(begin + size, tokens)

@@ -80,6 +80,11 @@ def check(model: Model, program: Program) -> None:
             f"--engine vllm: {model.name} is an encoder, every token of which sees"
             " every other; only decoders are served"
         )
+    if model.scores:
+        raise NotServedError(
+            f"--engine vllm: {model.name} scores texts and generates none; only models"
+            " that generate are served"
+        )
     if program.world > 1 or program.stages:
         raise NotServedError(
             f"--engine vllm: a build for {program.ranks} ranks runs by torchrun; leave"

@@ -37,8 +37,10 @@ def head(make: Maker, spec: HeadSpec) -> m.Head | m.Pooler | m.Classifier | None
 
 
 def tied(make: Maker) -> bool:
-    """Tell whether the head's weight is the embedding's."""
-    return make.resolve.flag("head.tied", make.spec.head.tied)
+    """Tell whether the head's weight is the embedding's, which has words and no
+    classes."""
+    shared = make.resolve.flag("head.tied", make.spec.head.tied)
+    return shared and make.resolve.value(make.spec.head.labels) is None
 
 
 @builds(PositionsSpec)

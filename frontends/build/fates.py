@@ -40,6 +40,7 @@ READ_BY_FUNCTION = {
         "original_max_position_embeddings",
         "max_position_embeddings",
     ),
+    "classes": ("architectures", "num_labels", "id2label"),
 }
 _READ_ALWAYS = {
     "model_type": "identification",

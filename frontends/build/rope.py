@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from glmc.frontends.build.classes import read_classes
 from glmc.frontends.build.tracked import Tracked
 from glmc.frontends.language.evaluation import Scope, same
 from glmc.frontends.wording import show
@@ -102,7 +103,10 @@ def scope_of(config: Mapping[str, object], turned: set[str] | None = None) -> Sc
     ) -> Mapping[str, object]:
         return Tracked(read_rope(plain, kind, others), turned)
 
-    return Scope(config, functions={"rope": rope})
+    def classes() -> int | None:
+        return read_classes(plain)
+
+    return Scope(config, functions={"rope": rope, "classes": classes})
 
 
 def _given(config: Mapping[str, Any], kind: str | None) -> tuple[str, Params]:

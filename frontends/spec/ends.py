@@ -85,7 +85,7 @@ class HeadSpec(Section, makes=(_HEAD, _POOLER, _CLASSIFIER)):
     kind: Literal["lm", "pooler", "classifier", "none"] = "lm"
     tied: Flag = False
     act: Text = "tanh"
-    labels: Integer = 2
+    labels: Integer | None = None
 
 
 class TokensSpec(Section):

@@ -127,7 +127,7 @@ def _unverified(loaded: "LoadedModel") -> str | None:
     if loaded.unverified is None:
         return None
     how = "glmc verify BUILD --weights CHECKPOINT"
-    if loaded.model.is_encoder:  # which verify does not take
+    if loaded.model.is_encoder or loaded.model.scores:  # which verify does not take
         how = "compare what model(ids, mask) answers with transformers, on a few texts"
     return (
         f"The spec {loaded.spec!r} is unverified: {loaded.unverified}. Before you trust"

@@ -24,6 +24,7 @@ from glmc.compile.refusals import (
     check_options,
     check_own,
     check_rounded,
+    check_scores,
     check_storage,
     verify_passes,
 )
@@ -125,6 +126,7 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
         spec_path=options.spec,
         sets=options.sets,
     )
+    check_scores(loaded, options)
     lowered = check_rounded(options, _lowered(loaded, options))
     check_storage(loaded, lowered)
     stages = tuple(on.stages(lowered, options.disable, options.dealing()))

@@ -18,6 +18,7 @@ from glmc.ir.errors import (
     FusionSilentError,
     GlmcError,
     KernelMissingError,
+    NotDealtError,
     NotQuantizableError,
     OptionsDisagreeError,
     OptionValueError,
@@ -78,6 +79,20 @@ def _check_parallel(options: Options) -> None:
         raise OptionsDisagreeError(
             "--kernel with --tensor-parallel: a kernel of your own is checked on whole"
             " tensors only; leave one of them out."
+        )
+
+
+def check_scores(loaded: LoadedModel, options: Options) -> None:
+    """Refuse to deal a model that scores texts.
+
+    Raises:
+        GlmcError: where several ranks are asked for.
+    """
+    many = options.tensor_parallel > 1 or options.pipeline_parallel > 1
+    if loaded.model.scores and many:
+        raise NotDealtError(
+            f"{loaded.model.name} scores texts, which one rank does; leave"
+            " --tensor-parallel and --pipeline-parallel out."
         )
 
 

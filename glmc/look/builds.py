@@ -105,8 +105,14 @@ class Build:
         """Refuse a command that needs a model that generates.
 
         Raises:
-            GlmcError: when this is an encoder.
+            GlmcError: when this is an encoder, or scores texts.
         """
+        if self.model.scores:
+            raise EncoderError(
+                f"{self.path} answers classes of a text and generates nothing. Call it"
+                " from Python: `model = build.load(CHECKPOINT)`, then `model(input_ids,"
+                " attention_mask)`."
+            )
         if self.model.is_encoder:
             raise EncoderError(
                 f"{self.path} is an encoder, which generates nothing: it answers all "

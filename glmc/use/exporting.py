@@ -259,7 +259,7 @@ class Plan:
         yield f"num_hidden_layers = {model.layers}"
         if model.max_positions is not None:
             yield f"max_position_embeddings = {model.max_positions}"
-        if not model.is_encoder and model.tokens.eos:
+        if not (model.is_encoder or model.scores) and model.tokens.eos:
             eos = model.tokens.eos
             yield f"eos_token_id = {eos[0] if len(eos) == 1 else [*eos]}"
         if model.tokens.pad is not None:
@@ -296,7 +296,7 @@ class Plan:
             "version": __version__,
             "auto": self.auto,
             "tokenizer": readable,
-            "decodes": not model.is_encoder,
+            "decodes": not (model.is_encoder or model.scores),
             "needs": _needs(self.build),
             "facts": facts,
             "waived": [(len(names), why) for why, names in found.waived.items()],

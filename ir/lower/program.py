@@ -283,8 +283,9 @@ def _logits(e: Emitter, x: str, head: m.Head) -> str:
         x = e.linear("projected", x, head.project, ("W", "E"))
     if head.pre_scale != 1.0:
         x = e.emit(ops.Scale, "scaled", x=x, factor=head.pre_scale)
-    weight = e.weight(head.weight, ("V", "W" if head.project else "E"))
-    bias = None if head.normalised else e.bias(weight, head.bias, ("V",))
+    of, sizes = ("Cl", {"Cl": head.labels}) if head.labels else ("V", {})
+    weight = e.weight(head.weight, (of, "W" if head.project else "E"), sizes)
+    bias = None if head.normalised else e.bias(weight, head.bias, (of,), sizes)
     product = {"x": x, "weight": weight}
     if head.normalised:
         y = e.emit(ops.NormalisedLinear, "logits", **product)

@@ -262,6 +262,9 @@ class Head(Node):
     """Hidden state to logits. Tied: the weight is the embedding's own tensor."""
 
     weight: Weight
+    labels: PositiveInt | None = None
+    """Classes of a sequence in the place of tokens, axis ``Cl``: a model that scores
+    texts and generates none."""
     bias: Weight | None = None
     transform: Transform | None = None
     project: Projection | None = None
@@ -373,6 +376,11 @@ class Model(Node):
     def layers(self) -> int:
         """Number of layers."""
         return sum(len(block.layers) for block in self.blocks)
+
+    @property
+    def scores(self) -> bool:
+        """True of a decoder that answers classes of a sequence, and no tokens."""
+        return isinstance(self.head, Head) and self.head.labels is not None
 
     @property
     def is_encoder(self) -> bool:

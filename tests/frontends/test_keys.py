@@ -238,7 +238,7 @@ def test_a_null_is_not_an_absent_key(load: Load) -> None:
         (LLAMA | {"model_type": 3}, "model_type must be a string"),
         (LLAMA | {"architectures": "x"}, "architectures must be a list"),
         (
-            LLAMA | {"architectures": ["LlamaForSequenceClassification"]},
+            LLAMA | {"architectures": ["LlamaForTokenClassification"]},
             "architectures",
         ),
         (
