@@ -240,7 +240,8 @@ def _mixer(op: m.Mixer, few: Sizes) -> m.Mixer:
 
 
 def _selective(op: m.Selective) -> m.Selective:
-    sizes = {"channels": min(op.channels, FF), "state": min(op.state, 12)}
+    channels = op.heads * max(1, min(op.channels, FF) // op.heads)
+    sizes = {"channels": channels, "state": min(op.state, 12)}
     return op.model_copy(update={**sizes, "rank": min(op.rank, RANK)})
 
 

@@ -165,6 +165,7 @@ def gated_conv(e: Emitter, h: str, a: m.GatedConv) -> str:
 def selective(e: Emitter, h: str, a: m.Selective) -> str:
     """Emit a scan of channels, what it is made of, and its gate."""
     axes = {"Ic": a.channels, "Ns": a.state, "Rd": a.rank}
+    axes |= {"Hb": a.heads, "Bi": a.channels // a.heads}
     v = e.linear("v", h, a.v, ("Ic", "E"), axes)
     v = convolved(e, "v", v, a.conv, "Ic", axes)
     made = {}
@@ -173,16 +174,38 @@ def selective(e: Emitter, h: str, a: m.Selective) -> str:
         ("k", a.k, a.k_norm, "Ns"),
         ("q", a.q, a.q_norm, "Ns"),
     ):
-        x = e.linear(name, v, projection, (slot, "Ic"), axes)
+        x = _by_head(e, name, v, projection, (slot, "Ic", "Bi"), axes)
         made[name] = e.norm(f"{name}n", x, norm, (slot,), axes) if norm else x
-    weight = e.weight(a.step.weight, ("Ic", "Rd"), axes)
-    raw = e.emit(ops.Linear, "step_raw", x=made["step_low"], weight=weight)
-    bias = a.step.bias and e.weight(a.step.bias, ("Ic",), axes, dtype="f32")
+    slots = ("Ic" if a.heads == 1 else "Bi", "Rd", "Rd")
+    alone = m.Projection(weight=a.step.weight)
+    raw = _by_head(e, "step_raw", made["step_low"], alone, slots, axes)
+    channel = "Ic" if a.heads == 1 else "Hb Bi"
+    bias = a.step.bias and e.weight(a.step.bias, (channel,), axes, dtype="f32")
     step = e.emit(ops.StepSize, "step", x=raw, bias=bias)
     kept = e.state("scan", RowType(sizes=(a.channels, a.state), dtype="f32"))
     fields = {"v": v, "step": step, "k": made["k"], "q": made["q"], "state": kept}
-    fields["a_log"] = e.weight(a.a_log, ("Ic", "Ns"), axes, dtype="f32")
-    fields["skip"] = e.weight(a.skip, ("Ic",), axes, dtype="f32")
+    fields["a_log"] = e.weight(a.a_log, (channel, "Ns"), axes, dtype="f32")
+    fields["skip"] = e.weight(a.skip, (channel,), axes, dtype="f32")
     y = str(e.emit(ops.SelectiveScan, "read", "scan_now", **fields)[0])
     z = e.linear("z", h, a.gate, ("Ic", "E"), axes)
     return e.linear("mixed", gated(e, y, z, a.act), a.o, ("E", "Ic"), axes)
+
+
+def _by_head(
+    e: Emitter,
+    name: str,
+    x: str,
+    projection: m.Projection,
+    slots: tuple[str, str, str],
+    axes: Axes,
+) -> str:
+    """Emit a product: one matrix for all channels, or one for each part of them.
+
+    ``slots`` are the axis of the result, of what is read, and of a part of that.
+    """
+    made, read, part = slots
+    if axes["Hb"] == 1:
+        return e.linear(name, x, projection, (made, read), axes)
+    weight = e.weight(projection.weight, ("Hb", part, made), axes)
+    bias = e.bias(weight, projection.bias, ("Hb", made), axes)
+    return str(e.emit(ops.BlockLinear, name, x=x, weight=weight, bias=bias))

@@ -182,6 +182,9 @@ class Selective(Node):
     """Axis ``Ns``; keys (B) and queries (C) are as wide."""
     rank: PositiveInt
     """The width of what steps are made of, axis ``Rd``."""
+    heads: PositiveInt = 1
+    """Equal parts of the channels, each with keys, queries and steps made of itself
+    alone: stacks of matrices, ``[Hb, out, in]``, a part being ``Bi`` wide."""
     v: Projection
     conv: ShortConv
     step_down: Projection

@@ -101,8 +101,9 @@ class SelectiveScan(Op):
     """A linear recurrence of each channel over tokens, its state N numbers in fp32.
 
     ``S = exp(-exp(a_log) · step) · S + step · v · k`` and ``y = S · q + skip · v``: the
-    recurrence of Mamba (arXiv:2312.00752). ``v`` and ``step`` are ``[B,T,I]``, keys and
-    queries ``[B,T,N]`` of all channels, ``a_log`` ``[I,N]``.
+    recurrence of Mamba (arXiv:2312.00752). ``v`` and ``step`` are ``[B,T,I]``,
+    ``a_log`` ``[I,N]``; keys and queries are ``[B,T,G·N]``, each N for one of G equal
+    parts of the channels.
     """
 
     mnemonic = "selective_scan"
@@ -119,8 +120,11 @@ class SelectiveScan(Op):
         v, k, a_log = types["v"], types["k"], types["a_log"]
         expect(types["step"].dims == v.dims, f"steps {types['step']} are not of {v}")
         expect(types["q"].dims == k.dims, f"q {types['q']} is not k {k}")
-        wanted = (v.dims[-1], k.dims[-1])
-        expect(a_log.dims == wanted, f"{a_log} has not the channels of {v} and {k}")
+        wanted = (v.dims[-1], a_log.dims[-1])
+        parts, rest = divmod(int(k.dims[-1]), int(a_log.dims[-1]))
+        whole = parts > 0 and not rest and int(v.dims[-1]) % parts == 0
+        fits = whole and a_log.dims == wanted
+        expect(fits, f"{a_log} has not the channels of {v} and {k}")
         fits = types["skip"].dims == v.dims[-1:]
         expect(fits, f"{types['skip']} is not of the channels of {v}")
         state = RowType(sizes=(int(wanted[0]), int(wanted[1])), dtype="f32")

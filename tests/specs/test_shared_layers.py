@@ -95,6 +95,22 @@ def test_configs_that_cannot_be(
     assert told in refusal(FAMILIES["zamba2"] | values)
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"n_mamba_heads": 3}, "a multiple of n_mamba_heads"),
+        ({"n_mamba_heads": 1}, "it must be 2 or more"),
+        ({"layers_block_type": ["mamba"]}, "an entry for each"),
+        ({"layers_block_type": None, "num_hidden_layers": 2}, "three layers or more"),
+        ({"mamba_d_state": 0}, "mamba_d_state"),
+    ],
+)
+def test_parts_that_cannot_be(
+    refusal: Refusal, values: dict[str, Any], told: str
+) -> None:
+    assert told in refusal(FAMILIES["zamba"] | values)
+
+
 def test_an_attention_reads_the_width_that_it_is_given(load: Load) -> None:
     model = load(FAMILIES["zamba2"]).model
     block = next(b for b in model.blocks if b.chains)

@@ -70,6 +70,16 @@ FAMILIES: Mapping[str, Config] = {
         "mamba_ngroups": 2,
         "time_step_min": 1e-12,
     },
+    "zamba": {
+        **RMS,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 256,
+        "num_hidden_layers": 4,
+        "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+        "n_mamba_heads": 2,
+        "mamba_d_state": 12,
+        "mamba_dt_rank": 6,
+    },
     # Kernels that round to bfloat16 could not be compared.
     "xlstm": {
         "vocab_size": 128,
@@ -108,6 +118,17 @@ CASES: Mapping[str, Mapping[str, Config]] = {
         },
     },
     "xlstm": {"memory": {}},
+    "zamba": {
+        "parts": {},
+        "by_rule": {
+            "layers_block_type": None,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 0,
+            "n_mamba_heads": 4,
+            "mamba_dt_rank": "auto",
+            "num_key_value_heads": 2,
+        },
+    },
     "zamba2": {
         "adapters": {},
         "one_block": {
@@ -134,6 +155,7 @@ CLASSES: Mapping[str, str] = {
     "recurrent_gemma": "RecurrentGemmaForCausalLM",
     "rwkv": "RwkvForCausalLM",
     "xlstm": "xLSTMForCausalLM",
+    "zamba": "ZambaForCausalLM",
     "zamba2": "Zamba2ForCausalLM",
 }
 
@@ -220,5 +242,18 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         "zamba2-adapters",
         "ops: {attn: {rope: {when: false}}}\nignore: {use_mem_rope: planted}",
         "decode",
+    ),
+    # Channels in parts that are scanned by themselves
+    (
+        "zamba-parts",
+        "weights: {mix_v+mix_gate: {layout: '[mix_v:Ic|mix_gate:Ic] E'}}",
+        "prompt",
+    ),
+    ("zamba-parts", "ops: {attn: {scale: =D ** -0.5}}", "decode"),
+    (
+        "zamba-parts",
+        "weights: {mix_decay_down+mix_k+mix_q: "
+        "{layout: 'Hb [mix_decay_down:Rd|mix_q:Ns|mix_k:Ns] Bi'}}",
+        "prompt",
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ def _share(model: Any) -> None:
     tied head transformers takes each for a weight of its own."""
     inner = model.base_model
     for key, source in (getattr(inner, "_tied_weights_keys", None) or {}).items():
-        if "layers." in key:
-            inner.get_submodule(key).load_state_dict(
-                inner.get_submodule(source).state_dict()
-            )
+        for name, module in inner.named_modules():
+            if re.fullmatch(key, name):
+                module.load_state_dict(inner.get_submodule(source).state_dict())
 
 
 # Mistral 4 is listed as the text part of a composite only, and what sees in Emu 3 has

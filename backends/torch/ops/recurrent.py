@@ -158,23 +158,28 @@ def selective_scan(
     """`S = exp(-exp(a_log) * step) * S + step * v * k`, `y = S q + skip * v`, token by
     token, in fp32.
 
-    `v` and `step` are [B, T, I], `k` and `q` [B, T, N], `a_log` [I, N], `skip` [I], and
-    y is [B, T, I] in the dtype of `v`. `state.rows` is S, float32 [B, I, N].
+    `v` and `step` are [B, T, I], `k` and `q` [B, T, G * N], each N for one of G equal
+    parts of the channels, `a_log` [I, N], `skip` [I], and y is [B, T, I] in the dtype
+    of `v`. `state.rows` is S, float32 [B, I, N].
     """
     real = _real(state, v.shape[1])
     wide = v.float() if real is None else torch.where(real[..., None], v, 0).float()
     rate, made, kept = -a_log.float().exp(), [], state.rows
+    groups = k.shape[2] // a_log.shape[1]
     for at in range(0, v.shape[1], SCANNED_AT_ONCE):
         part = slice(at, at + SCANNED_AT_ONCE)
         left = (step[:, part, :, None].float() * rate).exp()
-        written = (step[:, part].float() * wide[:, part])[..., None]
-        written = written * k[:, part, None].float()
-        read = q[:, part, :, None].float()
+        keys, read = (
+            x[:, part].float().view(len(x), -1, groups, a_log.shape[1]) for x in (k, q)
+        )
+        moved = (step[:, part].float() * wide[:, part]).view(*keys.shape[:3], -1, 1)
+        written = (moved * keys.unsqueeze(3)).flatten(2, 3)
         for token in range(left.shape[1]):
             kept = left[:, token] * kept + written[:, token]
-            made.append(kept @ read[:, token])
+            each = kept.view(len(v), groups, -1, a_log.shape[1])
+            made.append((each @ read[:, token, :, :, None]).flatten(1))
     state.rows.copy_(kept)
-    y = torch.stack(made, 1).squeeze(-1) + skip.float() * wide
+    y = torch.stack(made, 1) + skip.float() * wide
     return y.to(v.dtype), state
 
 

@@ -272,3 +272,20 @@ def test_a_decay_with_a_floor() -> None:
     by_head = ops.bounded_decay(x[..., :6], a_log, floor=-5.0)
     assert torch.allclose(by_head, -5.0 * torch.sigmoid(a_log.exp() * x[..., :6]))
     assert not torch.allclose(by_head, -a_log.exp() * F.softplus(x[..., :6]), atol=0.1)
+
+
+def test_parts_of_channels_that_are_scanned_by_themselves() -> None:
+    """Three parts of 4 channels are three scans, each with keys and queries of its
+    own."""
+    v, step = noise(2, TOKENS, 12), F.softplus(noise(2, TOKENS, 12, seed=1))
+    k, q = noise(2, TOKENS, 15, seed=2), noise(2, TOKENS, 15, seed=3)
+    a_log, skip = noise(12, 5, seed=4), noise(12, seed=5)
+    got = ops.selective_scan(v, step, k, q, a_log, skip, kept(2, 12, 5))[0]
+    each = []
+    for part in range(3):
+        of, by = slice(4 * part, 4 * part + 4), slice(5 * part, 5 * part + 5)
+        given = (v[..., of], step[..., of], k[..., by], q[..., by], a_log[of], skip[of])
+        each.append(ops.selective_scan(*given, kept(2, 4, 5))[0])
+    assert torch.allclose(got, torch.cat(each, -1), atol=1e-5)
+    turned = ops.selective_scan(v, step, q, k, a_log, skip, kept(2, 12, 5))[0]
+    assert not torch.allclose(got, turned, atol=0.1)
