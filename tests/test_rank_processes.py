@@ -130,6 +130,7 @@ def answered(
     edited = shutil.copytree(plain["build"], folder / "edited")
     (edited / "model.py").write_text((edited / "model.py").read_text() + "# mine\n")
     jobs.append({**plain, "name": "other", "other": str(edited)})
+    jobs.append({**plain, "name": "saves", "saves": str(folder / "saved")})
     jobs.append({**plain, "name": "dies", "dies": True})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     workers = list(_workers(folder, 4))
@@ -194,6 +195,17 @@ def test_ranks_with_other_builds_say_so(answered: Answered) -> None:
         got = answered("other", rank)
         assert got["kind"] == "ranks"
         assert f"rank {rank}: the build of rank 1 is another than" in got["refused"]
+
+
+def test_processes_save_what_one_loads(
+    answered: Answered, tiny: MakeTiny, tmp_path: Path
+) -> None:
+    every = [answered("saves", rank) for rank in range(2)]
+    checkpoint = WORLDS[0].checkpoint(tiny, tmp_path)
+    alone = compile_model(checkpoint, tmp_path / "alone")
+    want = ranked.answers(builds.load(alone, Path(every[0]["saved"])))
+    for got in every:
+        ranked.same(got, {**want, "drawn": every[0]["drawn"]})
 
 
 def test_a_rank_that_ends_ends_the_others(answered: Answered) -> None:

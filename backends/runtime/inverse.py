@@ -11,7 +11,6 @@ import torch
 from .checkpoint import Checkpoint
 from .evaluation import evaluate
 from .faults import WeightsError
-from .modules import BaseModel
 from .recipes import (
     Bind,
     Cat,
@@ -33,14 +32,14 @@ class Inverse:
 
     def __init__(
         self,
-        model: BaseModel,
+        bound: Iterable[Bind],
         values: Mapping[str, torch.Tensor],
         source: Checkpoint,
         dtype: torch.dtype | None,
     ):
         self.values, self.source, self.dtype = values, source, dtype
         self.readers: dict[str, list[Bind]] = {}
-        for bind in model.bound:
+        for bind in bound:
             for name in dict.fromkeys(names(bind.recipe)):
                 self.readers.setdefault(name, []).append(bind)
         self._changed: dict[str, bool] = {}

@@ -5,14 +5,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from .ranks import Ranks, RanksError, leave
+from .ranks import Ranks, RanksError, leave, refuse_gradients
 
 #: Seconds in which all ranks must have come together.
 LIMIT = 120.0
@@ -35,6 +35,7 @@ class Processes(Ranks):
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the sum of the stage's tensors."""
+        refuse_gradients(x)
         total = x.clone(memory_format=torch.contiguous_format)
         with self._answered():
             dist.all_reduce(total, group=self.group)
@@ -42,6 +43,7 @@ class Processes(Ranks):
 
     def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the tensor of every rank of the stage."""
+        refuse_gradients(x)
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(self.count)]
         with self._answered():
@@ -53,6 +55,13 @@ class Processes(Ranks):
         values = [None] * (self.count * self.stages)
         with self._answered():
             dist.all_gather_object(values, value, group=self.host)
+        return values
+
+    def at_first(self, value: Any) -> list[Any] | None:
+        """Returns every rank's value, on the first one."""
+        values = [None] * (self.count * self.stages) if self.number == 0 else None
+        with self._answered():
+            dist.gather_object(value, values, group=self.host)
         return values
 
     def send(self, x: torch.Tensor) -> None:
@@ -105,6 +114,10 @@ def join(count: int, stages: int = 1, device: torch.device | str = "cpu") -> Pro
         )
     found = dist.get_world_size()
     if found != world:
+        # All are to say so before the first of them ends.
+        with suppress(RuntimeError):
+            every = dist.new_group(backend="gloo")
+            dist.monitored_barrier(every, timedelta(seconds=LIMIT))
         raise RanksError(
             f"rank {dist.get_rank()}: this build is for {world} ranks, and {found} run."
             f" Start `torchrun --nproc-per-node {world}`, or compile with"

@@ -54,6 +54,11 @@ class Ranks:
         pickled."""
         raise NotImplementedError
 
+    def at_first(self, value: Any) -> list[Any] | None:
+        """Returns the `value` of every rank of all stages on the first of them, None on
+        the others."""
+        raise NotImplementedError
+
     def send(self, x: torch.Tensor) -> None:
         """Hands a tensor to the rank of this number in the next stage."""
         raise NotImplementedError
@@ -102,6 +107,15 @@ class Ranks:
             raise RanksError(
                 f"rank {self.number} ends because rank {number} failed: {why}"
             )
+
+
+def refuse_gradients(x: torch.Tensor) -> None:
+    """Refuses to tell other ranks what gradients are to go back through."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise RanksError(
+            "gradients do not go through what ranks tell each other: train a build for"
+            " one rank, or change weights within torch.no_grad()."
+        )
 
 
 def _each(values: list[Any]) -> range:

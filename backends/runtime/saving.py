@@ -46,12 +46,26 @@ def save(
     WeightsError where it exists, where a tensor cannot be made of the parameters
     (codes that changed), or where two parameters contradict each other.
     """
+    refuse_taken(folder)
+    held = within(model)
+    with finished(folder, held) as draft:
+        write(held, draft, dtype=dtype)
+
+
+def refuse_taken(folder: str | Path) -> None:
+    """Refuses a folder that exists."""
+    if os.path.lexists(folder):
+        raise WeightsError(f"{folder} exists; name a folder that does not.", "path")
+
+
+@contextmanager
+def finished(folder: str | Path, model: BaseModel) -> Iterator[Path]:
+    """Makes a folder that is there once all within is done, and what lies beside the
+    weights is copied to it."""
     place = Path(folder)
-    if os.path.lexists(place):
-        raise WeightsError(f"{place} exists; name a folder that does not.", "path")
     with _drafted(place) as draft:
-        write(within(model), draft, dtype=dtype)
-        _copy_rest(within(model).folders, draft)
+        yield draft
+        _copy_rest(model.folders, draft)
         os.replace(draft, place)
 
 
@@ -104,9 +118,15 @@ def write(
     dtype: torch.dtype | str | None = None,
 ) -> None:
     """Writes files of weights, and their index, into a folder; see `save`."""
-    values = _parameters(model, state, prefix)
-    source = _source(model)
-    inverse = Inverse(model, values, source, _named(dtype))
+    values = parameters(model, state, prefix)
+    source = source_of(model)
+    write_files(model, Inverse(model.bound, values, source, dtype_named(dtype)), folder)
+    source.close()
+
+
+def write_files(model: BaseModel, inverse: Inverse, folder: Path) -> None:
+    """Writes the files of weights that an inverse gives, and their index."""
+    source = inverse.source
     headers = read_headers(FolderFiles(model.folders[0]))
     held = {name: info.file for name, info in headers.tensors.items()}
     # What a second folder has beside the first goes to the last file.
@@ -114,11 +134,10 @@ def write(
     total = 0
     for file in headers.files:
         names_here = [name for name, where in held.items() if where == file]
-        tensors = {name: _published(inverse.tensor(name)) for name in names_here}
+        tensors = {name: published(inverse.tensor(name)) for name in names_here}
         _write_file(tensors, folder / file)
         total += sum(tensor.nbytes for tensor in tensors.values())
         del tensors
-    source.close()
     if (index := _index_of(model.folders[0])) is not None:
         said = read_object(index, _MAX_INDEX)
         known = said.get("metadata")
@@ -150,8 +169,10 @@ def take(
     return missing, sorted(tensors.keys() - of_model)
 
 
-def _parameters(
-    model: BaseModel, state: Mapping[str, torch.Tensor] | None, prefix: str
+def parameters(
+    model: BaseModel,
+    state: Mapping[str, torch.Tensor] | None = None,
+    prefix: str = "",
 ) -> dict[str, torch.Tensor]:
     """Returns the parameters by their paths, and refuses a model that has others."""
     held: dict[str, torch.Tensor] = dict(model.named_parameters())
@@ -168,7 +189,8 @@ def _parameters(
     return held
 
 
-def _source(model: BaseModel) -> Checkpoint:
+def source_of(model: BaseModel) -> Checkpoint:
+    """Returns the folders that the weights were loaded from."""
     for folder in model.folders:
         if not folder.is_dir():
             raise WeightsError(
@@ -186,7 +208,8 @@ def _index_of(folder: Path) -> Path | None:
     return found if found.name.endswith(_INDEX) else None
 
 
-def _named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Returns a dtype from itself or its name."""
     if not isinstance(dtype, str):
         return dtype
     known = {str(one).removeprefix("torch."): one for one in NAMED_DTYPES.values()}
@@ -195,7 +218,7 @@ def _named(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return known[dtype]
 
 
-def _published(tensor: torch.Tensor) -> torch.Tensor:
+def published(tensor: torch.Tensor) -> torch.Tensor:
     """Returns a tensor in the published order, which one that kernels laid out in
     another knows."""
     unpacked = getattr(tensor, "unpacked", None)

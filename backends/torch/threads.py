@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from glmc.backends.runtime.ranks import Ranks, RanksError, use
+from glmc.backends.runtime.ranks import Ranks, RanksError, refuse_gradients, use
 
 Result = TypeVar("Result")
 LIMIT = 300.0
@@ -64,8 +64,14 @@ class Threads(Ranks):
         """Returns every rank's value, itself and no copy."""
         return self._told(self.world.all, self.number, value)
 
+    def at_first(self, value: Any) -> list[Any] | None:
+        """Returns every rank's value, on the first one."""
+        every = self.told(value)
+        return every if self.number == 0 else None
+
     def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the tensor of every rank of the stage."""
+        refuse_gradients(x)
         return self._told(self.world.stages[self.stage], self.rank, x)
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:

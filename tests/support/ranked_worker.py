@@ -45,7 +45,12 @@ def _answer(job: dict[str, Any], rank: int) -> dict[str, object]:
         model = module.load(job["checkpoint"], dtype="float32")
         if rank and "dies" in job:
             os._exit(0)
-        return ranked.answers(model)
+        if "saves" in job:
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.mul_(1.25)
+            module.save(model, job["saves"])
+        return ranked.answers(model) | {"saved": job.get("saves")}
     except ValueError as error:
         return {"refused": str(error), "kind": getattr(error, "kind", "other")}
     finally:

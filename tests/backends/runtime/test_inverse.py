@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,9 +40,8 @@ class Source:
 
 
 def inverse(values: dict[str, torch.Tensor], *binds: Bind) -> Any:
-    model: Any = SimpleNamespace(bound=binds)
     source: Any = Source()
-    return Inverse(model, values, source, None)
+    return Inverse(binds, values, source, None)
 
 
 A, B = tensor("a", 4, 6), tensor("b", 2, 6)
