@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,6 +209,28 @@ def test_what_one_rank_cannot_load_ends_all(tiny: MakeTiny, tmp_path: Path) -> N
     assert "nowhere does not exist" in zero
     assert one.startswith("1: rank 1 ends because rank 0 failed: ")
     assert "nowhere does not exist" in one
+
+
+def test_the_first_rank_of_all_stages_prints(
+    tiny: MakeTiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = tiny(BY_NAME["llama-gqa"]).checkpoint
+    module = ranked.compiled(checkpoint, tmp_path / "build", 2, pipeline_parallel=2)
+    command = importlib.import_module(f"{module.__name__}.ranked_command")
+    monkeypatch.setattr(command, "group", lambda device: nullcontext())
+    asked = ["--weights", str(checkpoint), "--prompt-ids", "3,4", "--max-new-tokens"]
+
+    def run(here: Any) -> int:
+        build = SimpleNamespace(load=partial(module.load, ranks=here))
+        told: int = command.run(build, device="cpu", about="", arguments=[*asked, "3"])
+        return told
+
+    assert ranked.on_threads(module, 2, run, 2) == [0] * 4
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line.split(",")) == 3
 
 
 def test_other_weights_are_told_apart(tiny: MakeTiny, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def run(
     try:
         with group(asked.device):
             said = _answer(build, asked)
-            if current().rank == 0:
+            if current().number == 0:
                 print(said, flush=True)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -80,7 +80,7 @@ def told_by_first(arguments: argparse.Namespace, lines: Iterator[str]) -> Iterat
         return
     here = _module(arguments, "ranks").current()
     while True:
-        line = next(lines, None) if here.rank == 0 else None
+        line = next(lines, None) if here.number == 0 else None
         told = here.told(line)[0]
         if told is None:
             return
