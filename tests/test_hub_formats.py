@@ -70,6 +70,24 @@ def test_other_layouts(name: str, model: str, tiny: MakeTiny, tmp_path: Path) ->
     assert (found - expected(twin)).abs().max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("name", first(1, ["gptq", "awq", "packed4-zeros"]))
+def test_experts_of_mixtral(name: str, tiny: MakeTiny, tmp_path: Path) -> None:
+    """Under its hub names, w1 to w3 of each expert; the router is floats."""
+
+    def chosen(tensor: str) -> bool:
+        return hub_formats.is_linear(tensor) or ".experts." in tensor
+
+    source = tiny(BY_NAME["mixtral-experts"]).checkpoint
+    ours, twin = hub_formats.pair(source, tmp_path, FORMATS[name], chosen)
+    build = compile_model(ours, tmp_path / "build")
+    assert main(["check", str(build), "--weights", str(ours)]) == 0
+    model = builds.load(build, ours)
+    kept = {path: weight.dtype for path, weight in model.named_parameters()}
+    assert kept["layers.0.experts_gate_up"] == torch.int8
+    assert kept["layers.0.block_sparse_moe_gate"] == torch.float32
+    assert (logits(model) - expected(twin)).abs().max() <= TOLERANCE
+
+
 def test_experts_in_mxfp4(tiny: MakeTiny, tmp_path: Path) -> None:
     source = tiny(BY_NAME["gpt_oss-sinks"]).checkpoint
     ours, twin = hub_formats.mxfp4_pair(source, tmp_path)
