@@ -12,6 +12,7 @@ from .drift import COMPILED, refuse_drift
 from .faults import WeightsError
 from .modules import BaseModel
 from .vllm_interface import copied_whole, device_type, support_torch_compile
+from .vllm_laid_out import lay_out
 from .vllm_layers import Cache, Row
 from .vllm_registration import refuse_ranks
 from .vllm_requests import Rows
@@ -77,6 +78,8 @@ class CausalLM(nn.Module):
     operations: ClassVar[ModuleType]
     rows: ClassVar[Sequence[Row]]
     steady_until: ClassVar[int | None] = None
+    #: Matrices that only products without a bias read.
+    laid_out: ClassVar[Sequence[str]] = ()
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__()
@@ -112,6 +115,8 @@ class CausalLM(nn.Module):
             filled = load_arriving(self.model.model, self.weights, weights)
         except WeightsError as error:
             raise ValueError(str(error)) from error
+        if device_type() == "cpu":
+            lay_out(self.model.model, self.laid_out)
         return {f"model.model.{name}" for name in filled}
 
 

@@ -10,6 +10,9 @@ from vllm.model_executor.layers.mamba.abstract import MambaBase
 from vllm.model_executor.layers.mamba.mamba_utils import (
     get_temporal_copy_spec as copied_whole,
 )
+from vllm.model_executor.layers.utils import (
+    dispatch_cpu_unquantized_gemm as lay_out_for_cpu,
+)
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import MambaAttentionBackendEnum
 
@@ -20,6 +23,7 @@ __all__ = [
     "MambaBase",
     "copied_whole",
     "device_type",
+    "lay_out_for_cpu",
     "register_layer",
     "step_of",
     "support_torch_compile",

@@ -45,6 +45,8 @@ PAGED = dict.fromkeys(
     ),
     "paged",
 )
+#: The product where an engine lays out weights anew.
+LAID_OUT = {"linear": "laid_out", "LaidOut": "laid_out"}
 OPS = Path(__file__).parent / "ops"
 RUNTIME = "glmc.backends.runtime."
 HEADER = '"""The operations of this model in plain torch: the oracle of its kernels."""'

@@ -12,7 +12,7 @@ from glmc.backends.emit import lines, literal
 from glmc.backends.emit_model import layer_call, loop, stem_view
 from glmc.backends.layout import assignment, bracketed, call, item, repeated
 from glmc.backends.templates import environment
-from glmc.backends.torch.select import PAGED, reference_module
+from glmc.backends.torch.select import LAID_OUT, PAGED, reference_module
 from glmc.backends.vllm.counterparts import (
     ATTENDING,
     BY_ROW,
@@ -28,12 +28,25 @@ from glmc.ir.errors import NotServedError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.model import Model
 from glmc.ir.op import Op, registry
-from glmc.ir.ops import MoeExperts, QuantizedExperts
+from glmc.ir.ops import (
+    LayerNormLinear,
+    Linear,
+    LinearAct,
+    LinearAdd,
+    MoeExperts,
+    QuantizedExperts,
+    RmsNormLinear,
+)
 
 ROWS_OF = "rows"
 """The key of what layers keep of a request."""
 LOOKING = (MoeExperts, QuantizedExperts)
 """Ops whose reference looks at values, which a graph that is compiled cannot."""
+PRODUCTS = (LayerNormLinear, Linear, LinearAct, LinearAdd, RmsNormLinear)
+"""Ops with a matrix of floats that vLLM may lay out anew."""
+PRODUCTS_HEADER = (
+    '"""The products of this model, with weights as vLLM lays them out."""'
+)
 ATTENDING_HEADER = (
     '"""The operations of this model that attend, around the layers of vLLM."""'
 )
@@ -78,6 +91,7 @@ def engine_files(
     program: Program,
     of: Introduced,
     head: Mapping[str, str],
+    codes: bool,
 ) -> dict[str, str]:
     """Emit the files that a build has for vLLM, as path to text.
 
@@ -86,6 +100,7 @@ def engine_files(
         program: its final program.
         of: what its config says of itself.
         head: title and source of every emitted file.
+        codes: whether some weights are codes.
 
     Raises:
         NotServedError: naming what vLLM has no counterpart for.
@@ -110,6 +125,11 @@ def engine_files(
             }
         ),
     }
+    products = _products(program)
+    if products:
+        found["vllm_products.py"] = reference_module(
+            products, codes=codes, instead=LAID_OUT, header=PRODUCTS_HEADER
+        )
     if attending:
         found["vllm_attention.py"] = reference_module(
             attending, codes=False, instead=PAGED, header=ATTENDING_HEADER
@@ -156,6 +176,7 @@ def _model_view(
         "head": after,
         "answer": logits.partition(" = ")[2],
         "architecture": of.architecture,
+        "laid_out": _laid_out(program, parts),
         "steady": steady_until(program),
     }
 
@@ -183,19 +204,46 @@ def _ops_view(program: Program) -> Mapping[str, Any]:
     attending = _ops(program, (*ATTENDING, *LATENT))
     by_row = _ops(program, tuple(BY_ROW))
     opaque = _ops(program, LOOKING)
-    apart = sorted(new_ops(program))
+    new, multiplying = new_ops(program), {*_products(program)}
+    apart, laid = sorted(new - multiplying), sorted(new & multiplying)
+    products = sorted(multiplying - new)
+    modules = ["reference"] * bool(apart) + ["vllm_products"] * bool(multiplying)
     imports = ["from .vllm_opaque import opaque"] if opaque else []
     imports += ["from .vllm_requests import each_request"] if by_row else []
-    own = used - {*attending, *by_row, *opaque, *apart}
+    own = used - {*attending, *by_row, *opaque, *apart, *multiplying}
     return {
         "attending": attending,
         "imports": imports,
         "every": bracketed("[", [literal(name) for name in sorted(used)], "]", 0),
         "own": sorted(own),
         "apart": apart,
+        "laid": laid,
+        "products": products,
+        "modules": modules,
         "opaque": opaque,
         "requests": [_request(name) for name in by_row],
     }
+
+
+def _products(program: Program) -> list[str]:
+    """Return the products that vLLM calls, by mnemonic."""
+    ops = _served(program, cut(program.head))
+    return sorted({op.mnemonic for op in ops if isinstance(op, PRODUCTS)})
+
+
+def _laid_out(program: Program, parts: Cut) -> str:
+    """Emit the names of matrices that only products without a bias read; empty where
+    there are none."""
+    alone: set[str] = set()
+    others: set[str] = set()
+    for op in _served(program, parts):
+        own = {op.weight} if isinstance(op, PRODUCTS) and op.bias is None else set()
+        own = set() if getattr(op, "bits", None) is not None else own
+        alone |= own
+        others |= {*op.params} - own
+    names = [literal(name) for name in sorted(alone - others)]
+    after = ",)" if len(names) == 1 else ")"
+    return bracketed("laid_out = (", names, after, 4)[11:] if names else ""
 
 
 def _request(mnemonic: str) -> str:

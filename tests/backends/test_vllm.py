@@ -83,8 +83,8 @@ def texts(vocab: int) -> list[torch.Tensor]:
 def loaded(build: Path, checkpoint: Path, **changes: Any) -> Engine:
     """A model in the stand-in, its weights in the order of the files."""
     engine = Engine(build, checkpoint, **changes)
-    names = engine.model.load_weights(tensors_of(checkpoint).items())
-    assert names == {name for name, _ in engine.model.named_parameters()}
+    wanted = {name for name, _ in engine.model.named_parameters()}
+    assert engine.model.load_weights(tensors_of(checkpoint).items()) == wanted
     return engine
 
 
@@ -359,10 +359,19 @@ def test_no_file_of_a_build_hides_a_module_from_pip() -> None:
     assert not {path.stem for path in runtime} & sys.stdlib_module_names - {"__init__"}
 
 
+def test_matrices_are_laid_out_as_vllm_reads_them(made: Made, vllm: Context) -> None:
+    checkpoint, build = made("llama-gqa")
+    engine = loaded(build, checkpoint)
+    left = {n.split(".")[-1] for n, p in engine.model.named_parameters() if p.numel()}
+    norms = {"input_layernorm", "post_attention_layernorm", "norm"}
+    assert left == {"embed_tokens", *norms}
+
+
 @pytest.mark.parametrize("name", ["gemma2-capped", "qwen3_next-interval", "mpt-alibi"])
 def test_emitted_files_are_formatted(name: str, made: Made) -> None:
     _, build = made(name)
-    files = [build / f"vllm_{one}.py" for one in ("model", "ops", "plugin")]
+    emitted = ("model", "ops", "plugin", "products")
+    files = [build / f"vllm_{one}.py" for one in emitted]
     files += [file for file in (build / "vllm_attention.py",) if file.exists()]
     rules = ROOT / "pyproject.toml"
     for command in (["format", "--check"], ["check", "--config", rules]):

@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from support import builds
@@ -175,6 +176,14 @@ class MambaBase:
         self.kv_cache = tuple(_garbage(PAGES, *s).to(d) for s, d in pairs)
 
 
+def lay_out(layer: Any, remove_weight: bool) -> None:
+    """Take the weight of a layer, and leave a function that multiplies with it."""
+    assert remove_weight
+    kept = layer.weight.detach().clone()
+    layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+    layer.cpu_linear = lambda x, weight, bias: F.linear(x, kept, bias)
+
+
 def _requests() -> Iterator[tuple[slice, torch.Tensor]]:
     """The tokens of each request of this step, and the slots of all it has."""
     starts = NOW.step.query_start_loc.tolist()
@@ -204,6 +213,7 @@ def _modules() -> dict[str, dict[str, Any]]:
             "MODELS_CONFIG_MAP": NOW.checks,
             "VerifyAndUpdateConfig": check,
         },
+        f"{layers}.utils": {"dispatch_cpu_unquantized_gemm": lay_out},
         f"{layers}.mamba.mamba_utils": {"get_temporal_copy_spec": None},
         "vllm.platforms": {"current_platform": SimpleNamespace(device_type="cpu")},
         "vllm.transformers_utils.config": {"_CONFIG_REGISTRY": {}},
