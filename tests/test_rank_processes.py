@@ -234,3 +234,24 @@ def test_a_process_alone_is_told_how_to_start_all(
     )
     assert found.returncode == 2, found.stderr
     assert found.stderr.startswith("error: this process cannot join the others")
+
+
+@pytest.mark.slow
+def test_verify_sees_the_layers_of_all_stages(tiny: MakeTiny, tmp_path: Path) -> None:
+    checkpoint = tiny(BY_NAME["llama-gqa"]).checkpoint
+    build = compile_model(checkpoint, tmp_path / "build", pipeline_parallel=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    asked = ["-m", "glmc", "verify", str(build), "--weights", str(checkpoint)]
+    found = subprocess.run(
+        [*command, *asked, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr
+    told = json.loads(found.stdout)
+    assert told["equal"]
+    assert len(told["ranks"]) == 2
+    for rows in told["differences"].values():
+        assert {"layer 0", "layer 1", "layer 2", "logits"} <= rows.keys()

@@ -39,7 +39,8 @@ def verify_command(arguments: argparse.Namespace) -> int:
     tolerance = arguments.tolerance or TOLERANCES[arguments.dtype]
     compared, kept = Comparison(tolerance), []
     for given, expected in reference(arguments, model):
-        compared.add(given, _own(model, read, given), expected)
+        mine = _of_all_stages(arguments, _own(model, read, given))
+        compared.add(given, mine, expected)
         kept.append((given, expected))
     compared.ranks = every(arguments, compared.worst)
     if arguments.save:
@@ -100,6 +101,16 @@ def _own(model: Any, read: Read, given: Scenario) -> Answer:
         raise ScenarioError(
             f"the build cannot run the scenario {given.name!r}: {error}"
         ) from error
+
+
+def _of_all_stages(arguments: argparse.Namespace, mine: Answer) -> Answer:
+    """Return an answer with the layers that other stages have, where there are some."""
+    if not Build(arguments.build).program.stages:
+        return mine
+    found: dict[str, torch.Tensor] = {}
+    for answered in every(arguments, dict(mine)):
+        found |= answered
+    return {**found, **mine}
 
 
 def facts(compared: Comparison, arguments: argparse.Namespace) -> dict[str, Any]:
