@@ -5,11 +5,8 @@ from collections.abc import Mapping
 
 _HAS: Mapping[str, str] = {
     "gated delta rule layers": "qwen4_exp qwen4_exp_text",
-    "linear attention layers (Lightning Attention)": "minimax",
-    "recurrent layers": "recurrent_gemma rwkv xlstm",
     "stacks of layers that run several times for a token": "hrm_text",
     "short convolutions": "inkling2_text inkling_text zaya",
-    "state space layers (Mamba)": "zamba zamba2",
 }
 BEYOND_ATTENTION: Mapping[str, str] = {
     name: what for what, names in _HAS.items() for name in names.split()

@@ -21,7 +21,7 @@ def test_composites_are_told_apart_by_their_text_part(text: str, spec: str) -> N
     assert identify(config, "config.json").name == spec
 
 
-@pytest.mark.parametrize("name", ["hrm_text", "qwen4_exp", "zamba"])
+@pytest.mark.parametrize("name", ["hrm_text", "qwen4_exp", "zaya"])
 def test_types_beyond_attention_are_refused_by_what_they_have(name: str) -> None:
     with pytest.raises(GlmcError, match=name) as caught:
         identify({"model_type": name}, "config.json")
