@@ -223,6 +223,28 @@ def test_only_what_is_kept_for_tokens_grows() -> None:
         assert torch.equal(now, then)
 
 
+def test_room_that_is_there_is_kept_and_growing_doubles_it() -> None:
+    cache = hybrid(5)
+    places = [t.data_ptr() for s in cache.own for t in s.tensors().values()]
+    for total in (0, 7, 8):
+        cache.reserve(total)
+        assert cache.capacity == 8
+        assert places == [t.data_ptr() for s in cache.own for t in s.tensors().values()]
+    cache.reserve(9)
+    assert cache.capacity == 16
+    cache.reserve(40)
+    assert cache.capacity == 40
+
+
+def test_programs_of_all_layers_count_themselves_in_one_tensor() -> None:
+    cache = hybrid()
+    one = cache.counters(3)
+    assert one.tolist() == [0, 0, 0]
+    assert one.dtype == torch.int32
+    assert cache.own[0].counters(3) is cache.own[1].counters(3) is one
+    assert cache.counters(4).tolist() == [0, 0, 0, 0]
+
+
 def test_an_emptied_cache_is_as_new_in_the_same_place() -> None:
     cache = hybrid(5)
     places = [t.data_ptr() for s in cache.own for t in s.tensors().values()]
