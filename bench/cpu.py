@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import llama, write
+from checkpoints import HYBRID, MIXTURE, llama, write, write_random
 from cpu_codes import write_codes
 
 SHAPES = {
     "0.9b": llama(16, 2048, 5632, 32, 8),
     "0.9b-kv2": llama(16, 2048, 5632, 32, 2),
+    "mixture": MIXTURE,
+    "hybrid": HYBRID,
 }
 HERE = Path(__file__).parent
 GGUF = {"bf16": "bf16", "int8": "q8_0", "int4": "q4_0"}
@@ -37,6 +39,8 @@ SCENES = {
     "prompt 128": (128, 1, 0, 1, 4),
     "prompt 1024": (1024, 1, 0, 1, 2),
 }
+START = "cold start"
+STARTS = 3
 
 
 @dataclass
@@ -80,30 +84,39 @@ def started(name: str, python: str, path: Path, threads: int, *more: str) -> Pee
 
 def peers(options: argparse.Namespace, kind: str) -> Iterator[Peer]:
     """Start those that compute with weights of a kind."""
+    for name, python, path, *more in known(options, kind):
+        yield started(name, python, path, options.threads, *more)
+
+
+def known(options: argparse.Namespace, kind: str) -> Iterator[tuple[Any, ...]]:
+    """Yield name, Python, weights and options of those that can compute here."""
     work = options.work / options.shape
     own = work if kind == "bf16" else work / kind
-    yield started("glmc", sys.executable, own, options.threads)
-    if options.llama:
-        file = work / f"{GGUF[kind]}.gguf"
-        python = options.llama, file, options.threads
-        yield started("llama.cpp", *python)
-        yield started("llama.cpp flash", *python, "--flash")
+    yield "glmc", sys.executable, own
+    file = work / f"{GGUF[kind]}.gguf"
+    if options.llama and file.is_file():
+        yield "llama.cpp", options.llama, file
+        yield "llama.cpp flash", options.llama, file, "--flash"
     if options.openvino and (work / f"openvino-{kind}").is_dir():
-        folder = work / f"openvino-{kind}"
-        yield started("OpenVINO", options.openvino, folder, options.threads)
+        yield "OpenVINO", options.openvino, work / f"openvino-{kind}"
     if kind == "bf16":
-        yield started("transformers", sys.executable, work, options.threads)
+        yield "transformers", sys.executable, work
+        if options.compiled:
+            yield "transformers compiled", sys.executable, work, "--compiled"
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Make checkpoints, builds and GGUF files that are not there yet."""
     config, work = SHAPES[options.shape], options.work / options.shape
     work.mkdir(parents=True, exist_ok=True)
-    for kind in ("bf16", "int8", "int4"):
+    dense = config["model_type"] == "llama"
+    for kind in ("bf16", "int8", "int4") if dense else ("bf16",):
         folder = work if kind == "bf16" else work / kind
         checkpoint = folder / "checkpoint"
         if not checkpoint.is_dir():
-            if kind == "bf16":
+            if not dense:
+                write_random(checkpoint, config)
+            elif kind == "bf16":
                 write(checkpoint, config, kind="safetensors", dtype=torch.bfloat16)
             else:
                 write_codes(work / "checkpoint", checkpoint, int(kind[3:]), 32)
@@ -111,7 +124,10 @@ def prepare(options: argparse.Namespace) -> None:
             command = ["compile", str(checkpoint), "-o", str(folder / "build")]
             arguments = [sys.executable, "-m", "glmc", *command, "--target", "cpu"]
             subprocess.run(arguments, check=True)
-    if options.llama and not (work / "q4_0.gguf").is_file():
+        command = ["pack", str(folder / "build"), "--weights", str(checkpoint)]
+        arguments = [sys.executable, "-m", "glmc", *command, "--dtype", "bfloat16"]
+        subprocess.run(arguments, check=True)
+    if dense and options.llama and not (work / "q4_0.gguf").is_file():
         script = [str(HERE / "cpu_gguf.py"), str(work / "checkpoint"), str(work)]
         subprocess.run([options.llama, *script], check=True)
 
@@ -145,15 +161,44 @@ def measure(scene: str, some: list[Peer]) -> dict[str, Any]:
     return {"read before": before, "read after": read(), **rates}
 
 
+def starts(options: argparse.Namespace, kind: str) -> dict[str, Any]:
+    """Start everybody some times, by turns: from the start of the process to the first
+    token, and the largest memory beyond what was imported. Medians."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(STARTS):
+        for name, python, path, *more in known(options, kind):
+            ways = {name: more}
+            if name == "glmc":
+                ways = {"glmc": ["--packed"], "glmc packing": []}
+            for way, given in ways.items():
+                peer = started(name, python, path, options.threads, *given)
+                found.setdefault(way, []).append(peer.answer())
+                peer.process.terminate()
+                peer.process.wait()
+    return {
+        way: {fact: statistics.median(one[fact] for one in some) for fact in some[0]}
+        for way, some in found.items()
+    }
+
+
+def kept(file: Path, name: str, found: dict[str, Any]) -> None:
+    """Write the results with a new row, and show it."""
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    print(name, json.dumps(found[name]), flush=True)
+
+
 def main() -> None:
     """Measure the rows that are asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="kept between runs")
     parser.add_argument("--shape", choices=SHAPES, default="0.9b")
     parser.add_argument("--kinds", nargs="+", choices=GGUF, default=list(GGUF))
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument(
+        "--scenes", nargs="+", choices=[*SCENES, START], default=list(SCENES)
+    )
     parser.add_argument("--llama", help="a Python that has llama-cpp-python and gguf")
     parser.add_argument("--openvino", help="a Python that has openvino")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--prepare", action="store_true", help="only make the files")
     parser.add_argument("--json", type=Path, required=True, help="results, added to")
@@ -165,6 +210,9 @@ def main() -> None:
     found = json.loads(options.json.read_text()) if options.json.is_file() else {}
     for kind in options.kinds:
         names = {scene: f"{options.shape} {kind} {scene}" for scene in options.scenes}
+        if (name := names.pop(START, "")) and name not in found:
+            found[name] = starts(options, kind)
+            kept(options.json, name, found)
         if all(name in found for name in names.values()):
             continue
         some = list(peers(options, kind))
@@ -173,8 +221,7 @@ def main() -> None:
         for scene, name in names.items():
             if name not in found:
                 found[name] = measure(scene, some)
-                options.json.write_text(json.dumps(found, indent=2))
-                print(name, json.dumps(found[name]), flush=True)
+                kept(options.json, name, found)
         for peer in some:
             peer.process.terminate()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from typing import Any
 class Llama:
     """llama.cpp by its C interface."""
 
-    def __init__(self, path: str, threads: int, flash: bool) -> None:
+    def __init__(self, path: str, options: argparse.Namespace) -> None:
         import llama_cpp
+
+        threads, flash = options.threads, options.flash
 
         self.api = api = llama_cpp
         quiet = api.llama_log_callback(lambda *_: None)
@@ -63,15 +66,18 @@ class Llama:
 class OpenVino:
     """OpenVINO's own runtime on a model that optimum exported."""
 
-    def __init__(self, path: str, threads: int, flash: bool) -> None:
+    def __init__(self, path: str, options: argparse.Namespace) -> None:
         import numpy
         import openvino
 
         self.numpy = numpy
         core = openvino.Core()
-        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        given = {
+            "INFERENCE_NUM_THREADS": options.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         model = core.read_model(Path(path) / "openvino_model.xml")
-        self.request = core.compile_model(model, "CPU", options).create_infer_request()
+        self.request = core.compile_model(model, "CPU", given).create_infer_request()
         self.inputs = {name for port in model.inputs for name in port.names}
 
     def call(self, tokens: int, rows: int, past: int) -> None:
@@ -114,26 +120,75 @@ class Torch:
         self.cache = None
 
 
-def of_a_build(path: str, threads: int, flash: bool) -> Torch:
+class Compiled(Torch):
+    """A model of transformers that torch compiles, with a cache of a fixed size."""
+
+    def __init__(self, model: Any, threads: int) -> None:
+        super().__init__(model, threads)
+        self.run = self.torch.compile(model, dynamic=False)
+
+    def call(self, tokens: int, rows: int, past: int) -> None:
+        """Compute the logits of the last of some tokens of each row."""
+        import transformers
+
+        torch = self.torch
+        if self.cache is None:
+            size = past + tokens + 64
+            self.cache = transformers.StaticCache(self.model.config, size)
+        ids = torch.arange(tokens * rows).reshape(rows, tokens) * 7 % 1000 + 3
+        at = torch.arange(past, past + tokens).expand(rows, -1)
+        given = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1}
+        with torch.inference_mode():
+            self.run(input_ids=ids, position_ids=at, **given)
+
+
+def of_a_build(path: str, options: argparse.Namespace) -> Torch:
     """Load a build in bf16."""
     sys.path.insert(0, path)
-    import build
+    import build  # and with it torch, before memory is looked at
 
-    return Torch(build.load(Path(path) / "checkpoint", dtype="bfloat16"), threads)
+    marked()
+    given = {"pack_cache": True} if options.packed else {}
+    model = build.load(Path(path) / "checkpoint", dtype="bfloat16", **given)
+    return Torch(model, options.threads)
 
 
-def of_transformers(path: str, threads: int, flash: bool) -> Torch:
+def of_transformers(path: str, options: argparse.Namespace) -> Torch:
     """Load a checkpoint with transformers, its attention torch's own."""
     import transformers
 
     kind = transformers.AutoModelForCausalLM
+    marked()
     given = {"dtype": "bfloat16", "attn_implementation": "sdpa"}
-    return Torch(
-        kind.from_pretrained(Path(path) / "checkpoint", **given).eval(), threads
-    )
+    model = kind.from_pretrained(Path(path) / "checkpoint", **given).eval()
+    made = Compiled if options.compiled else Torch
+    return made(model, options.threads)
 
 
-PEERS: dict[str, Callable[[str, int, bool], Any]] = {
+IMPORTED: list[int] = []
+
+
+def marked() -> None:
+    """Note what memory there is before weights are read."""
+    IMPORTED.append(memory("VmRSS"))
+
+
+def memory(name: str) -> int:
+    """Return bytes of this process, as Linux counts them."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def age() -> float:
+    """Return the seconds since this process was started."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return up - ticks / os.sysconf("SC_CLK_TCK")
+
+
+PEERS: dict[str, Callable[[str, argparse.Namespace], Any]] = {
     "llama.cpp": Llama,
     "OpenVINO": OpenVino,
     "glmc": of_a_build,
@@ -148,9 +203,15 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flash", action="store_true")
+    parser.add_argument("--packed", action="store_true", help="map packed weights")
+    parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
-    peer = PEERS[options.peer](options.path, options.threads, options.flash)
-    print(json.dumps("ready"), flush=True)
+    peer = PEERS[options.peer](options.path, options)
+    peer.call(1, 1, 0)
+    peak = memory("VmHWM") - (IMPORTED or [0])[0]
+    facts = {"first token s": age(), "peak": peak, "own": memory("RssAnon")}
+    peer.begin()
+    print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         print(json.dumps(serve(peer, json.loads(line))), flush=True)
 

@@ -124,24 +124,58 @@ struct Integers {
 
 constexpr int LARGEST = 16256;  // 127 · 128: its high byte is no larger than 127
 
+// 16 numbers of x as whole ones; the nearest, and of two the even one, as lrint.
+inline I32 nearest(F32 x) {
+    const F32 shift = broadcast(12582912.0f);  // 1.5 · 2²³
+    return as<I32>(x + shift) - as<I32>(shift);
+}
+
+// Puts 16 integers into four quads.
+inline void set_quads(Quad* quads, I32 values) {
+#if defined(__AVX512VNNI__)
+    I32 high = (values + 64) >> 7;
+    int32_t words[8];
+    I8 highs = __builtin_convertvector(high, I8);
+    I8 lows = __builtin_convertvector(values - high * 128, I8);
+    std::memcpy(words, &highs, sizeof highs);
+    std::memcpy(words + 4, &lows, sizeof lows);
+    for (int i = 0; i < 4; ++i) {
+        std::memcpy(quads[i].high, words + i, 4);
+        std::memcpy(quads[i].low, words + 4 + i, 4);
+    }
+#else
+    for (int i = 0; i < LANES; ++i) quads[i / 4].set(i % 4, values[i]);
+#endif
+}
+
 inline void make_integers(Integers to, int64_t row, const float* x) {
     Quad* quads = to.quads + row * (to.cols / 4);
     for (int group = 0; group < to.groups(); ++group) {
         const float* from = x + group * to.width;
-        float most = 0;
-        for (int i = 0; i < to.width; ++i) most = std::max(most, std::fabs(from[i]));
-        bool finite = std::isfinite(most);
-        float up = most > 0 && finite ? LARGEST / most : 0;
-        int32_t sum = 0;
-        for (int i = 0; i < to.width; ++i) {
-            int value = finite ? int(std::lrint(from[i] * up)) : 0;
-            quads[(group * to.width + i) / 4].set(i % 4, value);
-            sum += value;
+        F32 highest = {};
+        I32 unknown = {};
+        for (int at = 0; at < to.width; at += LANES) {
+            F32 some = load_some(from + at, to.width - at);
+            highest = maximum(highest, some < 0.0f ? -some : some);
+            unknown |= some != some;
         }
-        bool known = std::none_of(from, from + to.width,
-                                  [](float v) { return std::isnan(v); });
-        float scale = known && finite ? most / LARGEST : NAN;
-        to.scales[row * to.groups() + group] = scale;
+        float most = largest(highest);
+        bool known = std::isfinite(most);
+        for (int i = 0; i < LANES; ++i) known = known && !unknown[i];
+        float up = most > 0 && known ? LARGEST / most : 0;
+        I32 sums = {};
+        for (int at = 0; at < to.width; at += LANES) {
+            int n = std::min(LANES, to.width - at);
+            I32 values = {};
+            if (known) values = nearest(load_some(from + at, n) * up);
+            sums += values;
+            Quad four[4];
+            set_quads(four, values);
+            std::memcpy(quads + (group * to.width + at) / 4, four, n / 4 * sizeof(Quad));
+        }
+        int32_t sum = 0;
+        for (int i = 0; i < LANES; ++i) sum += sums[i];
+        to.scales[row * to.groups() + group] = known ? most / LARGEST : NAN;
         to.sums[row * to.groups() + group] = sum;
     }
 }
@@ -162,6 +196,10 @@ inline Integers integers(Call& call, Rows x, int group) {
     return made;
 }
 
+// Bytes of codes that are asked for before their turn: taken apart, they are read too
+// slowly for the processor to look as far ahead by itself.
+constexpr int CODES_AHEAD = 4096;
+
 // Multiplies M rows of x with a block.
 template <int BITS, int M>
 inline void code_tile(F32 (&y)[M], const Codes& w, int64_t block,
@@ -179,6 +217,7 @@ inline void code_tile(F32 (&y)[M], const Codes& w, int64_t block,
         for (int col = 0; col < x.width; col += WIDE, codes += 64) {
             I32 bytes = load_as<I32>(codes);
             I32 first = BITS == 8 ? bytes : bytes & 0x0f0f0f0f;
+            __builtin_prefetch(codes + CODES_AHEAD);
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m) sums[m].add(first, quads[m * (x.cols / 4) + col / 4]);
             if constexpr (BITS == 4) {
