@@ -326,7 +326,7 @@ def test_threads_do_each_chunk_once(kernels: Kernels, threads: int) -> None:
 
 MISTAKES: list[tuple[Mistake, Any]] = [
     (
-        ("codes.h", "(value + 64) >> 7", "(value + 63) >> 8"),
+        ("codes.h", "whole(-HALF * sum_of(m))", "whole(-HALF)"),
         lambda k: coded(k, 4, False, 16, 64, 32),
     ),
     (
