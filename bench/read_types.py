@@ -23,13 +23,11 @@ import torch  # noqa: E402
 
 from glmc.frontends.code.oracle import TextModel  # noqa: E402
 from glmc.frontends.code.room import roomy  # noqa: E402
-from glmc.frontends.code.text import Text  # noqa: E402
 from glmc.ir.errors import GlmcError  # noqa: E402
-from support import reference, tiny  # noqa: E402
+from support import reference, texts, tiny  # noqa: E402
 from support.variants import VARIANTS, Variant  # noqa: E402
 
 TOLERANCE = 5e-5
-_PARTS = ("vision_config", "text_config", "audio_config")
 
 
 @dataclass
@@ -49,26 +47,12 @@ class Row:
         return "equal" if max(self.differences) <= TOLERANCE else "DIFFERS"
 
 
-def text_of(model: Any) -> Text:
-    """The text of a model's class, with those of the parts that its config names."""
-    cls = type(model)
-    configs = [getattr(model.config, part, None) for part in _PARTS]
-    files = [sys.modules[type(c).__module__].__file__ for c in configs if c is not None]
-    own = Path(sys.modules[cls.__module__].__file__ or "")
-    texts: dict[str, str] = {}
-    for file in (str(own), *files):
-        for path in sorted(Path(file or "").parent.glob("*.py")):
-            if path.stem.startswith(("modeling_", "configuration_")):
-                texts.setdefault(path.stem, path.read_text(encoding="utf-8"))
-    return Text(texts, own.stem, cls.__name__)
-
-
 def measure(variant: Variant, folder: Path) -> Row:
     """Make a variant's checkpoint and compare its text with transformers."""
     tiny.make(variant, folder)
     model = reference.load(folder, variant.attention)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text, weights = text_of(model), model.state_dict()
+    text, weights = texts.text_of(model), model.state_dict()
 
     def read() -> TextModel:
         made = TextModel(text, config, attention=variant.attention)

@@ -234,6 +234,16 @@ class Machine:
             line, column = (node.lineno, node.col_offset) if node else (frame.line, 0)
             self.records.data.setdefault((frame.module.file, line, column), how)
 
+    def bounded(self, sides: set[bool]) -> None:
+        """Note the sides of a bound that the members of a tensor are on."""
+        if not sides:
+            return
+        own = next((f for f in reversed(self.frames) if not f.module.contract), None)
+        if own is not None:
+            last = self.frames[-1]
+            place = (own.module.file, own.line, 0 if last is own else last.line)
+            self.records.bounds.setdefault(place, set()).update(sides)
+
     def iterate(self, value: Any) -> Iterator[Any]:
         """Yield the members of something, each of them counted."""
         meter = self.meter

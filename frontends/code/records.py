@@ -22,6 +22,9 @@ class Records:
     """Keys that were asked for and not there."""
     compared: dict[Place, set[tuple[int, int]]] = field(default_factory=dict)
     """Integers that were compared by size, both sides."""
+    bounds: dict[Place, set[bool]] = field(default_factory=dict)
+    """Bounds of tensors of whole numbers, and the sides of them that were met; for one
+    in a contract, the line of the text that called it, and the contract's line."""
     lines: dict[str, set[int]] = field(default_factory=dict)
     """Lines of statements that ran, by file."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from glmc.frontends.code import costs
+from glmc.frontends.code import bounds, costs
 from glmc.frontends.code.torch_tables import OPERATORS, TENSOR
 from glmc.frontends.code.values import (
     MISSING,
@@ -117,6 +117,9 @@ def run(
         machine.meter.step(16)
     else:
         machine.meter.before(elements, work)
+    name = op.name.rpartition(".")[2]
+    if name in bounds.NAMES:
+        machine.bounded(machine.host(bounds.met, name, values, more))
     result = machine.host(op.run, *values, **more)
     if isinstance(result, bool) and op.name.endswith(("equal", "allclose")):
         machine.from_data(op.name)
@@ -178,6 +181,7 @@ def index(machine: "Machine", value: torch.Tensor, key: Any) -> Any:
     key = _key(machine, key)
     machine.meter.before(*machine.host(costs.indexed, value, key))
     result = machine.host(torch.Tensor.__getitem__, value, key)
+    machine.bounded(bounds.sliced(value.shape, key))
     machine.meter.track(result)
     return result
 

@@ -19,7 +19,7 @@ from glmc.ir.errors import UnprovedError
 from glmc.prove.comparing import difference
 from glmc.prove.references import read_golden
 from glmc.prove.texts import child, command, options, reading
-from glmc.prove.texts.job import Job, run
+from glmc.prove.texts.job import BEYOND, Job, run
 from glmc.prove.texts.reading import Reading, read
 from support import texts
 from support.ranges import first
@@ -224,6 +224,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         ("x = self.norm(x)", "x = self.norm(x) if length < 4096 else x"),
         "with 4096, and no small model gets beyond that",
     ),
+    "a window in a mask": (
+        ("hidden = k > q", "hidden = (k > q) | (k <= q - 4096)"),
+        "all of them lie on one side",
+    ),
     "a window beyond short prompts": (
         ("hidden = k > q", "hidden = (k > q) | (k < q - 40)"),
         "ended at the stage 'whole'",
@@ -285,7 +289,7 @@ def _apart(text: Any, small: Any) -> float:
     """Return how far a text is from the answers of a small model."""
     job = Job(
         text, [reading._plain(small.config)], vocab=small.sizes.vocab, kind="stages",
-        stages={"whole": []}, longest=small.sizes.longest + 13,
+        stages={"whole": []}, longest=small.sizes.longest + BEYOND,
     )  # fmt: skip
     out = io.BytesIO()
     roomy(lambda: child.respond(job, small.tensors, out))

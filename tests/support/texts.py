@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from glmc.frontends.code.text import Text
 from support.escapes import FOLDER
 
 CONFIGURATION = (FOLDER / "configuration_plain.py.txt").read_text(encoding="utf-8")
 MODELING = (FOLDER / "modeling_plain.py.txt").read_text(encoding="utf-8")
+_PARTS = ("vision_config", "text_config", "audio_config")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_plain.PlainConfig",
@@ -52,3 +55,17 @@ def repository(checkpoint: Path, folder: Path, texts: Mapping[str, str]) -> Path
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def text_of(model: Any) -> Text:
+    """The text of a model's class, with those of the parts that its config names."""
+    cls = type(model)
+    configs = [getattr(model.config, part, None) for part in _PARTS]
+    files = [sys.modules[type(c).__module__].__file__ for c in configs if c is not None]
+    own = Path(sys.modules[cls.__module__].__file__ or "")
+    texts: dict[str, str] = {}
+    for file in (str(own), *files):
+        for path in sorted(Path(file or "").parent.glob("*.py")):
+            if path.stem.startswith(("modeling_", "configuration_")):
+                texts.setdefault(path.stem, path.read_text(encoding="utf-8"))
+    return Text(texts, own.stem, cls.__name__)

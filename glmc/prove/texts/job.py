@@ -20,6 +20,8 @@ from glmc.ir.errors import TextBudgetError, catalogue
 _SECONDS = 300
 _PER_SECOND = 5_000_000
 """Weights that are read, cast and multiplied in a second, at the least."""
+BEYOND = 13
+"""Tokens by which a long prompt is longer than the longest trained length."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from glmc.ir.errors import GlmcError, UnprovedError
 from glmc.prove.comparing import Scenario
 from glmc.prove.references import read_golden
 from glmc.prove.texts import options, rules
-from glmc.prove.texts.job import Job, run
+from glmc.prove.texts.job import BEYOND, Job, run
 from glmc.prove.texts.shrinking import literals, shrink
 from glmc.prove.texts.small import Small, Tree, make_small, spec_text
 
@@ -30,7 +30,6 @@ Tell = Callable[[str], None]
 
 _REAL = Limits(live=24 * GIB)
 """A real layer is looked at with zeros, which take no memory until written."""
-_BEYOND = 13
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class _Reader:
         }
         self.tell("survey: tensors, keys and decisions, small and with the real sizes")
         job = Job(self.text, [_plain(c) for c in (*small, real)], kind="survey")
-        lengths = [*(sizes.longest + _BEYOND for _, sizes in made), 0]
+        lengths = [*(sizes.longest + BEYOND for _, sizes in made), 0]
         job = replace(job, limits=_REAL, memory=30 * GIB, lengths=lengths)
         surveys = run(job, self.folder / "survey")["found"]
         smalls = [
@@ -173,12 +172,12 @@ class _Reader:
         beyond = True
         for small, quiet in zip(smalls, silent, strict=True):
             try:
-                found = self._staged(small, quiet, _BEYOND if beyond else -_BEYOND)
+                found = self._staged(small, quiet, BEYOND if beyond else -BEYOND)
             except GlmcError:
                 if not beyond:
                     raise
                 beyond = False
-                found = self._staged(small, quiet, -_BEYOND)
+                found = self._staged(small, quiet, -BEYOND)
             for stage in options.STAGES:
                 small.answers[stage] = [
                     (given, logits)

@@ -32,6 +32,7 @@ def check(text: Text, small: Sequence[Survey], real: Survey) -> dict[str, Any]:
     """
     data = _data(text, [*small, real])
     _same_decisions(text, small, real, data)
+    _bounds(text, small)
     return {
         "decisions": len(_decisions(real)),
         "data_decisions": [f"{file}.py:{line}" for file, line in sorted(data)],
@@ -113,6 +114,21 @@ def _lengths(text: Text, small: Survey) -> Iterator[str]:
                 "what the code does there is not proved."
             )
         yield f"{file}:{line}: {fixed}, " + ("up to it" if ends else "on both sides")
+
+
+def _bounds(text: Text, runs: Sequence[Survey]) -> None:
+    """Refuse a bound of positions or lengths that no small model came up to."""
+    found: dict[Place, set[bool]] = {}
+    for run in runs:
+        for file, line, column, sides in run["bounds"]:
+            found.setdefault((file, line, column), set()).update(sides)
+    for (file, line, _), sides in sorted(found.items()):
+        if len(sides) == 1:
+            raise UnprovedError(
+                f"{file}:{line}: `{_source(text, file, line)[:90]}` holds whole numbers"
+                " against a bound, and in the small models all of them lie on one side"
+                " of it: what the code does on the other is not proved."
+            )
 
 
 def keys(

@@ -15,6 +15,7 @@ from typing import Any
 
 from glmc.authoring.vocabulary import Vocabulary
 from glmc.ir.errors import UnprovedError
+from glmc.prove.texts.job import BEYOND
 
 _LAYERS = 3
 _MOST_LAYERS = 8
@@ -139,6 +140,11 @@ def _sizes(
     dim = free(12 + 8 * which, 4, other=heads)
     whole = dim_real * heads_real == hidden
     hidden_size = dim * heads if whole else free(heads * dim + 28, 4)
+    # A window that the text writes out is seen by the model whose own is longer, or is
+    # beyond the longest prompt, where the rule on bounds refuses it.
+    longest = free(47 + 10 * which, 2)
+    while which and longest < 99 and _near(taken, longest):
+        longest = free(longest, 2)
     return Sizes(
         heads=heads,
         kv_heads=kv,
@@ -146,9 +152,14 @@ def _sizes(
         hidden=hidden_size,
         ff=free(52 + 40 * which, 4),
         vocab=free(211 + 90 * which, 2),
-        longest=free(47 + 10 * which, 2),
-        window=free(7 + 4 * which, 2),
+        longest=longest,
+        window=longest - 2 if which else free(7, 2),
     )
+
+
+def _near(taken: set[int], longest: int) -> bool:
+    """Tell whether a number of the text is between a window and the longest prompt."""
+    return any(longest - 2 <= one <= longest + BEYOND for one in taken)
 
 
 def _shorten(

@@ -11,7 +11,7 @@ from glmc.frontends.code.records import Place, Records
 from glmc.ir.errors import TextFailedError
 from glmc.prove.comparing import Answer, Scenario, scenarios
 from glmc.prove.texts.answers import answer
-from glmc.prove.texts.job import Job
+from glmc.prove.texts.job import BEYOND, Job
 
 _SHORT = 11
 _EMBEDDING = re.compile(r"embed|wte|tok_")
@@ -45,11 +45,17 @@ def _surveyed(job: Job, config: Mapping[str, Any], length: int) -> dict[str, Any
     if length:
         # Of a long run only comparisons with lengths are kept: they may go either way.
         try:
-            answer(model, [], Scenario("long", torch.full((1, length), 5), ids[:, :1]))
+            _long(model, length)
         except TextFailedError:
             ends = length
-        noted["compared"] = _noted(model.records)["compared"]
+            _long(model, length - BEYOND - 1)
+        noted |= {name: _noted(model.records)[name] for name in ("compared", "bounds")}
     return {"tensors": tensors, "ends": ends, **noted}
+
+
+def _long(model: TextModel, length: int) -> None:
+    ids = torch.full((1, length), 5)
+    answer(model, [], Scenario("long", ids, ids[:, :1]))
 
 
 def _published(names: list[str]) -> str:
@@ -67,6 +73,7 @@ def _noted(records: Records) -> dict[str, Any]:
         "decisions": rows({p: sorted(v) for p, v in records.decisions.items()}),
         "data": rows(records.data),
         "compared": rows({p: sorted(v) for p, v in records.compared.items()}),
+        "bounds": rows({p: sorted(v) for p, v in records.bounds.items()}),
         "keys": {key: sorted(found) for key, found in records.keys.items()},
         "missing": {key: sorted(found) for key, found in records.missing.items()},
         "lines": {file: sorted(found) for file, found in records.lines.items()},
