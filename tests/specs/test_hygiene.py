@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glmc.frontends.build.fates import account
-from glmc.frontends.language.evaluation import Scope
+from glmc.frontends.build.rope import scope_of
 from glmc.frontends.language.sections import validate
 from glmc.frontends.language.yaml_tree import Branch
 from glmc.frontends.spec import Spec
@@ -37,7 +37,7 @@ def test_no_two_specs_are_for_one_config() -> None:
 def test_defaults_and_aliases_are_of_keys_that_are_read(name: str) -> None:
     """A default of a key nobody reads would be a misspelling."""
     found = load_spec(builtin_specs()[name])
-    chosen = choose_variant(found, Scope(FAMILIES[name]), None, "config.json")
+    chosen = choose_variant(found, scope_of(FAMILIES[name]), None, "config.json")
     spec = validate(Spec, chosen.tree)
     keys = dict.fromkeys([*spec.defaults, *spec.aliases.values()])
     ignoring_nothing = spec.model_copy(update={"ignore": {}})
