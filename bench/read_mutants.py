@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import torch  # noqa: E402
 
-from support.mutated import MUTATIONS, TEXTS, mutant, original  # noqa: E402
+from support.mutated import MUTATIONS, TEXTS, apart, mutant, original  # noqa: E402
 
 ACCEPTED, NO_PLACE = "ACCEPTED", "-"
 
@@ -33,6 +33,8 @@ def table(names: Sequence[str], mutations: Sequence[str]) -> dict[str, dict[str,
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             whole = original(name, Path(folder) / "original")
+            if max(apart(whole.text, one) for one in whole.smalls) > 1e-5:
+                raise RuntimeError(f"{name} differs from itself")
             row = rows.setdefault(name, {})
             for mutation in mutations:
                 changed = mutant(whole.text, mutation, whole.tied)

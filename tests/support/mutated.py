@@ -24,7 +24,7 @@ from glmc.ir.errors import GlmcError
 from glmc.prove.comparing import difference
 from glmc.prove.references import read_golden
 from glmc.prove.texts import child, options, reading
-from glmc.prove.texts.job import BEYOND, Job
+from glmc.prove.texts.job import Job
 from glmc.prove.texts.reading import Reading
 from glmc.prove.texts.small import make_small
 from support import reference, texts, tiny
@@ -155,7 +155,8 @@ def original(name: str, folder: Path) -> Original:
 
 def apart(text: Text, small: Any) -> float:
     """Return how far a text is from the answers of a small model, as a whole."""
-    longest = small.sizes.longest + BEYOND
+    (long,) = (one for one, _ in small.answers["whole"] if one.name == "whole long")
+    longest = long.ids.shape[1] + long.more.shape[1]
     job = Job(
         text, [reading._plain(small.config)], vocab=small.sizes.vocab, kind="stages",
         stages={"whole": []}, longest=longest,
