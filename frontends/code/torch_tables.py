@@ -3,7 +3,9 @@
 A name that is not here does not exist for a text.
 """
 
+import mmap
 import operator
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -141,7 +143,25 @@ NN_FUNCTIONAL = _table(FUNCTIONAL, F, "functional.")
 TENSOR = _table(METHODS, torch.Tensor, "Tensor.")
 OPERATORS = _table(_OPERATORS, operator, "operator.")
 
+_LARGE = 1 << 20
+_PRIVATE = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+)
+
+
+def _zeros(*given: Any, **named: Any) -> torch.Tensor:
+    """Do ``torch.zeros``; large ones take memory only where they are written."""
+    plan = torch.zeros(*given, **{**named, "device": "meta"})
+    size = plan.numel() * plan.element_size()
+    device = str(named.get("device") or "cpu")
+    if size < _LARGE or not _PRIVATE or not device.startswith("cpu"):
+        return torch.zeros(*given, **named)
+    pages = mmap.mmap(-1, size, **_PRIVATE)
+    return torch.frombuffer(pages, dtype=plan.dtype).view(plan.shape)
+
+
+TORCH["zeros"] = Op("torch.zeros", _zeros, costs.sizes)
 # Memory that nobody has written would show a text what another program left there.
-TORCH["empty"] = Op("torch.empty", torch.zeros, costs.sizes)
+TORCH["empty"] = Op("torch.empty", _zeros, costs.sizes)
 TORCH["empty_like"] = Op("torch.empty_like", torch.zeros_like, costs.like)
 TENSOR["new_empty"] = Op("Tensor.new_empty", torch.Tensor.new_zeros, costs.new_sizes)
