@@ -72,7 +72,8 @@ def test_from_code_to_a_build_that_equals_it(
     own, spec = repository(llama, tmp_path / "own"), tmp_path / "plain.yaml"
     assert main(["read", str(own), "-o", str(spec)]) == 0
     out, told = capsys.readouterr()
-    assert told.startswith("glmc: modeling_plain.py: PlainForCausalLM, ")
+    assert told.startswith("glmc: reading the code of ")
+    assert "\nglmc: modeling_plain.py: PlainForCausalLM, " in told
     assert "extends llama, equal to modeling_plain.py" in out
     tree = yaml.safe_load(spec.read_text())
     assert (tree["verified"], tree["match"]["model_type"]) == ("text", ["plain"])

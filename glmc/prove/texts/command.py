@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmc.files.replacing import write_file
 from glmc.frontends.read.hub import Hub
 from glmc.ir.errors import OutputExistsError
-from glmc.prove.texts.reading import Reading, read
 from glmc.shell.options import hub_of
+
+if TYPE_CHECKING:
+    from glmc.prove.texts.reading import Reading
 
 
 def read_command(arguments: argparse.Namespace) -> int:
@@ -21,7 +23,7 @@ def read_command(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if out and out.exists() and not arguments.force:
         raise OutputExistsError(f"{out} is there already; --force writes over it")
-    found = read(arguments.checkpoint, arguments.text, hub_of(arguments), _tell)
+    found = _read(arguments.checkpoint, arguments.text, hub_of(arguments))
     if out:
         write_file(out, found.spec)
     if arguments.json:
@@ -37,14 +39,22 @@ def read_command(arguments: argparse.Namespace) -> int:
 @contextmanager
 def reading_spec(source: str, hub: Hub) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Yield the file of a spec read from a model's code, and its certificate."""
-    found = read(source, None, hub, _tell)
+    found = _read(source, None, hub)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{found.text.file.removeprefix('modeling_')}.yaml"
         path.write_text(found.spec, encoding="utf-8")
         yield path, found.certificate
 
 
-def _facts(found: Reading) -> dict[str, object]:
+def _read(source: str, text: str | None, hub: Hub) -> "Reading":
+    """Read a spec from code; say so before what that takes is imported, torch first."""
+    _tell(f"reading the code of {source}")
+    from glmc.prove.texts.reading import read
+
+    return read(source, text, hub, _tell)
+
+
+def _facts(found: "Reading") -> dict[str, object]:
     return {
         "text": f"{found.text.file}.py",
         "class": found.text.model_class,
