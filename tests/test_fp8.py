@@ -153,7 +153,7 @@ def test_pieces_of_a_large_matrix(
     ours, theirs = pair(tiny(BY_NAME["llama-gqa"]).checkpoint, tmp_path)
     right = logits(theirs, tmp_path / "b")
     build = builds.import_build(compile_model(ours, tmp_path / "a"))
-    monkeypatch.setattr(build.loading, "PIECE", 1 << 10)
+    monkeypatch.setattr(build.filling, "PIECE", 1 << 10)
     model = build.load(ours, dtype="float32")
     assert torch.equal(model(input_ids=IDS).logits, right)
 

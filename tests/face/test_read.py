@@ -115,7 +115,7 @@ def test_compile_reads_and_keeps_the_certificate(
 ) -> None:
     own = repository(llama, tmp_path / "own", unheard_of=7)
     build = tmp_path / "build"
-    monkeypatch.setattr(command, "read", lambda *_: made.reading)
+    monkeypatch.setattr(command, "_read", lambda *_: made.reading)
     assert main(["compile", str(own), "--read", "-o", str(build)]) == 0
     manifest = json.loads((build / "manifest.json").read_text())
     assert manifest["read"]["worst_difference"] < options.TOLERANCE

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glmc.backends.runtime import checkpoint, loading
+from glmc.backends.runtime import checkpoint, filling, loading
 from glmc.backends.runtime.causal_lm import CausalLM
 from glmc.backends.runtime.faults import WeightsError
 
@@ -86,7 +86,7 @@ def test_large_tensors_come_in_pieces_from_reopened_files(
     load: Any, tmp_path: Path, tensors: Tensors, kind: str, monkeypatch: Any
 ) -> None:
     save(tmp_path, tensors, kind, shards=2)
-    monkeypatch.setattr(loading, "PIECE", 300)
+    monkeypatch.setattr(filling, "PIECE", 300)
     monkeypatch.setattr(checkpoint, "MIN_BUDGET", 500)
     closed = []
     close = checkpoint.Shard.close
