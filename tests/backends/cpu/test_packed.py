@@ -119,8 +119,8 @@ def test_saving_writes_the_published_order(
     held = model.state_dict()
     assert all(torch.equal(again[name], held[name]) for name in held)
     weight = packed(model)[0]
-    assert torch.equal(saving._published(weight), weight.unpacked())
-    assert type(saving._published(weight)) is torch.Tensor
+    assert torch.equal(saving.published(weight), weight.unpacked())
+    assert type(saving.published(weight)) is torch.Tensor
 
 
 def test_a_long_prompt_in_pieces_is_the_same(model: Any) -> None:
