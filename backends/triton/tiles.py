@@ -175,8 +175,8 @@ ONE_ROW, FEW_ROWS = 1, 16
 SPAN = 4096
 
 
-def _gemv(rows: int, columns: int) -> Tile:
-    return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4}
+def _gemv(rows: int, columns: int, **limits: int) -> Tile:
+    return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4, **limits}
 
 
 def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Tile:
@@ -192,7 +192,8 @@ def _skinny(rows: int, columns: int, parts: int, warps: int, stages: int) -> Til
 LINEAR_GEMV: Mapping[int, Tile] = {
     8192: _gemv(8, 1024),
     2048: _gemv(4, 2048),
-    0: _gemv(2, 1024),
+    # Left to itself ptxas went for 48 registers on sm_100, and spilled two words.
+    0: _gemv(2, 1024, maxnreg=ALL_REGISTERS),
 }
 LINEAR_SKINNY: Mapping[int, Mapping[int, Tile]] = {
     2: {
@@ -248,7 +249,7 @@ GROUP_GEMV: Mapping[int, Mapping[int, Tile]] = {
 }
 # Small floats have a scale for few of them, and with more rows ptxas spilled on sm_80.
 SMALL_GEMV: Mapping[int, Tile] = {
-    least: {"ROWS": rows, "COLUMNS": 256, "num_warps": 4, "maxnreg": ALL_REGISTERS}
+    least: _gemv(rows, 256, maxnreg=ALL_REGISTERS)
     for least, rows in ((2048, 4), (0, 2))
 }
 CODE_SKINNY: Mapping[int, Mapping[int, Tile]] = {
