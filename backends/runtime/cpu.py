@@ -1,5 +1,6 @@
 """The needs of CPUs beside a build's operations; see `modules.Machine`."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -11,6 +12,7 @@ import torch
 
 from .checkpoint import Checkpoint, dtype_of
 from .engine import Engine
+from .large_pages import LINE, Room
 from .modules import BaseModel
 from .native import NoLibrary, library, told
 from .packed import PackedWeight
@@ -30,6 +32,15 @@ def ready(operations: ModuleType) -> None:
 def steps() -> ModuleType:
     """Returns the module that describes the C++ of the build."""
     return import_module(".steps", __package__)
+
+
+def room(binds: Sequence[Bind], dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Returns what gives weights memory, by shape and dtype: large pages, where the
+    system has them."""
+    sizes = (math.prod(bind.shape) * dtype_of(bind, dtype).itemsize for bind in binds)
+    with suppress(OSError):  # a system that promises no memory it might not have
+        return Room(sum(size + LINE for size in sizes)).tensor
+    return torch.empty
 
 
 def packing(

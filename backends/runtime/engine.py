@@ -6,6 +6,7 @@ way. `steps.py` says which, and in what order the C++ is given weights and state
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -86,15 +87,25 @@ class Engine:
     build's own.
     """
 
-    def __init__(self, model: "BaseModel", library: ctypes.CDLL, steps: ModuleType):
+    def __init__(self, model: Any, library: ctypes.CDLL, steps: ModuleType):
         self.library = library
         self.steps = steps
         self.operations = __import__(f"{__package__}.reference", fromlist=["reference"])
         self.constants = steps.constants(self.operations)
-        self.weights = list(self._weights(model))
-        self.addresses = [_address(weight) for weight in self.weights]
-        self.table = (ctypes.c_void_p * len(self.addresses))(*self.addresses)
-        self.callback = _CALLBACK(self._step)
+        self.modules = [*model.modules()][1:]  # the model itself holds the engine
+        self.layers = [*model.layers]
+        places = [*self._places(model)]
+        weights = [owner[name] for owner, name in places]
+        self.weights = list(zip(places, weights, strict=True))
+        # A packed weight keeps its blocks for life; others may be given other memory.
+        addresses = [_address(weight) for weight in weights]
+        self.plain = [
+            (weight, address)
+            for weight, address in zip(weights, addresses, strict=True)
+            if not isinstance(weight, PackedWeight)
+        ]
+        self.table = (ctypes.c_void_p * len(addresses))(*addresses)
+        self.callback = _CALLBACK(_weakly(self))
         self.error: BaseException | None = None
         self.chunks = not steps.STEPS
 
@@ -106,17 +117,24 @@ class Engine:
         hook(state_dict_hook)  # type: ignore[no-untyped-call, unused-ignore]
         model.engine = Engine(model, library, steps)
 
-    def _weights(self, model: Any) -> Iterator[torch.Tensor]:
+    def _places(self, model: Any) -> Iterator[tuple[dict[str, torch.Tensor], str]]:
+        """Yields where the weights are, in the order in which the C++ reads them."""
         for name, kind in self.steps.MODEL:
-            yield self.constants[name] if kind == "constant" else getattr(model, name)
+            owner = self.constants if kind == "constant" else model._parameters
+            yield owner, name
         for layer, kind in zip(model.layers, self.steps.SCHEDULE, strict=True):
             for name, _ in self.steps.LAYERS[kind]:
-                yield getattr(layer, name)
+                yield layer._parameters, name
 
     def serves(self, model: Any, ids: torch.Tensor, cache: Cache) -> bool:
         """Tells whether it computes what the model means now."""
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-        same = self.addresses == [_address(weight) for weight in self._weights(model)]
+        modules = (model, *self.modules)
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+        same = (
+            [*model.layers] == self.layers
+            and all(owner.get(name) is one for (owner, name), one in self.weights)
+            and all(weight.data_ptr() == address for weight, address in self.plain)
+        )
         kept = cache.kv_dtype == cache.dtype == model.dtype
         return same and kept and not hooked and ids.device.type == "cpu"
 
@@ -218,6 +236,17 @@ class Engine:
         for i, result in enumerate(results[: step.made], len(step.given)):
             _rows(values[i], strides[i], tuple(result.shape)).copy_(result)
         scene.values.update(zip(step.kept, results[step.made :], strict=True))
+
+
+def _weakly(engine: Engine) -> Callable[..., int]:
+    """Returns what runs its steps, and does not keep it and all its weights alive."""
+    reference = weakref.ref(engine)
+
+    def step(*given: Any) -> int:
+        found = reference()
+        return found._step(*given) if found else 0
+
+    return step
 
 
 class _Scene:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -88,7 +89,7 @@ def load(
     the floats of a checkpoint are rounded to the codes that the build multiplies by:
     one that was compiled for such codes. With `pack_cache` a build of the target cpu
     writes what it packs to a file, beside itself or in the folder given, which the next
-    start maps instead of reading the weights. Raises WeightsError where
+    start reads as it is. Raises WeightsError where
     the checkpoint is damaged or does not fit (see `binding.resolve`), or its config is
     another than that of the build, which with `allow_config_drift` is a warning;
     ValueError for a `device`, `dtype` or `weights` that cannot be used. `revision`,
@@ -145,7 +146,9 @@ def load(
     ready = kept.weights() if kept else None
     if ready is None:
         packed = wants.packing(dtype) if wants else None
-        given = (model, binds, checkpoint, device, dtype, packed, progress, before)
+        room = getattr(wants, "room", None)
+        empty = room(binds, dtype) if room else partial(torch.empty, device=device)
+        given = (model, binds, checkpoint, dtype, empty, packed, progress, before)
         faults += _read(*given)
     else:
         for path, weight in ready:
@@ -175,15 +178,16 @@ def _read(
     model: nn.Module,
     binds: Sequence[Bind],
     checkpoint: Checkpoint,
-    device: torch.device,
     dtype: torch.dtype,
+    empty: Callable[..., torch.Tensor],
     packed: Callable[[str, torch.Tensor], torch.Tensor] | None,
     progress: bool | None,
     before: Callable[[Recipe, Checkpoint], None] | None,
 ) -> list[str]:
     """Fills all parameters; one is packed while the next is read. Returns faults.
 
-    Parameters of layers that share their weights are one tensor, unless it is packed.
+    `empty` gives them memory, by shape and dtype. Parameters of layers that share
+    their weights are one tensor, unless it is packed.
     """
     faults: list[str] = []
     uses = Counter((bind.recipe, bind.shape, bind.dtype) for bind in binds)
@@ -203,7 +207,7 @@ def _read(
             one = bind.recipe, bind.shape, bind.dtype
             weight = made.get(one)
             if weight is None:
-                weight = torch.empty(bind.shape, dtype=own, device=device)
+                weight = empty(bind.shape, dtype=own)
                 if before is not None:
                     before(bind.recipe, checkpoint)
                 fill(weight, bind.recipe, checkpoint)

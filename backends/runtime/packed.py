@@ -111,6 +111,8 @@ class PackedWeight(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func is torch.Tensor.detach:  # to dispatch it, torch loads half of itself
+            return args[0].alias()
         if func is torch.Tensor.__setitem__ and isinstance(args[0], cls):
             weight, index, value = args
             whole = weight.unpacked()

@@ -1,4 +1,4 @@
-"""Packed weights in a file: written once, mapped by every later start.
+"""Packed weights in a file: written once, read as they are by every later start.
 
 The file is in the safetensors format. Its header is made anew from what is expected and
 compared byte for byte, so nothing that a file says is believed: which model, build,
@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 
 from .checkpoint import DTYPES, Checkpoint
+from .large_pages import LINE, Room
 from .packed import PackedWeight, lying
 from .recipes import Bind
 
 #: Of the order of bytes in the file; it changes when that does.
 VERSION = 1
-#: Tensors begin at whole lines of the processor's cache, where their sizes allow it.
-LINE = 64
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,24 @@ class PackedFile:
         return len(text).to_bytes(8, "little") + text
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]] | None:
-        """Returns paths and weights, mapped from the file; what is written to them
-        stays in memory. None where there is no such file, or with a warning another."""
-        fault = self._fault() if self.file.exists() else ""
-        if fault:
-            warnings.warn(
-                f"{self.file} {fault}; the weights are read and packed again, and take "
-                "its place.",
-                stacklevel=4,
-            )
-        return self._mapped() if fault is None else None
+        """Returns paths and weights, read from the file. None where there is no such
+        file, or with a warning another."""
+        if not self.file.exists():
+            return None
+        fault = self._fault()
+        if fault is None:
+            room = Room(self.size - len(self.header))
+            try:
+                room.read(self.file, len(self.header))
+                return self._held(room)
+            except OSError as error:
+                fault = f"cannot be read ({error.strerror})"
+        warnings.warn(
+            f"{self.file} {fault}; the weights are read and packed again, and take "
+            "its place.",
+            stacklevel=4,
+        )
+        return None
 
     def keep(self, model: torch.nn.Module) -> bool:
         """Writes the weights of a loaded model; a warning says why that fails."""
@@ -104,7 +111,7 @@ class PackedFile:
         return not why
 
     def _fault(self) -> str | None:
-        """Says why the file cannot be mapped; None where it can."""
+        """Says why the file is not taken; None where it is."""
         try:
             with open(self.file, "rb") as file:
                 same = file.read(len(self.header)) == self.header
@@ -117,14 +124,12 @@ class PackedFile:
             return f"is damaged: it has {size} bytes and not {self.size}"
         return None
 
-    def _mapped(self) -> Iterator[tuple[str, torch.Tensor]]:
-        mapped = torch.UntypedStorage.from_file(str(self.file), False, self.size)
-        whole = torch.empty(0, dtype=torch.uint8)
-        whole.set_(mapped)  # type: ignore[arg-type, unused-ignore]
-        at = len(self.header)
+    def _held(self, room: Room) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields paths and weights of memory that has what follows the header."""
+        at = 0
         for path, entry in self.entries.items():
             shape, dtype = entry.stored()
-            data = whole[at : at + entry.nbytes()]
+            data = room.at(at, (entry.nbytes(),), torch.uint8)
             at += entry.nbytes()
             if data.data_ptr() % dtype.itemsize:
                 data = data.clone()

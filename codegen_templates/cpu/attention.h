@@ -138,6 +138,7 @@ class Queries {
     void score(int64_t at, int n) {
         int64_t slot = kv_.slot(call_, batch_, head_, at);
         for (int i = 0; i < n; i += LANES) {
+            ask_for(slot + i);
             pack_block<Word>(block_, kv_.keys + (slot + i) * kv_.key_width,
                              std::min(LANES, n - i), kv_.key_width / PAIR);
             tiles<1>(block_, inputs_, count_, kv_.key_width,
@@ -145,6 +146,17 @@ class Queries {
                          store(scores_ + row * AT_ONCE + i, sums * with_.scale);
                      });
         }
+    }
+
+    // Asks for values that are read next, and for the keys of the next slots.
+    void ask_for(int64_t slot) const {
+        auto ask = [](const Element* from, int64_t count) {
+            auto* at = reinterpret_cast<const char*>(from);
+            auto* end = reinterpret_cast<const char*>(from + count);
+            for (; at < end; at += 64) __builtin_prefetch(at);
+        };
+        ask(kv_.values + slot * kv_.value_stride, LANES * kv_.value_stride);
+        ask(kv_.keys + (slot + AT_ONCE) * kv_.key_width, LANES * kv_.key_width);
     }
 
     // Scores of a row to weights relative to its largest score so far.
@@ -204,22 +216,45 @@ class Queries {
         for (; row < count_; ++row) mix_rows<1>(row, values, n);
     }
 
+    // Channels are taken some vectors at a time, so that a weight is read once for them.
     template <int M>
     void mix_rows(int row, const Element* values, int n) {
+        constexpr int WIDE = M > 4 ? 1 : 4;
+        int i = 0;
+        for (; i + WIDE * LANES <= kv_.value_width; i += WIDE * LANES) {
+            mix_channels<M, WIDE>(row, values, n, i, LANES);
+        }
+        for (; i < kv_.value_width; i += LANES) {
+            mix_channels<M, 1>(row, values, n, i, std::min(LANES, kv_.value_width - i));
+        }
+    }
+
+    template <int M, int N>
+    void mix_channels(int row, const Element* values, int n, int i, int width) {
         const float* weights = scores_ + row * AT_ONCE;
-        for (int i = 0; i < kv_.value_width; i += LANES) {
-            int width = std::min(LANES, kv_.value_width - i);
-            F32 sums[M];
-            float* context = context_ + row * context_width_ + i;
-            for (int m = 0; m < M; ++m) sums[m] = load(context + m * context_width_);
-            for (int key = 0; key < n; ++key) {
-                F32 value = load_some(values + int64_t(key) * kv_.value_stride + i, width);
-#pragma GCC unroll 8
-                for (int m = 0; m < M; ++m) {
-                    sums[m] += value * broadcast(weights[m * AT_ONCE + key]);
-                }
+        float* context = context_ + row * context_width_ + i;
+        F32 sums[M][N];
+        for (int m = 0; m < M; ++m) {
+            for (int j = 0; j < N; ++j) {
+                sums[m][j] = load(context + m * context_width_ + j * LANES);
             }
-            for (int m = 0; m < M; ++m) store(context + m * context_width_, sums[m]);
+        }
+        for (int key = 0; key < n; ++key) {
+            const Element* from = values + int64_t(key) * kv_.value_stride + i;
+            F32 value[N];
+#pragma GCC unroll 4
+            for (int j = 0; j < N; ++j) value[j] = load_some(from + j * LANES, width);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) {
+                F32 weight = broadcast(weights[m * AT_ONCE + key]);
+#pragma GCC unroll 4
+                for (int j = 0; j < N; ++j) sums[m][j] += value[j] * weight;
+            }
+        }
+        for (int m = 0; m < M; ++m) {
+            for (int j = 0; j < N; ++j) {
+                store(context + m * context_width_ + j * LANES, sums[m][j]);
+            }
         }
     }
 

@@ -196,9 +196,9 @@ inline Integers integers(Call& call, Rows x, int group) {
     return made;
 }
 
-// Bytes of codes that are asked for before their turn: taken apart, they are read too
-// slowly for the processor to look as far ahead by itself.
-constexpr int CODES_AHEAD = 4096;
+// Bytes of codes and of scales that are asked for before their turn: taken apart, they
+// are read too slowly for the processor to look as far ahead by itself.
+constexpr int CODES_AHEAD = 4096, SCALES_AHEAD = 2048;
 
 // Multiplies M rows of x with a block.
 template <int BITS, int M>
@@ -228,7 +228,9 @@ inline void code_tile(F32 (&y)[M], const Codes& w, int64_t block,
                 }
             }
         }
-        F32 gain = load(scales.at(block, group / own));
+        const Element* scale = scales.at(block, group / own);
+        __builtin_prefetch(reinterpret_cast<const char*>(scale) + SCALES_AHEAD);
+        F32 gain = load(scale);
         F32 zero = {};
         if (zeros.data) {
             auto some = load_as<I8>(zeros.at(block, group / own));

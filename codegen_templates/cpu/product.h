@@ -50,6 +50,40 @@ using Word = uint32_t;
 using Word = Element;
 #endif
 
+#if defined(__AVX512F__)
+// Writes 16 words of each of 16 rows column by column.
+inline void transpose(char* to, const char* const (&row)[LANES], size_t at) {
+    __m512i a[LANES], b[LANES];
+    for (int i = 0; i < LANES; ++i) a[i] = load_as<__m512i>(row[i] + at);
+    for (int i = 0; i < LANES; i += 2) {  // pairs of rows, word by word
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < LANES; i += 4) {  // fours of rows: a column in each quarter
+        for (int half = 0; half < 2; ++half) {
+            __m512i first = b[i + half], second = b[i + 2 + half];
+            a[i + 2 * half] = _mm512_unpacklo_epi64(first, second);
+            a[i + 2 * half + 1] = _mm512_unpackhi_epi64(first, second);
+        }
+    }
+    for (int i = 0; i < 4; ++i) {  // quarters of the same column together
+        __m512i even = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
+        __m512i odd = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+        __m512i next_even = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+        __m512i next_odd = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+        auto put = [&](int column, __m512i x, __m512i y, bool second) {
+            __m512i all = second ? _mm512_shuffle_i32x4(x, y, 0xdd)
+                                 : _mm512_shuffle_i32x4(x, y, 0x88);
+            std::memcpy(to + column * sizeof all, &all, sizeof all);
+        };
+        put(i, even, next_even, false);
+        put(i + 4, odd, next_odd, false);
+        put(i + 8, even, next_even, true);
+        put(i + 12, odd, next_odd, true);
+    }
+}
+#endif
+
 // Makes a block of 16 rows that lie one after the other; of fewer, the last is repeated.
 template <class Word>
 inline void pack_block(void* block, const void* from, int rows, int words) {
@@ -59,7 +93,16 @@ inline void pack_block(void* block, const void* from, int rows, int words) {
         row[i] = static_cast<const char*>(from) + at * sizeof(Word);
     }
     auto* to = static_cast<char*>(block);
-    for (size_t at = 0; at < words * sizeof(Word); at += sizeof(Word)) {
+    size_t at = 0;
+#if defined(__AVX512F__)
+    constexpr size_t WIDE = LANES * sizeof(Word);
+    if constexpr (sizeof(Word) == 4) {
+        for (; at + WIDE <= words * sizeof(Word); at += WIDE, to += LANES * WIDE) {
+            transpose(to, row, at);
+        }
+    }
+#endif
+    for (; at < words * sizeof(Word); at += sizeof(Word)) {
         for (int i = 0; i < LANES; ++i, to += sizeof(Word)) {
             std::memcpy(to, row[i] + at, sizeof(Word));
         }

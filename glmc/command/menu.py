@@ -225,7 +225,7 @@ def _pack(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint folder or hub id")  # fmt: skip
     add("--tuned", metavar="CHECKPOINT", help=TUNED)
     add("-o", "--out", type=Path, metavar="FOLDER",
-        help="where to; load(pack_cache=FOLDER) maps it (BUILD/packed)")  # fmt: skip
+        help="where to; load(pack_cache=FOLDER) reads it (BUILD/packed)")  # fmt: skip
     add("--dtype", help="what the model will run in; default: as published")
     add("--codes", choices=("int8", "int4"),
         help="round to codes, as load(weights=...) does")  # fmt: skip

@@ -25,6 +25,6 @@ def pack_command(arguments: argparse.Namespace) -> int:
             f"{build.path}: no packed weights were kept; the warning above says why."
         )
     facts = {"file": str(file), "bytes": file.stat().st_size}
-    said = f"{file}: {size(facts['bytes'])}; load(..., pack_cache=...) maps it"
+    said = f"{file}: {size(facts['bytes'])}; load(..., pack_cache=...) reads it"
     print(json.dumps(facts, indent=2) if arguments.json else said)
     return 0
