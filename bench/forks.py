@@ -36,8 +36,9 @@ PRELOADED = ("hypothesis", "torch", "transformers", "yaml", "jinja2", "pydantic"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--capture=no")
 MEMORY = 8 << 30
 """Bytes of address space that a run may have."""
-WALL = 12
-"""Times the CPU seconds that a run may take where others use the machine."""
+IDLE_S = 90
+"""Seconds without any use of a CPU after which a run hangs. What others take of the
+machine makes a run slower, and ends none."""
 
 
 class Collected:
@@ -148,7 +149,7 @@ def in_a_fork(run: Callable[[], str], limit_s: float) -> str:
         os.close(reader)
         _be_the_fork(run, limit_s, writer)
     os.close(writer)
-    status = _end_of(child, WALL * limit_s)
+    status = _end_of(child, limit_s)
     with os.fdopen(reader) as said:
         answer = said.read()
     code = None if status is None else os.waitstatus_to_exitcode(status)
@@ -173,19 +174,34 @@ def _be_the_fork(run: Callable[[], str], limit_s: float, answer: int) -> NoRetur
 
 
 def _end_of(child: int, limit_s: float) -> int | None:
-    """The exit status; None where the time was up. Nothing it started is left."""
-    until, status = time.monotonic() + limit_s, None
-    while time.monotonic() < until:
+    """The exit status; None where the CPU time was up, or nothing used any for long.
+    Nothing that the child started is left."""
+    used, since, status = 0.0, time.monotonic(), None
+    while used <= limit_s and time.monotonic() < since + IDLE_S:
         found, code = os.waitpid(child, os.WNOHANG)
         if found:
             status = code
             break
-        time.sleep(0.05)
+        now = _cpu_s(child)
+        if now > used:
+            used, since = now, time.monotonic()
+        time.sleep(0.1)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     if status is None:
         os.waitpid(child, 0)
     return status
+
+
+def _cpu_s(group: int) -> float:
+    """CPU seconds of a group's processes, and of those that these have waited for."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = process.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

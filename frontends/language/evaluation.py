@@ -359,16 +359,25 @@ def _place(values: Value, value: Value, number: Value) -> Value:
 
 def _entry(entries: Value, key: Value, known: Value) -> Value:
     """Look up a key or a number in an object, whose entries may have ``known`` keys
-    only; null where there is none."""
+    only; null where there is none. transformers writes the numbers of layers with
+    leading zeros, so that names of 5 and 11 sort as the numbers do."""
     if entries is None:
         return None
     if not isinstance(entries, Mapping):
         raise TypeError(f"{show(entries)} is not an object")
-    entry = entries.get(str(key))
+    names = [name for name in entries if _number_of(name) == str(key)]
+    if len(names) > 1:
+        raise ValueError(f"{show(names[0])} and {show(names[1])} are one number")
+    entry = entries[names[0]] if names else None
     for name in entry if isinstance(entry, Mapping) else ():
         if not _contains(known, name):
             raise ValueError(f"its key {show(name)} is not supported")
     return entry
+
+
+def _number_of(name: str) -> str:
+    """Spell a number without leading zeros; any other name stays as it is."""
+    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
 
 
 def _each(value: Value, at: Value) -> Value:

@@ -81,7 +81,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if sys.stdout is None:  # closed by whoever called: as if it were /dev/null
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     words = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in words
+    as_json = any(map(_is_json, words))
     try:
         arguments = command_parser().parse_args(words)
         command: Callable[[argparse.Namespace], int] = arguments.command
@@ -98,6 +98,12 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("glmc: interrupted", file=sys.stderr)
         return 130
+
+
+def _is_json(word: str) -> bool:
+    """Tell whether a word of a command line is ``--json``, or argparse's short form of
+    it."""
+    return len(word) > len("--") and "--json".startswith(word)
 
 
 def _refused(error: "GlmcError", *, as_json: bool) -> int:

@@ -14,6 +14,7 @@ def check(model: m.Model) -> None:
     """
     _check_masks(model)
     _check_streams(model)
+    _check_keys(model)
     _check_sources(model)
     _check_halves(model)
     _check_decays(model)
@@ -160,6 +161,18 @@ def _check_chains(model: m.Model) -> None:
                         " reads, or the chain that it is in beside."
                     )
                 given = model.hidden
+
+
+def _check_keys(model: m.Model) -> None:
+    """Refuse attention that has queries and nothing that they are compared with."""
+    for block in model.blocks:
+        for op in (a for a in block.sublayers if isinstance(a, m.Attention)):
+            if op.k is None and (op.mask == "full" or op.v is not None):
+                raise ModelShapeError(
+                    f"{model.name}: an attention of {block.name} has no keys (k) of its"
+                    " own, though it has values or no cache to read any from; give it"
+                    " k, or leave out v and read those of another layer (kv_from)."
+                )
 
 
 def _check_sources(model: m.Model) -> None:

@@ -102,10 +102,11 @@ def test_command_lines_that_are_not_understood(
     assert shown.out == ""
     assert shown.err.startswith("usage: glmc")
     assert f"glmc: error[GLMC089]: {said}" in shown.err
-    assert main([*words, "--json"]) == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["code"] == "GLMC089"
-    assert error["exit_code"] == 2
+    for spelling in ("--json", "--js"):
+        assert main([*words, spelling]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "GLMC089"
+        assert error["exit_code"] == 2
 
 
 def test_errors_of_the_system_are_json_too(

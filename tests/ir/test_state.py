@@ -223,6 +223,21 @@ def test_layers_that_share_name_whose_keys_they_read() -> None:
         lower(attending_twice().model_copy(update={"prefix_encoder": encoder}))
 
 
+@pytest.mark.parametrize(
+    ("mask", "without"), [("full", {"k"}), ("full", {"k", "v"}), ("causal", {"k"})]
+)
+def test_attention_without_keys_is_refused(mask: str, without: set[str]) -> None:
+    """But for a cached one without values too, which reads those of another layer."""
+    model = chatglm(2)
+    (block,) = model.blocks
+    attend, *others = block.steps
+    bare = dict.fromkeys(without) | {"mask": mask}
+    step = attend.model_copy(update={"op": attend.op.model_copy(update=bare)})
+    blocks = (block.model_copy(update={"steps": (step, *others)}),)
+    with pytest.raises(ModelShapeError, match="no keys"):
+        lower(model.model_copy(update={"blocks": blocks}))
+
+
 def test_only_encoders_count_positions_by_padding() -> None:
     causal = glm(2)
     embed = causal.embed.model_copy(update={"padding": 1})
