@@ -129,7 +129,8 @@ _process: list[Ranks] = []
 def current() -> Ranks:
     """Returns the rank that this code runs as. Raises RanksError where there is none:
     outside of `use`, and before `belong` in this process."""
-    found = _here.get()
+    # A graph that torch.compile makes is a process's; a ContextVar it cannot look into.
+    found = None if torch.compiler.is_compiling() else _here.get()
     if found is not None:
         return found
     if not _process:

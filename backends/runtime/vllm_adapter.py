@@ -11,6 +11,7 @@ from torch import nn
 from .drift import COMPILED, refuse_drift
 from .faults import WeightsError
 from .modules import BaseModel
+from .recipes import Recipe
 from .vllm_interface import copied_whole, device_type, support_torch_compile
 from .vllm_laid_out import lay_out
 from .vllm_layers import Cache, Row
@@ -80,6 +81,8 @@ class CausalLM(nn.Module):
     steady_until: ClassVar[int | None] = None
     #: Matrices that only products without a bias read.
     laid_out: ClassVar[Sequence[str]] = ()
+    #: The ranks that the build was compiled for.
+    count: ClassVar[int] = 1
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__()
@@ -112,12 +115,18 @@ class CausalLM(nn.Module):
         """Fills the parameters; returns their names. Raises ValueError where these are
         not the weights of this model."""
         try:
-            filled = load_arriving(self.model.model, self.weights, weights)
+            filled = load_arriving(
+                self.model.model, self.weights, weights, self.own_part
+            )
         except WeightsError as error:
             raise ValueError(str(error)) from error
         if device_type() == "cpu":
             lay_out(self.model.model, self.laid_out)
         return {f"model.model.{name}" for name in filled}
+
+    def own_part(self, recipe: Recipe) -> Recipe:
+        """Returns the recipe of what this process has of a parameter: all of it."""
+        return recipe
 
 
 class HybridLM(CausalLM):
@@ -161,7 +170,7 @@ class HybridLM(CausalLM):
 def refuse(served: type[CausalLM], config: Any) -> None:
     """Raises ValueError for what vLLM was asked for and a build cannot do."""
     model, name = config.model_config, served.__name__
-    refuse_ranks(name, config.parallel_config)
+    refuse_ranks(name, config.parallel_config, served.count)
     if config.speculative_config is not None and issubclass(served, HybridLM):
         raise ValueError(
             f"{name}: layers of this model keep states of a request, out of which a "

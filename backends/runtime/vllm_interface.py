@@ -4,6 +4,7 @@ from typing import Any
 
 import vllm.config
 from vllm.compilation.decorators import support_torch_compile
+from vllm.distributed import get_tp_group
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention, MLAAttention
 from vllm.model_executor.layers.mamba.abstract import MambaBase
@@ -23,9 +24,12 @@ __all__ = [
     "MambaBase",
     "copied_whole",
     "device_type",
+    "gathered",
     "lay_out_for_cpu",
+    "own_rank",
     "register_layer",
     "step_of",
+    "summed",
     "support_torch_compile",
 ]
 
@@ -36,6 +40,23 @@ BY_REQUEST = MambaAttentionBackendEnum.LINEAR
 def device_type() -> str:
     """Returns the kind of device that vLLM runs on, as torch calls it."""
     return str(current_platform.device_type)
+
+
+def own_rank() -> tuple[int, int]:
+    """Returns the number of this process in its tensor-parallel group, and how many
+    there are."""
+    group = get_tp_group()
+    return group.rank_in_group, group.world_size
+
+
+def summed(x: Any) -> Any:
+    """Returns the sum of all ranks' `x`, perhaps in the place of it."""
+    return get_tp_group().all_reduce(x)
+
+
+def gathered(x: Any) -> Any:
+    """Returns all ranks' `x` [1, ...] as [ranks, ...]."""
+    return get_tp_group().all_gather(x, 0)
 
 
 def register_layer(name: str, layer: Any) -> None:

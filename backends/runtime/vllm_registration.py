@@ -18,6 +18,8 @@ class Registered:
     sizes: Mapping[str, Any]
     """Sizes by the names that vLLM looks for, where transformers does not know the
     model type."""
+    ranks: int
+    """The ranks that it is dealt to."""
 
 
 def register(build: Registered) -> None:
@@ -36,15 +38,32 @@ def register(build: Registered) -> None:
     _register_codes(build)
 
 
-def refuse_ranks(architecture: str, parallel: Any) -> None:
+def refuse_ranks(architecture: str, parallel: Any, count: int) -> None:
     """Raises ValueError where vLLM, by its parallel config, would deal a build to
-    several devices."""
-    if parallel.world_size > 1:
+    other devices than the `count` that it was compiled for."""
+    asked = parallel.tensor_parallel_size
+    if asked != count:
+        compiled = f"--tensor-parallel {asked}" if asked > 1 else "no --tensor-parallel"
         raise ValueError(
-            f"{architecture} is a build of glmc, whose weights are whole: inside vLLM "
-            "it runs on one device. Leave --tensor-parallel-size and "
-            "--pipeline-parallel-size out; glmc compile --tensor-parallel makes a "
-            "build for several ranks, which runs without vLLM."
+            f"{architecture} is a build of glmc for {count} rank{'s' * (count > 1)}, "
+            f"and --tensor-parallel-size is {asked}: give {count}, or compile the "
+            f"model again with --engine vllm and {compiled}."
+        )
+    if parallel.world_size != count:
+        raise ValueError(
+            f"{architecture} is a build of glmc, and inside vLLM it has one stage: "
+            "leave --pipeline-parallel-size and --prefill-context-parallel-size out."
+        )
+    if parallel.decode_context_parallel_size > 1:
+        raise ValueError(
+            f"{architecture} is a build of glmc, whose ranks keep whole texts: leave "
+            "--decode-context-parallel-size out."
+        )
+    if parallel.enable_expert_parallel:
+        raise ValueError(
+            f"{architecture} is a build of glmc, and how its experts are dealt was "
+            "said when it was compiled: leave --enable-expert-parallel out; glmc "
+            "compile --expert-parallel deals them whole."
         )
 
 
@@ -65,7 +84,8 @@ def _register_check(build: Registered) -> None:
 
         @classmethod
         def verify_and_update_config(cls, vllm_config: Any) -> None:
-            refuse_ranks(build.architecture, vllm_config.parallel_config)
+            parallel = vllm_config.parallel_config
+            refuse_ranks(build.architecture, parallel, build.ranks)
             own.verify_and_update_config(vllm_config)
 
     MODELS_CONFIG_MAP[build.architecture] = Checked

@@ -6,7 +6,7 @@ all have come, they are accounted for as `loading.load` does it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,7 +19,7 @@ from .binding import resolve
 from .checkpoint import DTYPES
 from .filling import fill
 from .loading import check_parameters, tell, unexpected_of, unsound
-from .recipes import Bind, Quantized, leaves, names, renamed
+from .recipes import Bind, Quantized, Recipe, leaves, names, renamed
 from .shapes import shape_of
 from .storage import float_name
 from .tensor_info import TensorInfo
@@ -101,10 +101,14 @@ class Arriving:
 
 
 def load_arriving(
-    model: nn.Module, table: Any, weights: Iterable[tuple[str, torch.Tensor]]
+    model: nn.Module,
+    table: Any,
+    weights: Iterable[tuple[str, torch.Tensor]],
+    own_part: Callable[[Recipe], Recipe],
 ) -> set[str]:
     """Fills the parameters of a model, in their places, with `weights`, in any order;
-    returns their names. `table` is the binding table, a module `weights`.
+    returns their names. `table` is the binding table, a module `weights`; `own_part`
+    makes of a recipe that of what this process has.
 
     Raises WeightsError where these are not the weights of this model.
     """
@@ -114,7 +118,8 @@ def load_arriving(
     for name, tensor in weights:
         for bind in arriving.take(name, tensor):
             if bind.path not in filled and _fits(bind, arriving):
-                filled[bind.path] = _filled(model, bind, arriving)
+                own = replace(bind, recipe=own_part(bind.recipe))
+                filled[bind.path] = _filled(model, own, arriving)
                 arriving.let_go(bind)
     binds = resolve(
         table.WEIGHTS,
@@ -126,7 +131,8 @@ def load_arriving(
     )
     for bind in binds:  # such as floats that came where codes may
         if bind.path not in filled:
-            filled[bind.path] = _filled(model, bind, arriving)
+            own = replace(bind, recipe=own_part(bind.recipe))
+            filled[bind.path] = _filled(model, own, arriving)
     faults = [fault for found in filled.values() for fault in found]
     tell([*faults, *unexpected_of(table, arriving, binds)], WHERE, strict=True)
     return {*filled}

@@ -85,10 +85,10 @@ def check(model: Model, program: Program) -> None:
             f"--engine vllm: {model.name} scores texts and generates none; only models"
             " that generate are served"
         )
-    if program.world > 1 or program.stages:
+    if program.stages:
         raise NotServedError(
-            f"--engine vllm: a build for {program.ranks} ranks runs by torchrun; leave"
-            " --tensor-parallel and --pipeline-parallel out"
+            "--engine vllm: a build in stages runs by torchrun, and inside vLLM it has"
+            " one; leave --pipeline-parallel out"
         )
     if model.prefix_encoder is not None or model.positions is not None:
         what = "two streams of positions" if model.positions else "a prefix encoder"

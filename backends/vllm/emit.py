@@ -122,6 +122,7 @@ def engine_files(
                 "architecture": literal(of.architecture),
                 "model_type": literal(of.model_type),
                 "sizes": bracketed("{", list(_sizes(model, program)), "}", 8),
+                "ranks": program.world,
             }
         ),
     }
@@ -166,6 +167,7 @@ def _model_view(
         "classes": sorted({"Model", *re.findall(r"Rows\((\w+)\.states\)", text)}),
         "kinds": [kind for kind in ("Attends", "Latents") if f"{kind}(" in text],
         "base": "HybridLM" if states else "CausalLM",
+        "ranks": program.world,
         "makers": [f"{name} = {row}" for name, row in made.items()],
         "schedule": assignment("ROWS", repeated(names), 0),
         "stem": stem_view(program)["stem"],
@@ -294,8 +296,9 @@ def _sizes(model: Model, program: Program) -> Iterable[str]:
         "max_position_embeddings": model.max_positions,
     }
     if first is not None:
-        found["num_attention_heads"] = first.given["heads"]
-        found["num_key_value_heads"] = first.given.get("kv_heads", 1)
+        # vLLM counts those of all ranks.
+        found["num_attention_heads"] = first.given["heads"] * program.world
+        found["num_key_value_heads"] = first.given.get("kv_heads", 1) * program.world
         if "k_dim" in first.given:
             found["head_dim"] = first.given["k_dim"]
     eos = model.tokens.eos

@@ -19,12 +19,14 @@ import torch
 import transformers
 
 from glmc import compile_model
+from glmc.backends.runtime.ranks import Ranks
+from glmc.backends.torch.threads import on_ranks
 from glmc.backends.vllm.emit import introduced
 from glmc.ir.errors import NotServedError
 from glmc.look.builds import Build
 from glmc.use.wheel import write_wheel
 from support import ROOT, builds, cli, edits, tiny
-from support.paged import Context, Engine, config, stand_in
+from support.paged import Context, Engine, Group, config, stand_in
 from support.tiny import tensors_of
 from support.variants import BY_NAME, VARIANTS, Variant
 
@@ -104,6 +106,67 @@ def test_requests_in_one_row(name: str, made: Made, vllm: Context) -> None:
     assert difference(build, checkpoint, loaded(build, checkpoint)) <= TOLERANCE
 
 
+def dealt(
+    name: str, folder: Path, vllm: Context, group: type[Group] = Group
+) -> tuple[float, float]:
+    """The largest difference that a rank of two has to the build by itself, and the
+    part of its parameters that each has."""
+    checkpoint = folder / "checkpoint"
+    tiny.make(BY_NAME[name], checkpoint)
+    build = compile_model(
+        checkpoint, folder / "build", engine="vllm", tensor_parallel=2
+    )
+    package = builds.import_build(build).__name__
+    ranks = importlib.import_module(f"{package}.ranks")
+    own = importlib.import_module(f"{package}.vllm_ranks")
+    alone = builds.load(compile_model(checkpoint, folder / "alone"), checkpoint)
+    rows = texts(alone.vocab_size)
+    with torch.no_grad():
+        wanted = [alone(row[None]).logits[0] for row in rows]
+
+    def one(of: Ranks) -> tuple[float, float]:
+        vllm.group = group(of)
+        with ranks.use(own.EngineRanks()):
+            engine = loaded(build, checkpoint, tensor_parallel_size=2)
+            pairs = zip(engine.answer(rows), wanted, strict=True)
+            size = sum(p.numel() for p in engine.model.parameters())
+        return max((got - want).abs().max().item() for got, want in pairs), size
+
+    found = on_ranks(2, one)
+    whole = sum(p.numel() for p in alone.parameters())
+    return max(far for far, _ in found), max(size for _, size in found) / whole
+
+
+#: A kind of each thing that ranks divide. Matrices that a product on CPUs has laid out
+#: anew are no parameters any more; embeddings and experts are.
+DEALT = ("llama-gqa", "mixtral-window", "deepseek_v2-groups", "qwen3_next-interval")
+
+
+@pytest.mark.parametrize("name", DEALT)
+def test_ranks_of_vllms_group(name: str, tmp_path: Path, vllm: Context) -> None:
+    far, part = dealt(name, tmp_path, vllm)
+    assert far <= TOLERANCE
+    assert part < 0.65
+
+
+def test_control_a_sum_that_is_left_out(tmp_path: Path, vllm: Context) -> None:
+    class Alone(Group):
+        def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    far, _ = dealt("llama-gqa", tmp_path, vllm, Alone)
+    assert far > 100 * TOLERANCE
+
+
+def test_a_build_of_ranks_wants_as_many(tmp_path: Path, vllm: Context) -> None:
+    tiny.make(BY_NAME["llama-gqa"], tmp_path / "checkpoint")
+    build = compile_model(
+        tmp_path / "checkpoint", tmp_path / "build", engine="vllm", tensor_parallel=2
+    )
+    with pytest.raises(ValueError, match=r"for 2 ranks, and .* is 1: give 2, or"):
+        Engine(build, tmp_path / "checkpoint")
+
+
 OTHERS = [
     variant
     for variant in VARIANTS
@@ -177,10 +240,10 @@ def test_other_kinds_of_models_are_refused(
         compile_model(source, tmp_path / "build", engine="vllm")
 
 
-def test_ranks_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
+def test_stages_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotServedError, match="runs by torchrun"):
         compile_model(
-            "qwen3-0.6b", tmp_path / "build", engine="vllm", tensor_parallel=2
+            "qwen3-0.6b", tmp_path / "build", engine="vllm", pipeline_parallel=2
         )
     said = BY_NAME["llama-gqa"].config | {"model_type": "llama"}
     edits.write_config(tmp_path, said)
@@ -194,7 +257,10 @@ def test_ranks_and_configs_without_a_name_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"world_size": 2}, "it runs on one device"),
+        ({"tensor_parallel_size": 2}, "again with --engine vllm and --tensor-par"),
+        ({"pipeline_parallel_size": 2}, "it has one stage"),
+        ({"decode_context_parallel_size": 2}, "keep whole texts"),
+        ({"enable_expert_parallel": True}, "--expert-parallel deals them whole"),
         ({"hf_overrides": {"rope_theta": 1}}, r"hf_overrides \(rope_theta\)"),
         ({"hf_overrides": lambda found: found}, "by a function"),
         ({"model": "another"}, "rms_norm_eps is 0.5, compiled was 0.01"),
@@ -279,8 +345,8 @@ def test_vllm_is_told_of_the_build(made: Made, vllm: Context) -> None:
         plugin.register()
     name = "LlamaForCausalLM"
     assert vllm.registered == {name: f"{plugin.__package__}.vllm_model:{name}"}
-    changed = config(build, world_size=2)
-    with pytest.raises(ValueError, match="it runs on one device"):
+    changed = config(build, tensor_parallel_size=2)
+    with pytest.raises(ValueError, match="build of glmc for 1 rank, and"):
         vllm.checks[name].verify_and_update_config(changed)
     assert vllm.checks[name].__bases__[0].__name__ == "Check"  # wrapped once
     (codes,) = vllm.codes.values()

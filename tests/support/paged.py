@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from glmc.backends.runtime.ranks import Ranks
 from support import builds
 
 SLOTS, PAGES, BUDGET = 400, 16, 7
@@ -28,11 +30,13 @@ SLOTS, PAGES, BUDGET = 400, 16, 7
 
 
 @dataclass
-class Context:
-    """The globals of vLLM while it makes a model, and while it runs one."""
+class Context(threading.local):
+    """The globals of vLLM while it makes a model, and while it runs one: of a thread,
+    as ranks are threads here."""
 
     config: Any = None
     step: Any = None
+    group: Any = None
     registered: dict[str, str] = field(default_factory=dict)
     codes: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +55,22 @@ class Step:
     slots: list[torch.Tensor]
     num_decodes: int
     num_prefills: int
+
+
+class Group:
+    """The tensor-parallel group of a rank, which sums in the place of a tensor, as
+    vLLM does it on CPUs."""
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self.rank_in_group, self.world_size = ranks.rank, ranks.count
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        total = self.ranks.sum(x.clone())
+        return x.copy_(total)
+
+    def all_gather(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        return torch.cat(self.ranks.gather(x), dim)
 
 
 def _garbage(*shape: int) -> torch.Tensor:
@@ -204,6 +224,7 @@ def _modules() -> dict[str, dict[str, Any]]:
         "vllm": {"ModelRegistry": registry},
         "vllm.config": {"get_current_vllm_config": lambda: NOW.config},
         "vllm.compilation.decorators": {"support_torch_compile": compiled},
+        "vllm.distributed": {"get_tp_group": lambda: NOW.group},
         "vllm.forward_context": {"get_forward_context": context},
         f"{layers}.attention": {"Attention": Attention, "MLAAttention": MLAAttention},
         f"{layers}.mamba.abstract": {"MambaBase": MambaBase},
@@ -260,10 +281,18 @@ def config(checkpoint: Path, **changes: Any) -> Any:
         "is_hybrid": False,
         "dtype": torch.float32,
     }
+    parallel: dict[str, Any] = {
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "decode_context_parallel_size": 1,
+        "enable_expert_parallel": False,
+    }
     given = {k: changes.pop(k, v) for k, v in model.items()}
+    ranks = {k: changes.pop(k, v) for k, v in parallel.items()}
+    world = ranks["tensor_parallel_size"] * ranks["pipeline_parallel_size"]
     return SimpleNamespace(
         model_config=SimpleNamespace(**given),
-        parallel_config=SimpleNamespace(world_size=changes.pop("world_size", 1)),
+        parallel_config=SimpleNamespace(world_size=world, **ranks),
         cache_config=SimpleNamespace(
             sliding_window=changes.pop("sliding_window", None)
         ),

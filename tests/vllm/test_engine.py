@@ -45,6 +45,32 @@ def answers(site: Any, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return found
 
 
+#: Models that are dealt to two processes of vLLM, and whether their body is compiled.
+DEALT = {"llama-gqa": True, "mixtral-window": False, "qwen3_next-interval": False}
+
+
+@pytest.fixture(scope="module")
+def dealt(site: Any, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """The answers of models that two processes compute together."""
+    folder = tmp_path_factory.mktemp("dealt")
+    sources = {n: models.variant(n, folder / n) for n in DEALT}
+    options = {"engine": "vllm", "tensor_parallel": 2}
+    site.install(*(
+        compile_model(one, folder / f"{n}-build", **options)
+        for n, one in sources.items()
+    ))  # fmt: skip
+    jobs = []
+    for number, (name, source) in enumerate(sources.items()):
+        alone = compile_model(source, folder / f"alone{number}")
+        jobs.append(
+            job(name, source, tensor_parallel_size=2, compiled=DEALT[name])
+            | {"alone": str(alone), "by_name": True}
+        )
+    jobs.append(job("llama-gqa", sources["llama-gqa"], name="one", refused=True))
+    found: Answers = site.answers(jobs)
+    return found
+
+
 def job(model: str, checkpoint: Path, name: str = "", **more: Any) -> dict[str, Any]:
     """The description of a model that the worker is given."""
     engine = dict(models.ENGINE.get(model, {}))
@@ -72,6 +98,17 @@ def test_four_prompts_in_one_batch(name: str, answers: Answers) -> None:
     assert found["cached"] == ([0] * 4 if latent else [0, 128, 0, 0])
 
 
+@pytest.mark.parametrize("name", DEALT)
+def test_two_processes_compute_one_model(name: str, dealt: Answers) -> None:
+    found = dealt[name]
+    assert "error" not in found, found["error"]
+    assert len(found["ran"]) == 2
+    assert all(module.startswith("glmc_") for module in found["ran"])
+    assert found["same"] == 4
+    assert found["worst"] <= TOLERANCE
+    assert "--tensor-parallel-size is 1: give 2" in dealt["one"]["refused"]
+
+
 def test_control_positions_that_are_one_too_large(answers: Answers) -> None:
     assert answers["mistake"]["worst"] > 100 * TOLERANCE
 
@@ -85,5 +122,5 @@ def test_compiled_in_one_graph(name: str, answers: Answers) -> None:
 
 
 def test_what_vllm_was_asked_for_and_a_build_cannot_do(answers: Answers) -> None:
-    assert "inside vLLM it runs on one device" in answers["two"]["refused"]
+    assert "again with --engine vllm and --tensor-par" in answers["two"]["refused"]
     assert "rms_norm_eps is 0.5, compiled was" in answers["other"]["refused"]

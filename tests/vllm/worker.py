@@ -54,6 +54,16 @@ def mistaken(model: Any) -> str:
     return "planted"
 
 
+def by_itself(job: dict[str, Any]) -> Any:
+    """Import the build that says what is right: the one that vLLM runs, or one of a
+    single rank."""
+    if "alone" not in job:
+        return importlib.import_module(job["package"])
+    folder = Path(job["alone"])
+    sys.path.insert(0, str(folder.parent))
+    return importlib.import_module(folder.name)
+
+
 def answered(job: dict[str, Any]) -> dict[str, Any]:
     """Generate in vLLM, and by the build itself; compare."""
     registered(job)
@@ -70,7 +80,7 @@ def answered(job: dict[str, Any]) -> dict[str, Any]:
     ran = engine.apply_model(lambda model: type(model).__module__)
     if job.get("mistake"):
         engine.apply_model(mistaken)
-    build = importlib.import_module(job["package"])
+    build = by_itself(job)
     rows = prompts(build.Model.vocab_size)
     sampling = vllm.SamplingParams(
         temperature=0, max_tokens=NEW, logprobs=5, ignore_eos=True, detokenize=False
