@@ -29,6 +29,8 @@ ONE_EACH = [*{BY_NAME[name].family: name for name in reversed(NAMES)}.values()]
 OTHERS = [name for name in NAMES if name not in ONE_EACH]
 CALLS = ((24,), (18, 6), (7, 2, 1, 14), (6, *[1] * 18))
 """One call; a second turn; a prompt in chunks; token by token."""
+APART = 2 * TOLERANCE
+"""Two orders of summing, each as far as it may be from what is exact."""
 
 MakeTiny = Callable[[Variant], Tiny]
 Compile = Callable[[Path], Path]
@@ -59,12 +61,12 @@ def test_it_reads_the_same_in_any_calls(
     real = batch.mask.bool()
     for calls in CALLS[1:]:
         got = read(model, batch.ids, batch.mask, calls)
-        assert (got - whole)[real].abs().max() <= TOLERANCE, calls
+        assert (got - whole)[real].abs().max() <= APART, calls
     for row, start in enumerate((~real).sum(1).tolist()):
         ids = batch.ids[row : row + 1, start:]
         for calls in ((24 - start,), (1,) * (24 - start), (11, 13 - start)):
             got = read(model, ids, None, calls)
-            assert (got - whole[row, start:]).abs().max() <= TOLERANCE, (row, calls)
+            assert (got - whole[row, start:]).abs().max() <= APART, (row, calls)
 
 
 # The reference of experts asks the host which of them are chosen.

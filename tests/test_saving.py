@@ -68,7 +68,8 @@ def test_every_layout(
     assert_same(checkpoint, tmp_path / "same")
     with torch.no_grad():
         for weight in model.parameters():
-            weight.mul_(1.25)
+            if weight.is_floating_point():  # not the experts of each token
+                weight.mul_(1.25)
     package.save(model, tmp_path / "changed")
     again = package.load(tmp_path / "changed", dtype="float32")
     for path, weight in model.named_parameters():

@@ -84,7 +84,7 @@ def _text(machine: "Machine", function: Function, given: Given, named: Named) ->
     scope = Scope(function.scope.module, "function", {}, function.scope, function)
     bind(machine, function, given, named, scope.names)
     frame = machine.enter(function.scope.module)
-    frame.line = node.lineno
+    frame.node = node
     if isinstance(node, ast.Lambda):
         result = machine.evaluate(node.body, scope)
     else:

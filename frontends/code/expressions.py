@@ -55,7 +55,7 @@ def _name(machine: "Machine", node: ast.Name, scope: Scope) -> Any:
 
 def _attribute(machine: "Machine", node: ast.Attribute, scope: Scope) -> Any:
     value = machine.evaluate(node.value, scope)
-    machine.frames[-1].line = node.lineno
+    machine.frames[-1].node = node
     return machine.get(value, node.attr)
 
 
@@ -78,7 +78,7 @@ def _call(machine: "Machine", node: ast.Call, scope: Scope) -> Any:
                 message = f"got multiple values for keyword argument {key!r}"
                 raise machine.error("TypeError", message)
             named[key] = item
-    machine.frames[-1].line = node.lineno
+    machine.frames[-1].node = node
     return machine.call(function, given, named)
 
 
@@ -149,7 +149,7 @@ def _dict(machine: "Machine", node: ast.Dict, scope: Scope) -> Any:
 def _binary(machine: "Machine", node: ast.BinOp, scope: Scope) -> Any:
     left = machine.evaluate(node.left, scope)
     right = machine.evaluate(node.right, scope)
-    machine.frames[-1].line = node.lineno
+    machine.frames[-1].node = node
     return operators.binary(machine, operators.BINARY[type(node.op)], left, right)
 
 
@@ -177,7 +177,7 @@ def _compare(machine: "Machine", node: ast.Compare, scope: Scope) -> Any:
     result: Any = True
     for at, (op, part) in enumerate(zip(node.ops, node.comparators, strict=True)):
         right = machine.evaluate(part, scope)
-        machine.frames[-1].line = node.lineno
+        machine.frames[-1].node = node
         _note(machine, node, op, left, right)
         result = operators.compare(machine, op, left, right)
         if at < len(node.ops) - 1 and not machine.truth(result):
@@ -259,7 +259,7 @@ def _integer(machine: "Machine", key: Any) -> Any:
 def _subscript(machine: "Machine", node: ast.Subscript, scope: Scope) -> Any:
     value = machine.evaluate(node.value, scope)
     key = machine.evaluate(node.slice, scope)
-    machine.frames[-1].line = node.lineno
+    machine.frames[-1].node = node
     return subscript(machine, value, key)
 
 

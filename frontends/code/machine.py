@@ -46,14 +46,24 @@ _HOST_ERRORS = (
 
 
 class Frame:
-    """A call that has not come back: whose text runs, and at which line."""
+    """A call that has not come back: whose text runs, and at which node of it."""
 
-    __slots__ = ("line", "module", "trying")
+    __slots__ = ("module", "node", "trying")
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.line = 0
+        self.node: ast.stmt | ast.expr | None = None
         self.trying = 0
+
+    @property
+    def line(self) -> int:
+        """The line of the node; 0 before the first."""
+        return self.node.lineno if self.node else 0
+
+    @property
+    def column(self) -> int:
+        """Where the node ends in its line: calls in a chain begin all together."""
+        return (self.node.end_col_offset or 0) if self.node else 0
 
 
 class Machine:
@@ -158,7 +168,7 @@ class Machine:
         meter.steps -= 1
         if meter.steps < 0:
             meter.step()
-        self.frames[-1].line = node.lineno
+        self.frames[-1].node = node
         handler = self.expressions.get(type(node))
         if handler is None:
             self.refuse(f"`{type(node).__name__.lower()}` is not read")
@@ -172,7 +182,7 @@ class Machine:
             seen = self.records.lines.setdefault(frame.module.file, set())
         for node in body:
             meter.step()
-            frame.line = node.lineno
+            frame.node = node
             if seen is not None:
                 seen.add(node.lineno)
             handler = self.statements.get(type(node))
@@ -241,7 +251,9 @@ class Machine:
         own = next((f for f in reversed(self.frames) if not f.module.contract), None)
         if own is not None:
             last = self.frames[-1]
-            place = (own.module.file, own.line, 0 if last is own else last.line)
+            # One line may hold several, and a contract is called from several places.
+            within = 0 if last is own else 1000 * last.line + last.column
+            place = (own.module.file, own.line, 1000 * within + own.column)
             self.records.bounds.setdefault(place, set()).update(sides)
 
     def iterate(self, value: Any) -> Iterator[Any]:

@@ -229,6 +229,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         ("hidden = k > q", "hidden = (k > q) | (k <= q - 4096)"),
         "all of them lie on one side",
     ),
+    "a window in a chain of calls": (
+        ("hidden = k > q", "hidden = k > (q - 4096).clamp(max=4096).clamp(min=0) + q"),
+        "all of them lie on one side",
+    ),
     "a window beyond short prompts": (
         ("hidden = k > q", "hidden = (k > q) | (k < q - 40)"),
         "ended at the stage 'whole'",

@@ -193,7 +193,7 @@ UNPADDED = (
 )
 NEAR = recurrences.NEAR
 # transformers counts positions from 0 in every call, unless it is given them.
-UNCOUNTED = {"bamba"}
+UNCOUNTED = {"bamba"} | recurrences.UNCOUNTED
 
 CLASSES: Mapping[str, str] = {
     "qwen3_next": "Qwen3NextForCausalLM",

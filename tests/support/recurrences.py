@@ -144,7 +144,8 @@ CASES: Mapping[str, Mapping[str, Config]] = {
 # Where the first layer keeps no keys transformers counts no tokens as read, and takes
 # each for the first of a padded row.
 # The recurrent units of transformers let padding in, and RWKV and xLSTM take no mask.
-UNPADDED = {"minimax-lightning", "recurrent_gemma", "rwkv", "xlstm"}
+UNCOUNTED = {"minimax-lightning"}
+UNPADDED = {*UNCOUNTED, "recurrent_gemma", "rwkv", "xlstm"}
 # With a bias in a projection padding comes into the convolutions.
 UNPADDED |= {"zamba2-one_block"}
 # A row begins at its first token here, at position 0 there; the others have none.

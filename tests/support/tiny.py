@@ -75,14 +75,14 @@ def auto_class(config: Any) -> Any:
 
 #: Tables of whole numbers name experts, and no tiny mixture has fewer.
 CHOSEN = 4
-# Buffers that are made of the config, and saved all the same.
-_COMPUTED = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
+#: Buffers that are made of the config, and saved all the same.
+COMPUTED = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
 
 
 def randomise(model: Any, seed: int) -> None:
     """Fill every saved tensor with noise whose size suits what it is."""
     generator = torch.Generator().manual_seed(seed)
-    saved = [n for n in model.state_dict() if not n.endswith(_COMPUTED)]
+    saved = [n for n in model.state_dict() if not n.endswith(COMPUTED)]
     buffers = [(n, b) for n, b in model.named_buffers() if n in saved]
     with torch.no_grad():
         for name, parameter in [*model.named_parameters(), *buffers]:

@@ -266,7 +266,7 @@ VARIANTS: tuple[Variant, ...] = (
             & (dense.NEAR | mixed.NEAR | further.NEAR | streams.NEAR | NEAR),
             padding=not {family, f"{family}-{name}"}
             & (further.UNPADDED | mixers.UNPADDED | streams.UNPADDED),
-            counted=family not in mixers.UNCOUNTED,
+            counted=not {family, f"{family}-{name}"} & mixers.UNCOUNTED,
             attention="sdpa" if f"{family}-{name}" in dense.SDPA else "eager",
         )
         for family, cases in {

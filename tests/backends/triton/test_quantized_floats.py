@@ -182,7 +182,8 @@ MISTAKES = [
     (NVFP4, "* 256.0", "* 128.0"),
     (NVFP4, "(octets) * LIFT", "(octets)"),
     (NVFP4, "total = _scaled(total, factor, row, OUT)", "total = total"),
-    (NVFP4, "piece * SAME * RUN", "0"),
+    # Rows of 76 words: a run of four, whose columns lie in two groups.
+    (Case("nvfp4", 4, 608, 17, 16), "piece * SAME * RUN", "0"),
     (NVFP4, "total * of_row[None, :]", "total"),
     (Case("nvfp4", 4, 592, 17, 16, True), "total / factor", "total * factor"),
     (Case("mx", 8, 608, 17, 32), "word << 23", "word << 22"),
