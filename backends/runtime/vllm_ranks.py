@@ -18,7 +18,8 @@ class EngineRanks(Ranks):
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the sum of the group's `x`, which vLLM may make in its place."""
-        return summed(x.clone(memory_format=torch.contiguous_format))
+        total: torch.Tensor = summed(x.clone(memory_format=torch.contiguous_format))
+        return total
 
     def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the group's `x`, in the order of its ranks."""

@@ -6,6 +6,7 @@ state look at other tokens, so what each does to its states decides.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from glmc.ir.errors import NotServedError
 from glmc.ir.graph import Graph, Program
@@ -58,7 +59,7 @@ class Row:
     """The name of what it keeps."""
     name: str
     """The class of the build's ``vllm_states`` that it is an instance of."""
-    given: Mapping[str, object]
+    given: Mapping[str, Any]
     """Arguments, by keyword; those that are source already are :class:`Source`."""
 
 

@@ -243,7 +243,7 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("nemotron_h-experts", "ops: {mlp: {act: silu}}", "prompt"),
     (
         "nemotron_h-experts",
-        "ops: {attn: {rope: {params: '={\"theta\": 10000.0}', dim: =D}}}",
+        "ops: {attn: {rope: {params: '={\"theta\": 10000.0}', dim: =D, style: half}}}",
         "decode",
     ),
     # Experts without a gate, and with few channels
@@ -286,7 +286,12 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
         )
     ),
     ("falcon_h1-gates", "ops: {mlp: {gate_scale: 1.0}}", "decode"),
-    ("falcon_h1-norms", "ops: {scan: {norm: {order: gate_first}}}", "prompt"),
+    (
+        "falcon_h1-norms",
+        "ops: {scan: {norm: {order: \"='gate_first' if c.mamba_norm_before_gate"
+        " else 'norm_first'\"}}}",
+        "prompt",
+    ),
     # Scans of channels
     ("mamba-channels", "ops: {scan: {conv: {act: null}}}", "prompt"),
     (

@@ -71,8 +71,14 @@ def row_positions(kept: StateView) -> torch.Tensor:
 def pool_write(entries: TokenState, x: torch.Tensor, at: torch.Tensor) -> TokenState:
     """Keeps the entries `x` [B, N, 1, D] of windows whose first positions are `at`
     [B, N], but for those at -1."""
-    row, n = torch.where(at >= 0)
-    entries.slots[row, at[row, n] // entries.every] = x[row, n, 0]
+    row = torch.arange(len(at), device=at.device)[:, None]
+    slot = at.clamp(min=0) // entries.every
+    if at.shape[1] > 1:  # several at -1 would all write the first slot
+        row, n = torch.where(at >= 0)
+        entries.slots[row, slot[row, n]] = x[row, n, 0]
+    else:  # without a question to the host: a step that is recorded has one
+        new = torch.where(at[..., None] >= 0, x[:, :, 0], entries.slots[row, slot])
+        entries.slots[row, slot] = new
     return entries
 
 
