@@ -62,7 +62,7 @@ class Frame:
 
     @property
     def column(self) -> int:
-        """Where the node ends in its line: calls in a chain begin all together."""
+        """The end of the node in its line: calls in a chain begin all together."""
         return (self.node.end_col_offset or 0) if self.node else 0
 
 
