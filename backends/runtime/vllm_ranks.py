@@ -27,7 +27,7 @@ class EngineRanks(Ranks):
 
 
 class Dealt:
-    """What a class for vLLM has beside `CausalLM` where its build is one of ranks."""
+    """Adds to a `CausalLM` that its build is dealt to ranks; a mixin."""
 
     #: The ranks that the build was compiled for.
     count: ClassVar[int]
