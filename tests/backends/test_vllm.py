@@ -378,7 +378,7 @@ def test_a_config_is_registered_for_a_type_that_nobody_knows(
     registration = importlib.import_module(f"{name}.vllm_registration")
     registration.installed = lambda: "0.32.0"
     registration.register(
-        registration.Registered("package", "OwnLM", "own-kind", {"hidden_size": 64})
+        registration.Registered("p", "OwnLM", "own-kind", {"hidden_size": 64}, 1)
     )
     found = transformers.AutoConfig.for_model("own-kind", layers=3)
     assert (found.model_type, found.hidden_size, found.layers) == ("own-kind", 64, 3)
