@@ -23,6 +23,7 @@ from glmc import compile_model
 _WIDTH = {"vocab_size": 1000, "hidden_size": 1024, "num_hidden_layers": 4}
 _SIZES = {**_WIDTH, "intermediate_size": 2048}
 _HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}
+_ATTENDED = {"num_attention_heads": 8, "num_key_value_heads": 8}
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _MAMBA = {"num_heads": 32, "head_dim": 64, "state_size": 128, "n_groups": 1}
 # Heads as published models have them, few layers, small MLPs: what counts is the mixer.
@@ -35,15 +36,65 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "kimi_linear": {
         **_SIZES,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 8,
+        **_ATTENDED,
         "linear_num_heads": 8,
         "layer_types": [*["linear_attention"] * 3, "full_attention"],
         "mlp_layer_types": ["dense"] * 4,
     },
     "mamba2": {**_WIDTH, **_MAMBA},
     "mamba": _WIDTH,
-    "lfm2": {**_SIZES, "num_attention_heads": 8},
+    "falcon_mamba": {**_WIDTH, "intermediate_size": 2048},
+    "jamba": {
+        **_SIZES,
+        **_ATTENDED,
+        "attn_layer_offset": 3,
+        "attn_layer_period": 4,
+        "num_experts": 1,
+        "num_experts_per_tok": 1,
+        "mamba_dt_rank": 64,
+        "use_mamba_kernels": False,
+    },
+    "zamba": {
+        **_SIZES,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "attention_hidden_size": 2048,
+        "attention_head_dim": 128,
+        "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+        "mamba_dt_rank": 64,
+        "use_mamba_kernels": False,
+    },
+    "bailing_hybrid": {
+        **_SIZES,
+        **_ATTENDED,
+        "linear_num_heads": 8,
+        "kv_lora_rank": 256,
+        "layer_types": [*["linear_attention"] * 3, "full_attention"],
+        "mlp_layer_types": ["dense"] * 4,
+    },
+    "minimax": {
+        **_SIZES,
+        **_ATTENDED,
+        "head_dim": 128,
+        "layer_types": [*["linear_attention"] * 3, "full_attention"],
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+    },
+    "recurrent_gemma": {
+        **_SIZES,
+        **_ATTENDED,
+        "intermediate_size": 4096,
+        "head_dim": 128,
+        "lru_width": 1024,
+    },
+    "rwkv": {**_SIZES, "attention_hidden_size": 1024, "context_length": 1024},
+    "xlstm": {
+        **_WIDTH,
+        "embedding_dim": 1024,
+        "num_heads": 4,
+        "autocast_kernel_dtype": "float32",
+    },
+    "lfm2": {**_SIZES, **_ATTENDED},
 }
 
 

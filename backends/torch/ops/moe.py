@@ -163,7 +163,7 @@ def moe_experts(
                 )
             part = F.linear(hidden, down[expert], at(down_bias, expert))
         part = part if weigh == "input" else part * share
-        out.index_add_(0, token, part.to(out.dtype))
+        out.index_put_((token,), part.to(out.dtype), accumulate=True)
     return out.view_as(x)
 
 

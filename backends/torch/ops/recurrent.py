@@ -162,25 +162,42 @@ def selective_scan(
     parts of the channels, `a_log` [I, N], `skip` [I], and y is [B, T, I] in the dtype
     of `v`. `state.rows` is S, float32 [B, I, N].
     """
-    real = _real(state, v.shape[1])
+    real, states = _real(state, v.shape[1]), a_log.shape[1]
     wide = v.float() if real is None else torch.where(real[..., None], v, 0).float()
     rate, made, kept = -a_log.float().exp(), [], state.rows
-    groups = k.shape[2] // a_log.shape[1]
-    for at in range(0, v.shape[1], SCANNED_AT_ONCE):
-        part = slice(at, at + SCANNED_AT_ONCE)
-        left = (step[:, part, :, None].float() * rate).exp()
-        keys, read = (
-            x[:, part].float().view(len(x), -1, groups, a_log.shape[1]) for x in (k, q)
+    for at in range(0, v.shape[1], SCANNED_BY_CHANNEL):
+        part = slice(at, at + SCANNED_BY_CHANNEL)
+        # Tokens first: then what a token makes lies together.
+        size, moved, keys, read = (
+            x[:, part].float().transpose(0, 1) for x in (step, wide, k, q)
         )
-        moved = (step[:, part].float() * wide[:, part]).view(*keys.shape[:3], -1, 1)
-        written = (moved * keys.unsqueeze(3)).flatten(2, 3)
-        for token in range(left.shape[1]):
-            kept = left[:, token] * kept + written[:, token]
-            each = kept.view(len(v), groups, -1, a_log.shape[1])
-            made.append((each @ read[:, token, :, :, None]).flatten(1))
+        left = (size.unsqueeze(3) * rate).exp_()
+        keys, read = (x.unflatten(2, (-1, 1, states)) for x in (keys, read))
+        moved = (size * moved).unflatten(2, (keys.shape[2], -1, 1))
+        each = kept_after(left, (moved * keys).flatten(2, 3), kept)
+        kept = each[-1]
+        each = each.unflatten(2, (keys.shape[2], -1))
+        made.append((each @ read.transpose(3, 4)).flatten(2))
     state.rows.copy_(kept)
-    y = torch.stack(made, 1) + skip.float() * wide
+    y = torch.cat(made).transpose(0, 1) + skip.float() * wide
     return y.to(v.dtype), state
+
+
+def kept_after(
+    left: torch.Tensor, written: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """Returns what is kept after each token, `left[t] * kept + written[t]`, of the
+    tensors [T, ...] of a few tokens."""
+    if torch.is_grad_enabled():
+        made = []
+        for token in range(len(left)):
+            kept = left[token] * kept + written[token]
+            made.append(kept)
+        return torch.stack(made)
+    # In place: one pass over what a token writes, and no tensor of its own.
+    for token in range(len(left)):
+        kept = written[token].addcmul_(left[token], kept)
+    return written
 
 
 def l2_normalize(x: torch.Tensor, *, eps: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from glmc.backends.torch.ops.recurrent import SCANNED_AT_ONCE, _real
+from glmc.backends.torch.ops.recurrent import SCANNED_AT_ONCE, _real, kept_after
 from glmc.backends.torch.ops.state import RowState
 
 _NEVER = -1e38
@@ -42,17 +42,9 @@ def lru_scan(
     u = torch.where(begins[..., None], u, torch.sqrt(-torch.expm1(2 * g)) * u)
     real = _real(state, tokens)
     u = u if real is None else torch.where(real[..., None], u, 0)
-    left = g.exp()
-    # The carried state comes as one more token before the others.
-    h = torch.cat((state.rows[:, None], u), 1)
-    left = F.pad(left, (0, 0, 1, 0))
-    width = 1
-    while width <= tokens:
-        h = h + left * F.pad(h[:, :-width], (0, 0, width, 0))
-        left = left * F.pad(left[:, :-width], (0, 0, width, 0))
-        width *= 2
-    state.rows.copy_(h[:, -1])
-    return h[:, 1:].to(x.dtype), state
+    each = kept_after(g.exp().transpose(0, 1), u.transpose(0, 1), state.rows)
+    state.rows.copy_(each[-1])
+    return each.transpose(0, 1).to(x.dtype), state
 
 
 def token_shift(x: torch.Tensor, state: RowState) -> tuple[torch.Tensor, RowState]:
@@ -83,34 +75,28 @@ def wkv_scan(
     `k` and `v` are [B, T, C], `rate` and `first` [C]. `state.rows`, float32 [B, 3, C],
     are the weighted sum, the sum of weights, and the exponent both are relative to.
     """
-    tokens = v.shape[1]
-    real = _real(state, tokens)
-    most, wide, ones = k.float(), v.float(), torch.ones_like(k, dtype=torch.float32)
+    real = _real(state, v.shape[1])
+    keys, wide, ones = k.float(), v.float(), torch.ones_like(k, dtype=torch.float32)
     if real is not None:
         wide, ones = (torch.where(real[..., None], x, 0) for x in (wide, ones))
-        most = torch.where(real[..., None], most, _NEVER)
-    fall = torch.exp(rate.float())
-    kept = state.rows[:, :, None]
-    # A state of zeros is empty, and its exponent says nothing.
-    begun = torch.where(kept[:, 1] > 0, kept[:, 2], _NEVER)
-    value = torch.cat((kept[:, 0], wide), 1)
-    weight = torch.cat((kept[:, 1], ones), 1)
-    most = torch.cat((begun, most), 1)
-    own = most[:, 1:] + first.float()
-    width = 1
-    while width <= tokens:
-        back = (0, 0, width, 0)
-        far = F.pad(most[:, :-width], back, value=_NEVER) - width * fall
-        top = torch.maximum(most, far)
-        near, far = (most - top).exp(), (far - top).exp()
-        value = near * value + far * F.pad(value[:, :-width], back)
-        weight = near * weight + far * F.pad(weight[:, :-width], back)
-        most, width = top, 2 * width
-    state.rows.copy_(torch.stack((value[:, -1], weight[:, -1], most[:, -1]), 1))
-    top = torch.maximum(most[:, :-1], own)
-    near, far = (own - top).exp(), (most[:, :-1] - top).exp()
-    y = (near * wide + far * value[:, :-1]) / (near + far * weight[:, :-1])
-    return y.to(v.dtype), state
+        keys = torch.where(real[..., None], keys, _NEVER)
+    keys, wide, ones = (x.transpose(0, 1) for x in (keys, wide, ones))
+    kept, fall = state.rows, rate.float().exp()
+    # The exponents that sums are relative to, before each token and after the last.
+    most = [torch.where(kept[:, 1] > 0, kept[:, 2], _NEVER)]
+    for key in keys:
+        most.append(torch.maximum(key, most[-1] - fall))
+    tops = torch.stack(most)
+    near, left = (keys - tops[1:]).exp(), (tops[:-1] - fall - tops[1:]).exp()
+    written = near.unsqueeze(2) * torch.stack((wide, ones), 2)
+    each = kept_after(left.unsqueeze(2), written, kept[:, :2])
+    value, weight = torch.cat((kept[None, :, :2], each[:-1])).unbind(2)
+    state.rows.copy_(torch.cat((each[-1], tops[-1].unsqueeze(1)), 1))
+    own = keys + first.float()
+    top = torch.maximum(tops[:-1], own)
+    near, far = (own - top).exp(), (tops[:-1] - top).exp()
+    y = (near * wide + far * value) / (near + far * weight)
+    return y.transpose(0, 1).to(v.dtype), state
 
 
 def memory_scan(
