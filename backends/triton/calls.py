@@ -344,6 +344,25 @@ def _short_conv(call: Call) -> None:
             call(x, call.parameter("weight"), state, **more)
 
 
+def _channels(call: Call) -> None:
+    """Call the launcher of a scan of channels for a token and for a prompt."""
+    use = call.use
+    values = {"selective_scan": "v step k q", "lru_scan": "x i r", "wkv_scan": "k v"}
+    weights = {"selective_scan": "a_log skip", "lru_scan": "rate"}
+    vectors = [
+        call.parameter(name, FLOAT32)
+        for name in weights.get(use.name, "rate first").split()
+    ]
+    names = values[use.name].split()
+    bias = call.given(bias=call.make(use.size(names[0]), dtype=FLOAT32))
+    for tokens in call.sizes.tokens:
+        wide = [call.make(call.sizes.batch, tokens, use.size(n)) for n in names]
+        more = {**bias, **call.given(opened=wide[0])}
+        for padded in call.sizes.padded:
+            state = call.row(*use.sizes("state"), padded=padded, dtype=FLOAT32)
+            call(*wide, *vectors, state, **more)
+
+
 def _gated_norm(call: Call) -> None:
     x = call.tokens(call.use.size("x"))
     call(x, x, call.parameter("weight"))
@@ -385,6 +404,7 @@ _CALLS: Mapping[str, Callable[[Call], None]] = {
     "latent_attention": _latent_attention,
     "short_conv": _short_conv,
     "gated_norm": _gated_norm,
+    **dict.fromkeys(("selective_scan", "lru_scan", "wkv_scan"), _channels),
     "mix": _mix,
     "moe_experts": _moe_experts,
     "quantized_experts": _quantized_experts,

@@ -24,6 +24,7 @@ _CODES = {
     "divided": "divided",
 }
 _BIAS = {"bias": "bias is not None"}
+_OPENED = {"opened": "opened is not None"}
 _ACT = {"fn": "fn", "gated": "gated"}
 _SCORES = {
     "prefix": "prefix is not None",
@@ -93,6 +94,9 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "parts": "groups > 1",
         "whole": "groups > 1 and weight.shape[0] == x.shape[-1]",
     },
+    "selective_scan": {**_BIAS, **_OPENED},
+    "lru_scan": _OPENED,
+    "wkv_scan": _OPENED,
     "mix": {
         "fn": "fn",
         "l2": "l2_eps is not None",

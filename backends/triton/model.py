@@ -17,6 +17,7 @@ _WITH = {
     "beta": "factor",
     "groups": "top_groups",
     "q_norm": "eps",
+    "rate": "power",
     "style": "first",
 }
 

@@ -23,6 +23,7 @@ from glmc.backends.triton import (
     products,
     quantized,
     rope,
+    scans,
 )
 from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.forms import Form
@@ -76,6 +77,9 @@ KERNELS: Mapping[str, Kernel] = {
     ),
     "short_conv": Kernel(mixers.conv_parts),
     "gated_norm": Kernel(mixers.norm_parts),
+    "selective_scan": Kernel(scans.selective_parts),
+    "lru_scan": Kernel(scans.lru_parts),
+    "wkv_scan": Kernel(scans.wkv_parts),
     "mix": Kernel(mixers.parts, mixers.unfit, "state.rows.shape[1:]"),
     "latent_write": Kernel(latents.write_parts),
     "latent_attention": Kernel(

@@ -312,6 +312,17 @@ SHORT_CONV: tuple[Tile, Tile] = (
 # Channels whose newest tokens a program keeps.
 KEPT_COLS = 256
 
+# Scans of channels, of a token and of a prompt. A token's programs are many, as it is
+# the states that are read; a prompt's hold a chunk of all that its channels keep.
+SELECTIVE: tuple[Tile, Tile] = (
+    {"CHUNK": 1, "COLS": 32, "num_warps": 4},
+    {"CHUNK": 16, "COLS": 16, "num_warps": 4},
+)
+CHANNELS: tuple[Tile, Tile] = (
+    {"CHUNK": 1, "COLS": 128, "num_warps": 4},
+    {"CHUNK": 32, "COLS": 32, "num_warps": 4},
+)
+
 # Mixers. A program of a token holds so many numbers of a head's state at a time, 64 a
 # thread; one of a prompt holds fewer columns, and chunks beside them.
 STATE_AREA, WIDEST_KEY = 8192, 256

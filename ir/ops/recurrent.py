@@ -103,11 +103,12 @@ class SelectiveScan(Op):
     ``S = exp(-exp(a_log) · step) · S + step · v · k`` and ``y = S · q + skip · v``: the
     recurrence of Mamba (arXiv:2312.00752). ``v`` and ``step`` are ``[B,T,I]``,
     ``a_log`` ``[I,N]``; keys and queries are ``[B,T,G·N]``, each N for one of G equal
-    parts of the channels.
+    parts of the channels. With ``bias`` steps are made of ``step`` as by ``step_size``;
+    with ``opened`` y, rounded, is multiplied by it.
     """
 
     mnemonic = "selective_scan"
-    exact = ("a_log", "skip")
+    exact = ("a_log", "skip", "bias")
     v: Value
     step: Value
     k: Value
@@ -115,6 +116,8 @@ class SelectiveScan(Op):
     a_log: Param
     skip: Param
     state: Writes
+    bias: Param | None = None
+    opened: Value | None = None
 
     def infer(self, types: Any) -> tuple[Type, ...]:
         v, k, a_log = types["v"], types["k"], types["a_log"]
@@ -127,6 +130,9 @@ class SelectiveScan(Op):
         expect(fits, f"{a_log} has not the channels of {v} and {k}")
         fits = types["skip"].dims == v.dims[-1:]
         expect(fits, f"{types['skip']} is not of the channels of {v}")
+        bias, opened = types.get("bias"), types.get("opened", v)
+        expect(not bias or bias.dims == v.dims[-1:], f"bias {bias} does not fit {v}")
+        expect(opened == v, f"what opens, {opened}, is not as {v}")
         state = RowType(sizes=(int(wanted[0]), int(wanted[1])), dtype="f32")
         expect(types["state"] == state, f"state {types['state']} must be {state}")
         return (v, state)

@@ -43,7 +43,8 @@ class LruScan(Op):
 
     ``a = exp(-power · sigmoid(r) · softplus(rate))`` and ``h = a · h + sqrt(1 - a²) ·
     sigmoid(i) · x``, all in fp32; at a row's first token h is ``sigmoid(i) · x``. All
-    are ``[B,T,C]``, ``rate`` is ``[C]``.
+    are ``[B,T,C]``, ``rate`` is ``[C]``. With ``opened`` the result is h, rounded, times
+    that.
     """
 
     mnemonic = "lru_scan"
@@ -53,6 +54,7 @@ class LruScan(Op):
     r: Value
     rate: Param
     state: Writes
+    opened: Value | None = None
     power: float = 8.0
 
     def infer(self, types: Any) -> tuple[Type, ...]:
@@ -60,6 +62,8 @@ class LruScan(Op):
         for name in ("i", "r"):
             expect(types[name].dims == x.dims, f"gates {types[name]} are not of {x}")
         expect(types["rate"].dims == x.dims[-1:], f"{types['rate']} is not of {x}")
+        opened = types.get("opened", x)
+        expect(opened == x, f"what opens, {opened}, is not as {x}")
         wanted = RowType(sizes=(int(x.dims[-1]),), dtype="f32")
         expect(state == wanted, f"state {state} must be {wanted}")
         return (x, state)
@@ -123,7 +127,8 @@ class WkvScan(Op):
 
     At token t the value of token s weighs ``exp(k[s] - (t - 1 - s) · exp(rate))``, and
     that of t itself ``exp(k[t] + first)``. ``state`` ``f32[3,C]`` are the weighted sum
-    of values, the sum of weights, and the exponent that both are relative to.
+    of values, the sum of weights, and the exponent that both are relative to. With
+    ``opened`` the mean, rounded, is multiplied by its sigmoid.
     """
 
     mnemonic = "wkv_scan"
@@ -133,6 +138,7 @@ class WkvScan(Op):
     rate: Param
     first: Param
     state: Writes
+    opened: Value | None = None
 
     def infer(self, types: Any) -> tuple[Type, ...]:
         k, v, state = types["k"], types["v"], types["state"]
@@ -140,6 +146,8 @@ class WkvScan(Op):
         for name in ("rate", "first"):
             fits = types[name].dims == v.dims[-1:]
             expect(fits, f"{types[name]} has not the channels of {v}")
+        opened = types.get("opened", v)
+        expect(opened == v, f"what opens, {opened}, is not as {v}")
         wanted = RowType(sizes=(3, int(v.dims[-1])), dtype="f32")
         expect(state == wanted, f"state {state} must be {wanted}")
         return (v, state)

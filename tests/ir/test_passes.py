@@ -310,5 +310,7 @@ def test_disabled_passes_do_not_run() -> None:
         "qkv-attention",
         "mix",
         "mix-norm",
+        "step-scan",
+        "scan-gate",
         "reduce-add-norm",
     ]

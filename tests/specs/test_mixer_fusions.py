@@ -42,6 +42,27 @@ def test_a_mixer_becomes_one_op(load: Load, family: str) -> None:
     assert max(compare(programs)) <= TOLERANCE
 
 
+CHANNELS = {"mamba": 1, "jamba": 1, "zamba": 1, "recurrent_gemma": 0, "rwkv": 0}
+
+
+@pytest.mark.parametrize("family", CHANNELS)
+def test_a_scan_of_channels_steps_and_gates(load: Load, family: str) -> None:
+    found = stages(load, family)
+    scans = [
+        op
+        for block in found["scan-gate"].blocks
+        for op in block.ops
+        if op.mnemonic in ("selective_scan", "lru_scan", "wkv_scan")
+    ]
+    assert scans
+    for op in scans:
+        given = {field for field, _, _ in op.operands()}
+        assert "opened" in given
+        assert ("bias" in given) == bool(CHANNELS[family])
+    programs = [found[name] for name in ("lowered", "step-scan", "scan-gate")]
+    assert max(compare(programs)) <= TOLERANCE
+
+
 def broken(fusion: Fusion, old: str, new: str) -> Fusion:
     rules = tuple(
         Rule(match=rule.match, replace=rule.replace.replace(old, new))
@@ -65,6 +86,10 @@ def broken(fusion: Fusion, old: str, new: str) -> Fusion:
         ("mamba2", mixers.MIX, "bias_k=@bias_k", "bias_k=@bias_q"),
         ("kimi_linear", mixers.MIX_NORM, "gate=$gate", "gate=silu"),
         ("qwen3_next", mixers.MIX_NORM, "order=$order", "order=gate_first"),
+        ("mamba", mixers.STEP_SCAN, ", bias=@bias", ""),
+        ("jamba", mixers.SCAN_GATE, ", opened=%opened", ""),
+        ("recurrent_gemma", mixers.SCAN_GATE, "%i, %r", "%r, %i"),
+        ("rwkv", mixers.SCAN_GATE, "@rate, @first", "@first, @rate"),
     ],
 )
 def test_a_wrong_replacement_shows(

@@ -154,14 +154,19 @@ def selective_scan(
     a_log: torch.Tensor,
     skip: torch.Tensor,
     state: RowState,
+    *,
+    bias: torch.Tensor | None = None,
+    opened: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, RowState]:
     """`S = exp(-exp(a_log) * step) * S + step * v * k`, `y = S q + skip * v`, token by
     token, in fp32.
 
     `v` and `step` are [B, T, I], `k` and `q` [B, T, G * N], each N for one of G equal
     parts of the channels, `a_log` [I, N], `skip` [I], and y is [B, T, I] in the dtype
-    of `v`. `state.rows` is S, float32 [B, I, N].
+    of `v`. `state.rows` is S, float32 [B, I, N]. With `bias` [I] steps are
+    `softplus(step + bias)`; with `opened` [B, T, I] the result is y times that.
     """
+    step = step if bias is None else step_size(step, bias=bias)
     real, states = _real(state, v.shape[1]), a_log.shape[1]
     wide = v.float() if real is None else torch.where(real[..., None], v, 0).float()
     rate, made, kept = -a_log.float().exp(), [], state.rows
@@ -179,8 +184,8 @@ def selective_scan(
         each = each.unflatten(2, (keys.shape[2], -1))
         made.append((each @ read.transpose(3, 4)).flatten(2))
     state.rows.copy_(kept)
-    y = torch.cat(made).transpose(0, 1) + skip.float() * wide
-    return y.to(v.dtype), state
+    y = (torch.cat(made).transpose(0, 1) + skip.float() * wide).to(v.dtype)
+    return y if opened is None else y * opened, state
 
 
 def kept_after(

@@ -27,12 +27,14 @@ def lru_scan(
     rate: torch.Tensor,
     state: RowState,
     *,
+    opened: torch.Tensor | None = None,
     power: float = 8.0,
 ) -> tuple[torch.Tensor, RowState]:
     """`h = a * h + sqrt(1 - a^2) * sigmoid(i) * x` of each channel, in fp32, where `a`
     is `exp(-power * sigmoid(r) * softplus(rate))`; a row begins with `sigmoid(i) * x`.
 
     `x`, `i` and `r` are [B, T, C], `rate` [C]. `state.rows` is h, float32 [B, C].
+    With `opened` [B, T, C] the result is h times that.
     """
     tokens = x.shape[1]
     g = -power * torch.sigmoid(r.float()) * F.softplus(rate.float())
@@ -44,7 +46,8 @@ def lru_scan(
     u = u if real is None else torch.where(real[..., None], u, 0)
     each = kept_after(g.exp().transpose(0, 1), u.transpose(0, 1), state.rows)
     state.rows.copy_(each[-1])
-    return each.transpose(0, 1).to(x.dtype), state
+    y = each.transpose(0, 1).to(x.dtype)
+    return y if opened is None else y * opened, state
 
 
 def token_shift(x: torch.Tensor, state: RowState) -> tuple[torch.Tensor, RowState]:
@@ -68,12 +71,15 @@ def wkv_scan(
     rate: torch.Tensor,
     first: torch.Tensor,
     state: RowState,
+    *,
+    opened: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, RowState]:
     """Returns the mean of the values `v` up to each token, in fp32: at token t that of
     token s weighs `exp(k[s] - (t - 1 - s) * exp(rate))`, its own `exp(k[t] + first)`.
 
     `k` and `v` are [B, T, C], `rate` and `first` [C]. `state.rows`, float32 [B, 3, C],
     are the weighted sum, the sum of weights, and the exponent both are relative to.
+    With `opened` [B, T, C] the result is the mean times the sigmoid of that.
     """
     real = _real(state, v.shape[1])
     keys, wide, ones = k.float(), v.float(), torch.ones_like(k, dtype=torch.float32)
@@ -96,7 +102,8 @@ def wkv_scan(
     top = torch.maximum(tops[:-1], own)
     near, far = (own - top).exp(), (tops[:-1] - top).exp()
     y = (near * wide + far * value) / (near + far * weight)
-    return y.transpose(0, 1).to(v.dtype), state
+    y = y.transpose(0, 1).to(v.dtype)
+    return y if opened is None else y * torch.sigmoid(opened), state
 
 
 def memory_scan(

@@ -4,6 +4,9 @@ On a GPU that is one launch for a token of decode; where a norm is of several he
 has a launch of its own.
 """
 
+from glmc.ir.graph import Graph, Program
+from glmc.ir.op import Op
+from glmc.ir.ops import LruScan, SelectiveScan, WkvScan
 from glmc.ir.passes.rewrite import Fusion, Match, Rule
 
 _CONVOLVED = """
@@ -90,4 +93,56 @@ MIX_NORM = Fusion(
         ),
     ),
     check=_of_heads,
+)
+
+_CHANNELS = (LruScan, SelectiveScan, WkvScan)
+_STEPS = "selective_scan(%v, {step}, %k, %q, @a_log, @skip, %state{more})"
+_LRU = "lru_scan(%x, %i, %r, @rate, %state, power=$power{})"
+_WKV = "wkv_scan(%k, %v, @rate, @first, %state{})"
+
+STEP_SCAN = Fusion(
+    name="step-scan",
+    doc="A scan of channels makes its steps of what is projected.",
+    rules=(
+        Rule(
+            match=f"""
+                %size = step_size(%step, bias=@bias)
+                %y, %now = {_STEPS.format(step="%size", more="")}
+            """,
+            replace=f"%y, %now = {_STEPS.format(step='%step', more=', bias=@bias')}",
+        ),
+    ),
+)
+
+
+def _gates_a_scan(program: Program, graph: Graph, op: Op) -> bool:
+    return any(isinstance(graph.producers.get(v), _CHANNELS) for v in op.values)
+
+
+def _of_channels(match: Match) -> str | None:
+    same = match.type("%opened") == match.type("%read")
+    return None if same else "the gate is not of each channel"
+
+
+def _gated(scan: str, made: str, gate: str) -> Rule:
+    return Rule(match=f"%read, %now = {scan}\n{gate}", replace=f"%y, %now = {made}")
+
+
+_MUL, _GATE = "%y = mul(%opened, %read)", "%y = gate(%read, %opened, fn=sigmoid)"
+
+SCAN_GATE = Fusion(
+    name="scan-gate",
+    doc="A scan of channels multiplies by the gate as it writes.",
+    rules=(
+        _gated(
+            _STEPS.format(step="%step", more=", bias=@bias?"),
+            _STEPS.format(step="%step", more=", bias=@bias, opened=%opened"),
+            _MUL,
+        ),
+        _gated(_LRU.format(""), _LRU.format(", opened=%opened"), _MUL),
+        _gated(_WKV.format(""), _WKV.format(", opened=%opened"), _GATE),
+    ),
+    check=_of_channels,
+    candidate=_gates_a_scan,
+    wanted="gates a scan of channels",
 )

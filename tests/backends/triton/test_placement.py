@@ -41,8 +41,8 @@ NOT_WRITTEN = frozenset(
     | {"correct_streams", "add_to_others", "soft_cap", "xielu"}
     | {"layer_norm_heads", "layer_normalize", "token_write"}
     # Mixers.
-    | {"scan", "selective_scan", "step_size", "decay", "bounded_decay", "l2_normalize"}
-    | {"sigmoid", "scale_each", "add_skip", "steady_decay", "lru_scan", "wkv_scan"}
+    | {"scan", "step_size", "decay", "bounded_decay", "l2_normalize"}
+    | {"sigmoid", "scale_each", "add_skip", "steady_decay"}
     | {"memory_scan", "block_linear", "token_shift", "blend", "same"}
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}

@@ -1,0 +1,89 @@
+"""Scans of channels for tests of their kernels: sizes, weights, tokens and states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from glmc.backends.runtime.state import PerRow
+from glmc.backends.triton.uses import OpUse
+from support.kernels import random
+from support.mixing import emptied
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A scan's sizes: ``values`` of each token and ``weights`` of each channel, with
+    what else is given."""
+
+    op: str
+    values: dict[str, int]
+    weights: dict[str, tuple[int, ...]]
+    kept: tuple[int, ...]
+    given: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        return self.kept[-1] if self.op != "selective_scan" else self.kept[0]
+
+    @property
+    def use(self) -> OpUse:
+        shapes: dict[str, tuple[int | str, ...]] = {
+            name: ("B", "T", count) for name, count in self.values.items()
+        }
+        shapes |= {**self.weights, "state": self.kept}
+        return OpUse(self.op, {}, frozenset([*shapes, *self.given]), shapes)
+
+    def read(
+        self,
+        op: Any,
+        calls: Sequence[int],
+        dtype: torch.dtype,
+        start: Sequence[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads tokens in some calls: the results, and the state after them."""
+        kept = {"state": PerRow(*self.kept, dtype=torch.float32)}
+        cache = emptied(kept, 2, dtype, start)
+        weights = [
+            random(*shape, dtype=torch.float32, seed=50 + at)
+            for at, shape in enumerate(self.weights.values())
+        ]
+        bias = random(self.channels, dtype=torch.float32, seed=60)
+        made = []
+        for seed, count in enumerate(calls):
+            wide = [
+                random(2, count, size, dtype=dtype, seed=100 * seed + at)
+                for at, size in enumerate(self.values.values())
+            ]
+            more = {
+                "bias": bias,
+                "opened": random(2, count, self.channels, dtype=dtype, seed=seed + 70),
+            }
+            given = {name: more[name] for name in self.given}
+            made.append(op(*wide, *weights, cache.own[0], **given)[0])
+            cache.length += count
+        return torch.cat(made, 1), cache.own[0].rows
+
+
+def selective(channels: int, numbers: int, groups: int, *given: str) -> Channels:
+    """selective_scan; ``given`` may be a bias and what opens."""
+    shared = groups * numbers
+    values = {"v": channels, "step": channels, "k": shared, "q": shared}
+    weights = {"a_log": (channels, numbers), "skip": (channels,)}
+    return Channels("selective_scan", values, weights, (channels, numbers), given)
+
+
+def lru(channels: int, *given: str) -> Channels:
+    """lru_scan; ``given`` may be what opens."""
+    values = dict.fromkeys("xir", channels)
+    return Channels("lru_scan", values, {"rate": (channels,)}, (channels,), given)
+
+
+def wkv(channels: int, *given: str) -> Channels:
+    """wkv_scan; ``given`` may be what opens."""
+    weights = {"rate": (channels,), "first": (channels,)}
+    values = dict.fromkeys("kv", channels)
+    return Channels("wkv_scan", values, weights, (3, channels), given)
