@@ -33,6 +33,7 @@ from support.kernels import (
     write_use,
 )
 from support.mixing import MIXERS, conv_use, gated_use
+from support.scanning import lru, selective, wkv
 
 TARGETS = ("cuda:80", "cuda:90")
 EVERY = (*TARGETS, "cuda:100")
@@ -96,6 +97,20 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
         EVERY,
     ),
     "Mamba-2, f32": ("f32", [replace(STATES, key=256).use], TARGETS),
+    "scans of channels": (
+        "bf16",
+        [
+            selective(8192, 16, 1, "bias", "opened").use,
+            lru(2560, "opened").use,
+            wkv(4096, "opened").use,
+        ],
+        EVERY,
+    ),
+    "scans of channels, f32": (
+        "f32",
+        [selective(8192, 16, 2, "bias", "opened").use, lru(2560).use, wkv(4096).use],
+        TARGETS,
+    ),
     "short convolutions": ("bf16", [conv_use(2048, 3, None)], EVERY),
     "sinks and slopes": (
         "bf16",
