@@ -43,8 +43,8 @@ class LruScan(Op):
 
     ``a = exp(-power · sigmoid(r) · softplus(rate))`` and ``h = a · h + sqrt(1 - a²) ·
     sigmoid(i) · x``, all in fp32; at a row's first token h is ``sigmoid(i) · x``. All
-    are ``[B,T,C]``, ``rate`` is ``[C]``. With ``opened`` the result is h, rounded, times
-    that.
+    are ``[B,T,C]``, ``rate`` is ``[C]``. With ``opened`` the result is h, rounded and
+    multiplied by that.
     """
 
     mnemonic = "lru_scan"
