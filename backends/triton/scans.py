@@ -33,12 +33,18 @@ def _table(name: str, what: str, pair: tuple[tiles.Tile, tiles.Tile]) -> Part:
     return part("scan_tiles", name=name, what=what, tiles=rows)
 
 
-def _opening(form: Form) -> tuple[list[Argument], Lines, Lines]:
+def _opening(
+    form: Form, factor: str = "opening"
+) -> tuple[list[Argument], Lines, Lines]:
     """Return the argument, the launcher's line and the kernel's lines of a gate."""
     if not form["opened"]:
         return [], (), ()
     load = "opening = tl.load(opened + at, mask=both, other=0.0).to(tl.float32)"
-    lines = (load, "read = read.to(out.dtype.element_ty).to(tl.float32) * opening")
+    lines = (
+        load,
+        "read = read.to(out.dtype.element_ty).to(tl.float32)",
+        f"read *= {factor}",
+    )
     return [_OPENED], ("opened = opened.contiguous()",), lines
 
 
@@ -127,9 +133,7 @@ def lru_parts(form: Form, model: Model) -> Iterator[Part]:
 
 def wkv_parts(form: Form, model: Model) -> Iterator[Part]:
     """Yield the kernel of a mean that favours near tokens, and its launcher."""
-    gate, dense, opened = _opening(form)
-    if opened:
-        opened = (opened[0], opened[1].replace("opening", "tl.sigmoid(opening)"))
+    gate, dense, opened = _opening(form, "tl.sigmoid(opening)")
     yield _table("WKV", "means that favour near tokens", tiles.CHANNELS)
     yield part("scan_means")
     yield part(
