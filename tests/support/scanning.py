@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ class Channels:
     what else is given."""
 
     op: str
-    values: dict[str, int]
-    weights: dict[str, tuple[int, ...]]
+    values: Mapping[str, int]
+    weights: Mapping[str, tuple[int, ...]]
     kept: tuple[int, ...]
     given: tuple[str, ...] = ()
 
