@@ -47,6 +47,7 @@ class Channels:
         """Reads tokens in some calls: the results, and the state after them."""
         kept = {"state": PerRow(*self.kept, dtype=torch.float32)}
         cache = emptied(kept, 2, dtype, start)
+        state: Any = cache.own[0]
         weights = [
             random(*shape, dtype=torch.float32, seed=50 + at)
             for at, shape in enumerate(self.weights.values())
@@ -63,9 +64,9 @@ class Channels:
                 "opened": random(2, count, self.channels, dtype=dtype, seed=seed + 70),
             }
             given = {name: more[name] for name in self.given}
-            made.append(op(*wide, *weights, cache.own[0], **given)[0])
+            made.append(op(*wide, *weights, state, **given)[0])
             cache.length += count
-        return torch.cat(made, 1), cache.own[0].rows
+        return torch.cat(made, 1), state.rows
 
 
 def selective(channels: int, numbers: int, groups: int, *given: str) -> Channels:
