@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from glmc.backends.triton import tiles
+from glmc.backends.triton import elementwise, recurrent_calls, tiles
 from glmc.backends.triton.sketch import (
     BOOL,
     FLOAT8,
@@ -249,9 +249,12 @@ def _whole(size: int | str) -> int:
 
 def _elementwise(call: Call) -> None:
     """Call the launcher with each operand in its shape, of few tokens."""
-    names = [name for name in ("x", "y", "g") if name in call.use.shapes]
-    sizes = [call.use.shapes[name][2:] for name in names]
-    call(*(call.tokens(*map(_whole, rest)) for rest in sizes))
+    shapes = call.use.shapes
+    sizes = [shapes[name][2:] for name in ("x", "y", "g") if name in shapes]
+    beside = [call.parameter("weight")] if "weight" in shapes else []
+    if "factors" in shapes:
+        beside = [call.make(*map(_whole, shapes["factors"]), dtype=FLOAT32)]
+    call(*(call.tokens(*map(_whole, rest)) for rest in sizes), *beside)
 
 
 def _kv_write(call: Call) -> None:
@@ -333,79 +336,16 @@ def _moe_router(call: Call) -> None:
     call(call.make(1, 1, call.use.size("weight")), weight, **vectors)
 
 
-def _short_conv(call: Call) -> None:
-    """Call the launcher for a token and for a prompt, padded or not."""
-    channels, width = call.use.sizes("weight")
-    more = call.given(bias=call.make(channels))
-    for tokens in call.sizes.tokens:
-        for padded in call.sizes.padded:
-            state = call.row(channels, width, padded=padded)
-            x = call.make(call.sizes.batch, tokens, channels)
-            call(x, call.parameter("weight"), state, **more)
-
-
-def _channels(call: Call) -> None:
-    """Call the launcher of a scan of channels for a token and for a prompt."""
-    use = call.use
-    values = {"selective_scan": "v step k q", "lru_scan": "x i r", "wkv_scan": "k v"}
-    weights = {"selective_scan": "a_log skip", "lru_scan": "rate"}
-    vectors = [
-        call.parameter(name, FLOAT32)
-        for name in weights.get(use.name, "rate first").split()
-    ]
-    names = values[use.name].split()
-    bias = call.given(bias=call.make(use.size(names[0]), dtype=FLOAT32))
-    for tokens in call.sizes.tokens:
-        wide = [call.make(call.sizes.batch, tokens, use.size(n)) for n in names]
-        more = {**bias, **call.given(opened=wide[0])}
-        for padded in call.sizes.padded:
-            state = call.row(*use.sizes("state"), padded=padded, dtype=FLOAT32)
-            call(*wide, *vectors, state, **more)
-
-
-def _gated_norm(call: Call) -> None:
-    x = call.tokens(call.use.size("x"))
-    call(x, x, call.parameter("weight"))
-
-
-def _mix(call: Call) -> None:
-    """Call the launcher for a token and for a prompt, padded or not."""
-    use = call.use
-    convs = [call.parameter(f"conv_{name}") for name in "qkv"]
-    heads, _, width = use.sizes("state")
-    biases = {f"bias_{n}": call.make(len(w)) for n, w in zip("qkv", convs, strict=True)}
-    shared = call.given(
-        **biases,
-        dt_bias=call.make(use.size("step"), dtype=FLOAT32),
-        skip=call.make(heads, dtype=FLOAT32),
-        norm=call.make(width),
-    )
-    for tokens in call.sizes.tokens:
-        wide = [
-            call.make(call.sizes.batch, tokens, use.size(name))
-            for name in ("q", "k", "v", "step")
-        ]
-        more = call.given(beta=call.make(call.sizes.batch, tokens, heads), z=wide[2])
-        for padded in call.sizes.padded:
-            kept = [call.row(*w.shape, padded=padded) for w in convs]
-            state = call.row(*use.sizes("state"), padded=padded, dtype=FLOAT32)
-            a_log = call.make(heads, dtype=FLOAT32)
-            call(*wide, *convs, a_log, *kept, state, **shared, **more)
-
-
 _CALLS: Mapping[str, Callable[[Call], None]] = {
     "attention": _attention,
     "qkv_attention": _qkv_attention,
     "full_attention": _full_attention,
-    **dict.fromkeys(("add", "mul", "scale", "gate", "rms_normalize"), _elementwise),
+    **dict.fromkeys((*elementwise.OPS, "rms_normalize"), _elementwise),
     "rope": _rope,
     "kv_write": _kv_write,
     "latent_write": _latent_write,
     "latent_attention": _latent_attention,
-    "short_conv": _short_conv,
-    "gated_norm": _gated_norm,
-    **dict.fromkeys(("selective_scan", "lru_scan", "wkv_scan"), _channels),
-    "mix": _mix,
+    **recurrent_calls.CALLS,
     "moe_experts": _moe_experts,
     "quantized_experts": _quantized_experts,
     "moe_router": _moe_router,

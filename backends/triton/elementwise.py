@@ -8,13 +8,16 @@ from glmc.backends.triton.lines import Lines
 from glmc.backends.triton.model import Model, Part, part
 from glmc.backends.triton.pointwise import table
 
-OPS = ("add", "mul", "scale", "gate")
-_SECOND = {"add": "y", "mul": "y", "gate": "g"}
+OPS = ("add", "mul", "scale", "gate", "soft_cap", "scale_by_factor", "blend")
+_SECOND = {"add": "y", "mul": "y", "gate": "g", "blend": "y"}
 _DOCS = {
     "add": "x + y, both [..., F].",
     "mul": "x · y, both [..., F].",
     "scale": "x · factor.",
     "gate": "x [..., F] · fn(g), with g for each channel or for each of so many heads.",
+    "soft_cap": "cap · tanh(x / cap).",
+    "scale_by_factor": "x times number `at` of the layer's factors.",
+    "blend": "weight · x + (1 - weight) · y, both [..., F].",
 }
 _OPEN = {
     "sigmoid": ("value *= tl.sigmoid(opened)",),
@@ -26,10 +29,18 @@ _OPEN = {
 }
 
 
+_MORE = {
+    "blend": pointer("weight", "[F]", "shares of x"),
+    "scale_by_factor": pointer("factors", "[1, 1, n]"),
+}
+
+
 def parts(form: Form, model: Model) -> Iterator[Part]:
     """Yield the kernel of one form, and its launcher."""
     second = _SECOND.get(form.op)
     yield from (part("rows"), part("rows_dense"), table())
+    if form.op == "soft_cap":
+        yield part("act_tanh")
     yield part(
         "elementwise",
         name=model.name(form),
@@ -51,6 +62,16 @@ def _steps(form: Form) -> Lines:
         place = "place = g + row * g_row + column // (F // G)"
         load = "opened = tl.load(place, mask=inside, other=0.0).to(tl.float32)"
         return (place, load, *_OPEN[form.text("fn")])
+    if form.op == "soft_cap":
+        return ("value = CAP * _tanh(value / CAP)",)
+    if form.op == "scale_by_factor":
+        return ("value *= tl.load(factors + AT)",)
+    if form.op == "blend":
+        return (
+            "other = tl.load(y + row * y_row + column, mask=inside, other=0.0)",
+            "share = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)",
+            "value = share * value + (1.0 - share) * other.to(tl.float32)",
+        )
     sign = {"add": "+=", "mul": "*="}[form.op]
     load = "other = tl.load(y + row * y_row + column, mask=inside, other=0.0)"
     return (load, f"value {sign} other.to(tl.float32)")
@@ -65,7 +86,11 @@ def _launch(form: Form, name: str) -> Launch:
         shape = "[M, G]" if second == "g" else "[M, F]"
         beside = [pointer(second, shape, rows.format(second), source="beside")]
         strides.append(stride(f"{second}_row", "beside.stride(0)"))
+    if form.op in _MORE:
+        beside.append(_MORE[form.op])
     more = {
+        "soft_cap": [constant("CAP", "cap")],
+        "scale_by_factor": [constant("AT", "at", "which of the factors")],
         "scale": [constant("FACTOR", "factor")],
         "gate": [
             constant("G", "g.shape[-1]", "gates of a row, for F / G channels each")

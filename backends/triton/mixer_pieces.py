@@ -11,14 +11,29 @@ def serial(form: Form) -> Pieces:
     """Return the lines of the kernel that reads one token after the other."""
     keyed = bool(form["keyed"])
     return {
+        **_ready(form, "value = tl.where(token >= begins, value, 0.0)"),
         "unit": _token_unit(form),
         "raw": _token_raw(form, keyed),
         "decay": _decay(form),
         "left": "tl.exp(g)[:, None]" if keyed else "tl.exp(g)",
         "written": ("written = value * moved" if form["steps"] else "written = value",),
-        "corrected": _CORRECTED if form["beta"] else ("change = written",),
+        "corrected": _corrected(form) if form["beta"] else ("change = written",),
         "skipped": _SKIPPED if form["skip"] else (),
     }
+
+
+def _ready(form: Form, masked: str) -> Pieces:
+    """Return the lines by which a scan alone, whose decays are ready, differs: they
+    have no rate, and what is padding was not made zero by a convolution."""
+    if not form["ready"]:
+        rate = ("rate = tl.exp(tl.load(a_log + head))",)
+        return {"rate": rate, "begins": (), "masked": ()}
+    begins = (
+        "begins = 0",
+        "if start is not None:",
+        "    begins = tl.load(start + batch) - tl.load(position)",
+    )
+    return {"rate": (), "begins": begins, "masked": (masked,)}
 
 
 def token(form: Form) -> Pieces:
@@ -54,6 +69,8 @@ def _token_raw(form: Form, keyed: bool) -> Lines:
     if keyed:
         place, bias = "of * KEY + channel", "head * KEY + channel"
         mask = ", mask=inside, other=0.0"
+    if form["ready"]:
+        return (f"g = tl.load(g_ + {place}{mask})",)
     added = f"raw += tl.load(dt_bias + {bias}{mask})"
     return (
         f"raw = tl.load(step + {place}{mask}).to(tl.float32)",
@@ -63,6 +80,8 @@ def _token_raw(form: Form, keyed: bool) -> Lines:
 
 def _decay(form: Form, g: str = "g", raw: str = "raw") -> Lines:
     """Make the logarithms of decays, ``g``, of what is projected, ``raw``."""
+    if form["ready"]:
+        return ()
     if form["bounded"]:
         return (f"{g} = FLOOR * tl.sigmoid(rate * {raw})",)
     if not form["steps"]:
@@ -70,12 +89,22 @@ def _decay(form: Form, g: str = "g", raw: str = "raw") -> Lines:
     return (f"moved = _moved({raw}, LOW, HIGH)", f"{g} = -rate * moved")
 
 
-_CORRECTED = (
-    "strength = FACTOR * tl.sigmoid(tl.load(beta + of).to(tl.float32))",
-    _ROUNDED,
-    "change = written - tl.sum(matrix * key[:, None], axis=0)",
-    "change *= strength",
-)
+def _strength(form: Form, load: str) -> Lines:
+    """Load how much of a value is corrected, which a scan alone is given ready."""
+    raw = f"strength = {load}.to(tl.float32)"
+    if form["ready"]:
+        return (raw,)
+    return (raw, "strength = FACTOR * tl.sigmoid(strength)", _ROUNDED)
+
+
+def _corrected(form: Form) -> Lines:
+    return (
+        *_strength(form, "tl.load(beta + of)"),
+        "change = written - tl.sum(matrix * key[:, None], axis=0)",
+        "change *= strength",
+    )
+
+
 _SKIPPED = (
     "read += tl.load(skip + head) * value",
     "read = read.to(out.dtype.element_ty).to(tl.float32)",
@@ -119,7 +148,9 @@ def scan(form: Form) -> Pieces:
     """Return the lines of the kernel that reads a prompt."""
     keyed = bool(form["keyed"])
     wide = "tl.exp(last[None, :] - total)" if keyed else "tl.exp(last - total)[:, None]"
+    masked = "value = tl.where((token >= begins)[:, None], value, 0.0)"
     return {
+        **_ready(form, masked),
         "unit": _scan_unit(form, keyed),
         "raw": _scan_raw(form, keyed),
         "decay": (*_decay(form), _REAL[keyed]),
@@ -127,7 +158,7 @@ def scan(form: Form) -> Pieces:
         "written": (
             "written = value * moved[:, None]" if form["steps"] else "written = value",
         ),
-        "corrected": _solved(keyed) if form["beta"] else ("change = written",),
+        "corrected": _solved(form) if form["beta"] else ("change = written",),
         "wide_left": "left" if keyed else "left[:, None]",
         "wide_rest": wide,
         "left_over": "tl.exp(last)[:, None]" if keyed else "tl.exp(last)",
@@ -154,7 +185,10 @@ def _scan_unit(form: Form, keyed: bool) -> Lines:
 
 def _scan_raw(form: Form, keyed: bool) -> Lines:
     if keyed:
-        return _raw_of("raw", "channel", "both", "inside", form)
+        name = "g" if form["ready"] else "raw"
+        return _raw_of(name, "channel", "both", "inside", form)
+    if form["ready"]:
+        return ("g = tl.load(g_ + of, mask=real, other=0.0)",)
     added = ("raw += tl.load(dt_bias + head)",) if form["dt_bias"] else ()
     return ("raw = tl.load(step + of, mask=real, other=0.0).to(tl.float32)", *added)
 
@@ -162,9 +196,10 @@ def _scan_raw(form: Form, keyed: bool) -> Lines:
 def _raw_of(name: str, channel: str, mask: str, there: str, form: Form) -> Lines:
     """Load what decays of some channels are made of, for each token of a chunk."""
     place = f"head * KEY + {channel}"
+    source = "g_" if form["ready"] else "step"
     added = f"{name} += tl.load(dt_bias + {place}, mask={there}, other=0.0)[None, :]"
     return (
-        f"{name} = step + of[:, None] * KEY + {channel}[None, :]",
+        f"{name} = {source} + of[:, None] * KEY + {channel}[None, :]",
         f"{name} = tl.load({name}, mask={mask}, other=0.0).to(tl.float32)",
         *((added,) if form["dt_bias"] else ()),
     )
@@ -197,7 +232,7 @@ def _by_channel(form: Form) -> Lines:
             line.format(name)
             for line, name in zip(unit, ("mine", "other"), strict=False)
         ),
-        *_raw_of("few", "some", "these", "those", form),
+        *_raw_of("sums" if form["ready"] else "few", "some", "these", "those", form),
         *_decay(form, "sums", "few"),
         "sums = tl.cumsum(tl.where(these, sums, 0.0), axis=0)",
         "between = sums[:, None, :] - sums[None, :, :]",
@@ -219,13 +254,11 @@ def _by_channel(form: Form) -> Lines:
     )
 
 
-def _solved(keyed: bool) -> Lines:
+def _solved(form: Form) -> Lines:
     """Solve the triangular system of what a chunk writes, row by row."""
-    left = "left" if keyed else "left[:, None]"
+    left = "left" if form["keyed"] else "left[:, None]"
     return (
-        "strength = tl.load(beta + of, mask=real, other=0.0).to(tl.float32)",
-        "strength = FACTOR * tl.sigmoid(strength)",
-        _ROUNDED,
+        *_strength(form, "tl.load(beta + of, mask=real, other=0.0)"),
         f"known = (key * {left}).to(dtype)",
         'known = tl.dot(known, matrix.to(dtype), input_precision="ieee")',
         "change = strength[:, None] * (written - known)",

@@ -216,17 +216,40 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
 _READ = {"beta": "beta", "norm": "z"}
 
 
+def scan_parts(form: Form, model: Model) -> Iterator[Part]:
+    """Yield the kernels of a scan alone, and its launcher."""
+    name = model.name(form)
+    table = "SCAN_BY_CHANNEL" if form["keyed"] else "SCAN"
+    table += "_CORRECTED" if form["beta"] else ""
+    yield part("mix_tiles", name=table, tiles=_tiles(form, model))
+    serial = _scan(form, f"{name}_serial_kernel", chunks=False)
+    scan = _scan(form, f"{name}_chunks_kernel", chunks=True)
+    yield part("mix_serial", launch=serial, **pieces.serial(form))
+    yield part("mix_scan", launch=scan, **pieces.scan(form))
+    yield part(
+        "scan",
+        head=model.head(form.op, model.launcher(form)),
+        scan=scan,
+        serial=serial,
+        tiles=table,
+        dense=("beta = beta.contiguous()",) if form["beta"] else (),
+    )
+
+
 def _bias(form: Form, name: str) -> str:
     return f", bias_{name}" if form[f"bias_{name}"] else ""
 
 
 def _tiles(form: Form, model: Model) -> Lines:
     """Return the rows of the table of tiles, for the largest state of a model."""
-    sizes = [use.sizes("state")[1:] for use in model.of("mix")]
+    sizes = [use.sizes("state")[1:] for use in model.of(form.op)]
     k_dim, v_dim = (max(size) for size in zip(*sizes, strict=True))
     rows = []
     for size in tiles.ELEMENT_SIZES:
         scan = tiles.mix_scan(size, k_dim, v_dim, bool(form["keyed"]))
+        if form["ready"] and not form["beta"] and "CHUNK" in scan:
+            # It holds less than a mixer's, and 8 warps have few registers each.
+            scan = {**scan, "num_warps": 4}
         pair = (tiles.mix_token(k_dim, v_dim), scan)
         rows += [f"{size}: (", *(f"    {json.dumps(found)}," for found in pair), "),"]
     return rows
@@ -245,6 +268,11 @@ def _operands(form: Form) -> Iterator[Argument]:
     """Declare what a decay is made of, and what else heads have a number for."""
     keyed = form["keyed"]
     shape = "HEADS, KEY" if keyed else "HEADS"
+    if form["ready"]:
+        yield pointer("g_", f"[B, T, {shape}]", "logarithms of decays", source="g")
+        if form["beta"]:
+            yield pointer("beta", "[B, T, HEADS]", "how much of a value is corrected")
+        return
     yield pointer("step", f"[B, T, {shape}]", "what decays are made of")
     yield pointer("a_log", "[HEADS]")
     if form["dt_bias"]:
@@ -259,6 +287,8 @@ def _numbers(form: Form) -> Iterator[Argument]:
     yield constant("SCALE", "scale")
     if form["l2"]:
         yield constant("UNIT_EPS", "l2_eps", "added to the squares of keys and queries")
+    if form["ready"]:
+        return
     if form["beta"]:
         yield constant("FACTOR", "factor")
     if form["bounded"]:
@@ -268,6 +298,10 @@ def _numbers(form: Form) -> Iterator[Argument]:
         yield constant("HIGH", "high" if form["capped"] else "None")
 
 
+_BEGINS = (
+    pointer("position", "[1]", _POSITION, source="state.position"),
+    pointer("start", "[B] or None", _START, source="start"),
+)
 _STATE = pointer("state", "[B, HEADS, KEY, VALUE]", source="state.rows")
 
 
@@ -327,6 +361,7 @@ def _scan(form: Form, name: str, *, chunks: bool) -> Launch:
             pointer("v", "[B, T, HEADS, VALUE]"),
             *_operands(form),
             _STATE,
+            *(_BEGINS if form["ready"] else ()),
             pointer("out", "[B, T, HEADS, VALUE]"),
             count("T"),
             *_SIZES,

@@ -12,13 +12,15 @@ from glmc.ir.op import Op
 
 # What a launcher asks for beside what a call gives, by what it gives.
 _WITH = {
-    "top_k": "scale",
-    "a_log": "scale",
-    "beta": "factor",
-    "groups": "top_groups",
-    "q_norm": "eps",
-    "rate": "power",
-    "style": "first",
+    "top_k": ("scale",),
+    "a_log": ("scale",),
+    "beta": ("factor",),
+    "groups": ("top_groups",),
+    "q_norm": ("eps",),
+    "g": ("scale",),
+    "rate": ("power",),
+    "style": ("first",),
+    "heads": ("scale", "reach"),
 }
 
 
@@ -92,7 +94,8 @@ class Model:
         given = {name for use in uses for name in (*use.operands, *use.attrs)}
         told = forms.differing(forms.forms(uses))
         given |= forms.named(op, told)
-        given |= {more for name, more in _WITH.items() if name in given}
+        with_ = (also for name, also in _WITH.items() if name in given)
+        given |= set().union(*with_)
         return parameters(forms.op_class(op), given)
 
 

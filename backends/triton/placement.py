@@ -58,7 +58,7 @@ ENCODER = "an encoder multiplies all tokens of a text, and a library does that b
 # Arguments of ops that every kernel of theirs takes: numbers, what comes with others.
 _NUMBERS = frozenset(
     {"eps", "scale", "heads", "kv_heads", "head_dim", "top_k", "top_groups", "bits"}
-    | {"alpha", "fn", "sin", "k_norm", "first", "factor", "power"}
+    | {"alpha", "fn", "sin", "k_norm", "first", "factor", "power", "reach", "at"}
     | {"gate_up_factor", "down_factor", "down_zeros"}
 )
 

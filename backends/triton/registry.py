@@ -24,6 +24,7 @@ from glmc.backends.triton import (
     quantized,
     rope,
     scans,
+    units,
 )
 from glmc.backends.triton.dry import AotSpec
 from glmc.backends.triton.forms import Form
@@ -77,6 +78,10 @@ KERNELS: Mapping[str, Kernel] = {
     ),
     "short_conv": Kernel(mixers.conv_parts),
     "gated_norm": Kernel(mixers.norm_parts),
+    "block_linear": Kernel(units.block_parts),
+    "token_shift": Kernel(units.shift_parts),
+    "steady_decay": Kernel(units.decay_parts),
+    "scan": Kernel(mixers.scan_parts, mixers.unfit, "state.rows.shape[1:]"),
     "selective_scan": Kernel(scans.selective_parts),
     "lru_scan": Kernel(scans.lru_parts),
     "wkv_scan": Kernel(scans.wkv_parts),

@@ -158,6 +158,7 @@ def torch_of_sketches() -> ModuleType:
         empty=_made,
         zeros=_made,
         arange=lambda count, device: Sketch((count,), INT64),
+        einsum=lambda _, x, y: Sketch((*x.shape[:-1], y.shape[-1]), x.dtype),
         empty_like=_like,
         ones_like=_like,
         searchsorted=lambda sorted, values, right: Sketch(values.shape, INT64),

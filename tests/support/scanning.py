@@ -88,3 +88,50 @@ def wkv(channels: int, *given: str) -> Channels:
     weights = {"rate": (channels,), "first": (channels,)}
     values = dict.fromkeys("kv", channels)
     return Channels("wkv_scan", values, weights, (3, channels), given)
+
+
+Shapes = dict[str, tuple[int | str, ...]]
+
+
+def scan_use(
+    groups: int,
+    share: int,
+    key: int,
+    value: int,
+    *,
+    keyed: bool = False,
+    beta: bool = False,
+) -> OpUse:
+    """scan, of so many heads that share keys; ``keyed`` decays by channel."""
+    heads = groups * share
+    shapes: Shapes = {
+        "q": ("B", "T", groups, key),
+        "k": ("B", "T", groups, key),
+        "v": ("B", "T", heads, value),
+        "g": ("B", "T", heads, *([key] if keyed else [])),
+        "state": (heads, key, value),
+    }
+    given = [*shapes, *(["beta"] if beta else [])]
+    return OpUse("scan", {"scale": 0.3}, frozenset(given), shapes)
+
+
+def block_use(parts: int, read: int, width: int, bias: bool) -> OpUse:
+    """block_linear."""
+    shapes: Shapes = {"x": ("B", "T", parts * read), "weight": (parts, read, width)}
+    given = [*shapes, *(["bias"] if bias else [])]
+    return OpUse("block_linear", {}, frozenset(given), shapes)
+
+
+def shift_use(width: int) -> OpUse:
+    """token_shift."""
+    shapes: Shapes = {"x": ("B", "T", width), "state": (width,)}
+    return OpUse("token_shift", {}, frozenset(shapes), shapes)
+
+
+def steady_use(heads: int, factors: bool) -> OpUse:
+    """steady_decay, with ``factors`` of layers or a scale."""
+    shapes: Shapes = {"x": ("B", "T", 8)}
+    attrs: dict[str, Any] = {"heads": heads, "reach": 7.0}
+    attrs |= {"at": 1} if factors else {"scale": 0.4}
+    given = [*shapes, *(["factors"] if factors else [])]
+    return OpUse("steady_decay", attrs, frozenset(given), shapes)

@@ -33,7 +33,15 @@ from support.kernels import (
     write_use,
 )
 from support.mixing import MIXERS, conv_use, gated_use
-from support.scanning import lru, selective, wkv
+from support.scanning import (
+    block_use,
+    lru,
+    scan_use,
+    selective,
+    shift_use,
+    steady_use,
+    wkv,
+)
 
 TARGETS = ("cuda:80", "cuda:90")
 EVERY = (*TARGETS, "cuda:100")
@@ -103,6 +111,19 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
             selective(8192, 16, 1, "bias", "opened").use,
             lru(2560, "opened").use,
             wkv(4096, "opened").use,
+        ],
+        EVERY,
+    ),
+    "scans alone, and units": (
+        "bf16",
+        [
+            scan_use(64, 1, 96, 96),
+            scan_use(16, 2, 128, 128, beta=True),
+            scan_use(32, 1, 128, 128, keyed=True, beta=True),
+            steady_use(64, factors=True),
+            block_use(10, 256, 256, bias=True),
+            shift_use(4096),
+            elementwise_use("soft_cap", 4096, cap=15.0),
         ],
         EVERY,
     ),

@@ -36,14 +36,14 @@ NOT_WRITTEN = frozenset(
     {"block_attention", "block_select", "index_select", "normalised_linear"}
     | {"spread_streams", "gather_streams", "expert_queries", "expert_outputs"}
     # What works element by element, where no fusion takes it.
-    | {"add_bias", "scale_by", "scale_by_factor", "scale_heads"}
+    | {"add_bias", "scale_by", "scale_heads"}
     | {"scale_experts", "clamp", "clamped_glu", "concat", "cut_below", "mix_streams"}
-    | {"correct_streams", "add_to_others", "soft_cap", "xielu"}
+    | {"correct_streams", "add_to_others", "xielu"}
     | {"layer_norm_heads", "layer_normalize", "token_write"}
     # Mixers.
-    | {"scan", "step_size", "decay", "bounded_decay", "l2_normalize"}
-    | {"sigmoid", "scale_each", "add_skip", "steady_decay"}
-    | {"memory_scan", "block_linear", "token_shift", "blend", "same"}
+    | {"step_size", "decay", "bounded_decay", "l2_normalize"}
+    | {"sigmoid", "scale_each", "add_skip"}
+    | {"memory_scan", "same"}
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
     | {

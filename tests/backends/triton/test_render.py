@@ -39,6 +39,15 @@ from support.kernels import (
 )
 from support.mixing import MIXERS, conv_use, gated_use
 from support.ranges import every
+from support.scanning import (
+    block_use,
+    lru,
+    scan_use,
+    selective,
+    shift_use,
+    steady_use,
+    wkv,
+)
 
 TABLES = ("rope_table", "rope_table_llama3", "rope_table_yarn", "rope_table_longrope")
 REFERENCES = (
@@ -209,6 +218,13 @@ MIXED = [
     *(mixer.use for mixer in MIXERS.values()),
     conv_use(8, 3, None),
     gated_use(8, 8),
+    selective(8, 4, 1, "bias").use,
+    lru(8, "opened").use,
+    wkv(8).use,
+    scan_use(2, 2, 16, 16),
+    block_use(2, 4, 4, bias=True),
+    shift_use(8),
+    steady_use(4, factors=True),
 ]
 
 
