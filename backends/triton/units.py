@@ -13,7 +13,10 @@ def block_parts(form: Form, model: Model) -> Iterator[Part]:
     """Yield the kernel that multiplies parts of few rows, and its launcher."""
     name = model.name(form)
     bias = bool(form["bias"])
-    load = "tl.load(bias + block * WIDTH + column, mask=there, other=0.0)"
+    added = (
+        "more = tl.load(bias + block * WIDTH + column, mask=there, other=0.0)",
+        "total += more.to(tl.float32)",
+    )
     launch = Launch(
         f"{name}_kernel",
         "(triton.cdiv(width, 64), n, M)",
@@ -33,7 +36,7 @@ def block_parts(form: Form, model: Model) -> Iterator[Part]:
     yield part(
         "block_linear",
         head=model.head(form.op, model.launcher(form)),
-        added=(f"total += {load}.to(tl.float32)",) if bias else (),
+        added=added if bias else (),
         more=("y = y + bias",) if bias else (),
         launch=launch,
     )
