@@ -215,7 +215,8 @@ class ByHead(Rule):
     """Attention, scans and convolutions: each head, or channel, by itself.
 
     ``values`` are dealt out along dimension 2, ``first`` (parameters, vectors and
-    states) along their first one, and the rest is replicated. Results that are states
+    states) along their first one, ``second`` (states) along the one after it, and the
+    rest is replicated. Results that are states
     are dealt out like those. ``norms`` are parameters of each channel, which are dealt
     out, or the same for the channels of each head, which are not.
     """
@@ -223,8 +224,10 @@ class ByHead(Rule):
     values: tuple[str, ...] = ("q",)
     first: tuple[str, ...] = ()
     sized: str = ""
-    """The value whose dimension 2 is the first size of the states that it writes."""
+    """The value whose dimension 2 is the size by which the states that it writes are
+    dealt out."""
     norms: tuple[str, ...] = ()
+    second: tuple[str, ...] = ()
 
     def __call__(self, op: "Op", types: Mapping[str, Type]) -> Flow:
         if _first_shard(types, self.values) is None:
@@ -232,12 +235,28 @@ class ByHead(Rule):
         wants = dict.fromkeys(types, REPLICATED)
         wants |= {field: shard(2) for field in self.values if field in types}
         wants |= {field: shard(0) for field in self.first if field in types}
+        wants |= {field: shard(1) for field in self.second if field in types}
         wants |= {f: types[f].placement for f in self.norms if f in types}
+        kept = shard(1 if self.second else 0)
         gives = (
-            shard(2) if isinstance(result.type, TensorType) else shard(0)
+            shard(2) if isinstance(result.type, TensorType) else kept
             for result in op.results
         )
         return Flow(wants, tuple(gives))
+
+
+@dataclass(frozen=True)
+class Selective(ByHead):
+    """A scan of channels that share keys and queries: those of parts of the channels
+    are dealt out with them, those of all channels are replicated."""
+
+    def __call__(self, op: "Op", types: Mapping[str, Type]) -> Flow:
+        flow = super().__call__(op, types)
+        parts = [f for f in ("k", "q") if is_shard(types[f].placement)]
+        one = types["k"].dims[-1:] == types["a_log"].dims[-1:]
+        if any(map(is_shard, flow.gives)) and not one and len(parts) < 2:
+            raise PlacingError(f"{op.mnemonic} takes keys of parts only in parts")
+        return Flow(flow.wants | dict.fromkeys(parts, shard(2)), flow.gives)
 
 
 @dataclass(frozen=True)

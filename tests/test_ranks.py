@@ -44,6 +44,12 @@ KINDS = (
     "glm4_moe-air",
     "mamba2-groups",  # two groups to norm: what is normed is gathered
     "bailing_hybrid-bounded",  # with four ranks one head each
+    "jamba-hybrid",  # keys of all channels: what makes them is summed
+    "recurrent_gemma-griffin",  # gates of parts of the channels
+    "rwkv-rescaled",  # a state whose second size is dealt out
+    "xlstm-memory",
+    "zamba-parts",  # each part of the channels has keys of its own
+    "minimax-lightning",  # decays that no token changes, of a rank's heads
     "lfm2-gates",
     "gemma3_text-two_ropes",
     "minimax_m2-corrected",
@@ -58,7 +64,7 @@ KINDS = (
 
 
 # Six heads, of values or of queries, and two groups of a product do not go to four.
-FOR_TWO = {"qwen3_next-interval", "step3p7-text", "deepseek_v4-rates"}
+FOR_TWO = {"qwen3_next-interval", "step3p7-text", "deepseek_v4-rates", "zamba-parts"}
 CASES = [(name, n) for name in KINDS for n in (2, 4) if n == 2 or name not in FOR_TWO]
 
 

@@ -27,6 +27,8 @@ _CUTS: Mapping[str, Mapping[str, object]] = {
     "Gm": {"what": "groups", "repeats": True},
     "F": {"what": "channels"},
     "Ec": {"what": "channels"},
+    "Ic": {"what": "channels"},
+    "Hb": {"what": "parts"},
     "Go": {"what": "groups"},
     "V": {"what": "vocabulary", "pads": True},
     "Vp": {"what": "vocabulary", "pads": True},

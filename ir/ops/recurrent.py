@@ -7,7 +7,7 @@ from glmc.ir.activations import ActivationName
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, Writes, expect
 from glmc.ir.ops.norms import RMS_FLOPS, WeightIn
-from glmc.ir.placing import EACH, NORM, ByHead, Grouped, Pointwise
+from glmc.ir.placing import EACH, NORM, ByHead, Grouped, Pointwise, Selective
 from glmc.ir.state import RowType
 from glmc.ir.types import TensorType, Type
 
@@ -108,6 +108,9 @@ class SelectiveScan(Op):
     """
 
     mnemonic = "selective_scan"
+    placing = Selective(
+        ("v", "step", "opened"), ("a_log", "skip", "state", "bias"), "v"
+    )
     exact = ("a_log", "skip", "bias")
     v: Value
     step: Value

@@ -6,6 +6,7 @@ from typing import Any
 from glmc.ir.cost import Call
 from glmc.ir.op import Op, Param, Types, Value, Writes, expect
 from glmc.ir.ops.recurrent import touched
+from glmc.ir.placing import ByHead
 from glmc.ir.state import RowType
 from glmc.ir.types import TensorType, Type
 
@@ -17,6 +18,7 @@ class BlockLinear(Op):
     """
 
     mnemonic = "block_linear"
+    placing = ByHead(("x",), ("weight", "bias"))
     multiplies = True
     x: Value
     weight: Param
@@ -48,6 +50,7 @@ class LruScan(Op):
     """
 
     mnemonic = "lru_scan"
+    placing = ByHead(("x", "i", "r", "opened"), ("rate", "state"), "x")
     exact = ("rate",)
     x: Value
     i: Value
@@ -132,6 +135,7 @@ class WkvScan(Op):
     """
 
     mnemonic = "wkv_scan"
+    placing = ByHead(("k", "v", "opened"), ("rate", "first"), "v", second=("state",))
     exact = ("rate", "first")
     k: Value
     v: Value
@@ -173,6 +177,7 @@ class MemoryScan(Op):
     """
 
     mnemonic = "memory_scan"
+    placing = ByHead(tuple("qkvif"), ("state", "most"), "v")
     q: Value
     k: Value
     v: Value

@@ -182,7 +182,7 @@ class GraphPlacer:
             given = self.types[getattr(op, rule.sized)]
             size = int(given.dims[2])
             size = size if is_shard(given.placement) else size // self.ranks
-        self.types[name] = placed(_resized(kept, size, self.ranks), wanted)
+        self.types[name] = placed(_resized(kept, size, self.ranks, wanted.axis), wanted)
 
     def _as(self, name: str, wanted: Placement) -> str:
         """Return a value in a placement, which a conversion gives it if need be."""
@@ -285,15 +285,16 @@ def _fields(op: Op) -> Mapping[str, Any]:
     return operands | op.attributes()
 
 
-def _resized(kept: StateType, size: int, ranks: int) -> StateType:
-    """Return a state of one rank's heads or channels, ``size`` of them if that is
-    known."""
+def _resized(kept: StateType, size: int, ranks: int, axis: int) -> StateType:
+    """Return a state of one rank's heads or channels, which are counted by an axis,
+    ``size`` of them if that is known."""
     if isinstance(kept, KvType):
         heads = size or dealt(kept.kv_heads, ranks, repeats=True)
         return kept.model_copy(update={"kv_heads": heads})
     assert isinstance(kept, RowType)
     assert size
-    return kept.model_copy(update={"sizes": (size, *kept.sizes[1:])})
+    sizes = (*kept.sizes[:axis], size, *kept.sizes[axis + 1 :])
+    return kept.model_copy(update={"sizes": sizes})
 
 
 def _on_first(param: Parameter) -> Parameter:

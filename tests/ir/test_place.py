@@ -25,7 +25,7 @@ from glmc.ir.op import Op
 from glmc.ir.passes import Pass, Stage, fusions, pipeline, run
 from glmc.ir.passes.place import Place
 from glmc.ir.passes.rewrite import Fusion
-from glmc.ir.placement import REPLICATED
+from glmc.ir.placement import REPLICATED, shard
 from glmc.ir.placing import PlacingError
 from glmc.ir.shrink import shrink
 from glmc.ir.text import parse_program, print_program
@@ -35,6 +35,7 @@ from glmc.ir.verify import VerifyError, verify
 from support import EXAMPLES
 from support.mispasses import swapped
 from support.models import changed, chatglm, norm, sandwich
+from support.op_types import types_of, with_results
 from support.ranked import without_a_reduce
 
 TOLERANCE = 1e-5
@@ -108,6 +109,24 @@ def test_an_op_that_says_nothing_of_parts_is_refused_by_name() -> None:
     text = text.replace("activation(%gate, fn=silu)", "cut_below(%gate, deviations=1)")
     with pytest.raises(NotDealtError, match="cut_below takes no part of x"):
         Place(2).run(parse_program(text))
+
+
+def test_keys_of_parts_of_channels_go_with_their_parts() -> None:
+    """Whole keys beside a part of the channels would be read by the wrong ones."""
+    given = {"v": "f32[B,T,6]", "step": "f32[B,T,6]", "a_log": "f32[6,4]"}
+    given |= {"skip": "f32[6]", "state": "row[6,4]"}
+    for keys, fits in (("f32[B,T,4]", True), ("f32[B,T,8]", False)):
+        whole = {**given, "k": keys, "q": keys}
+        op = with_results("selective_scan", {}, whole)
+        types = types_of(whole)
+        types["v"] = placed_type(types["v"], shard(2))
+        if fits:
+            assert op.placing(op, types).wants["k"] == REPLICATED
+            continue
+        with pytest.raises(PlacingError, match="keys of parts only in parts"):
+            op.placing(op, types)
+        types |= {name: placed_type(types[name], shard(2)) for name in "kq"}
+        assert op.placing(op, types).wants["q"] == shard(2)
 
 
 def test_a_forgotten_sum_does_not_verify() -> None:
