@@ -108,11 +108,18 @@ _OPENED = {
 }
 
 
+_CENTRED = (
+    "mean = tl.sum(tl.where(inside, value, 0.0)) / WIDTH",
+    "value = tl.where(inside, value - mean, 0.0)",
+)
+
+
 def norm_parts(form: Form, model: Model) -> Iterator[Part]:
     """Yield the kernel of a gated norm, and its launcher."""
     gate, order, kind = (form.text(n) for n in ("fn", "order", "weight_in"))
-    yield from _norming(gate, order, kind, bool(form["whole"]))
-    name = _normer(gate, order, kind, bool(form["whole"]))
+    more = tuple(word for word in ("whole", "centred") if form[word])
+    yield from _norming(gate, order, kind, *more)
+    name = _normer(gate, order, kind, *more)
     groups = "groups" if form["parts"] else "1"
     yield part(
         "gated_norm",
@@ -121,15 +128,16 @@ def norm_parts(form: Form, model: Model) -> Iterator[Part]:
     )
 
 
-def _normer(gate: str, order: str, kind: str, whole: bool) -> str:
+def _normer(*words: str) -> str:
     """Name the function that launches a gated norm."""
-    words = [gate, order, kind, *(["whole"] if whole else [])]
     return f"_norm_{'_'.join(words)}"
 
 
-def _norming(gate: str, order: str, kind: str, whole: bool) -> Iterator[Part]:
-    """Yield the kernel of a gated norm, and the function that launches it."""
-    first, name = order == "gate_first", _normer(gate, order, kind, whole)
+def _norming(gate: str, order: str, kind: str, *more: str) -> Iterator[Part]:
+    """Yield the kernel of a gated norm, and the function that launches it; ``more``
+    says if its weight is of the ``whole`` row, and if it is ``centred``."""
+    first, name = order == "gate_first", _normer(gate, order, kind, *more)
+    whole = "whole" in more
     yield part("rows_warps")
     yield part(f"weighted_{kind}")
     yield part(
@@ -137,6 +145,7 @@ def _norming(gate: str, order: str, kind: str, whole: bool) -> Iterator[Part]:
         name=name,
         opened=_OPENED[gate],
         before=("value *= opened",) if first else (),
+        centred=_CENTRED if "centred" in more else (),
         after=() if first else ("value *= opened",),
         weighted=f"_weighted_{kind}",
         place="group * WIDTH + column" if whole else "column",
@@ -178,10 +187,8 @@ def parts(form: Form, model: Model) -> Iterator[Part]:
     returned, span = ["return out"], 'span = tile["V_BLOCK"]'
     if form["norm"]:
         gate, order, kind = (form.text(n) for n in ("gate", "order", "weight_in"))
-        yield from _norming(gate, order, kind, whole=False)
-        returned = [
-            f"return {_normer(gate, order, kind, whole=False)}(out, z, norm, eps, H)"
-        ]
+        yield from _norming(gate, order, kind)
+        returned = [f"return {_normer(gate, order, kind)}(out, z, norm, eps, H)"]
         span = 'span = triton.cdiv(V, tile["V_BLOCK"]) * tile["V_BLOCK"]'
     if not form["bounded"]:
         yield part("mix_steps")

@@ -19,6 +19,7 @@ _WITH = {
     "q_norm": ("eps",),
     "g": ("scale",),
     "rate": ("power",),
+    "most": ("scale", "eps"),
     "style": ("first",),
     "heads": ("scale", "reach"),
 }

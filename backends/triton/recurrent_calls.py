@@ -36,6 +36,21 @@ def _scan(call: "Call") -> None:
             call(*keys, v, g, state, **more)
 
 
+def _memory_scan(call: "Call") -> None:
+    """Call the launcher for a token and for a prompt, padded or not."""
+    heads, width, more = call.use.sizes("state")
+    for tokens in call.sizes.tokens:
+        rows = (call.sizes.batch, tokens, heads)
+        wide = [call.make(*rows, n) for n in (width, width, more - 1)]
+        gates = [call.make(*rows) for _ in "if"]
+        for padded in call.sizes.padded:
+            kept = [
+                call.row(heads, *sizes, padded=padded, dtype=FLOAT32)
+                for sizes in ((width, more), ())
+            ]
+            call(*wide, *gates, *kept)
+
+
 def _channels(call: "Call") -> None:
     """Call the launcher of a scan of channels for a token and for a prompt."""
     use = call.use
@@ -111,6 +126,7 @@ CALLS: "Mapping[str, Callable[[Call], None]]" = {
     "token_shift": _token_shift,
     "steady_decay": _steady_decay,
     "scan": _scan,
+    "memory_scan": _memory_scan,
     **dict.fromkeys(("selective_scan", "lru_scan", "wkv_scan"), _channels),
     "mix": _mix,
 }

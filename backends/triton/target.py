@@ -22,6 +22,7 @@ LAUNCHED = {
     "block_select": 5,
     "index_select": 6,
     "latent_attention": 3,
+    "memory_scan": 2,
     "mix": 8,
     "moe_experts": 2,
     "quantized_experts": 2,

@@ -135,3 +135,12 @@ def steady_use(heads: int, factors: bool) -> OpUse:
     attrs |= {"at": 1} if factors else {"scale": 0.4}
     given = [*shapes, *(["factors"] if factors else [])]
     return OpUse("steady_decay", attrs, frozenset(given), shapes)
+
+
+def memory_use(heads: int, key: int, value: int) -> OpUse:
+    """memory_scan."""
+    rows = ("B", "T", heads)
+    shapes: Shapes = {"q": (*rows, key), "k": (*rows, key), "v": (*rows, value)}
+    shapes |= {"i": rows, "f": rows, "state": (heads, key, value + 1), "most": (heads,)}
+    attrs = {"scale": 0.3, "eps": 1e-3}
+    return OpUse("memory_scan", attrs, frozenset(shapes), shapes)

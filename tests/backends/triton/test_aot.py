@@ -36,6 +36,7 @@ from support.mixing import MIXERS, conv_use, gated_use
 from support.scanning import (
     block_use,
     lru,
+    memory_use,
     scan_use,
     selective,
     shift_use,
@@ -123,6 +124,7 @@ MODELS: dict[str, tuple[str, list[OpUse], tuple[str, ...]]] = {
             steady_use(64, factors=True),
             block_use(10, 256, 256, bias=True),
             shift_use(4096),
+            memory_use(8, 256, 512),
             elementwise_use("soft_cap", 4096, cap=15.0),
         ],
         EVERY,

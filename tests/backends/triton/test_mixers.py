@@ -166,6 +166,7 @@ def test_a_short_convolution(
 
 @pytest.mark.parametrize("order", ["norm_first", "gate_first"])
 @pytest.mark.parametrize(("fn", "weight_in"), [("silu", "input"), ("sigmoid", "f32")])
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize(("groups", "parts"), [(1, 1), (3, 1), (3, 3)])
 def test_a_gated_norm(
     interpreted: Interpreted,
@@ -174,12 +175,14 @@ def test_a_gated_norm(
     weight_in: str,
     groups: int,
     parts: int,
+    centred: bool,
 ) -> None:
     """The weight has a number for each channel, or for each of a part."""
     width = 3 * 50
     how: dict[str, Any] = {"fn": fn, "order": order, "weight_in": weight_in}
     # As builds say it: one group is what an op has that names none.
     how |= {"eps": 1e-2, **({"groups": groups} if groups > 1 else {})}
+    how |= {"centred": True} if centred else {}
     module = interpreted(gated_use(width, width // parts, **how))
     x, z = (random(2, 3, width, dtype=torch.float32, seed=n) for n in range(2))
     weight = random(width // parts, dtype=torch.float32, seed=2)

@@ -43,7 +43,7 @@ NOT_WRITTEN = frozenset(
     # Mixers.
     | {"step_size", "decay", "bounded_decay", "l2_normalize"}
     | {"sigmoid", "scale_each", "add_skip"}
-    | {"memory_scan", "same"}
+    | {"same"}
     # Streams and rates.
     | {"hyper_read", "hyper_write", "hyper_head", "mean_streams", "grouped_linear"}
     | {

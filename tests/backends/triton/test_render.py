@@ -42,6 +42,7 @@ from support.ranges import every
 from support.scanning import (
     block_use,
     lru,
+    memory_use,
     scan_use,
     selective,
     shift_use,
@@ -225,6 +226,7 @@ MIXED = [
     block_use(2, 4, 4, bias=True),
     shift_use(8),
     steady_use(4, factors=True),
+    memory_use(2, 16, 16),
 ]
 
 

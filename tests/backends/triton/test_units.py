@@ -14,7 +14,7 @@ from glmc.backends.torch import ops as reference
 from glmc.backends.triton.uses import OpUse
 from support.kernels import elementwise_use, random
 from support.mixing import emptied
-from support.scanning import block_use, scan_use, shift_use, steady_use
+from support.scanning import block_use, memory_use, scan_use, shift_use, steady_use
 
 Interpreted = Callable[..., ModuleType]
 TOLERANCE = {torch.float32: 4e-5, torch.float16: 3e-2}
@@ -190,3 +190,59 @@ def test_caps_factors_and_blends(interpreted: Interpreted) -> None:
     want = reference.blend(x, y, share)
     torch.testing.assert_close(module.blend(x, y, share), want, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(module.blend(y, x, share), want, atol=1e-2)
+
+
+def remembered(
+    op: Any, use: OpUse, calls: Sequence[int], start: list[int] | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    heads, key, more = use.sizes("state")
+    kept = {"s": PerRow(heads, key, more, dtype=torch.float32)}
+    kept["m"] = PerRow(heads, dtype=torch.float32)
+    cache = emptied(kept, 2, torch.float32, start)
+    state: Any = cache.own[0]
+    most: Any = cache.own[1]
+    made = []
+    for seed, count in enumerate(calls):
+        sizes = ((heads, key), (heads, key), (heads, more - 1), (heads,), (heads,))
+        wide = [
+            (2 if at > 2 else 1)
+            * random(2, count, *size, dtype=torch.float32, seed=9 * seed + at)
+            for at, size in enumerate(sizes)
+        ]
+        made.append(op(*wide, state, most, scale=0.3, eps=1e-3))
+        cache.length += count
+    return torch.cat(made, 1), state.rows, most.rows
+
+
+@pytest.mark.parametrize("start", [None, [3, 0]])
+@pytest.mark.parametrize("calls", [(1, 1, 1), (7, 1, 4)])
+@pytest.mark.parametrize("sizes", [(3, 20, 24), (2, 16, 130)])
+def test_a_scan_with_exponential_gates(
+    interpreted: Interpreted,
+    sizes: tuple[int, int, int],
+    calls: tuple[int, ...],
+    start: list[int] | None,
+) -> None:
+    use, first = memory_use(*sizes), start if calls[0] > 3 else None
+    got = remembered(interpreted(use).memory_scan, use, calls, first)
+    want = remembered(reference.memory_scan, use, calls, first)
+    for ours, theirs in zip(got, want, strict=True):
+        real = torch.ones(2, ours.shape[1], dtype=torch.bool)
+        if first and ours.shape[1] == sum(calls):
+            real[0, : first[0]] = False
+        torch.testing.assert_close(ours[real], theirs[real], atol=1e-4, rtol=1e-4)
+
+
+def test_control_a_wrong_line_of_gates_shows(interpreted: Interpreted) -> None:
+    use = memory_use(3, 20, 24)
+    want = remembered(reference.memory_scan, use, (7, 1), None)[0]
+    for old, new in (
+        ("tl.maximum(far, gain)", "far"),
+        ("_moved(-raw, 0.0, None)", "_moved(raw, 0.0, None)"),
+        ("gained * key)[", "key)["),
+    ):
+        module = interpreted(
+            use, edit=lambda text, old=old, new=new: text.replace(old, new)
+        )
+        got = remembered(module.memory_scan, use, (7, 1), None)[0]
+        assert not (got - want).abs().max() < 1e-3, old
