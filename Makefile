@@ -52,8 +52,11 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
+# No test takes more than five minutes. One that takes fifteen is ended with its worker,
+# fails, and shows where it was.
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m 'slow or ranges' --hypothesis-profile whole $(PYTEST_ARGS)
+	$(PYTEST) -m 'slow or ranges' --hypothesis-profile whole -o faulthandler_timeout=900 \
+	  -o faulthandler_exit_on_timeout=true $(PYTEST_ARGS)
 
 # One worker: libraries of this size are imported once.
 test-ecosystem: $(VENV)/.ecosystem

@@ -16,7 +16,8 @@ from hypothesis import settings
 from support import builds, ranges
 from support.variants import CACHE_MATTERS, Tiny, Variant
 
-BEGAN = pytest.StashKey[float]()
+# One clock for all workers, also for one that takes the place of a worker that ended.
+BEGAN = float(os.environ.setdefault("GLMC_TESTS_BEGAN", str(time.monotonic())))
 # Property tests draw constants of what is imported. Builds and emitted kernels must
 # not be among it: thousands would be read, and what is drawn would depend on which
 # tests ran before. Hypothesis leaves out what lies below a folder of this name.
@@ -40,23 +41,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the turn's order: xdist would begin with the files of most tests."""
+    if config.getoption("--turn"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Begin with the file whose turn it is, so that in some turns all of them are run
-    where time is short."""
+    where time is short. Files of which no test is wanted have been left out by now."""
     turn: int = config.getoption("--turn")
     place = ranges.turned((item.path for item in items), turn)
     items.sort(key=lambda item: place[item.path] if turn else 0)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[BEGAN] = time.monotonic()
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    minutes, began = item.config.getoption("--minutes"), item.config.stash[BEGAN]
-    if minutes is not None and time.monotonic() - began > 60 * minutes:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - BEGAN > 60 * minutes:
         pytest.skip(f"no time left of {minutes:g} minutes")
 
 

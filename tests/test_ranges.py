@@ -53,16 +53,39 @@ def test_every_run_tries_some_and_slow_runs_the_rest(
     options: list[str], wanted: int, told: str, tmp_path: Path
 ) -> None:
     (tmp_path / "test_cases.py").write_text(CASES.replace("{wanted}", str(wanted)))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    ini = ["-c", str(TESTS.parent / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    assert told in _run(tmp_path, "-q", *options)
+
+
+@pytest.mark.parametrize(("turn", "began"), [("0", "test_b"), ("2", "test_c")])
+def test_workers_begin_with_the_file_whose_turn_it_is(
+    turn: str, began: str, tmp_path: Path
+) -> None:
+    """Without a turn xdist begins with the file of most tests. Files without a wanted
+    test take no turn."""
+    (tmp_path / "test_a.py").write_text("def test_only():\n    pass\n")
+    (tmp_path / "test_b.py").write_text("def test_1():\n    pass\ntest_2 = test_1\n")
+    (tmp_path / "test_c.py").write_text("def test_only():\n    pass\n")
+    slow = "import pytest\n\ntest_slow = pytest.mark.slow(lambda: None)\n"
+    (tmp_path / "test_ab.py").write_text(slow)
+    options = ["-n", "1", "--dist", "loadfile", "-m", "not slow", "--turn", turn]
+    printed = _run(tmp_path, "-v", *options)
+    assert "4 passed" in printed
+    passed = [line for line in printed.splitlines() if "PASSED" in line]
+    assert f"{began}.py" in passed[0], printed
+
+
+def _run(folder: Path, *options: str) -> str:
+    """Run the tests of a folder with the options of this repository's; what it said."""
+    ini = ["-c", str(TESTS.parent / "pyproject.toml"), "--rootdir", str(folder)]
+    fixed = ["-p", "no:cacheprovider", *ini, "-p", "conftest"]
     run = subprocess.run(
-        [*command, *ini, "-p", "conftest", *options, str(tmp_path)],
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", *fixed, *options, str(folder)],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told in run.stdout, run.stdout + run.stderr
+    return run.stdout + run.stderr
 
 
 def test_each_turn_begins_with_another_file() -> None:
