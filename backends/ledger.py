@@ -7,15 +7,17 @@ from typing import Any, Literal
 from glmc.ir.ledger import Entry
 from glmc.ir.node import Node
 
-Where = Literal["kernel", "own", "torch", "reference"]
+Where = Literal["kernel", "own", "torch", "reference", "engine"]
 """The implementation that runs an op on a target's machine: a kernel, one of the
-user's, torch by design, or the reference for want of a kernel."""
+user's, torch by design, the reference for want of a kernel, or an engine that serves
+the build."""
 
 RUN_BY: Mapping[Where, str] = {
     "kernel": "a kernel of kernels.py",
     "own": "a kernel of yours",
     "torch": "torch, by design",
     "reference": "reference.py, for want of a kernel",
+    "engine": "the engine that serves the build",
 }
 """The same as a phrase after "on a GPU: "."""
 

@@ -82,7 +82,7 @@ def package(
     }
     ops = op_names(program)
     if served is not None:
-        emitted |= engine_files(model, program, served, head, has_codes(program))
+        emitted |= engine_files(model, program, served, head, has_codes(program), on)
         ops |= new_ops(program)
     emitted["reference.py"] = reference_module(ops, codes=has_codes(program))
     if program.world > 1:

@@ -109,6 +109,9 @@ class Target:
     """Those that only models have which decode token by token."""
     own_kernels: bool = False
     """True where a user's kernel may take the place of an op's: ``--kernel``."""
+    engine_products: tuple[str, ...] = ("cpu",)
+    """Kinds of device on which an engine that serves a build makes the products of
+    floats by its own: torch's were half as fast as vLLM's on a CPU."""
     ahead: tuple[str, ...] = ()
     """The chips ``--aot`` may name: ``cuda:90``; empty where nothing is compiled
     ahead."""

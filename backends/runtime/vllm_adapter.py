@@ -120,7 +120,7 @@ class CausalLM(nn.Module):
             )
         except WeightsError as error:
             raise ValueError(str(error)) from error
-        if device_type() == "cpu":
+        if self.laid_out and self.operations.lays_out:
             lay_out(self.model.model, self.laid_out)
         return {f"model.model.{name}" for name in filled}
 

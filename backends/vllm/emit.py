@@ -11,6 +11,7 @@ from glmc.backends.classes import layer_classes
 from glmc.backends.emit import lines, literal
 from glmc.backends.emit_model import layer_call, loop, stem_view
 from glmc.backends.layout import assignment, bracketed, call, item, repeated
+from glmc.backends.target import Target
 from glmc.backends.templates import environment
 from glmc.backends.torch.select import LAID_OUT, PAGED, reference_module
 from glmc.backends.vllm.counterparts import (
@@ -24,26 +25,17 @@ from glmc.backends.vllm.counterparts import (
     steady_until,
 )
 from glmc.backends.vllm.cut import Cut, cut
+from glmc.backends.vllm.placing import PRODUCTS, is_laid_out
 from glmc.ir.errors import NotServedError
 from glmc.ir.graph import Graph, Program
 from glmc.ir.model import Model
 from glmc.ir.op import Op, registry
-from glmc.ir.ops import (
-    LayerNormLinear,
-    Linear,
-    LinearAct,
-    LinearAdd,
-    MoeExperts,
-    QuantizedExperts,
-    RmsNormLinear,
-)
+from glmc.ir.ops import MoeExperts, QuantizedExperts
 
 ROWS_OF = "rows"
 """The key of what layers keep of a request."""
 LOOKING = (MoeExperts, QuantizedExperts)
 """Ops whose reference looks at values, which a graph that is compiled cannot."""
-PRODUCTS = (LayerNormLinear, Linear, LinearAct, LinearAdd, RmsNormLinear)
-"""Ops with a matrix of floats that vLLM may lay out anew."""
 PRODUCTS_HEADER = (
     '"""The products of this model, with weights as vLLM lays them out."""'
 )
@@ -92,6 +84,7 @@ def engine_files(
     of: Introduced,
     head: Mapping[str, str],
     codes: bool,
+    on: Target,
 ) -> dict[str, str]:
     """Emit the files that a build has for vLLM, as path to text.
 
@@ -101,6 +94,7 @@ def engine_files(
         of: what its config says of itself.
         head: title and source of every emitted file.
         codes: whether some weights are codes.
+        on: the build's target.
 
     Raises:
         NotServedError: naming what vLLM has no counterpart for.
@@ -114,7 +108,9 @@ def engine_files(
     attending = _ops(program, (*ATTENDING, *LATENT))
     found = {
         "vllm_model.py": env.get_template("vllm/model.py.j2").render(view),
-        "vllm_ops.py": env.get_template("vllm/ops.py.j2").render(_ops_view(program)),
+        "vllm_ops.py": env.get_template("vllm/ops.py.j2").render(
+            {**_ops_view(program), "devices": literal(on.engine_products)}
+        ),
         "pyproject.toml": _project(of, head["title"]),
         "vllm_plugin.py": env.get_template("vllm/plugin.py.j2").render(
             {
@@ -239,8 +235,7 @@ def _laid_out(program: Program, parts: Cut) -> str:
     alone: set[str] = set()
     others: set[str] = set()
     for op in _served(program, parts):
-        own = {op.weight} if isinstance(op, PRODUCTS) and op.bias is None else set()
-        own = set() if getattr(op, "bits", None) is not None else own
+        own = {op.weight} if isinstance(op, PRODUCTS) and is_laid_out(op) else set()
         alone |= own
         others |= {*op.params} - own
     names = [literal(name) for name in sorted(alone - others)]

@@ -159,7 +159,9 @@ def _inspected(build: Build, arguments: argparse.Namespace) -> tuple[str, Any]:
     if arguments.ledger:
         rows = [row.written() for row in build.ledger]
         placed = [row.model_dump() for row in build.placements]
-        return ledger_of(build), {"ledger": rows, "backend": placed}
+        served = [row.model_dump() for row in build.served]
+        facts = {"ledger": rows, "backend": placed}
+        return ledger_of(build), facts | ({"engine": served} if served else {})
     if arguments.diff:
         graphs = views.diff_facts(build, *arguments.diff)
         facts = {"stages": arguments.diff, "graphs": graphs}
@@ -221,7 +223,8 @@ def ledger_of(build: Build) -> str:
     on = build.target
     parts = (
         ledger_text(build.ledger, on.units),
-        placements_text(build.placements, on.machine),
+        placements_text(build.placements, f"on {on.machine}"),
+        placements_text(build.served, "inside vLLM"),
     )
     return "\n\n".join(filter(None, parts))
 

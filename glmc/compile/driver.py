@@ -17,6 +17,7 @@ from glmc.backends.runtime.folders import LAYOUTS
 from glmc.backends.runtime.spelling import settled
 from glmc.backends.target import Ahead, Target, target
 from glmc.backends.vllm.emit import Introduced, introduced
+from glmc.backends.vllm.placing import engine_placements
 from glmc.compile.options import Options
 from glmc.compile.refusals import (
     check_fusions,
@@ -145,7 +146,8 @@ def compile_files(source: str | Path, options: Options) -> Compilation:
     files |= package(loaded.model, program, origin, on, checked, parts, served)
     files |= own_files(own)
     files[COMPILED] = json_text(compiled_config(loaded))
-    files |= ir_files(loaded.model, stages, placed, on)
+    engine = engine_placements(program, on) if served else []
+    files |= ir_files(loaded.model, stages, placed, on, engine)
     ahead = _ahead(files, program, options, checked) if options.aot else None
     files[MANIFEST] = _manifest(loaded, stages, options, files)
     return Compilation(options, loaded, stages, files, verified, ahead, checked, placed)
@@ -224,9 +226,10 @@ def ir_files(
     stages: Iterable[Stage],
     placed: Iterable[Placement],
     on: Target,
+    engine: Iterable[Placement] = (),
 ) -> dict[str, str]:
-    """Return the dumps of a build and its ledger; a pass that changed nothing has
-    none."""
+    """Return the dumps of a build and its ledger, with the ops that an engine runs by
+    something of its own; a pass that changed nothing has no dump."""
     stages = list(stages)
     files = {MODEL_FILE: print_model(model)}
     held = dict(zip(stage_files(stages), stages, strict=True))
@@ -234,7 +237,9 @@ def ir_files(
     entries = [entry for stage in stages for entry in stage.ledger]
     fusions = [row.written() for row in on.rows(entries)]
     backend = [row.model_dump() for row in placed]
-    files["ir/ledger.json"] = json_text({"fusions": fusions, "backend": backend})
+    ledger = {"fusions": fusions, "backend": backend}
+    served = [row.model_dump() for row in engine]
+    files["ir/ledger.json"] = json_text(ledger | ({"engine": served} if served else {}))
     return files
 
 

@@ -195,6 +195,11 @@ class Build:
         return list(self._ledger.backend)
 
     @cached_property
+    def served(self) -> list[Placement]:
+        """The ops that an engine runs by something of its own; none without one."""
+        return list(self._ledger.engine)
+
+    @cached_property
     def _ledger(self) -> "_Ledger":
         where, text = self.path / _LEDGER, self._read(_LEDGER)
         # Builds of before placements were written down are lists of fusions.
@@ -216,3 +221,4 @@ class _Ledger(Node):
 
     fusions: tuple[Row, ...]
     backend: tuple[Placement, ...] = ()
+    engine: tuple[Placement, ...] = ()

@@ -195,18 +195,18 @@ def ledger_text(entries: Iterable[Row], units: str = "launches") -> str:
     return "\n".join([*lines, f"  in all: {total} saved"])
 
 
-def placements_text(rows: Iterable[Placement], machine: str) -> str:
-    """Format the placements for a terminal: what runs each op on a machine, and why
-    some have no kernel."""
+def placements_text(rows: Iterable[Placement], where: str) -> str:
+    """Format the placements for a terminal: what runs each op somewhere ("on a GPU"),
+    and why some have no kernel."""
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         ops = places.setdefault((row.where, row.reason), [])
         ops += [row.op] if row.op not in ops else []
-    lines = [f"on {machine}"] if places else []
-    for where in get_args(Where):
+    lines = [where] if places else []
+    for kind in get_args(Where):
         for (place, reason), ops in places.items():
-            if place == where:
-                lines.append(f"  {where:<9} {', '.join(ops)}")
+            if place == kind:
+                lines.append(f"  {kind:<9} {', '.join(ops)}")
                 lines += [f"            {reason}"] if reason else []
     return "\n".join(lines)
 
