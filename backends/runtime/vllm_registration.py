@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .vllm_versions import installed, refuse_untried
+from .vllm_versions import installed, refuse_untried, taken
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ def register(build: Registered) -> None:
     Raises VersionError where this vLLM is none that builds were tried with.
     """
     refuse_untried(installed(), build.package)
-    from vllm import ModelRegistry
-
-    ModelRegistry.register_model(
+    taken("ModelRegistry").register_model(
         build.architecture, f"{build.package}.vllm_model:{build.architecture}"
     )
     _register_check(build)
@@ -70,12 +68,8 @@ def refuse_ranks(architecture: str, parallel: Any, count: int) -> None:
 def _register_check(build: Registered) -> None:
     """Refuses ranks before vLLM starts a process for each, whose errors are lost among
     others; what vLLM itself checks of the architecture is checked as before."""
-    from vllm.model_executor.models.config import (
-        MODELS_CONFIG_MAP,
-        VerifyAndUpdateConfig,
-    )
-
-    own = MODELS_CONFIG_MAP.get(build.architecture, VerifyAndUpdateConfig)
+    known = taken("MODELS_CONFIG_MAP")
+    own = known.get(build.architecture, taken("VerifyAndUpdateConfig"))
     if getattr(own, "of_build", False):
         return
 
@@ -88,15 +82,15 @@ def _register_check(build: Registered) -> None:
             refuse_ranks(build.architecture, parallel, build.ranks)
             own.verify_and_update_config(vllm_config)
 
-    MODELS_CONFIG_MAP[build.architecture] = Checked
+    known[build.architecture] = Checked
 
 
 def _register_config(build: Registered) -> None:
     """Gives vLLM a config for a model type that neither it nor transformers knows."""
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
-    from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
-    if build.model_type in CONFIG_MAPPING or build.model_type in _CONFIG_REGISTRY:
+    own = taken("_CONFIG_REGISTRY")
+    if build.model_type in CONFIG_MAPPING or build.model_type in own:
         return
     said = {"model_type": build.model_type, **build.sizes}
     made = type(f"{build.architecture}Config", (PreTrainedConfig,), said)
@@ -106,12 +100,9 @@ def _register_config(build: Registered) -> None:
 def _register_codes(build: Registered) -> None:
     """Takes vLLM's rules for quantised checkpoints, such as which dtypes a model may
     have, out of the way of a build, which reads codes by its own table."""
-    from vllm.model_executor.layers.quantization import register_quantization_config
-    from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
-
     method = f"glmc-{build.architecture}"
 
-    class Codes(QuantizationConfig):  # type: ignore[misc, unused-ignore]
+    class Codes(taken("QuantizationConfig")):  # type: ignore[misc, unused-ignore]
         """The codes of a checkpoint, as the build reads them."""
 
         def get_name(self) -> str:
@@ -144,4 +135,4 @@ def _register_codes(build: Registered) -> None:
             named = getattr(hf_config, "architectures", None) or []
             return method if build.architecture in named else None
 
-    register_quantization_config(method)(Codes)
+    taken("register_quantization_config")(method)(Codes)

@@ -19,7 +19,12 @@ from glmc.frontends.code.values import (
     Static,
 )
 from glmc.frontends.code.words import words
-from glmc.ir.errors import TextRefusedError, TextUnreadableError, TextWeightsError
+from glmc.ir.errors import (
+    TextFailedError,
+    TextRefusedError,
+    TextUnreadableError,
+    TextWeightsError,
+)
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -195,6 +200,34 @@ class TextModel:
         result = self.machine.run(self.root, **named)
         return Answer(self._part(result, "logits", 0), self._part(
             result, "past_key_values", 1))  # fmt: skip
+
+    def positions(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any, new: int
+    ) -> torch.Tensor | None:
+        """Return the positions of the last ``new`` tokens of ``ids`` [B,S] that the
+        text's own ``prepare_inputs_for_generation`` says, [B,new] or [B,2,new]; None
+        where the text has none, or says nothing of them."""
+        prepare = self.root.cls.find("prepare_inputs_for_generation")
+        if not isinstance(prepare, Function) or prepare.scope.module.contract:
+            return None
+        spec = prepare.node.args
+        known = {a.arg for a in (*spec.args, *spec.kwonlyargs)}
+        given = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "past_key_values": cache,
+            "past": cache,
+            "use_cache": True,
+            "is_first_forward": False,
+        }
+        named = {name: value for name, value in given.items() if name in known}
+        method = self.machine.get(self.root, "prepare_inputs_for_generation")
+        try:
+            said = self.machine.run(method, **named)
+        except (TextFailedError, TextRefusedError):
+            return None  # it is asked for positions only, and forward has its own
+        found = said.get("position_ids") if isinstance(said, dict) else None
+        return found[..., -new:] if isinstance(found, torch.Tensor) else None
 
     def _part(self, result: Any, name: str, at: int) -> Any:
         if isinstance(result, Instance):

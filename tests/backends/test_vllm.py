@@ -167,11 +167,7 @@ def test_a_build_of_ranks_wants_as_many(tmp_path: Path, vllm: Context) -> None:
         Engine(build, tmp_path / "checkpoint")
 
 
-OTHERS = [
-    variant
-    for variant in VARIANTS
-    if str(variant) not in KINDS and not str(variant).endswith("-text")
-]
+OTHERS = [variant for variant in VARIANTS if str(variant) not in KINDS]
 
 
 @pytest.mark.slow
@@ -332,6 +328,55 @@ def test_other_weights_are_refused(
     change(tensors)
     with pytest.raises(ValueError, match=message):
         engine.model.load_weights(tensors.items())
+
+
+def test_a_dtype_that_a_checkpoint_cannot_have(
+    made: Made, vllm: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, build = made("llama-gqa")
+    tensors = tensors_of(checkpoint)
+    tensors["model.norm.weight"] = torch.full((64,), 1e5)
+    loaded = Engine(build, checkpoint).model.load_weights(tensors.items())
+    assert "model.model.norm" in loaded
+    torch.set_default_dtype(torch.float16)  # as vLLM does it for --dtype
+    try:
+        engine = Engine(build, checkpoint)
+        with pytest.raises(ValueError, match=r"model.norm.weight .* float16"):
+            engine.model.load_weights(tensors.items())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_vllm_without_a_name_that_builds_take(
+    made: Made, vllm: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, build = made("llama-gqa")
+    name = builds.import_build(build).__name__
+    versions = importlib.import_module(f"{name}.vllm_versions")
+    monkeypatch.setattr(versions, "installed", lambda: "0.32.9")
+    monkeypatch.delattr(sys.modules["vllm.distributed"], "get_tp_group")
+    with pytest.raises(versions.VersionError, match=r"0.32.9 has no get_tp_group in"):
+        versions.taken("get_tp_group")
+
+
+def test_a_build_from_a_dump_has_no_engine(
+    made: Made, vllm: Context, tmp_path: Path
+) -> None:
+    _, build = made("llama-gqa")
+    dump = str(build / "ir" / "1-lowered.glmc")
+    options = ("--engine", "vllm", "-o", tmp_path / "b")
+    said = cli.refused(cli.glmc("compile", "--from-ir", dump, *options))
+    assert "--engine would have no effect" in said
+
+
+def test_the_ledger_tells_what_vllm_runs(made: Made) -> None:
+    _, build = made("qwen3_next-interval")
+    rows = {(row.op, row.reason.partition(",")[0]) for row in Build(build).served}
+    assert {row.where for row in Build(build).served} == {"engine"}
+    assert ("qkv_attention", "its attention") in rows
+    assert any(reason.startswith("pages of its own") for _, reason in rows)
+    assert ("linear", "its products") in rows
+    assert "inside vLLM\n  engine" in cli.glmc("inspect", build, "--ledger").stdout
 
 
 def test_vllm_is_told_of_the_build(made: Made, vllm: Context) -> None:

@@ -290,6 +290,28 @@ def test_no_mutant_passes_for_what_it_was_made_from(made: Made, name: str) -> No
     assert worst > 3 * options.TOLERANCE
 
 
+RESTARTS: Change = ("torch.arange(past, past + length", "torch.arange(0, length")
+PREPARES: Change = (
+    '{"input_ids": input_ids}',
+    '{"position_ids": torch.arange(input_ids.shape[1])[None, -1:]}',
+)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_step_has_the_positions_that_the_text_prepares(
+    made: Made, prepared: bool
+) -> None:
+    """Without its own ``prepare_inputs_for_generation`` such a text restarts at 0."""
+    own = made.reading.text
+    changes = (RESTARTS, PREPARES) if prepared else (RESTARTS,)
+    changed = type(own)(
+        texts.plain(*changes), own.file, own.model_class, own.config_file,
+        own.config_class,
+    )  # fmt: skip
+    worst = max(_apart(changed, one) for one in made.small)
+    assert worst < 1e-6 if prepared else worst > 3 * options.TOLERANCE
+
+
 def _apart(text: Any, small: Any) -> float:
     """Return how far a text is from the answers of a small model."""
     job = Job(

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model folder."""
@@ -35,6 +38,16 @@ def with_config(source: Path, folder: Path, values: Mapping[str, Any]) -> Path:
         assert place[last] != value
         place[last] = value
     return write_config(folder, config)
+
+
+def with_tensor(source: Path, folder: Path, name: str, value: float) -> Path:
+    """A copy of a checkpoint in one file, with a tensor full of `value`."""
+    shutil.copytree(source, folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name] = torch.full_like(tensors[name], value)
+    save_file(tensors, file, {"format": "pt"})
+    return folder
 
 
 def with_source(build: Path, folder: Path, file: str, old: str, new: str) -> Path:

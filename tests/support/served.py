@@ -42,7 +42,11 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     },
     "qwen3_next-interval": WIDE,
     "lfm2-gates": WIDER,
+    "mamba-channels": {},
 }
+#: Models of whose texts vLLM keeps no beginnings for others: latents on a CPU, and
+#: states of a request without any keys.
+UNSHARED = ("deepseek_v2-groups", "mamba-channels")
 #: What a model needs of vLLM beside what all have.
 ENGINE: Mapping[str, dict[str, Any]] = {
     # Its latent attention for CPUs with AMX takes bfloat16 only, and the other reads a

@@ -36,6 +36,8 @@ def answers(site: Any, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     ]
     other = edits.with_config(llama, folder / "other", {"rms_norm_eps": 0.5})
     jobs.append(job("llama-gqa", other, name="other", refused=True))
+    large = edits.with_tensor(llama, folder / "large", "model.norm.weight", 1e5)
+    jobs.append(job("llama-gqa", large, name="large", refused=True, dtype="float16"))
     site.install(*builds.values())
     found: Answers = site.answers(jobs)
     # Another build of the same architecture takes the place of the first.
@@ -74,7 +76,8 @@ def dealt(site: Any, tmp_path_factory: pytest.TempPathFactory) -> Answers:
 def job(model: str, checkpoint: Path, name: str = "", **more: Any) -> dict[str, Any]:
     """The description of a model that the worker is given."""
     engine = dict(models.ENGINE.get(model, {}))
-    engine |= {k: more.pop(k) for k in ("tensor_parallel_size",) if k in more}
+    of_engine = ("tensor_parallel_size", "dtype")
+    engine |= {k: more.pop(k) for k in of_engine if k in more}
     architecture = models.architecture(checkpoint)
     return {
         "name": name or model,
@@ -94,8 +97,8 @@ def test_four_prompts_in_one_batch(name: str, answers: Answers) -> None:
     assert module.startswith("glmc_")
     assert found["same"] == 4
     assert found["worst"] <= TOLERANCE
-    latent = name in models.ENGINE  # vLLM keeps no beginnings of them on a CPU
-    assert found["cached"] == ([0] * 4 if latent else [0, 128, 0, 0])
+    shared = name not in models.UNSHARED
+    assert found["cached"] == ([0, 128, 0, 0] if shared else [0] * 4)
 
 
 @pytest.mark.parametrize("name", DEALT)
@@ -124,3 +127,5 @@ def test_compiled_in_one_graph(name: str, answers: Answers) -> None:
 def test_what_vllm_was_asked_for_and_a_build_cannot_do(answers: Answers) -> None:
     assert "again with --engine vllm and --tensor-par" in answers["two"]["refused"]
     assert "rms_norm_eps is 0.5, compiled was" in answers["other"]["refused"]
+    assert "float16" in answers["large"]["refused"]
+    assert "model.norm.weight" in answers["large"]["refused"]

@@ -115,6 +115,7 @@ def refusal(job: dict[str, Any]) -> dict[str, Any]:
     registered(job)
     try:
         options = {"max_model_len": 256, "skip_tokenizer_init": True}
+        options["enforce_eager"] = True
         vllm.LLM(job["checkpoint"], **options | job["engine"])
     except Exception as error:
         return {"refused": str(error)}

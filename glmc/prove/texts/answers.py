@@ -49,14 +49,18 @@ def answer(model: TextModel, numbers: Sequence[int], given: Scenario) -> Answer:
     """Return the logits, and the hidden state after every layer where the text has a
     list of them.
 
-    A text that puts tokens before batches gets its hidden states turned round.
+    A text that puts tokens before batches gets its hidden states turned round. The
+    tokens of a step get the positions that the text itself prepares for them, if any.
     """
     found: dict[str, list[torch.Tensor]] = {}
     last = {number: at for at, number in enumerate(numbers)}
-    cache, mask = None, given.mask
+    cache, mask, whole = None, given.mask, given.ids[:, :0]
     for ids, positions in calls(given):
+        whole = torch.cat([whole, ids], 1)
         if cache is not None and mask is not None:
             mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        if cache is not None and positions is None:
+            positions = model.positions(whole, mask, cache, ids.shape[1])
         model.watch(_keep(found, last, ids), max(last, default=-1) + 1)
         out = model(
             input_ids=ids,
