@@ -35,7 +35,7 @@ def llama(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int) -> Any:
     }
 
 
-#: Mixtral's proportions: 0.9 G weights, of which a token reads 0.35 G.
+#: Mixtral's proportions: 1.1 G weights, of which a token reads 0.35 G.
 MIXTURE = {
     "architectures": ["MixtralForCausalLM"],
     "model_type": "mixtral",
