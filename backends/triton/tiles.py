@@ -319,7 +319,7 @@ SELECTIVE: tuple[Tile, Tile] = (
     {"CHUNK": 16, "COLS": 16, "num_warps": 4},
 )
 CHANNELS: tuple[Tile, Tile] = (
-    {"CHUNK": 1, "COLS": 128, "num_warps": 4},
+    {"CHUNK": 1, "COLS": 32, "num_warps": 1},
     {"CHUNK": 32, "COLS": 32, "num_warps": 4},
 )
 

@@ -19,7 +19,7 @@ def block_parts(form: Form, model: Model) -> Iterator[Part]:
     )
     launch = Launch(
         f"{name}_kernel",
-        "(triton.cdiv(width, 64), n, M)",
+        "(triton.cdiv(width, 16), n, M)",
         (
             pointer("x", "[M, PARTS, READ]", source="rows"),
             pointer("weight", "[PARTS, READ, WIDTH]"),
@@ -28,8 +28,10 @@ def block_parts(form: Form, model: Model) -> Iterator[Part]:
             constant("PARTS", "n"),
             constant("READ", "read", "channels of a part of x"),
             constant("WIDTH", "width"),
-            constant("STEP", "min(64, triton.next_power_of_2(read))", "rows at a time"),
-            constant("COLS", "64"),
+            constant(
+                "STEP", "min(256, triton.next_power_of_2(read))", "rows at a time"
+            ),
+            constant("COLS", "16"),
         ),
         ("num_warps=4",),
     )
