@@ -22,6 +22,7 @@ _WITH = {
     "most": ("scale", "eps"),
     "style": ("first",),
     "heads": ("scale", "reach"),
+    "factors": ("at",),
 }
 
 

@@ -12,6 +12,7 @@ from glmc.backends.triton.launch import (
     constant,
     count,
     pointer,
+    stride,
     tile,
 )
 from glmc.backends.triton.lines import Lines
@@ -53,7 +54,7 @@ def selective_parts(form: Form, model: Model) -> Iterator[Part]:
     gate, dense, opened = _opening(form)
     load = "bent = tl.load(bias + column, mask=there, other=0.0)"
     yield _table("SELECTIVE", "scans of channels with keys", tiles.SELECTIVE)
-    yield from (part("scan_linear"), part("mix_steps"))
+    yield from map(part, ("rows", "rows_dense", "scan_linear", "mix_steps"))
     yield part(
         "selective_scan",
         head=model.head(form.op, model.launcher(form)),
@@ -77,8 +78,8 @@ def _selective(form: Form, name: str, gate: list[Argument]) -> Launch:
         (
             pointer("v", "[B, T, C]"),
             pointer("step", "[B, T, C]", "how far a token moves a channel on"),
-            pointer("k", "[B, T, GROUPS, N]"),
-            pointer("q", "[B, T, GROUPS, N]"),
+            pointer("k", "[M, GROUPS, N]", "rows that lie k_row elements apart"),
+            pointer("q", "[M, GROUPS, N]", "rows that lie q_row elements apart"),
             pointer("a_log", "[C, N]"),
             pointer("skip", "[C]", "how much of a value is added to what is read"),
             *([bias] if form["bias"] else []),
@@ -87,6 +88,8 @@ def _selective(form: Form, name: str, gate: list[Argument]) -> Launch:
             _POSITION,
             _START,
             pointer("out", "[B, T, C]"),
+            stride("k_row", "k.stride(0)"),
+            stride("q_row", "q.stride(0)"),
             count("T"),
             constant("C"),
             constant("GROUPS", "G", "equal parts of the channels, with keys each"),

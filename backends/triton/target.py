@@ -58,6 +58,7 @@ def _passes() -> "tuple[Pass, ...]":
         qkv_attention.QKV_ATTENTION,
         mixers.MIX,
         mixers.MIX_NORM,
+        mixers.MERGE_SELECTED,
         mixers.STEP_SCAN,
         mixers.SCAN_GATE,
         fusions.REDUCE_ADD_NORM,

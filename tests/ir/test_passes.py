@@ -310,6 +310,7 @@ def test_disabled_passes_do_not_run() -> None:
         "qkv-attention",
         "mix",
         "mix-norm",
+        "merge-selected",
         "step-scan",
         "scan-gate",
         "reduce-add-norm",

@@ -59,7 +59,8 @@ def test_a_scan_of_channels_steps_and_gates(load: Load, family: str) -> None:
         given = {field for field, _, _ in op.operands()}
         assert "opened" in given
         assert ("bias" in given) == bool(CHANNELS[family])
-    programs = [found[name] for name in ("lowered", "step-scan", "scan-gate")]
+    names = ("lowered", "merge-selected", "step-scan", "scan-gate")
+    programs = [found[name] for name in names]
     assert max(compare(programs)) <= TOLERANCE
 
 
@@ -86,6 +87,7 @@ def broken(fusion: Fusion, old: str, new: str) -> Fusion:
         ("mamba2", mixers.MIX, "bias_k=@bias_k", "bias_k=@bias_q"),
         ("kimi_linear", mixers.MIX_NORM, "gate=$gate", "gate=silu"),
         ("qwen3_next", mixers.MIX_NORM, "order=$order", "order=gate_first"),
+        ("mamba", mixers.MERGE_SELECTED, "cat(@a, @b, @c)", "cat(@a, @c, @b)"),
         ("mamba", mixers.STEP_SCAN, ", bias=@bias", ""),
         ("jamba", mixers.SCAN_GATE, ", opened=%opened", ""),
         ("recurrent_gemma", mixers.SCAN_GATE, "%i, %r", "%r, %i"),

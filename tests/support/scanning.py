@@ -128,11 +128,13 @@ def shift_use(width: int) -> OpUse:
     return OpUse("token_shift", {}, frozenset(shapes), shapes)
 
 
-def steady_use(heads: int, factors: bool) -> OpUse:
-    """steady_decay, with ``factors`` of layers or a scale."""
+def steady_use(heads: int, factors: bool, at: int = 1) -> OpUse:
+    """steady_decay, with number ``at`` of the ``factors`` of layers, or a scale."""
     shapes: Shapes = {"x": ("B", "T", 8)}
     attrs: dict[str, Any] = {"heads": heads, "reach": 7.0}
-    attrs |= {"at": 1} if factors else {"scale": 0.4}
+    # As builds say it: attributes that have their defaults are left out.
+    attrs |= {"at": at} if factors and at else {}
+    attrs |= {} if factors else {"scale": 0.4}
     given = [*shapes, *(["factors"] if factors else [])]
     return OpUse("steady_decay", attrs, frozenset(given), shapes)
 

@@ -6,7 +6,7 @@ has a launch of its own.
 
 from glmc.ir.graph import Graph, Program
 from glmc.ir.op import Op
-from glmc.ir.ops import LruScan, SelectiveScan, WkvScan
+from glmc.ir.ops import LruScan, SelectiveScan, ShortConv, WkvScan
 from glmc.ir.passes.rewrite import Fusion, Match, Rule
 
 _CONVOLVED = """
@@ -99,6 +99,39 @@ _CHANNELS = (LruScan, SelectiveScan, WkvScan)
 _STEPS = "selective_scan(%v, {step}, %k, %q, @a_log, @skip, %state{more})"
 _LRU = "lru_scan(%x, %i, %r, @rate, %state, power=$power{})"
 _WKV = "wkv_scan(%k, %v, @rate, @first, %state{})"
+
+
+def _makes_a_scan(program: Program, graph: Graph, op: Op) -> bool:
+    """Tell whether a product reads what was convolved for a scan of channels."""
+    scans = any(isinstance(one, SelectiveScan) for one in graph.ops)
+    return scans and isinstance(graph.producers.get(op.values[0]), ShortConv)
+
+
+def _rows(match: Match) -> tuple[int, ...]:
+    return tuple(int(match.type(name).dims[0]) for name in ("@a", "@b", "@c"))
+
+
+MERGE_SELECTED = Fusion(
+    name="merge-selected",
+    doc="One product for steps, keys and queries; what was convolved is read once.",
+    rules=(
+        Rule(
+            match="""
+                %one = linear(%x, @a)
+                %two = linear(%x, @b)
+                %three = linear(%x, @c)
+            """,
+            replace="""
+                @selected = cat(@a, @b, @c)
+                %selected = linear(%x, @selected)
+                %one, %two, %three = split(%selected, sizes=$sizes)
+            """,
+        ),
+    ),
+    compute={"sizes": _rows},
+    candidate=_makes_a_scan,
+    wanted="reads what was convolved for a scan of channels",
+)
 
 STEP_SCAN = Fusion(
     name="step-scan",

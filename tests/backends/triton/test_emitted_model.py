@@ -52,6 +52,26 @@ def test_kernels_of_experts_and_latent_attention(
     check(compiled(checkpoint), checkpoint)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mamba-channels",
+        "falcon_mamba-norms",
+        "jamba-hybrid",
+        "minimax-lightning",
+        "recurrent_gemma-griffin",
+        "rwkv-rescaled",
+        "xlstm-memory",
+    ],
+)
+def test_kernels_of_recurrences(
+    compiled: Callable[[Path], Path], tiny: Callable[[Variant], Tiny], name: str
+) -> None:
+    checkpoint = tiny(BY_NAME[name]).checkpoint
+    check(compiled(checkpoint), checkpoint)
+
+
 def check(folder: Path, checkpoint: Path) -> None:
     build = builds.import_build(folder)
     model = build.load(checkpoint, device="cpu", dtype="float32")

@@ -161,11 +161,12 @@ def test_the_token_before(
     assert torch.equal(made[0][1], made[1][1])
 
 
-@pytest.mark.parametrize("factors", [False, True])
-def test_steady_decays(interpreted: Interpreted, factors: bool) -> None:
-    module = interpreted(steady_use(12, factors))
+@pytest.mark.parametrize(("factors", "at"), [(False, 0), (True, 0), (True, 1)])
+def test_steady_decays(interpreted: Interpreted, factors: bool, at: int) -> None:
+    module = interpreted(steady_use(12, factors, at))
     how: dict[str, Any] = {"heads": 12, "reach": 7.0}
-    how |= {"at": 1} if factors else {"scale": 0.4}
+    how |= {"at": at} if at else {}
+    how |= {} if factors else {"scale": 0.4}
     x = random(2, 3, 8, dtype=torch.float16, seed=0)
     how |= {"factors": torch.tensor([[[2.0, 0.3]]])} if factors else {}
     got = module.steady_decay(x, **how)
