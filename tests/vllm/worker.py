@@ -45,6 +45,11 @@ def registered(job: dict[str, Any]) -> None:
         vllm.ModelRegistry.register_model(job["architecture"], made)
 
 
+def module_of(model: Any) -> str:
+    """The module of a model's class; by name, so that other processes find it."""
+    return type(model).__module__
+
+
 def mistaken(model: Any) -> str:
     """Plant a mistake: positions beyond 60 are one too large."""
     run = model.forward
@@ -77,7 +82,7 @@ def answered(job: dict[str, Any]) -> dict[str, Any]:
         "seed": 0,
     }
     engine = vllm.LLM(job["checkpoint"], **options | job["engine"])
-    ran = engine.apply_model(lambda model: type(model).__module__)
+    ran = engine.apply_model(module_of)
     if job.get("mistake"):
         engine.apply_model(mistaken)
     build = by_itself(job)
