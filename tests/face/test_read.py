@@ -329,6 +329,31 @@ def _apart(text: Any, small: Any) -> float:
     )
 
 
+BEYOND_TRAINED: Change = (
+    "q, k = apply_rotary(q, k, cos, sin, position_ids)",
+    "q, k = apply_rotary(q, k, cos, sin, position_ids)\n"
+    "        beyond = position_ids >= self.rotary_emb.trained\n"
+    "        q = q * torch.where(beyond, 2.0, 1.0)[:, None, :, None]",
+)
+
+TRAINED: Change = (
+    "self._table(longest)",
+    "self.trained = longest\n        self._table(longest)",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_text_that_differs_beyond_its_trained_length_only(
+    llama: Tiny, tmp_path: Path
+) -> None:
+    """As those that scale queries from there on: proved up to it, and told."""
+    read = found(llama, tmp_path, TRAINED, BEYOND_TRAINED)
+    assert read.certificate["longest"].startswith("up to the longest trained length")
+    assert read.certificate["worst_difference"] < options.TOLERANCE
+    assert "beyond the longest trained length" in read.tree["caveat"]
+
+
 @pytest.mark.parametrize("key", ["num_attention_heads", "hidden_size"])
 def test_a_config_without_a_size(key: str, llama: Tiny, tmp_path: Path) -> None:
     own = repository(llama, tmp_path / "own")
