@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from glmc.frontends.read.patience import AnswerError, patiently
+from glmc.backends.runtime.patience import AnswerError, patiently
 from glmc.ir.errors import (
     GlmcError,
     HubAnswerError,

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from glmc.backends.runtime.patience import AnswerError, patiently
 from glmc.frontends.read.hub import Hub, fetch, speaking
-from glmc.frontends.read.patience import AnswerError, patiently
 from glmc.ir.errors import GlmcError, HubAnswerError
 
 BLOCK = 1 << 17

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from glmc import compile_model
 from glmc.command.cli import main
-from support import GOLDEN, ROOT, builds
+from support import GOLDEN, builds
 from support.hub_server import COMMIT, Hub, folder_files, only_hub, serving
 from support.variants import BY_NAME, Tiny, Variant
 
@@ -331,10 +331,3 @@ def test_a_timeout_is_a_number_of_seconds(
     assert main(["compile", "org/glm", "--timeout", seconds]) == 2
     told = capsys.readouterr().err
     assert f"a number of seconds above 0, found '{seconds}'" in told
-
-
-def test_frontends_and_builds_wait_alike() -> None:
-    """Builds cannot import glmc, and frontends no runtime: the file is there twice."""
-    rooms = ("frontends/read", "backends/runtime")
-    files = [ROOT / room / "patience.py" for room in rooms]
-    assert files[0].read_bytes() == files[1].read_bytes()

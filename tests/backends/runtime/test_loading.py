@@ -231,11 +231,15 @@ def test_a_bin_that_is_no_dict_is_refused(load: Any, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_folders_without_weights_and_other_sources(load: Any, tmp_path: Path) -> None:
+def test_folders_without_weights_and_other_sources(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(WeightsError, match="holds no checkpoint"):
         load(tmp_path)
     with pytest.raises(WeightsError, match="does not exist"):
         load(tmp_path / "nowhere")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
     with pytest.raises(WeightsError, match="does not exist"):
         load("../..//x")
     file = tmp_path / "x"

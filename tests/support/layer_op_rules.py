@@ -1,18 +1,11 @@
-"""Rules of ops for recurrent layers, pooled tokens, streams and ranks, as
-``test_op_rules`` has them of others: what just fits and what just does not."""
+"""Rules of ops for recurrent layers, pooled tokens, streams and ranks, as ``op_rules``
+has them of others."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from glmc.ir.cost import Call
-from glmc.ir.op import OpTypeError
-from glmc.ir.placing import PlacingError, typed
-from support.op_types import CLASSES, inferred, named, types_of, with_results
-
-Case = tuple[str, dict[str, Any], dict[str, str]]
+from support.op_rules import Counted, Taken
 
 X = {"x": "f16[B,T,300]"}  # wider than the numbers that Python keeps one of
 HEADS = {"x": "f16[B,T,2,4]"}
@@ -60,7 +53,7 @@ CHOICE = {"experts": "i64[B,T,2]", "weights": "f32[B,T,2]"}
 TABLE = {"ids": "i64[B,T]", "weight": "f16[9,300]"}
 PART = {**X, "squares": "f32[B,T,1]", "weight": "f16[300]"}
 
-TAKEN: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
+TAKEN: list[Taken] = [
     ("short_conv", {}, CONV, "f16[B,T,8] f32[8,3] per row"),
     ("short_conv", {}, {**CONV, "bias": "f16[8]"}, "f16[B,T,8] f32[8,3] per row"),
     ("scan", {}, SCAN, "f16[B,T,20] f32[4,3,5] per row"),
@@ -396,9 +389,7 @@ REFUSED = [
     for types, said in cases
 ]
 
-# By hand, for 2 rows of 3 tokens after 4, of which a row's see 5 + 6 + 7 slots.
-CALL = Call(batch=2, tokens=3, context=4)
-FLOPS: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
+FLOPS: list[Counted] = [
     ("short_conv", {}, CONV, 2 * 6 * 8 * 3),
     ("scan", {}, SCAN, 5 * 6 * 60),
     ("scan", {}, {**SCAN, "beta": "f32[B,T,4]"}, 7 * 6 * 60),
@@ -442,7 +433,7 @@ FLOPS: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
     ("square_sum", {}, X, 2 * 6 * 300),
     ("rms_norm_part", {"width": 600, "eps": 1.0}, PART, 2 * 6 * 300),
 ]
-BYTES: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
+BYTES: list[Counted] = [
     ("short_conv", {}, CONV, 2 * (48 + 24 + 48) + 2 * 2 * 24 * 4),
     (
         "scan",
@@ -483,89 +474,9 @@ BYTES: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
     ("no_snapshots", {}, X, 0),
     ("own_rows", {}, TABLE, 8 * 6 + 2 * 2 * 6 * 300),
 ]
-SENT: list[tuple[str, dict[str, Any], dict[str, str], int]] = [
+SENT: list[Counted] = [
     ("all_reduce", {}, X, 2 * 3600 * 2 // 3),
     ("all_gather", {"dim": 2, "ranks": 3, "size": 900}, X, 3600 * 2),
     ("reduce_scatter", {"dim": 2, "ranks": 3}, X, 3600 * 2 // 3),
     ("own_part", {"dim": 2, "ranks": 3}, X, 0),
 ]
-
-
-@pytest.mark.parametrize("case", TAKEN, ids=named)
-def test_what_just_fits_is_taken(
-    case: tuple[str, dict[str, Any], dict[str, str], str],
-) -> None:
-    name, attributes, types, made = case
-    assert inferred(name, attributes, types) == made
-
-
-@pytest.mark.parametrize("case", REFUSED, ids=named)
-def test_what_just_does_not_is_refused(
-    case: tuple[str, dict[str, Any], dict[str, str], str],
-) -> None:
-    name, attributes, types, rule = case
-    with pytest.raises(OpTypeError, match=rule):
-        inferred(name, attributes, types)
-
-
-@pytest.mark.parametrize("case", FLOPS, ids=named)
-def test_operations_are_those_counted_by_hand(
-    case: tuple[str, dict[str, Any], dict[str, str], int],
-) -> None:
-    name, attributes, types, count = case
-    op = with_results(name, attributes, types)
-    assert op.flops(types_of(types), CALL) == count
-
-
-@pytest.mark.parametrize("case", BYTES, ids=named)
-def test_bytes_are_those_counted_by_hand(
-    case: tuple[str, dict[str, Any], dict[str, str], int],
-) -> None:
-    name, attributes, types, count = case
-    op = with_results(name, attributes, types)
-    assert op.nbytes(types_of(types), CALL) == count
-
-
-@pytest.mark.parametrize("case", SENT, ids=named)
-def test_what_ranks_send_is_what_was_counted_by_hand(
-    case: tuple[str, dict[str, Any], dict[str, str], int],
-) -> None:
-    name, attributes, types, count = case
-    op = with_results(name, attributes, types)
-    assert op.sent(types_of(types), CALL, 3) == count
-
-
-@pytest.mark.parametrize(
-    "case",
-    [case for case in TAKEN if case[0] in ("all_reduce", "all_gather", "square_sum")],
-    ids=named,
-)
-def test_ops_of_ranks_are_refused_where_there_is_one(
-    case: tuple[str, dict[str, Any], dict[str, str], str],
-) -> None:
-    name, attributes, types, _ = case
-    with pytest.raises(PlacingError, match=f"{name} takes x .* and it is replicated"):
-        typed(with_results(name, attributes, types), types_of(types))
-
-
-PRODUCTS = (
-    *("attention", "block_attention", "full_attention", "latent_attention"),
-    *("pooled_attention", "qkv_attention", "linear", "linear_act", "linear_add"),
-    *("rms_norm_linear", "layer_norm_linear", "quantized_linear", "grouped_linear"),
-    *("moe_experts", "expert_queries", "expert_outputs", "quantized_experts"),
-    "block_linear",
-    *("spread_streams", "gather_streams"),
-)
-"""Ops that are computed in the dtype of their operands; all others are in fp32."""
-
-
-def test_products_are_of_their_operands_dtype() -> None:
-    assert {name for name, kind in CLASSES.items() if kind.multiplies} == {*PRODUCTS}
-    x = with_results("linear", {}, {"x": "f16[B,T,8]", "weight": "f16[6,8]"})
-    types = types_of({"x": "f16[B,T,8]", "weight": "f16[6,8]"})
-    assert x.cost(types, CALL).dtype == "f16"
-    alone = types_of({"x": "f16[B,T,8]"})
-    assert (
-        with_results("sigmoid", {}, {"x": "f16[B,T,8]"}).cost(alone, CALL).dtype
-        == "f32"
-    )
