@@ -78,7 +78,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
-	$(BIN)/mypy tests/*.py tests/support
+	$(BIN)/mypy tests/*.py tests/support tests/face tests/fuzz
+	$(BIN)/mypy tests/support tests/ir
 	$(BIN)/mypy bench/*.py examples/*.py
 
 format: $(VENV)/.dev

@@ -147,7 +147,7 @@ def test_a_checkpoint_is_recognised(name: str) -> None:
 def test_what_is_recognised_by_less() -> None:
     need = needs("glm-4-9b-chat")
     shapes = {n: one.shape or () for n, one in need.items()}
-    tiny = {n: Info((s[0], *(8 for _ in s[1:]))) for n, s in shapes.items()}
+    tiny = {n: Info((*s[:1], *(8 for _ in s[1:]))) for n, s in shapes.items()}
     assert likeness(tiny) == (
         "Its names and its vocabulary are those of glm-4-9b-chat."
     )

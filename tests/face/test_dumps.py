@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from glmc.command.cli import main
-from glmc.compile.dumps import is_model, read_model, read_program, rebuild
+from glmc.compile.dumps import is_model, rebuild
+from glmc.files.reading import read_model, read_program
 from glmc.ir.errors import GlmcError
 from glmc.ir.lower import lower
 from glmc.ir.text import print_model, print_program
@@ -263,6 +264,7 @@ def test_the_dump_of_an_example_is_read_back() -> None:
     files = compile_files(config, Options()).files
     for name, text in files.items():
         if name.endswith(".glmc"):
+            assert isinstance(text, str)
             assert outcome(text) is None
             again = (
                 print_model(read_model(text, name))

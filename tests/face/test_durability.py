@@ -54,11 +54,13 @@ def test_a_lock_whose_folder_has_just_gone_is_made_again(
     """Whoever held the place removes its folder while another is about to make it."""
     workshop = tmp_path / ".build.glmc"
     workshop.mkdir()
-    mkdir, gone = os.mkdir, []
+    mkdir = os.mkdir
+    gone: list[Path] = []
 
     def late(path: Any, *more: Any, **named: Any) -> None:
         if Path(path) == workshop and not gone:
-            gone.append(workshop.rmdir())
+            workshop.rmdir()
+            gone.append(workshop)
             raise FileExistsError(path)
         mkdir(path, *more, **named)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from support.configs import FAMILIES
 SOURCE = GOLDEN / "chatglm3"
 
 
-def compiled_from(config: dict[str, Any], folder: Path, **options: Any) -> Any:
-    return compile_files(edits.write_config(folder, config), Options(**options))
+def compiled_from(config: Mapping[str, Any], folder: Path, **options: Any) -> Any:
+    return compile_files(edits.write_config(folder, dict(config)), Options(**options))
 
 
 @pytest.mark.parametrize("role", ["AutoModel", "AutoModelForCausalLM"])

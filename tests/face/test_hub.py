@@ -38,7 +38,7 @@ def split(whole: Path, folder: Path, stem: str, ending: str) -> Path:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for n, part in enumerate((names[:9], names[9:]), 1):
         file = f"{stem}-0000{n}-of-00002.{ending}"
         held = {name: tensors[name] for name in part}

@@ -21,6 +21,7 @@ from glmc.prove.references import read_golden
 from glmc.prove.texts import child, command, options, reading
 from glmc.prove.texts.job import BEYOND, Job, run
 from glmc.prove.texts.reading import Reading, read
+from glmc.prove.texts.small import make_small
 from support import texts
 from support.ranges import first
 from support.variants import BY_NAME, Tiny, Variant
@@ -96,11 +97,11 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Plain, with a key in its config that nothing reads; read once."""
-    folder, kept = tmp_path_factory.mktemp("plain"), []
-    small = reading.make_small
+    folder = tmp_path_factory.mktemp("plain")
+    kept: list[Any] = []
 
     def keep(at: Path, *given: Any) -> Any:
-        kept.append(small(folder / at.name, *given))
+        kept.append(make_small(folder / at.name, *given))
         return kept[-1]
 
     with pytest.MonkeyPatch.context() as patch:

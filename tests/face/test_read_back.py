@@ -63,7 +63,7 @@ def test_a_spoilt_manifest_is_a_sentence(
         ["run", build, "--weights", SOURCE, "--prompt-ids", "1"],
         ["compile", SOURCE, "-o", build],
     ):
-        told(capsys, *command)
+        told(capsys, *map(str, command))
     assert (build / "model.py").read_bytes() == before
     compile_model(SOURCE, build, force=True)
     summary(Build(build))

@@ -115,5 +115,5 @@ def test_every_page_is_in_the_contents() -> None:
     listed = (ROOT / "mkdocs.yml").read_text()
     for page in sorted((ROOT / "docs").rglob("*.md")):
         assert str(page.relative_to(ROOT / "docs")) in listed, page
-    for page in pages():
-        assert f"reference/{page}" in listed
+    for name in pages():
+        assert f"reference/{name}" in listed

@@ -36,7 +36,7 @@ def parts(build: Path) -> tuple[Any, Any]:
 def test_the_best_is_found_written_and_read(build: Path) -> None:
     kernels, tables = parts(build)
     every = tables.tiles(kernels)
-    used = every["DECODE/2"]
+    used: dict[str, int] = every["DECODE/2"]
     used |= {"SLOTS": 32, "num_warps": 4}
     default = dict(kernels.DECODE[2])
 

@@ -129,7 +129,7 @@ ENDLESS = Limits(10**15, 10**18, 10**15, 10**9, items=10**9)
     ],
 )
 def test_the_second_wall_stands_by_itself(
-    text: str, limit: dict[str, int], llama: Tiny, tmp_path: Path
+    text: str, limit: dict[str, Any], llama: Tiny, tmp_path: Path
 ) -> None:
     own = Text({"modeling_own": text}, "modeling_own", "Own", given="modeling_own.py")
     given = Job(own, [{}], str(llama.checkpoint), [], 9, limits=ENDLESS, **limit)

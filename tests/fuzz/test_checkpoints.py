@@ -62,6 +62,7 @@ def _gone_afterwards() -> Iterator[None]:
 
 def both(folder: Path) -> None:
     """Asks check and load; fails where load takes what check refuses."""
+    refusal: GlmcError | None
     try:
         found = account(BUILD.model, BUILD.program, read_headers(folder).tensors)
         refusal = None if found.ok else CheckpointMismatchError("tensors do not fit")

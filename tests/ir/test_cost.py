@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from glmc.backends.target import target
 from glmc.ir.cost import Call
 from glmc.ir.graph import Program
-from glmc.ir.op import Op, registry
+from glmc.ir.op import Op, Result, registry
 from glmc.ir.ops import (
     ActMul,
     Add,
@@ -40,8 +40,8 @@ def tensor(*dims: int | str, dtype: str = "f16") -> TensorType:
     return TensorType(dtype=dtype, dims=dims)
 
 
-def result(type_of: Type) -> dict[str, object]:
-    return {"name": "y", "type": type_of}
+def result(type_of: Type) -> Result:
+    return Result(name="y", type=type_of)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 5, 100])

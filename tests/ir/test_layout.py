@@ -13,7 +13,9 @@ AXES = {"H": 4, "K": 2, "G": 2, "D": 6, "E": 10, "F": 7, "M": 2, "Hm": 2}
 Q, KV = ("H D", "E"), ("K D", "E")
 
 
-def read(layout: str, part: str | None, slot: tuple[str, ...], w: torch.Tensor):
+def read(
+    layout: str, part: str | None, slot: tuple[str, ...], w: torch.Tensor
+) -> torch.Tensor:
     found = recipe("w", layout, part, slot, AXES)
     assert tuple(found.shape) == tuple(assemble(found, {"w": w}, None).shape)
     return assemble(found, {"w": w}, None)

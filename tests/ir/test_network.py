@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import networkx as nx
 import pytest
@@ -21,10 +22,8 @@ def program() -> Program:
 def test_every_operand_is_an_edge_and_nothing_else(program: Program) -> None:
     for graph in program.graphs:
         network = graph.to_networkx(program)
-        got = Counter(
-            (to, key, value)
-            for _, to, key, value in network.edges(keys=True, data="value")
-        )
+        edges: Any = network.edges(keys=True, data="value")
+        got = Counter((to, key, value) for _, to, key, value in edges)
         want = Counter(
             (f"op {at}", field, sigil + name)
             for at, op in enumerate(graph.ops)
@@ -46,8 +45,10 @@ def test_attributes_are_the_objects_of_the_ir(program: Program) -> None:
                 assert facts["op"] is graph.ops[int(name)]
                 assert facts["name"] == facts["op"].mnemonic
             case "param":
-                assert facts["param"] is program.param(graph, name)
-                assert facts["type"] == facts["param"].type
+                param = program.param(graph, name)
+                assert param is not None
+                assert facts["param"] is param
+                assert facts["type"] == param.type
             case "input" | "return":
                 assert facts["type"] == graph.types[name]
     for source, _, facts in network.edges(data=True):
@@ -60,8 +61,9 @@ def test_attributes_are_the_objects_of_the_ir(program: Program) -> None:
 def test_what_the_program_holds_needs_the_program(program: Program) -> None:
     alone, whole = (program.head.to_networkx(of) for of in (None, program))
     for network, known in ((alone, False), (whole, True)):
-        (*_, node) = (n for n, kind in network.nodes(data="kind") if kind == "param")
-        assert (network.nodes[node]["type"] is not None) == known
+        nodes = [facts for _, facts in network.nodes(data=True)]
+        (*_, param) = (facts for facts in nodes if facts["kind"] == "param")
+        assert (param["type"] is not None) == known
 
 
 def test_an_op_that_reads_a_value_twice_has_two_edges() -> None:
@@ -69,7 +71,7 @@ def test_an_op_that_reads_a_value_twice_has_two_edges() -> None:
     graph = twice(program.program.blocks[0])
     network = graph.to_networkx()
     at = next(i for i, op in enumerate(graph.ops) if op.mnemonic == "add")
-    edges = network.in_edges(f"op {at}", keys=True, data="value")
+    edges: Any = network.in_edges(f"op {at}", keys=True, data="value")
     assert sorted((key, value) for _, _, key, value in edges) == [
         ("x", "%x"),
         ("y", "%x"),

@@ -93,6 +93,7 @@ def test_a_build_with_two_attentions_decodes_as_its_prompt_says(
         out = made(ids[:, begin:end], **given)
         cache = out.past_key_values
         found.append(out.logits)
+    assert cache is not None
     assert sorted(vars(cache.layers[0])) == ["kv", "kv_2"]
     difference = (torch.cat(found, 1) - whole)[mask.bool()].abs().max()
     assert difference < TOLERANCE
