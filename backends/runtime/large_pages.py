@@ -1,7 +1,7 @@
 """Memory for weights in large pages.
 
 A token reads every weight once. With pages of 4 kB the processor waits for the places
-of pages, and not only for their bytes: large ones read a third faster and more.
+of pages, and not only for their bytes.
 """
 
 import errno
