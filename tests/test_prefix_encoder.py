@@ -170,6 +170,10 @@ def test_chatglm3_equals_transformers_with_a_past(
     real = mask.bool()
     got = answers(model, ids, mask)
     torch.testing.assert_close(got[real], want[real], atol=TOLERANCE, rtol=0)
+    for weight in model.parameters():
+        weight.requires_grad_(weight.is_floating_point())
+    model._learned = None
+    assert not model.learned_states().requires_grad, "it is kept for later calls"
 
 
 def written_out(

@@ -14,6 +14,7 @@ from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import logits_process, stopping_criteria
 
 from glmc import compile_model
+from glmc.backends.runtime.accepted import Asked
 from support import GOLDEN, builds, edits, tiny
 from support import encoders as enc
 from support.variants import BY_NAME, Variant
@@ -135,6 +136,26 @@ def test_assisted_decoding_in_both_roles(ours: Any, theirs: Any) -> None:
     assert looked_up.tolist() == alone
 
 
+@pytest.mark.parametrize(
+    ("given", "gpu", "device"),
+    [
+        ("auto", True, "cuda"),
+        ("auto", False, "cpu"),
+        ("sequential", True, "cuda"),
+        ({"": "auto"}, False, "cpu"),
+        (1, False, "cuda:1"),
+        ({"": 0, "model.layers.0": "cpu"}, True, "cpu"),
+        ("disk", True, "cpu"),
+        (None, True, "cpu"),
+    ],
+)
+def test_the_device_to_load_on(
+    given: Any, gpu: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert Asked(device_map=given).first_device == device
+
+
 def test_loss_states_and_embeddings(ours: Any, theirs: Any) -> None:
     given = batch()
     mask = given["attention_mask"]
@@ -149,8 +170,16 @@ def test_loss_states_and_embeddings(ours: Any, theirs: Any) -> None:
     assert torch.equal(ours.get_input_embeddings()(given["input_ids"]), looked_up)
     by_vectors = ours(inputs_embeds=looked_up, attention_mask=mask)
     assert torch.equal(by_vectors.logits, got.logits)
+    layers = ours.model.get_submodule("layers").children()
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in layers)
+    asked: list[int] = []
+    ours.model.register_forward_pre_hook(
+        lambda _, given, named: asked.append(named["logits_to_keep"]), with_kwargs=True
+    )
     last = ours(**prompt(), logits_to_keep=1, return_dict=False)
+    assert asked == [1], "others are not computed"
     assert isinstance(last, tuple)
+    assert last[0].shape[1] == 1
     assert torch.allclose(last[0], ours(**prompt()).logits[:, -1:], atol=NEAR)
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from glmc.backends.runtime.ranks import Ranks
 from glmc.command.cli import main
 from glmc.ir.errors import NotDealtError
 from glmc.ir.text import parse_program
@@ -101,6 +102,14 @@ def test_experts_without_matrices_are_the_first_ranks(
     assert everywhere != text
     with pytest.raises(VerifyError, match="takes weights partial here, and it is repl"):
         verify(parse_program(everywhere))
+
+
+def test_what_the_first_of_a_stage_has_is_taken_by_all() -> None:
+    class Three(Ranks):
+        def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.tensor(4), x, torch.tensor(6)]
+
+    assert Three.of_first(Three.__new__(Three), torch.tensor(5)).item() == 4
 
 
 # Three layers, in stages of two and one; heads that are tied to the embedding; a delta

@@ -108,6 +108,16 @@ def test_inspect_takes_a_hub_id(run: Callable[..., str]) -> None:
     assert (facts["model"], facts["layers"]) == ("glm", 3)
 
 
+def test_what_lies_beside_a_config_is_fetched_with_it(
+    run: Callable[..., str], hub: Hub
+) -> None:
+    """It says where an answer ends, and how the weights of some models are stored."""
+    hub.repositories["org/glm"]["generation_config.json"] = b'{"eos_token_id": 7}'
+    run("inspect", "org/glm")
+    got = {asked.path.rpartition("/")[2] for asked in hub.log}
+    assert {"config.json", "generation_config.json", "hf_quant_config.json"} <= got
+
+
 def test_a_spec_is_drafted_from_remote_headers(
     run: Callable[..., str], hub: Hub
 ) -> None:

@@ -167,6 +167,27 @@ def test_index_and_shards_that_disagree(tmp_path: Path) -> None:
     assert "the checkpoint is incomplete" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        *(("F4", 6), ("F6_E2M3", 9), ("F6_E3M2", 9), ("F8_E8M0", 12)),
+        *(("BOOL", 12), ("BF16", 24), ("U32", 48), ("C64", 96)),
+    ],
+)
+def test_bytes_of_dtypes_that_no_torch_writes(
+    dtype: str, size: int, tmp_path: Path
+) -> None:
+    """Twelve elements of each; one byte less is too few."""
+    info = {"dtype": dtype, "shape": [3, 4], "data_offsets": [0, size]}
+    for data in (size, size - 1):
+        text = json.dumps({"a": {**info, "data_offsets": [0, data]}}).encode()
+        content = len(text).to_bytes(8, "little") + text + b"\0" * data
+        (tmp_path / "model.safetensors").write_bytes(content)
+        if data == size:
+            assert read_headers(tmp_path).tensors["a"].dtype == dtype
+    assert "does not fit its bytes" in refused(tmp_path)
+
+
 def entry(**more: Any) -> dict[str, Any]:
     return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **more}
 
@@ -182,6 +203,7 @@ def entry(**more: Any) -> dict[str, Any]:
         ({"a": entry(shape=[True, 2])}, 8, "has no shape but"),
         ({"a": entry(shape=[1] * 99)}, 8, "has no shape but"),
         ({"a": entry(data_offsets=[0])}, 8, "has no data_offsets but"),
+        ({"a": entry(data_offsets=[0, 8, 8])}, 8, "has no data_offsets but"),
         ({"a": entry(data_offsets=[8, 0])}, 8, "does not fit its bytes"),
         ({"a": entry(extra=1)}, 8, "is not dtype, shape and data_offsets"),
         ({"a": 3}, 8, "is not dtype, shape and data_offsets"),

@@ -10,9 +10,11 @@ import pytest
 
 from glmc.backends.runtime.tensor_info import TensorInfo, size_in_bytes
 from glmc.compile.accounting import account, needed
+from glmc.frontends.quantization.modules import Modules
 from glmc.ir import model as m
 from glmc.ir.lower import lower
 from glmc.ir.text import parse_model, parse_program, print_model, print_program
+from support import hub_formats
 from support.configs import CHATGLM, GLM4, GLM4_MOE, GPT2, LLAMA
 from support.loading import Load, Refusal
 from support.stages import run
@@ -178,3 +180,37 @@ def test_a_tied_head_shares_codes_and_scales(load: Load) -> None:
     assert looked_up.params == program.head.ops[-1].params[1:] == tuple(names[:2])
     needs = needed(tied, program, {})
     assert math.prod(needs[weight.tensor].shape or ()) * 2 == model.vocab * model.hidden
+
+
+@pytest.mark.parametrize(
+    ("listed", "holds", "not_those"),
+    [
+        (["lm_head"], ["lm_head", "model.lm_head", "lm_head.inner"], ["head"]),
+        (["layers.1"], ["model.layers.1.mlp", "layers.1"], ["model.layers.10.mlp"]),
+        (["*.mlp"], ["layers.0.mlp"], ["layers.0.mlp.up"]),
+        (["re:.*attn.*"], ["layers.0.attn.q"], ["layers.0.mlp"]),
+        ([""], [], ["lm_head", "model.layers.1"]),
+        ([], [], ["lm_head"]),
+    ],
+)
+def test_lists_of_modules(
+    listed: list[str], holds: list[str], not_those: list[str]
+) -> None:
+    found = Modules.of(listed)
+    assert bool(found) == bool(listed)
+    assert [name for name in [*holds, *not_those] if found.hold(name)] == holds
+    for name in (*holds, *not_those):
+        assert found.hold_in_all(name, range(2)) == (name in holds)
+
+
+@pytest.mark.parametrize("ignored", [[], ["lm_head"], ["re:.*head"]])
+def test_a_head_is_stored_as_other_layers_unless_it_is_ignored(
+    ignored: list[str], load: Load
+) -> None:
+    """Of compressed-tensors, whose targets say all linear layers."""
+    stored = hub_formats.compressed("int-quantized", num_bits=8, strategy="channel")
+    config = LLAMA | {"quantization_config": {**stored, "ignore": ignored}}
+    model = load(config | {"tie_word_embeddings": False}).model
+    assert model.head
+    assert model.head.weight
+    assert (model.head.weight.storage is None) == bool(ignored)

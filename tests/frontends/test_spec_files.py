@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from glmc.frontends.build.provenance import sized_by
 from glmc.frontends.spec.library import _match, _naming, builtin_specs
 from support.configs import LLAMA, MISTRAL
 from support.loading import Load, Refusal
@@ -205,3 +206,19 @@ def test_a_name_that_a_spec_is_for_stands_in_its_text() -> None:
         for name in (*match.model_type, *match.architectures):
             assert path in _naming([name]), f"{path.name}: {name}"
     assert not _naming(["no_such_model"])
+
+
+@pytest.mark.parametrize(
+    ("axis", "keys"),
+    [
+        ("H", "num_attention_heads"),
+        ("K", "num_key_value_heads, num_attention_heads"),
+        ("F", "intermediate_size"),
+        ("T", ""),
+        (None, ""),
+    ],
+)
+def test_keys_of_a_config_that_say_the_size_of_an_axis(
+    axis: str | None, keys: str, load: Load
+) -> None:
+    assert sized_by(load(LLAMA | {"num_key_value_heads": 2}).lines, axis) == keys

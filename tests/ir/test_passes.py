@@ -226,6 +226,30 @@ def test_a_norm_that_adds_something_else_is_caught(old: str, new: str) -> None:
     assert difference(sandwich(), fusions.ADD_RMS_NORM, old, new) > TOLERANCE
 
 
+@pytest.mark.parametrize(("fn", "taken"), [("silu", True), ("gelu", False)])
+def test_a_value_that_a_pattern_names_must_be_that_of_the_op(
+    fn: str, taken: bool
+) -> None:
+    rules = tuple(
+        Rule(
+            match=rule.match.replace("fn=$fn", f"fn={fn}"),
+            replace=rule.replace.replace("fn=$fn", f"fn={fn}"),
+        )
+        for rule in fusions.ACT_MUL.rules
+    )
+    own = replace(fusions.ACT_MUL, rules=rules)
+    before = lower(shrink(chatglm()))
+    for stage in run(before):
+        if stage.name == own.name:
+            break
+        before = stage.program
+    program, entries = own.run(before)
+    made = [op.mnemonic for block in program.blocks for op in block.ops]
+    assert ("act_mul" in made) == taken
+    told = [entry.reason for entry in entries if entry.status != "applied"]
+    assert any(f"the fusion needs {fn}" in one for one in told) != taken
+
+
 def difference(model: m.Model, fusion: Fusion, old: str, new: str) -> float:
     """Return how far a broken fusion leads from the program that it is given."""
     before = lower(shrink(model))

@@ -240,6 +240,19 @@ def test_sums_of_all_ranks_are_fused_with_add_and_norm(model: m.Model, op: str) 
     assert max(compare(programs)) < TOLERANCE
 
 
+@pytest.mark.parametrize(("parallel", "sums"), [(False, 2), (True, 1)])
+def test_branches_beside_each_other_are_summed_once(parallel: bool, sums: int) -> None:
+    model = chatglm()
+    (block,) = model.blocks
+    attend, feed = block.steps
+    steps = (attend, feed.model_copy(update={"parallel": parallel}))
+    blocks = (block.model_copy(update={"steps": steps}),)
+    small = shrink(model.model_copy(update={"blocks": blocks}), 2)
+    program, _ = placed(small, 2)
+    assert made(program, "all_reduce")[1] == sums
+    assert max(compare([lower(small), program])) < TOLERANCE
+
+
 @pytest.mark.parametrize(("normed", "more"), [(False, 0), (True, 1)])
 def test_no_sum_is_added_where_the_stem_ends_in_one(normed: bool, more: int) -> None:
     """It hands on its summand; another one hands on zeros, which are summed too."""

@@ -11,9 +11,11 @@ import pytest
 
 from glmc import compile_model
 from glmc.ir import model as m
+from glmc.ir.lower import lower
+from glmc.ir.ops import CorrectStreams, KnownIds
 from glmc.look.builds import Build
 from glmc.look.inspecting import summary
-from support import carried
+from support import carried, latest
 from support.loading import Load, Refusal
 
 TEXT = carried.published("gemma4_text")
@@ -107,3 +109,22 @@ def test_a_shared_cache_counts_once_and_code_does_not_grow(tmp_path: Path) -> No
     assert len(set(lines)) == 1
     each = 2 * (4 * 2 * 2 * 16 + 2 * 2 * 32)  # bf16: heads, key and value, width
     assert memory == [3 * each, 3 * each, 6 * each]
+
+
+def test_ids_of_a_table_as_long_as_the_vocabulary_are_taken_as_they_are(
+    load: Load,
+) -> None:
+    whole = {"vocab_size_per_layer_input": TEXT["vocab_size"]}
+    program = lower(load(config(1, 1) | whole).model)
+    assert not any(isinstance(op, KnownIds) for op in program.stem.ops)
+
+
+def test_streams_and_shorter_tables_of_parts(load: Load) -> None:
+    """Gemma 3n has both: ids beyond its parts, and steps for its other streams."""
+    program = lower(load(latest.FAMILIES["gemma3n_text"]).model)
+    assert any(isinstance(op, KnownIds) for op in program.stem.ops)
+    for block in program.blocks:
+        named = [op.results[0].name for op in block.ops]
+        (corrected,) = (op for op in block.ops if isinstance(op, CorrectStreams))
+        assert corrected.results[0].name == "corrected"
+        assert named[-1] == "out"

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from glmc import compile_model
+from glmc.frontends.build.source import resolve_source
+from glmc.frontends.frontend import load_model
 from glmc.ir.errors import GlmcError
 from support import builds, reference, tiny
 from support.parity import TOLERANCE
@@ -109,6 +111,21 @@ def test_refused_by_name(old: str, new: str, told: str, tmp_path: Path) -> None:
     )
     with pytest.raises(GlmcError, match=told):
         compile_model(tmp_path, tmp_path / "build", spec=tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("key", ["mix", "hyper"])
+def test_mixtures_that_are_null_by_an_expression_are_none(
+    key: str, tmp_path: Path
+) -> None:
+    """As they are where the key is left out."""
+    folder = tmp_path / "checkpoint"
+    tiny.make(Variant("llama", "history", {"num_hidden_layers": 2}), folder)
+    spec = tmp_path / "own.yaml"
+    step = f"{{op: mlp, pre: post_attention_layernorm, {key}: '=null'}}"
+    block = f"block!: [{{op: attn, pre: input_layernorm}}, {step}]"
+    spec.write_text(f"extends: llama\n{block}\n")
+    given = load_model(resolve_source(str(folder)), spec_path=spec).model
+    assert given.blocks == load_model(resolve_source(str(folder))).model.blocks
 
 
 def test_a_silu_whose_factors_are_bounded_softly() -> None:

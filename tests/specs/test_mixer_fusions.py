@@ -12,6 +12,7 @@ from glmc.ir.graph import Program
 from glmc.ir.lower import lower
 from glmc.ir.passes.rewrite import Fusion, Rule
 from glmc.ir.shrink import shrink
+from glmc.ir.text import parse_program, print_program
 from support.configs import FAMILIES
 from support.loading import Load
 from support.stages import run
@@ -40,6 +41,8 @@ def test_a_mixer_becomes_one_op(load: Load, family: str) -> None:
     assert ("gated_norm" in ops) == (family in ("mamba2", "bamba", "nemotron_h"))
     programs = [found[name] for name in ("lowered", "mix", "mix-norm")]
     assert max(compare(programs)) <= TOLERANCE
+    for program in found.values():
+        assert parse_program(print_program(program)) == program
 
 
 CHANNELS = {"mamba": 1, "jamba": 1, "zamba": 1, "recurrent_gemma": 0, "rwkv": 0}

@@ -173,3 +173,24 @@ def test_a_dtype_without_kernels_runs_by_the_reference(build: Any) -> None:
     with pytest.warns(UserWarning, match="no kernels for torch.float64"):
         model = build.load(CHATGLM3, dtype="float64")
     assert model(IDS).logits.dtype == torch.float64
+
+
+@pytest.mark.parametrize("lesser", [True, False])
+def test_without_a_compiler_a_lesser_library_that_came_with_it_serves(
+    lesser: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> Path:
+        raise native.NoLibrary("no compiler")
+
+    monkeypatch.setattr(native, "SOURCES", tmp_path)
+    monkeypatch.setattr(native, "levels", lambda: ["best", "worse", "least"])
+    monkeypatch.setattr(native, "sources", dict)
+    monkeypatch.setattr(native, "file_name", lambda level, *_: f"{level}.so")
+    monkeypatch.setattr(native, "made", none)
+    monkeypatch.setattr(native, "opened", lambda path: path.name)
+    if lesser:
+        (tmp_path / "least.so").touch()
+        assert native.library.__wrapped__(torch.float32) == "least.so"
+    else:
+        with pytest.raises(native.NoLibrary, match="no compiler"):
+            native.library.__wrapped__(torch.float32)

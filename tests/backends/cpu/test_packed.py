@@ -128,8 +128,14 @@ def test_a_long_prompt_in_pieces_is_the_same(model: Any) -> None:
     ids = torch.randint(3, 60, (2, 23))
     whole = model(ids).logits
     size, engine.CHUNK = engine.CHUNK, 10
+    pieces, call = [], model.engine._call
+    model.engine._call = lambda of, ids, *given: (
+        pieces.append(ids.shape[1]),
+        call(of, ids, *given),
+    )
     try:
         assert torch.allclose(model(ids).logits, whole, atol=1e-4)
+        assert pieces == [5, 5, 5, 5, 3], "of ten tokens of both rows"
         last = model(ids, logits_to_keep=7).logits
         assert torch.allclose(last, whole[:, -7:], atol=1e-4)
     finally:

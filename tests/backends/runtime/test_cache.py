@@ -327,3 +327,22 @@ def test_a_prefix_encoder_fills_keys_and_values_only() -> None:
         kv.values[:, :, :2], states[:, :, 2:].transpose(1, 2).expand(3, -1, -1, -1)
     )
     assert not cache.layers[1].scan.rows.any()
+
+
+def test_counters_are_the_same_zeros_for_all_who_count_as_far() -> None:
+    cache = filled(5, 2)
+    few, many = cache.counters(3), cache.counters(7)
+    assert few.dtype == torch.int32
+    assert (few.tolist(), many.tolist()) == ([0] * 3, [0] * 7)
+    assert cache.counters(3) is few
+    assert cache.counters(7) is many
+
+
+@pytest.mark.parametrize(
+    ("total", "capacity"), [(1, 5), (5, 5), (6, 10), (10, 10), (11, 11)]
+)
+def test_room_is_made_where_there_is_too_little(total: int, capacity: int) -> None:
+    cache = filled(5, 2)
+    cache.reserve(total)
+    assert cache.capacity == capacity
+    assert cache.own[0].keys.shape[2] == capacity

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from glmc.backends.runtime.codes import dequant_blocks, dequant_rows
+from glmc.backends.runtime.dealt import Padded, of_rank, shard
 from glmc.backends.runtime.evaluation import evaluate
 from glmc.backends.runtime.recipes import (
     Bind,
@@ -121,3 +122,14 @@ def test_recipes_and_binding_import_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_parts_of_ranks_are_filled_up_where_they_are_smaller(rank: int) -> None:
+    """Seven rows for four ranks: the last has one, and one of zeros."""
+    rows = torch.arange(21.0).view(7, 3)
+    found = of_rank(shard(tensor("w", rows.shape), 0, 2, 7), rank)
+    assert isinstance(found, Padded) == (rank == 3)
+    got = evaluate(found, {"w": rows}.__getitem__)
+    filled = torch.cat([rows, torch.zeros(1, 3)])
+    assert torch.equal(got, filled[2 * rank : 2 * rank + 2])

@@ -207,6 +207,9 @@ def test_texts_are_counted_before_they_are_made() -> None:
         one = machine()
         assert strings._replace(one, "abcb", old, new) == "abcb".replace(old, new)
         assert one.meter.told == [("string", size)]
+    one = machine()
+    assert strings._replace(one, "abc", "", "xy") == "xyaxybxycxy"
+    assert one.meter.told == [("string", 3 + 4 * 2)]
     for digits, told in ((300, []), (301, [("number", 4 * 301)])):
         one = machine()
         assert kinds._int(one, "9" * digits) == int("9" * digits)

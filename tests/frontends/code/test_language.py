@@ -49,6 +49,22 @@ def test_names_that_no_table_has_raise_when_they_are_used() -> None:
         read(text + "thing(1)\n")
 
 
+@pytest.mark.parametrize("pair", ["[[1]] < [[2]]", "(1, (2,)) >= (1, (3,))"])
+def test_sequences_of_more_than_plain_values_have_no_order(pair: str) -> None:
+    with pytest.raises(TextRefusedError, match="more than plain values are ordered"):
+        read(f"x = {pair}\n")
+    assert read("x = [1, 'a'] < [2, 'b']\n").names["x"] is True
+
+
+def test_classes_may_have_a_hundred_bases_and_no_more() -> None:
+    """Each class of a chain has one more class before it than the last."""
+    chain = [f"class C{i}(C{i - 1}): pass" for i in range(1, 101)]
+    text = "\n".join(["class C0: pass", *chain])
+    assert read(text + "\nx = issubclass(C100, C0)\n").names["x"] is True
+    with pytest.raises(GlmcError, match="the bases of C101 have no order"):
+        read(text + "\nclass C101(C100): pass\n")
+
+
 def test_errors_name_the_line_of_the_text_and_not_of_a_contract() -> None:
     text = "import torch\nfrom torch import nn\nlayer = nn.Linear(2, 3)\n"
     with pytest.raises(TextFailedError, match=r"modeling_own.py:4: the text raised"):

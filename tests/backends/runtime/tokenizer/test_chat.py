@@ -165,6 +165,12 @@ class TestPublishedChats:
         with pytest.raises(TokenizerError, match="tools are only known in"):
             ids(glm4, [{"role": "system", "content": "x", "tools": [1]}])
 
+    @pytest.mark.parametrize("role", ["user", "assistant", "observation"])
+    def test_tools_of_others_than_the_system(self, tmp_path: Path, role: str) -> None:
+        found = with_pieces(tmp_path, "chatglm3")
+        with pytest.raises(TokenizerError, match="known in the system message"):
+            ids(found, [{"role": role, "content": "x", "tools": [{"name": "f"}]}])
+
 
 GLM_TEMPLATE = """[gMASK]<sop>
 {%- if tools %}<|system|>

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jinja2 import Environment, nodes
 
+from glmc.backends.runtime.tokenizer import jinja
 from glmc.backends.runtime.tokenizer.budget import Budget, TooMuchError
 from glmc.backends.runtime.tokenizer.growth import binary, foresee
 from glmc.backends.runtime.tokenizer.watching import _cost
@@ -176,3 +177,23 @@ def test_limits_at_their_bounds(just: Any, beyond: Any, said: str) -> None:
 def test_what_running_a_body_costs(text: str, steps: int, size: int) -> None:
     body = Environment(autoescape=True).parse(text).body
     assert _cost(body, nodes) == (steps, size)
+
+
+@pytest.mark.parametrize(
+    ("filters", "weighed"),
+    [
+        ("map('upper') | join", ["A", "B"]),
+        ("select('string') | list", ["a", "b"]),
+        ("reject('number') | map('upper')", None),
+    ],
+)
+def test_what_a_generator_holds_is_weighed_where_a_filter_takes_it_whole(
+    filters: str, weighed: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others take one of its values at a time, so that it stays as it is."""
+    seen: list[tuple[str, Any]] = []
+    monkeypatch.setattr(jinja, "foresee", lambda _, *told: seen.append(told[:2]))
+    jinja.render(f"{{{{ ['a', 'b'] | {filters} }}}}", {}, "mine")
+    name, value = seen[-1]
+    assert filters.endswith(name) or name == "map"
+    assert value == weighed if weighed else not isinstance(value, list)

@@ -414,6 +414,16 @@ class TestContinuing:
                 [{"role": "assistant", "content": "long"}], continue_final_message=True
             )
 
+    @pytest.mark.parametrize("length", [40, 41])
+    def test_of_a_long_message_the_beginning_is_told(
+        self, tmp_path: Path, length: int
+    ) -> None:
+        at = folder(tmp_path, chat_template__jinja="{{ messages[0].content[:3] }}")
+        chat = [{"role": "assistant", "content": "xyz" + "a" * (length - 3)}]
+        with pytest.raises(TokenizerError) as caught:
+            load_tokenizer(at).apply_chat_template(chat, continue_final_message=True)
+        assert str(caught.value).endswith(f"begins with {'xyz' + 'a' * 37!r}.")
+
 
 class TestAnswers:
     CHAT: ClassVar[Messages] = [
