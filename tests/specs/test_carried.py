@@ -121,7 +121,8 @@ def test_ids_of_a_table_as_long_as_the_vocabulary_are_taken_as_they_are(
 
 def test_streams_and_shorter_tables_of_parts(load: Load) -> None:
     """Gemma 3n has both: ids beyond its parts, and steps for its other streams."""
-    program = lower(load(latest.FAMILIES["gemma3n_text"]).model)
+    named = {"model_type": "gemma3n_text"}
+    program = lower(load(latest.FAMILIES["gemma3n_text"] | named).model)
     assert any(isinstance(op, KnownIds) for op in program.stem.ops)
     for block in program.blocks:
         named = [op.results[0].name for op in block.ops]
