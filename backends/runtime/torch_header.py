@@ -156,7 +156,10 @@ def _check_storages(
         raise PickleFault("its list of storages is not of what its tensors refer to")
     for key in keys:
         storage = storages[key]
-        count = int.from_bytes(file.read(8), "little")
+        written = file.read(8)
+        if len(written) < 8:
+            raise PickleFault("it is truncated: a storage has no number of elements")
+        count = int.from_bytes(written, "little")
         begin, end = file.tell(), file.seek(0, 2)
         if end - begin < storage.size:
             short = storage.size - (end - begin)

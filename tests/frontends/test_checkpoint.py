@@ -300,6 +300,18 @@ def test_truncated_anywhere(tmp_path: Path, new: bool) -> None:
         refused(tmp_path)
 
 
+@pytest.mark.parametrize("last", ["a.weight", "empty"])
+def test_truncated_within_its_last_storage(tmp_path: Path, last: str) -> None:
+    """One without elements is its number of elements alone, eight zeros. torch orders
+    storages by their addresses, so that each may be the last."""
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({last: TENSORS[last]}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert read_headers(tmp_path)
+    path.write_bytes(data[:-1])
+    assert "truncated" in refused(tmp_path)
+
+
 BOMBS = {
     "huge string": b"\x80\x02X\xff\xff\xff\x7f",
     "far memo": b"\x80\x02}r\xff\xff\xff\x7fj\xff\xff\xff\x7e.",
