@@ -115,11 +115,15 @@ def load_arriving(
     arriving = Arriving(table)
     check_parameters(model, arriving.binds)
     filled: dict[str, list[str]] = {}
+
+    def fill_own(bind: Bind) -> None:
+        own = replace(bind, recipe=own_part(bind.recipe))
+        filled[bind.path] = _filled(model, own, arriving)
+
     for name, tensor in weights:
         for bind in arriving.take(name, tensor):
             if bind.path not in filled and _fits(bind, arriving):
-                own = replace(bind, recipe=own_part(bind.recipe))
-                filled[bind.path] = _filled(model, own, arriving)
+                fill_own(bind)
                 arriving.let_go(bind)
     binds = resolve(
         table.WEIGHTS,
@@ -131,8 +135,7 @@ def load_arriving(
     )
     for bind in binds:  # such as floats that came where codes may
         if bind.path not in filled:
-            own = replace(bind, recipe=own_part(bind.recipe))
-            filled[bind.path] = _filled(model, own, arriving)
+            fill_own(bind)
     faults = [fault for found in filled.values() for fault in found]
     tell([*faults, *unexpected_of(table, arriving, binds)], WHERE, strict=True)
     return {*filled}

@@ -25,7 +25,6 @@ _START = pointer(
     "start", "[B] or None", "first real slot of a row that is padded", source="start"
 )
 _OPENED = pointer("opened", "[B, T, C]", "what the result is multiplied by")
-_GRID = '(triton.cdiv(C, tile["COLS"]), B)'
 _TILE = (*tile("CHUNK", "COLS"),)
 
 
@@ -111,25 +110,15 @@ def lru_parts(form: Form, model: Model) -> Iterator[Part]:
         head=model.head(form.op, model.launcher(form)),
         dense=dense,
         opened=opened,
-        launch=Launch(
+        launch=_by_channel(
             f"{model.name(form)}_kernel",
-            _GRID,
-            (
-                pointer("x", "[B, T, C]"),
-                pointer("i", "[B, T, C]", "opens what is written"),
-                pointer("r", "[B, T, C]", "opens what decays"),
-                pointer("rate", "[C]"),
-                *gate,
-                pointer("state", "[B, C]", source="state.rows"),
-                _POSITION,
-                _START,
-                pointer("out", "[B, T, C]"),
-                count("T"),
-                constant("C"),
-                constant("POWER", "power"),
-                *_TILE,
-            ),
-            ("**tile",),
+            pointer("x", "[B, T, C]"),
+            pointer("i", "[B, T, C]", "opens what is written"),
+            pointer("r", "[B, T, C]", "opens what decays"),
+            pointer("rate", "[C]"),
+            *gate,
+            pointer("state", "[B, C]", source="state.rows"),
+            sizes=(constant("POWER", "power"),),
         ),
     )
 
@@ -144,23 +133,23 @@ def wkv_parts(form: Form, model: Model) -> Iterator[Part]:
         head=model.head(form.op, model.launcher(form)),
         dense=dense,
         opened=opened,
-        launch=Launch(
+        launch=_by_channel(
             f"{model.name(form)}_kernel",
-            _GRID,
-            (
-                pointer("k", "[B, T, C]"),
-                pointer("v", "[B, T, C]"),
-                pointer("rate", "[C]", "logarithms of how fast weights fall"),
-                pointer("first", "[C]", "added to the exponent of a token's own"),
-                *gate,
-                pointer("state", "[B, 3, C]", source="state.rows"),
-                _POSITION,
-                _START,
-                pointer("out", "[B, T, C]"),
-                count("T"),
-                constant("C"),
-                *_TILE,
-            ),
-            ("**tile",),
+            pointer("k", "[B, T, C]"),
+            pointer("v", "[B, T, C]"),
+            pointer("rate", "[C]", "logarithms of how fast weights fall"),
+            pointer("first", "[C]", "added to the exponent of a token's own"),
+            *gate,
+            pointer("state", "[B, 3, C]", source="state.rows"),
         ),
     )
+
+
+def _by_channel(
+    name: str, *operands: Argument, sizes: tuple[Argument, ...] = ()
+) -> Launch:
+    """Return the launch of a scan whose programs take some channels of a row each."""
+    out = pointer("out", "[B, T, C]")
+    fixed = (count("T"), constant("C"), *sizes, *_TILE)
+    arguments = (*operands, _POSITION, _START, out, *fixed)
+    return Launch(name, '(triton.cdiv(C, tile["COLS"]), B)', arguments, ("**tile",))

@@ -86,7 +86,6 @@ class _Reader:
     ) -> None:
         self.text, self.config, self.words = text, config, words
         self.folder, self.tell = folder, tell
-        self.apart = 0.0  # from the spec, beyond the longest trained length
 
     def read(self) -> Reading:
         smalls, real = self._small_models()
@@ -98,9 +97,9 @@ class _Reader:
             for one in smalls
         ]
         longest = self._answers(smalls, silent)
-        tree, settled = self._search(tree, smalls, silent, real)
-        if self.apart:
-            longest = f"up to {_TRAINED}, and {self.apart:.1e} apart beyond it"
+        tree, settled, apart = self._search(tree, smalls, silent, real)
+        if apart:
+            longest = f"up to {_TRAINED}, and {apart:.1e} apart beyond it"
             tree = dict(tree) | {"caveat": _CAVEAT}
         worst = max(one.differences(tree, "whole", []) for one in smalls)
         tree = self._with_keys(tree, smalls, real)
@@ -229,19 +228,22 @@ class _Reader:
         smalls: Sequence[Small],
         silent: Sequence[Mapping[str, list[str]]],
         real: Mapping[str, Any],
-    ) -> tuple[Tree, list[str]]:
-        """Settle what no header shows, stage by stage."""
+    ) -> tuple[Tree, list[str], float]:
+        """Settle what no header shows, stage by stage; return the tree, the names of
+        what was settled, and how far apart it is beyond the longest trained length, 0
+        where it is not."""
         whole = options.merged(tree, smalls[0])
         doubts = list(
             options.doubts(whole, smalls[0].config, set(real["keys"]), self.words)
         )
         settled: list[str] = []
+        apart = 0.0
         for stage in options.STAGES:
             made, best, tried, names = options.settle(
                 tree, stage, doubts, smalls, silent
             )
             if made is None and stage == "whole" and self._only_trained(smalls):
-                self.apart = best
+                apart = best
                 made, best, tried, names = options.settle(
                     tree, stage, doubts, smalls, silent
                 )
@@ -255,7 +257,7 @@ class _Reader:
             tree, settled = made, [*settled, *names]
             self.tell(f"{stage}: equal to {best:.1e} after {tried} "
                       f"reading{'s' if tried > 1 else ''}")  # fmt: skip
-        return tree, settled
+        return tree, settled, apart
 
     def _with_keys(
         self, tree: Tree, smalls: Sequence[Small], real: Mapping[str, Any]
